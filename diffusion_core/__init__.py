@@ -1,0 +1,1 @@
+"""The core of Diffusion Lab: the mathematics, the networks, the data and the training."""
