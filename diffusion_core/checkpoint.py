@@ -1,0 +1,158 @@
+"""A run's weights and its resumable state on disk.
+
+`weights/step-00000250.safetensors` holds the averaged (EMA) weights and the buffers, its header
+the settings, the step and the time: all that sampling needs. `state/step-00000250.pt` holds what
+an exact resume needs beside it: raw weights, optimizer, the counters. It is read with
+`weights_only=True`: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from diffusion_core.config import RunConfig
+from diffusion_core.files import replacing
+from diffusion_core.presets import build_network
+from diffusion_core.schedule import NoiseSchedule
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file that opened and whose tensors match its settings."""
+
+    path: Path
+    step: int
+    time: float  # seconds since 1970, when it was written
+    config: RunConfig
+    classes: tuple[str, ...]  # names of the labels; empty where the network takes none
+
+
+def weights_path(run: Path, step: int) -> Path:
+    return run / "weights" / f"step-{step:08d}.safetensors"
+
+
+def state_path(run: Path, step: int) -> Path:
+    return run / "state" / f"step-{step:08d}.pt"
+
+
+def step_of(path: Path) -> int | None:
+    """The step in the name of a file of a run; None for other names."""
+    prefix, _, digits = path.name.partition(".")[0].partition("-")
+    return int(digits) if prefix == "step" and digits.isdigit() else None
+
+
+def save_weights(
+    run: Path, step: int, tensors: dict[str, Tensor], config: RunConfig, classes: tuple[str, ...]
+) -> Path:
+    """Write EMA weights and buffers; raises DiskFull and leaves older files as they were."""
+    metadata = {
+        "format": "pt",
+        "config": config.to_json(),
+        "classes": json.dumps(classes),
+        "step": str(step),
+        "time": repr(time.time()),
+    }
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = weights_path(run, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(contiguous, metadata))
+    return path
+
+
+def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state for an exact resume; raises DiskFull and leaves older files as they were."""
+    path = state_path(run, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        torch.save(state, file)
+    return path
+
+
+def remove_old(run: Path, keep: int) -> None:
+    """Leave the newest `keep` weights (0 leaves all) and the newest two states.
+
+    Weights that do not open do not count and are left for a person to look at.
+    """
+    whole = []
+    for path in sorted((run / "weights").glob("step-*.safetensors"), reverse=True):
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            continue
+        whole.append(path)
+    for path in whole[keep:] if keep else []:
+        path.unlink()
+    for path in sorted((run / "state").glob("step-*.pt"), reverse=True)[2:]:
+        path.unlink()
+
+
+def load_state(run: Path, step: int) -> dict[str, Any]:
+    """Raises CheckpointError where the file is missing, cut short or of another make."""
+    path = state_path(run, step)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise CheckpointError(f"{path.name} in {path.parent} cannot be read: {error}") from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Open a weights file and hold its tensors against its settings, without loading them.
+
+    Raises CheckpointError with the reason: cut short, not safetensors, another network.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path.name} is damaged or cut short ({error}).") from error
+    try:
+        config = RunConfig.from_dict(json.loads(metadata["config"]))
+        classes = tuple(json.loads(metadata["classes"]))
+        step, written = int(metadata["step"]), float(metadata["time"])
+        with torch.device("meta"):
+            network = build_network(config.network, config.network_args)
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path.name} does not say what made it ({error}).") from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if shapes != wanted:
+        odd = sorted(set(shapes.items()) ^ set(wanted.items()))[0][0]
+        raise CheckpointError(f"{path.name} does not fit its own settings (see {odd}).")
+    return Checkpoint(path, step, written, config, classes)
+
+
+def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU. Raises CheckpointError."""
+    try:
+        return safetensors.torch.load_file(checkpoint.path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.path.name} can no longer be read: {error}") from error
+
+
+def load_model(
+    checkpoint: Checkpoint, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
+    """The network with the checkpoint's EMA weights in evaluation mode, its schedule, its settings.
+
+    Raises CheckpointError where the file can no longer be read.
+    """
+    config = checkpoint.config
+    with torch.device("meta"):
+        network = build_network(config.network, config.network_args)
+    network.load_state_dict(load_weights(checkpoint), assign=True)
+    network = network.to(device).eval().requires_grad_(False)
+    return network, NoiseSchedule(**config.schedule).to(device), config

@@ -1,0 +1,102 @@
+"""A run's numbers over its steps: `metrics.sqlite`, one writer, many read-only readers.
+
+One table, scalars(step, name, value, wall_time). Long series are thinned in SQL before they
+reach anybody.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+# Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
+TIMESTEP_BINS = 10
+BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
+
+Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
+
+
+class MetricsWriter:
+    """The one writer. WAL while the run is alive, so that readers never wait; one plain file
+    at the end, so that the folder can be copied or mounted read-only."""
+
+    def __init__(self, path: Path, *, keep_up_to_step: int = 0) -> None:
+        """Opens or makes the file and drops rows behind `keep_up_to_step`: a resumed run
+        writes those steps again."""
+        self.connection = sqlite3.connect(path, timeout=30)
+        # Disks that cannot do WAL (some network mounts) answer with the mode that they keep.
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=NORMAL")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS scalars (step INTEGER NOT NULL, name TEXT NOT NULL, "
+            "value REAL NOT NULL, wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
+        )
+        self.connection.execute("DELETE FROM scalars WHERE step > ?", (keep_up_to_step,))
+        self.connection.commit()
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """All rows in one transaction; values that are not finite are kept out (SQL has none)."""
+        finite = [row for row in rows if np.isfinite(row[2])]
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)", finite)
+
+    def close(self) -> None:
+        try:
+            self.connection.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError:
+            # A reader is looking at this moment: the file stays valid in WAL mode.
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self.connection.close()
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of the curves; empty where there is no file yet."""
+    return [name for (name,) in _query(path, "SELECT DISTINCT name FROM scalars ORDER BY name")]
+
+
+def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.ndarray]:
+    """One curve as arrays `step` (int64), `value` and `wall_time` (float64), in order of steps.
+
+    A longer curve is cut into max_points / 2 stretches of equal length, of each of which the
+    smallest and the largest value stay. Empty arrays where there is nothing.
+    """
+    count, low, high = next(
+        iter(_query(path, "SELECT count(*), min(step), max(step) FROM scalars WHERE name = ?", name)),
+        (0, None, None),
+    )
+    if count <= max_points:
+        rows = _query(
+            path, "SELECT step, value, wall_time FROM scalars WHERE name = ? ORDER BY step", name
+        )
+    else:
+        # SQLite takes the other columns of a min() or max() from the row that has it.
+        stretch = f"(step - {low}) * {max_points // 2} / {high - low + 1}"
+        half = "SELECT step, {}(value), wall_time FROM scalars WHERE name = ?1 GROUP BY " + stretch
+        rows = _query(
+            path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name
+        )
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
+
+
+def read_last(path: Path) -> dict[str, tuple[int, float]]:
+    """The newest (step, value) of every curve."""
+    rows = _query(path, "SELECT name, max(step), value FROM scalars GROUP BY name")
+    return {name: (step, value) for name, step, value in rows}
+
+
+def _query(path: Path, sql: str, *values: object) -> list[tuple]:
+    if not path.exists():
+        return []
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+            return connection.execute(sql, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # made, but the writer is not that far yet
+            return []
+        raise

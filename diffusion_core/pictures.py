@@ -1,0 +1,45 @@
+"""Tensors to pictures that people see: uint8, strips, grids, PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C): (x + 1) / 2 * 255, rounded.
+
+    Rounded, not cut off as in the lecture: a picture scaled to [-1, 1] comes back the same.
+    """
+    scaled = ((x.detach().float().cpu() + 1) * 127.5).clamp(0, 255).round()
+    return scaled.permute(0, 2, 3, 1).byte().numpy()
+
+
+def strip(pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Pictures (H, W, C) beside each other: (H, n W, C)."""
+    return np.concatenate(list(pictures), axis=1)
+
+
+def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Pictures (n, H, W, C) as rows of `columns` (by default nearly square); the rest is black."""
+    n, height, width, channels = pictures.shape
+    columns = min(n, columns or int(np.ceil(n**0.5)))
+    rows = -(-n // columns)
+    empty = np.zeros((rows * columns - n, height, width, channels), pictures.dtype)
+    cells = np.concatenate([pictures, empty]).reshape(rows, columns, height, width, channels)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def png(picture: np.ndarray, enlarge: int = 1) -> bytes:
+    """A uint8 picture (H, W, C) as PNG, each pixel drawn `enlarge` times as large."""
+    image = Image.fromarray(picture)
+    if enlarge > 1:
+        size = (image.width * enlarge, image.height * enlarge)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

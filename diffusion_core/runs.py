@@ -1,0 +1,193 @@
+"""Reading run folders: their state, settings, curves, samples and checkpoints.
+
+Reads only, and believes nothing that it cannot check: a run whose process is gone is `lost`,
+a checkpoint that does not open is skipped and named. Starting and stopping is `jobs.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from diffusion_core import metrics
+from diffusion_core.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
+from diffusion_core.config import RunConfig
+from diffusion_core.files import read_json
+
+STATES = (
+    "queued starting running pausing paused stopping stopped finished failed lost".split()
+)
+# In these a process works on the run.
+ACTIVE = frozenset({"queued", "starting", "running", "pausing", "stopping"})
+RESUMABLE = frozenset({"paused", "stopped", "failed", "lost"})
+# The trainer writes its heartbeat every 2 seconds; a busy or suspended machine may be late.
+HEARTBEAT_OLD = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Every property reads the disk, so it is as true as the folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`status.json` as the trainer wrote it; `Run.state` is what is true now."""
+        return read_json(self.path / "status.json") or {}
+
+    @property
+    def state(self) -> str:
+        return state_now(self.status)
+
+    @property
+    def config(self) -> RunConfig | None:
+        """None where the run has not got as far as writing it."""
+        values = read_json(self.path / "config.json")
+        return RunConfig.from_dict(values) if values else None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What `config.json` says beside the settings: classes, counts, fingerprint, versions."""
+        return (read_json(self.path / "config.json") or {}).get("resolved", {})
+
+    @property
+    def created(self) -> float:
+        """Seconds since 1970 of the run's start; 0 where it has not written a status."""
+        return float(self.status.get("created", 0.0))
+
+    def curve(self, name: str, max_points: int = 2000) -> dict[str, np.ndarray]:
+        """See `metrics.read_curve`."""
+        return metrics.read_curve(self.path / "metrics.sqlite", name, max_points)
+
+    def curve_names(self) -> list[str]:
+        return metrics.read_names(self.path / "metrics.sqlite")
+
+    def last_values(self) -> dict[str, tuple[int, float]]:
+        """The newest (step, value) of every curve."""
+        return metrics.read_last(self.path / "metrics.sqlite")
+
+    def samples(self) -> list[tuple[int, Path]]:
+        """(step, picture) of every sample strip, oldest first."""
+        return _by_step(self.path / "samples", "*.png")
+
+    def weights(self) -> list[tuple[int, Path]]:
+        """(step, file) of every weights file, oldest first, good or broken."""
+        return _by_step(self.path / "weights", "*.safetensors")
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
+        for found, path in self.weights():
+            if found == step:
+                return _read_checkpoint(path, path.stat().st_mtime_ns, path.stat().st_size)
+        raise CheckpointError(f"{self.name} has no checkpoint of step {step}.")
+
+    def checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
+        """The usable checkpoints, oldest first, and a sentence for each that is not."""
+        good, broken = [], []
+        for _, path in self.weights():
+            try:
+                stat = path.stat()
+                good.append(_read_checkpoint(path, stat.st_mtime_ns, stat.st_size))
+            except (CheckpointError, FileNotFoundError) as error:
+                broken.append(str(error))
+        return good, broken
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The highest step whose file opens and fits its settings; None where there is none."""
+        for _, path in reversed(self.weights()):
+            try:
+                stat = path.stat()
+                return _read_checkpoint(path, stat.st_mtime_ns, stat.st_size)
+            except (CheckpointError, FileNotFoundError):
+                continue
+        return None
+
+
+def load_run(path: Path | str) -> Run:
+    """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
+    run = Run(Path(path))
+    if not ((run.path / "config.json").exists() or (run.path / "status.json").exists()):
+        raise FileNotFoundError(f"{path} is not a run folder: it has no config.json.")
+    return run
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """All runs in a folder, newest first; empty where the folder does not exist."""
+    if not runs_dir.is_dir():
+        return []
+    runs = []
+    for path in runs_dir.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            try:
+                runs.append(load_run(path))
+            except FileNotFoundError:
+                continue
+    return sorted(runs, key=lambda run: (run.created, run.name), reverse=True)
+
+
+def state_now(status: dict[str, Any]) -> str:
+    """The state that is true now: `lost` where the process behind an active state is gone."""
+    state = status.get("state", "starting")
+    if state not in ACTIVE:
+        return state
+    pid = status.get("pid")
+    if pid and status.get("host") == socket.gethostname():
+        return state if process_alive(pid, status.get("process_started")) else "lost"
+    # Another host's process, or one that has not said its pid yet: only its heartbeat tells.
+    return state if time.time() - status.get("heartbeat", 0.0) < HEARTBEAT_OLD else "lost"
+
+
+def process_alive(pid: int, started: float | None) -> bool:
+    """Whether the process is there and is the same one (a pid is used again after a while)."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return started is None or abs(process.create_time() - started) < 2
+    except psutil.Error:
+        return False
+
+
+def queue_position(run: Run) -> int:
+    """How many runs of the same folder, host and device are before this one; 0 for the next."""
+    mine = run.status
+    return len(queued_before(run.path, mine))
+
+
+def queued_before(path: Path, mine: dict[str, Any]) -> list[Run]:
+    """The queued runs that came before the one at `path` to the same device of the same host."""
+    place = (mine.get("queued_at", 0.0), path.name)
+    before = []
+    for run in list_runs(path.parent):
+        status = run.status
+        if (
+            run.name != path.name
+            and state_now(status) == "queued"
+            and status.get("host") == mine.get("host")
+            and status.get("device") == mine.get("device")
+            and (status.get("queued_at", 0.0), run.name) < place
+        ):
+            before.append(run)
+    return before
+
+
+def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    found = ((step_of(path), path) for path in folder.glob(pattern))
+    return sorted((step, path) for step, path in found if step is not None)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_checkpoint(path: Path, modified_ns: int, size: int) -> Checkpoint:
+    """Cached by what changes when the file does; errors are not cached."""
+    return read_checkpoint(path)

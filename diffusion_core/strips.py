@@ -1,0 +1,66 @@
+"""The sample strip that a run keeps of every so many steps, always from the same fixed noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffusion_core.config import RunConfig
+from diffusion_core.files import replacing
+from diffusion_core.pictures import png, strip, to_uint8
+from diffusion_core.samplers import StepView, sample
+from diffusion_core.schedule import NoiseSchedule
+
+LECTURE_PICTURES = 10
+
+
+def write_strip(
+    run: Path, step: int, model: nn.Module, schedule: NoiseSchedule, config: RunConfig
+) -> Path:
+    """Draw the strip of `step` with this network and write `samples/step-….png`.
+
+    `sample_steps` > 0: `sample_count` finished pictures by DDIM, the classes in turn.
+    `sample_steps` = 0: the lecture's strip, one picture by DDPM over the whole schedule, ten
+    looks at it, the picture on the left and the noise on the right.
+    """
+    shape = (3, config.image_size, config.image_size)
+    if config.sample_steps:
+        classes = config.network_args.get("num_classes")
+        labels = torch.arange(config.sample_count) % classes if classes else None
+        pictures = sample(
+            model,
+            schedule,
+            config.sample_count,
+            "ddim",
+            min(config.sample_steps, schedule.timesteps),
+            seed=config.seed,
+            prediction_type=config.prediction_type,
+            labels=labels,
+            shape=shape,
+        )
+    else:
+        seen = []
+        every = max(1, schedule.timesteps // LECTURE_PICTURES)
+
+        def look(view: StepView) -> None:
+            if view.timestep % every == 0:
+                seen.append(view.x_t[:1])
+
+        sample(
+            model,
+            schedule,
+            1,
+            "ddpm",
+            seed=config.seed,
+            prediction_type=config.prediction_type,
+            shape=shape,
+            on_step=look,
+        )
+        pictures = torch.cat(seen[::-1])
+    path = run / "samples" / f"step-{step:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as file:
+        file.write(png(strip(to_uint8(pictures))))
+    return path
