@@ -1,7 +1,7 @@
-"""The settings of this installation, from the environment or `.streamlit/secrets.toml`.
+"""The settings of this installation, from the environment and `.streamlit/secrets.toml`.
 
-Knows nothing of pages and runs. Every name has the prefix `DIFFUSION_LAB_`; the environment wins
-over the file, so that one start can differ from the rest.
+Knows nothing of pages and runs. Every name has the prefix `DIFFUSION_LAB_`. Where both give a
+value the file wins, because Streamlit itself copies the file's entries into the environment.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Settings:
         return self.role == "operator"
 
 
-def get_settings(secrets_file: Path = SECRETS_FILE) -> Settings:
+def get_settings() -> Settings:
     """Read the settings anew.
 
     Raises SettingsError, with one sentence for the person who runs the app, where a value cannot
-    be used or the file cannot be read.
+    be used or the file cannot be read: a viewer's installation must not open up by a typing error.
     """
-    given = _read_secrets(secrets_file) | dict(os.environ)
+    given = dict(os.environ) | _read_secrets(SECRETS_FILE)
     default = Settings()
     role = _text(given, "ROLE") or default.role
     if role not in ROLES:

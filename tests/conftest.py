@@ -1,0 +1,39 @@
+"""What all tests share: one thread, fixed seeds, no network, and a folder of runs of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before the libraries read them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import pytest
+import torch
+
+from dashboard import settings
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for runs, which the app uses; no setting of this machine reaches a test."""
+    path = tmp_path / "runs"
+    path.mkdir()
+    for name in list(os.environ):
+        if name.startswith(settings.PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{settings.PREFIX}RUNS_DIR", str(path))
+    monkeypatch.setenv(f"{settings.PREFIX}DEVICE", "cpu")
+    monkeypatch.setattr(settings, "SECRETS_FILE", tmp_path / "no-secrets.toml")
+    return path
