@@ -48,9 +48,9 @@ class RunConfig:
     optimizer: str = "adamw"  # adam or adamw
     learning_rate: float = 1e-3
     weight_decay: float = 0.01  # adamw only
-    warmup_steps: int = 200  # the learning rate rises linearly over these
+    warmup_steps: int = 500  # the learning rate rises linearly over these
     gradient_clip: float = 1.0  # largest gradient norm; 0 switches it off
-    ema_decay: float = 0.999  # of the averaged weights; rises towards it in the first steps
+    ema_decay: float = 0.9995  # of the averaged weights; rises towards it in the first steps
 
     # The machine
     mixed_precision: str = "auto"  # auto, bf16 or no

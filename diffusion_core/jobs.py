@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from diffusion_core.config import ConfigError, RunConfig
-from diffusion_core.files import write_json
-from diffusion_core.runs import ACTIVE, RESUMABLE, Run, load_run
+from diffusion_core.config import RunConfig
+from diffusion_core.files import read_json, write_json
+from diffusion_core.presets import as_arguments
+from diffusion_core.runs import ACTIVE, RESUMABLE, Run
 from diffusion_core.status import ACTIONS
 
 
@@ -46,8 +48,7 @@ def start(runs_dir: Path, name: str, config: RunConfig, device: str | None = Non
         raise JobError(f"There is already a run called {name}; choose another name.") from error
     except OSError as error:
         raise JobError(f"{path} cannot be made: {error.strerror}.") from error
-    write_json(path / "wanted.json", {"config": config_dict(config)})
-    _spawn(path, ["--config", str(path / "wanted.json")], device)
+    _spawn(path, as_arguments(config), device)
     return Run(path)
 
 
@@ -55,12 +56,10 @@ def resume(run: Run, device: str | None = None) -> None:
     """Go on from the last checkpoint in a process of its own; raises JobError where it cannot."""
     state = run.state
     if state not in RESUMABLE:
-        raise JobError(f"{run.name} is {state}; only a run that is not at work can be resumed.")
-    wanted = run.path / "wanted.json"
-    if run.config is None and wanted.exists():  # it ended before its settings were settled
-        _spawn(run.path, ["--config", str(wanted)], device)
-    else:
-        _spawn(run.path, ["--resume"], device)
+        raise JobError(f"{run.name} is {state}; there is nothing to resume.")
+    # One that ended before its settings were settled has them in its status alone.
+    arguments = ["--resume"] if run.config else run.status.get("arguments", ["--resume"])
+    _spawn(run.path, arguments, device)
 
 
 def request(run: Run, action: str) -> None:
@@ -77,35 +76,35 @@ def request(run: Run, action: str) -> None:
 
 
 def pending_request(run: Run) -> str | None:
-    """What was asked and not yet taken up."""
-    from diffusion_core.files import read_json
-
+    """What was asked of a run and not yet taken up."""
     return (read_json(run.path / "request.json") or {}).get("action")
-
-
-def config_dict(config: RunConfig) -> dict:
-    import json
-
-    return json.loads(config.to_json())
 
 
 def _spawn(path: Path, arguments: list[str], device: str | None) -> None:
     """A detached trainer: a session of its own, its words in train.log."""
-    # Until the process speaks for itself; a reader takes it for lost when it never does.
-    before = load_status(path)
-    starting = {"state": "starting", "heartbeat": time.time(), "pid": None, "error": None}
-    write_json(path / "status.json", {"created": time.time(), **before, **starting})
+    path = path.resolve()
+    # Until the process speaks for itself; where it never does, a reader takes it for lost.
+    status = {
+        "created": time.time(),
+        **Run(path).status,
+        "state": "starting",
+        "heartbeat": time.time(),
+        "pid": None,
+        "host": socket.gethostname(),
+        "error": None,
+        "arguments": arguments,
+    }
+    write_json(path / "status.json", status)
     command = [sys.executable, "-m", "diffusion_core", "train", "--run", str(path), "--quiet"]
     command += [*arguments, *(["--device", device] if device else [])]
-    root = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path[:0]])}
+    root = str(Path(__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with open(path / "train.log", "ab") as log:
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=root,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": search},
             start_new_session=True,
         )

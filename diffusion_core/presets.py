@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 from torch import nn
@@ -51,6 +53,17 @@ def preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"There is no preset called {name!r}; there are {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def as_arguments(config: RunConfig) -> list[str]:
+    """The words of the command line that give these settings: the preset and what differs."""
+    start = dataclasses.asdict(preset(config.preset))
+    words = ["--preset", config.preset]
+    for name, value in dataclasses.asdict(config).items():
+        if value != start[name]:
+            text = value if isinstance(value, str) else json.dumps(value)
+            words += ["--set", f"{name}={text}"]
+    return words
 
 
 def build_network(network: str, network_args: dict[str, Any]) -> nn.Module:

@@ -59,6 +59,7 @@ class RunStatus:
             "created": before.get("created", time.time()),
             "started": time.time(),
             "checkpoint_step": before.get("checkpoint_step"),
+            "arguments": before.get("arguments"),
             "pid": os.getpid(),
             "process_started": psutil.Process().create_time(),
             "host": socket.gethostname(),
