@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path.name} is damaged or cut short ({error}).") from error
     try:

@@ -182,5 +182,5 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        words = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name} takes {words}, not {text!r}.") from error
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} takes {wanted}, not {text!r}.") from error

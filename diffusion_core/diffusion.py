@@ -5,6 +5,8 @@ Shapes: pictures (B, C, H, W), timesteps (B,) integers. Knows nothing of network
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,7 +87,11 @@ def posterior(
 
 def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tensor:
     """Mean error of each picture, shape (B,), never negative. Huber has delta = 1."""
-    functions = {"l1": F.l1_loss, "l2": F.mse_loss, "huber": F.huber_loss}
+    functions: dict[str, Callable[..., Tensor]] = {
+        "l1": F.l1_loss,
+        "l2": F.mse_loss,
+        "huber": F.huber_loss,
+    }
     if loss not in functions:
         raise ValueError(f"Unknown loss {loss!r}; choose one of {', '.join(LOSSES)}.")
     return functions[loss](prediction, target, reduction="none").flatten(1).mean(1)

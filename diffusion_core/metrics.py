@@ -7,6 +7,7 @@ reach anybody.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -37,19 +38,32 @@ class MetricsWriter:
         )
         self.connection.execute("DELETE FROM scalars WHERE step > ?", (keep_up_to_step,))
         self.connection.commit()
+        self.waiting: list[Row] = []
 
-    def write(self, rows: Iterable[Row]) -> None:
-        """All rows in one transaction; values that are not finite are kept out (SQL has none)."""
-        finite = [row for row in rows if np.isfinite(row[2])]
-        with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)", finite)
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows for the next commit; values that are not finite are left out."""
+        self.waiting += [row for row in rows if np.isfinite(row[2])]
+
+    def commit(self) -> None:
+        """Write what waits, in one transaction. A full disk keeps it waiting for the next call."""
+        if not self.waiting:
+            return
+        try:
+            with self.connection:
+                sql = "INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)"
+                self.connection.executemany(sql, self.waiting)
+        except sqlite3.OperationalError as error:
+            print(f"metrics.sqlite: {error}", file=sys.stderr, flush=True)
+            return
+        self.waiting = []
 
     def close(self) -> None:
+        self.commit()
         try:
             self.connection.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.OperationalError:
-            # A reader is looking at this moment: the file stays valid in WAL mode.
-            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            # A reader is looking at this moment, or the disk is full: WAL stays, and is valid.
+            print("metrics.sqlite stays in WAL mode.", file=sys.stderr, flush=True)
         self.connection.close()
 
 
@@ -65,7 +79,9 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
     smallest and the largest value stay. Empty arrays where there is nothing.
     """
     count, low, high = next(
-        iter(_query(path, "SELECT count(*), min(step), max(step) FROM scalars WHERE name = ?", name)),
+        iter(
+            _query(path, "SELECT count(*), min(step), max(step) FROM scalars WHERE name = ?", name)
+        ),
         (0, None, None),
     )
     if count <= max_points:
@@ -76,9 +92,7 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
         # SQLite takes the other columns of a min() or max() from the row that has it.
         stretch = f"(step - {low}) * {max_points // 2} / {high - low + 1}"
         half = "SELECT step, {}(value), wall_time FROM scalars WHERE name = ?1 GROUP BY " + stretch
-        rows = _query(
-            path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name
-        )
+        rows = _query(path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name)
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
 

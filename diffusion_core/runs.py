@@ -21,9 +21,7 @@ from diffusion_core.checkpoint import Checkpoint, CheckpointError, read_checkpoi
 from diffusion_core.config import RunConfig
 from diffusion_core.files import read_json
 
-STATES = (
-    "queued starting running pausing paused stopping stopped finished failed lost".split()
-)
+STATES = "queued starting running pausing paused stopping stopped finished failed lost".split()
 # In these a process works on the run.
 ACTIVE = frozenset({"queued", "starting", "running", "pausing", "stopping"})
 RESUMABLE = frozenset({"paused", "stopped", "failed", "lost"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,9 +116,7 @@ def ddim(
         yield StepView(index, len(timesteps), t, x_t, x_0)
 
 
-def _walk(
-    schedule: NoiseSchedule, timesteps: Sequence[int]
-) -> Iterator[tuple[int, float, float]]:
+def _walk(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Iterator[tuple[int, float, float]]:
     """(t, alphas_cumprod at t, alphas_cumprod where the step lands); the last lands on 1."""
     bars = [float(schedule.exact_alphas_cumprod[t]) for t in timesteps]
     return zip(timesteps, bars, [*bars[1:], 1.0], strict=True)
@@ -169,7 +168,7 @@ def make_predict(
             return model(x_t, t)
         if guidance_scale == 1.0:
             return model(x_t, t, labels)
-        any_class = torch.full_like(labels, model.num_classes)
+        any_class = torch.full_like(labels, int(model.num_classes))
         both = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, any_class]))
         labelled, unlabelled = both.float().chunk(2)
         return unlabelled + guidance_scale * (labelled - unlabelled)
@@ -240,8 +239,9 @@ def sample_steps(
     )
     with _mode(model, training_mode):
         if sampler == "ddpm":
-            options = {"noise_term": noise_term, "clip_x_t": clip_x_t}
-            yield from ddpm(predict, schedule, start, walk, noise, **options)
+            yield from ddpm(
+                predict, schedule, start, walk, noise, noise_term=noise_term, clip_x_t=clip_x_t
+            )
         else:
             yield from ddim(predict, schedule, start, walk, noise, eta=eta)
 
@@ -260,7 +260,7 @@ def sample(
     labels: Tensor | None = None,
     guidance_scale: float = 1.0,
     on_step: Callable[[StepView], None] | None = None,
-    **options,
+    **options: Any,
 ) -> Tensor:
     """Draw n pictures: (n, C, H, W) in [-1, 1], on the model's device.
 
@@ -296,7 +296,7 @@ def sample(
 
 
 # The lecture's own sampling as options of `sample`, its two slips included.
-LECTURE_SAMPLING = {
+LECTURE_SAMPLING: dict[str, Any] = {
     "sampler": "ddpm",
     "clip_x0": False,
     "noise_term": "lecture",

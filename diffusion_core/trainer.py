@@ -1,19 +1,14 @@
 """Training: one process, or several under accelerate, one run folder.
 
-The order of the pictures, the timesteps and the noise of step k are drawn from (seed, k) alone,
-so a resumed run continues with exactly what an uninterrupted one would have drawn, and there is
-no generator state to save. The trainer writes the run folder and reads `request.json`; it knows
-nothing of who asks or who watches.
+It writes the run folder and reads `request.json`; it knows nothing of who asks or who watches.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,19 +24,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffusion_core import checkpoint, strips
+from diffusion_core.batches import load_pictures, make_batch, mixed_seed
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.data.store import DataError, ImageStore, build_store
-from diffusion_core.device import describe, has_fast_bfloat16, memory_in_use
+from diffusion_core.device import describe, has_fast_bfloat16
 from diffusion_core.diffusion import loss_per_image, make_target, min_snr_weight
 from diffusion_core.files import DiskFull, write_json
-from diffusion_core.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
+from diffusion_core.metrics import MetricsWriter
 from diffusion_core.presets import build_network
 from diffusion_core.runs import load_run
 from diffusion_core.schedule import NoiseSchedule
 from diffusion_core.status import Asked, RunStatus, device_turn
-
-# Numbers are fetched from the device and written in groups: about once in so many seconds.
-FLUSH_SECONDS = 1.0
+from diffusion_core.step_log import NotFinite, StepLog
 
 
 class TrainingError(RuntimeError):
@@ -123,36 +117,35 @@ def _train(
         write_json(path / "config.json", _record(setting))
     status.update(state="running", message="", step=done, resumed_from=done, error=None)
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
-    log = StepLog(setting, metrics, status)
-    saved = done if resume else None
+    log = StepLog(config, setting.accelerator, setting.schedule.timesteps, metrics, status)
     try:
         for step in range(done + 1, config.steps + 1):
             log.add(step, *_one_step(setting, step))
-            loss = log.flush_if_due(step)
             last = step == config.steps
-            if _due(step, config.validate_every, last) and len(setting.validation_index):
-                log.flush(step)
-                log.write(step, validate(setting))
-            if _due(step, config.sample_every, last) and lead:
-                write_strip(path, step, setting)
-            if _due(step, config.checkpoint_every, last):
-                log.flush(step)
-                saved = _save(path, step, setting, status, must=last) or saved
             action = _agree(setting.accelerator, status.poll())
-            if action == "checkpoint" and saved != step:
-                saved = _save(path, step, setting, status, must=False) or saved
-            elif action == "sample" and lead:
-                write_strip(path, step, setting)
-            elif action in ("stop", "pause") and not last:
+            ending = last or action in ("stop", "pause")
+            check = _due(step, config.validate_every, last) and len(setting.validation_index) > 0
+            draw = _due(step, config.sample_every, last) or action == "sample"
+            keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
+            loss = None
+            if check or draw or keep or step == done + 1 or log.due(step):
+                loss = log.flush()  # raises on a broken step, before anything is made of it
+            if ending and not last:
                 status.update(state="stopping" if action == "stop" else "pausing")
-                log.flush(step)
-                if saved != step:
-                    _save(path, step, setting, status, must=True)
-                return "stopped" if action == "stop" else "paused"
-            if not log.pending:
+            if check and lead:
+                log.write(step, validate(setting))
+            if draw and lead:
+                write_strip(path, step, setting)
+            if keep and lead:
+                _save(path, step, setting, status, must=ending)
+            if metrics is not None:
+                metrics.commit()
+            if check or draw or keep:
                 log.restart_clock()
             if on_step is not None:
                 on_step(step, config.steps, loss)
+            if ending and not last:
+                return "stopped" if action == "stop" else "paused"
         return "finished"
     finally:
         if metrics is not None:
@@ -166,7 +159,17 @@ def _one_step(setting: Setting, step: int) -> tuple[Tensor, Tensor, Tensor, Tens
     """One update. Returns what is logged, all on the device: the objective, the plain error per
     picture, the timesteps, the gradient norm; and the learning rate."""
     config = setting.config
-    x_0, labels, t, noise = make_batch(setting, step)
+    accelerator = setting.accelerator
+    x_0, labels, t, noise = make_batch(
+        config,
+        setting.store,
+        setting.train_index,
+        step,
+        timesteps=setting.schedule.timesteps,
+        device=setting.device,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
     x_t, _ = setting.schedule.add_noise(x_0, t, noise)
     target = make_target(setting.schedule, x_0, noise, t, config.prediction_type)
     args = (x_t, t) if labels is None else (x_t, t, labels)
@@ -177,9 +180,9 @@ def _one_step(setting: Setting, step: int) -> tuple[Tensor, Tensor, Tensor, Tens
         weight = min_snr_weight(setting.schedule, t, config.min_snr_gamma, config.prediction_type)
         objective = errors * weight
     loss = objective.mean()
-    setting.accelerator.backward(loss)
+    accelerator.backward(loss)
     limit = config.gradient_clip or float("inf")
-    norm = setting.accelerator.clip_grad_norm_(setting.model.parameters(), limit)
+    norm = accelerator.clip_grad_norm_(setting.model.parameters(), limit)
     rate = learning_rate(config, step)
     for group in setting.optimizer.param_groups:
         group["lr"] = rate
@@ -188,63 +191,8 @@ def _one_step(setting: Setting, step: int) -> tuple[Tensor, Tensor, Tensor, Tens
     # The usual warm-up of the average: a short run is not held to its random start.
     decay = min(config.ema_decay, (1 + step) / (10 + step))
     setting.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
-    setting.ema.update_parameters(setting.accelerator.unwrap_model(setting.model))
+    setting.ema.update_parameters(accelerator.unwrap_model(setting.model))
     return loss.detach(), errors.detach(), t, norm, rate
-
-
-def make_batch(setting: Setting, step: int) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """This process's share of the batch of `step` (from 1): x_0, labels, t, noise.
-
-    The whole batch's timesteps and noise are drawn in every process from (seed, step), and each
-    process takes its rows: the number of processes does not change the sequence.
-    """
-    config, device = setting.config, setting.device
-    rows = setting.train_index[batch_positions(config, len(setting.train_index), step)]
-    generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
-    size = (config.batch_size, 3, config.image_size, config.image_size)
-    t = torch.randint(
-        setting.schedule.timesteps, size[:1], generator=generator, device=device, dtype=torch.long
-    )
-    noise = torch.randn(size, generator=generator, device=device)
-    flip = torch.rand(size[0], generator=generator, device=device) < 0.5
-    drop = torch.rand(size[0], generator=generator, device=device) < config.label_dropout
-    mine = slice(setting.accelerator.process_index, None, setting.accelerator.num_processes)
-    t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
-    x_0 = load_pictures(setting.store, rows, device)
-    if config.random_flip:
-        x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-    labels = None
-    if setting.labelled:
-        labels = torch.from_numpy(setting.store.labels[rows]).to(device)
-        labels = torch.where(drop, config.network_args["num_classes"], labels)
-    return x_0, labels, t, noise
-
-
-def load_pictures(store: ImageStore, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Rows of the store as float32 in [-1, 1], shape (B, 3, H, W); scaled on the device."""
-    pictures = torch.from_numpy(store.images[rows])
-    return pictures.to(device, non_blocking=True).float().div_(127.5).sub_(1)
-
-
-def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
-    """Which of `count` training pictures step `step` (from 1) sees, shape (batch_size,).
-
-    A new order every epoch, drawn from (seed, epoch); the last, incomplete batch is dropped.
-    """
-    per_epoch = count // config.batch_size
-    epoch, batch = divmod(step - 1, per_epoch)
-    order = epoch_order(config.seed, epoch, count)
-    return order[batch * config.batch_size : (batch + 1) * config.batch_size]
-
-
-@functools.lru_cache(maxsize=1)
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def mixed_seed(*numbers: int) -> int:
-    """One 63-bit seed out of several numbers, well mixed."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -285,74 +233,6 @@ def write_strip(path: Path, step: int, setting: Setting) -> None:
     with setting.accelerator.autocast():
         model, schedule = setting.ema.module, setting.schedule
         strips.write_strip(path, step, model, schedule, setting.config)
-
-
-class StepLog:
-    """Collects what the steps return, on the device, and writes it in groups."""
-
-    def __init__(self, setting: Setting, metrics: MetricsWriter | None, status: RunStatus) -> None:
-        self.setting = setting
-        self.metrics = metrics
-        self.status = status
-        self.pending: list[tuple[int, Tensor, Tensor, Tensor, Tensor, float, float]] = []
-        self.flushed = time.monotonic()
-
-    def add(
-        self, step: int, loss: Tensor, errors: Tensor, t: Tensor, norm: Tensor, rate: float
-    ) -> None:
-        self.pending.append((step, loss, errors, t, norm, rate, time.time()))
-
-    def flush_if_due(self, step: int) -> float | None:
-        if time.monotonic() - self.flushed < FLUSH_SECONDS and step > 1:
-            return None
-        return self.flush(step)
-
-    def flush(self, step: int) -> float | None:
-        """Fetch and write what has come together; returns the newest loss."""
-        if not self.pending:
-            return None
-        steps, losses, errors, ts, norms, rates, times = zip(*self.pending, strict=True)
-        accelerator, config = self.setting.accelerator, self.setting.config
-        loss = accelerator.reduce(torch.stack(losses), "mean").cpu().tolist()
-        norm = torch.stack(norms).float().cpu().tolist()
-        error = accelerator.gather(torch.cat(errors)).float().cpu()
-        bins = accelerator.gather(torch.cat(ts)).cpu() * TIMESTEP_BINS
-        bins = torch.div(bins, self.setting.schedule.timesteps, rounding_mode="floor")
-        now = time.monotonic()
-        speed = config.batch_size * len(steps) / max(now - self.flushed, 1e-9)
-        self.pending, self.flushed = [], now
-        if not np.isfinite(loss).all():
-            bad = steps[int(np.flatnonzero(~np.isfinite(loss))[0])]
-            raise TrainingError(
-                f"The loss of step {bad} is not a number. Resume from the last checkpoint with a "
-                f"lower learning rate than {config.learning_rate:g}, or with gradient clipping."
-            )
-        values: list[tuple[int, str, float, float]] = []
-        for k, each in enumerate(steps):
-            values.append((each, "loss", loss[k], times[k]))
-            values.append((each, "gradient_norm", norm[k], times[k]))
-            values.append((each, "learning_rate", rates[k], times[k]))
-        for k, name in enumerate(BIN_NAMES):
-            if (bins == k).any():
-                values.append((step, name, float(error[bins == k].mean()), times[-1]))
-        memory = memory_in_use(self.setting.device)
-        values.append((step, "images_per_second", speed, times[-1]))
-        values.append((step, "memory_bytes", float(memory), times[-1]))
-        if self.metrics is not None:
-            self.metrics.write(values)
-        left = (config.steps - step) * config.batch_size / speed
-        self.status.update(
-            step=step, loss=loss[-1], images_per_second=speed, eta_seconds=left, memory_bytes=memory
-        )
-        return loss[-1]
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        if self.metrics is not None:
-            self.metrics.write((step, name, value, time.time()) for name, value in values.items())
-
-    def restart_clock(self) -> None:
-        """After work that is not training, so that it does not count into images per second."""
-        self.flushed = time.monotonic()
 
 
 # ---------------------------------------------------------------- before and after the steps
@@ -424,9 +304,7 @@ def _make_setting(config: RunConfig, store: ImageStore, device: torch.device) ->
     if use_channels_last(config, accelerator):
         model = model.to(memory_format=torch.channels_last)
     maker = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    optimizer = maker(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = maker(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     # Its counter stays on the CPU, so that counting never waits for the device.
     ema = AveragedModel(model, use_buffers=True)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -476,14 +354,12 @@ def _record(setting: Setting) -> dict[str, Any]:
     return {**json.loads(config.to_json()), "resolved": resolved}
 
 
-def _save(path: Path, step: int, setting: Setting, status: RunStatus, must: bool) -> int | None:
-    """Write state and weights; returns the step, or None where the disk had no room.
+def _save(path: Path, step: int, setting: Setting, status: RunStatus, must: bool) -> None:
+    """Write state and weights.
 
     `must`: the last chance to keep these steps, so a full disk ends the run as failed; else
     training goes on with a warning and tries again at the next checkpoint.
     """
-    if not setting.accelerator.is_main_process:
-        return step
     config = setting.config
     state = {
         "step": step,
@@ -501,10 +377,9 @@ def _save(path: Path, step: int, setting: Setting, status: RunStatus, must: bool
             raise
         print(error.strerror, file=sys.stderr, flush=True)
         status.update(warning=error.strerror)
-        return None
+        return
     checkpoint.remove_old(path, config.keep_checkpoints)
     status.update(checkpoint_step=step, warning=None)
-    return step
 
 
 def _restore(path: Path, setting: Setting) -> int:
@@ -543,7 +418,7 @@ def _agree(accelerator: Accelerator, action: str | None) -> str | None:
 
 def _sentence(error: Exception) -> str:
     """The reason in one sentence for the status and the terminal."""
-    if isinstance(error, (TrainingError, ConfigError, DataError)):
+    if isinstance(error, (TrainingError, NotFinite, ConfigError, DataError)):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if isinstance(error, DiskFull) else str(error)

@@ -7,6 +7,7 @@ prediction in the shape of x. They know nothing of schedules or of what the pred
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -62,12 +63,8 @@ class SimpleUnet(nn.Module):
             nn.ReLU(),
         )
         self.conv0 = nn.Conv2d(3, down[0], 3, padding=1)
-        self.downs = nn.ModuleList(
-            Block(a, b, time_emb_size) for a, b in zip(down, down[1:], strict=False)
-        )
-        self.ups = nn.ModuleList(
-            Block(a, b, time_emb_size, up=True) for a, b in zip(up, up[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(Block(a, b, time_emb_size) for a, b in pairwise(down))
+        self.ups = nn.ModuleList(Block(a, b, time_emb_size, up=True) for a, b in pairwise(up))
         self.output = nn.Conv2d(up[-1], 3, 1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,0 +1,90 @@
+"""What each training step sees, drawn from (seed, step) alone.
+
+A resumed run therefore continues with exactly what an uninterrupted one would have drawn, there
+is no generator state to save, and the number of processes does not change the sequence.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_core.config import RunConfig
+from diffusion_core.data.store import ImageStore
+
+
+class Batch(NamedTuple):
+    """One process's share of a step."""
+
+    x_0: Tensor  # (B, 3, H, W) in [-1, 1]
+    labels: Tensor | None  # (B,), num_classes for "any class"
+    t: Tensor  # (B,) integers
+    noise: Tensor  # (B, 3, H, W)
+
+
+def make_batch(
+    config: RunConfig,
+    store: ImageStore,
+    index: np.ndarray,
+    step: int,
+    *,
+    timesteps: int,
+    device: torch.device,
+    process: int = 0,
+    processes: int = 1,
+) -> Batch:
+    """The share of process number `process` in the batch of `step` (from 1).
+
+    `index` (N,) are the store's rows that are trained on. The whole batch's timesteps and noise
+    are drawn in every process, and each takes its rows.
+    """
+    rows = index[batch_positions(config, len(index), step)]
+    generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
+    count = config.batch_size
+    size = (count, 3, config.image_size, config.image_size)
+    t = torch.randint(timesteps, (count,), generator=generator, device=device)
+    noise = torch.randn(size, generator=generator, device=device)
+    flip = torch.rand(count, generator=generator, device=device) < 0.5
+    drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
+    mine = slice(process, None, processes)
+    t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
+    x_0 = load_pictures(store, rows, device)
+    if config.random_flip:
+        x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+    labels = None
+    classes = config.network_args.get("num_classes")
+    if classes:
+        labels = torch.from_numpy(store.labels[rows]).to(device)
+        labels = torch.where(drop, classes, labels)
+    return Batch(x_0, labels, t, noise)
+
+
+def load_pictures(store: ImageStore, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows of the store as float32 in [-1, 1], shape (B, 3, H, W); scaled on the device."""
+    pictures = torch.from_numpy(store.images[rows])
+    return pictures.to(device, non_blocking=True).float().div_(127.5).sub_(1)
+
+
+def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
+    """Which of `count` training pictures step `step` (from 1) sees, shape (batch_size,).
+
+    A new order every epoch, drawn from (seed, epoch); the last, incomplete batch is dropped.
+    """
+    per_epoch = count // config.batch_size
+    epoch, batch = divmod(step - 1, per_epoch)
+    order = epoch_order(config.seed, epoch, count)
+    return order[batch * config.batch_size : (batch + 1) * config.batch_size]
+
+
+@functools.lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One 63-bit seed out of several numbers, well mixed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
