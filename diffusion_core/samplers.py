@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ def make_predict(
             return model(x_t, t)
         if guidance_scale == 1.0:
             return model(x_t, t, labels)
-        any_class = torch.full_like(labels, int(model.num_classes))
+        any_class = torch.full_like(labels, cast(int, model.num_classes))
         both = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, any_class]))
         labelled, unlabelled = both.float().chunk(2)
         return unlabelled + guidance_scale * (labelled - unlabelled)
