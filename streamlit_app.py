@@ -9,52 +9,37 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.settings import Settings, SettingsError, get_settings
+from dashboard.navigation import HOME, SECTIONS, PageEntry
+from dashboard.settings import SettingsError, get_settings
 from diffusion_core.device import describe, pick_device
 
-st.set_page_config(page_title="Diffusion Lab", page_icon=":material/grain:", layout="wide")
+
+def page(entry: PageEntry) -> st.Page:
+    return st.Page(
+        entry.path,
+        title=entry.title,
+        icon=entry.icon,
+        url_path=entry.url_path,
+        default=entry is HOME,
+    )
 
 
-def sidebar(settings: Settings) -> None:
-    """Say which device computes and, where it is limited, what the visitor may do."""
-    with st.sidebar:
-        st.caption(f"Device: {describe(pick_device(settings.device))}")
-        if not settings.may_operate:
-            st.caption("Role: viewer. Looking and sampling; training is started by an operator.")
-
-
-PAGES = {
-    "": [("home", "Home", ":material/home:")],
-    "Understand": [
-        ("schedule", "Schedule", ":material/show_chart:"),
-        ("noising", "Noising", ":material/blur_on:"),
-        ("embedding", "Embedding", ":material/waves:"),
-        ("unet", "Network", ":material/schema:"),
-    ],
-    "Train and draw": [
-        ("training", "Training", ":material/model_training:"),
-        ("sampling", "Sampling", ":material/brush:"),
-    ],
-}
-page = st.navigation(
-    {
-        section: [
-            st.Page(
-                f"pages/{name}.py",
-                title=title,
-                icon=icon,
-                url_path=title.lower(),
-                default=name == "home",
-            )
-            for name, title, icon in pages
-            if Path(__file__).with_name("pages").joinpath(f"{name}.py").exists()
-        ]
-        for section, pages in PAGES.items()
-    }
+# Files of our own: Streamlit's icons in this place come from another host.
+DRAWINGS = Path(__file__).with_name("dashboard")
+st.set_page_config(page_title="Diffusion Lab", page_icon=DRAWINGS / "icon.svg", layout="wide")
+st.logo(DRAWINGS / "logo.svg", size="large")
+chosen = st.navigation(
+    {"": [page(HOME)]}
+    | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
 )
 try:
-    sidebar(get_settings())
+    settings = get_settings()
+    device = pick_device(settings.device)
 except (SettingsError, ValueError) as error:
     st.error(str(error))
     st.stop()
-page.run()
+with st.sidebar:
+    st.caption(f"Device: {describe(device)}")
+    if not settings.may_operate:
+        st.caption("Role: viewer. You can look and draw; training is left to the operator.")
+chosen.run()

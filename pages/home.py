@@ -1,7 +1,83 @@
-"""Home."""
+"""Home: what this is, the latest run and its newest samples, and the way to the other pages."""
 
 from __future__ import annotations
 
 import streamlit as st
+from PIL import Image
+
+from dashboard.navigation import SECTIONS
+from dashboard.settings import Settings, get_settings
+from diffusion_core.config import ConfigError
+from diffusion_core.device import describe, pick_device
+from diffusion_core.runs import ACTIVE, Run, list_runs
+
+
+def show_settings(run: Run) -> None:
+    try:
+        config = run.config
+    except ConfigError as error:
+        st.warning(f"The settings of {run.name} cannot be used: {error}")
+        return
+    if config:
+        st.caption(
+            f"Preset {config.preset}, data {config.data}, {config.image_size}×{config.image_size} "
+            f"pixels, batches of {config.batch_size}, seed {config.seed}."
+        )
+
+
+def show_samples(run: Run) -> None:
+    samples = run.samples()
+    if not samples:
+        st.caption("No samples yet; the first are drawn after some steps of training.")
+        return
+    step, path = samples[-1]
+    try:
+        picture = Image.open(path).convert("RGB")
+    except OSError:
+        st.warning(f"The samples in {path.name} cannot be read; the next ones replace them.")
+        return
+    words = f"Newest samples of {run.name}, at step {step:,}"
+    st.image(picture, caption=words, alt=words, width="stretch")
+
+
+def show_latest_run(settings: Settings, was_active: bool) -> None:
+    runs = list_runs(settings.runs_dir)
+    if not runs:
+        who = "Start one" if settings.may_operate else "The operator of this app starts one"
+        st.info(
+            f"There are no runs yet. {who} on the Training page; it goes on when the browser is "
+            "closed, and its newest samples appear here."
+        )
+        return
+    run, status = runs[0], runs[0].status
+    if was_active and run.state not in ACTIVE:
+        st.rerun()  # of the whole page, which stops asking
+    st.markdown(
+        f"**{run.name}** is {run.state}, step {status.get('step', 0):,} "
+        f"of {status.get('total', 0):,}."
+    )
+    show_settings(run)
+    show_samples(run)
+
 
 st.title("Diffusion Lab")
+st.markdown(
+    """
+A diffusion model learns to draw by learning to remove noise. A picture is buried in noise step by
+step; a network learns to say what was added; then it starts from pure noise and goes the way back,
+and a new picture appears. Here you can look at each part of that, train a model and draw with it.
+"""
+)
+settings = get_settings()
+st.caption(f"This installation computes on: {describe(pick_device(settings.device))}.")
+
+st.header("Latest run")
+active = any(run.state in ACTIVE for run in list_runs(settings.runs_dir)[:1])
+st.fragment(show_latest_run, run_every=1.0 if active else None)(settings, active)
+
+for section, entries in SECTIONS.items():
+    st.header(section)
+    for column, entry in zip(st.columns(len(entries)), entries, strict=True):
+        with column:
+            st.page_link(entry.path, label=entry.title, icon=entry.icon)
+            st.write(entry.summary)

@@ -1,4 +1,7 @@
-"""Where Chromium is on this machine; `python -m tests.browser.chromium` prints its path."""
+"""Chromium for the tests and the screenshots: where it is, its flags, when a page is drawn.
+
+`python -m tests.browser.chromium` prints its path, or exits with 1 where there is none.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Without a screen, and without the things that a browser does on the network by itself.
@@ -33,6 +36,14 @@ def find_chromium() -> str | None:
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     return path if Path(path).exists() else None
+
+
+def wait_until_shown(page: Page) -> None:
+    """Wait until Streamlit is connected, has run the page's script and has drawn its outcome."""
+    page.wait_for_selector(
+        "[data-testid=stApp][data-test-connection-state=CONNECTED]"
+        "[data-test-script-state=notRunning]:not(:has([data-testid=stSkeleton])):has(h1)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""The real dashboard as a process of its own: started, waited for, ended. Knows no browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dashboard.settings import PREFIX
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# How long to wait on a machine that is busy with other things before calling it a failure.
+PATIENCE_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running dashboard: where it answers, where its runs are, where its log is."""
+
+    url: str
+    runs_dir: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def start_server(folder: Path, **settings: str) -> Iterator[Server]:
+    """Start `streamlit run streamlit_app.py` on a free port; end it when the block is left.
+
+    Runs lie in `folder`/runs, the log in `folder`/server.log. `settings` are settings of the app
+    by their names, as in `ROLE="viewer"`.
+    """
+    runs_dir = folder / "runs"
+    runs_dir.mkdir(exist_ok=True)
+    port = _free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
+    environment |= {PREFIX + name: value for name, value in chosen.items()}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
+    log = folder / "server.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    server = Server(f"http://localhost:{port}", runs_dir, log, process)
+    try:
+        _wait_until_healthy(server)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{server.url}/_stcore/health") as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"The dashboard did not start:\n{server.log.read_text()}")

@@ -1,0 +1,62 @@
+"""The shell in a real browser: every page is reached, the device is named, the look follows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from dashboard.navigation import HOME, SECTIONS
+from tests.browser.conftest import OpenPage
+
+ENTRIES = [entry for section in SECTIONS.values() for entry in section]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
+def test_a_page_opens_at_its_own_address_in_a_working_state(entry, open_page: OpenPage) -> None:
+    page = open_page(f"/{entry.url_path}")
+    expect(page.get_by_test_id("stSidebar")).to_contain_text("Device: CPU, 1 thread")
+    expect(page.get_by_test_id("stMain").locator("h1")).to_have_count(1)
+    expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
+
+
+def test_the_menu_leads_to_every_page_and_back(open_page: OpenPage) -> None:
+    page = open_page("/")
+    menu = page.get_by_test_id("stSidebarNav")
+    for entry in ENTRIES:
+        menu.get_by_role("link", name=entry.title, exact=True).click()
+        page.wait_for_url(re.compile(rf"/{entry.url_path}(\?|$)"))
+    menu.get_by_role("link", name=HOME.title, exact=True).click()
+    expect(page.get_by_role("heading", name="Latest run")).to_be_visible()
+
+
+def test_the_links_of_home_lead_to_their_pages(open_page: OpenPage) -> None:
+    page = open_page("/")
+    links = page.get_by_test_id("stMain").get_by_test_id("stPageLink")
+    expect(links).to_have_count(len(ENTRIES))
+    links.filter(has_text=ENTRIES[0].title).get_by_role("link").click()
+    page.wait_for_url(re.compile(rf"/{ENTRIES[0].url_path}$"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "background"), [("light", "rgb(251, 251, 249)"), ("dark", "rgb(20, 25, 26)")]
+)
+def test_the_look_follows_the_visitors_system(
+    scheme: str, background: str, open_page: OpenPage
+) -> None:
+    page = open_page("/", color_scheme=scheme)
+    expect(page.get_by_test_id("stApp")).to_have_css("background-color", background)
+
+
+def test_home_fits_a_phone(open_page: OpenPage) -> None:
+    page = open_page("/", viewport={"width": 390, "height": 844})
+    too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
+    assert too_wide == 0
+
+
+def test_the_browser_asks_no_other_host(open_page: OpenPage, server) -> None:
+    page = open_page("/")
+    asked = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    assert asked
+    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
