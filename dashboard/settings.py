@@ -58,8 +58,8 @@ def get_settings() -> Settings:
     return Settings(
         role=role,
         runs_dir=Path(runs_dir).expanduser().resolve() if runs_dir else default.runs_dir,
-        max_steps=_positive(given, "MAX_STEPS", default.max_steps),
-        max_upload_mb=_positive(given, "MAX_UPLOAD_MB", default.max_upload_mb),
+        max_steps=_positive(given, "MAX_STEPS"),
+        max_upload_mb=_positive(given, "MAX_UPLOAD_MB") or default.max_upload_mb,
         device=_text(given, "DEVICE"),
     )
 
@@ -79,10 +79,10 @@ def _text(given: Mapping[str, object], name: str) -> str | None:
     return str(given.get(PREFIX + name, "")).strip() or None
 
 
-def _positive(given: Mapping[str, object], name: str, default: int | None) -> int | None:
+def _positive(given: Mapping[str, object], name: str) -> int | None:
     text = _text(given, name)
     if text is None:
-        return default
+        return None
     if not text.isdecimal() or int(text) == 0:
         raise SettingsError(f"{PREFIX}{name} is {text!r}; set it to a whole number above 0.")
     return int(text)
