@@ -67,13 +67,9 @@ def as_arguments(config: RunConfig) -> list[str]:
 
 
 def build_network(network: str, network_args: dict[str, Any]) -> nn.Module:
-    """A fresh network with random weights: `lecture` (no arguments) or `unet`."""
-    if network == "lecture":
-        if network_args:
-            raise ConfigError("The lecture's network takes no arguments.")
-        return SimpleUnet()
+    """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`)."""
     try:
-        return Unet(**network_args)
+        return SimpleUnet(**network_args) if network == "lecture" else Unet(**network_args)
     except TypeError as error:
         raise ConfigError(f"network_args: {error}") from error
 

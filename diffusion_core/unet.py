@@ -50,12 +50,15 @@ class Block(nn.Module):
 
 
 class SimpleUnet(nn.Module):
-    """The lecture's network: 62,438,883 parameters, any H and W divisible by 16."""
+    """The lecture's network: 62,438,883 parameters, any H and W divisible by 16.
 
-    def __init__(self) -> None:
+    `widths` other than the lecture's five make a network of its kind, not the lecture's.
+    """
+
+    def __init__(self, widths: Sequence[int] = (64, 128, 256, 512, 1024)) -> None:
         super().__init__()
         time_emb_size = 32
-        down = (64, 128, 256, 512, 1024)
+        down = tuple(widths)
         up = down[::-1]
         self.time_mlp = nn.Sequential(
             SinusoidalPositionEmbeddings(time_emb_size),

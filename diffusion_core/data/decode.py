@@ -1,0 +1,89 @@
+"""Picture files of any make to RGB pixels, or one sentence that says what is wrong with them.
+
+Knows nothing of data sets.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# A 50-megapixel picture needs 150 MB when decoded; what it is for is 64 x 64.
+MAX_PIXELS = 50_000_000
+
+
+class PictureError(ValueError):
+    """A file that cannot be used as a picture; the message says why and what to do."""
+
+
+def open_picture(source: bytes | Path | IO[bytes]) -> Image.Image:
+    """Decode a picture to RGB, upright; of an animation the first frame; transparency on white.
+
+    The size is read from the header before anything is decoded. Raises PictureError.
+    """
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures on its own; we refuse them with our own words.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(source)
+            if image.width * image.height > MAX_PIXELS:
+                raise too_large(image.width, image.height)
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            f"The picture has far more than {MAX_PIXELS // 10**6} megapixels. Make it smaller and "
+            f"try again."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            "This is not a picture that can be read. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+        ) from error
+    except MemoryError as error:
+        raise PictureError(
+            "There is not enough memory for this picture; make it smaller."
+        ) from error
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        raise PictureError(
+            "The picture is damaged or incomplete. Save it again in another program, as PNG or "
+            "JPEG, and try again."
+        ) from error
+
+
+def too_large(width: int, height: int) -> PictureError:
+    return PictureError(
+        f"The picture has {width:,} x {height:,} = {width * height / 1e6:,.0f} megapixels; "
+        f"at most {MAX_PIXELS // 10**6} can be read. Make it smaller and try again."
+    )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB: 16 bits are scaled to 8, transparency is laid on white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        # 16-bit files open as I;16 or I; others hold floats, which have no agreed range.
+        top = 65535.0 if image.mode != "F" else max(float(np.nanmax(values)), 1e-9)
+        scaled = np.nan_to_num(values / top * 255).clip(0, 255).round().astype(np.uint8)
+        return Image.fromarray(scaled).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_size(image: Image.Image, size: int) -> np.ndarray:
+    """RGB to uint8 (size, size, 3): both sides resized, the aspect not kept, as in the lecture.
+
+    Bilinear with antialias, which is what torchvision's `Resize((size, size))` does.
+    """
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -1,0 +1,277 @@
+"""The decoded store: every picture of a data set once as uint8, memory-mapped.
+
+Decoding happens here and once; training gathers rows. PyTorch is not imported, so that the
+processes that draw or decode start quickly.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffusion_core.data import car_kinds, cars, digits, scenery
+from diffusion_core.data.decode import PictureError, open_picture, to_size
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.folder import find_pictures
+from diffusion_core.files import is_disk_full
+
+__all__ = ["DataError", "ImageStore", "build_store", "count", "load_picture", "native_size"]
+
+CARS_COUNT = 20_000
+CHUNK = 250  # pictures that a process decodes before it hands them over
+
+Progress = Callable[[int, int], None]  # pictures ready, pictures in all
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """A data set, decoded."""
+
+    images: np.ndarray  # uint8 (N, 3, H, W), memory-mapped
+    labels: np.ndarray  # int64 (N,)
+    classes: tuple[str, ...]
+    spec: str  # as it was asked for
+    size: int  # H = W
+    fingerprint: str  # sha256 of what the pictures are made from
+    skipped: tuple[str, ...]  # names of files that are no usable pictures
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a spec names, before anything is decoded."""
+
+    kind: str  # cars, digits, folder or torchvision
+    count: int
+    size: int  # the natural side of a picture, pixels
+    classes: tuple[str, ...]
+    identity: str  # what the fingerprint is made from
+    files: tuple[tuple[Path, int], ...] = ()  # of a folder
+    name: str = ""  # of a torchvision set
+
+
+def open_source(spec: str) -> Source:
+    """Understand `cars[:N]`, `digits[:N]`, `folder:PATH`, `torchvision:NAME`; raises DataError."""
+    kind, _, rest = spec.partition(":")
+    if kind in ("cars", "digits"):
+        most = CARS_COUNT if kind == "cars" else digits.COUNT
+        number = most
+        if rest:
+            if not rest.isdigit() or not 1 <= int(rest) <= (10**7 if kind == "cars" else most):
+                raise DataError(f"{spec!r}: behind {kind}: stands a number of pictures, 1 or more.")
+            number = int(rest)
+        module = cars if kind == "cars" else digits
+        return Source(kind, number, module.SIZE, module.CLASSES, f"{kind} {_drawing_code(kind)}")
+    if kind == "folder" and rest:
+        path = Path(rest).expanduser()
+        files, classes = find_pictures(path)
+        stats = [(file, file.stat()) for file, _ in files]
+        lines = [f"{f.relative_to(path)} {s.st_size} {s.st_mtime_ns}" for f, s in stats]
+        return Source(kind, len(files), 64, classes, "\n".join(lines), tuple(files))
+    if kind == "torchvision" and rest:
+        pictures = _torchvision(rest)
+        classes = tuple(str(c) for c in getattr(pictures, "classes", ()))
+        if not classes:
+            labels = sorted({int(pictures[k][1]) for k in range(min(len(pictures), 2000))})
+            classes = tuple(str(k) for k in range(labels[-1] + 1))
+        return Source(kind, len(pictures), 32, classes, f"{rest} {len(pictures)}", name=rest)
+    raise DataError(
+        f"{spec!r} is no data set. Use cars, cars:N, digits, folder:PATH or torchvision:NAME."
+    )
+
+
+def count(spec: str) -> int:
+    """How many pictures a data set has. Raises DataError."""
+    return open_source(spec).count
+
+
+def native_size(spec: str) -> int:
+    """The side in pixels that suits a data set. Raises DataError."""
+    return open_source(spec).size
+
+
+def load_picture(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
+    """One picture without a store: uint8 (H, W, 3), its label and its class's name.
+
+    Raises DataError for a spec or index that does not exist, PictureError for a broken file.
+    """
+    source = open_source(spec)
+    if not 0 <= index < source.count:
+        raise DataError(f"{spec} has the pictures 0 to {source.count - 1:,}, not {index}.")
+    picture, label = _read(source, index, size or source.size)
+    return picture, label, source.classes[label]
+
+
+def build_store(
+    spec: str,
+    size: int,
+    *,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageStore:
+    """The store of a data set at size x size pixels, built where the cache has it not yet.
+
+    `workers` processes decode (by default one per core; 0: this process does). `progress` is
+    called now and then; raising in it stops the building. Half a store is never seen: it is
+    built in a folder of its own and renamed. Raises DataError.
+    """
+    source = open_source(spec)
+    recipe = f"store 1, size {size}, count {source.count}\n{source.identity}"
+    fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
+    folder = (cache_dir or default_cache_dir()) / fingerprint[:20]
+    if not (folder / "meta.json").exists():
+        _build(folder, source, size, workers, progress)
+    meta = json.loads((folder / "meta.json").read_text())
+    return ImageStore(
+        images=np.load(folder / "images.npy", mmap_mode="r")[: meta["count"]],
+        labels=np.load(folder / "labels.npy")[: meta["count"]],
+        classes=source.classes,
+        spec=spec,
+        size=size,
+        fingerprint=fingerprint,
+        skipped=tuple(meta["skipped"]),
+    )
+
+
+def default_cache_dir() -> Path:
+    """DIFFUSION_LAB_CACHE_DIR, else ~/.cache/diffusion-lab, else a temporary folder."""
+    named = os.environ.get("DIFFUSION_LAB_CACHE_DIR")
+    if named:
+        return Path(named)
+    home = Path.home() / ".cache" / "diffusion-lab"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir()) / "diffusion-lab"
+    return home if os.access(home, os.W_OK) else Path(tempfile.gettempdir()) / "diffusion-lab"
+
+
+def _build(
+    folder: Path, source: Source, size: int, workers: int | None, progress: Progress | None
+) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"{folder.parent} cannot be written to: {error.strerror}.") from error
+    try:
+        shape = (source.count, 3, size, size)
+        free = shutil.disk_usage(building).free
+        needed = int(np.prod(shape)) + 2**20
+        if free < needed:
+            raise DataError(
+                f"The decoded pictures need {needed / 2**20:.0f} MiB and {folder.parent} has "
+                f"{free / 2**20:.0f} MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR to "
+                f"another disk."
+            )
+        images = np.lib.format.open_memmap(
+            building / "images.npy", mode="w+", dtype=np.uint8, shape=shape
+        )
+        labels = np.zeros(source.count, np.int64)
+        ready, skipped = 0, []
+        for pictures, numbers, broken in _decoded(source, size, workers):
+            images[ready : ready + len(numbers)] = pictures
+            labels[ready : ready + len(numbers)] = numbers
+            ready += len(numbers)
+            skipped += broken
+            if progress is not None:
+                progress(ready + len(skipped), source.count)
+        if not ready:
+            raise DataError(f"None of the {source.count} files is a picture that can be read.")
+        images.flush()
+        np.save(building / "labels.npy", labels)
+        (building / "meta.json").write_text(json.dumps({"count": ready, "skipped": skipped}))
+        try:
+            building.rename(folder)
+        except OSError:
+            if not (folder / "meta.json").exists():  # else another process was first: the same
+                raise
+    except OSError as error:
+        if is_disk_full(error, folder.parent):
+            raise DataError(
+                f"The disk is full: the decoded pictures do not fit into {folder.parent}. Free "
+                f"some space there, or set DIFFUSION_LAB_CACHE_DIR to another disk."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+Chunk = tuple[np.ndarray, list[int], list[str]]
+
+
+def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
+    """Chunks (pictures (n, 3, size, size), labels, names of broken files) in order."""
+    starts = range(0, source.count, CHUNK)
+    decode = functools.partial(_decode, source, size)
+    workers = min(os.cpu_count() or 1 if workers is None else workers, len(starts))
+    if workers <= 1 or source.kind == "torchvision":
+        yield from map(decode, starts)
+        return
+    # spawn: forking a process with threads (a server, PyTorch) can hang.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(decode, starts)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(source: Source, size: int, start: int) -> Chunk:
+    pictures, labels, broken = [], [], []
+    for index in range(start, min(start + CHUNK, source.count)):
+        try:
+            picture, label = _read(source, index, size)
+        except PictureError:
+            broken.append(str(source.files[index][0].name))
+            continue
+        pictures.append(picture.transpose(2, 0, 1))
+        labels.append(label)
+    if not pictures:
+        return np.empty((0, 3, size, size), np.uint8), labels, broken
+    return np.stack(pictures), labels, broken
+
+
+def _read(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
+    """One picture as uint8 (size, size, 3) and its label."""
+    if source.kind == "folder":
+        file, label = source.files[index]
+        return to_size(open_picture(file), size), label
+    if source.kind == "torchvision":
+        image, label = _torchvision(source.name)[index]
+        return to_size(image.convert("RGB"), size), int(label)
+    draw = cars.draw_car if source.kind == "cars" else digits.draw_digit
+    picture, label = draw(index)
+    if size != source.size:
+        picture = to_size(Image.fromarray(picture), size)
+    return picture, label
+
+
+@functools.lru_cache(maxsize=1)
+def _torchvision(name: str) -> Sequence:
+    from diffusion_core.data.torchvision_sets import open_set
+
+    return open_set(name, default_cache_dir() / "torchvision")
+
+
+@functools.cache
+def _drawing_code(kind: str) -> str:
+    """A drawn set is what its code draws: the code is part of its fingerprint."""
+    modules = (cars, car_kinds, scenery) if kind == "cars" else (digits,)
+    text = "".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(text.encode()).hexdigest()
