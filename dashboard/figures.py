@@ -1,0 +1,38 @@
+"""What every figure of the app has in common: colours that follow the theme, margins, tools.
+
+The figures themselves are in `figures_*.py`, one file a page.
+"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+import streamlit as st
+
+# Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
+# the chartCategoricalColors, chartSequentialColors and chartDivergingColors of config.toml.
+COLOURS = tuple(f"#0000{k:02d}" for k in range(1, 9))
+SEQUENTIAL = [[k / 9, f"#0000{k + 11}"] for k in range(10)]  # a Plotly colour scale, low to high
+DIVERGING = [[k / 9, f"#0000{k + 21}"] for k in range(10)]
+GREY = "#000036"
+
+
+def finish(
+    figure: go.Figure, x: str, y: str, *, height: int = 360, logarithmic: bool = False
+) -> go.Figure:
+    """Axis titles, tight margins, the legend above; zoom and hidden curves outlive new data."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        uirevision=y,
+    )
+    figure.update_xaxes(title=x)
+    figure.update_yaxes(title=y, type="log" if logarithmic else "linear")
+    return figure
+
+
+def show(figure: go.Figure, key: str, alt: str) -> None:
+    """Draw a figure in the theme's colours; `alt` says what it shows to those who cannot see it."""
+    st.plotly_chart(
+        figure, key=key, theme="streamlit", width="stretch", config={"displaylogo": False}, alt=alt
+    )
