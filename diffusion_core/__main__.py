@@ -19,6 +19,7 @@ from diffusion_core import doctor, jobs
 from diffusion_core.checkpoint import CheckpointError, load_model
 from diffusion_core.config import ConfigError, parse_settings, with_settings
 from diffusion_core.device import pick_device
+from diffusion_core.files import os_sentence
 from diffusion_core.presets import PRESETS, preset
 from diffusion_core.runs import Run, list_runs, load_run
 
@@ -32,9 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_ARGUMENTS
-    except (ValueError, RuntimeError, OSError) as error:
+    except OSError as error:
+        print(os_sentence(error), file=sys.stderr)
+        return FAILED
+    except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return STOPPED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,7 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int)
     train.add_argument("--seed", type=int)
     train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other settings",
     )
     train.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:N or mps")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -111,18 +123,22 @@ def do_train(words: argparse.Namespace) -> int:
             if getattr(words, name) is not None:
                 settings[name] = getattr(words, name)
         config = with_settings(preset(words.preset), settings)
-    elif words.set or any((words.data, words.steps, words.batch_size, words.seed)):
+    elif words.set or any(
+        value is not None for value in (words.data, words.steps, words.batch_size, words.seed)
+    ):
         raise ConfigError("A resumed run keeps its own settings; leave the others out.")
-    with tqdm(disable=words.quiet, unit="step", dynamic_ncols=True) as bar:
+    bar: tqdm | None = None  # from the first step on, so that what fails before it is one line
 
-        def show(step: int, steps: int, loss: float | None) -> None:
-            if bar.total is None:
-                bar.reset(steps)
-                bar.initial = step - 1
-            bar.update(step - bar.n)
-            if loss is not None:
-                bar.set_postfix(loss=f"{loss:.4f}")
+    def show(step: int, steps: int, loss: float | None) -> None:
+        nonlocal bar
+        if bar is None:
+            options = {"unit": "step", "dynamic_ncols": True, "disable": words.quiet}
+            bar = tqdm(total=steps, initial=step - 1, **options)
+        bar.update()
+        if loss is not None:
+            bar.set_postfix(loss=f"{loss:.4f}")
 
+    try:
         state = train(
             words.run,
             config,
@@ -130,6 +146,9 @@ def do_train(words: argparse.Namespace) -> int:
             device=pick_device(words.device),
             on_step=show,
         )
+    finally:
+        if bar is not None:
+            bar.close()
     print(f"{words.run}: {state}.")
     if state == "finished":
         return DONE
@@ -144,10 +163,19 @@ def do_sample(words: argparse.Namespace) -> int:
     from diffusion_core.pictures import grid, png, to_uint8
     from diffusion_core.samplers import LECTURE_SAMPLING, StepView, sample
 
+    if words.n < 1:
+        raise ConfigError(f"--n is {words.n}; it must be at least 1.")
+    if not words.out.resolve().parent.is_dir():
+        raise ConfigError(f"There is no folder {words.out.parent} to write {words.out.name} to.")
     run = load_run(words.run)
-    checkpoint = run.latest_checkpoint() if words.step is None else run.checkpoint(words.step)
-    if checkpoint is None:
-        raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
+    if words.step is None:
+        usable, broken = run.checkpoints()
+        print("".join(f"Skipped: {reason}\n" for reason in broken), end="", file=sys.stderr)
+        if not usable:
+            raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
+        checkpoint = usable[-1]
+    else:
+        checkpoint = run.checkpoint(words.step)
     device = pick_device(words.device)
     model, schedule, config = load_model(checkpoint, device)
     classes = checkpoint.classes
@@ -156,12 +184,16 @@ def do_sample(words: argparse.Namespace) -> int:
         labels = torch.full((words.n,), class_number(words.label, classes))
     elif classes:
         labels = torch.arange(words.n) % len(classes)
+    elif words.guidance_scale != 1:
+        raise ConfigError(f"{run.name} was trained without classes; it takes no --guidance-scale.")
     options: dict = {"sampler": words.sampler}
     if words.lecture:
         options = dict(LECTURE_SAMPLING)
     steps = words.steps
     if steps is None and options["sampler"] == "ddim":
         steps = min(50, schedule.timesteps)
+    if steps is not None and not 1 <= steps <= schedule.timesteps:
+        raise ConfigError(f"--steps is {steps}; this run has 1 to {schedule.timesteps}.")
     with tqdm(total=steps or schedule.timesteps, unit="step", dynamic_ncols=True) as bar:
 
         def show(view: StepView) -> None:
@@ -190,7 +222,7 @@ def class_number(word: str, classes: tuple[str, ...]) -> int:
     """A class by name or number; raises ConfigError with the names there are."""
     if word in classes:
         return classes.index(word)
-    if word.isdigit() and int(word) < len(classes):
+    if word.isdecimal() and int(word) < len(classes):
         return int(word)
     there = f"there are {', '.join(classes)}" if classes else "this run was trained without"
     raise ConfigError(f"There is no class {word!r}; {there}.")

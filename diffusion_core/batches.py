@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_core.config import RunConfig
+from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.data.store import ImageStore
 
 
@@ -67,6 +67,20 @@ def load_pictures(store: ImageStore, rows: np.ndarray, device: torch.device) -> 
     """Rows of the store as float32 in [-1, 1], shape (B, 3, H, W); scaled on the device."""
     pictures = torch.from_numpy(store.images[rows])
     return pictures.to(device, non_blocking=True).float().div_(127.5).sub_(1)
+
+
+def held_out_count(config: RunConfig, pictures: int) -> int:
+    """How many of a set's pictures are kept for validation, at most a tenth of them.
+
+    Raises ConfigError where the others do not fill a batch.
+    """
+    held_out = min(config.validation_count, pictures // 10)
+    if pictures - held_out < config.batch_size:
+        raise ConfigError(
+            f"{config.data} leaves {pictures - held_out} pictures for training, fewer than a "
+            f"batch of {config.batch_size}. Choose a smaller batch_size or more pictures."
+        )
+    return held_out
 
 
 def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:

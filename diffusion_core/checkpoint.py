@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.config import RunConfig
-from diffusion_core.files import replacing
+from diffusion_core.files import make_folder, replacing
 from diffusion_core.presets import build_network
 from diffusion_core.schedule import NoiseSchedule
 
@@ -51,7 +51,7 @@ def state_path(run: Path, step: int) -> Path:
 def step_of(path: Path) -> int | None:
     """The step in the name of a file of a run; None for other names."""
     prefix, _, digits = path.name.partition(".")[0].partition("-")
-    return int(digits) if prefix == "step" and digits.isdigit() else None
+    return int(digits) if prefix == "step" and digits.isdecimal() else None
 
 
 def save_weights(
@@ -67,7 +67,7 @@ def save_weights(
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = weights_path(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as file:
         file.write(safetensors.torch.save(contiguous, metadata))
     return path
@@ -76,7 +76,7 @@ def save_weights(
 def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the state for an exact resume; raises DiskFull and leaves older files as they were."""
     path = state_path(run, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as file:
         torch.save(state, file)
     return path
@@ -95,9 +95,9 @@ def remove_old(run: Path, keep: int) -> None:
             continue
         whole.append(path)
     for path in whole[keep:] if keep else []:
-        path.unlink()
+        path.unlink(missing_ok=True)
     for path in sorted((run / "state").glob("step-*.pt"), reverse=True)[2:]:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def load_state(run: Path, step: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         step, written = int(metadata["step"]), float(metadata["time"])
         with torch.device("meta"):
             network = build_network(config.network, config.network_args)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path.name} does not say what made it ({error}).") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if shapes != wanted:
@@ -154,5 +154,6 @@ def load_model(
     with torch.device("meta"):
         network = build_network(config.network, config.network_args)
     network.load_state_dict(load_weights(checkpoint), assign=True)
-    network = network.to(device).eval().requires_grad_(False)
+    # Weights may be kept in half precision to save room; the arithmetic stays float32.
+    network = network.to(device, torch.float32).eval().requires_grad_(False)
     return network, NoiseSchedule(**config.schedule).to(device), config

@@ -124,9 +124,15 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """From `config.json`; what newer versions added beside the settings is left out."""
+        """From `config.json`; what newer versions added beside the settings is left out.
+
+        Raises ConfigError, for values of another type too.
+        """
         names = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
+        try:
+            return cls(**{name: value for name, value in values.items() if name in names})
+        except TypeError as error:  # a word where a number belongs cannot be compared
+            raise ConfigError(f"A setting is of another type than it must be: {error}.") from error
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -81,8 +81,10 @@ def posterior(
     bar_prev = gather(schedule.alphas_cumprod_prev, t, x_t.ndim)
     one_minus_bar = gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t.ndim) ** 2
     alpha = gather(schedule.alphas, t, x_t.ndim)
-    mean = (bar_prev.sqrt() * beta * x_0 + alpha.sqrt() * (1 - bar_prev) * x_t) / one_minus_bar
-    return mean, gather(schedule.posterior_variance, t, x_t.ndim)
+    variance = gather(schedule.posterior_variance, t, x_t.ndim)
+    # (1 - bar_prev) / (1 - bar) is variance / beta; a float32 1 - bar_prev would lose its digits.
+    mean = bar_prev.sqrt() * beta / one_minus_bar * x_0 + alpha.sqrt() * variance / beta * x_t
+    return mean, variance
 
 
 def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tensor:

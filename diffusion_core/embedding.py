@@ -1,10 +1,16 @@
-"""Sinusoidal embeddings of the timestep (Vaswani et al. 2017, as used by Ho et al. 2020)."""
+"""Sinusoidal embeddings of the timestep (Vaswani et al. 2017, as used by Ho et al. 2020).
+
+Beside the layer itself, what is needed to look at it: all rows, a trained network's, and how
+alike they are. Knows no schedule: a timestep is a number.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -21,9 +27,37 @@ class SinusoidalPositionEmbeddings(nn.Module):
             raise ValueError(f"emb_size must be even and at least 4, not {emb_size}.")
         self.emb_size = emb_size
 
-    def forward(self, t: Tensor) -> Tensor:
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        """Radians a timestep, (emb_size / 2,), from 1 down to 1/10000."""
         half = self.emb_size // 2
-        index = torch.arange(half, device=t.device, dtype=torch.float32)
-        frequencies = torch.exp(index * -(math.log(10000) / (half - 1)))
-        angles = t.float()[:, None] * frequencies[None, :]
+        index = torch.arange(half, device=device, dtype=torch.float32)
+        return torch.exp(index * -(math.log(10000) / (half - 1)))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t.float()[:, None] * self.frequencies(t.device)[None, :]
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def spread_timesteps(timesteps: int, most: int) -> np.ndarray:
+    """0 ... timesteps - 1 in equal strides, the shortest that leave at most `most`; int64."""
+    return np.arange(0, timesteps, math.ceil(timesteps / most), dtype=np.int64)
+
+
+@torch.inference_mode()
+def embed(layer: nn.Module, t: np.ndarray | list[int]) -> np.ndarray:
+    """What a layer makes of timesteps (N,), float32 (N, size), on the layer's own device.
+
+    `layer` is a `SinusoidalPositionEmbeddings` or the whole `time_mlp` of either network.
+    """
+    weight = next(layer.parameters(), None)
+    device = weight.device if weight is not None else None
+    return layer(torch.as_tensor(t, device=device)).float().cpu().numpy()
+
+
+def cosine_similarity(rows: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between any two of the rows (N, size): (N, N), in [-1, 1].
+
+    A row of zeros, which a ReLU can give, has similarity 0 with every row.
+    """
+    unit = F.normalize(torch.from_numpy(rows), dim=-1)
+    return (unit @ unit.T).clamp(-1, 1).numpy()

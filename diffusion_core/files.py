@@ -6,14 +6,39 @@ import errno
 import json
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+# Made on the way to a file; what a killed process leaves of them is removed by the next trainer.
+TEMPORARY = ".tmp"
 
 
 class DiskFull(OSError):
     """The disk has no room for a file; the message says which and how to go on."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raise DiskFull where what the block does for `path` finds no space."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, DiskFull) or not is_disk_full(error):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFull(
+            errno.ENOSPC,
+            f"The disk is full: {path.name} could not be written to {path.parent} "
+            f"({free / 2**20:.0f} MiB free). Free some space there, then go on; "
+            f"what was written before is intact.",
+        ) from error
 
 
 @contextmanager
@@ -23,31 +48,61 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     On any failure the temporary file is removed and what was at `path` stays as it was.
     Raises DiskFull where the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if is_disk_full(error, path.parent):
-            free = shutil.disk_usage(path.parent).free
-            raise DiskFull(
-                errno.ENOSPC,
-                f"The disk is full: {path.name} could not be written to {path.parent} "
-                f"({free / 2**20:.0f} MiB free). Free some space there, then go on; "
-                f"what was written before is intact.",
-            ) from error
-        raise
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{writer}{TEMPORARY}")
+    with naming_full_disk(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            # The reason for the failure counts, not that this fails too (a read-only disk).
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
 
-def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether `error` means "no space left"; torch.save says so only by the state of the disk."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 2**16
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none yet. Raises DiskFull."""
+    with naming_full_disk(path):
+        path.mkdir(exist_ok=True)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether "no space left" is behind `error`, which torch.save makes a RuntimeError of."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def os_sentence(error: OSError) -> str:
+    """What the system says, without its number: "runs/a: Read-only file system."."""
+    if error.strerror is None or isinstance(error, DiskFull):
+        return str(error)
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+
+
+def complain(words: str) -> None:
+    """Say something on standard error.
+
+    That may be a log on a full disk: then it is not said, and what complains goes on.
+    """
+    with suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
+
+
+def remove_leftovers(folder: Path, but: str) -> None:
+    """Remove the temporary files that a killed process left below `folder`.
+
+    Those on the way to a file called `but` stay: other processes may be writing it now.
+    """
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        if not path.name.startswith(f".{but}."):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -65,5 +120,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def folder_size(path: Path, match: Callable[[Path], bool] = lambda _: True) -> int:
-    """Bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and match(file))
+    """Bytes of the files below a folder, of which some may just be removed."""
+    total = 0
+    for file in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() and match(file) else 0
+    return total

@@ -6,19 +6,26 @@ reach anybody.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-import sys
+import tempfile
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from diffusion_core.files import complain
+
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
+
+
+class MetricsError(ValueError):
+    """A metrics file that cannot be read; the message says why."""
 
 
 class MetricsWriter:
@@ -39,6 +46,7 @@ class MetricsWriter:
         self.connection.execute("DELETE FROM scalars WHERE step > ?", (keep_up_to_step,))
         self.connection.commit()
         self.waiting: list[Row] = []
+        self.complained = False
 
     def add(self, rows: Iterable[Row]) -> None:
         """Keep rows for the next commit; values that are not finite are left out."""
@@ -53,9 +61,12 @@ class MetricsWriter:
                 sql = "INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)"
                 self.connection.executemany(sql, self.waiting)
         except sqlite3.OperationalError as error:
-            print(f"metrics.sqlite: {error}", file=sys.stderr, flush=True)
+            if not self.complained:
+                complain(f"metrics.sqlite cannot be written: {error}; its rows wait.")
+            self.complained = True
             return
         self.waiting = []
+        self.complained = False
 
     def close(self) -> None:
         self.commit()
@@ -63,7 +74,7 @@ class MetricsWriter:
             self.connection.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.OperationalError:
             # A reader is looking at this moment, or the disk is full: WAL stays, and is valid.
-            print("metrics.sqlite stays in WAL mode.", file=sys.stderr, flush=True)
+            complain("metrics.sqlite stays in WAL mode.")
         self.connection.close()
 
 
@@ -104,13 +115,29 @@ def read_last(path: Path) -> dict[str, tuple[int, float]]:
 
 
 def _query(path: Path, sql: str, *values: object) -> list[tuple]:
+    """The rows; none where there is no file or no table yet. Raises MetricsError."""
     if not path.exists():
         return []
-    uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
-            return connection.execute(sql, values).fetchall()
-    except sqlite3.OperationalError as error:
+        try:
+            return _rows(path, sql, values)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN:
+                raise
+        # A killed writer has left its log, and reading it takes files that a read-only folder
+        # does not get: a copy does.
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (path, path.with_name(f"{path.name}-wal")):
+                if file.exists():
+                    shutil.copy(file, folder)
+            return _rows(Path(folder) / path.name, sql, values)
+    except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []
-        raise
+        raise MetricsError(f"{path.name} cannot be read: {error}.") from error
+
+
+def _rows(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple]:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+        return connection.execute(sql, values).fetchall()

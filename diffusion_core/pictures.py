@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 
@@ -34,12 +35,18 @@ def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def png(picture: np.ndarray, enlarge: int = 1) -> bytes:
-    """A uint8 picture (H, W, C) as PNG, each pixel drawn `enlarge` times as large."""
+def png(picture: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
+    """A uint8 picture (H, W, C) as PNG, each pixel drawn `enlarge` times as large.
+
+    `text`: entries that are kept in the file beside the picture, such as what made it.
+    """
     image = Image.fromarray(picture)
     if enlarge > 1:
         size = (image.width * enlarge, image.height * enlarge)
         image = image.resize(size, Image.Resampling.NEAREST)
+    entries = PngInfo()
+    for name, value in (text or {}).items():
+        entries.add_itxt(name, value)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", pnginfo=entries)
     return buffer.getvalue()

@@ -6,8 +6,6 @@ import dataclasses
 import json
 from typing import Any
 
-from torch import nn
-
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.unet import SimpleUnet, Unet
 
@@ -66,15 +64,18 @@ def as_arguments(config: RunConfig) -> list[str]:
     return words
 
 
-def build_network(network: str, network_args: dict[str, Any]) -> nn.Module:
-    """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`)."""
+def build_network(network: str, network_args: dict[str, Any]) -> SimpleUnet | Unet:
+    """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`).
+
+    Raises ConfigError where the arguments cannot be used.
+    """
     try:
         return SimpleUnet(**network_args) if network == "lecture" else Unet(**network_args)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"network_args: {error}") from error
 
 
-def build_model(name: str, **overrides: Any) -> nn.Module:
+def build_model(name: str, **overrides: Any) -> SimpleUnet | Unet:
     """The network of a preset, in training mode with random weights.
 
     `build_model("small", num_classes=8)`: overrides are arguments of `Unet`.

@@ -7,6 +7,7 @@ a checkpoint that does not open is skipped and named. Starting and stopping is `
 from __future__ import annotations
 
 import functools
+import math
 import socket
 import time
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import psutil
 
 from diffusion_core import metrics
 from diffusion_core.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
-from diffusion_core.config import RunConfig
+from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.files import read_json
 
 STATES = "queued starting running pausing paused stopping stopped finished failed lost".split()
@@ -27,6 +28,13 @@ ACTIVE = frozenset({"queued", "starting", "running", "pausing", "stopping"})
 RESUMABLE = frozenset({"paused", "stopped", "failed", "lost"})
 # The trainer writes its heartbeat every 2 seconds; a busy or suspended machine may be late.
 HEARTBEAT_OLD = 60.0
+HEARTBEAT_FRESH = 10.0  # too short for a pid to be used again
+# What the fields of `status.json` hold.
+WHOLE_NUMBERS = frozenset("step total checkpoint_step resumed_from pid memory_bytes".split())
+NUMBERS = frozenset(
+    "created started process_started heartbeat queued_at loss images_per_second eta_seconds".split()
+)
+WORDS = frozenset("host device error warning message".split())
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,12 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """`status.json` as the trainer wrote it; `Run.state` is what is true now."""
-        return read_json(self.path / "status.json") or {}
+        """`status.json` as the trainer wrote it; `Run.state` is what is true now.
+
+        Fields that hold nothing, or not what the trainer writes there, are left out.
+        """
+        status = read_json(self.path / "status.json") or {}
+        return {name: value for name, value in status.items() if _is_sound(name, value)}
 
     @property
     def state(self) -> str:
@@ -50,14 +62,18 @@ class Run:
 
     @property
     def config(self) -> RunConfig | None:
-        """None where the run has not got as far as writing it."""
-        values = read_json(self.path / "config.json")
-        return RunConfig.from_dict(values) if values else None
+        """None where the run has not got as far as writing it; raises ConfigError."""
+        path = self.path / "config.json"
+        values = read_json(path)
+        if values is None and path.exists():
+            raise ConfigError("config.json is damaged or cannot be read.")
+        return RunConfig.from_dict(values) if values is not None else None
 
     @property
     def details(self) -> dict[str, Any]:
         """What `config.json` says beside the settings: classes, counts, fingerprint, versions."""
-        return (read_json(self.path / "config.json") or {}).get("resolved", {})
+        resolved = (read_json(self.path / "config.json") or {}).get("resolved")
+        return resolved if isinstance(resolved, dict) else {}
 
     @property
     def created(self) -> float:
@@ -87,7 +103,7 @@ class Run:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
         for found, path in self.weights():
             if found == step:
-                return _read_checkpoint(path, path.stat().st_mtime_ns, path.stat().st_size)
+                return _open_checkpoint(path)
         raise CheckpointError(f"{self.name} has no checkpoint of step {step}.")
 
     def checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
@@ -95,19 +111,18 @@ class Run:
         good, broken = [], []
         for _, path in self.weights():
             try:
-                stat = path.stat()
-                good.append(_read_checkpoint(path, stat.st_mtime_ns, stat.st_size))
-            except (CheckpointError, FileNotFoundError) as error:
-                broken.append(str(error))
+                good.append(_open_checkpoint(path))
+            except CheckpointError as error:
+                if path.exists():  # else the trainer has just removed it, as too old
+                    broken.append(str(error))
         return good, broken
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The highest step whose file opens and fits its settings; None where there is none."""
         for _, path in reversed(self.weights()):
             try:
-                stat = path.stat()
-                return _read_checkpoint(path, stat.st_mtime_ns, stat.st_size)
-            except (CheckpointError, FileNotFoundError):
+                return _open_checkpoint(path)
+            except CheckpointError:
                 continue
         return None
 
@@ -139,11 +154,14 @@ def state_now(status: dict[str, Any]) -> str:
     state = status.get("state", "starting")
     if state not in ACTIVE:
         return state
+    age = time.time() - status.get("heartbeat", 0.0)
     pid = status.get("pid")
     if pid and status.get("host") == socket.gethostname():
-        return state if process_alive(pid, status.get("process_started")) else "lost"
+        # A clock that was set anew moves every start time, so a fresh heartbeat counts as well.
+        started = None if 0 <= age < HEARTBEAT_FRESH else status.get("process_started")
+        return state if process_alive(pid, started) else "lost"
     # Another host's process, or one that has not said its pid yet: only its heartbeat tells.
-    return state if time.time() - status.get("heartbeat", 0.0) < HEARTBEAT_OLD else "lost"
+    return state if age < HEARTBEAT_OLD else "lost"
 
 
 def process_alive(pid: int, started: float | None) -> bool:
@@ -155,6 +173,11 @@ def process_alive(pid: int, started: float | None) -> bool:
         return started is None or abs(process.create_time() - started) < 2
     except psutil.Error:
         return False
+
+
+def place_of(device: str) -> str:
+    """The one place that a device's names mean: `cuda` is `cuda:0`; each other card is its own."""
+    return "cuda:0" if device == "cuda" else device
 
 
 def queue_position(run: Run) -> int:
@@ -173,16 +196,39 @@ def queued_before(path: Path, mine: dict[str, Any]) -> list[Run]:
             run.name != path.name
             and state_now(status) == "queued"
             and status.get("host") == mine.get("host")
-            and status.get("device") == mine.get("device")
+            and place_of(status.get("device", "")) == place_of(mine.get("device", ""))
             and (status.get("queued_at", 0.0), run.name) < place
         ):
             before.append(run)
     return before
 
 
+def _is_sound(name: str, value: Any) -> bool:
+    """Whether a field of the status holds what its readers count on."""
+    if name == "state":
+        return value in STATES
+    if name in WHOLE_NUMBERS:
+        return type(value) is int and value >= 0
+    if name in NUMBERS:
+        return type(value) in (int, float) and math.isfinite(value)
+    if name in WORDS:
+        return isinstance(value, str)
+    if name == "arguments":
+        return isinstance(value, list) and all(isinstance(word, str) for word in value)
+    return True
+
+
 def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
     found = ((step_of(path), path) for path in folder.glob(pattern))
     return sorted((step, path) for step, path in found if step is not None)
+
+
+def _open_checkpoint(path: Path) -> Checkpoint:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}.") from error
+    return _read_checkpoint(path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=512)

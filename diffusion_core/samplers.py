@@ -7,8 +7,8 @@ downwards and lands on alphas_cumprod = 1. They know nothing of networks, files 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -163,7 +163,7 @@ def make_predict(
     if guidance_scale != 1.0 and labels is None:
         raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
 
-    def network(x_t: Tensor, t: Tensor) -> Tensor:
+    def network(x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
             return model(x_t, t)
         if guidance_scale == 1.0:
@@ -176,10 +176,11 @@ def make_predict(
     def predict(x_t: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
         t = torch.full((len(x_t),), timestep, device=x_t.device, dtype=torch.long)
         if one_by_one:
-            rows = [network(x_t[k : k + 1], t[:1]) for k in range(len(x_t))]
+            each = [slice(k, k + 1) for k in range(len(x_t))]
+            rows = [network(x_t[k], t[k], None if labels is None else labels[k]) for k in each]
             prediction = torch.cat(rows).float()
         else:
-            prediction = network(x_t, t).float()
+            prediction = network(x_t, t, labels).float()
         x_0 = predict_x_0(schedule, x_t, t, prediction, prediction_type)
         if not clip_x0:
             return x_0, predict_epsilon(schedule, x_t, t, prediction, prediction_type)
@@ -209,7 +210,7 @@ def sample_steps(
     noise_term: str = "posterior",
     clip_x_t: bool = False,
     training_mode: bool = False,
-) -> Iterator[StepView]:
+) -> Generator[StepView, None, None]:
     """The steps of `sample`, one `StepView` each; the same arguments.
 
     `training_mode` samples as the lecture does, with the network left in training mode and one
@@ -224,10 +225,17 @@ def sample_steps(
         )
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")
+    for name, given in (("x_T", x_T), ("labels", labels)):
+        if given is not None and len(given) != n:
+            raise ValueError(f"{name} needs a row for each of the {n} pictures, not {len(given)}.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     noise = picture_noise(seed, n, shape if x_T is None else x_T.shape[1:], device)
-    start = noise() if x_T is None else x_T.to(device)
-    walk = spaced_timesteps(schedule.timesteps, steps or schedule.timesteps, timestep_spacing)
+    # Drawn even where x_T is given, so that its own noise never comes back as a step's noise.
+    drawn = noise()
+    start = drawn if x_T is None else x_T.to(device)
+    walk = spaced_timesteps(
+        schedule.timesteps, schedule.timesteps if steps is None else steps, timestep_spacing
+    )
     predict = make_predict(
         model,
         schedule,
@@ -273,8 +281,7 @@ def sample(
     - `options`: the keyword arguments of `sample_steps` (`shape`, `eta`, and the lecture's
       `noise_term="lecture"`, `clip_x_t=True`, `training_mode=True`).
     """
-    view = None
-    for view in sample_steps(
+    steps_taken = sample_steps(
         model,
         schedule,
         n,
@@ -288,9 +295,13 @@ def sample(
         labels,
         guidance_scale,
         **options,
-    ):
-        if on_step is not None:
-            on_step(view)
+    )
+    view = None
+    # Closed here, so that a cancelled sampling has put the network's mode back when it returns.
+    with closing(steps_taken):
+        for view in steps_taken:
+            if on_step is not None:
+                on_step(view)
     assert view is not None
     return view.x_t.clamp(-1, 1)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,11 +21,14 @@ import filelock
 import psutil
 import torch
 
-from diffusion_core.files import read_json, write_json
-from diffusion_core.runs import queued_before
+from diffusion_core.files import TEMPORARY, DiskFull, complain, read_json, write_json
+from diffusion_core.runs import ACTIVE, place_of, queued_before
 
 HEARTBEAT_SECONDS = 2.0
 ACTIONS = ("pause", "stop", "sample", "checkpoint")
+ENDING = ("pause", "stop")
+# Bytes that a run at work sets aside, so that its status can be written on a disk that is full.
+RESERVE = 16_384
 
 
 class Asked(Exception):
@@ -37,6 +39,27 @@ class Asked(Exception):
         self.action = action
 
 
+class Busy(RuntimeError):
+    """Another process trains the run; the message says so in a sentence."""
+
+
+@contextmanager
+def only_trainer(path: Path) -> Iterator[None]:
+    """Hold the run at `path` for this process; raises Busy where another one holds it.
+
+    Two of them would write each other's files. The lock is the operating system's, as below.
+    """
+    lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise Busy(f"Another process is at work on {path.name}; stop it first.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunStatus:
     """Keeps `status.json` true while the process lives; hears signals and requests.
 
@@ -44,13 +67,23 @@ class RunStatus:
     request to stop (a second SIGINT interrupts at once).
     """
 
-    def __init__(self, path: Path, *, device: str, total: int, lead: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str,
+        total: int,
+        lead: bool = True,
+        arguments: list[str] | None = None,
+    ) -> None:
+        """`arguments`: the settings as words of the command line, where the run is a new one."""
         self.path = path
         self.lead = lead
         self.lock = threading.RLock()
         self.over = threading.Event()
         self.signalled = False
         self.written = 0.0
+        self.complained = False
         before = read_json(path / "status.json") or {}
         self.fields: dict[str, Any] = {
             "state": "starting",
@@ -59,7 +92,7 @@ class RunStatus:
             "created": before.get("created", time.time()),
             "started": time.time(),
             "checkpoint_step": before.get("checkpoint_step"),
-            "arguments": before.get("arguments"),
+            "arguments": arguments or before.get("arguments"),
             "pid": os.getpid(),
             "process_started": psutil.Process().create_time(),
             "host": socket.gethostname(),
@@ -77,33 +110,59 @@ class RunStatus:
                 return
             self.fields["heartbeat"] = time.time()
             try:
-                write_json(self.path / "status.json", self.fields)
+                self._write()
+                self.complained = False
             except OSError as error:
                 # A full disk must not end the training; the old status stays readable.
-                print(f"status.json: {error}", file=sys.stderr, flush=True)
+                if not self.complained:
+                    complain(f"status.json cannot be written: {error}")
+                self.complained = True
             self.written = time.monotonic()
 
+    def _write(self) -> None:
+        reserve = self.path / ".reserve"
+        try:
+            write_json(self.path / "status.json", self.fields)
+        except DiskFull:
+            reserve.unlink(missing_ok=True)
+            write_json(self.path / "status.json", self.fields)
+        with suppress(OSError):  # on a full disk it is set aside again once there is space
+            if self.fields["state"] not in ACTIVE:
+                reserve.unlink(missing_ok=True)
+            elif not reserve.exists() or reserve.stat().st_size < RESERVE:
+                reserve.write_bytes(os.urandom(RESERVE))
+
     def poll(self) -> str | None:
-        """What was asked since the last call: one of ACTIONS, or None."""
+        """What was asked since the last call: one of ACTIONS, or None. A signal says "stop"."""
         if self.signalled:
-            self.signalled = False
             return "stop"
         request = self.path / "request.json"
         if not self.lead or not request.exists():
             return None
-        action = (read_json(request) or {}).get("action")
-        request.unlink(missing_ok=True)
+        # Taken away before it is read: what is written after this moment is another request.
+        taken = self.path / f".taken.{os.getpid()}{TEMPORARY}"
+        try:
+            os.replace(request, taken)
+            action = (read_json(taken) or {}).get("action")
+            taken.unlink()
+        except OSError as error:
+            complain(f"request.json: {error}")
+            return None
         return action if action in ACTIONS else None
 
     def raise_if_asked(self) -> None:
-        action = self.poll()
-        if action in ("stop", "pause"):
+        """Before the first step: raise Asked for a stop or pause; the others wait for the step."""
+        asked = (read_json(self.path / "request.json") or {}).get("action")
+        if (self.signalled or asked in ENDING) and (action := self.poll()) in ENDING:
             raise Asked(action)
 
     def __enter__(self) -> RunStatus:
         # What was asked of an earlier process of this run is not meant for this one.
-        if self.lead:
-            (self.path / "request.json").unlink(missing_ok=True)
+        request = self.path / "request.json"
+        asked_at = (read_json(request) or {}).get("time")
+        meant = isinstance(asked_at, float) and asked_at >= self.fields["process_started"]
+        if self.lead and not meant:
+            request.unlink(missing_ok=True)
         self.update()
         self.old_handlers = {}
         if threading.current_thread() is threading.main_thread():
@@ -126,7 +185,7 @@ class RunStatus:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # the second: at once, without a checkpoint
         self.signalled = True
 
     def _beat(self) -> None:
@@ -144,7 +203,8 @@ def device_turn(status: RunStatus, runs_dir: Path, device: torch.device) -> Iter
     if not status.lead:
         yield
         return
-    lock = filelock.FileLock(runs_dir / f".{socket.gethostname()}-{device.type}.lock")
+    place = place_of(str(device)).replace(":", "-")
+    lock = filelock.FileLock(runs_dir / f".{socket.gethostname()}-{place}.lock")
     status.update(state="queued", queued_at=time.time())
     while True:
         if not queued_before(status.path, status.fields):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_core.config import RunConfig
-from diffusion_core.files import replacing
+from diffusion_core.files import make_folder, replacing
 from diffusion_core.pictures import png, strip, to_uint8
 from diffusion_core.samplers import StepView, sample
 from diffusion_core.schedule import NoiseSchedule
@@ -60,7 +60,7 @@ def write_strip(
         )
         pictures = torch.cat(seen[::-1])
     path = run / "samples" / f"step-{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as file:
         file.write(png(strip(to_uint8(pictures))))
     return path

@@ -11,6 +11,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffusion_core import checkpoint, strips
-from diffusion_core.batches import load_pictures, make_batch, mixed_seed
+from diffusion_core.batches import held_out_count, load_pictures, make_batch, mixed_seed
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.data.store import DataError, ImageStore, build_store
 from diffusion_core.device import describe, has_fast_bfloat16
 from diffusion_core.diffusion import loss_per_image, make_target, min_snr_weight
-from diffusion_core.files import DiskFull, write_json
+from diffusion_core.files import DiskFull, complain, os_sentence, remove_leftovers, write_json
 from diffusion_core.metrics import MetricsWriter
-from diffusion_core.presets import build_network
+from diffusion_core.presets import as_arguments, build_network
 from diffusion_core.runs import load_run
 from diffusion_core.schedule import NoiseSchedule
-from diffusion_core.status import Asked, RunStatus, device_turn
+from diffusion_core.status import Asked, RunStatus, device_turn, only_trainer
 from diffusion_core.step_log import NotFinite, StepLog
 
 
@@ -54,12 +55,29 @@ def train(
 
     A new run needs `config`; a resumed one takes its own. `on_step(step, steps, loss)` is called
     after every step (loss only when it was fetched). Returns `finished`, `stopped` or `paused`.
-    Raises TrainingError, after writing the state `failed`, the reason and the traceback.
+    Raises TrainingError, after writing the state `failed`, the reason and the traceback; Busy
+    where another process trains the run.
     """
     path = Path(path)
     config = _open_folder(path, config, resume)
     lead = int(os.environ.get("RANK", "0")) == 0  # of the processes, the one that writes
-    status = RunStatus(path, device=str(device), total=config.steps, lead=lead)
+    with only_trainer(path) if lead else nullcontext():
+        if lead:
+            remove_leftovers(path, but="request.json")
+        return _train_alone(path, config, resume, device, lead, on_step)
+
+
+def _train_alone(
+    path: Path,
+    config: RunConfig,
+    resume: bool,
+    device: torch.device,
+    lead: bool,
+    on_step: Callable[[int, int, float | None], None] | None,
+) -> str:
+    """As `train`, with the run's folder to itself: keeps its status true, come what may."""
+    words = None if resume else as_arguments(config)
+    status = RunStatus(path, device=str(device), total=config.steps, lead=lead, arguments=words)
     try:
         with status, device_turn(status, path.parent, device):
             state = _train(path, config, resume, device, status, on_step)
@@ -69,9 +87,13 @@ def train(
         state = "stopped" if asked.action == "stop" else "paused"
         status.update(state=state, message="")
         return state
+    except KeyboardInterrupt:
+        status.update(state="stopped", message="")
+        raise
     except Exception as error:
         reason = _sentence(error)
-        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        if not isinstance(error, DiskFull):  # which the sentence says all about
+            _log_traceback(path)
         status.update(state="failed", error=reason)
         raise TrainingError(reason) from error
 
@@ -112,10 +134,11 @@ def _train(
     config = _settle_classes(config, store)
     setting = _make_setting(config, store, device)
     lead = setting.accelerator.is_main_process
-    done = _restore(path, setting) if resume else 0
+    done, warning = _restore(path, setting) if resume else (0, None)
     if lead and not (path / "config.json").exists():
         write_json(path / "config.json", _record(setting))
-    status.update(state="running", message="", step=done, resumed_from=done, error=None)
+    status.update(state="running", message="", step=done, resumed_from=done)
+    status.update(checkpoint_step=done or None, error=None, warning=warning)
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
     log = StepLog(config, setting.accelerator, setting.schedule.timesteps, metrics, status)
     try:
@@ -134,12 +157,12 @@ def _train(
                 status.update(state="stopping" if action == "stop" else "pausing")
             if check and lead:
                 log.write(step, validate(setting))
+            if metrics is not None:
+                metrics.commit()  # before the checkpoint: a resume at it must not miss a step
             if draw and lead:
-                write_strip(path, step, setting)
+                write_strip(path, step, setting, status)
             if keep and lead:
                 _save(path, step, setting, status, must=ending)
-            if metrics is not None:
-                metrics.commit()
             if check or draw or keep:
                 log.restart_clock()
             if on_step is not None:
@@ -229,10 +252,15 @@ def validate(setting: Setting) -> dict[str, float]:
     return {"validation_loss": float(torch.cat(errors).mean())}
 
 
-def write_strip(path: Path, step: int, setting: Setting) -> None:
-    with setting.accelerator.autocast():
-        model, schedule = setting.ema.module, setting.schedule
-        strips.write_strip(path, step, model, schedule, setting.config)
+def write_strip(path: Path, step: int, setting: Setting, status: RunStatus) -> None:
+    """Draw the samples of this step; a full disk costs the samples, not the training."""
+    model, schedule = setting.ema.module, setting.schedule
+    try:
+        with setting.accelerator.autocast():
+            strips.write_strip(path, step, model, schedule, setting.config)
+    except DiskFull as error:
+        complain(str(error))
+        status.update(warning=str(error))
 
 
 # ---------------------------------------------------------------- before and after the steps
@@ -247,6 +275,7 @@ def _open_folder(path: Path, config: RunConfig | None, resume: bool) -> RunConfi
         config = found or config
         if config is None:
             raise TrainingError(f"{path} has no config.json yet; start it anew instead.")
+        _check_writable(path)
         return config
     if config is None:
         raise TrainingError("A new run needs settings.")
@@ -258,7 +287,15 @@ def _open_folder(path: Path, config: RunConfig | None, resume: bool) -> RunConfi
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{path} cannot be made: {error.strerror}.") from error
+    _check_writable(path)
     return config
+
+
+def _check_writable(path: Path) -> None:
+    """The run's files are written into its folder, the locks into the one above."""
+    for folder in (path.resolve().parent, path):
+        if not os.access(folder, os.W_OK):
+            raise TrainingError(f"{folder} cannot be written to, and training writes there.")
 
 
 def _prepare_pictures(config: RunConfig, status: RunStatus) -> ImageStore:
@@ -282,12 +319,7 @@ def _settle_classes(config: RunConfig, store: ImageStore) -> RunConfig:
 
 def _make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> Setting:
     order = np.random.default_rng([config.seed, len(store)]).permutation(len(store))
-    held_out = min(config.validation_count, len(store) // 10)
-    if len(store) - held_out < config.batch_size:
-        raise TrainingError(
-            f"{config.data} leaves {len(store) - held_out} pictures for training, fewer than a "
-            f"batch of {config.batch_size}. Choose a smaller batch_size or more pictures."
-        )
+    held_out = held_out_count(config, len(store))
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     precision = "bf16" if config.mixed_precision == "bf16" else "no"
@@ -373,24 +405,33 @@ def _save(path: Path, step: int, setting: Setting, status: RunStatus, must: bool
         checkpoint.save_state(path, step, state)
         checkpoint.save_weights(path, step, setting.ema.module.state_dict(), config, classes)
     except DiskFull as error:
+        # A state alone cannot be resumed, and takes the space that the next one needs.
+        if not checkpoint.weights_path(path, step).exists():
+            checkpoint.state_path(path, step).unlink(missing_ok=True)
         if must:
             raise
-        print(error.strerror, file=sys.stderr, flush=True)
-        status.update(warning=error.strerror)
+        complain(str(error))
+        status.update(warning=str(error))
         return
     checkpoint.remove_old(path, config.keep_checkpoints)
     status.update(checkpoint_step=step, warning=None)
 
 
-def _restore(path: Path, setting: Setting) -> int:
-    """Load the newest step of which both state and weights are whole; 0 where there is none."""
+def _restore(path: Path, setting: Setting) -> tuple[int, str | None]:
+    """Load the newest step of which both state and weights are whole.
+
+    Returns it, 0 where the run has no checkpoint yet, and what is to be said of newer ones.
+    Raises TrainingError where it has some and none can be used: starting anew would lose them.
+    """
+    skipped = []
     for step, _ in reversed(load_run(path).weights()):
         try:
             found = load_run(path).checkpoint(step)
             state = checkpoint.load_state(path, step)
             averaged = checkpoint.load_weights(found)
         except checkpoint.CheckpointError as error:
-            print(f"Step {step} cannot be resumed: {error}", file=sys.stderr, flush=True)
+            skipped.append(f"Step {step} cannot be resumed: {error}")
+            complain(skipped[-1])
             continue
         if state["data_fingerprint"] != setting.store.fingerprint:
             raise TrainingError(
@@ -401,8 +442,10 @@ def _restore(path: Path, setting: Setting) -> int:
         setting.optimizer.load_state_dict(state["optimizer"])
         setting.ema.module.load_state_dict(averaged)
         setting.ema.n_averaged.copy_(state["n_averaged"])
-        return step
-    return 0
+        return step, f"{' '.join(skipped)} Went on from step {step}." if skipped else None
+    if skipped:
+        raise TrainingError(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
+    return 0, None
 
 
 def _due(step: int, every: int, last: bool) -> bool:
@@ -416,12 +459,21 @@ def _agree(accelerator: Accelerator, action: str | None) -> str | None:
     return accelerate.utils.broadcast_object_list([action])[0]
 
 
+def _log_traceback(path: Path) -> None:
+    """Add the traceback to `train.log`: the terminal gets the sentence alone."""
+    try:
+        with open(path / "train.log", "a") as log:
+            log.write(traceback.format_exc())
+    except OSError:  # a full disk, most likely
+        complain(traceback.format_exc())
+
+
 def _sentence(error: Exception) -> str:
     """The reason in one sentence for the status and the terminal."""
     if isinstance(error, (TrainingError, NotFinite, ConfigError, DataError)):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if isinstance(error, DiskFull) else str(error)
+    if isinstance(error, OSError):
+        return os_sentence(error)
     if isinstance(error, torch.OutOfMemoryError):
         return "The device has not enough memory for this batch; choose a smaller batch_size."
     return f"{type(error).__name__}: {error}"

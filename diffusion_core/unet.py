@@ -55,8 +55,12 @@ class SimpleUnet(nn.Module):
     `widths` other than the lecture's five make a network of its kind, not the lecture's.
     """
 
+    channels = 3
+
     def __init__(self, widths: Sequence[int] = (64, 128, 256, 512, 1024)) -> None:
         super().__init__()
+        check_widths(widths)
+        self.size_multiple = 2 ** (len(widths) - 1)  # what H and W must be divisible by
         time_emb_size = 32
         down = tuple(widths)
         up = down[::-1]
@@ -73,6 +77,7 @@ class SimpleUnet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("The lecture's network takes no labels.")
+        check_size(x, self.size_multiple)
         time = self.time_mlp(t)
         x = self.conv0(x)
         skips = []
@@ -117,7 +122,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_size: int = 64) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_size)
+        wanted = max(1, channels // head_size)
+        self.heads = next(heads for heads in range(wanted, 0, -1) if channels % heads == 0)
         self.norm = nn.GroupNorm(group_count(channels), channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero_init(nn.Conv2d(channels, channels, 1))
@@ -165,9 +171,25 @@ class Unet(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        check_widths(widths)
+        for name, value, least in (
+            ("channels", channels, 1),
+            ("blocks", blocks, 1),
+            ("patch", patch, 1),
+            ("num_classes", num_classes, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if unknown := sorted(set(attention_levels) - set(range(len(widths)))):
+            raise ValueError(
+                f"attention_levels has {', '.join(map(str, unknown))}; "
+                f"there are levels 0 to {len(widths) - 1}."
+            )
         emb_size = 4 * widths[0]
+        self.channels = channels
         self.num_classes = num_classes
         self.patch = patch
+        self.size_multiple = patch * 2 ** (len(widths) - 1)  # what H and W must be divisible by
         self.time_mlp = nn.Sequential(
             SinusoidalPositionEmbeddings(widths[0]),
             nn.Linear(widths[0], emb_size),
@@ -218,6 +240,7 @@ class Unet(nn.Module):
             emb = emb + self.label_embedding(labels)
         elif labels is not None:
             raise ValueError("This network was made without classes; it takes no labels.")
+        check_size(x, self.size_multiple)
         emb = F.silu(emb)
 
         x = self.stem(F.pixel_unshuffle(x, self.patch))
@@ -234,8 +257,8 @@ class Unet(nn.Module):
 
 
 def group_count(channels: int) -> int:
-    """As many groups, up to 32, as divide the channels and leave 4 or more in each."""
-    return next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and channels // g >= 4)
+    """As many groups, up to 32, as divide the channels and leave 4 or more in each; else one."""
+    return next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels // g >= 4), 1)
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
@@ -244,3 +267,19 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Raises ValueError where these cannot be the channels of a network's levels."""
+    if not widths or min(widths) < 1:
+        raise ValueError(f"widths is {list(widths)}; it takes one positive number a level.")
+
+
+def check_size(x: Tensor, multiple: int) -> None:
+    """Raises ValueError where the height or width of x (B, C, H, W) cannot be halved enough."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or 0 in (height, width):
+        raise ValueError(
+            f"The picture is {height}×{width}; this network needs height and width divisible "
+            f"by {multiple}."
+        )

@@ -13,8 +13,10 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# A 50-megapixel picture needs 150 MB when decoded; what it is for is 64 x 64.
+# A 50-megapixel picture needs 200 MB when decoded; what it is for is 64 x 64.
 MAX_PIXELS = 50_000_000
+# Only these are tried: Pillow would hand an EPS file to Ghostscript, which runs what is in it.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
 class PictureError(ValueError):
@@ -32,7 +34,7 @@ def open_picture(source: bytes | Path | IO[bytes]) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large pictures on its own; we refuse them with our own words.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(source)
+            image = Image.open(source, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(image.width, image.height)
             image.load()
@@ -69,15 +71,20 @@ def too_large(width: int, height: int) -> PictureError:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB: 16 bits are scaled to 8, transparency is laid on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
+        values = np.array(image, np.float32)
         # 16-bit files open as I;16 or I; others hold floats, which have no agreed range.
-        top = 65535.0 if image.mode != "F" else max(float(np.nanmax(values)), 1e-9)
-        scaled = np.nan_to_num(values / top * 255).clip(0, 255).round().astype(np.uint8)
-        return Image.fromarray(scaled).convert("RGB")
+        top = 65535.0
+        if image.mode == "F":
+            top = max(float(values.max(initial=0, where=np.isfinite(values))), 1e-9)
+        values *= 255 / top
+        np.nan_to_num(values, copy=False)
+        pixels = values.clip(0, 255, out=values).round(out=values).astype(np.uint8)
+        return Image.fromarray(pixels).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
+        ground = Image.new("RGB", image.size, "white")
+        ground.paste(image, mask=image)
+        return ground
     return image.convert("RGB")
 
 

@@ -24,9 +24,9 @@ def find_pictures(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         raise DataError(f"There is no folder {path}; give the folder that holds the pictures.")
     try:
         folders = sorted(child for child in path.iterdir() if child.is_dir())
+        splits = [folder for folder in folders if any(c.is_dir() for c in folder.iterdir())]
     except OSError as error:
         raise DataError(f"The folder {path} cannot be read: {error.strerror}.") from error
-    splits = [folder for folder in folders if any(child.is_dir() for child in folder.iterdir())]
     if splits and len(splits) == len(folders):
         roots = splits
     elif any(has_picture(folder) for folder in folders):

@@ -13,11 +13,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from PIL import Image
@@ -72,7 +74,7 @@ def open_source(spec: str) -> Source:
         most = CARS_COUNT if kind == "cars" else digits.COUNT
         number = most
         if rest:
-            if not rest.isdigit() or not 1 <= int(rest) <= (10**7 if kind == "cars" else most):
+            if not rest.isdecimal() or not 1 <= int(rest) <= (10**7 if kind == "cars" else most):
                 raise DataError(f"{spec!r}: behind {kind}: stands a number of pictures, 1 or more.")
             number = int(rest)
         module = cars if kind == "cars" else digits
@@ -80,8 +82,7 @@ def open_source(spec: str) -> Source:
     if kind == "folder" and rest:
         path = Path(rest).expanduser()
         files, classes = find_pictures(path)
-        stats = [(file, file.stat()) for file, _ in files]
-        lines = [f"{f.relative_to(path)} {s.st_size} {s.st_mtime_ns}" for f, s in stats]
+        lines = [f"{file.relative_to(path)} {_size_and_time(file)}" for file, _ in files]
         return Source(kind, len(files), 64, classes, "\n".join(lines), tuple(files))
     if kind == "torchvision" and rest:
         pictures = _torchvision(rest)
@@ -93,6 +94,14 @@ def open_source(spec: str) -> Source:
     raise DataError(
         f"{spec!r} is no data set. Use cars, cars:N, digits, folder:PATH or torchvision:NAME."
     )
+
+
+def _size_and_time(file: Path) -> str:
+    try:
+        stat = file.stat()
+    except OSError:  # a link to nowhere, or removed just now: skipped and named when it is read
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def count(spec: str) -> int:
@@ -180,21 +189,25 @@ def _build(
                 f"{free / 2**20:.0f} MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR to "
                 f"another disk."
             )
-        images = np.lib.format.open_memmap(
-            building / "images.npy", mode="w+", dtype=np.uint8, shape=shape
-        )
         labels = np.zeros(source.count, np.int64)
         ready, skipped = 0, []
-        for pictures, numbers, broken in _decoded(source, size, workers):
-            images[ready : ready + len(numbers)] = pictures
-            labels[ready : ready + len(numbers)] = numbers
-            ready += len(numbers)
-            skipped += broken
-            if progress is not None:
-                progress(ready + len(skipped), source.count)
-        if not ready:
-            raise DataError(f"None of the {source.count} files is a picture that can be read.")
-        images.flush()
+        # Written, not mapped: a disk that fills up is then an error and does not kill the process.
+        with open(building / "images.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            end = file.tell() + int(np.prod(shape))
+            for pictures, numbers, broken in _decoded(source, size, workers):
+                file.write(pictures.tobytes())
+                labels[ready : ready + len(numbers)] = numbers
+                ready += len(numbers)
+                skipped += broken
+                if progress is not None:
+                    progress(ready + len(skipped), source.count)
+            if not ready:
+                raise DataError(f"None of the {source.count} files is a picture that can be read.")
+            file.flush()
+            os.ftruncate(file.fileno(), end)  # where files were skipped
+            os.fsync(file.fileno())
         np.save(building / "labels.npy", labels)
         (building / "meta.json").write_text(json.dumps({"count": ready, "skipped": skipped}))
         try:
@@ -203,7 +216,7 @@ def _build(
             if not (folder / "meta.json").exists():  # else another process was first: the same
                 raise
     except OSError as error:
-        if is_disk_full(error, folder.parent):
+        if is_disk_full(error):
             raise DataError(
                 f"The disk is full: the decoded pictures do not fit into {folder.parent}. Free "
                 f"some space there, or set DIFFUSION_LAB_CACHE_DIR to another disk."
@@ -225,11 +238,29 @@ def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
         yield from map(decode, starts)
         return
     # spawn: forking a process with threads (a server, PyTorch) can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_follow_parent,
+    )
     try:
         yield from pool.map(decode, starts)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """A decoding process ends with the one that started it, however that ended, and leaves an
+    interrupt from the keyboard to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _decode(source: Source, size: int, start: int) -> Chunk:

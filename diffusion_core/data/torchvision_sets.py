@@ -10,6 +10,11 @@ from typing import Any
 from diffusion_core.data.errors import DataError
 
 
+def may_download() -> bool:
+    """Whether this installation lets torchvision fetch what is missing."""
+    return os.environ.get("DIFFUSION_LAB_DOWNLOAD") == "1"
+
+
 def open_set(name: str, root: Path) -> Any:
     """The training part of a set, as torchvision gives it: items (picture, label).
 
@@ -26,7 +31,7 @@ def open_set(name: str, root: Path) -> Any:
     if "root" in accepted:
         arguments["root"] = str(root)
     if "download" in accepted:
-        arguments["download"] = os.environ.get("DIFFUSION_LAB_DOWNLOAD") == "1"
+        arguments["download"] = may_download()
     try:
         return maker(**arguments)
     except Exception as error:  # each set has its own way to say that its files are missing
