@@ -1,0 +1,216 @@
+"""Real processes that are killed, filled up and interrupted: how they are made and waited for.
+
+`Forks` runs the command line in processes that are forked from one that has PyTorch imported
+already, so that a test does not wait for that. What the app itself starts (`jobs.start`) is a
+process from scratch, here as everywhere.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from diffusion_core.config import RunConfig
+from diffusion_core.presets import as_arguments
+from diffusion_core.runs import Run, state_now
+
+T = TypeVar("T")
+
+# How long to wait on a machine that is busy with other things before calling it a failure.
+PATIENCE_SECONDS = 90
+FOREVER = 1_000_000  # steps of a run that goes on until it is ended
+SERVER = multiprocessing.get_context("forkserver")
+# torch._dynamo: the optimizer imports it, which takes longer than a tiny run.
+SERVER.set_forkserver_preload(["diffusion_core.trainer", "torch._dynamo", __name__])
+
+
+def wait_until(true: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """Ask again and again until the answer is true; returns it. Fails the test after a while."""
+    deadline = time.monotonic() + seconds
+    while not (answer := true()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:.0f} seconds.")
+        time.sleep(0.05)
+    return answer
+
+
+def wait_for_state(run: Run, *states: str) -> None:
+    """Wait until the run is in one of the states; a state that it cannot leave ends the waiting."""
+
+    def there() -> bool:
+        status = run.status  # empty until the process has written its first
+        state = state_now(status) if status else None
+        if state in ("failed", "lost", "stopped", "finished") and state not in states:
+            pytest.fail(f"{run.name} is {state}, not {' or '.join(states)}: {status}")
+        return state in states
+
+    wait_until(there, f"{run.name} is {' or '.join(states)}")
+
+
+def wait_for_step(run: Run, step: int) -> None:
+    wait_until(lambda: run.status.get("step", 0) >= step, f"{run.name} is at step {step}")
+
+
+def wait_for_progress(run: Run) -> None:
+    """Wait until the run has made steps that it had not made when this was called."""
+    wait_for_step(run, run.status.get("step", 0) + 1)
+
+
+def tiny(**changes: Any) -> RunConfig:
+    """A run that a slow core trains at many steps a second."""
+    settings = {
+        "network_args": {"widths": [8, 16], "blocks": 1, "attention_levels": [1], "patch": 2},
+        "schedule": {"kind": "cosine", "timesteps": 20},
+        "data": "cars:48",
+        "image_size": 16,
+        "validation_count": 4,
+        "steps": 8,
+        "batch_size": 4,
+        "mixed_precision": "no",
+        "num_workers": 0,
+        "warmup_steps": 2,
+        "checkpoint_every": 2,
+        "sample_every": 2,
+        "sample_count": 2,
+        "sample_steps": 3,
+        "validate_every": 2,
+    }
+    return RunConfig(**{**settings, **changes})
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `python -m diffusion_core` at work in a process of its own."""
+
+    process: BaseProcess
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def said(self) -> str:
+        """What it has written to standard output and standard error."""
+        return self.log.read_text()
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.process.kill()
+        self.process.join(PATIENCE_SECONDS)
+
+    def exit_code(self) -> int:
+        """Wait for its end; negative where a signal ended it."""
+        self.process.join(PATIENCE_SECONDS)
+        if self.process.exitcode is None:
+            pytest.fail(f"The process goes on and on:\n{self.said()}")
+        return self.process.exitcode
+
+
+class Forks:
+    """The processes of a test; `end` leaves none of them."""
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        """`folder`: for what they say. `settings`: variables beside those of this process."""
+        self.folder = folder
+        self.settings = settings or {}
+        self.started: list[BaseProcess] = []
+
+    def call(self, function: Callable[..., object], *arguments: object) -> Command:
+        """A function of a module in a process of its own; what it returns is the exit code."""
+        log = self.folder / f"said-{len(self.started)}.log"
+        log.touch()
+        environment = {k: v for k, v in os.environ.items() if k.startswith("DIFFUSION_LAB_")}
+        environment |= self.settings
+        process = SERVER.Process(target=_in_fork, args=(log, environment, function, arguments))
+        process.start()
+        self.started.append(process)
+        return Command(process, log)
+
+    def command(self, *words: object) -> Command:
+        """`python -m diffusion_core WORDS`."""
+        return self.call(command_line, [str(word) for word in words])
+
+    def train(self, run: Run, config: RunConfig | None = None, die: str = "") -> Command:
+        """Train a new run, or resume it where no settings are given. `die`: see `die_at`."""
+        words = ["train", "--run", str(run.path), "--quiet"]
+        words += as_arguments(config) if config else ["--resume"]
+        return self.call(die_at, die, words) if die else self.command(*words)
+
+    def end(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.join()
+
+
+def end_processes_of(folder: Path) -> None:
+    """Kill what was started on something in `folder`, which is the test's own."""
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in process.cmdline()):
+                process.kill()
+                process.wait(PATIENCE_SECONDS)
+        except psutil.Error:  # gone by itself, or another user's
+            continue
+
+
+def _in_fork(
+    log: Path, environment: dict[str, str], function: Callable[..., int], arguments: tuple
+) -> None:
+    os.setsid()
+    os.environ.update(environment)
+    said = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.exit(function(*arguments))
+
+
+def command_line(words: list[str]) -> int:
+    from diffusion_core.__main__ import main
+
+    return main(words)
+
+
+def die_at(moment: str, words: list[str]) -> int:
+    """The command line, killed by -9 at a moment of writing a file.
+
+    "before NAME": it is written under its temporary name; "half NAME": half of it is;
+    "after NAME": it has just got its name.
+    """
+    when, _, name = moment.partition(" ")
+    replace, fsync = os.replace, os.fsync
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_replace(source: Path, target: Path) -> None:
+        if when == "before" and Path(target).name == name:
+            die()
+        replace(source, target)
+        if when == "after" and Path(target).name == name:
+            die()
+
+    def dying_fsync(file: int) -> None:
+        if when == "half" and Path(os.readlink(f"/proc/self/fd/{file}")).name.startswith(
+            f".{name}."
+        ):
+            os.ftruncate(file, os.fstat(file).st_size // 2)
+            die()
+        fsync(file)
+
+    os.replace, os.fsync = dying_replace, dying_fsync
+    return command_line(words)
