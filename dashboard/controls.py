@@ -44,6 +44,19 @@ def pick_timesteps() -> int:
     )
 
 
+def pick_timestep(timesteps: int, default: int) -> int:
+    """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
+    last = timesteps - 1
+    start: int | None = min(default, last)
+    # A default that was never moved is in the state and not in the address; a link's is only there.
+    asked = str(st.session_state.get("t", st.query_params.get("t", "")))
+    if asked.isdecimal() and int(asked) > last:
+        # Streamlit would go back to the default; and it warns of a value beside a default.
+        st.session_state["t"] = last
+        start = None
+    return st.slider("Timestep t", 0, last, start, key="t", bind="query-params")
+
+
 def pick_betas(disabled: bool = False) -> tuple[float, float]:
     """The first and the last β."""
     ends = []

@@ -69,6 +69,8 @@ SECTIONS: dict[str, list[PageEntry]] = {
         ),
     ],
 }
-# While pages are still being written.
-SECTIONS = {name: [p for p in pages if p.path.exists()] for name, pages in SECTIONS.items()}
-SECTIONS = {name: pages for name, pages in SECTIONS.items() if pages}
+
+
+def entry(file: str) -> PageEntry:
+    """The page in `pages/<file>`."""
+    return next(page for pages in SECTIONS.values() for page in pages if page.file == file)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import streamlit as st
 import torch
@@ -11,8 +15,12 @@ from dashboard.settings import get_settings
 from diffusion_core.checkpoint import Checkpoint, load_model
 from diffusion_core.config import RunConfig
 from diffusion_core.data import store
+from diffusion_core.data.decode import open_picture, to_size
 from diffusion_core.device import pick_device
+from diffusion_core.presets import build_network
+from diffusion_core.runs import Run
 from diffusion_core.schedule import NoiseSchedule
+from diffusion_core.trace import Trace, trace
 
 
 def device() -> torch.device:
@@ -38,6 +46,41 @@ def picture(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
     return pixels, name
 
 
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def picture_count(spec: str) -> int:
+    """How many pictures a data set has. Raises DataError."""
+    return store.count(spec)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the picture …")
+def uploaded_picture(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture file's pixels, uint8 (size, size, 3), and its own width and height.
+
+    `file_id` stands for the bytes `_data`, which are not compared. Raises PictureError.
+    """
+    image = open_picture(_data)
+    return to_size(image, size), image.size
+
+
+def curve(run: Run, name: str) -> dict[str, np.ndarray]:
+    """See `Run.curve`; read again only when the file has changed. Raises MetricsError."""
+    files = [run.path / "metrics.sqlite", run.path / "metrics.sqlite-wal"]
+    stamps = [(s.st_mtime_ns, s.st_size) for file in files if (s := _stat(file)) is not None]
+    return _curve(str(run.path), name, str(stamps), run)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _curve(path: str, name: str, stamps: str, _run: Run) -> dict[str, np.ndarray]:
+    return _run.curve(name)
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None
+
+
 def model(checkpoint: Checkpoint) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
     """A checkpoint's network in evaluation mode on the device, its schedule and settings.
 
@@ -51,3 +94,18 @@ def _model(
     path: str, written: float, where: str, _checkpoint: Checkpoint
 ) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
     return load_model(_checkpoint, where)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def size_multiple(network: str, network_args: dict[str, Any]) -> int:
+    """What the sides of a network's pictures must be divisible by. Raises ConfigError."""
+    with torch.device("meta"):
+        return build_network(network, network_args).size_multiple
+
+
+@st.cache_data(max_entries=256, show_spinner="Following a picture through the network …")
+def network_trace(network: str, network_args: dict[str, Any], image_size: int) -> Trace:
+    """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
+    with torch.device("meta"):
+        built = build_network(network, network_args)
+    return trace(built, image_size)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import streamlit as st
-from PIL import Image
 
-from dashboard.navigation import SECTIONS
+from dashboard.navigation import SECTIONS, entry
+from dashboard.pictures import read_strip, show_row
+from dashboard.resources import device
 from dashboard.settings import Settings, get_settings
 from diffusion_core.config import ConfigError
-from diffusion_core.device import describe, pick_device
+from diffusion_core.device import describe
 from diffusion_core.runs import ACTIVE, Run, list_runs
 
 
@@ -32,12 +33,13 @@ def show_samples(run: Run) -> None:
         return
     step, path = samples[-1]
     try:
-        picture = Image.open(path).convert("RGB")
+        pictures = read_strip(path)
     except OSError:
         st.warning(f"The samples in {path.name} cannot be read; the next ones replace them.")
         return
     words = f"Newest samples of {run.name}, at step {step:,}"
-    st.image(picture, caption=words, alt=words, width="stretch")
+    show_row(pictures, alt=words)
+    st.caption(words)
 
 
 def show_latest_run(settings: Settings, was_active: bool) -> None:
@@ -52,12 +54,16 @@ def show_latest_run(settings: Settings, was_active: bool) -> None:
     run, status = runs[0], runs[0].status
     if was_active and run.state not in ACTIVE:
         st.rerun()  # of the whole page, which stops asking
-    st.markdown(
-        f"**{run.name}** is {run.state}, step {status.get('step', 0):,} "
-        f"of {status.get('total', 0):,}."
-    )
+    step, total = status.get("step", 0), status.get("total", 0)
+    st.markdown(f"**{run.name}** is {run.state}, step {step:,} of {total:,}.")
+    if run.state in ACTIVE and total:
+        st.progress(min(1.0, step / total))
     show_settings(run)
     show_samples(run)
+    with st.container(horizontal=True):
+        for file, words in (("sampling.py", "Draw with it"), ("training.py", "See its curves")):
+            page = entry(file)
+            st.page_link(page.path, label=words, icon=page.icon, query_params={"run": run.name})
 
 
 st.title("Diffusion Lab")
@@ -69,7 +75,7 @@ and a new picture appears. Here you can look at each part of that, train a model
 """
 )
 settings = get_settings()
-st.caption(f"This installation computes on: {describe(pick_device(settings.device))}.")
+st.caption(f"This installation computes on: {describe(device())}.")
 
 st.header("Latest run")
 active = any(run.state in ACTIVE for run in list_runs(settings.runs_dir)[:1])
@@ -77,7 +83,8 @@ st.fragment(show_latest_run, run_every=1.0 if active else None)(settings, active
 
 for section, entries in SECTIONS.items():
     st.header(section)
-    for column, entry in zip(st.columns(len(entries)), entries, strict=True):
-        with column:
-            st.page_link(entry.path, label=entry.title, icon=entry.icon)
-            st.write(entry.summary)
+    with st.container(horizontal=True):
+        for page in entries:
+            with st.container(border=True, width=250, height="stretch"):
+                st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
+                st.write(page.summary)

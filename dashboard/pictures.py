@@ -1,0 +1,43 @@
+"""Pictures as the pages show them: crisp pixels, in rows that wrap on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from diffusion_core.pictures import png
+
+WIDTH = 128  # screen pixels of a picture in a row
+
+
+def read_strip(path: Path) -> list[np.ndarray]:
+    """The square pictures of a sample strip, uint8 (H, H, 3) each. Raises OSError."""
+    with Image.open(path) as image:
+        strip = np.asarray(image.convert("RGB"))
+    side = strip.shape[0]
+    return [strip[:, x : x + side] for x in range(0, strip.shape[1] - side + 1, side)]
+
+
+def show_row(
+    pictures: Sequence[np.ndarray],
+    alt: str,
+    width: int = WIDTH,
+    captions: Sequence[str] | None = None,
+) -> None:
+    """Pictures uint8 (H, W, 3) beside each other, each `width` wide, wrapping where they must.
+
+    `alt` with "picture 1" and so on describes each, and its caption stands below it.
+    """
+    with st.container(horizontal=True, gap="xsmall"):
+        for k, picture in enumerate(pictures):
+            enlarge = max(1, round(2 * width / picture.shape[1]))
+            st.image(
+                png(picture, enlarge),
+                caption=captions[k] if captions else None,
+                width=width,
+                alt=f"{alt}, picture {k + 1}",
+            )

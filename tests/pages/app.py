@@ -1,0 +1,19 @@
+"""The whole app without a browser, opened at one of its pages, and what it says."""
+
+from __future__ import annotations
+
+from streamlit.testing.v1 import AppTest
+
+from dashboard.navigation import FOLDER
+
+SHELL = FOLDER.parent / "dashboard" / "shell.py"
+
+
+def open_page(file: str, **settings: object) -> AppTest:
+    """The page in `pages/<file>` after its first run, with these settings in its URL."""
+    app = AppTest.from_file(str(SHELL), default_timeout=60).run()  # now it knows its pages
+    for name, value in settings.items():
+        app.query_params[name] = value
+    app.switch_page(str(FOLDER / file)).run()
+    assert not app.exception
+    return app
