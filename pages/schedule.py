@@ -1,0 +1,101 @@
+"""Schedule: the curves of one or several noise schedules, and their coefficients at one t."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from dashboard import controls, figures_schedule
+from dashboard.figures import show
+from dashboard.navigation import SECTIONS
+from diffusion_core.schedule import KINDS, NoiseSchedule
+
+
+def show_links(schedules: list[NoiseSchedule], t: int) -> None:
+    """To the Noising page, where it is in the menu, with the same schedule and t."""
+    entries = [entry for pages in SECTIONS.values() for entry in pages if entry.title == "Noising"]
+    for entry in entries:
+        for schedule in schedules:
+            settings = {
+                "kind": schedule.kind,
+                "T": str(schedule.timesteps),
+                "beta_start": str(schedule.beta_start),
+                "beta_end": str(schedule.beta_end),
+                "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
+                "t": str(t),
+            }
+            label = f"Noise a picture: {schedule.kind}, t = {t:,}"
+            st.page_link(entry.path, label=label, icon=entry.icon, query_params=settings)
+
+
+st.title("Schedule")
+st.markdown(
+    r"""
+A picture $x_0$ is turned into noise in $T$ small steps. Step $t$ shrinks what is there a little and
+adds a little noise; the schedule $\beta_0 \dots \beta_{T-1}$ says how much. Because everything is
+Gaussian, all steps up to $t$ can be taken at once:
+"""
+)
+st.latex(r"x_t = \sqrt{\bar\alpha_t}\;x_0 + \sqrt{1-\bar\alpha_t}\;\epsilon,\qquad"
+         r"\epsilon \sim \mathcal N(0, I)")  # fmt: skip
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    kinds = st.pills(
+        "Schedules",
+        KINDS,
+        selection_mode="multi",
+        default=KINDS[:1],
+        help="The lecture's is linear. Choose several to lay them over each other.",
+        key="kinds",
+        bind="query-params",
+    )
+    with st.container(width=160):
+        timesteps = controls.pick_timesteps()
+    with st.popover("More", icon=":material/tune:"):
+        beta_start, beta_end = controls.pick_betas(disabled=kinds == ["cosine"])
+        zero_snr = controls.pick_zero_snr()
+        logarithmic = st.toggle(
+            "Logarithmic variances",
+            help="For β and the posterior variance, which differ a lot between schedules.",
+            key="log",
+            bind="query-params",
+        )
+if not kinds:
+    st.info("Choose at least one schedule.")
+    st.stop()
+schedules = [
+    controls.make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
+    for kind in KINDS
+    if kind in kinds
+]
+t = controls.pick_timestep(timesteps, default=150)
+
+curves = list(figures_schedule.QUANTITIES)
+for row in (curves[:3], curves[3:]):
+    for column, quantity in zip(st.columns(3), row, strict=True):
+        with column:
+            st.markdown(f"**{quantity.title}** `{quantity.table}`")
+            is_variance = quantity.table in ("betas", "posterior_variance")
+            figure = figures_schedule.curve_figure(
+                schedules, quantity, t, logarithmic=logarithmic and is_variance
+            )
+            names = " and ".join(schedule.kind for schedule in schedules)
+            show(figure, quantity.table, f"{quantity.title} over the timesteps: {names}.")
+            st.caption(quantity.meaning)
+
+st.header(f"At t = {t:,}")
+st.table(figures_schedule.table_at(schedules, t), border="horizontal", width="content")
+st.caption(
+    "The names are the lecture's and those of the file below. They count from t = 0, the first "
+    r"noisy step, so that $\bar\alpha_{t-1}$ is 1 there and the posterior variance 0."
+)
+st.markdown("\n".join(f"- {figures_schedule.summary(schedule)}" for schedule in schedules))
+st.download_button(
+    "Download all tables as CSV",
+    partial(figures_schedule.to_csv, schedules),
+    file_name=f"schedule-{'-'.join(schedule.kind for schedule in schedules)}-T{timesteps}.csv",
+    mime="text/csv",
+    on_click="ignore",
+    icon=":material/download:",
+)
+show_links(schedules, t)

@@ -1,0 +1,50 @@
+"""The Schedule page in a real browser: cursor and overlay, a link to the same view, the way on."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import OpenPage
+
+
+def row(page: Page, name: str) -> Locator:
+    """The line of one coefficient in the table at t."""
+    return page.get_by_test_id("stTable").get_by_role("row").filter(has_text=re.compile(f"^{name}"))
+
+
+def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: OpenPage) -> None:
+    page = open_page("/schedule")
+    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(6)
+    expect(row(page, "sqrt_alphas_cumprod")).to_contain_text("0.6800")
+
+    page.get_by_role("button", name="cosine").click()
+    expect(page.get_by_role("columnheader", name="cosine")).to_be_visible()
+    page.get_by_role("slider").press("ArrowRight")
+    expect(page.get_by_role("heading", name="At t = 151")).to_be_visible()
+    page.wait_for_url(re.compile("kinds=linear&kinds=cosine"))
+    page.wait_for_url(re.compile("t=151"))
+
+    address = "/schedule" + page.url.partition("/schedule")[2]
+    colleagues = open_page(address, viewport={"width": 390, "height": 844})
+    expect(colleagues.get_by_role("heading", name="At t = 151")).to_be_visible()
+    assert row(colleagues, "betas").inner_text() == row(page, "betas").inner_text()
+    too_wide = colleagues.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
+    assert too_wide == 0
+
+
+def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page: OpenPage) -> None:
+    page = open_page("/schedule?kinds=cosine&T=100&t=250")
+    expect(page.get_by_role("heading", name="At t = 99")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all tables as CSV").click()
+    assert download.value.suggested_filename == "schedule-cosine-T100.csv"
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0].startswith("kind,t,betas,alphas,alphas_cumprod,alphas_cumprod_prev,")
+    assert len(lines) == 101
+
+    page.get_by_role("slider").press("ArrowLeft")
+    page.get_by_role("link", name="Noise a picture: cosine, t = 98").click()
+    expect(page.get_by_role("heading", name="Noising", level=1)).to_be_visible()
+    page.wait_for_url(re.compile(r"/noising\?kind=cosine&T=100&t=98$"))

@@ -1,0 +1,170 @@
+"""The Schedule page: the lecture's numbers at t, overlaid schedules, its limits, the CSV."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import figures_schedule
+from dashboard.figures_schedule import MOST_POINTS, QUANTITIES, number, table_at, to_csv
+from diffusion_core.schedule import KINDS, NoiseSchedule
+from tests.pages.app import open_page
+
+# t: sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod, as the lecture prints them.
+LECTURE = {
+    0: ("0.9999", "0.0100"),
+    30: ("0.9831", "0.1830"),
+    60: ("0.9380", "0.3467"),
+    90: ("0.8684", "0.4959"),
+    120: ("0.7801", "0.6256"),
+    150: ("0.6800", "0.7332"),
+    180: ("0.5750", "0.8182"),
+    210: ("0.4717", "0.8817"),
+    240: ("0.3754", "0.9269"),
+    270: ("0.2898", "0.9571"),
+}
+
+
+def open_schedule(**settings: str | list[str]) -> AppTest:
+    return open_page("schedule.py", **settings)
+
+
+def coefficient(app: AppTest, name: str, kind: str = "linear") -> str:
+    return app.table[0].value.loc[f"`{name}`", kind]
+
+
+def quantity(table: str) -> figures_schedule.Quantity:
+    return next(q for q in QUANTITIES if q.table == table)
+
+
+def test_the_page_opens_on_the_lectures_schedule_with_its_numbers_at_150() -> None:
+    app = open_schedule()
+    assert coefficient(app, "sqrt_alphas_cumprod") == "0.6800"
+    assert coefficient(app, "sqrt_one_minus_alphas_cumprod") == "0.7332"
+    assert list(app.table[0].value.index) == [
+        f"`{name}`" for name in (*NoiseSchedule.TABLES, "log_snr")
+    ]
+    assert len(app.get("plotly_chart")) == len(QUANTITIES) == 6
+    assert not app.error
+
+
+@pytest.mark.parametrize("t", LECTURE)
+def test_the_table_at_t_has_the_numbers_of_the_lecture(t: int) -> None:
+    values = table_at([NoiseSchedule()], t)["linear"]
+    names = ["`sqrt_alphas_cumprod`", "`sqrt_one_minus_alphas_cumprod`"]
+    assert tuple(values[names]) == LECTURE[t]
+
+
+def test_the_first_timestep_is_the_lectures() -> None:
+    values = table_at([NoiseSchedule()], 0)["linear"]
+    names = ["`betas`", "`posterior_variance`", "`sqrt_recip_alphas`", "`alphas_cumprod_prev`"]
+    assert list(values[names]) == ["1.0000e−04", "0", "1.0000", "1.0000"]
+
+
+def test_several_schedules_are_overlaid_and_have_a_column_each() -> None:
+    app = open_schedule(kinds=["linear", "cosine"], T="1000", t="500")
+    assert list(app.table[0].value.columns) == ["symbol", "linear", "cosine"]
+    assert "**cosine**: the noise outweighs the picture from t = 496 on" in app.markdown[-1].value
+    angles = (np.array([501 / 1000, 0]) + 0.008) / 1.008 * np.pi / 2  # Nichol & Dhariwal 2021
+    expected = np.cos(angles[0]) ** 2 / np.cos(angles[1]) ** 2
+    assert coefficient(app, "alphas_cumprod", "cosine") == f"{expected:.4f}" == "0.4923"
+
+
+def test_a_cursor_beyond_the_new_end_goes_to_the_last_timestep() -> None:
+    app = open_schedule(t="250")
+    assert app.slider(key="t").value == 250
+    app.number_input(key="T").set_value(200).run()
+    assert not app.exception
+    assert app.slider(key="t").value == app.slider(key="t").max == 199
+    assert app.header[0].value == "At t = 199"
+
+
+@pytest.mark.parametrize("timesteps", [2, 4000])
+def test_the_shortest_and_the_longest_schedule_can_be_looked_at(timesteps: int) -> None:
+    app = open_schedule(T=str(timesteps), t=str(timesteps - 1), kinds=list(KINDS))
+    assert app.header[0].value == f"At t = {timesteps - 1:,}"
+
+
+def test_settings_in_the_address_that_mean_nothing_are_left_out() -> None:
+    app = open_schedule(kinds="quadratic", T="0", t="soon", beta_end="7", zero_snr="perhaps")
+    assert coefficient(app, "sqrt_alphas_cumprod") == "0.6800"
+
+
+def test_zero_terminal_snr_shows_infinities_and_says_that_nothing_is_left() -> None:
+    app = open_schedule(zero_snr="true", t="299")
+    assert coefficient(app, "sqrt_recip_alphas") == "∞"
+    assert coefficient(app, "log_snr") == "−∞"
+    assert coefficient(app, "sqrt_alphas_cumprod") == "0"
+    assert "the picture's weight at the last step is exactly 0." in app.markdown[-1].value
+
+
+def test_ends_of_beta_that_contradict_each_other_get_a_sentence() -> None:
+    app = open_schedule(beta_start="0.5")
+    [error] = app.error
+    assert "beta_start <= beta_end" in error.value
+    assert not app.table
+
+
+def test_without_a_schedule_the_page_asks_for_one() -> None:
+    app = open_schedule(kinds="")
+    assert [info.value for info in app.info] == ["Choose at least one schedule."]
+
+
+def test_an_infinite_log_snr_is_a_gap_at_the_end_of_its_curve() -> None:
+    schedule = NoiseSchedule(rescale_zero_terminal_snr=True)
+    curve, dot = figures_schedule.curve_figure([schedule], quantity("log_snr"), 299).data
+    assert np.isnan(curve.y[-1])
+    assert np.isfinite(curve.y[:-1]).all()
+    assert np.isnan(dot.y[0])
+
+
+def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
+    for logarithmic in (False, True):
+        figure = figures_schedule.curve_figure(
+            [NoiseSchedule()], quantity("posterior_variance"), 5, logarithmic=logarithmic
+        )
+        assert np.isnan(figure.data[0].y[0]) == logarithmic
+        assert np.isfinite(figure.data[0].y[1:]).all()
+
+
+def test_a_curve_has_its_value_at_t_marked_by_a_line_and_a_dot() -> None:
+    schedules = [NoiseSchedule(kind) for kind in KINDS]
+    figure = figures_schedule.curve_figure(schedules, quantity("alphas_cumprod"), 77)
+    [line] = figure.layout.shapes
+    assert line.x0 == line.x1 == 77
+    dots = [trace for trace in figure.data if trace.mode == "markers"]
+    expected = [float(schedule.alphas_cumprod[77]) for schedule in schedules]
+    assert [dot.y[0] for dot in dots] == expected
+
+
+def test_a_long_curve_is_thinned_and_keeps_both_ends() -> None:
+    schedule = NoiseSchedule("cosine", timesteps=4000)
+    curve = figures_schedule.curve_figure([schedule], quantity("betas"), 0).data[0]
+    assert len(curve.x) == MOST_POINTS
+    assert (curve.x[0], curve.x[-1]) == (0, 3999)
+    assert curve.y[-1] == float(schedule.betas[-1])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.68, "0.6800"), (1e-4, "1.0000e−04"), (-0.5, "−0.5000"), (0.0, "0"), (-2e-5, "−2.0000e−05")],
+)
+def test_a_number_is_written_as_the_lecture_writes_it(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_csv_holds_every_table_of_every_schedule_at_every_t_exactly() -> None:
+    schedules = [NoiseSchedule(timesteps=50), NoiseSchedule("cosine", 50, 1e-4, 0.02, True)]
+    table = pd.read_csv(io.StringIO(to_csv(schedules)))
+    assert list(table.columns) == ["kind", "t", *NoiseSchedule.TABLES, "log_snr"]
+    assert len(table) == 100
+    for schedule in schedules:
+        rows = table[table.kind == schedule.kind]
+        assert list(rows.t) == list(range(50))
+        for name in (*NoiseSchedule.TABLES, "log_snr"):
+            written = rows[name].to_numpy(np.float32)
+            assert np.array_equal(written, getattr(schedule, name).numpy())
