@@ -1,0 +1,226 @@
+"""Noising: a picture, noise, and what x_t is at any timestep of any schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from torch import Tensor
+
+from dashboard import resources
+from dashboard.controls import pick_schedule, pick_timestep
+from dashboard.figures import show
+from dashboard.figures_noising import spread_figure
+from dashboard.pictures import show_row
+from dashboard.settings import get_settings
+from diffusion_core.data.decode import PictureError
+from diffusion_core.data.errors import DataError
+from diffusion_core.noising import (
+    NOISE_RANGE,
+    fixed_noise,
+    mean_and_std,
+    noise_to_uint8,
+    noised_at,
+    noising_shapes,
+    picture_to_x_0,
+    strip_timesteps,
+)
+from diffusion_core.pictures import png, to_uint8
+from diffusion_core.schedule import NoiseSchedule
+
+SETS = ["cars", "digits"]
+SIZES = [16, 32, 64, 128]
+SIZE = 64
+MAX_SEED = 2**31 - 1
+SHOWN = 512  # pixels of a large picture, so that its own pixels stay crisp
+
+
+def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
+    """A picture, uint8 (size, size, 3), and what it shows. Raises DataError, PictureError."""
+    operator = get_settings().may_operate
+    spec = st.selectbox(
+        "Data set",
+        SETS,
+        accept_new_options=operator,
+        help="Or type folder:PATH, or torchvision:NAME." if operator else None,
+        required=True,
+        key="data",
+        bind="query-params",
+    )
+    count = resources.picture_count(spec)
+    index = st.number_input(
+        "Picture number", 0, count - 1, step=1, key="picture", bind="query-params"
+    )
+    picture, name = resources.picture(spec, index, size)
+    return picture, f"{name}, picture {index:,} of {count:,}"
+
+
+def pick_own(source: str, size: int) -> tuple[np.ndarray | None, str]:
+    """As above; None, and what to do, until there is one. Raises PictureError."""
+    if source == "camera":
+        file = st.camera_input("Take a picture", key="camera")
+        waiting = "Allow the camera and take a picture; it is noised here."
+    else:
+        limit = get_settings().max_upload_mb
+        file = st.file_uploader("Picture file", key="upload", max_upload_size=limit)
+        waiting = "Choose a picture file, or drop it on the field; it is noised here."
+        if file is not None and file.size > limit * 2**20:
+            raise PictureError(f"The file has more than {limit} MB. Make it smaller and try again.")
+    st.caption("Your picture stays in this session; a link to this page does not carry it.")
+    if file is None:
+        return None, waiting
+    picture, (width, height) = resources.uploaded_picture(file.file_id, size, file.getvalue())
+    resized = f"resized from {width:,}×{height:,}"
+    return picture, f"{resized}, the aspect not kept" if width != height else resized
+
+
+def pick_seed() -> int:
+    """The seed of ε; the button goes on to the next."""
+    seed = st.number_input(
+        r"Seed of $\epsilon$",
+        0,
+        MAX_SEED,
+        step=1,
+        help="The same seed is the same noise, whatever t is.",
+        key="seed",
+        bind="query-params",
+    )
+    st.button("New noise", icon=":material/casino:", on_click=next_seed, width="stretch")
+    return seed
+
+
+def next_seed() -> None:
+    st.session_state.seed = (st.session_state.seed + 1) % MAX_SEED
+
+
+def show_large(picture: np.ndarray, caption: str, alt: str) -> None:
+    enlarged = png(picture, max(1, SHOWN // picture.shape[1]))
+    st.image(enlarged, caption=caption, width="stretch", alt=alt)
+
+
+def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, words: str) -> Tensor:
+    """x_0, ε and x_t beside each other with the formula in numbers; returns x_t."""
+    x_t = noised_at(schedule, x_0, noise, [t])
+    signal = float(schedule.sqrt_alphas_cumprod[t])
+    spread = float(schedule.sqrt_one_minus_alphas_cumprod[t])
+    st.latex(rf"x_{{{t}}} = {signal:.4f}\,x_0 + {spread:.4f}\,\epsilon")
+    pictures = st.columns(3)
+    with pictures[0]:
+        show_large(to_uint8(x_0)[0], f"$x_0$: {words}", "The picture without noise")
+    with pictures[1]:
+        show_large(
+            noise_to_uint8(noise)[0],
+            rf"$\epsilon$, shown from −{NOISE_RANGE:g} (black) to {NOISE_RANGE:g} (white)",
+            "The noise",
+        )
+    with pictures[2]:
+        shown = to_uint8(x_t)[0]
+        show_large(
+            shown,
+            f"$x_t$ at t = {t:,}, shown from −1 to 1; what lies beyond is cut off",
+            f"The picture with the noise of timestep {t}",
+        )
+        st.download_button(
+            "Download this picture",
+            png(shown, max(1, SHOWN // shown.shape[1])),
+            f"noising-t{t}.png",
+            "image/png",
+            icon=":material/download:",
+            on_click="ignore",
+            width="stretch",
+        )
+    return x_t
+
+
+def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
+    ts = strip_timesteps(schedule.timesteps)
+    st.subheader(f"The same picture at {len(ts)} timesteps")
+    st.write(r"Evenly spaced, with the same $\epsilon$ each time, as in the lecture.")
+    show_row(
+        to_uint8(noised_at(schedule, x_0, noise, ts)),
+        alt="The picture under more and more noise",
+        width=112,
+        captions=[f"t = {t:,}" for t in ts],
+    )
+    with st.expander("How one line of code noises all of them: gather, reshape, broadcast"):
+        st.write(
+            "The pictures are a batch, and each has its own t. Its two coefficients are looked up "
+            "in the schedule's tables, shaped so that they stretch over channels and pixels, and "
+            r"multiplied; with $\sqrt{1-\bar\alpha_t}$ and $\epsilon$ it goes the same way."
+        )
+        rows = noising_shapes(schedule, x_0, ts)
+        st.table(
+            pd.DataFrame(
+                [(what, how, str(shape)) for what, how, shape in rows],
+                columns=["what", "code", "shape"],
+            ).set_index("what")
+        )
+
+
+def show_spread(schedule: NoiseSchedule, t: int, x_t: Tensor) -> None:
+    mean, std = mean_and_std(x_t)
+    left = float(schedule.sqrt_alphas_cumprod[-1])
+    last = schedule.timesteps - 1
+    st.subheader("The values of $x_t$ against the normal distribution")
+    st.write(
+        r"Given the picture, each value is normal with mean $\sqrt{\bar\alpha_t}\,x_0$ and "
+        r"variance $1-\bar\alpha_t$. As $\bar\alpha_t$ goes to 0, the picture's share goes and "
+        r"$\mathcal{N}(0, 1)$ is left, whatever the picture was: that is why drawing a new picture "
+        "can start from pure noise. How near it comes depends on the schedule: here "
+        rf"$\sqrt{{\bar\alpha_t}}$ ends at {left:.4f} at t = {last:,}"
+        + (", so that a trace of the picture is still in it." if left > 0.02 else ".")
+    )
+    show(
+        spread_figure(x_t.numpy()),
+        key="spread",
+        alt=f"Histogram of the values of the noised picture at t = {t} with the density of the "
+        "normal distribution",
+    )
+    st.caption(
+        rf"All {x_t.numel():,} values of $x_t$ at t = {t:,}: mean {mean:.3f}, standard deviation "
+        rf"{std:.3f}. $\mathcal{{N}}(0, 1)$ has 0 and 1."
+    )
+
+
+st.title("Noising")
+st.markdown(
+    r"""
+Training needs pictures at every degree of noise. No step-by-step walk is needed for that: the
+picture $x_0$ (values from −1 to 1) and one draw of noise $\epsilon \sim \mathcal{N}(0, I)$ give
+the noised picture at any timestep directly,
+$x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon$. Move $t$ and watch the picture
+sink; the network's task is to say which $\epsilon$ is in it.
+"""
+)
+controls, view = st.columns([2, 5], gap="medium")
+picture, words = None, ""
+with controls:
+    source = st.segmented_control(
+        "Picture from",
+        ["data set", "upload", "camera"],
+        default="data set",
+        required=True,
+        key="source",
+        bind="query-params",
+    )
+    size = st.segmented_control(
+        "Pixels a side", SIZES, default=SIZE, required=True, key="size", bind="query-params"
+    )
+    size = size or SIZE  # an address with an empty "size=" chooses none
+    try:
+        own = source in ("upload", "camera")
+        picture, words = pick_own(source, size) if own else pick_from_data_set(size)
+    except (DataError, PictureError) as error:
+        st.error(str(error))
+    seed = pick_seed()
+    schedule = pick_schedule()
+with view:
+    t = pick_timestep(schedule.timesteps, default=150)
+    if picture is None:
+        if words:
+            st.info(words)
+        st.stop()
+    x_0, noise = picture_to_x_0(picture), fixed_noise(seed, size)
+    x_t = show_noising(schedule, t, x_0, noise, words)
+    show_strip(schedule, x_0, noise)
+show_spread(schedule, t, x_t)
