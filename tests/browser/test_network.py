@@ -1,0 +1,43 @@
+"""The Network page in a real browser: choose, follow the shapes, share the view, use a phone."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import OpenPage
+
+
+def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: OpenPage) -> None:
+    page = open_page("/network")
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text("62,438,883")
+    page.get_by_role("slider").press("ArrowRight")
+    page.wait_for_url(re.compile("size=80"))
+    expect(page.get_by_text("Pictures of 80×80")).to_be_visible()
+    page.get_by_role("combobox", name="Network").click()
+    page.get_by_role("option", name="small").click()
+    page.wait_for_url(re.compile("network=small"))
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text("5,452,780")
+
+    shared = open_page("/network" + page.url.partition("/network")[2])
+    expect(shared.get_by_text("Pictures of 80×80")).to_be_visible()
+    expect(shared.get_by_test_id("stMetricValue").first).to_have_text("5,452,780")
+
+
+def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> None:
+    page = open_page("/network", viewport={"width": 1400, "height": 1600})
+    u = page.get_by_test_id("stPlotlyChart").first
+    deepest = u.locator(".bars .point").filter(has_text="1024").first
+    deepest.locator("path").hover(force=True)
+    hover = u.locator(".hoverlayer")
+    expect(hover).to_contain_text("downs.3, down block")
+    expect(hover).to_contain_text("out (1, 1024, 4, 4)")
+
+
+def test_the_page_fits_a_phone(open_page: OpenPage) -> None:
+    page = open_page("/network?network=small", viewport={"width": 390, "height": 844})
+    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(3)
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
+    assert too_wide == 0
