@@ -1,6 +1,8 @@
-"""The dashboard's shell: the page configuration, the navigation and the sidebar.
+"""The dashboard's server: start it with `streamlit run streamlit_app.py`.
 
-Start it with `streamlit run streamlit_app.py`. What a page shows is the page's own business.
+Each visit runs `dashboard/shell.py`. It does not lie here because Streamlit takes a folder called
+`pages` beside the script for its older kind of pages until a visit has called `st.navigation`: the
+first visitor's link to a page would go astray.
 """
 
 from __future__ import annotations
@@ -9,37 +11,4 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.navigation import HOME, SECTIONS, PageEntry
-from dashboard.settings import SettingsError, get_settings
-from diffusion_core.device import describe, pick_device
-
-
-def page(entry: PageEntry) -> st.Page:
-    return st.Page(
-        entry.path,
-        title=entry.title,
-        icon=entry.icon,
-        url_path=entry.url_path,
-        default=entry is HOME,
-    )
-
-
-# Files of our own: Streamlit's icons in this place come from another host.
-DRAWINGS = Path(__file__).with_name("dashboard")
-st.set_page_config(page_title="Diffusion Lab", page_icon=DRAWINGS / "icon.svg", layout="wide")
-st.logo(DRAWINGS / "logo.svg", size="large")
-chosen = st.navigation(
-    {"": [page(HOME)]}
-    | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
-)
-try:
-    settings = get_settings()
-    device = pick_device(settings.device)
-except (SettingsError, ValueError) as error:
-    st.error(str(error))
-    st.stop()
-with st.sidebar:
-    st.caption(f"Device: {describe(device)}")
-    if not settings.may_operate:
-        st.caption("Role: viewer. You can look and draw; training is left to the operator.")
-chosen.run()
+app = st.App(Path(__file__).parent / "dashboard" / "shell.py")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from diffusion_core import checkpoint, jobs
 from diffusion_core.checkpoint import state_path, weights_path
@@ -19,8 +18,7 @@ from diffusion_core.presets import as_arguments
 from diffusion_core.runs import Run
 from tests.faults.disks import Disk
 from tests.faults.processes import Forks, tiny
-
-APP = Path(__file__).resolve().parents[2] / "streamlit_app.py"
+from tests.pages.app import open_page
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +111,7 @@ def test_a_killed_run_on_a_read_only_disk_is_shown_and_drawn_from_but_not_resume
     assert run.latest_checkpoint().step == 6
     assert run.curve("loss")["step"].size > 0
     monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(disk.path))
-    home = AppTest.from_file(str(APP), default_timeout=90).run()
-    assert not home.exception
+    home = open_page("home.py")
     assert "**run** is lost" in "\n".join(element.value for element in home.markdown)
 
     with pytest.raises(JobError, match=r"run cannot be started: (Read-only|Permission denied)"):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from diffusion_core import checkpoint, jobs
 from diffusion_core.runs import Run, list_runs
@@ -21,15 +20,12 @@ from tests.faults.processes import (
     wait_for_state,
     wait_until,
 )
-
-APP = Path(__file__).resolve().parents[2] / "streamlit_app.py"
+from tests.pages.app import open_page
 
 
 def home_says() -> str:
     """The words of Home in a dashboard that has just been opened by this process."""
-    app = AppTest.from_file(str(APP), default_timeout=90).run()
-    assert not app.exception
-    return "\n".join(element.value for element in app.markdown)
+    return "\n".join(element.value for element in open_page("home.py").markdown)
 
 
 def serve_and_start(runs_dir: Path) -> None:
