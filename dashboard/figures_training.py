@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
+from dashboard.figures import COLOURS, GREY, SEQUENTIAL, finish
 from diffusion_core.metrics import BIN_NAMES, TIMESTEP_BINS
 
-Curve = dict[str, np.ndarray]  # step, value, wall_time
+Curve = dict[str, np.ndarray]  # step, value, and from a run wall_time
 
 LECTURE_LOSSES = Path(__file__).with_name("lecture_losses.csv")
+MOST_STRETCHES = 120  # columns of the heatmap
 
 
 @functools.cache
@@ -45,30 +47,45 @@ def loss_figure(
     logarithmic: bool,
     with_lecture: bool,
 ) -> go.Figure:
-    """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses."""
+    """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
+
+    Both dictionaries have the same runs by name; the first lies on top. Of several runs each has
+    one entry in the legend, which hides and shows all of its curves.
+    """
     figure = go.Figure()
-    colours = ["#2a78b8", "#d9822b", "#2f9e77", "#a45bb0", "#c0485a", "#7a7a2a"]
-    for (name, curve), colour in zip(losses.items(), colours * 9, strict=False):
-        several = f"{name}: " if len(losses) > 1 else ""
-        line = {"color": colour, "width": 1}
+    several = len(losses) > 1
+    for k, (name, curve) in enumerate(losses.items()):
+        colour = COLOURS[k % len(COLOURS)]
+        # A single run's curves stand on their own in the legend.
+        run = {"legendgroup": name if several else None, "mode": "lines", "zorder": -k}
         figure.add_scatter(
-            x=curve["step"], y=curve["value"], name=f"{several}loss", line=line, opacity=0.35
+            x=curve["step"],
+            y=curve["value"],
+            name=name if several else "loss",
+            line={"color": colour, "width": 1},
+            opacity=0.35 if smoothing else 1,
+            showlegend=not (several and smoothing),
+            hoverinfo="skip" if several and smoothing else None,
+            **run,
         )
-        if smoothing > 0:
+        if smoothing:
             figure.add_scatter(
                 x=curve["step"],
                 y=smoothed(curve["value"], smoothing),
-                name=f"{several}smoothed",
+                name=name if several else "smoothed",
                 line={"color": colour, "width": 2.5},
+                **run,
             )
         held_out = validation[name]
         if len(held_out["step"]):
             figure.add_scatter(
                 x=held_out["step"],
                 y=held_out["value"],
-                name=f"{several}validation",
-                mode="lines+markers",
+                name=f"{name}, validation" if several else "validation",
                 line={"color": colour, "width": 1.5, "dash": "dot"},
+                marker={"size": 5},
+                showlegend=not several,
+                **run | {"mode": "lines+markers"},
             )
     if with_lecture:
         printed = lecture_losses()
@@ -76,55 +93,66 @@ def loss_figure(
             x=printed["step"],
             y=printed["value"],
             name="the lecture's loss",
-            line={"color": "#8a8a8a", "width": 1.5},
+            mode="lines",
+            line={"color": GREY, "width": 1.5},
         )
-    return _finish(figure, "loss", logarithmic, height=420)
+    finish(figure, "step", "loss", height=420, logarithmic=logarithmic)
+    figure.update_layout(hovermode="x unified")
+    # A range that somebody zoomed to means something else on the other kind of axis.
+    figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
+    if logarithmic:
+        figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
+    return figure
 
 
 def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
-    """Loss by tenth of the schedule (rows; noisier upwards) over the steps (columns)."""
-    known = [c for name in BIN_NAMES if len((c := curves[name])["step"])]
-    if not known:
-        return _finish(go.Figure(), "timesteps", False, height=420)
-    low = min(c["step"][0] for c in known)
-    high = max(c["step"][-1] for c in known)
-    edges = np.linspace(low, high + 1, min(120, high - low + 1) + 1)
+    """Loss by tenth of the schedule (rows, noisier upwards) over the steps (columns).
+
+    `curves` has the names of BIN_NAMES; at least one must not be empty.
+    """
+    known = [curve for name in BIN_NAMES if len((curve := curves[name])["step"])]
+    low = min(curve["step"][0] for curve in known)
+    high = max(curve["step"][-1] for curve in known)
+    # A small batch does not meet every tenth at every step: wide enough for the rarest one.
+    rarest = min(len(curve["step"]) for curve in known)
+    edges = np.linspace(low, high + 1, min(MOST_STRETCHES, rarest) + 1)
     rows = []
     for name in BIN_NAMES:
         curve = curves[name]
         total, _ = np.histogram(curve["step"], edges, weights=curve["value"])
         count, _ = np.histogram(curve["step"], edges)
         rows.append(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
-    tenths = [f"{k / TIMESTEP_BINS:.0%} to {(k + 1) / TIMESTEP_BINS:.0%}" for k in range(10)]
+    tenths = [
+        f"{k / TIMESTEP_BINS:.0%} to {(k + 1) / TIMESTEP_BINS:.0%}" for k in range(TIMESTEP_BINS)
+    ]
     figure = go.Figure(
         go.Heatmap(
             x=(edges[:-1] + edges[1:]) / 2,
             y=tenths,
             z=np.log10(np.maximum(rows, 1e-8)),
             customdata=np.array(rows),
-            colorbar={"title": "log₁₀ loss", "thickness": 12},
+            colorscale=SEQUENTIAL,
+            colorbar={"title": {"text": "log₁₀ loss"}, "thickness": 12},
             hovertemplate="step %{x:.0f}<br>t in %{y} of T<br>"
             "loss %{customdata:.4f}<extra></extra>",
             hoverongaps=False,
         )
     )
-    return _finish(figure, "timestep t, of T", False, height=420)
-
-
-def curve_figure(curve: Curve, title: str, logarithmic: bool = False) -> go.Figure:
-    """One plain curve over the steps."""
-    figure = go.Figure(go.Scatter(x=curve["step"], y=curve["value"], name=title))
-    return _finish(figure, title, logarithmic, height=280)
-
-
-def _finish(figure: go.Figure, title: str, logarithmic: bool, height: int) -> go.Figure:
-    figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 8, "t": 24, "b": 8},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="x unified" if title == "loss" else "closest",
-        uirevision=title,  # zoom and hidden curves stay while new points come in
-        xaxis={"title": "step"},
-        yaxis={"title": title, "type": "log" if logarithmic else "linear"},
-    )
+    finish(figure, "step", "timestep t, of T")
+    # `finish` makes a numbers' axis of it.
+    figure.update_yaxes(type="category", showgrid=False)
     return figure
+
+
+def curve_figure(curve: Curve, title: str) -> go.Figure:
+    """One plain curve over the steps."""
+    figure = go.Figure(
+        go.Scatter(
+            x=curve["step"],
+            y=curve["value"],
+            name=title,
+            mode="lines",
+            line={"color": COLOURS[0], "width": 1.5},
+        )
+    )
+    return finish(figure, "step", title, height=300)

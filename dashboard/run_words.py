@@ -1,11 +1,12 @@
-"""What a run's state, numbers and times are called on the pages."""
+"""What a run's state, settings, numbers and times are called on the pages."""
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
+from diffusion_core.config import RunConfig
 from diffusion_core.jobs import pending_request
-from diffusion_core.runs import ACTIVE, Run, queue_position
+from diffusion_core.runs import ACTIVE, Run, list_runs, place_of, queue_position
 
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -19,40 +20,113 @@ ICONS = {
     "failed": ":material/error:",
     "lost": ":material/link_off:",
 }
+STATE_WORDS = {
+    "queued": "waits for the device",
+    "starting": "is starting",
+    "running": "is training",
+    "pausing": "is pausing",
+    "paused": "is paused",
+    "stopping": "is stopping",
+    "stopped": "was stopped",
+    "finished": "has finished",
+    "failed": "has failed",
+    "lost": "is lost",
+}
 ASKED = {
     "pause": "It was asked to pause, and will at its next step.",
     "stop": "It was asked to stop, and will at its next step.",
     "sample": "It was asked for samples, and draws them at its next step.",
     "checkpoint": "It was asked for a checkpoint, and writes it at its next step.",
 }
+QUANTITIES = {"epsilon": "noise ε", "v_prediction": "velocity v", "x_0": "picture x₀"}
+DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 
 def state_sentence(run: Run, state: str) -> str:
-    """What is going on with a run, in one or two sentences."""
+    """What is going on with a run, in one to three sentences, its name in bold."""
     status = run.status
     saved = status.get("checkpoint_step")
     from_here = f"from step {saved:,}" if saved else "from the beginning"
-    sentence = {
-        "queued": queue_sentence(run) if state == "queued" else "",
-        "starting": status.get("message") or "Starting; this takes a few seconds.",
-        "running": "Training.",
-        "pausing": "Writing a checkpoint, then pausing.",
-        "paused": f"Paused. The device is free; resume to go on {from_here}.",
-        "stopping": "Writing a checkpoint, then stopping.",
-        "stopped": f"Stopped by request. It can be resumed {from_here}.",
-        "finished": "Finished.",
-        "failed": f"Failed: {status.get('error') or 'see train.log in its folder.'}",
-        "lost": f"Its process is gone without a word (killed, or the machine went down). Nothing "
-        f"on disk is lost; resume it {from_here}.",
-    }[state]
+    match state:
+        case "queued":
+            sentence = queue_sentence(run)
+        case "starting":
+            sentence = status.get("message") or "This takes a few seconds."
+        case "pausing" | "stopping":
+            sentence = "It writes a checkpoint first."
+        case "paused" | "stopped":
+            sentence = f"The device is free; resume it to go on {from_here}."
+        case "failed":
+            sentence = status.get("error") or "Nobody knows why; see train.log in its folder."
+        case "lost":
+            sentence = lost_sentence(run, from_here)
+        case _:
+            sentence = ""
     asked = pending_request(run) if state in ACTIVE else None
-    return f"{sentence} {ASKED.get(asked or '', '')}".strip()
+    head = f"**{run.name}** {STATE_WORDS[state]}."
+    return " ".join(filter(None, [head, sentence, ASKED[asked] if asked else ""]))
 
 
 def queue_sentence(run: Run) -> str:
+    """Who is on the device and how many wait before this run."""
+    others = [
+        other.name
+        for other in list_runs(run.path.parent)
+        if other.name != run.name
+        and other.state in ACTIVE - {"queued"}
+        and place(other.status) == place(run.status)
+    ]
     before = queue_position(run)
-    place = "It is next." if before == 0 else f"{before} more before it."
-    return f"Waiting: another run uses the device. {place}"
+    turn = "It is next." if before == 0 else f"{before} more before it."
+    return f"{others[0]} is on it. {turn}" if others else turn
+
+
+def place(status: dict[str, Any]) -> tuple[str, str]:
+    """The host and the device that a status names; runs of one place wait for each other."""
+    return status.get("host", ""), place_of(status.get("device", ""))
+
+
+def lost_sentence(run: Run, from_here: str) -> str:
+    if not run.status:
+        return "Its status.json is missing or damaged, so nobody can say what it is doing."
+    return (
+        "Its process is gone without a word (killed, or the machine went down). Nothing that is "
+        f"on disk is lost; it can be resumed {from_here}."
+    )
+
+
+def settings_line(config: RunConfig) -> str:
+    """The settings that a person asks for first."""
+    return (
+        f"Preset {config.preset} · data {config.data} · "
+        f"{config.image_size}×{config.image_size} pixels · batches of {config.batch_size} · "
+        f"learning rate {config.learning_rate:g} · seed {config.seed}"
+    )
+
+
+def objective_sentence(config: RunConfig) -> str:
+    """What the loss of a run measures, and why its validation loss may lie elsewhere."""
+    what = QUANTITIES[config.prediction_type]
+    sentence = (
+        f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
+        f"predicted {what}"
+    )
+    if config.min_snr_gamma:
+        return (
+            f"{sentence}, weighted by min-SNR (γ = {config.min_snr_gamma:g}). The validation loss "
+            "is not weighted and lies higher: it is for comparing with itself."
+        )
+    return f"{sentence}."
+
+
+def lecture_sentence(config: RunConfig) -> str:
+    """What the lecture's printed losses are beside a run of its preset."""
+    sentence = (
+        "Grey: the loss that the lecture printed, 2 epochs of 126 batches of 128 from Stanford Cars"
+    )
+    if config.data.startswith("folder:"):
+        return f"{sentence}. On the same pictures this run should follow it."
+    return f"{sentence}. This run learns {config.data}, so the two need not meet."
 
 
 def duration(seconds: float) -> str:
@@ -65,11 +139,6 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
-
-
-def ago(when: float) -> str:
-    """How long since a moment, in seconds since 1970."""
-    return f"{duration(max(0.0, time.time() - when))} ago"
 
 
 def size(count: float) -> str:

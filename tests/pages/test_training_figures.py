@@ -1,0 +1,89 @@
+"""The Training page's figures and words: which curves they draw, and how numbers are said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dashboard import run_words
+from dashboard.figures_training import (
+    lecture_losses,
+    loss_figure,
+    smoothed,
+    timestep_figure,
+)
+from diffusion_core.metrics import BIN_NAMES
+from diffusion_core.presets import preset
+
+
+def curve(*values: float, every: int = 1) -> dict[str, np.ndarray]:
+    return {"step": np.arange(1, len(values) + 1) * every, "value": np.array(values)}
+
+
+def names(figure) -> list[str]:
+    return [trace.name for trace in figure.data]
+
+
+def test_the_lectures_losses_are_the_printed_ones() -> None:
+    printed = lecture_losses()
+    assert (len(printed["step"]), printed["step"][0]) == (252, 1)
+    assert printed["value"][[0, 25, 50, 100]].tolist() == [0.71470, 0.31625, 0.23963, 0.22936]
+    assert printed["value"].min() == 0.16600
+    assert printed["value"][100:126].mean() == pytest.approx(0.2327, abs=5e-5)
+
+
+def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
+    values = np.array([2.0, 4.0, 4.0])
+    assert smoothed(values, 0.0).tolist() == values.tolist()
+    assert smoothed(values, 0.5) == pytest.approx([2, 10 / 3, 26 / 7])
+    assert smoothed(np.full(50, 3.0), 0.97) == pytest.approx(np.full(50, 3.0))
+
+
+def test_a_single_run_names_its_curves_and_several_name_the_runs() -> None:
+    one = {"a": curve(1.0, 0.5)}
+    none = {"a": curve()}
+    assert names(loss_figure(one, {"a": curve(0.9)}, 0.9, False, True)) == [
+        "loss",
+        "smoothed",
+        "validation",
+        "the lecture's loss",
+    ]
+    assert names(loss_figure(one, none, 0.0, False, False)) == ["loss"]
+    two = loss_figure(one | {"b": curve(2.0)}, none | {"b": curve(1.0)}, 0.9, False, False)
+    assert [t.name for t in two.data if t.showlegend is not False] == ["a", "b"]
+    assert {trace.legendgroup for trace in two.data} == {"a", "b"}
+
+
+def test_zoom_is_kept_over_new_data_and_not_over_another_kind_of_axis() -> None:
+    data = {"a": curve(1.0)}, {"a": curve()}
+    first, second, log = (loss_figure(*data, 0.9, kind, False) for kind in (False, False, True))
+    assert first.layout.uirevision == second.layout.uirevision == log.layout.uirevision
+    assert first.layout.yaxis.uirevision == second.layout.yaxis.uirevision
+    assert first.layout.yaxis.uirevision != log.layout.yaxis.uirevision
+    assert log.layout.yaxis.type == "log"
+
+
+def test_the_heatmap_has_a_row_for_each_tenth_and_leaves_unknown_ones_empty() -> None:
+    curves = {name: curve() for name in BIN_NAMES}
+    curves["loss_t0"] = curve(0.1, 0.1, 0.1, 0.1)
+    curves["loss_t9"] = curve(1.0, 1.0, 0.01, 0.01)
+    [heatmap] = timestep_figure(curves).data
+    assert heatmap.z.shape == (10, 4)
+    assert heatmap.z[9] == pytest.approx([0, 0, -2, -2])
+    assert np.isnan(heatmap.z[5]).all()
+    assert heatmap.y[9] == "90% to 100%"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (42.4, "42 s"), (200, "3 min 20 s"), (1600, "26 min"), (7500, "2 h 5 min")],
+)
+def test_durations_are_said_in_the_units_that_matter(seconds: float, words: str) -> None:
+    assert run_words.duration(seconds) == words
+
+
+def test_the_lectures_reference_says_whose_data_it_is() -> None:
+    config = preset("lecture")
+    assert "This run learns cars" in run_words.lecture_sentence(config)
+    own = run_words.lecture_sentence(config.replace(data="folder:/stanford"))
+    assert "On the same pictures this run should follow it." in own
