@@ -8,25 +8,24 @@ import streamlit as st
 
 from dashboard import controls, figures_schedule
 from dashboard.figures import show
-from dashboard.navigation import SECTIONS
+from dashboard.navigation import entry
 from diffusion_core.schedule import KINDS, NoiseSchedule
 
 
 def show_links(schedules: list[NoiseSchedule], t: int) -> None:
-    """To the Noising page, where it is in the menu, with the same schedule and t."""
-    entries = [entry for pages in SECTIONS.values() for entry in pages if entry.title == "Noising"]
-    for entry in entries:
-        for schedule in schedules:
-            settings = {
-                "kind": schedule.kind,
-                "T": str(schedule.timesteps),
-                "beta_start": str(schedule.beta_start),
-                "beta_end": str(schedule.beta_end),
-                "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
-                "t": str(t),
-            }
-            label = f"Noise a picture: {schedule.kind}, t = {t:,}"
-            st.page_link(entry.path, label=label, icon=entry.icon, query_params=settings)
+    """To the Noising page with the same schedule and t."""
+    page = entry("noising.py")
+    for schedule in schedules:
+        settings = {
+            "kind": schedule.kind,
+            "T": str(schedule.timesteps),
+            "beta_start": str(schedule.beta_start),
+            "beta_end": str(schedule.beta_end),
+            "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
+            "t": str(t),
+        }
+        label = f"Noise a picture: {schedule.kind}, t = {t:,}"
+        st.page_link(page.path, label=label, icon=page.icon, query_params=settings)
 
 
 st.title("Schedule")

@@ -13,7 +13,7 @@ def open_page(file: str, **settings: object) -> AppTest:
     """The page in `pages/<file>` after its first run, with these settings in its URL."""
     app = AppTest.from_file(str(SHELL), default_timeout=60).run()  # now it knows its pages
     for name, value in settings.items():
-        app.query_params[name] = value
+        app.query_params[name] = value if isinstance(value, list) else str(value)
     app.switch_page(str(FOLDER / file)).run()
     assert not app.exception
     return app

@@ -1,0 +1,188 @@
+"""The Sampling page's controls, each kept in the page's URL: the checkpoint and what to draw."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from dashboard.drawing import ANY_CLASS, EACH_IN_TURN, Order
+from dashboard.run_words import duration
+from diffusion_core.checkpoint import Checkpoint
+from diffusion_core.runs import ACTIVE, Run
+from diffusion_core.schedule import NoiseSchedule
+
+LATEST = "latest"
+CORRECT, LECTURE = "correct", "as the lecture does"
+DDIM_STEPS = 50
+MAX_SEED = 2**31 - 1
+
+
+def max_pictures(image_size: int) -> int:
+    """64 up to 128 pixels, 16 at 256: what a visitor's browser and the server hold with ease."""
+    return min(64, 2**20 // image_size**2)
+
+
+def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
+    """The newest that this session knows of, or an earlier step; `usable` is not empty.
+
+    A newer one is not taken by itself: `offer_newer` offers it.
+    """
+    steps = {str(checkpoint.step): checkpoint for checkpoint in reversed(usable)}
+    known = st.session_state.setdefault("known_latest", {})
+    if str(known.get(run.name)) not in steps:
+        known[run.name] = usable[-1].step
+    chosen = st.selectbox(
+        "Checkpoint",
+        [LATEST, *steps],
+        help="By the step of the training at which it was written.",
+        required=True,
+        key="step",
+        bind="query-params",
+    )
+    checkpoint = steps[str(known[run.name]) if chosen == LATEST else chosen]
+    age = duration(max(0.0, time.time() - checkpoint.time))
+    st.caption(
+        f"Step {checkpoint.step:,} of {checkpoint.config.steps:,}, written {age} ago. "
+        f"The run is {run.state}."
+    )
+    if chosen == LATEST:
+        active = run.state in ACTIVE
+        st.fragment(offer_newer, run_every=3.0 if active else None)(run, checkpoint.step, active)
+    return checkpoint
+
+
+def offer_newer(run: Run, step: int, was_active: bool) -> None:
+    newest = run.latest_checkpoint()
+    if newest is not None and newest.step > step:
+        label = f"Step {newest.step:,} is there; use it"
+        if st.button(label, icon=":material/update:", width="stretch"):
+            st.session_state["known_latest"][run.name] = newest.step
+            st.rerun()
+    if was_active and run.state not in ACTIVE:
+        st.rerun()  # of the whole page, which stops asking
+
+
+def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
+    config, classes = checkpoint.config, checkpoint.classes
+    as_lecture, sampler, eta = False, "ddpm", 0.0
+    # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
+    if config.network == "lecture" and config.image_size > 16:
+        as_lecture = pick_way() == LECTURE
+    if not as_lecture:
+        sampler = st.segmented_control(
+            "Sampler",
+            ["ddim", "ddpm"],
+            default="ddim",
+            required=True,
+            help="ddim is good with few steps; ddpm is the lecture's and wants all of them.",
+            key="sampler",
+            bind="query-params",
+        )
+    timesteps = NoiseSchedule(**config.schedule).timesteps
+    usual = min(DDIM_STEPS, timesteps) if sampler == "ddim" else timesteps
+    most = max_pictures(config.image_size)
+    with st.container(horizontal=True):
+        given_steps = st.number_input(
+            "Steps",
+            min_value=1,
+            max_value=timesteps,
+            value=None,
+            placeholder=f"{usual}, all of them" if usual == timesteps else str(usual),
+            help=f"How many of the {timesteps:,} timesteps to walk. Left empty: {usual:,}.",
+            key="steps",
+            bind="query-params",
+        )
+        number = st.number_input(
+            "Pictures", 1, most, min(16, most), help=f"1 to {most}.", key="n", bind="query-params"
+        )
+    seed = st.number_input(
+        "Seed",
+        min_value=0,
+        max_value=MAX_SEED,
+        help="Picture k of a seed always starts from the same noise, however many are drawn.",
+        key="seed",
+        bind="query-params",
+    )
+    if sampler == "ddim":
+        eta = st.slider(
+            "η",
+            min_value=0.0,
+            max_value=1.0,
+            step=0.1,
+            help="How much fresh noise ddim adds on the way: 0 none, 1 as much as ddpm.",
+            key="eta",
+            bind="query-params",
+        )
+    label, guidance_scale = "", 1.0
+    if classes:
+        # Without dropped labels in its training the network never learned what "any" means.
+        knows_any = config.label_dropout > 0
+        label = st.selectbox(
+            "Class",
+            [EACH_IN_TURN, *([ANY_CLASS] if knows_any else []), *classes],
+            required=True,
+            key="label",
+            bind="query-params",
+        )
+        if knows_any and label != ANY_CLASS:
+            guidance_scale = st.slider(
+                "Guidance scale",
+                min_value=1.0,
+                max_value=8.0,
+                step=0.5,
+                help="Above 1 it exaggerates what the class changes in the prediction: any + "
+                "scale · (class − any). Costs a second evaluation of the network.",
+                key="guidance",
+                bind="query-params",
+            )
+    return Order(
+        run=run.name,
+        step=checkpoint.step,
+        n=int(number),
+        sampler=sampler,
+        steps=given_steps or usual,
+        seed=int(seed),
+        eta=eta,
+        classes=classes,
+        label=label,
+        guidance_scale=guidance_scale,
+        as_lecture=as_lecture,
+    )
+
+
+def pick_way() -> str:
+    way = st.segmented_control(
+        "Noise term and BatchNorm",
+        [CORRECT, LECTURE],
+        default=CORRECT,
+        required=True,
+        wrap=True,
+        key="way",
+        bind="query-params",
+    )
+    if way == LECTURE:
+        st.caption(
+            "The lecture adds $\\tilde\\beta_t z$ where Ho et al. have $\\sqrt{\\tilde\\beta_t}\\,"
+            "z$, clamps every $x_t$ to [-1, 1], and leaves the network in training mode, so that "
+            "BatchNorm uses the statistics of the one picture it sees."
+        )
+    return way
+
+
+def link(order: Order) -> str:
+    """This page with the settings of a drawing, the checkpoint's step included."""
+    settings = {"run": order.run, "step": order.step, "steps": order.steps, "n": order.n}
+    settings |= {"seed": order.seed}
+    if order.as_lecture:
+        settings |= {"way": LECTURE}
+    else:
+        settings |= {"sampler": order.sampler}
+    if order.eta:
+        settings |= {"eta": order.eta}
+    if order.label:
+        settings |= {"label": order.label}
+    if order.guidance_scale != 1.0:
+        settings |= {"guidance": order.guidance_scale}
+    return f"{st.context.url or ''}?{urlencode(settings)}"

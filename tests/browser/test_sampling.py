@@ -1,0 +1,75 @@
+"""Sampling in a real browser: pictures form and are downloaded; a slow one is cancelled."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.server import Server
+from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
+
+SLOW = TINY.replace(schedule={"kind": "cosine", "timesteps": 4000}, image_size=64)
+
+
+@pytest.fixture
+def run(server: Server) -> Iterator[Path]:
+    """A tiny run whose schedule is long enough for a slow drawing; gone after the test."""
+    path = write_run(server.runs_dir, "tiny", 20, config=SLOW)
+    yield path
+    shutil.rmtree(path)
+
+
+def press_draw(page: Page) -> None:
+    page.get_by_role("button", name="Draw", exact=True).click()
+
+
+def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Path) -> None:
+    page = open_page("/sampling?steps=6&n=4&label=bus")
+    press_draw(page)
+    main = page.get_by_test_id("stMain")
+    expect(main).to_contain_text("tiny at step 20: 4 pictures, ddim, 6 steps, seed 0, bus")
+    expect(main).to_contain_text("24 evaluations of the network")
+    pictures = main.get_by_test_id("stImage").locator("img")
+    expect(pictures).to_have_count(1 + 1 + 6 + 6)
+    for k in (0, 13):
+        expect(pictures.nth(k)).to_have_js_property("complete", True)
+        assert pictures.nth(k).evaluate("image => image.naturalWidth") > 0
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Grid as PNG").click()
+    assert started.value.suggested_filename == "tiny-step-20-seed-0-grid.png"
+    with Image.open(io.BytesIO(Path(started.value.path()).read_bytes())) as image:
+        assert image.size == (128, 128)
+        assert image.text["Description"].startswith("tiny at step 20: 4 pictures")
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run: Path) -> None:
+    set_running(run)
+    page = open_page("/sampling")
+    main = page.get_by_test_id("stMain")
+    expect(main).to_contain_text("Step 20 of 40")
+    write_checkpoint(run, 30, SLOW)
+    page.get_by_role("button", name="Step 30 is there; use it").click()
+    expect(main).to_contain_text("Step 30 of 40")
+
+
+def test_a_slow_drawing_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
+    page = open_page("/sampling?sampler=ddpm&n=16", viewport={"width": 390, "height": 844})
+    press_draw(page)
+    main = page.get_by_test_id("stMain")
+    # Without the page being asked: two updates of the running drawing.
+    shown = main.get_by_text("of 4000, t = ")
+    first = shown.inner_text()
+    expect(shown).not_to_have_text(first)
+    expect(main.get_by_test_id("stImage").locator("img")).to_have_count(1)
+    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    page.get_by_role("button", name="Cancel").click()
+    expect(main).to_contain_text("Cancelled. It had taken")
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()

@@ -1,0 +1,62 @@
+"""Run folders with random networks that are small enough for a test to draw with."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffusion_core.checkpoint import save_weights
+from diffusion_core.config import RunConfig
+from diffusion_core.presets import build_network
+
+TINY = RunConfig(
+    network_args={"widths": [8], "blocks": 1, "attention_levels": [0], "num_classes": 3},
+    schedule={"kind": "cosine", "timesteps": 20},
+    image_size=16,
+    steps=40,
+)
+CLASSES = ("van", "bus", "coupé")
+LECTURE = RunConfig(
+    preset="lecture",
+    network="lecture",
+    network_args={"widths": [4, 8, 8, 8, 8]},
+    schedule={"timesteps": 6},
+    prediction_type="epsilon",
+    image_size=32,
+    steps=40,
+)
+
+
+def write_checkpoint(run: Path, step: int, config: RunConfig = TINY) -> Path:
+    torch.manual_seed(step)
+    network = build_network(config.network, config.network_args)
+    for parameter in network.parameters():  # its output starts at zero
+        nn.init.normal_(parameter, std=0.1)
+    classes = CLASSES if config.network_args.get("num_classes") else ()
+    return save_weights(run, step, network.state_dict(), config, classes)
+
+
+def write_run(
+    runs_dir: Path, name: str, *steps: int, config: RunConfig = TINY, **status: object
+) -> Path:
+    run = runs_dir / name
+    run.mkdir()
+    record = {"state": "finished", "step": 40, "total": 40, "created": time.time()} | status
+    (run / "status.json").write_text(json.dumps(record))
+    (run / "config.json").write_text(config.to_json())
+    for step in steps:
+        write_checkpoint(run, step, config)
+    return run
+
+
+def set_running(run: Path) -> None:
+    """As if this process, which is alive, were training it."""
+    record = json.loads((run / "status.json").read_text())
+    here = {"pid": os.getpid(), "host": socket.gethostname(), "device": "cpu"}
+    (run / "status.json").write_text(json.dumps(record | here | {"state": "running"}))
