@@ -12,6 +12,7 @@ from PIL import Image
 from diffusion_core.pictures import png
 
 WIDTH = 128  # screen pixels of a picture in a row
+MOST_WIDE = 1460  # pixels; Streamlit would blur what is wider to fit
 
 
 def read_strip(path: Path) -> list[np.ndarray]:
@@ -20,6 +21,21 @@ def read_strip(path: Path) -> list[np.ndarray]:
         strip = np.asarray(image.convert("RGB"))
     side = strip.shape[0]
     return [strip[:, x : x + side] for x in range(0, strip.shape[1] - side + 1, side)]
+
+
+def show_picture(
+    picture: np.ndarray, alt: str, width: int, caption: str | None = None, *, stretch: bool = False
+) -> None:
+    """A picture uint8 (H, W, 3), `width` screen pixels wide, or with `stretch` about that and as
+    wide as the place; its pixels stay sharp on a screen of twice the density."""
+    enlarge = max(1, min(round(2 * width / picture.shape[1]), MOST_WIDE // picture.shape[1]))
+    st.image(
+        png(picture, enlarge),
+        caption=caption,
+        width="stretch" if stretch else width,
+        output_format="PNG",  # else Streamlit makes a JPEG of it
+        alt=alt,
+    )
 
 
 def show_row(
@@ -34,10 +50,6 @@ def show_row(
     """
     with st.container(horizontal=True, gap="xsmall"):
         for k, picture in enumerate(pictures):
-            enlarge = max(1, round(2 * width / picture.shape[1]))
-            st.image(
-                png(picture, enlarge),
-                caption=captions[k] if captions else None,
-                width=width,
-                alt=f"{alt}, picture {k + 1}",
+            show_picture(
+                picture, f"{alt}, picture {k + 1}", width, captions[k] if captions else None
             )

@@ -11,7 +11,7 @@ from dashboard import resources
 from dashboard.controls import pick_schedule, pick_timestep
 from dashboard.figures import show
 from dashboard.figures_noising import spread_figure
-from dashboard.pictures import show_row
+from dashboard.pictures import show_picture, show_row
 from dashboard.settings import get_settings
 from diffusion_core.data.decode import PictureError
 from diffusion_core.data.errors import DataError
@@ -32,7 +32,7 @@ SETS = ["cars", "digits"]
 SIZES = [16, 32, 64, 128]
 SIZE = 64
 MAX_SEED = 2**31 - 1
-SHOWN = 512  # pixels of a large picture, so that its own pixels stay crisp
+SHOWN = 512  # pixels of the picture to download, so that its own pixels stay crisp
 
 
 def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
@@ -94,8 +94,7 @@ def next_seed() -> None:
 
 
 def show_large(picture: np.ndarray, caption: str, alt: str) -> None:
-    enlarged = png(picture, max(1, SHOWN // picture.shape[1]))
-    st.image(enlarged, caption=caption, width="stretch", alt=alt)
+    show_picture(picture, alt, SHOWN // 2, caption, stretch=True)
 
 
 def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, words: str) -> Tensor:

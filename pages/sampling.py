@@ -9,7 +9,7 @@ from dashboard import drawing, resources
 from dashboard.controls import pick_run
 from dashboard.drawing import EACH_IN_TURN, Drawing, Look, Order, Snapshot
 from dashboard.navigation import entry
-from dashboard.pictures import read_strip, show_row
+from dashboard.pictures import read_strip, show_picture, show_row
 from dashboard.run_words import duration
 from dashboard.sampling_controls import link, pick_checkpoint, pick_order
 from dashboard.sampling_words import explain_sampler, precise, sharing_sentence
@@ -118,12 +118,7 @@ def show_grid(order: Order, pictures: np.ndarray) -> None:
     whole = grid(pictures, order.columns)
     across = whole.shape[1] // pictures.shape[2]
     width = min(768, 160 * across)
-    st.image(
-        png(whole, -(-width // whole.shape[1])),
-        width=width,
-        output_format="PNG",
-        alt=f"{order.n} pictures by {order.words()}",
-    )
+    show_picture(whole, f"{order.n} pictures by {order.words()}", width)
     if order.label == EACH_IN_TURN:
         way = "Columns from the left" if across == len(order.classes) else "In turn, row by row"
         st.caption(f"{way}: {', '.join(order.classes)}.")
@@ -188,13 +183,8 @@ def show_one(order: Order, looks: tuple[Look, ...]) -> None:
     picture = looks[-1].x_t[k - 1]
     side = picture.shape[0]
     name = order.class_of(k - 1)
-    st.image(
-        png(picture, -(-512 // side)),
-        width=256,
-        output_format="PNG",
-        caption=f"Picture {k}{f', {name}' if name else ''}, {side}×{side} pixels",
-        alt=f"Picture {k}, enlarged",
-    )
+    caption = f"Picture {k}{f', {name}' if name else ''}, {side}×{side} pixels"
+    show_picture(picture, f"Picture {k}, enlarged", 256, caption)
     download("This picture as PNG", order, picture, f"picture {k}")
     st.markdown(
         "As in the lecture the finished picture comes first, on the left, and the noise last. "
@@ -209,13 +199,7 @@ def show_strip(pictures: list[tuple[int, np.ndarray]], alt: str) -> None:
     """(timestep, picture) of each look, the newest on the left."""
     with st.container(horizontal=True, gap="xsmall"):
         for timestep, picture in reversed(pictures):
-            st.image(
-                png(picture, max(1, 128 // picture.shape[0])),
-                width=54,
-                output_format="PNG",
-                caption=f"t {timestep}",
-                alt=f"{alt} at t = {timestep}",
-            )
+            show_picture(picture, f"{alt} at t = {timestep}", 54, f"t {timestep}")
 
 
 st.title("Sampling")

@@ -7,6 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests import picture_files
+from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import OpenPage
 
 
@@ -35,6 +36,7 @@ def test_t_and_the_noise_are_in_the_address_and_a_colleague_sees_the_same(
     pictures = page.get_by_test_id("stImage").locator("img")
     expect(pictures).to_have_count(13)
     expect(page.get_by_role("spinbutton", name=re.compile("Seed"))).to_have_value("1")
+    wait_until_shown(page)
     shown = pictures.evaluate_all("all => all.map(e => new URL(e.src).pathname)")
 
     address = page.url.removeprefix(re.match(r"https?://[^/]+", page.url).group())
