@@ -32,8 +32,8 @@ def open_picture(source: bytes | Path | IO[bytes]) -> Image.Image:
         source = io.BytesIO(source)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures on its own; we refuse them with our own words.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of large and damaged pictures; the errors below say it in our words.
+            warnings.simplefilter("ignore")
             image = Image.open(source, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(image.width, image.height)
