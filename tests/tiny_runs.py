@@ -1,4 +1,4 @@
-"""Run folders with random networks that are small enough for a test to draw with."""
+"""Runs that are small enough for a test: settings to train, random networks to draw with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,28 @@ LECTURE = RunConfig(
     image_size=32,
     steps=40,
 )
+
+
+def tiny(**changes: Any) -> RunConfig:
+    """Settings that a slow core trains at many steps a second."""
+    settings = {
+        "network_args": {"widths": [8, 16], "blocks": 1, "attention_levels": [1], "patch": 2},
+        "schedule": {"kind": "cosine", "timesteps": 20},
+        "data": "cars:48",
+        "image_size": 16,
+        "validation_count": 4,
+        "steps": 8,
+        "batch_size": 4,
+        "mixed_precision": "no",
+        "num_workers": 0,
+        "warmup_steps": 2,
+        "checkpoint_every": 4,
+        "sample_every": 4,
+        "sample_count": 2,
+        "sample_steps": 3,
+        "validate_every": 4,
+    }
+    return RunConfig(**{**settings, **changes})
 
 
 def write_checkpoint(run: Path, step: int, config: RunConfig = TINY) -> Path:

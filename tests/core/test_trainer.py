@@ -11,36 +11,15 @@ import torch
 
 from diffusion_core import checkpoint, trainer
 from diffusion_core.batches import batch_positions, make_batch
-from diffusion_core.config import RunConfig
 from diffusion_core.data.store import build_store
 from diffusion_core.jobs import request
 from diffusion_core.presets import preset
 from diffusion_core.runs import load_run
 from diffusion_core.status import RunStatus
 from diffusion_core.trainer import TrainingError, learning_rate, train
+from tests.tiny_runs import tiny
 
 CPU = torch.device("cpu")
-
-
-def tiny(**changes) -> RunConfig:
-    settings = {
-        "network_args": {"widths": [8, 16], "blocks": 1, "attention_levels": [1], "patch": 2},
-        "schedule": {"kind": "cosine", "timesteps": 20},
-        "data": "cars:48",
-        "image_size": 16,
-        "validation_count": 4,
-        "steps": 8,
-        "batch_size": 4,
-        "mixed_precision": "no",
-        "num_workers": 0,
-        "warmup_steps": 2,
-        "checkpoint_every": 4,
-        "sample_every": 4,
-        "sample_count": 2,
-        "sample_steps": 3,
-        "validate_every": 4,
-    }
-    return RunConfig(**{**settings, **changes})
 
 
 def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:

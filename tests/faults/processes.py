@@ -24,6 +24,7 @@ import pytest
 from diffusion_core.config import RunConfig
 from diffusion_core.presets import as_arguments
 from diffusion_core.runs import Run, state_now
+from tests import tiny_runs
 
 T = TypeVar("T")
 
@@ -68,25 +69,9 @@ def wait_for_progress(run: Run) -> None:
 
 
 def tiny(**changes: Any) -> RunConfig:
-    """A run that a slow core trains at many steps a second."""
-    settings = {
-        "network_args": {"widths": [8, 16], "blocks": 1, "attention_levels": [1], "patch": 2},
-        "schedule": {"kind": "cosine", "timesteps": 20},
-        "data": "cars:48",
-        "image_size": 16,
-        "validation_count": 4,
-        "steps": 8,
-        "batch_size": 4,
-        "mixed_precision": "no",
-        "num_workers": 0,
-        "warmup_steps": 2,
-        "checkpoint_every": 2,
-        "sample_every": 2,
-        "sample_count": 2,
-        "sample_steps": 3,
-        "validate_every": 2,
-    }
-    return RunConfig(**{**settings, **changes})
+    """A tiny run that writes something at every second step."""
+    often = {"checkpoint_every": 2, "sample_every": 2, "validate_every": 2}
+    return tiny_runs.tiny(**(often | changes))
 
 
 @dataclass(frozen=True)
