@@ -29,9 +29,14 @@ def take(browser: Browser, url: str, target: Path, scheme: str, size: tuple[int,
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
     )
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     page.goto(url)
     wait_until_shown(page)
+    draw = page.get_by_role("button", name="Draw", exact=True)
+    if draw.count():  # Sampling has more to show once something is drawn
+        draw.click()
+        page.get_by_role("button", name="Grid as PNG").wait_for()
+        wait_until_shown(page)
     # Streamlit scrolls a container of its own: the window must be as high as what is in it.
     for _ in range(3):  # charts that come into view may add to the height
         content = page.get_by_test_id("stMain").evaluate("e => e.scrollHeight")

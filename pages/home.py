@@ -38,7 +38,7 @@ def show_samples(run: Run) -> None:
         st.warning(f"The samples in {path.name} cannot be read; the next ones replace them.")
         return
     words = f"Newest samples of {run.name}, at step {step:,}"
-    show_row(pictures, alt=words)
+    show_row(pictures, alt=words, width=108)
     st.caption(words)
 
 
@@ -83,8 +83,7 @@ st.fragment(show_latest_run, run_every=1.0 if active else None)(settings, active
 
 for section, entries in SECTIONS.items():
     st.header(section)
-    with st.container(horizontal=True):
-        for page in entries:
-            with st.container(border=True, width=250, height="stretch"):
-                st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
-                st.write(page.summary)
+    for column, page in zip(st.columns(4), entries, strict=False):
+        with column, st.container(border=True, height="stretch"):
+            st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
+            st.write(page.summary)
