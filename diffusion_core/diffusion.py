@@ -11,33 +11,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_core.flow import FlowSchedule
 from diffusion_core.schedule import NoiseSchedule, gather
 
-PREDICTION_TYPES = ("epsilon", "x_0", "v_prediction")
+PREDICTION_TYPES = ("epsilon", "x_0", "v_prediction", "flow_prediction")
+Schedule = NoiseSchedule | FlowSchedule
 LOSSES = ("l1", "l2", "huber")
 
 
 def make_target(
-    schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, t: Tensor, prediction_type: str
+    schedule: Schedule, x_0: Tensor, noise: Tensor, t: Tensor, prediction_type: str
 ) -> Tensor:
     """What the network is asked to predict, shape of `x_0`.
 
     `epsilon`: the noise (Ho et al. 2020). `x_0`: the picture. `v_prediction`:
     v = sqrt(alphas_cumprod) * epsilon - sqrt(1 - alphas_cumprod) * x_0 (Salimans & Ho 2022).
+    `flow_prediction`: epsilon - x_0, the direction of a `FlowSchedule`'s line (Liu et al. 2023).
     """
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "x_0":
         return x_0
+    if prediction_type == "flow_prediction":
+        return noise - x_0
     if prediction_type == "v_prediction":
-        signal = gather(schedule.sqrt_alphas_cumprod, t, x_0.ndim)
-        spread = gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_0.ndim)
+        signal, spread = _signal_and_spread(schedule, t, x_0.ndim)
         return signal * noise - spread * x_0
     raise unknown_prediction_type(prediction_type)
 
 
 def predict_x_0(
-    schedule: NoiseSchedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
+    schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
 ) -> Tensor:
     """The picture that a prediction stands for.
 
@@ -46,27 +50,29 @@ def predict_x_0(
     """
     if prediction_type == "x_0":
         return prediction
-    signal = gather(schedule.sqrt_alphas_cumprod, t, x_t.ndim)
-    spread = gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t.ndim)
+    signal, spread = _signal_and_spread(schedule, t, x_t.ndim)
     if prediction_type == "epsilon":
         return (x_t - spread * prediction) / signal
     if prediction_type == "v_prediction":
         return signal * x_t - spread * prediction
+    if prediction_type == "flow_prediction":
+        return (x_t - spread * prediction) / (signal + spread)
     raise unknown_prediction_type(prediction_type)
 
 
 def predict_epsilon(
-    schedule: NoiseSchedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
+    schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
 ) -> Tensor:
     """The noise that a prediction stands for."""
     if prediction_type == "epsilon":
         return prediction
-    signal = gather(schedule.sqrt_alphas_cumprod, t, x_t.ndim)
-    spread = gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t.ndim)
+    signal, spread = _signal_and_spread(schedule, t, x_t.ndim)
     if prediction_type == "x_0":
         return (x_t - signal * prediction) / spread
     if prediction_type == "v_prediction":
         return spread * x_t + signal * prediction
+    if prediction_type == "flow_prediction":
+        return (x_t + signal * prediction) / (signal + spread)
     raise unknown_prediction_type(prediction_type)
 
 
@@ -99,13 +105,12 @@ def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tens
     return functions[loss](prediction, target, reduction="none").flatten(1).mean(1)
 
 
-def min_snr_weight(
-    schedule: NoiseSchedule, t: Tensor, gamma: float, prediction_type: str
-) -> Tensor:
+def min_snr_weight(schedule: Schedule, t: Tensor, gamma: float, prediction_type: str) -> Tensor:
     """Weight of each picture's loss, shape (B,): min-SNR-gamma (Hang et al. 2023, section 3.4).
 
-    On x_0 the weight is min(SNR, gamma); the same objective is min(SNR, gamma) / SNR on epsilon
-    and min(SNR, gamma) / (SNR + 1) on v.
+    On x_0 the weight is min(SNR, gamma); the same objective is min(SNR, gamma) / SNR on epsilon,
+    min(SNR, gamma) / (SNR + 1) on v. On a direction epsilon - x_0 it is min(SNR, gamma) times the
+    square of spread / (signal + spread), which is s on a flow's line.
     """
     snr = gather(schedule.snr, t, 1)
     clipped = snr.clamp(max=gamma)
@@ -116,7 +121,15 @@ def min_snr_weight(
         return torch.clamp(gamma / snr, max=1.0)
     if prediction_type == "v_prediction":
         return clipped / (snr + 1)
+    if prediction_type == "flow_prediction":
+        signal, spread = _signal_and_spread(schedule, t, 1)
+        return clipped * (spread / (signal + spread)).square()
     raise unknown_prediction_type(prediction_type)
+
+
+def _signal_and_spread(schedule: Schedule, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+    """The a and b of x_t = a x_0 + b epsilon, each of a shape that broadcasts."""
+    return gather(schedule.signal, t, ndim), gather(schedule.spread, t, ndim)
 
 
 def unknown_prediction_type(name: str) -> ValueError:

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from diffusion_core.diffusion import predict_epsilon, predict_x_0
+from diffusion_core.diffusion import Schedule, predict_epsilon, predict_x_0
+from diffusion_core.flow import FlowSchedule
 from diffusion_core.schedule import NoiseSchedule
 
 SAMPLERS = ("ddpm", "ddim")
+FLOW_SAMPLERS = ("euler", "heun")  # for models that predict the direction of a flow
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
 NOISE_TERMS = ("posterior", "lecture")
 
@@ -116,6 +118,49 @@ def ddim(
         yield StepView(index, len(timesteps), t, x_t, x_0)
 
 
+def euler(
+    predict: Predict, schedule: FlowSchedule, x_T: Tensor, timesteps: Sequence[int]
+) -> Iterator[StepView]:
+    """Euler's method on the flow's equation dx/ds = epsilon - x_0 (Liu et al. 2023)."""
+    x_t = x_T
+    for index, (t, s, s_next) in enumerate(_lines(schedule, timesteps)):
+        x_0, epsilon = predict(x_t, t)
+        x_t = x_t + (s_next - s) * (epsilon - x_0)
+        yield StepView(index, len(timesteps), t, x_t, x_0)
+
+
+def heun(
+    predict: Predict, schedule: FlowSchedule, x_T: Tensor, timesteps: Sequence[int]
+) -> Iterator[StepView]:
+    """Heun's method on the same equation: the mean of the directions at both ends of each step.
+
+    Two network evaluations a step; the last step, which lands on the picture, is Euler's
+    (Karras et al. 2022, algorithm 1, with this flow's equation).
+    """
+    x_t = x_T
+    after = [*timesteps[1:], None]
+    for index, (t, s, s_next) in enumerate(_lines(schedule, timesteps)):
+        x_0, epsilon = predict(x_t, t)
+        direction = epsilon - x_0
+        landed = x_t + (s_next - s) * direction
+        if (t_next := after[index]) is not None:
+            next_x_0, next_epsilon = predict(landed, t_next)
+            landed = x_t + (s_next - s) * (direction + next_epsilon - next_x_0) / 2
+        x_t = landed
+        yield StepView(index, len(timesteps), t, x_t, x_0)
+
+
+def _lines(schedule: FlowSchedule, timesteps: Sequence[int]) -> Iterator[tuple[int, float, float]]:
+    """(t, s at t, s where the step lands); the last lands on 0."""
+    s = [(t + 1) / schedule.timesteps for t in timesteps]
+    return zip(timesteps, s, [*s[1:], 0.0], strict=True)
+
+
+def samplers_for(schedule: Schedule) -> tuple[str, ...]:
+    """The names that `sample` takes with this kind of schedule."""
+    return FLOW_SAMPLERS if isinstance(schedule, FlowSchedule) else SAMPLERS
+
+
 def _walk(schedule: NoiseSchedule, timesteps: Sequence[int]) -> Iterator[tuple[int, float, float]]:
     """(t, alphas_cumprod at t, alphas_cumprod where the step lands); the last lands on 1."""
     bars = [float(schedule.exact_alphas_cumprod[t]) for t in timesteps]
@@ -146,7 +191,7 @@ def picture_noise(
 
 def make_predict(
     model: nn.Module,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     prediction_type: str = "epsilon",
     *,
     clip_x0: bool = True,
@@ -193,7 +238,7 @@ def make_predict(
 @torch.inference_mode()
 def sample_steps(
     model: nn.Module,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     n: int,
     sampler: str = "ddpm",
     steps: int | None = None,
@@ -217,8 +262,10 @@ def sample_steps(
     picture at a time, so that BatchNorm uses the statistics of a batch of one; the network's
     buffers and mode are put back afterwards. Raises ValueError for unknown names and values.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"Unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}.")
+    if sampler not in (known := samplers_for(schedule)):
+        raise ValueError(
+            f"{sampler!r} is no sampler for this model; choose one of {', '.join(known)}."
+        )
     if noise_term not in NOISE_TERMS:
         raise ValueError(
             f"Unknown noise term {noise_term!r}; choose one of {', '.join(NOISE_TERMS)}."
@@ -246,7 +293,9 @@ def sample_steps(
         one_by_one=training_mode,
     )
     with _mode(model, training_mode):
-        if sampler == "ddpm":
+        if isinstance(schedule, FlowSchedule):
+            yield from (euler if sampler == "euler" else heun)(predict, schedule, start, walk)
+        elif sampler == "ddpm":
             yield from ddpm(
                 predict, schedule, start, walk, noise, noise_term=noise_term, clip_x_t=clip_x_t
             )
@@ -256,7 +305,7 @@ def sample_steps(
 
 def sample(
     model: nn.Module,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     n: int,
     sampler: str = "ddpm",
     steps: int | None = None,
@@ -273,6 +322,7 @@ def sample(
     """Draw n pictures: (n, C, H, W) in [-1, 1], on the model's device.
 
     - `model(x, t[, labels])`: any module, x (B, C, H, W), t (B,) integers.
+    - `sampler`: `ddpm` or `ddim`; `euler` or `heun` with a `FlowSchedule`.
     - `steps`: how many of the schedule's timesteps to walk; None for all of them.
     - `seed`: picture k of a seed is the same picture whatever `n` is.
     - `x_T`: start from this noise (n, C, H, W) instead of the seed's.

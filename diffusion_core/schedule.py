@@ -134,6 +134,16 @@ class NoiseSchedule:
         # The samplers form differences of these; float32 would lose digits near t = 0.
         self.exact_alphas_cumprod = bar
 
+    @property
+    def signal(self) -> Tensor:
+        """What x_0 is multiplied with at each timestep: `sqrt_alphas_cumprod`."""
+        return self.sqrt_alphas_cumprod
+
+    @property
+    def spread(self) -> Tensor:
+        """What the noise is multiplied with: `sqrt_one_minus_alphas_cumprod`."""
+        return self.sqrt_one_minus_alphas_cumprod
+
     def settings(self) -> dict[str, str | int | float | bool]:
         """The arguments that make this schedule again: `NoiseSchedule(**schedule.settings())`."""
         return {

@@ -87,7 +87,7 @@ def test_v_is_diffusers_velocity() -> None:
     assert torch.allclose(v, theirs.get_velocity(x_0, noise, t), atol=1e-5)
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", DIFFUSERS_NAMES)
 @pytest.mark.parametrize("t", [0, 1, 150, 299])
 def test_the_predicted_picture_is_the_one_of_diffusers(
     schedule: NoiseSchedule, prediction_type: str, t: int
@@ -229,11 +229,13 @@ def test_min_snr_weights_are_those_of_the_paper(prediction_type: str, gamma: flo
             "x_0": min(snr, gamma),
             "epsilon": min(snr, gamma) / snr,
             "v_prediction": min(snr, gamma) / (snr + 1),
+            # Its error of x_0 is b / (a + b) times as large, and b / (a + b) = 1 / (sqrt(snr) + 1).
+            "flow_prediction": min(snr, gamma) / (snr**0.5 + 1) ** 2,
         }[prediction_type]
         assert found[t].item() == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "flow_prediction"])
 def test_min_snr_weighs_the_same_objective_whatever_the_network_predicts(
     prediction_type: str,
 ) -> None:
@@ -256,7 +258,8 @@ def test_min_snr_weights_have_their_limits_where_only_noise_is_left() -> None:
     schedule = NoiseSchedule("linear", 50, rescale_zero_terminal_snr=True)
     last = torch.tensor([49])
     weights = {name: min_snr_weight(schedule, last, 5.0, name).item() for name in PREDICTION_TYPES}
-    assert weights == {"x_0": 0.0, "epsilon": 1.0, "v_prediction": 0.0}
+    nothing = {"x_0": 0.0, "v_prediction": 0.0, "flow_prediction": 0.0}
+    assert weights == {"epsilon": 1.0, **nothing}
 
 
 def test_min_snr_refuses_an_unknown_prediction_type() -> None:

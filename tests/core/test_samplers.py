@@ -514,7 +514,7 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"sampler": "euler"}, "Unknown sampler 'euler'; choose one of ddpm, ddim"),
+        ({"sampler": "euler"}, "'euler' is no sampler for this model; choose one of ddpm, ddim"),
         ({"noise_term": "none"}, "Unknown noise term 'none'; choose one of posterior, lecture"),
         ({"timestep_spacing": "even"}, "Unknown timestep spacing 'even'; choose one of trailing"),
         ({"prediction_type": "score"}, "Unknown prediction type 'score'"),
