@@ -1,7 +1,8 @@
-"""The command line: train, sample, runs, stop, pause, resume, doctor.
+"""The command line: train, sample, export, doctor, and those of `control.py`.
 
 Exit codes: 0 done, 1 failed with one clear line on standard error, 2 bad arguments,
-130 stopped or paused by request.
+130 stopped or paused by request. Of several processes under torchrun, which calls all but 0 a
+failure, a stopped or paused run is 0 too.
 """
 
 from __future__ import annotations
@@ -9,21 +10,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_core import doctor, jobs
-from diffusion_core.checkpoint import CheckpointError, load_model
-from diffusion_core.config import ConfigError, parse_settings, with_settings
+from diffusion_core.checkpoint import Checkpoint, CheckpointError, load_model
+from diffusion_core.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.control import (
+    BAD_ARGUMENTS,
+    DONE,
+    FAILED,
+    STOPPED,
+    add_commands,
+    default_runs_dir,
+    find_run,
+    said_of,
+    start_waiting,
+)
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
 from diffusion_core.presets import PRESETS, preset
-from diffusion_core.runs import Run, list_runs, load_run
-
-DONE, FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
+from diffusion_core.runs import Run, load_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,9 +67,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     device = os.environ.get("DIFFUSION_LAB_DEVICE")
     train = command("train", do_train, "train a run in this terminal")
-    train.add_argument("--run", type=Path, required=True, help="the run folder")
+    # torchrun takes --run for a beginning of its own --run-path, wherever it stands.
+    train.add_argument(
+        "--run", "--folder", dest="run", type=Path, required=True, help="the run folder"
+    )
     train.add_argument("--resume", action="store_true", help="go on from its last checkpoint")
-    train.add_argument("--preset", choices=list(PRESETS), default="small")
+    train.add_argument("--preset", choices=list(PRESETS), help="small where nothing is said")
+    train.add_argument("--like", metavar="RUN", help="with all settings of another run")
     train.add_argument("--data", help="cars, cars:N, digits, folder:PATH or torchvision:NAME")
     train.add_argument("--steps", type=int)
     train.add_argument("--batch-size", type=int)
@@ -74,12 +88,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:N or mps")
     train.add_argument("--quiet", action="store_true", help="no progress bar")
+    train.add_argument(
+        "--background", action="store_true", help="in the background, as from the Training page"
+    )
+
+    train.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="in the background so many; by default one for each GPU",
+    )
 
     sample = command("sample", do_sample, "draw pictures from a run's checkpoint")
     sample.add_argument("--run", type=Path, required=True)
     sample.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
-    sample.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddim")
-    sample.add_argument("--steps", type=int, help="by default 50 for ddim, all for ddpm")
+    sample.add_argument(
+        "--sampler", help="ddim or ddpm; for a flow euler or heun; by default the first"
+    )
+    sample.add_argument("--steps", type=int, help="by default 50, for ddpm all")
+    sample.add_argument("--average", default="main", help="which averaged weights; main or another")
     sample.add_argument("--n", type=int, default=16)
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--label", help="a class by name or number; by default each in turn")
@@ -88,51 +115,51 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--device", default=device)
     sample.add_argument("--out", type=Path, default=Path("grid.png"))
 
-    runs = command("runs", do_runs, "a table of the runs")
-    runs.add_argument("--runs-dir", type=Path, default=default_runs_dir())
-    for name in ("stop", "pause"):
-        ask = command(name, do_request, f"ask a run to {name} at its next step")
-        ask.add_argument("run", help="a folder, or a name in the runs folder")
-        ask.set_defaults(action=name)
-    resume = command("resume", do_resume, "go on with a run in the background")
-    resume.add_argument("run", help="a folder, or a name in the runs folder")
-    resume.add_argument("--device", default=device)
+    export = command("export", do_export, "a run for diffusers, or its numbers as CSV or Parquet")
+    export.add_argument("run", help="a folder, or a name in the runs folder")
+    export.add_argument("--format", choices=["diffusers", "csv", "parquet"], required=True)
+    export.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
+    export.add_argument("--out", type=Path, help="a new folder for diffusers, else a file")
+    add_commands(command, device)
     check = command("doctor", do_doctor, "device, versions, write access, speed")
     check.add_argument("--runs-dir", type=Path, default=default_runs_dir())
     check.add_argument("--device", default=device)
     return parser
 
 
-def default_runs_dir() -> Path:
-    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
-
-
-def find_run(word: str) -> Run:
-    """A run by its folder or by its name in the runs folder."""
-    path = Path(word)
-    return load_run(path if path.is_dir() else default_runs_dir() / word)
-
-
 def do_train(words: argparse.Namespace) -> int:
+    from diffusion_core.peers import process_count, process_number
     from diffusion_core.trainer import train
 
+    settings = given_settings(words)
+    if words.processes is not None and not words.background:
+        raise ConfigError(
+            "--processes goes with --background; in a terminal torchrun starts several, see the "
+            "command 'command'."
+        )
     config = None
     if not words.resume:
-        settings = parse_settings(words.set)
-        for name in ("data", "steps", "batch_size", "seed"):
-            if getattr(words, name) is not None:
-                settings[name] = getattr(words, name)
-        config = with_settings(preset(words.preset), settings)
-    elif words.set or any(
-        value is not None for value in (words.data, words.steps, words.batch_size, words.seed)
-    ):
-        raise ConfigError("A resumed run keeps its own settings; leave the others out.")
+        config = with_settings(start_settings(words), settings)
+        if words.background:
+            jobs.check_data(config)
+            run = jobs.start(
+                words.run.parent, words.run.name, config, words.device, words.processes or 0
+            )
+            print(said_of(run))
+            return DONE
+    elif words.background:
+        jobs.resume(run := load_run(words.run), words.device, settings, words.processes or 0)
+        print(said_of(run))
+        return DONE
+    elif settings:
+        jobs.change(load_run(words.run), settings)
+    lead = process_number() == 0  # of several the others say nothing but what goes wrong
     bar: tqdm | None = None  # from the first step on, so that what fails before it is one line
 
     def show(step: int, steps: int, loss: float | None) -> None:
         nonlocal bar
         if bar is None:
-            options = {"unit": "step", "dynamic_ncols": True, "disable": words.quiet}
+            options = {"unit": "step", "dynamic_ncols": True, "disable": words.quiet or not lead}
             bar = tqdm(total=steps, initial=step - 1, **options)
         bar.update()
         if loss is not None:
@@ -149,35 +176,59 @@ def do_train(words: argparse.Namespace) -> int:
     finally:
         if bar is not None:
             bar.close()
+        if lead:  # the device is free again
+            start_waiting(words.run.parent)
+    if not lead:
+        return DONE
     print(f"{words.run}: {state}.")
     if state == "finished":
         return DONE
     print(f"Go on with: python -m diffusion_core train --run {words.run} --resume")
-    return STOPPED
+    return STOPPED if process_count() == 1 else DONE
+
+
+def given_settings(words: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the words of `train` name beside those that it starts from."""
+    settings = parse_settings(words.set)
+    named = {name: getattr(words, name) for name in ("data", "batch_size", "seed")}
+    named = {name: value for name, value in named.items() if value is not None}
+    if words.resume and (named or words.preset or words.like):
+        raise ConfigError(
+            "A resumed run keeps its own settings; leave the others out. What may change goes "
+            "after --steps and --set."
+        )
+    if words.steps is not None:
+        named["steps"] = words.steps
+    return settings | named
+
+
+def start_settings(words: argparse.Namespace) -> RunConfig:
+    """The settings that a new run starts from: a preset's, or those of another run."""
+    if not words.like:
+        return preset(words.preset or "small")
+    if words.preset:
+        raise ConfigError("--preset and --like both say what to start from; choose one.")
+    config = jobs.settings_of(other := find_run(words.like))
+    if config is None:
+        raise ConfigError(f"{other.name} has left no settings; start from a preset.")
+    return config
 
 
 def do_sample(words: argparse.Namespace) -> int:
     import torch
 
     from diffusion_core.files import replacing
+    from diffusion_core.flow import FlowSchedule
     from diffusion_core.pictures import grid, png, to_uint8
-    from diffusion_core.samplers import LECTURE_SAMPLING, StepView, sample
+    from diffusion_core.samplers import LECTURE_SAMPLING, StepView, sample, samplers_for
 
     if words.n < 1:
         raise ConfigError(f"--n is {words.n}; it must be at least 1.")
-    if not words.out.resolve().parent.is_dir():
-        raise ConfigError(f"There is no folder {words.out.parent} to write {words.out.name} to.")
+    check_place(words.out)
     run = load_run(words.run)
-    if words.step is None:
-        usable, broken = run.checkpoints()
-        print("".join(f"Skipped: {reason}\n" for reason in broken), end="", file=sys.stderr)
-        if not usable:
-            raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
-        checkpoint = usable[-1]
-    else:
-        checkpoint = run.checkpoint(words.step)
+    checkpoint = find_checkpoint(run, words.step)
     device = pick_device(words.device)
-    model, schedule, config = load_model(checkpoint, device)
+    model, schedule, config = load_model(checkpoint, device, words.average)
     classes = checkpoint.classes
     labels = None
     if words.label is not None:
@@ -186,11 +237,14 @@ def do_sample(words: argparse.Namespace) -> int:
         labels = torch.arange(words.n) % len(classes)
     elif words.guidance_scale != 1:
         raise ConfigError(f"{run.name} was trained without classes; it takes no --guidance-scale.")
-    options: dict = {"sampler": words.sampler}
+    usual = "euler" if isinstance(schedule, FlowSchedule) else "ddim"
+    options: dict = {"sampler": words.sampler or usual}
     if words.lecture:
         options = dict(LECTURE_SAMPLING)
+    if options["sampler"] not in (names := samplers_for(schedule)):
+        raise ConfigError(f"{run.name} is drawn from by {' or '.join(names)}.")
     steps = words.steps
-    if steps is None and options["sampler"] == "ddim":
+    if steps is None and options["sampler"] != "ddpm":
         steps = min(50, schedule.timesteps)
     if steps is not None and not 1 <= steps <= schedule.timesteps:
         raise ConfigError(f"--steps is {steps}; this run has 1 to {schedule.timesteps}.")
@@ -208,13 +262,55 @@ def do_sample(words: argparse.Namespace) -> int:
             prediction_type=config.prediction_type,
             labels=labels,
             guidance_scale=words.guidance_scale,
-            shape=(3, config.image_size, config.image_size),
+            shape=(config.channels, config.image_size, config.image_size),
             on_step=show,
             **options,
         )
     with replacing(words.out) as file:
         file.write(png(grid(to_uint8(pictures))))
     print(f"{words.n} pictures of {run.name}, step {checkpoint.step}: {words.out}")
+    return DONE
+
+
+def check_place(out: Path) -> None:
+    """Raises ConfigError where the folder that `out` is to be written to does not exist."""
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"There is no folder {out.parent} to write {out.name} to.")
+
+
+def find_checkpoint(run: Run, step: int | None) -> Checkpoint:
+    """The checkpoint of a step, or the latest usable one; says which newer ones are broken."""
+    if step is not None:
+        return run.checkpoint(step)
+    usable, broken = run.checkpoints()
+    print("".join(f"Skipped: {reason}\n" for reason in broken), end="", file=sys.stderr)
+    if not usable:
+        raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
+    return usable[-1]
+
+
+def do_export(words: argparse.Namespace) -> int:
+    from diffusion_core.export import metrics_table, write_diffusers
+    from diffusion_core.files import replacing
+
+    run = find_run(words.run)
+    if words.format == "diffusers":
+        out = words.out or Path(f"{run.name}-diffusers")
+        check_place(out)
+        checkpoint = find_checkpoint(run, words.step)
+        write_diffusers(run, checkpoint, out)
+        print(f"{run.name}, step {checkpoint.step}, for diffusers: {out}")
+        return DONE
+    if words.step is not None:
+        raise ConfigError("--step chooses a checkpoint for diffusers; the numbers have all steps.")
+    out = words.out or Path(f"{run.name}-metrics.{words.format}")
+    check_place(out)
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give --out the name of a file.")
+    table = metrics_table(run, words.format)
+    with replacing(out) as file:
+        file.write(table)
+    print(f"The numbers of {run.name}: {out}")
     return DONE
 
 
@@ -228,43 +324,15 @@ def class_number(word: str, classes: tuple[str, ...]) -> int:
     raise ConfigError(f"There is no class {word!r}; {there}.")
 
 
-def do_runs(words: argparse.Namespace) -> int:
-    runs = list_runs(words.runs_dir)
-    if not runs:
-        print(f"There are no runs in {words.runs_dir}.")
-        return DONE
-    print(f"{'run':30} {'state':9} {'step':>15} {'loss':>8} {'images/s':>9}  started")
-    for run in runs:
-        status = run.status
-        steps = f"{status.get('step', 0):,}/{status.get('total', 0):,}"
-        loss = status.get("loss")
-        speed = status.get("images_per_second")
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-        print(
-            f"{run.name:30} {run.state:9} {steps:>15} "
-            f"{'' if loss is None else f'{loss:.4f}':>8} "
-            f"{'' if speed is None else f'{speed:.1f}':>9}  {when}"
-        )
-    return DONE
-
-
-def do_request(words: argparse.Namespace) -> int:
-    run = find_run(words.run)
-    jobs.request(run, words.action)
-    print(f"{run.name} will {words.action} at its next step.")
-    return DONE
-
-
-def do_resume(words: argparse.Namespace) -> int:
-    run = find_run(words.run)
-    jobs.resume(run, words.device)
-    print(f"{run.name} goes on in the background; its words are in {run.path / 'train.log'}.")
-    return DONE
-
-
 def do_doctor(words: argparse.Namespace) -> int:
     return doctor.report(words.runs_dir, pick_device(words.device))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # of several processes one
+        # A thread that still waits for another process would abort Python's own way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -64,6 +64,28 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+@contextmanager
+def building_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder beside `path`; on success it is synced and renamed to `path`.
+
+    On any failure it is removed, and there is no folder `path`. Raises DiskFull where the disk is
+    full, OSError where `path` exists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    with naming_full_disk(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as opened:
+                        os.fsync(opened.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
+            raise
+
+
 def make_folder(path: Path) -> None:
     """Make a folder where there is none yet. Raises DiskFull."""
     with naming_full_disk(path):

@@ -114,6 +114,11 @@ def read_last(path: Path) -> dict[str, tuple[int, float]]:
     return {name: (step, value) for name, step, value in rows}
 
 
+def read_all(path: Path) -> list[Row]:
+    """Every row of every curve, not thinned, in order of steps; for exports, not for pages."""
+    return _query(path, "SELECT step, name, value, wall_time FROM scalars ORDER BY step, name")
+
+
 def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     """The rows; none where there is no file or no table yet. Raises MetricsError."""
     if not path.exists():

@@ -18,19 +18,22 @@ import numpy as np
 import psutil
 
 from diffusion_core import metrics
+from diffusion_core.changes import read_changes, with_changes
 from diffusion_core.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.files import read_json
 
 STATES = "queued starting running pausing paused stopping stopped finished failed lost".split()
-# In these a process works on the run.
+# In these a process works on the run or, of a queued one, will.
 ACTIVE = frozenset({"queued", "starting", "running", "pausing", "stopping"})
 RESUMABLE = frozenset({"paused", "stopped", "failed", "lost"})
 # The trainer writes its heartbeat every 2 seconds; a busy or suspended machine may be late.
 HEARTBEAT_OLD = 60.0
 HEARTBEAT_FRESH = 10.0  # too short for a pid to be used again
 # What the fields of `status.json` hold.
-WHOLE_NUMBERS = frozenset("step total checkpoint_step resumed_from pid memory_bytes".split())
+WHOLE_NUMBERS = frozenset(
+    "step total checkpoint_step resumed_from pid processes memory_bytes".split()
+)
 NUMBERS = frozenset(
     "created started process_started heartbeat queued_at loss images_per_second eta_seconds".split()
 )
@@ -62,12 +65,21 @@ class Run:
 
     @property
     def config(self) -> RunConfig | None:
-        """None where the run has not got as far as writing it; raises ConfigError."""
+        """The settings with everything that was changed since the start.
+
+        None where the run has not got as far as writing them; raises ConfigError.
+        """
+        return self.config_at(None)
+
+    def config_at(self, step: int | None) -> RunConfig | None:
+        """The settings that hold at a step; 0: those of the start. As `config` otherwise."""
         path = self.path / "config.json"
         values = read_json(path)
         if values is None and path.exists():
             raise ConfigError("config.json is damaged or cannot be read.")
-        return RunConfig.from_dict(values) if values is not None else None
+        if values is None:
+            return None
+        return with_changes(RunConfig.from_dict(values), read_changes(self.path), step)
 
     @property
     def details(self) -> dict[str, Any]:
@@ -152,7 +164,7 @@ def list_runs(runs_dir: Path) -> list[Run]:
 def state_now(status: dict[str, Any]) -> str:
     """The state that is true now: `lost` where the process behind an active state is gone."""
     state = status.get("state", "starting")
-    if state not in ACTIVE:
+    if state not in ACTIVE or waits_without_process(status):
         return state
     age = time.time() - status.get("heartbeat", 0.0)
     pid = status.get("pid")
@@ -162,6 +174,11 @@ def state_now(status: dict[str, Any]) -> str:
         return state if process_alive(pid, started) else "lost"
     # Another host's process, or one that has not said its pid yet: only its heartbeat tells.
     return state if age < HEARTBEAT_OLD else "lost"
+
+
+def waits_without_process(status: dict[str, Any]) -> bool:
+    """Whether a run is queued and nothing but its folder waits: see `jobs.start_next`."""
+    return status.get("state") == "queued" and not status.get("pid")
 
 
 def process_alive(pid: int, started: float | None) -> bool:
@@ -180,6 +197,59 @@ def place_of(device: str) -> str:
     return "cuda:0" if device == "cuda" else device
 
 
+def places_of(status: dict[str, Any]) -> set[str]:
+    """The places that a run takes: one or, where it has several processes on CUDA, their cards."""
+    device, processes = status.get("device", ""), status.get("processes", 1)
+    if device == "cuda":
+        return {f"cuda:{number}" for number in range(max(1, processes))}
+    return {place_of(device)}
+
+
+def same_place(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two statuses name the same device, or one of the same, of the same host."""
+    return one.get("host") == other.get("host") and bool(places_of(one) & places_of(other))
+
+
+def at_work(path: Path, mine: dict[str, Any]) -> list[Run]:
+    """The other runs beside the one at `path` that use its device, or are about to."""
+    return [
+        run
+        for run in list_runs(path.parent)
+        if run.name != path.name
+        and same_place(status := run.status, mine)
+        and state_now(status) in ACTIVE - {"queued"}
+    ]
+
+
+def read_queue(runs_dir: Path) -> list[Run]:
+    """All queued runs of a folder, of every host and device, in the order in which they start."""
+    order = read_order(runs_dir)
+    places = {}
+    for run in list_runs(runs_dir):
+        status = run.status
+        if state_now(status) == "queued":
+            places[run] = place_in_queue(run.path, status, order)
+    return sorted(places, key=places.__getitem__)
+
+
+def read_order(runs_dir: Path) -> list[list[Any]]:
+    """What `jobs.move` has written: [name, queued_at] of the runs that go first, in their order."""
+    order = (read_json(runs_dir / ".queue.json") or {}).get("order")
+    return order if isinstance(order, list) else []
+
+
+def place_in_queue(
+    path: Path, status: dict[str, Any], order: list[list[Any]]
+) -> tuple[int, float, str]:
+    """What the queue is sorted by: `order`, then first come first served.
+
+    An entry of the order is of one wait only: it has the time at which that began.
+    """
+    since = status.get("queued_at", 0.0)
+    moved = [path.name, since]
+    return (order.index(moved) if moved in order else len(order), since, path.name)
+
+
 def queue_position(run: Run) -> int:
     """How many runs of the same folder, host and device are before this one; 0 for the next."""
     mine = run.status
@@ -187,20 +257,15 @@ def queue_position(run: Run) -> int:
 
 
 def queued_before(path: Path, mine: dict[str, Any]) -> list[Run]:
-    """The queued runs that came before the one at `path` to the same device of the same host."""
-    place = (mine.get("queued_at", 0.0), path.name)
-    before = []
-    for run in list_runs(path.parent):
-        status = run.status
-        if (
-            run.name != path.name
-            and state_now(status) == "queued"
-            and status.get("host") == mine.get("host")
-            and place_of(status.get("device", "")) == place_of(mine.get("device", ""))
-            and (status.get("queued_at", 0.0), run.name) < place
-        ):
-            before.append(run)
-    return before
+    """The queued runs that go before the one at `path` to the same device of the same host."""
+    place = place_in_queue(path, mine, order := read_order(path.parent))
+    return [
+        run
+        for run in read_queue(path.parent)
+        if run.name != path.name
+        and same_place(status := run.status, mine)
+        and place_in_queue(run.path, status, order) < place
+    ]
 
 
 def _is_sound(name: str, value: Any) -> bool:

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,10 +22,10 @@ import psutil
 import torch
 
 from diffusion_core.files import TEMPORARY, DiskFull, complain, read_json, write_json
-from diffusion_core.runs import ACTIVE, place_of, queued_before
+from diffusion_core.runs import ACTIVE, at_work, places_of, queued_before
 
 HEARTBEAT_SECONDS = 2.0
-ACTIONS = ("pause", "stop", "sample", "checkpoint")
+ACTIONS = ("pause", "stop", "sample", "checkpoint", "change")
 ENDING = ("pause", "stop")
 # Bytes that a run at work sets aside, so that its status can be written on a disk that is full.
 RESERVE = 16_384
@@ -75,13 +75,18 @@ class RunStatus:
         total: int,
         lead: bool = True,
         arguments: list[str] | None = None,
+        processes: int = 1,
     ) -> None:
-        """`arguments`: the settings as words of the command line, where the run is a new one."""
+        """`arguments`: the settings as words of the command line, where the run is a new one.
+
+        `processes`: how many of them train the run on this host.
+        """
         self.path = path
         self.lead = lead
         self.lock = threading.RLock()
         self.over = threading.Event()
         self.signalled = False
+        self.asked: dict[str, Any] = {}  # the whole request that `poll` took last
         self.written = 0.0
         self.complained = False
         before = read_json(path / "status.json") or {}
@@ -97,10 +102,14 @@ class RunStatus:
             "process_started": psutil.Process().create_time(),
             "host": socket.gethostname(),
             "device": device,
+            "processes": processes,
             "error": None,
             "warning": None,
             "message": "",
         }
+        # A run that was started from the queue keeps its place until it has the device.
+        if before.get("state") in ("queued", "starting") and "queued_at" in before:
+            self.fields["queued_at"] = before["queued_at"]
 
     def update(self, *, quick: bool = False, **fields: Any) -> None:
         """Change fields and write. `quick`: skip the writing within a second of the last."""
@@ -133,7 +142,12 @@ class RunStatus:
                 reserve.write_bytes(os.urandom(RESERVE))
 
     def poll(self) -> str | None:
-        """What was asked since the last call: one of ACTIONS, or None. A signal says "stop"."""
+        """What was asked since the last call: one of ACTIONS, or None. A signal says "stop".
+
+        `asked` is the request itself then, empty where there was none. Its "settings" are those
+        to change; a stop or pause that came after a change has them too.
+        """
+        self.asked = {}
         if self.signalled:
             return "stop"
         request = self.path / "request.json"
@@ -143,12 +157,17 @@ class RunStatus:
         taken = self.path / f".taken.{os.getpid()}{TEMPORARY}"
         try:
             os.replace(request, taken)
-            action = (read_json(taken) or {}).get("action")
+            asked = read_json(taken) or {}
             taken.unlink()
         except OSError as error:
             complain(f"request.json: {error}")
             return None
-        return action if action in ACTIONS else None
+        action = asked.get("action")
+        settings = asked.setdefault("settings", {})
+        if action not in ACTIONS or not isinstance(settings, dict):
+            return None
+        self.asked = asked
+        return action
 
     def raise_if_asked(self) -> None:
         """Before the first step: raise Asked for a stop or pause; the others wait for the step."""
@@ -160,7 +179,7 @@ class RunStatus:
         # What was asked of an earlier process of this run is not meant for this one.
         request = self.path / "request.json"
         asked_at = (read_json(request) or {}).get("time")
-        meant = isinstance(asked_at, float) and asked_at >= self.fields["process_started"]
+        meant = isinstance(asked_at, float) and asked_at >= _launched()
         if self.lead and not meant:
             request.unlink(missing_ok=True)
         self.update()
@@ -185,7 +204,7 @@ class RunStatus:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second: at once, without a checkpoint
+            raise KeyboardInterrupt  # the second: without waiting for more than a file
         self.signalled = True
 
     def _beat(self) -> None:
@@ -195,27 +214,50 @@ class RunStatus:
 
 @contextmanager
 def device_turn(status: RunStatus, runs_dir: Path, device: torch.device) -> Iterator[None]:
-    """Wait until no other run of this folder uses the device on this host, first come first.
+    """Wait until no other run of this folder uses the device on this host, in the queue's order.
 
-    The lock is the operating system's: it is free again whenever its process is gone. Raises
-    Asked where the run is stopped or paused while it waits.
+    A run of several processes on CUDA waits for all of their cards. The lock is the operating
+    system's: it is free again whenever its process is gone. Raises Asked where the run is stopped
+    or paused while it waits.
     """
     if not status.lead:
         yield
         return
-    place = place_of(str(device)).replace(":", "-")
-    lock = filelock.FileLock(runs_dir / f".{socket.gethostname()}-{place}.lock")
-    status.update(state="queued", queued_at=time.time())
+    host = socket.gethostname()
+    locks = [
+        filelock.FileLock(runs_dir / f".{host}-{place.replace(':', '-')}.lock")
+        for place in sorted(places_of(status.fields))
+    ]
+    status.update(state="queued", queued_at=status.fields.get("queued_at", time.time()))
     while True:
-        if not queued_before(status.path, status.fields):
-            try:
-                lock.acquire(timeout=0)
-                break
-            except filelock.Timeout:
-                status.update(message="Waiting for the device: another run is on it.", quick=True)
+        # Another that is starting from the queue has its turn, though not the lock yet.
+        others = queued_before(status.path, status.fields) or at_work(status.path, status.fields)
+        if not others and _acquire(locks):
+            break
+        status.update(message="Waiting for the device: another run is on it.", quick=True)
         status.raise_if_asked()
         status.over.wait(0.5)
     try:
         yield
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
+
+
+def _acquire(locks: Sequence[filelock.BaseFileLock]) -> bool:
+    """All of them at once, or none: where a run is on one whose status was not there to read."""
+    for number, lock in enumerate(locks):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            for held in locks[:number]:
+                held.release()
+            return False
+    return True
+
+
+def _launched() -> float:
+    """When this process was started or, where torchrun starts several, when torchrun was."""
+    process = psutil.Process()
+    launcher = process.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
+    return (launcher or process).create_time()

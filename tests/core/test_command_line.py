@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import diffusion_core
-from diffusion_core import doctor, jobs, samplers, trainer
+from diffusion_core import doctor, jobs, samplers, trainer_step
 from diffusion_core.__main__ import main
 from diffusion_core.checkpoint import weights_path
 from diffusion_core.runs import load_run
@@ -91,14 +91,14 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    make_batch = trainer.make_batch
+    make_batch = trainer_step.make_batch
 
     def stop_at_step_3(config, store, index, step, **options):
         if step == 3:
             jobs.request(load_run(run), "stop")
         return make_batch(config, store, index, step, **options)
 
-    monkeypatch.setattr(trainer, "make_batch", stop_at_step_3)
+    monkeypatch.setattr(trainer_step, "make_batch", stop_at_step_3)
     assert main(["train", "--run", str(run), "--steps", "6", *TINY]) == 130
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -106,7 +106,7 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     assert f"python -m diffusion_core train --run {run} --resume" in printed.out
     assert load_run(run).latest_checkpoint().step == 3
 
-    monkeypatch.setattr(trainer, "make_batch", make_batch)
+    monkeypatch.setattr(trainer_step, "make_batch", make_batch)
     assert main(["train", "--run", str(run), "--resume", "--device", "cpu", "--quiet"]) == 0
     assert one_line(capsys.readouterr().out) == f"{run}: finished."
     assert load_run(run).status["step"] == 6
@@ -143,7 +143,7 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--steps", "0"], "steps is 0; it must be at least 1."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
-        (["--resume", "--steps", "9"], "A resumed run keeps its own settings"),
+        (["--resume", "--data", "cars"], "A resumed run keeps its own settings"),
         (["--resume", "--seed", "0"], "A resumed run keeps its own settings"),
     ],
 )
@@ -273,7 +273,9 @@ def test_a_finished_run_has_nothing_to_stop_pause_or_resume(
     finished: Path, capsys, word: str
 ) -> None:
     assert main([word, str(finished)]) == 1
-    assert one_line(capsys.readouterr().err) == f"tiny is finished; there is nothing to {word}."
+    said = one_line(capsys.readouterr().err)
+    assert said.startswith(f"tiny is finished; there is nothing to {word}.")
+    assert ("Give it more steps" in said) == (word == "resume")
     assert not (finished / "request.json").exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from diffusion_core.changes import add_change
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.files import write_json
 from diffusion_core.metrics import MetricsWriter
@@ -24,6 +25,7 @@ from diffusion_core.runs import (
     load_run,
     process_alive,
     queue_position,
+    read_queue,
     state_now,
 )
 
@@ -211,3 +213,34 @@ def test_the_place_in_the_queue_moves_up_when_a_run_before_it_starts(tmp_path: P
     assert queue_position(second) == 1
     write_json(first / "status.json", of_this_process(state="running", queued_at=1.0))
     assert queue_position(second) == 0
+
+
+def test_a_run_that_waits_without_a_process_is_queued_however_long(tmp_path: Path) -> None:
+    status = of_this_process(state="queued", pid=None, heartbeat=1.0)
+    assert state_now(status) == "queued"
+    assert state_now(status | {"host": "elsewhere"}) == "queued"
+
+
+@pytest.mark.parametrize(
+    "order", ["[]", '{"order": 3}', '{"order": ["a", null, [], ["a"]]}', "no json"]
+)
+def test_an_order_that_cannot_be_read_leaves_first_come_first_served(
+    order: str, tmp_path: Path
+) -> None:
+    for name, at in (("late", 2.0), ("early", 1.0)):
+        make_run(tmp_path / name, state="queued", queued_at=at)
+    (tmp_path / ".queue.json").write_text(order)
+    assert [run.name for run in read_queue(tmp_path)] == ["early", "late"]
+
+
+def test_the_settings_are_those_after_all_changes(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run"))
+    (run.path / "config.json").write_text(RunConfig().to_json())
+    add_change(run.path, 5, {"learning_rate": 2e-4})
+    add_change(run.path, 9, {"learning_rate": 3e-4, "steps": 77})
+    assert run.config == RunConfig(learning_rate=3e-4, steps=77)
+    assert run.config_at(8) == RunConfig(learning_rate=2e-4)
+    assert run.config_at(0) == RunConfig()
+    (run.path / "changes.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"changes\.json is damaged"):
+        _ = run.config

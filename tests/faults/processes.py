@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import psutil
@@ -122,7 +123,12 @@ class Forks:
         environment = {k: v for k, v in os.environ.items() if k.startswith("DIFFUSION_LAB_")}
         environment |= self.settings
         process = SERVER.Process(target=_in_fork, args=(log, environment, function, arguments))
-        process.start()
+        # A page that was tested before left its script there, and the fork would run it.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
         self.started.append(process)
         return Command(process, log)
 

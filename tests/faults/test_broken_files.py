@@ -114,7 +114,7 @@ def test_a_killed_run_on_a_read_only_disk_is_shown_and_drawn_from_but_not_resume
     home = open_page("home.py")
     assert "**run** is lost" in "\n".join(element.value for element in home.markdown)
 
-    with pytest.raises(JobError, match=r"run cannot be started: (Read-only|Permission denied)"):
+    with pytest.raises(JobError, match=r"(started|written to): (Read-only|Permission denied)"):
         jobs.resume(run)
     terminal = forks.train(run)
     assert terminal.exit_code() == 1

@@ -9,6 +9,7 @@ import pytest
 
 from diffusion_core import jobs
 from diffusion_core.runs import Run, queue_position
+from tests.browser.server import start_server
 from tests.faults.processes import FOREVER, Forks, tiny, wait_for_state, wait_until
 
 STOPPED = 130
@@ -92,3 +93,89 @@ def test_two_trainers_of_one_run_do_not_write_over_each_other(first, forks: Fork
     wait_until(lambda: run.status["step"] > 0, "the first one trains on")
     assert run.state == "running"
     assert run.status["pid"] == before == trainer.pid
+
+
+# ---------------------------------------------------------------- runs that wait as folders
+
+
+def test_a_trainer_that_ends_starts_the_next_in_the_queue(first, runs_dir: Path) -> None:
+    run, trainer = first
+    waiting = [jobs.start(runs_dir, name, tiny(steps=2), "cpu") for name in ("second", "third")]
+    assert [other.state for other in waiting] == ["queued", "queued"]
+    assert not any("pid" in other.status for other in waiting)
+    jobs.move(waiting[1], -1)
+    jobs.request(run, "stop")
+    assert trainer.exit_code() == STOPPED
+    # Each starts the one behind it when it ends.
+    for other in (waiting[1], waiting[0]):
+        wait_until(lambda other=other: other.state == "finished", f"{other.name} has finished")
+    assert waiting[1].status["started"] < waiting[0].status["started"]
+    assert first[0].state == "stopped"
+
+
+def test_the_queue_outlives_every_process_and_the_next_command_starts_it(
+    first, runs_dir: Path, forks: Forks
+) -> None:
+    run, trainer = first
+    waiting = [jobs.start(runs_dir, name, tiny(steps=2), "cpu") for name in ("second", "third")]
+    trainer.kill()
+    assert run.state == "lost"
+    # Nobody is left: they wait, and none of them is lost.
+    assert [other.state for other in waiting] == ["queued", "queued"]
+    looks = [forks.command("queue", "--runs-dir", runs_dir) for _ in range(3)]
+    assert [look.exit_code() for look in looks] == [0, 0, 0]
+    assert waiting[0].state != "queued"
+    for other in waiting:
+        wait_until(lambda other=other: other.state == "finished", f"{other.name} has finished")
+        # However many looked at once, it was started once and trained from its first step.
+        log = other.path / "train.log"
+        wait_until(lambda log=log: "finished." in log.read_text(), "its process has ended")
+        assert log.read_text().count("finished.") == 1
+        assert "Another process" not in log.read_text()
+        assert other.curve("loss")["step"].tolist() == [1, 2]
+
+
+def test_a_run_in_a_terminal_and_one_that_waits_as_a_folder_keep_their_order(
+    first, runs_dir: Path, forks: Forks
+) -> None:
+    _, trainer = first
+    second = jobs.start(runs_dir, "second", tiny(steps=2), "cpu")
+    third = Run(runs_dir / "third")
+    in_a_terminal = forks.train(third, tiny(steps=2))
+    wait_for_state(third, "queued")
+    assert queue_position(third) == 1
+    fourth = jobs.start(runs_dir, "fourth", tiny(steps=2), "cpu")
+    jobs.request(Run(runs_dir / "first"), "stop")
+    assert trainer.exit_code() == STOPPED
+    assert in_a_terminal.exit_code() == 0
+    wait_until(lambda: fourth.state == "finished", "the last has finished")
+    last_steps = [run.curve("loss")["wall_time"][-1] for run in (second, third, fourth)]
+    assert last_steps == sorted(last_steps)
+
+
+def test_a_stop_of_what_waits_is_done_at_once_and_it_starts_when_it_is_resumed(
+    first, runs_dir: Path
+) -> None:
+    run, trainer = first
+    second = jobs.start(runs_dir, "second", tiny(steps=2), "cpu")
+    jobs.request(second, "stop")
+    assert second.state == "stopped"
+    jobs.request(run, "stop")
+    assert trainer.exit_code() == STOPPED
+    assert second.state == "stopped"
+    jobs.resume(second, "cpu")
+    wait_until(lambda: second.state == "finished", "it has finished")
+
+
+def test_the_next_server_starts_what_waits_before_anybody_visits_it(
+    first, runs_dir: Path, cache_dir: Path
+) -> None:
+    run, trainer = first
+    second = jobs.start(runs_dir, "second", tiny(steps=2), "cpu")
+    with start_server(runs_dir.parent, CACHE_DIR=str(cache_dir)) as server:
+        trainer.kill()
+        server.process.kill()
+        server.process.wait()
+        assert (run.state, second.state) == ("lost", "queued")
+    with start_server(runs_dir.parent, CACHE_DIR=str(cache_dir)):
+        wait_until(lambda: second.state == "finished", "the server has started it")

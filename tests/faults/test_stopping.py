@@ -62,13 +62,13 @@ def assert_stopped_cleanly(run: Run) -> None:
     assert not list(run.path.glob("metrics.sqlite-*"))
 
 
-def test_a_second_interrupt_ends_it_at_once_and_what_it_had_stays(run: Run, forks: Forks) -> None:
+def test_a_second_interrupt_ends_it_when_the_file_at_hand_is_whole(run: Run, forks: Forks) -> None:
     config = tiny(steps=FOREVER, checkpoint_every=5, sample_every=0, validate_every=0)
     trainer = forks.call(interrupted_while_it_saves, run.path, config)
     assert trainer.exit_code() == STOPPED
     assert "Traceback" not in trainer.said()
     assert run.state == "stopped"
-    assert run.latest_checkpoint().step == 5
+    assert run.latest_checkpoint().step == 7
     assert not list(run.path.rglob(".*.tmp"))
 
 
@@ -78,7 +78,7 @@ def interrupted_while_it_saves(path: Path, config) -> int:
     from diffusion_core.presets import as_arguments
     from tests.faults.processes import command_line
 
-    take_step, save_state = trainer._one_step, checkpoint.save_state
+    take_step, save_state = trainer.one_step, checkpoint.save_state
 
     def step_and_interrupt(setting, step: int):
         if step == 7:
@@ -90,7 +90,7 @@ def interrupted_while_it_saves(path: Path, config) -> int:
             signal.raise_signal(signal.SIGINT)
         return save_state(path, step, state)
 
-    trainer._one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
+    trainer.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
     return command_line(["train", "--run", str(path), "--quiet", *as_arguments(config)])
 
 
