@@ -20,10 +20,16 @@ from diffusion_core.data.store import ImageStore
 class Batch(NamedTuple):
     """One process's share of a step."""
 
-    x_0: Tensor  # (B, 3, H, W) in [-1, 1]
+    x_0: Tensor  # (B, C, H, W) in [-1, 1]
     labels: Tensor | None  # (B,), num_classes for "any class"
     t: Tensor  # (B,) integers
-    noise: Tensor  # (B, 3, H, W)
+    noise: Tensor  # (B, C, H, W)
+
+    def part(self, first: int, count: int) -> Batch:
+        """`count` of its rows, from `first` on, or as many as there are."""
+        rows = slice(first, first + count)
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows])
 
 
 def make_batch(
@@ -36,37 +42,53 @@ def make_batch(
     device: torch.device,
     process: int = 0,
     processes: int = 1,
+    resident: Tensor | None = None,
 ) -> Batch:
     """The share of process number `process` in the batch of `step` (from 1).
 
     `index` (N,) are the store's rows that are trained on. The whole batch's timesteps and noise
-    are drawn in every process, and each takes its rows.
+    are drawn in every process, and each takes its rows. `resident`: see `load_pictures`.
     """
     rows = index[batch_positions(config, len(index), step)]
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
     count = config.batch_size
-    size = (count, 3, config.image_size, config.image_size)
+    size = (count, config.channels, config.image_size, config.image_size)
     t = torch.randint(timesteps, (count,), generator=generator, device=device)
     noise = torch.randn(size, generator=generator, device=device)
     flip = torch.rand(count, generator=generator, device=device) < 0.5
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
     mine = slice(process, None, processes)
     t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
-    x_0 = load_pictures(store, rows, device)
+    x_0 = load_pictures(store, rows, device, resident)
     if config.random_flip:
         x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
     labels = None
     classes = config.network_args.get("num_classes")
     if classes:
-        labels = torch.from_numpy(store.labels[rows]).to(device)
+        labels = to_device(torch.from_numpy(store.labels[rows]), device)
         labels = torch.where(drop, classes, labels)
     return Batch(x_0, labels, t, noise)
 
 
-def load_pictures(store: ImageStore, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Rows of the store as float32 in [-1, 1], shape (B, 3, H, W); scaled on the device."""
-    pictures = torch.from_numpy(store.images[rows])
-    return pictures.to(device, non_blocking=True).float().div_(127.5).sub_(1)
+def load_pictures(
+    store: ImageStore, rows: np.ndarray, device: torch.device, resident: Tensor | None = None
+) -> Tensor:
+    """Rows of the store as float32 in [-1, 1], shape (B, C, H, W); scaled on the device.
+
+    `resident`: the whole store on the device, where it is there.
+    """
+    if resident is not None:
+        pictures = resident[to_device(torch.from_numpy(rows), device)]
+    else:
+        pictures = to_device(torch.from_numpy(store.read(rows)), device)
+    return pictures.float().div_(127.5).sub_(1)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting: only pinned memory is copied to CUDA while the loop goes on."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def held_out_count(config: RunConfig, pictures: int) -> int:

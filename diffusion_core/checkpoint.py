@@ -1,9 +1,10 @@
 """A run's weights and its resumable state on disk.
 
 `weights/step-00000250.safetensors` holds the averaged (EMA) weights and the buffers, its header
-the settings, the step and the time: all that sampling needs. `state/step-00000250.pt` holds what
-an exact resume needs beside it: raw weights, optimizer, the counters. It is read with
-`weights_only=True`: nothing is ever unpickled.
+the settings, the step and the time: all that sampling needs. Further averages, of other lengths,
+are in the same file under `average/NAME/`. `state/step-00000250.pt` holds what an exact resume
+needs beside it: raw weights, optimizer, the counters. It is read with `weights_only=True`: nothing
+is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.config import RunConfig
+from diffusion_core.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.diffusion import Schedule
 from diffusion_core.files import make_folder, replacing
-from diffusion_core.presets import build_network
-from diffusion_core.schedule import NoiseSchedule
+from diffusion_core.presets import build_network, build_schedule
+
+EXTRA = "average/"  # before the names of the tensors of further averages
 
 
 class CheckpointError(ValueError):
@@ -38,6 +41,12 @@ class Checkpoint:
     time: float  # seconds since 1970, when it was written
     config: RunConfig
     classes: tuple[str, ...]  # names of the labels; empty where the network takes none
+    averages: tuple[str, ...] = (MAIN_AVERAGE,)  # the averaged weights that it holds
+
+    def average_words(self, name: str) -> str:
+        """An average with its decay: "main (0.9995)"."""
+        decay = self.config.ema_decays.get(name, self.config.ema_decay)
+        return f"{name} ({decay:g})"
 
 
 def weights_path(run: Path, step: int) -> Path:
@@ -55,9 +64,20 @@ def step_of(path: Path) -> int | None:
 
 
 def save_weights(
-    run: Path, step: int, tensors: dict[str, Tensor], config: RunConfig, classes: tuple[str, ...]
+    run: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    config: RunConfig,
+    classes: tuple[str, ...],
+    averages: dict[str, dict[str, Tensor]] | None = None,
 ) -> Path:
-    """Write EMA weights and buffers; raises DiskFull and leaves older files as they were."""
+    """Write EMA weights and buffers, and `averages` of other lengths by name.
+
+    Raises DiskFull and leaves older files as they were.
+    """
+    tensors = dict(tensors)
+    for average, values in (averages or {}).items():
+        tensors |= {f"{EXTRA}{average}/{name}": tensor for name, tensor in values.items()}
     metadata = {
         "format": "pt",
         "config": config.to_json(),
@@ -82,10 +102,11 @@ def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def remove_old(run: Path, keep: int) -> None:
+def remove_old(run: Path, keep: int, keep_every: int = 0, best: int | None = None) -> None:
     """Leave the newest `keep` weights (0 leaves all) and the newest two states.
 
-    Weights that do not open do not count and are left for a person to look at.
+    Weights of steps divisible by `keep_every`, and those of step `best`, stay too. Weights that do
+    not open do not count and are left for a person to look at.
     """
     whole = []
     for path in sorted((run / "weights").glob("step-*.safetensors"), reverse=True):
@@ -95,7 +116,9 @@ def remove_old(run: Path, keep: int) -> None:
             continue
         whole.append(path)
     for path in whole[keep:] if keep else []:
-        path.unlink(missing_ok=True)
+        step = step_of(path)
+        if step != best and not (keep_every and step is not None and step % keep_every == 0):
+            path.unlink(missing_ok=True)
     for path in sorted((run / "state").glob("step-*.pt"), reverse=True)[2:]:
         path.unlink(missing_ok=True)
 
@@ -128,32 +151,48 @@ def read_checkpoint(path: Path) -> Checkpoint:
             network = build_network(config.network, config.network_args)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path.name} does not say what made it ({error}).") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    plain = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    extra = sorted({name.split("/")[1] for name in shapes if name.startswith(EXTRA)})
+    wanted = dict(plain)
+    for average in extra:
+        wanted |= {f"{EXTRA}{average}/{name}": shape for name, shape in plain.items()}
     if shapes != wanted:
         odd = sorted(set(shapes.items()) ^ set(wanted.items()))[0][0]
         raise CheckpointError(f"{path.name} does not fit its own settings (see {odd}).")
-    return Checkpoint(path, step, written, config, classes)
+    return Checkpoint(path, step, written, config, classes, (MAIN_AVERAGE, *extra))
 
 
-def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU. Raises CheckpointError."""
+def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[str, Tensor]:
+    """The tensors of one average by name, on the CPU. Raises CheckpointError."""
+    if average not in checkpoint.averages:
+        raise CheckpointError(
+            f"{checkpoint.path.name} has no averaged weights called {average!r}; "
+            f"it has {', '.join(checkpoint.averages)}."
+        )
+    prefix = "" if average == MAIN_AVERAGE else f"{EXTRA}{average}/"
     try:
-        return safetensors.torch.load_file(checkpoint.path)
+        with safetensors.safe_open(checkpoint.path, framework="pt") as file:
+            return {
+                name.removeprefix(prefix): file.get_tensor(name)
+                for name in list(file.keys())
+                if (name.startswith(prefix) if prefix else not name.startswith(EXTRA))
+            }
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.path.name} can no longer be read: {error}") from error
 
 
 def load_model(
-    checkpoint: Checkpoint, device: torch.device | str = "cpu"
-) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
+    checkpoint: Checkpoint, device: torch.device | str = "cpu", average: str = MAIN_AVERAGE
+) -> tuple[nn.Module, Schedule, RunConfig]:
     """The network with the checkpoint's EMA weights in evaluation mode, its schedule, its settings.
 
-    Raises CheckpointError where the file can no longer be read.
+    `average`: which of the checkpoint's averaged weights. Raises CheckpointError where the file can
+    no longer be read.
     """
     config = checkpoint.config
     with torch.device("meta"):
         network = build_network(config.network, config.network_args)
-    network.load_state_dict(load_weights(checkpoint), assign=True)
+    network.load_state_dict(load_weights(checkpoint, average), assign=True)
     # Weights may be kept in half precision to save room; the arithmetic stays float32.
     network = network.to(device, torch.float32).eval().requires_grad_(False)
-    return network, NoiseSchedule(**config.schedule).to(device), config
+    return network, build_schedule(config).to(device), config

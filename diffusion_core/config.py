@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from typing import Any
 
 from diffusion_core.diffusion import LOSSES, PREDICTION_TYPES
 from diffusion_core.schedule import NoiseSchedule
+
+# The name of the average that `ema_decay` makes; `ema_decays` names further ones.
+MAIN_AVERAGE = "main"
 
 
 class ConfigError(ValueError):
@@ -38,12 +42,14 @@ class RunConfig:
     # The data
     data: str = "cars"  # cars, cars:N, digits, folder:PATH, torchvision:NAME
     image_size: int = 64  # pixels, both sides
+    channels: int = 3  # 3 for colour, 1 for grey
     random_flip: bool = True  # left to right, half of the time
     validation_count: int = 256  # pictures held out for the validation loss
 
     # The optimisation
     steps: int = 6000
     batch_size: int = 32  # pictures per step over all processes
+    micro_batch: int = 0  # pictures that a process takes at once; 0: as many as fit its memory
     seed: int = 0
     optimizer: str = "adamw"  # adam or adamw
     learning_rate: float = 1e-3
@@ -51,6 +57,7 @@ class RunConfig:
     warmup_steps: int = 500  # the learning rate rises linearly over these
     gradient_clip: float = 1.0  # largest gradient norm; 0 switches it off
     ema_decay: float = 0.9995  # of the averaged weights; rises towards it in the first steps
+    ema_decays: dict[str, float] = field(default_factory=dict)  # further averages, by name
 
     # The machine
     mixed_precision: str = "auto"  # auto, bf16 or no
@@ -59,10 +66,13 @@ class RunConfig:
     # What is written, every so many steps; 0 switches it off
     checkpoint_every: int = 250
     keep_checkpoints: int = 10  # the newest so many weights stay; 0 keeps all
+    keep_every: int = 0  # weights of steps divisible by it stay too
+    keep_best: bool = True  # and those with the lowest validation loss
     sample_every: int = 250
     sample_count: int = 8  # pictures in a strip
     sample_steps: int = 30  # DDIM steps; 0: the lecture's strip, one picture forming in ten
     validate_every: int = 250
+    tensorboard: bool = False  # write event files for TensorBoard as well
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -83,8 +93,9 @@ class RunConfig:
         least = {"steps": 1, "batch_size": 1, "sample_count": 1, "num_workers": -1, "seed": 0}
         for name in ("warmup_steps", "checkpoint_every", "keep_checkpoints", "sample_every"):
             least[name] = 0
-        for name in ("sample_steps", "validate_every", "validation_count"):
+        for name in ("sample_steps", "validate_every", "validation_count", "micro_batch"):
             least[name] = 0
+        least["keep_every"] = 0
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 yield f"{name} is {getattr(self, name)}; it must be at least {smallest}."
@@ -92,6 +103,13 @@ class RunConfig:
             yield f"learning_rate is {self.learning_rate}; it must lie between 0 and 10."
         if not 0 <= self.ema_decay < 1:
             yield f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1."
+        for name, decay in self.ema_decays.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) or name == MAIN_AVERAGE:
+                yield f"ema_decays: {name!r} cannot be a name; use letters, not {MAIN_AVERAGE!r}."
+            elif type(decay) not in (int, float) or not 0 <= decay < 1:
+                yield f"ema_decays: {name} is {decay}; it must be at least 0 and below 1."
+        if self.channels not in (1, 3):
+            yield f"channels is {self.channels}; it must be 3 (colour) or 1 (grey)."
         if not 0 <= self.label_dropout <= 1:
             yield f"label_dropout is {self.label_dropout}; it must lie between 0 and 1."
         for name in ("min_snr_gamma", "gradient_clip", "weight_decay"):
@@ -99,8 +117,6 @@ class RunConfig:
                 yield f"{name} is {getattr(self, name)}; it must be 0 or more."
         if self.image_size % 8 or not 16 <= self.image_size <= 256:
             yield f"image_size is {self.image_size}; it must be divisible by 8, from 16 to 256."
-        elif self.network == "lecture" and self.image_size % 16:
-            yield f"image_size is {self.image_size}; the lecture's network needs a multiple of 16."
         try:
             schedule = NoiseSchedule(**self.schedule)
         except (TypeError, ValueError) as error:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 import psutil
 import torch
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -31,6 +37,11 @@ def pick_device(name: str | None = None) -> torch.device:
     if not present.get(device.type, False):
         raise ValueError(f"There is no device {name!r} on this machine; use auto or cpu.")
     return device
+
+
+def device_count(name: str) -> int:
+    """How many devices a name means here: `cuda` all the cards, any other name one."""
+    return max(1, torch.cuda.device_count()) if name == "cuda" else 1
 
 
 def describe(device: torch.device) -> str:
@@ -61,6 +72,61 @@ def memory_in_use(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes since the process began: the device's own on CUDA, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    memory = psutil.Process().memory_info()
+    if resource is None:  # Windows says it itself
+        return getattr(memory, "peak_wset", memory.rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(memory.rss, peak if sys.platform == "darwin" else peak * 1024)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: of the device on CUDA, else of the machine or its container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, _left_of_container())
+
+
+def _left_of_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes below the container's limit, cached files counted as free; without a limit, very many.
+
+    Control groups have two versions with other names for the same numbers.
+    """
+    for folder, most, used, cached in (
+        (groups, "memory.max", "memory.current", "file"),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+    ):
+        limit = folder / most
+        if limit.exists() and (text := limit.read_text().strip()) != "max":
+            lines = (folder / "memory.stat").read_text().splitlines()
+            stat = dict(line.split() for line in lines)
+            in_use = int((folder / used).read_text()) - int(stat.get(cached, 0))
+            return max(0, int(text) - in_use)
+    return 2**63
+
+
+class Utilisation:
+    """How busy the device was since the last question, 0 to 1; None where nobody can tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.process = psutil.Process()
+        self.process.cpu_percent()  # the first answer has nothing to compare with
+
+    def __call__(self) -> float | None:
+        if self.device.type == "cpu":
+            return self.process.cpu_percent() / 100 / usable_cores()
+        if self.device.type != "cuda":
+            return None
+        try:
+            return torch.cuda.utilization(self.device) / 100
+        except (ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
+            return None
 
 
 def usable_cores() -> int:

@@ -36,11 +36,11 @@ def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def png(picture: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
-    """A uint8 picture (H, W, C) as PNG, each pixel drawn `enlarge` times as large.
+    """A uint8 picture (H, W, 3) or (H, W, 1) as PNG, each pixel drawn `enlarge` times as large.
 
     `text`: entries that are kept in the file beside the picture, such as what made it.
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
     if enlarge > 1:
         size = (image.width * enlarge, image.height * enlarge)
         image = image.resize(size, Image.Resampling.NEAREST)

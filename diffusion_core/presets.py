@@ -1,4 +1,4 @@
-"""The named starting points: what `lecture` and `small` mean, and the networks they build."""
+"""The named starting points: what `lecture`, `small` and `base` mean, and what they are made of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from diffusion_core.config import ConfigError, RunConfig
+from diffusion_core.flow import FlowSchedule
+from diffusion_core.schedule import NoiseSchedule
 from diffusion_core.unet import SimpleUnet, Unet
 
 PRESETS: dict[str, RunConfig] = {
@@ -42,6 +44,29 @@ PRESETS: dict[str, RunConfig] = {
         network="unet",
         network_args={"widths": [64, 96, 160], "blocks": 1, "attention_levels": [1, 2], "patch": 2},
         schedule={"kind": "cosine", "timesteps": 1000},
+        ema_decays={"short": 0.99},
+    ),
+    # 51.6 M parameters, the same family: one GPU and up.
+    "base": RunConfig(
+        preset="base",
+        network="unet",
+        network_args={
+            "widths": [128, 192, 256, 384],
+            "blocks": 2,
+            "attention_levels": [2, 3],
+            "patch": 1,
+        },
+        schedule={"kind": "cosine", "timesteps": 1000},
+        steps=50_000,
+        batch_size=128,
+        learning_rate=3e-4,
+        warmup_steps=1000,
+        ema_decay=0.9999,
+        ema_decays={"short": 0.99},
+        checkpoint_every=1000,
+        sample_every=500,
+        sample_steps=50,
+        validate_every=1000,
     ),
 }
 
@@ -73,6 +98,13 @@ def build_network(network: str, network_args: dict[str, Any]) -> SimpleUnet | Un
         return SimpleUnet(**network_args) if network == "lecture" else Unet(**network_args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"network_args: {error}") from error
+
+
+def build_schedule(config: RunConfig) -> NoiseSchedule | FlowSchedule:
+    """The forward process of a run; of a flow only the number of timesteps is to be chosen."""
+    if config.prediction_type == "flow_prediction":
+        return FlowSchedule(config.schedule.get("timesteps", 1000))
+    return NoiseSchedule(**config.schedule)
 
 
 def build_model(name: str, **overrides: Any) -> SimpleUnet | Unet:

@@ -8,24 +8,26 @@ import torch
 from torch import nn
 
 from diffusion_core.config import RunConfig
+from diffusion_core.diffusion import Schedule
 from diffusion_core.files import make_folder, replacing
+from diffusion_core.flow import FlowSchedule
 from diffusion_core.pictures import png, strip, to_uint8
 from diffusion_core.samplers import StepView, sample
-from diffusion_core.schedule import NoiseSchedule
 
 LECTURE_PICTURES = 10
 
 
 def write_strip(
-    run: Path, step: int, model: nn.Module, schedule: NoiseSchedule, config: RunConfig
+    run: Path, step: int, model: nn.Module, schedule: Schedule, config: RunConfig
 ) -> Path:
     """Draw the strip of `step` with this network and write `samples/step-….png`.
 
     `sample_steps` > 0: `sample_count` finished pictures by DDIM, the classes in turn.
     `sample_steps` = 0: the lecture's strip, one picture by DDPM over the whole schedule, ten
-    looks at it, the picture on the left and the noise on the right.
+    looks at it, the picture on the left and the noise on the right. A flow takes Euler's steps.
     """
-    shape = (3, config.image_size, config.image_size)
+    shape = (config.channels, config.image_size, config.image_size)
+    flow = isinstance(schedule, FlowSchedule)
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None
@@ -33,7 +35,7 @@ def write_strip(
             model,
             schedule,
             config.sample_count,
-            "ddim",
+            "euler" if flow else "ddim",
             min(config.sample_steps, schedule.timesteps),
             seed=config.seed,
             prediction_type=config.prediction_type,
@@ -52,7 +54,7 @@ def write_strip(
             model,
             schedule,
             1,
-            "ddpm",
+            "euler" if flow else "ddpm",
             seed=config.seed,
             prediction_type=config.prediction_type,
             shape=shape,

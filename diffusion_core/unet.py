@@ -50,17 +50,21 @@ class Block(nn.Module):
 
 
 class SimpleUnet(nn.Module):
-    """The lecture's network: 62,438,883 parameters, any H and W divisible by 16.
+    """The lecture's network: 62,438,883 parameters, any H and W divisible by 8.
 
-    `widths` other than the lecture's five make a network of its kind, not the lecture's.
+    Sides that are not divisible by 16 are filled up with zeros at the right and at the bottom, and
+    the result is cut again. `widths` other than the lecture's five, or one channel, make a network
+    of its kind, not the lecture's.
     """
 
-    channels = 3
-
-    def __init__(self, widths: Sequence[int] = (64, 128, 256, 512, 1024)) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (64, 128, 256, 512, 1024), channels: int = 3
+    ) -> None:
         super().__init__()
         check_widths(widths)
-        self.size_multiple = 2 ** (len(widths) - 1)  # what H and W must be divisible by
+        self.channels = channels
+        self.halvings = len(widths) - 1
+        self.size_multiple = 2 ** max(0, self.halvings - 1)  # what H and W must be divisible by
         time_emb_size = 32
         down = tuple(widths)
         up = down[::-1]
@@ -69,15 +73,19 @@ class SimpleUnet(nn.Module):
             nn.Linear(time_emb_size, time_emb_size),
             nn.ReLU(),
         )
-        self.conv0 = nn.Conv2d(3, down[0], 3, padding=1)
+        self.conv0 = nn.Conv2d(channels, down[0], 3, padding=1)
         self.downs = nn.ModuleList(Block(a, b, time_emb_size) for a, b in pairwise(down))
         self.ups = nn.ModuleList(Block(a, b, time_emb_size, up=True) for a, b in pairwise(up))
-        self.output = nn.Conv2d(up[-1], 3, 1)
+        self.output = nn.Conv2d(up[-1], channels, 1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             raise ValueError("The lecture's network takes no labels.")
         check_size(x, self.size_multiple)
+        height, width = x.shape[-2:]
+        whole = 2**self.halvings
+        if height % whole or width % whole:
+            x = F.pad(x, (0, -width % whole, 0, -height % whole))
         time = self.time_mlp(t)
         x = self.conv0(x)
         skips = []
@@ -87,7 +95,8 @@ class SimpleUnet(nn.Module):
         for up in self.ups:
             # The deepest skip is x itself, so the first up block sees it twice.
             x = up(torch.cat((x, skips.pop()), dim=1), time)
-        return self.output(x)
+        x = self.output(x)
+        return x if x.shape[-2:] == (height, width) else x[..., :height, :width]
 
 
 # ---------------------------------------------------------------- the improved network

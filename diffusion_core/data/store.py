@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -42,16 +43,32 @@ Progress = Callable[[int, int], None]  # pictures ready, pictures in all
 class ImageStore:
     """A data set, decoded."""
 
-    images: np.ndarray  # uint8 (N, 3, H, W), memory-mapped
+    images: np.ndarray  # uint8 (N, C, H, W), memory-mapped; C = 3, or 1 for grey
     labels: np.ndarray  # int64 (N,)
     classes: tuple[str, ...]
     spec: str  # as it was asked for
     size: int  # H = W
     fingerprint: str  # sha256 of what the pictures are made from
     skipped: tuple[str, ...]  # names of files that are no usable pictures
+    file: IO[bytes]  # of the images, opened to read
+    start: int  # where in it the first picture lies
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The pictures of these rows, uint8 (n, C, H, W), each read by itself.
+
+        Of a set that is larger than the memory the map would bring in whole neighbourhoods, which
+        nobody asked for, and throw out others for them.
+        """
+        if not hasattr(os, "preadv"):  # Windows
+            return self.images[rows]
+        out = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
+        size = self.images[0].nbytes
+        for picture, row in zip(out, rows, strict=True):
+            os.preadv(self.file.fileno(), [picture.reshape(-1).data], self.start + int(row) * size)
+        return out
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,7 @@ def load_picture(spec: str, index: int, size: int | None = None) -> tuple[np.nda
 def build_store(
     spec: str,
     size: int,
+    channels: int = 3,
     *,
     cache_dir: Path | None = None,
     workers: int | None = None,
@@ -136,25 +154,31 @@ def build_store(
 ) -> ImageStore:
     """The store of a data set at size x size pixels, built where the cache has it not yet.
 
+    `channels`: 3 for colour, 1 for grey.
+
     `workers` processes decode (by default one per core; 0: this process does). `progress` is
     called now and then; raising in it stops the building. Half a store is never seen: it is
     built in a folder of its own and renamed. Raises DataError.
     """
     source = open_source(spec)
-    recipe = f"store 1, size {size}, count {source.count}\n{source.identity}"
+    grey = "" if channels == 3 else ", grey"
+    recipe = f"store 1, size {size}{grey}, count {source.count}\n{source.identity}"
     fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
     folder = (cache_dir or default_cache_dir()) / fingerprint[:20]
     if not (folder / "meta.json").exists():
-        _build(folder, source, size, workers, progress)
+        _build(folder, source, size, channels, workers, progress)
     meta = json.loads((folder / "meta.json").read_text())
+    images = np.load(folder / "images.npy", mmap_mode="r")
     return ImageStore(
-        images=np.load(folder / "images.npy", mmap_mode="r")[: meta["count"]],
+        images=images[: meta["count"]],
         labels=np.load(folder / "labels.npy")[: meta["count"]],
         classes=source.classes,
         spec=spec,
         size=size,
         fingerprint=fingerprint,
         skipped=tuple(meta["skipped"]),
+        file=open(folder / "images.npy", "rb"),
+        start=images.offset,
     )
 
 
@@ -172,7 +196,12 @@ def default_cache_dir() -> Path:
 
 
 def _build(
-    folder: Path, source: Source, size: int, workers: int | None, progress: Progress | None
+    folder: Path,
+    source: Source,
+    size: int,
+    channels: int,
+    workers: int | None,
+    progress: Progress | None,
 ) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +209,7 @@ def _build(
     except OSError as error:
         raise DataError(f"{folder.parent} cannot be written to: {error.strerror}.") from error
     try:
-        shape = (source.count, 3, size, size)
+        shape = (source.count, channels, size, size)
         free = shutil.disk_usage(building).free
         needed = int(np.prod(shape)) + 2**20
         if free < needed:
@@ -197,7 +226,7 @@ def _build(
             np.lib.format.write_array_header_1_0(file, header)
             end = file.tell() + int(np.prod(shape))
             for pictures, numbers, broken in _decoded(source, size, workers):
-                file.write(pictures.tobytes())
+                file.write((pictures if channels == 3 else to_grey(pictures)).tobytes())
                 labels[ready : ready + len(numbers)] = numbers
                 ready += len(numbers)
                 skipped += broken
@@ -224,6 +253,12 @@ def _build(
         raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def to_grey(pictures: np.ndarray) -> np.ndarray:
+    """uint8 (N, 3, H, W) to (N, 1, H, W): the luma of ITU-R 601, as Pillow's mode "L"."""
+    red, green, blue = (pictures[:, k : k + 1].astype(np.uint32) for k in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
 
 
 Chunk = tuple[np.ndarray, list[int], list[str]]

@@ -401,3 +401,20 @@ def test_a_disk_without_room_is_refused_before_anything_is_drawn(
     with pytest.raises(DataError, match=r"need \d+ MiB and .* has 1 MiB free. Free some space"):
         build_store("cars:200", 64, cache_dir=cache, workers=0)
     assert list(cache.iterdir()) == []
+
+
+def test_rows_are_read_as_they_lie_in_the_map(tmp_path: Path) -> None:
+    found = build_store("cars:12", 16, 1, cache_dir=tmp_path, workers=0)
+    rows = np.array([11, 0, 5, 5])
+    assert np.array_equal(found.read(rows), found.images[rows])
+    assert found.read(rows[:0]).shape == (0, 1, 16, 16)
+
+
+def test_grey_is_what_pillow_makes_of_colour(tmp_path: Path) -> None:
+    colour = build_store("cars:6", 16, cache_dir=tmp_path, workers=0)
+    grey = build_store("cars:6", 16, 1, cache_dir=tmp_path, workers=0)
+    assert grey.images.shape == (6, 1, 16, 16)
+    assert grey.fingerprint != colour.fingerprint
+    for one, other in zip(colour.images, grey.images, strict=True):
+        wanted = np.asarray(Image.fromarray(one.transpose(1, 2, 0)).convert("L"))
+        assert np.array_equal(other[0], wanted)

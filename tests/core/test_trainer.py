@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from diffusion_core import checkpoint, trainer
+from diffusion_core import checkpoint, trainer, trainer_step
 from diffusion_core.batches import batch_positions, make_batch
+from diffusion_core.changes import add_change, read_changes
+from diffusion_core.config import RunConfig
 from diffusion_core.data.store import build_store
-from diffusion_core.jobs import request
+from diffusion_core.diffusion import LOSSES, PREDICTION_TYPES
+from diffusion_core.files import write_json
+from diffusion_core.jobs import change, request
 from diffusion_core.presets import preset
 from diffusion_core.runs import load_run
+from diffusion_core.samplers import sample
 from diffusion_core.status import RunStatus
-from diffusion_core.trainer import TrainingError, learning_rate, train
+from diffusion_core.trainer import TrainingError, train
+from diffusion_core.trainer_step import learning_rate
 from tests.tiny_runs import tiny
 
 CPU = torch.device("cpu")
@@ -117,19 +124,88 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [6, 8]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_a_sentence_and_keeps_the_checkpoints(
+def test_every_kth_and_the_best_checkpoint_stay_beside_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The second of the six validations is the best.
+    losses = iter([0.5, 0.1, 0.4, 0.3, 0.3, 0.3])
+    monkeypatch.setattr(trainer, "validate", lambda setting: torch.tensor(next(losses)))
+    config = tiny(steps=12, checkpoint_every=2, validate_every=2, keep_checkpoints=1, keep_every=6)
+    train(tmp_path / "run", config, device=CPU)
+    assert [step for step, _ in load_run(tmp_path / "run").weights()] == [4, 6, 12]
+
+
+@pytest.mark.parametrize(
+    ("rate", "where"),
+    [(float("inf"), "the weights of the layer time_mlp.1"), (1e30, "the output of the layer")],
+)
+def test_a_loss_that_is_not_a_number_ends_the_run_with_the_layer_and_keeps_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, where: str
+) -> None:
     monkeypatch.setattr(
-        trainer, "learning_rate", lambda config, step: float("inf") if step == 5 else 1e-3
+        trainer_step, "learning_rate", lambda config, step: rate if step == 5 else 1e-3
     )
-    with pytest.raises(TrainingError, match="loss of step 6 is not a number"):
+    with pytest.raises(TrainingError, match=f"loss of step 6 is not a number.*{where}"):
         train(tmp_path / "run", tiny(), device=CPU)
     run = load_run(tmp_path / "run")
     assert run.state == "failed"
-    assert "lower learning rate" in run.status["error"]
+    assert run.status["not_finite"] is True
+    assert "resume from it with a lower learning rate" in run.status["error"]
     assert run.latest_checkpoint().step == 4
     assert all(np.isfinite(run.curve("loss")["value"]))
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_and_names_the_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("inf")
+
+    seen = []
+    original = trainer_step.objective
+
+    def objective(setting, model, batch):
+        seen.append([p.detach().clone() for p in model.parameters()])
+        if len(seen) >= 3:
+            hook = model.middle[0].register_forward_hook(lambda m, a, out: Breaking.apply(out))
+        try:
+            return original(setting, model, batch)
+        finally:
+            if len(seen) >= 3:
+                hook.remove()
+
+    monkeypatch.setattr(trainer_step, "objective", objective)
+    monkeypatch.setattr("diffusion_core.not_finite.objective", objective)
+    with pytest.raises(TrainingError, match=r"gradient of step 3 .* the gradient of the layer"):
+        train(tmp_path / "run", tiny(), device=CPU)
+    # Every later step saw the weights that the third one had.
+    assert all(torch.equal(a, b) for later in seen[3:] for a, b in zip(seen[2], later, strict=True))
+
+
+def test_after_a_broken_run_a_lower_rate_goes_on_from_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = trainer_step.learning_rate
+
+    def learning_rate(config: RunConfig, step: int) -> float:
+        too_high = config.learning_rate > 1e-4 and step == 5
+        return float("inf") if too_high else usual(config, step)
+
+    monkeypatch.setattr(trainer_step, "learning_rate", learning_rate)
+    with pytest.raises(TrainingError, match=r"lower learning rate than 0\.001"):
+        train(tmp_path / "run", tiny(), device=CPU)
+    add_change(tmp_path / "run", 5, {"learning_rate": 1e-4})
+    assert train(tmp_path / "run", resume=True, device=CPU) == "finished"
+    run = load_run(tmp_path / "run")
+    assert run.curve("learning_rate")["value"][4:] == pytest.approx([1e-4] * 4)
+    assert run.status["not_finite"] is False
+    assert run.config.learning_rate == 1e-4
 
 
 def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
@@ -191,3 +267,207 @@ def test_a_status_on_a_full_disk_does_not_end_the_training(tmp_path: Path, monke
     monkeypatch.setattr("diffusion_core.status.write_json", full)
     status.update(state="running")
     assert status.fields["state"] == "running"
+
+
+# ---------------------------------------------------------------- parts of a batch
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path, micro_batch: int) -> None:
+    for name, size in (("whole", 4), ("parts", micro_batch)):
+        train(tmp_path / name, tiny(micro_batch=size, batch_size=4), device=CPU)
+    whole, parts = (load_run(tmp_path / name).curve("loss")["value"] for name in ("whole", "parts"))
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert load_run(tmp_path / "parts").details["micro_batch"] == micro_batch
+
+
+def test_out_of_memory_halves_the_parts_and_loses_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", tiny(batch_size=8), device=CPU)
+    original = trainer_step.objective
+
+    def objective(setting, model, batch):
+        if len(batch.t) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(setting, model, batch)
+
+    monkeypatch.setattr(trainer_step, "objective", objective)
+    assert train(tmp_path / "parts", tiny(batch_size=8), device=CPU) == "finished"
+    whole, parts = (load_run(tmp_path / name).curve("loss")["value"] for name in ("whole", "parts"))
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_picture_that_does_not_fit_alone_gets_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def objective(setting, model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer_step, "objective", objective)
+    with pytest.raises(TrainingError, match="not enough memory for a single picture"):
+        train(tmp_path / "run", tiny(), device=CPU)
+
+
+# ---------------------------------------------------------------- averages, sizes, channels
+
+
+def test_averages_of_several_lengths_are_kept_resumed_and_drawn_with(tmp_path: Path) -> None:
+    config = tiny(ema_decay=0.9, ema_decays={"short": 0.2})
+    train(tmp_path / "whole", config, device=CPU)
+    train(tmp_path / "cut", config, device=CPU, on_step=stop_after(tmp_path / "cut", 4))
+    train(tmp_path / "cut", resume=True, device=CPU)
+    found = load_run(tmp_path / "whole").latest_checkpoint()
+    assert found.averages == ("main", "short")
+    assert found.average_words("short") == "short (0.2)"
+    again = load_run(tmp_path / "cut").latest_checkpoint()
+    weights = {name: checkpoint.load_weights(found, name) for name in found.averages}
+    for name, tensors in weights.items():
+        resumed = checkpoint.load_weights(again, name)
+        assert all(torch.equal(tensors[key], resumed[key]) for key in tensors)
+    raw = checkpoint.load_state(tmp_path / "whole", 8)["model"]
+    gaps = [max((raw[k] - w[k]).abs().max().item() for k in raw) for w in weights.values()]
+    assert gaps[1] < gaps[0]  # the short one is nearer to the newest weights
+    network, _, _ = checkpoint.load_model(found, average="short")
+    assert torch.equal(network.state_dict()["stem.weight"], weights["short"]["stem.weight"])
+    with pytest.raises(checkpoint.CheckpointError, match="it has main, short"):
+        checkpoint.load_weights(found, "long")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "network", "args"),
+    [
+        (16, "unet", {"widths": [8, 8, 8], "blocks": 1, "patch": 2}),
+        (24, "unet", {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [3], "patch": 1}),
+        (40, "lecture", {"widths": [4, 8, 8, 8, 8]}),
+    ],
+)
+def test_any_size_divisible_by_8_in_colour_and_in_grey(
+    tmp_path: Path, size: int, channels: int, network: str, args: dict
+) -> None:
+    config = tiny(steps=2, image_size=size, channels=channels, network=network, network_args=args)
+    assert train(tmp_path / "run", config, device=CPU) == "finished"
+    drawer, schedule, _ = checkpoint.load_model(load_run(tmp_path / "run").latest_checkpoint())
+    pictures = sample(drawer, schedule, 1, "ddim", 2, shape=(channels, size, size))
+    assert pictures.shape == (1, channels, size, size)
+    (_, strip), *_ = load_run(tmp_path / "run").samples()
+    with Image.open(strip) as image:
+        assert image.size == (2 * size, size)
+        assert image.mode == ("L" if channels == 1 else "RGB")
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss: str) -> None:
+    config = tiny(
+        prediction_type=prediction_type,
+        loss=loss,
+        steps=40,
+        batch_size=8,
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        sample_every=0,
+        checkpoint_every=0,
+        validate_every=4,
+    )
+    train(tmp_path / "run", config, device=CPU)
+    losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
+    assert losses[-1] < 0.98 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_gives_others(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(tmp_path / name, tiny(seed=seed, steps=4), device=CPU)
+    a, b, c = (load_run(tmp_path / name).curve("loss")["value"] for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+# ---------------------------------------------------------------- changes while it runs
+
+
+def change_after(run: Path, step: int, settings: dict):
+    def on_step(done: int, steps: int, loss: float | None) -> None:
+        if done == step:
+            change(load_run(run), settings)
+
+    return on_step
+
+
+def test_settings_change_at_a_step_while_it_runs_and_again_at_that_step_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    settings = {"learning_rate": 1e-5, "sample_every": 1}
+    run = tmp_path / "run"
+    config = tiny(warmup_steps=0, checkpoint_every=2, steps=8)
+    train(run, config, device=CPU, on_step=change_after(run, 3, settings))
+    assert read_changes(run)[0].step == 5  # taken up after step 4
+    rates = load_run(run).curve("learning_rate")["value"]
+    assert rates == pytest.approx([1e-3] * 4 + [1e-5] * 4)
+    assert [step for step, _ in load_run(run).samples()] == [4, 5, 6, 7, 8]
+    assert load_run(run).config.learning_rate == 1e-5
+    assert load_run(run).config_at(0).learning_rate == 1e-3
+    losses = load_run(run).curve("loss")["value"]
+    # As if it had been killed at step 8 with step 2 as the last whole checkpoint.
+    for step in (4, 6, 8):
+        checkpoint.weights_path(run, step).unlink(missing_ok=True)
+    train(tmp_path / "again", config, device=CPU, on_step=stop_after(tmp_path / "again", 2))
+    (tmp_path / "again" / "changes.json").write_bytes((run / "changes.json").read_bytes())
+    train(tmp_path / "again", resume=True, device=CPU)
+    assert np.array_equal(load_run(tmp_path / "again").curve("loss")["value"], losses)
+
+
+def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_had_them(tmp_path: Path) -> None:
+    train(tmp_path / "long", tiny(steps=12), device=CPU)
+    train(tmp_path / "short", tiny(steps=8), device=CPU)
+    add_change(tmp_path / "short", 9, {"steps": 12})
+    assert train(tmp_path / "short", resume=True, device=CPU) == "finished"
+    long, short = (load_run(tmp_path / name) for name in ("long", "short"))
+    assert np.array_equal(long.curve("loss")["value"], short.curve("loss")["value"])
+    assert short.status["total"] == 12
+
+
+def test_a_change_that_cannot_be_is_said_and_training_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def on_step(done: int, steps: int, loss: float | None) -> None:
+        if done == 2:
+            write_json(run / "request.json", {"action": "change", "settings": {"seed": 3}})
+
+    assert train(run, tiny(), device=CPU, on_step=on_step) == "finished"
+    assert read_changes(run) == []
+
+
+# ---------------------------------------------------------------- what is written and when
+
+
+def test_the_curves_hold_the_update_ratio_and_the_peak_of_memory(tmp_path: Path) -> None:
+    train(tmp_path / "run", tiny(steps=20), device=CPU)
+    last = load_run(tmp_path / "run").last_values()
+    assert 0 < last["update_ratio"][1] < 1
+    assert last["update_ratio"][0] == 20
+    assert last["peak_memory_bytes"][1] >= last["memory_bytes"][1] > 0
+
+
+def test_a_checkpoint_is_written_only_after_the_numbers_of_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", []
+    original = checkpoint.save_weights
+
+    def save_weights(path, step, *rest):
+        seen.append((step, load_run(run).curve("loss")["step"].max()))
+        return original(path, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    train(run, tiny(checkpoint_every=2), device=CPU)
+    assert [step for step, _ in seen] == [2, 4, 6, 8]
+    assert all(newest >= step for step, newest in seen)
+
+
+def test_event_files_for_tensorboard_are_an_option(tmp_path: Path) -> None:
+    for name, wanted in (("with", True), ("without", False)):
+        train(tmp_path / name, tiny(tensorboard=wanted, steps=2), device=CPU)
+    assert len(list((tmp_path / "with" / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    assert not (tmp_path / "without" / "tensorboard").exists()

@@ -165,11 +165,20 @@ def test_the_lectures_network_takes_no_labels() -> None:
         narrow_lecture()(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1))
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (64, 40), (8, 16)])
+@pytest.mark.parametrize("shape", [(20, 24), (64, 36), (12, 16)])
 def test_the_lectures_network_names_the_sizes_that_it_needs(shape: tuple[int, int]) -> None:
     height, width = shape
-    with pytest.raises(ValueError, match=f"{height}×{width}; .* divisible by 16"):
+    with pytest.raises(ValueError, match=f"{height}×{width}; .* divisible by 8"):
         narrow_lecture()(torch.zeros(1, 3, height, width), torch.zeros(1))
+
+
+@pytest.mark.parametrize("size", [24, 40])
+def test_the_lectures_network_fills_up_sizes_between_its_own_and_cuts_them_again(size: int) -> None:
+    network = narrow_lecture().eval()
+    x, t = torch.randn(2, 3, size, size), torch.tensor([3, 7])
+    filled = torch.zeros(2, 3, size + 8, size + 8)
+    filled[..., :size, :size] = x
+    assert torch.equal(network(x, t), network(filled, t)[..., :size, :size])
 
 
 def test_the_lectures_network_takes_pictures_that_are_not_square() -> None:

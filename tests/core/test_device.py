@@ -1,0 +1,55 @@
+"""How much memory is left, as the machine and its container say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_core import device
+from diffusion_core.device import Utilisation, free_memory, memory_in_use, peak_memory
+
+CPU = torch.device("cpu")
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text + "\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts_and_its_cached_files_are_free(
+    tmp_path: Path, version: int
+) -> None:
+    if version == 2:
+        write(
+            tmp_path, memory__max="1000", memory__current="700", memory__stat="anon 400\nfile 250"
+        )
+    else:
+        write(
+            tmp_path / "memory",
+            memory__limit_in_bytes="1000",
+            memory__usage_in_bytes="700",
+            memory__stat="cache 1\ntotal_cache 250",
+        )
+    assert device._left_of_container(tmp_path) == 550
+
+
+def test_without_a_limit_the_machine_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, memory__max="max", memory__current="700", memory__stat="file 1")
+    left = device._left_of_container
+    assert left(tmp_path) > 2**50
+    assert 0 < free_memory(CPU) < 2**50
+    monkeypatch.setattr(device, "_left_of_container", lambda: 5)
+    assert free_memory(CPU) == 5
+
+
+def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
+    assert peak_memory(CPU) >= memory_in_use(CPU) > 2**20
+    busy = Utilisation(CPU)
+    sum(range(2_000_000))
+    assert busy() > 0
