@@ -11,4 +11,6 @@ from pathlib import Path
 
 import streamlit as st
 
-app = st.App(Path(__file__).parent / "dashboard" / "shell.py")
+from dashboard.queue_watch import watching
+
+app = st.App(Path(__file__).parent / "dashboard" / "shell.py", lifespan=watching)

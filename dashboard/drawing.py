@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.config import RunConfig
+from diffusion_core.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.diffusion import Schedule
 from diffusion_core.pictures import to_uint8
 from diffusion_core.samplers import LECTURE_SAMPLING, Cancelled, StepView, sample
-from diffusion_core.schedule import NoiseSchedule
 
 LOOKS = 10  # pictures in the strip from noise to picture, as in the lecture
 LONGEST_LINE = 16
@@ -35,7 +35,7 @@ PATIENCE_IN_DEMAND = 15.0
 EACH_IN_TURN = "each in turn"
 ANY_CLASS = "any class"
 
-Loaded = tuple[nn.Module, NoiseSchedule, RunConfig]
+Loaded = tuple[nn.Module, Schedule, RunConfig]
 
 
 class LineFull(RuntimeError):
@@ -57,6 +57,7 @@ class Order:
     label: str = ""  # one of the classes, EACH_IN_TURN or ANY_CLASS
     guidance_scale: float = 1.0
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
+    average: str = MAIN_AVERAGE  # which of the checkpoint's averaged weights
 
     def labels(self) -> Tensor | None:
         """(n,) integers; None where the network takes none or any class will do."""
@@ -83,9 +84,11 @@ class Order:
         return next((k for k in whole if k * k >= self.n), None)
 
     @property
-    def evaluations_per_step(self) -> int:
-        """How often the network computes one picture; guidance does so twice, with and without."""
-        return self.n * (1 if self.guidance_scale == 1.0 else 2)
+    def evaluations(self) -> int:
+        """How often the network computes one picture: guidance does so twice, with and without the
+        class, and heun at both ends of every step but the last."""
+        looks = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+        return self.n * looks * (1 if self.guidance_scale == 1.0 else 2)
 
     def options(self) -> dict[str, Any]:
         """As arguments of `sample`, all but the shape."""
@@ -112,12 +115,14 @@ class Order:
             parts.append("each class in turn" if self.label == EACH_IN_TURN else self.label)
         if self.guidance_scale != 1.0:
             parts.append(f"guidance {self.guidance_scale:g}")
+        if self.average != MAIN_AVERAGE:
+            parts.append(f"{self.average} average")
         return f"{self.run} at step {self.step:,}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
 class Look:
-    """The pictures after one step; uint8 (n, H, W, 3)."""
+    """The pictures after one step; uint8 (n, H, W, C)."""
 
     timestep: int  # where the step started
     x_t: np.ndarray
@@ -224,7 +229,7 @@ class Drawing:
                 model,
                 schedule,
                 prediction_type=config.prediction_type,
-                shape=(3, config.image_size, config.image_size),
+                shape=(config.channels, config.image_size, config.image_size),
                 on_step=self._on_step,
                 **self.order.options(),
             )
@@ -237,8 +242,8 @@ class Drawing:
         with self._lock:
             self._end(state, sentence)
             if state == "done":
-                taken = self.order.steps * self.order.evaluations_per_step
-                self._queue.note_pace(self.order, config, self._seconds / taken)
+                pace = self._seconds / self.order.evaluations
+                self._queue.note_pace(self.order, config, pace)
 
     def _on_step(self, view: StepView) -> None:
         with self._lock:
@@ -308,7 +313,7 @@ class Queue:
     def expected_seconds(self, order: Order, config: RunConfig) -> float | None:
         """How long it took per evaluation the last time; None before the first time."""
         pace = self._pace.get(_pace_key(order, config))
-        return None if pace is None else pace * order.steps * order.evaluations_per_step
+        return None if pace is None else pace * order.evaluations
 
     def note_pace(self, order: Order, config: RunConfig, seconds: float) -> None:
         self._pace[_pace_key(order, config)] = seconds

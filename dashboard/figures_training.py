@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import plotly.graph_objects as go
 from dashboard.figures import COLOURS, GREY, SEQUENTIAL, finish
 from diffusion_core.metrics import BIN_NAMES, TIMESTEP_BINS
 
-Curve = dict[str, np.ndarray]  # step, value, and from a run wall_time
+# step, value, from a run wall_time; x: where it lies on the axis, if that is not the step.
+Curve = dict[str, np.ndarray]
 
 LECTURE_LOSSES = Path(__file__).with_name("lecture_losses.csv")
+LECTURE_BATCH = 128
 MOST_STRETCHES = 120  # columns of the heatmap
 
 
@@ -46,11 +49,17 @@ def loss_figure(
     smoothing: float,
     logarithmic: bool,
     with_lecture: bool,
+    *,
+    x_title: str = "step",
+    lecture_scale: float = 1.0,
+    changes: Mapping[str, Sequence[tuple[float, str]]] | None = None,
 ) -> go.Figure:
     """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
 
     Both dictionaries have the same runs by name; the first lies on top. Of several runs each has
-    one entry in the legend, which hides and shows all of its curves.
+    one entry in the legend, which hides and shows all of its curves. `lecture_scale`: a step of
+    the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
+    axis and in words; a thin line stands there.
     """
     figure = go.Figure()
     several = len(losses) > 1
@@ -59,7 +68,7 @@ def loss_figure(
         # A single run's curves stand on their own in the legend.
         run = {"legendgroup": name if several else None, "mode": "lines", "zorder": -k}
         figure.add_scatter(
-            x=curve["step"],
+            x=curve.get("x", curve["step"]),
             y=curve["value"],
             name=name if several else "loss",
             line={"color": colour, "width": 1},
@@ -70,7 +79,7 @@ def loss_figure(
         )
         if smoothing:
             figure.add_scatter(
-                x=curve["step"],
+                x=curve.get("x", curve["step"]),
                 y=smoothed(curve["value"], smoothing),
                 name=name if several else "smoothed",
                 line={"color": colour, "width": 2.5},
@@ -79,7 +88,7 @@ def loss_figure(
         held_out = validation[name]
         if len(held_out["step"]):
             figure.add_scatter(
-                x=held_out["step"],
+                x=held_out.get("x", held_out["step"]),
                 y=held_out["value"],
                 name=f"{name}, validation" if several else "validation",
                 line={"color": colour, "width": 1.5, "dash": "dot"},
@@ -87,22 +96,53 @@ def loss_figure(
                 showlegend=not several,
                 **run | {"mode": "lines+markers"},
             )
+        for x, words in (changes or {}).get(name, ()):
+            # A curve on an axis of its own, since a shape has no words under the pointer.
+            figure.add_scatter(
+                x=[x, x, x],
+                y=[0, 0.5, 1],
+                yaxis="y2",
+                name="change",
+                line={"color": colour, "width": 1},
+                showlegend=False,
+                hovertemplate=f"{name}, {words}<extra></extra>"
+                if several
+                else f"{words}<extra></extra>",
+                **run,
+            )
     if with_lecture:
         printed = lecture_losses()
         figure.add_scatter(
-            x=printed["step"],
+            x=printed["step"] * lecture_scale,
             y=printed["value"],
             name="the lecture's loss",
             mode="lines",
             line={"color": GREY, "width": 1.5},
         )
-    finish(figure, "step", "loss", height=420, logarithmic=logarithmic)
+    finish(figure, x_title, "loss", height=420, logarithmic=logarithmic)
     figure.update_layout(hovermode="x unified")
-    # A range that somebody zoomed to means something else on the other kind of axis.
+    # A range that somebody zoomed to means something else on another kind of axis.
+    figure.update_xaxes(uirevision=x_title)
     figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
     if logarithmic:
         figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False}
+    )
     return figure
+
+
+def column_edges(curves: list[Curve]) -> np.ndarray:
+    """Where the heatmap's columns begin and end, in steps.
+
+    A number stands for the steps since the one before it, so columns end at numbers; a small batch
+    does not meet every tenth each time, so they are wide enough for the rarest one.
+    """
+    steps = np.unique(np.concatenate([curve["step"] for curve in curves]))
+    count = min(MOST_STRETCHES, *(len(curve["step"]) for curve in curves), len(steps))
+    ends = steps[np.arange(1, count + 1) * len(steps) // count - 1]
+    width = steps[1] - steps[0] if len(steps) > 1 else 1
+    return np.concatenate([[max(0, steps[0] - width)], ends]) + 0.5
 
 
 def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
@@ -111,11 +151,7 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
     `curves` has the names of BIN_NAMES; at least one must not be empty.
     """
     known = [curve for name in BIN_NAMES if len((curve := curves[name])["step"])]
-    low = min(curve["step"][0] for curve in known)
-    high = max(curve["step"][-1] for curve in known)
-    # A small batch does not meet every tenth at every step: wide enough for the rarest one.
-    rarest = min(len(curve["step"]) for curve in known)
-    edges = np.linspace(low, high + 1, min(MOST_STRETCHES, rarest) + 1)
+    edges = column_edges(known)
     rows = []
     for name in BIN_NAMES:
         curve = curves[name]
@@ -127,13 +163,13 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
     ]
     figure = go.Figure(
         go.Heatmap(
-            x=(edges[:-1] + edges[1:]) / 2,
+            x=edges,
             y=tenths,
             z=np.log10(np.maximum(rows, 1e-8)),
             customdata=np.array(rows),
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": "log₁₀ loss"}, "thickness": 12},
-            hovertemplate="step %{x:.0f}<br>t in %{y} of T<br>"
+            hovertemplate="around step %{x:.0f}<br>t in %{y} of T<br>"
             "loss %{customdata:.4f}<extra></extra>",
             hoverongaps=False,
         )
@@ -144,15 +180,18 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
     return figure
 
 
-def curve_figure(curve: Curve, title: str) -> go.Figure:
-    """One plain curve over the steps."""
-    figure = go.Figure(
-        go.Scatter(
+def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False) -> go.Figure:
+    """Plain curves over the steps by their names, with a legend where there are several."""
+    figure = go.Figure()
+    for k, (name, curve) in enumerate(curves.items()):
+        figure.add_scatter(
             x=curve["step"],
             y=curve["value"],
-            name=title,
+            name=name,
             mode="lines",
-            line={"color": COLOURS[0], "width": 1.5},
+            line={"color": COLOURS[k % len(COLOURS)], "width": 1.5},
         )
-    )
-    return finish(figure, "step", title, height=300)
+    finish(figure, "step", title, height=300)
+    if percent:
+        figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    return figure

@@ -49,6 +49,20 @@ function themed(figure, style) {
   };
 }
 
+// A redraw takes the browser about a tenth of a second, which a film of samples beside it would
+// show: while that moves a redraw waits, and not for ever.
+const LONGEST_WAIT_MS = 5000;
+
+function whenStill(box, draw) {
+  box.latest ??= performance.now() + LONGEST_WAIT_MS;
+  const wait = Math.min(window.diffusionLabMovingUntil ?? 0, box.latest) - performance.now();
+  if (wait > 0) {
+    setTimeout(whenStill, wait, box, draw);
+  } else if (draw()) {
+    box.latest = undefined;
+  }
+}
+
 export default function ({ data, parentElement }) {
   const box = parentElement.querySelector(".live-chart");
   box.style.height = `${data.height}px`;
@@ -57,13 +71,14 @@ export default function ({ data, parentElement }) {
   // Of two updates while the library loads only the later one is drawn.
   const turn = (box.turn = (box.turn ?? 0) + 1);
   library(data.library).then(
-    (Plotly) => {
-      if (turn !== box.turn || !box.isConnected) return;
+    (Plotly) => whenStill(box, () => {
+      if (turn !== box.turn || !box.isConnected) return false;
       const { data: curves, layout } = themed(data.figure, getComputedStyle(box));
       Plotly.react(box, curves, layout, { displaylogo: false, responsive: true });
       box.watcher ??= new ResizeObserver(() => box.offsetWidth && Plotly.Plots.resize(box));
       box.watcher.observe(box);
-    },
+      return true;
+    }),
     () => { box.textContent = "The chart cannot be drawn: its library did not load."; },
   );
   return () => {

@@ -13,10 +13,11 @@ from torch import nn
 
 from dashboard.settings import get_settings
 from diffusion_core.checkpoint import Checkpoint, load_model
-from diffusion_core.config import RunConfig
+from diffusion_core.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_picture, to_size
 from diffusion_core.device import pick_device
+from diffusion_core.diffusion import Schedule
 from diffusion_core.presets import build_network
 from diffusion_core.runs import Run
 from diffusion_core.schedule import NoiseSchedule
@@ -81,19 +82,22 @@ def _stat(file: Path) -> os.stat_result | None:
         return None
 
 
-def model(checkpoint: Checkpoint) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
+def model(
+    checkpoint: Checkpoint, average: str = MAIN_AVERAGE
+) -> tuple[nn.Module, Schedule, RunConfig]:
     """A checkpoint's network in evaluation mode on the device, its schedule and settings.
 
-    The two that were loaded last stay in memory. Raises CheckpointError.
+    `average`: which of its averaged weights. The two that were loaded last stay in memory. Raises
+    CheckpointError.
     """
-    return _model(str(checkpoint.path), checkpoint.time, str(device()), checkpoint)
+    return _model(str(checkpoint.path), checkpoint.time, str(device()), average, checkpoint)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the checkpoint …")
 def _model(
-    path: str, written: float, where: str, _checkpoint: Checkpoint
-) -> tuple[nn.Module, NoiseSchedule, RunConfig]:
-    return load_model(_checkpoint, where)
+    path: str, written: float, where: str, average: str, _checkpoint: Checkpoint
+) -> tuple[nn.Module, Schedule, RunConfig]:
+    return load_model(_checkpoint, where, average)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -7,22 +7,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 
-from dashboard import pictures, resources, run_words
-from dashboard.figures_training import curve_figure, loss_figure, timestep_figure
+from dashboard import resources, run_words
+from dashboard.alignment import ALIGNMENTS, axis_unit, place
+from dashboard.figures import COLOURS
+from dashboard.figures_training import (
+    LECTURE_BATCH,
+    Curve,
+    curve_figure,
+    loss_figure,
+    timestep_figure,
+)
+from dashboard.film import Strips, show_film
 from dashboard.live_chart import show_live
-from dashboard.settings import Settings, get_settings
+from dashboard.run_controls import show_buttons
+from dashboard.run_events import events
+from dashboard.settings import Settings
 from diffusion_core import jobs
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.metrics import BIN_NAMES, MetricsError
-from diffusion_core.runs import ACTIVE, RESUMABLE, Run
+from diffusion_core.runs import Run
 
+# Each tab's axis title, and its curves by name with their words in the legend.
 CURVES = {
-    "Gradient norm": ("gradient_norm", "gradient norm before clipping"),
-    "Learning rate": ("learning_rate", "learning rate"),
-    "Speed": ("images_per_second", "images per second"),
-    "Memory": ("memory_bytes", "memory in use, bytes"),
+    "Gradient norm": ("gradient norm before clipping", {"gradient_norm": "gradient norm"}),
+    "Update size": (
+        "length of a step's update, relative to the weights",
+        {"update_ratio": "update-to-weight ratio"},
+    ),
+    "Learning rate": ("learning rate", {"learning_rate": "learning rate"}),
+    "Speed": ("images per second", {"images_per_second": "images per second"}),
+    "Device use": ("share of the time that the device works", {"utilisation": "device use"}),
+    "Memory": ("memory, GB", {"memory_bytes": "in use", "peak_memory_bytes": "most so far"}),
 }
 LOG_BYTES = 4000  # of the end of train.log
 
@@ -31,65 +49,22 @@ def show_run(run: Run, runs: list[Run], settings: Settings) -> None:
     state = run.state
     show_state(run, state)
     if settings.may_operate:
-        show_buttons(run, state)
-    config = None
+        show_buttons(run, state, settings)
+    config = known = None
     try:
         config = run.config
+        known = jobs.settings_of(run)  # also of one that has not begun
     except ConfigError as error:
         st.warning(f"The settings of {run.name} cannot be used: {error}")
-    if config is not None:
-        st.caption(run_words.settings_line(config))
+    if known is not None:
+        st.caption(run_words.settings_line(known))
     try:
         show_numbers(run)
-        left, right = st.columns([5, 2], gap="medium")
-        with left:
-            show_losses(run, {other.name: other for other in runs if other != run}, config)
-        with right:
-            show_samples(run, config)
+        compared, alignment = show_losses(run, [other for other in runs if other != run], config)
+        show_samples([run, *compared], alignment)
         show_more(run, config)
     except MetricsError as error:
         st.warning(f"The curves of {run.name} or a run beside it cannot be drawn: {error}")
-
-
-def ask(run: Run, action: str) -> None:
-    """A button was pressed. A refusal is shown as a message that outlives the next update."""
-    try:
-        if action == "resume":
-            jobs.resume(run, get_settings().device)
-        else:
-            jobs.request(run, action)
-    except jobs.JobError as error:
-        st.session_state["refusal"] = str(error)
-
-
-def show_buttons(run: Run, state: str) -> None:
-    """What can be asked of the run now; a later stop or pause takes the place of what waits."""
-    waiting = jobs.pending_request(run) if state in ACTIVE else None
-    buttons = []
-    if state in RESUMABLE:
-        buttons = [("resume", "Resume", ":material/play_arrow:")]
-    elif state in ACTIVE - {"pausing", "stopping"}:
-        buttons = [
-            ("pause", "Pause", ":material/pause:"),
-            ("stop", "Stop", ":material/stop:"),
-        ]
-    if state == "running":
-        buttons += [
-            ("sample", "Sample now", ":material/image:"),
-            ("checkpoint", "Checkpoint now", ":material/save:"),
-        ]
-    with st.container(horizontal=True, gap="small"):
-        for action, label, icon in buttons:
-            st.button(
-                label,
-                icon=icon,
-                type="primary" if action == "resume" else "secondary",
-                disabled=waiting is not None
-                and (action in (waiting, "sample", "checkpoint") or waiting == "stop"),
-                on_click=ask,
-                args=(run, action),
-                key=f"ask-{action}",
-            )
 
 
 def show_state(run: Run, state: str) -> None:
@@ -145,9 +120,9 @@ def show_numbers(run: Run) -> None:
             st.metric(label, value, width=150)
 
 
-def show_losses(run: Run, others: dict[str, Run], config: RunConfig | None) -> None:
-    """The loss chart with its controls."""
-    controls = st.columns([2, 1, 2], vertical_alignment="bottom")
+def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[list[Run], str]:
+    """The loss chart with its controls; returns the runs to compare with and the alignment."""
+    controls = st.columns([3, 2, 4, 4], vertical_alignment="bottom")
     smoothing = controls[0].slider(
         "Smoothing",
         0.0,
@@ -159,63 +134,133 @@ def show_losses(run: Run, others: dict[str, Run], config: RunConfig | None) -> N
         bind="query-params",
     )
     logarithmic = controls[1].toggle("Logarithmic", key="log", bind="query-params")
-    compared = controls[2].multiselect(
+    by_name = {other.name: other for other in others}
+    names = controls[2].multiselect(
         "Compare with",
-        list(others),
+        list(by_name),
         placeholder="Other runs" if others else "There are no other runs",
         disabled=not others,
         key="compare",
         bind="query-params",
     )
-    losses, validation = {}, {}
-    for each in [run, *(others[name] for name in compared)]:
-        losses[each.name] = resources.curve(each, "loss")
-        validation[each.name] = resources.curve(each, "validation_loss")
+    alignment = controls[3].segmented_control(
+        "Align by",
+        ALIGNMENTS,
+        default="step",
+        required=True,
+        help="What the curves and the samples of several runs are laid beside each other by: "
+        "the step, the number of images that the run has seen, or the time that it has trained, "
+        "without pauses.",
+        key="align",
+        bind="query-params",
+    )
+    compared = [by_name[name] for name in names]
+    losses, validation, changes = {}, {}, {}
+    for each in [run, *compared]:
+        losses[each.name] = located_curve(each, "loss", alignment)
+        validation[each.name] = located_curve(each, "validation_loss", alignment)
+        changes[each.name] = locate_events(each, alignment)
     if not any(len(curve["step"]) for curve in losses.values()):
         st.caption("The losses appear here after the first steps.")
-        return
-    with_lecture = config is not None and config.preset == "lecture"
+        return compared, alignment
+    longest = max(curve["x"][-1] for curve in losses.values() if len(curve["x"]))
+    unit, title = axis_unit(alignment, longest)
+    for curve in (*losses.values(), *validation.values()):
+        curve["x"] = curve["x"] / unit
+    # The lecture printed no times.
+    with_lecture = config is not None and config.preset == "lecture" and alignment != "time"
     show_live(
-        loss_figure(losses, validation, smoothing, logarithmic, with_lecture),
+        loss_figure(
+            losses,
+            validation,
+            smoothing,
+            logarithmic,
+            with_lecture,
+            x_title=title,
+            lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
+            changes={
+                name: [(x / unit, words) for x, words in found] for name, found in changes.items()
+            },
+        ),
         key=f"loss-{run.name}",
-        alt=f"The loss of {', '.join(losses)} over the steps",
+        alt=f"The loss of {', '.join(losses)} over the "
+        + ("steps" if alignment == "step" else title.partition(",")[0]),
     )
-    if config is None:
+    if config is not None:
+        words = run_words.objective_sentence(config)
+        if with_lecture:
+            words += f" {run_words.lecture_sentence(config)}"
+        if compared:
+            words += " Of runs with different objectives only the shapes can be compared."
+        if any(changes.values()):
+            words += " A thin upright line stands where a setting was changed."
+        st.caption(words)
+    return compared, alignment
+
+
+def locate(run: Run, steps: np.ndarray, alignment: str) -> np.ndarray | None:
+    """Where steps of a run lie on the axis; None where the run does not say. See `place`."""
+    batch_size = None
+    if alignment == "images":
+        try:
+            batch_size = run.config.batch_size if run.config else None
+        except ConfigError:
+            return None
+    return place(steps, alignment, batch_size, resources.curve(run, "loss"))
+
+
+def located_curve(run: Run, name: str, alignment: str) -> Curve:
+    """A curve with its places on the axis; empty where the run does not say, as `locate`."""
+    curve = resources.curve(run, name)
+    x = locate(run, curve["step"], alignment)
+    if x is None:
+        return {key: values[:0] for key, values in curve.items()} | {"x": np.zeros(0)}
+    return curve | {"x": x}
+
+
+def locate_events(run: Run, alignment: str) -> list[tuple[float, str]]:
+    """Where on the axis a setting of a run was changed, and in words."""
+    try:
+        found = events(run)
+    except ConfigError as error:
+        st.warning(f"What was changed in {run.name} cannot be drawn: {error}")
+        return []
+    at = locate(run, np.array([step for step, _ in found]), alignment)
+    return [] if at is None else [(x, words) for x, (_, words) in zip(at, found, strict=True)]
+
+
+def show_samples(runs: list[Run], alignment: str) -> None:
+    """The sample strips of the runs, one row each, under one slider."""
+    st.subheader("Samples through training")
+    films = []
+    for k, run in enumerate(runs):
+        files = run.samples()
+        at = locate(run, np.array([step for step, _ in files]), alignment)
+        if not files:
+            if k:
+                st.caption(f"{run.name} has no samples yet.")
+        elif at is None:
+            what = "its batch size" if alignment == "images" else "any times"
+            st.caption(f"{run.name} is left out: it has not written {what}.")
+        else:
+            films.append(Strips(run.name, files, at, k % len(COLOURS), is_forming(run)))
+    if not films:
+        st.caption("The first samples appear here when the run draws them.")
         return
-    words = run_words.objective_sentence(config)
-    if with_lecture:
-        words += f" {run_words.lecture_sentence(config)}"
-    if compared:
-        words += " Of runs with different objectives only the shapes can be compared."
+    show_film(films, alignment)
+    words = "Every strip of a run is drawn from the same noise, by the averaged weights."
+    if len(films) > 1:
+        words += " Each run shows its newest strip at or before the slider's place."
     st.caption(words)
 
 
-def show_samples(run: Run, config: RunConfig | None) -> None:
-    """The newest sample strip, or an earlier one."""
-    strips = dict(run.samples())
-    if not strips:
-        st.caption("The first samples appear here when the run draws them.")
-        return
-    steps = list(strips)
-    # Whoever looks at the newest strip goes on to the next one; whoever looks back stays.
-    if st.session_state.get("strip") in (None, st.session_state.get("newest_strip")):
-        st.session_state["strip"] = steps[-1]
-    if st.session_state["strip"] not in steps:
-        st.session_state["strip"] = steps[-1]
-    st.session_state["newest_strip"] = steps[-1]
-    step = steps[-1]
-    if len(steps) > 1:
-        step = st.select_slider("Samples of step", steps, key="strip", format_func="{:,}".format)
+def is_forming(run: Run) -> bool:
+    """Whether a strip of the run is one picture on its way, as in the lecture."""
     try:
-        row = pictures.read_strip(strips[step])
-    except OSError:
-        st.warning(f"The samples in {strips[step].name} cannot be read.")
-        return
-    pictures.show_row(row, f"Samples of {run.name} at step {step:,}", width=112)
-    if config is not None and config.sample_steps == 0:
-        st.caption(f"Step {step:,}: one picture, from noise (last) to the finished one (first).")
-    else:
-        st.caption(f"Step {step:,}: always from the same noise, by the averaged weights.")
+        config = run.config
+    except ConfigError:
+        return False
+    return config is not None and config.sample_steps == 0
 
 
 def show_more(run: Run, config: RunConfig | None) -> None:
@@ -230,13 +275,22 @@ def show_more(run: Run, config: RunConfig | None) -> None:
             elif name == "Loss by timestep":
                 show_timesteps(run)
             else:
-                curve, title = CURVES[name]
-                values = resources.curve(run, curve)
-                if len(values["step"]):
-                    key = f"{curve}-{run.name}"
-                    show_live(curve_figure(values, title), key, f"The {title} over the steps")
-                else:
-                    st.caption("Nothing yet.")
+                show_curves(run, name)
+
+
+def show_curves(run: Run, tab: str) -> None:
+    title, names = CURVES[tab]
+    curves: dict[str, Curve] = {}
+    for name, words in names.items():
+        curve = resources.curve(run, name)
+        if len(curve["step"]):
+            curves[words] = curve | {"value": curve["value"] / (1e9 if tab == "Memory" else 1)}
+    if not curves:
+        words = "This device does not say." if tab == "Device use" else "Nothing yet."
+        st.caption(words)
+        return
+    figure = curve_figure(curves, title, percent=tab == "Device use")
+    show_live(figure, f"{tab}-{run.name}", f"The {title} over the steps")
 
 
 def show_timesteps(run: Run) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from diffusion_core.config import RunConfig
 from diffusion_core.jobs import pending_request
-from diffusion_core.runs import ACTIVE, Run, list_runs, place_of, queue_position
+from diffusion_core.runs import ACTIVE, Run, at_work, place_of, queue_position
 
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -37,8 +38,14 @@ ASKED = {
     "stop": "It was asked to stop, and will at its next step.",
     "sample": "It was asked for samples, and draws them at its next step.",
     "checkpoint": "It was asked for a checkpoint, and writes it at its next step.",
+    "change": "Its settings were changed; the change holds from its next step on.",
 }
-QUANTITIES = {"epsilon": "noise ε", "v_prediction": "velocity v", "x_0": "picture x₀"}
+QUANTITIES = {
+    "epsilon": "noise ε",
+    "v_prediction": "velocity v",
+    "x_0": "picture x₀",
+    "flow_prediction": "flow ε − x₀",
+}
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 
@@ -55,7 +62,7 @@ def state_sentence(run: Run, state: str) -> str:
         case "pausing" | "stopping":
             sentence = "It writes a checkpoint first."
         case "paused" | "stopped":
-            sentence = f"The device is free; resume it to go on {from_here}."
+            sentence = rest_sentence(run, from_here)
         case "failed":
             sentence = status.get("error") or "Nobody knows why; see train.log in its folder."
         case "lost":
@@ -67,23 +74,36 @@ def state_sentence(run: Run, state: str) -> str:
     return " ".join(filter(None, [head, sentence, ASKED[asked] if asked else ""]))
 
 
+def rest_sentence(run: Run, from_here: str) -> str:
+    """How a run that was paused or stopped can go on."""
+    busy = at_work(run.path, run.status)
+    if busy:
+        return f"{busy[0].name} is on the device; resumed, it waits and then goes on {from_here}."
+    return f"The device is free; resume it to go on {from_here}."
+
+
 def queue_sentence(run: Run) -> str:
     """Who is on the device and how many wait before this run."""
-    others = [
-        other.name
-        for other in list_runs(run.path.parent)
-        if other.name != run.name
-        and other.state in ACTIVE - {"queued"}
-        and place(other.status) == place(run.status)
-    ]
+    status = run.status
+    host = status.get("host", "")
+    if host != socket.gethostname():
+        return f"It waits on {host}. To start it on this machine instead, cancel and resume it."
+    busy = at_work(run.path, status)
     before = queue_position(run)
     turn = "It is next." if before == 0 else f"{before} more before it."
-    return f"{others[0]} is on it. {turn}" if others else turn
+    return f"{busy[0].name} is on it. {turn}" if busy else turn
 
 
 def place(status: dict[str, Any]) -> tuple[str, str]:
     """The host and the device that a status names; runs of one place wait for each other."""
     return status.get("host", ""), place_of(status.get("device", ""))
+
+
+def device(run: Run) -> str:
+    """The device of a run, with its host where that is not this machine."""
+    status = run.status
+    host = status.get("host", "")
+    return status.get("device", "") + ("" if host == socket.gethostname() else f" on {host}")
 
 
 def lost_sentence(run: Run, from_here: str) -> str:
@@ -143,4 +163,11 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes as MB or GB."""
+    if count < 1e6:
+        return "less than 1 MB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def count(number: int, noun: str) -> str:
+    """1 checkpoint, 2 checkpoints, no checkpoints."""
+    return f"{f'{number:,}' if number else 'no'} {noun}{'' if number == 1 else 's'}"

@@ -10,8 +10,12 @@ import streamlit as st
 from dashboard.drawing import ANY_CLASS, EACH_IN_TURN, Order
 from dashboard.run_words import duration
 from diffusion_core.checkpoint import Checkpoint
+from diffusion_core.config import MAIN_AVERAGE
+from diffusion_core.diffusion import Schedule
+from diffusion_core.flow import FlowSchedule
+from diffusion_core.presets import build_schedule
 from diffusion_core.runs import ACTIVE, Run
-from diffusion_core.schedule import NoiseSchedule
+from diffusion_core.samplers import FLOW_SAMPLERS
 
 LATEST = "latest"
 CORRECT, LECTURE = "correct", "as the lecture does"
@@ -66,22 +70,15 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
 
 def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
     config, classes = checkpoint.config, checkpoint.classes
+    schedule = build_schedule(config)
     as_lecture, sampler, eta = False, "ddpm", 0.0
     # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
     if config.network == "lecture" and config.image_size > 16:
         as_lecture = pick_way() == LECTURE
     if not as_lecture:
-        sampler = st.segmented_control(
-            "Sampler",
-            ["ddim", "ddpm"],
-            default="ddim",
-            required=True,
-            help="ddim is good with few steps; ddpm is the lecture's and wants all of them.",
-            key="sampler",
-            bind="query-params",
-        )
-    timesteps = NoiseSchedule(**config.schedule).timesteps
-    usual = min(DDIM_STEPS, timesteps) if sampler == "ddim" else timesteps
+        sampler = pick_sampler(schedule)
+    timesteps = schedule.timesteps
+    usual = timesteps if sampler == "ddpm" else min(DDIM_STEPS, timesteps)
     most = max_pictures(config.image_size)
     with st.container(horizontal=True):
         given_steps = st.number_input(
@@ -115,6 +112,7 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
             key="eta",
             bind="query-params",
         )
+    average = pick_average(checkpoint)
     label, guidance_scale = "", 1.0
     if classes:
         # Without dropped labels in its training the network never learned what "any" means.
@@ -149,6 +147,43 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
         label=label,
         guidance_scale=guidance_scale,
         as_lecture=as_lecture,
+        average=average,
+    )
+
+
+def pick_sampler(schedule: Schedule) -> str:
+    """One of those that the model's kind takes, by default the first."""
+    if isinstance(schedule, FlowSchedule):
+        names, words = ["euler", "heun"], "heun looks twice at each step and needs fewer of them."
+    else:
+        names = ["ddim", "ddpm"]
+        words = "ddim is good with few steps; ddpm is the lecture's and wants all of them."
+    # One control a kind of model: each remembers its own choice.
+    return st.segmented_control(
+        "Sampler",
+        names,
+        default=names[0],
+        required=True,
+        help=words,
+        key="sampler" if names[0] == "ddim" else "flow_sampler",
+        bind="query-params",
+    )
+
+
+def pick_average(checkpoint: Checkpoint) -> str:
+    """Which averaged weights to draw with; asked only where there are several."""
+    if len(checkpoint.averages) == 1:
+        return MAIN_AVERAGE
+    return st.segmented_control(
+        "Averaged weights",
+        checkpoint.averages,
+        default=MAIN_AVERAGE,
+        required=True,
+        format_func=checkpoint.average_words,
+        help="The weights are averaged over the training, each step counting decay times as much "
+        "as the next. A long average draws more steadily; a short one follows the newest steps.",
+        key="average",
+        bind="query-params",
     )
 
 
@@ -178,9 +213,12 @@ def link(order: Order) -> str:
     if order.as_lecture:
         settings |= {"way": LECTURE}
     else:
-        settings |= {"sampler": order.sampler}
+        flow = order.sampler in FLOW_SAMPLERS
+        settings |= {"flow_sampler" if flow else "sampler": order.sampler}
     if order.eta:
         settings |= {"eta": order.eta}
+    if order.average != MAIN_AVERAGE:
+        settings |= {"average": order.average}
     if order.label:
         settings |= {"label": order.label}
     if order.guidance_scale != 1.0:

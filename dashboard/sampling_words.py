@@ -10,6 +10,7 @@ import torch
 from dashboard.drawing import Order
 from dashboard.run_words import duration
 from diffusion_core.runs import Run
+from diffusion_core.samplers import FLOW_SAMPLERS
 
 DDPM_FORMULA = r"""\begin{aligned}
 x_{t-1} = {}& \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,\hat x_0 \\
@@ -17,6 +18,11 @@ x_{t-1} = {}& \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,\hat x_0 
 \end{aligned}"""
 DDIM_FORMULA = r"""x_s = \sqrt{\bar\alpha_s}\,\hat x_0
 + \sqrt{1-\bar\alpha_s-\sigma_t^2}\,\hat\epsilon + \sigma_t z"""
+EULER_FORMULA = r"""x_{s'} = x_s + (s' - s)\,(\hat\epsilon - \hat x_0)"""
+HEUN_FORMULA = r"""\begin{aligned}
+\tilde x ={}& x_s + (s' - s)\,d_s, \qquad d_s = \hat\epsilon - \hat x_0 \text{ at } x_s \\
+x_{s'} ={}& x_s + (s' - s)\,\tfrac12\,(d_s + d_{s'}), \qquad d_{s'} \text{ at } \tilde x
+\end{aligned}"""
 LECTURE_FORMULA = r"""x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\Bigl(x_t
 - \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon_\theta\Bigr) + \tilde\beta_t z"""
 
@@ -27,6 +33,14 @@ def explain_sampler(order: Order) -> None:
         if order.as_lecture:
             st.latex(LECTURE_FORMULA)
             st.write("From $t = T - 1$ down to 0, without the last term at $t = 0$.")
+            return
+        if order.sampler in FLOW_SAMPLERS:
+            st.latex(EULER_FORMULA if order.sampler == "euler" else HEUN_FORMULA)
+            st.write(
+                r"From $x_1 \sim \mathcal N(0, I)$ along $s$ from 1 down to 0, the share of noise: "
+                r"$x_s = (1-s)\,x_0 + s\,\epsilon$. The network predicts the direction of that "
+                r"line, $\epsilon - x_0$; $\hat x_0$ is clamped to [-1, 1]."
+            )
             return
         st.latex(DDIM_FORMULA if order.sampler == "ddim" else DDPM_FORMULA)
         st.write(

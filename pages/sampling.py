@@ -57,7 +57,9 @@ def press_draw(order: Order, checkpoint: Checkpoint) -> None:
         st.caption(f"Takes about {duration(max(1.0, expected))}, going by the last drawing.")
     if pressed:
         try:
-            st.session_state["drawing"] = queue.submit(order, resources.model(checkpoint))
+            st.session_state["drawing"] = queue.submit(
+                order, resources.model(checkpoint, order.average)
+            )
         except (ValueError, RuntimeError, OSError) as error:
             st.error(drawing.explain(error))
             return
@@ -105,8 +107,10 @@ def show_ending(order: Order, seen: Snapshot) -> None:
         where = f" It had taken {seen.step} of {order.steps} steps." if seen.step else ""
         st.warning(f"{seen.sentence}{where}")
     else:
-        count = order.steps * order.evaluations_per_step
+        count = order.evaluations
         twice = " × 2, with the class and without" if order.guidance_scale != 1.0 else ""
+        if order.sampler == "heun":
+            twice = f", both ends of each step but the last{twice}"
         st.caption(
             f"{precise(seen.seconds)}, {count:,} evaluations of the network ({order.n} "
             f"picture{'s' if order.n > 1 else ''} × {order.steps} steps{twice}), "

@@ -1,4 +1,4 @@
-"""Training: start a run, watch it live, pause, resume or stop it; the list of all runs."""
+"""Training: start a run, watch it live, control it; the queue; the list of all runs."""
 
 from __future__ import annotations
 
@@ -6,155 +6,18 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import resources, training_form
+from dashboard import run_controls
 from dashboard.controls import pick_run
+from dashboard.run_form import FORM_KEYS, show_form, take_settings
 from dashboard.run_view import show_run
 from dashboard.settings import Settings, get_settings
+from dashboard.training_form import AS_RUN
 from diffusion_core import jobs
-from diffusion_core.config import ConfigError, RunConfig
-from diffusion_core.data.digits import COUNT as DIGITS_COUNT
-from diffusion_core.data.store import CARS_COUNT, DataError
-from diffusion_core.presets import PRESETS
+from diffusion_core.config import ConfigError
 from diffusion_core.runs import ACTIVE, Run, list_runs
 
-FORM_KEYS = {"preset", "data", "cars", "digits", "folder", "torchvision", "steps", "batch", "lr"}
-FORM_KEYS |= {"seed", "size", "every", "name"}
-
-
-# ------------------------------------------------------------------------------ the form
-
-
-def take_presets_numbers() -> None:
-    """Another preset was chosen: its own numbers go into the form."""
-    start = PRESETS[st.session_state["preset"]]
-    most = get_settings().max_steps
-    st.session_state["steps"] = min(start.steps, most) if most else start.steps
-    st.session_state["batch"] = start.batch_size
-    st.session_state["lr"] = start.learning_rate
-    st.session_state["every"] = start.checkpoint_every
-
-
-def take_datas_size() -> None:
-    st.session_state["size"] = training_form.suggested_size(st.session_state["data"])
-
-
-def pick_data() -> tuple[str, str]:
-    """The kind of data and what belongs to it: a number of pictures, a folder, a name."""
-    kind = st.selectbox(
-        "Pictures",
-        training_form.DATA,
-        help="cars are drawn by this app, digits are real handwriting; or give a folder of your "
-        "own, for example Stanford Cars, or a data set of torchvision.",
-        on_change=take_datas_size,
-        key="data",
-        bind="query-params",
-    )
-    if kind in ("folder", "torchvision"):
-        label = "Folder on this machine" if kind == "folder" else "Name in torchvision"
-        hint = "/data/stanford_cars" if kind == "folder" else "CIFAR10"
-        return kind, st.text_input(label, placeholder=hint, key=kind, bind="query-params")
-    most = CARS_COUNT if kind == "cars" else DIGITS_COUNT
-    number = st.number_input(
-        "How many pictures",
-        min_value=1,
-        max_value=most,
-        value=most,
-        step=100,
-        help="The first time that a set is used its pictures are made ready, which takes the "
-        "longer the more they are.",
-        key=kind,
-        bind="query-params",
-    )
-    return kind, "" if number == most else str(number)
-
-
-def pick_numbers(start: RunConfig, kind: str, max_steps: int | None) -> dict[str, float]:
-    """The numbers of the form by their names in `make_config`."""
-    columns = st.columns(3)
-    fields = (
-        ("steps", "Steps", "steps", start.steps, 1, max_steps or 10**7, 100),
-        ("batch_size", "Batch size", "batch", start.batch_size, 1, 4096, 8),
-        ("learning_rate", "Learning rate", "lr", start.learning_rate, 0.0, 10.0, 1e-4),
-        ("image_size", "Picture size", "size", training_form.suggested_size(kind), 16, 256, 16),
-        ("seed", "Seed", "seed", 0, 0, 2**31 - 1, 1),
-        ("every", "Samples every", "every", start.checkpoint_every, 1, 10**7, 25),
-    )
-    helps = {
-        "batch_size": "Pictures per step.",
-        "image_size": "Pixels of each side; a multiple of 8, for the lecture's network of 16.",
-        "seed": "The same settings and seed give the same run.",
-        "every": "Steps between two sample strips, checkpoints and validations. The last step "
-        "always has them.",
-    }
-    numbers: dict[str, float] = {}
-    for k, (name, label, key, default, least, most, step) in enumerate(fields):
-        numbers[name] = columns[k % 3].number_input(
-            label,
-            min_value=least,
-            max_value=most,
-            value=min(default, most),
-            step=step,
-            format="%.5g" if name == "learning_rate" else None,
-            help=helps.get(name),
-            key=key,
-            bind="query-params",
-        )
-    return numbers
-
-
-def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
-    form = st.expander(
-        "Start a run",
-        expanded=opened,
-        icon=":material/add_circle:",
-        key="form_open",
-        on_change="rerun",
-    )
-    with form:
-        left, right = st.columns(2)
-        with left:
-            preset = st.selectbox(
-                "Preset",
-                list(PRESETS),
-                index=list(PRESETS).index("small"),
-                help="small: made for two CPU cores. lecture: the lecture's network and training, "
-                "62 million parameters, slow without a GPU.",
-                on_change=take_presets_numbers,
-                key="preset",
-                bind="query-params",
-            )
-        with right:
-            kind, detail = pick_data()
-        hint = training_form.suggested_name(settings.runs_dir, preset, kind)
-        with left:
-            name = st.text_input(
-                "Name of the run", placeholder=hint, key="name", bind="query-params"
-            )
-        numbers = pick_numbers(PRESETS[preset], kind, settings.max_steps)
-        pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
-        try:
-            config = training_form.make_config(
-                preset,
-                training_form.data_spec(kind, detail),
-                max_steps=settings.max_steps,
-                **numbers,
-            )
-            if pressed:
-                with st.spinner("Looking at the pictures …"):
-                    run = training_form.start_run(settings, name.strip() or hint, config)
-                st.session_state["started"] = run.name
-                st.rerun()
-        except (ConfigError, DataError, jobs.JobError) as error:
-            # Before anybody pressed Start it may only be that they have not finished typing.
-            (st.error if pressed else st.caption)(str(error))
-            return
-        device = str(resources.device())
-        notes = [
-            training_form.estimate(runs, config, device),
-            training_form.queue_note(runs, device),
-        ]
-        if any(notes):
-            st.caption(" ".join(filter(None, notes)))
+# Seconds between two looks at the runs: while one is at work, and while none is.
+AT_WORK, IDLE = 1.0, 5.0
 
 
 # ------------------------------------------------------------------------------ all runs
@@ -174,7 +37,7 @@ def choose(key: str, names: list[str], before: str) -> None:
 def table_row(run: Run) -> dict[str, object]:
     status = run.status
     try:
-        config = run.config
+        config = jobs.settings_of(run)
     except ConfigError:
         config = None
     return {
@@ -209,13 +72,28 @@ def show_table(runs: list[Run], chosen: Run) -> None:
     )
 
 
+def show_new(name: str) -> None:
+    """Let the page show a run that has just been started or brought back.
+
+    In this run of the script and in the next one: a look of the fragment may be under way that the
+    browser asked for before it heard of the new run, and would bring back the old one.
+    """
+    st.session_state["new"] = (name, 2)
+
+
+def insist_on_new(runs: list[Run]) -> None:
+    name, times = st.session_state.get("new", ("", 0))
+    if times and name in {run.name for run in runs}:
+        st.session_state["run"] = name
+        st.session_state["new"] = (name, times - 1)
+
+
 def show_runs(settings: Settings, was_active: bool) -> None:
     """The fragment: everything that changes while a run goes on."""
     runs = list_runs(settings.runs_dir)
     if was_active != any(run.state in ACTIVE for run in runs):
-        st.rerun()  # of the whole page, which starts or stops asking
-    if refusal := st.session_state.pop("refusal", None):
-        st.toast(refusal, icon=":material/error:", duration="long")
+        st.rerun()  # of the whole page, which looks more often or more rarely
+    run_controls.show_refusal()
     if not runs:
         st.info(
             "There are no runs yet. "
@@ -223,9 +101,11 @@ def show_runs(settings: Settings, was_active: bool) -> None:
             + "the losses and the samples of a run appear here while it learns."
         )
         return
+    insist_on_new(runs)
     with st.container(key="live"):
         run = pick_run(runs)
         show_run(run, runs, settings)
+        run_controls.show_queue(settings)
         st.header("All runs")
         show_table(runs, run)
 
@@ -245,22 +125,39 @@ it goes on when this page is closed, and is found again.
 """
 )
 settings = get_settings()
+if "form_open" not in st.session_state:  # somebody comes from another page
+    st.session_state.pop("deleted", None)
+    st.session_state.pop("to_delete", None)
 if started := st.session_state.pop("started", None):
-    st.session_state["run"] = started
+    show_new(started)
     st.session_state["name"] = ""
     st.session_state["form_open"] = False
+if like := st.session_state.pop("like", None):
+    st.session_state["preset"] = AS_RUN + like
+    st.session_state["name"] = ""
+    st.session_state["form_open"] = True
+    take_settings(AS_RUN + like)
 runs = list_runs(settings.runs_dir)
+names = {run.name: run for run in runs}
 if settings.may_operate:
+    # Asked in each run of the page until there is an answer: it may be run again at any moment.
+    to_delete = names.get(st.session_state.get("to_delete", ""))
+    if to_delete is not None:
+        run_controls.confirm_deletion(to_delete)
+    run_controls.show_undo()
     asked_for = not FORM_KEYS.isdisjoint(st.query_params)
     st.fragment(show_form)(settings, runs, opened=not runs or asked_for)
 else:
     st.info(
-        "You can watch every run here. Starting, pausing and stopping is left to the operator of "
+        "You can watch every run here. Starting, changing and stopping is left to the operator of "
         "this installation.",
         icon=":material/visibility:",
     )
 active = any(run.state in ACTIVE for run in runs)
+gone = st.session_state.get("deleted")
 wanted = st.query_params.get("run")
-if wanted and runs and wanted not in {run.name for run in runs}:
+if wanted and runs and wanted not in names and not (gone and gone.name == wanted):
     st.warning(f"There is no run called {wanted} here; this is the newest one.")
-st.fragment(show_runs, run_every=1.0 if active else None)(settings, active)
+st.fragment(show_runs, run_every=AT_WORK if active else IDLE)(settings, active)
+if settings.may_operate:
+    run_controls.show_deleted(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 from tests.browser.server import PATIENCE_SECONDS, Server, start_server
+from tests.faults.processes import end_processes_of
 
 OpenPage = Callable[..., Page]
 
@@ -21,6 +23,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The dashboard with an empty folder of runs, which the tests of one process share."""
     with start_server(tmp_path_factory.mktemp("dashboard")) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_runs_left(server: Server) -> Iterator[None]:
+    """Every test finds the shared dashboard without runs."""
+    yield
+    end_processes_of(server.runs_dir)
+    for left in server.runs_dir.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -106,24 +106,26 @@ def test_every_preset_is_shown_at_every_kind_of_size(name: str) -> None:
 
 def test_only_sizes_that_the_network_takes_are_offered() -> None:
     lecture = open_network().select_slider(key="size").options
-    assert lecture == [str(size) for size in range(16, 257, 16)]
+    assert lecture == [str(size) for size in range(16, 257, 8)]
     small = open_network(network="small").select_slider(key="size").options
     assert small == [str(size) for size in range(16, 257, 8)]
 
 
-@pytest.mark.parametrize("asked", ["24", "512", "large", ""])
+@pytest.mark.parametrize("asked", ["20", "512", "large", ""])
 def test_a_size_that_the_network_does_not_take_gets_a_sentence(asked: str) -> None:
     app = open_network(network="lecture", size=asked)
     [info] = app.info
-    assert "multiples of 16" in info.value
+    assert "multiples of 8" in info.value
     assert app.select_slider(key="size").value == 64
     assert totals(app)[1] == "5.73 G"
 
 
-def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence() -> None:
+def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence(runs_dir: Path) -> None:
+    coarse = {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [], "patch": 4}
+    write_run(runs_dir, "coarse", network_args=coarse, image_size=64)
     app = open_network(network="small", size="24")
     assert not app.info
-    app.selectbox(key="network").select("lecture").run()
+    app.selectbox(key="network").select("run coarse").run()
     assert not app.exception
     [info] = app.info
     assert "not 24; it is shown at 64" in info.value

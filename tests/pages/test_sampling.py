@@ -17,8 +17,9 @@ from dashboard import drawing, resources
 from dashboard.drawing import Drawing, LineFull, Order, Queue
 from dashboard.sampling_controls import link, max_pictures
 from dashboard.sampling_words import precise, sharing_sentence
-from diffusion_core.checkpoint import weights_path
+from diffusion_core.checkpoint import save_weights, weights_path
 from diffusion_core.pictures import png
+from diffusion_core.presets import build_network
 from diffusion_core.runs import Run
 from tests.pages.app import open_page
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
@@ -149,9 +150,9 @@ def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     app = open_sampling()
     load = resources.load_model
 
-    def too_late(checkpoint, device):
+    def too_late(checkpoint, device, average):
         shutil.rmtree(run / "weights")
-        return load(checkpoint, device)
+        return load(checkpoint, device, average)
 
     monkeypatch.setattr(resources, "load_model", too_late)
     button(app, "Draw").click().run()
@@ -159,6 +160,40 @@ def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     [error] = app.error
     assert "step-00000020.safetensors can no longer be read" in error.value
     assert "drawing" not in app.session_state
+
+
+def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_chosen(
+    runs_dir: Path,
+) -> None:
+    args = {"widths": [8], "blocks": 1, "attention_levels": [], "channels": 1}
+    config = TINY.replace(
+        prediction_type="flow_prediction",
+        channels=1,
+        network_args=args,
+        ema_decays={"short": 0.9},
+    )
+    run = write_run(runs_dir, "flow", config=config)
+    torch.manual_seed(0)
+    tensors = [build_network("unet", args).state_dict() for _ in range(2)]
+    for each in tensors:
+        each["output.weight"].normal_(std=0.1)  # it starts at zero
+    save_weights(run, 20, tensors[0], config, (), {"short": tensors[1]})
+    app = open_sampling(n="2", steps="4")
+    picked = {control.label: control for control in app.get("button_group")}
+    assert picked["Sampler"].options == ["euler", "heun"]
+    assert picked["Averaged weights"].options == ["main (0.9995)", "short (0.9)"]
+    by_main = draw(app).snapshot()
+    assert by_main.state == "done"
+    assert by_main.now.x_t.shape == (2, 16, 16, 1)
+    app.session_state["flow_sampler"] = "heun"
+    app.session_state["average"] = "short"
+    app.run()
+    job = draw(app)
+    assert job.order.evaluations == 2 * (2 * 4 - 1)
+    assert "heun, 4 steps" in job.order.words() and "short average" in job.order.words()
+    assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
+    found = parse_qs(link(job.order).partition("?")[2])
+    assert found["flow_sampler"] == ["heun"] and found["average"] == ["short"]
 
 
 def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path) -> None:

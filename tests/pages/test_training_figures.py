@@ -7,6 +7,7 @@ import pytest
 
 from dashboard import run_words
 from dashboard.figures_training import (
+    curve_figure,
     lecture_losses,
     loss_figure,
     smoothed,
@@ -63,6 +64,41 @@ def test_zoom_is_kept_over_new_data_and_not_over_another_kind_of_axis() -> None:
     assert log.layout.yaxis.type == "log"
 
 
+def test_curves_lie_where_the_axis_puts_them_and_the_lecture_beside_them() -> None:
+    losses = {"a": curve(1.0, 0.5) | {"x": np.array([128.0, 256.0])}}
+    figure = loss_figure(
+        losses, {"a": curve()}, 0.0, False, True, x_title="images seen", lecture_scale=128
+    )
+    assert figure.layout.xaxis.title.text == "images seen"
+    assert figure.data[0].x.tolist() == [128, 256]
+    assert figure.data[1].x[:2].tolist() == [128, 256]
+    by_step = loss_figure({"a": curve(1.0, 0.5)}, {"a": curve()}, 0.0, False, False)
+    assert by_step.data[0].x.tolist() == [1, 2]
+    # What somebody zoomed to by the step is no range of images.
+    assert by_step.layout.xaxis.uirevision != figure.layout.xaxis.uirevision
+
+
+def test_a_change_is_an_upright_line_with_its_words_in_the_colour_of_its_run() -> None:
+    data = {"a": curve(1.0), "b": curve(1.0)}, {"a": curve(), "b": curve()}
+    changes = {"b": [(120.0, "step 120: learning rate 0.001 → 0.0001")]}
+    figure = loss_figure(*data, 0.0, True, False, changes=changes)
+    [line] = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert list(line.x) == [120, 120, 120]
+    assert "b, step 120: learning rate 0.001 → 0.0001" in line.hovertemplate
+    assert line.line.color == figure.data[1].line.color
+    assert line.legendgroup == "b"
+    assert list(figure.layout.yaxis2.range) == [0, 1]
+    assert figure.layout.yaxis2.type is None  # not logarithmic as the losses' axis is
+
+
+def test_a_tabs_curves_share_one_axis() -> None:
+    figure = curve_figure({"in use": curve(1.0), "most so far": curve(2.0)}, "memory, GB")
+    assert names(figure) == ["in use", "most so far"]
+    assert figure.layout.yaxis.title.text == "memory, GB"
+    share = curve_figure({"device use": curve(0.5)}, "share", percent=True)
+    assert share.layout.yaxis.tickformat == ".0%"
+
+
 def test_the_heatmap_has_a_row_for_each_tenth_and_leaves_unknown_ones_empty() -> None:
     curves = {name: curve() for name in BIN_NAMES}
     curves["loss_t0"] = curve(0.1, 0.1, 0.1, 0.1)
@@ -72,6 +108,16 @@ def test_the_heatmap_has_a_row_for_each_tenth_and_leaves_unknown_ones_empty() ->
     assert heatmap.z[9] == pytest.approx([0, 0, -2, -2])
     assert np.isnan(heatmap.z[5]).all()
     assert heatmap.y[9] == "90% to 100%"
+
+
+def test_the_heatmap_of_a_short_run_has_no_gaps_where_numbers_came_in_groups() -> None:
+    steps = np.array([1, 12, 35, 58, 60])  # as they are written, about once a second
+    curves = {name: {"step": steps, "value": np.arange(1.0, 6.0)} for name in BIN_NAMES}
+    curves["loss_t3"] = {"step": steps[[0, 2, 4]], "value": np.ones(3)}  # the rarest
+    [heatmap] = timestep_figure(curves).data
+    assert len(heatmap.x) == heatmap.z.shape[1] + 1 == 4  # the columns' ends
+    assert np.isfinite(heatmap.z).all()
+    assert (heatmap.x[0], heatmap.x[-1]) == (0.5, 60.5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Where a step lies on the axis by which runs are laid beside each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+ALIGNMENTS = ("step", "images", "time")
+# What lies between two logged steps of a run that goes on: strips, checkpoints, validation.
+ORDINARY_GAP_SECONDS = 60.0
+ORDINARY_GAP_STEPS = 20
+
+
+def training_seconds(wall_time: np.ndarray) -> np.ndarray:
+    """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
+
+    A gap of over a minute that is also more than 20 times the usual one is a pause or a time
+    between two starts: it counts as a usual one. So does a clock that was set back.
+    """
+    gaps = np.diff(wall_time)
+    if not len(gaps):
+        return np.zeros(len(wall_time))
+    forward = gaps[gaps >= 0]
+    usual = float(np.median(forward)) if len(forward) else 0.0
+    longest = max(ORDINARY_GAP_SECONDS, ORDINARY_GAP_STEPS * usual)
+    gaps = np.where((gaps < 0) | (gaps > longest), usual, gaps)
+    return np.concatenate([[0.0], np.cumsum(gaps)])
+
+
+def place(
+    steps: np.ndarray, alignment: str, batch_size: int | None, losses: dict[str, np.ndarray]
+) -> np.ndarray | None:
+    """Where `steps` (n,) of a run lie: steps, images seen or seconds of training, float64 (n,).
+
+    `losses` is the run's curve "loss", which has the times. None where the run does not say: it
+    has no batch size, or no times.
+    """
+    if alignment == "images":
+        return steps * float(batch_size) if batch_size else None
+    if alignment == "time":
+        if not len(losses["step"]):
+            return None
+        return np.interp(steps, losses["step"], training_seconds(losses["wall_time"]))
+    return steps.astype(np.float64)
+
+
+def axis_unit(alignment: str, longest: float) -> tuple[float, str]:
+    """What to divide places by on an axis that goes to `longest`, and the axis's title."""
+    if alignment == "images":
+        return 1.0, "images seen"
+    if alignment == "time":
+        for seconds, name in ((3600.0, "hours"), (60.0, "minutes")):
+            if longest >= 2 * seconds:
+                return seconds, f"training time, {name}"
+        return 1.0, "training time, seconds"
+    return 1.0, "step"
