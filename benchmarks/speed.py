@@ -1,77 +1,27 @@
-"""Speed of training and sampling on this machine, each against the plain way of the same work.
+"""Speed of sampling on this machine, against the plain way of the same work.
 
     python -m benchmarks.speed [--device cpu] [--presets lecture small]
 
-For each preset, in one run and in turns:
-
-- training: images per second of our trainer against a plain loop over the same network, pictures
-  and objective (float32, the loss fetched and printed after every step, as in the lecture);
-- sampling: seconds per picture of our DDPM over the whole schedule against the lecture's loop (one
-  picture, float32, its formula), and of DDIM with 50 steps in a batch of 8.
-
-Medians of `--rounds` rounds. Run it on a machine that does nothing else.
+For each preset, in one run and in turns: seconds per picture of our DDPM over the whole schedule
+against the lecture's loop (one picture, float32, its formula), and of DDIM with 50 steps in a
+batch of 8. Medians of `--rounds` rounds. Run it on a machine that does nothing else.
+`benchmarks.training` measures training.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
-import platform
-import statistics
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from diffusion_core.batches import make_batch
+from benchmarks.timing import in_turns, machine
 from diffusion_core.config import RunConfig
-from diffusion_core.data.store import build_store
-from diffusion_core.device import describe, has_fast_bfloat16, pick_device
-from diffusion_core.diffusion import loss_per_image, make_target
+from diffusion_core.device import pick_device
 from diffusion_core.presets import PRESETS, build_network, preset
-from diffusion_core.runs import load_run
 from diffusion_core.samplers import sample
 from diffusion_core.schedule import NoiseSchedule
-from diffusion_core.trainer import train
-
-BATCH = 32
-TRAIN_STEPS = {"lecture": 4, "small": 12}
-PICTURES = 512
-
-
-def training_ours(config: RunConfig, device: torch.device) -> float:
-    """Images per second of the real trainer, without its first step."""
-    with tempfile.TemporaryDirectory() as folder:
-        train(Path(folder) / "run", config, device=device)
-        curve = load_run(Path(folder) / "run").curve("loss")
-        times = curve["wall_time"]
-        return config.batch_size * (len(times) - 1) / (times[-1] - times[0])
-
-
-def training_plain(config: RunConfig, device: torch.device) -> float:
-    """Images per second of a loop that waits for the loss of every step, without its first."""
-    store = build_store(config.data, config.image_size)
-    model = build_network(config.network, config.network_args).to(device).train()
-    schedule = NoiseSchedule(**config.schedule).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    index = torch.arange(len(store)).numpy()
-    ended = []
-    for step in range(1, config.steps + 1):
-        batch = make_batch(config, store, index, step, timesteps=schedule.timesteps, device=device)
-        x_t, _ = schedule.add_noise(batch.x_0, batch.t, batch.noise)
-        target = make_target(schedule, batch.x_0, batch.noise, batch.t, config.prediction_type)
-        optimizer.zero_grad()
-        loss = loss_per_image(model(x_t, batch.t), target, config.loss).mean()
-        loss.backward()
-        optimizer.step()
-        print(f"step {step} loss {loss.item():.5f}", file=io.StringIO())
-        ended.append(time.perf_counter())
-    return config.batch_size * (len(ended) - 1) / (ended[-1] - ended[0])
 
 
 def sampling(
@@ -107,39 +57,8 @@ def sampling_plain(model: nn.Module, schedule: NoiseSchedule, config: RunConfig)
     return time.perf_counter() - start
 
 
-def in_turns(rounds: int, works: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """The median of each work, one round of all after the other."""
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            with contextlib.redirect_stderr(io.StringIO()):
-                found[name].append(work())
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
 def measure(name: str, device: torch.device, rounds: int) -> None:
-    config = preset(name).replace(
-        data=f"cars:{PICTURES}",
-        steps=TRAIN_STEPS.get(name, 12),
-        batch_size=BATCH,
-        class_conditional=False,
-        validation_count=0,
-        sample_every=0,
-        validate_every=0,
-        checkpoint_every=0,
-    )
-    build_store(config.data, config.image_size)
-    speeds = in_turns(
-        rounds,
-        {
-            "ours": lambda: training_ours(config, device),
-            "plain": lambda: training_plain(config, device),
-        },
-    )
-    print(
-        f"{name:8} training          {speeds['ours']:8.2f} images/s   plain "
-        f"{speeds['plain']:8.2f}   {speeds['ours'] / speeds['plain']:6.2f} x"
-    )
+    config = preset(name)
     model = build_network(config.network, config.network_args).to(device).eval()
     schedule = NoiseSchedule(**config.schedule).to(device)
     for parameter in model.parameters():
@@ -165,15 +84,12 @@ def measure(name: str, device: torch.device, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device")
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
+    # `base` is made for a GPU: one picture by DDPM takes minutes on a few cores.
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["lecture", "small"])
     parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
     device = pick_device(words.device)
-    print(
-        f"{describe(device)}, bfloat16 {'yes' if has_fast_bfloat16(device) else 'no'}, "
-        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores; "
-        f"batch {BATCH}, 64 x 64"
-    )
+    print(f"{machine(device)}; 64 x 64")
     for name in words.presets:
         measure(name, device, words.rounds)
 

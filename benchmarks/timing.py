@@ -1,0 +1,50 @@
+"""What the benchmarks share: fair turns, and what machine this is."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from diffusion_core.device import describe, has_fast_bfloat16
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def in_turns(rounds: int, works: dict[Name, Callable[[], float]]) -> dict[Name, float]:
+    """The median of what each work returns; every round does all of them, one after the other.
+
+    So a machine that grows slower or faster meanwhile does so for all alike.
+    """
+    found: dict[Name, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(work())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def machine(device: torch.device) -> str:
+    """The machine in one line."""
+    flags = cpu_line("flags").split()
+    fast = [word for word in ("avx512_bf16", "amx_bf16") if word in flags]
+    return (
+        f"{describe(device)}; {cpu_line('model name') or 'unknown CPU'}, {os.cpu_count()} cores, "
+        f"bfloat16 on the CPU by {' and '.join(fast) or 'nothing'}, used on this device: "
+        f"{'yes' if has_fast_bfloat16(device) else 'no'}; torch {torch.__version__}"
+    )
+
+
+def cpu_line(name: str, text: str | None = None) -> str:
+    """What /proc/cpuinfo says behind `name` of the first core; empty where it says nothing."""
+    if text is None:
+        source = Path("/proc/cpuinfo")
+        text = source.read_text() if source.exists() else ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
