@@ -5,6 +5,7 @@ Drawn anew every second while a run is at work: it reads the run folder and keep
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from dashboard.live_chart import show_live
 from dashboard.run_controls import show_buttons
 from dashboard.run_events import events
 from dashboard.settings import Settings
-from diffusion_core import jobs
+from diffusion_core import export, jobs
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs import Run
@@ -315,3 +316,15 @@ def show_settings(run: Run, config: RunConfig | None) -> None:
         return
     st.caption("Everything in config.json: the settings, and what they came to on the machine.")
     st.json((run.path / "config.json").read_text(), expanded=1)
+    with st.container(horizontal=True):
+        for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
+            st.download_button(
+                f"All numbers as {name}",
+                # Made when it is asked for: it reads every row of every curve.
+                functools.partial(export.metrics_table, run, format),
+                file_name=f"{run.name}-metrics.{format}",
+                icon=":material/download:",
+                disabled=not run.last_values(),
+                on_click="ignore",
+                key=f"numbers-{format}",
+            )

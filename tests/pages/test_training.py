@@ -360,3 +360,15 @@ def test_the_table_names_every_run(runs_dir: Path) -> None:
     assert table["State"].tolist() == ["finished", "stopped"]
     assert table["Step"].tolist() == ["50 / 200"] * 2
     assert table["Preset"].tolist() == ["small"] * 2
+
+
+def test_all_numbers_of_a_run_can_be_kept_as_csv_and_parquet(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "numbers", "finished")
+    (path / "metrics.sqlite").rename(path / "kept")
+    app = open_training(more="Settings")
+    offered = {button.proto.label: button.proto for button in app.get("download_button")}
+    assert all(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    (path / "kept").rename(path / "metrics.sqlite")
+    app.run()
+    offered = {button.proto.label: button.proto for button in app.get("download_button")}
+    assert not any(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
