@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diffusion_core.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.diffusion import Schedule
 from diffusion_core.pictures import to_uint8
-from diffusion_core.samplers import LECTURE_SAMPLING, Cancelled, StepView, sample
+from diffusion_core.samplers import LECTURE_SAMPLING, Cancelled, StepView, evaluations, sample
 
 LOOKS = 10  # pictures in the strip from noise to picture, as in the lecture
 LONGEST_LINE = 16
@@ -58,6 +58,8 @@ class Order:
     guidance_scale: float = 1.0
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
     average: str = MAIN_AVERAGE  # which of the checkpoint's averaged weights
+    flow: bool = False  # whether the model predicts the direction of a flow
+    spacing: str = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
 
     def labels(self) -> Tensor | None:
         """(n,) integers; None where the network takes none or any class will do."""
@@ -85,14 +87,14 @@ class Order:
 
     @property
     def evaluations(self) -> int:
-        """How often the network computes one picture: guidance does so twice, with and without the
-        class, and heun at both ends of every step but the last."""
-        looks = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+        """How often the network computes one picture; guidance needs it with and without class."""
+        looks = evaluations("ddpm" if self.as_lecture else self.sampler, self.steps)
         return self.n * looks * (1 if self.guidance_scale == 1.0 else 2)
 
     def options(self) -> dict[str, Any]:
         """As arguments of `sample`, all but the shape."""
         how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
+        how["timestep_spacing"] = self.spacing
         return (LECTURE_SAMPLING if self.as_lecture else how) | {
             "n": self.n,
             "steps": self.steps,
@@ -109,6 +111,8 @@ class Order:
             f"{self.steps} step{'s' if self.steps > 1 else ''}",
             f"seed {self.seed}",
         ]
+        if self.spacing != "trailing" and not self.as_lecture:
+            parts.append(f"{self.spacing} spacing")
         if self.sampler == "ddim" and self.eta and not self.as_lecture:
             parts.append(f"η {self.eta:g}")
         if self.classes:
@@ -124,7 +128,7 @@ class Order:
 class Look:
     """The pictures after one step; uint8 (n, H, W, C)."""
 
-    timestep: int  # where the step started
+    timestep: float  # where the step started; between two of the schedule's a fraction
     x_t: np.ndarray
     x_0: np.ndarray  # the clean pictures that the network predicted there
 

@@ -13,13 +13,16 @@ from diffusion_core.checkpoint import Checkpoint
 from diffusion_core.config import MAIN_AVERAGE
 from diffusion_core.diffusion import Schedule
 from diffusion_core.flow import FlowSchedule
+from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import ACTIVE, Run
-from diffusion_core.samplers import FLOW_SAMPLERS
+from diffusion_core.samplers import samplers_for
 
 LATEST = "latest"
 CORRECT, LECTURE = "correct", "as the lecture does"
-DDIM_STEPS = 50
+# What each is good with; ddpm wants all of them.
+USUAL_STEPS = {"ddim": 50, "euler": 50, "euler_ancestral": 50, "heun": 25, "lms": 25, "unipc": 20}
+USUAL_STEPS |= {"dpmpp_2m": 20, "dpmpp_2m_sde": 25}
 MAX_SEED = 2**31 - 1
 
 
@@ -71,14 +74,15 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
 def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
-    as_lecture, sampler, eta = False, "ddpm", 0.0
+    as_lecture, sampler, eta, spacing = False, "ddpm", 0.0, "trailing"
     # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
     if config.network == "lecture" and config.image_size > 16:
         as_lecture = pick_way() == LECTURE
     if not as_lecture:
         sampler = pick_sampler(schedule)
+        spacing = pick_spacing(schedule)
     timesteps = schedule.timesteps
-    usual = timesteps if sampler == "ddpm" else min(DDIM_STEPS, timesteps)
+    usual = min(USUAL_STEPS.get(sampler, timesteps), timesteps)
     most = max_pictures(config.image_size)
     with st.container(horizontal=True):
         given_steps = st.number_input(
@@ -141,6 +145,7 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
         n=int(number),
         sampler=sampler,
         steps=given_steps or usual,
+        spacing=spacing,
         seed=int(seed),
         eta=eta,
         classes=classes,
@@ -148,24 +153,39 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
         guidance_scale=guidance_scale,
         as_lecture=as_lecture,
         average=average,
+        flow=isinstance(schedule, FlowSchedule),
     )
 
 
 def pick_sampler(schedule: Schedule) -> str:
     """One of those that the model's kind takes, by default the first."""
-    if isinstance(schedule, FlowSchedule):
-        names, words = ["euler", "heun"], "heun looks twice at each step and needs fewer of them."
-    else:
-        names = ["ddim", "ddpm"]
-        words = "ddim is good with few steps; ddpm is the lecture's and wants all of them."
+    names = samplers_for(schedule)
     # One control a kind of model: each remembers its own choice.
-    return st.segmented_control(
+    return st.selectbox(
         "Sampler",
         names,
-        default=names[0],
+        help="How to get from noise to a picture. DPM-Solver++ and UniPC are good with the fewest "
+        "steps; DDPM is the lecture's and wants all of them.",
         required=True,
-        help=words,
-        key="sampler" if names[0] == "ddim" else "flow_sampler",
+        key="flow_sampler" if isinstance(schedule, FlowSchedule) else "sampler",
+        bind="query-params",
+    )
+
+
+def pick_spacing(schedule: Schedule) -> str:
+    """Where on the schedule the steps lie."""
+    if isinstance(schedule, FlowSchedule):
+        return "trailing"
+    ends_in_noise = "dpmpp_2m" not in samplers_for(schedule)
+    names = [name for name in TIMESTEP_SPACINGS if not ends_in_noise or name not in OF_SIGMA]
+    return st.selectbox(
+        "Spacing of the steps",
+        names,
+        help="With few steps it matters where they lie: evenly from the noisiest timestep "
+        "(trailing), to the cleanest (leading) or from end to end (linspace); densely where little "
+        "noise is left (karras), or evenly in the logarithm of the noise (exponential).",
+        required=True,
+        key="spacing",
         bind="query-params",
     )
 
@@ -179,9 +199,10 @@ def pick_average(checkpoint: Checkpoint) -> str:
         checkpoint.averages,
         default=MAIN_AVERAGE,
         required=True,
-        format_func=checkpoint.average_words,
         help="The weights are averaged over the training, each step counting decay times as much "
-        "as the next. A long average draws more steadily; a short one follows the newest steps.",
+        "as the next: "
+        + ", ".join(map(checkpoint.average_words, checkpoint.averages))
+        + ". A long average draws more steadily; a short one follows the newest steps.",
         key="average",
         bind="query-params",
     )
@@ -213,8 +234,9 @@ def link(order: Order) -> str:
     if order.as_lecture:
         settings |= {"way": LECTURE}
     else:
-        flow = order.sampler in FLOW_SAMPLERS
-        settings |= {"flow_sampler" if flow else "sampler": order.sampler}
+        settings |= {"flow_sampler" if order.flow else "sampler": order.sampler}
+        if order.spacing != "trailing":
+            settings |= {"spacing": order.spacing}
     if order.eta:
         settings |= {"eta": order.eta}
     if order.average != MAIN_AVERAGE:

@@ -32,8 +32,10 @@ from diffusion_core.control import (
 )
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
+from diffusion_core.levels import TIMESTEP_SPACINGS
 from diffusion_core.presets import PRESETS, preset
 from diffusion_core.runs import Run, load_run
+from diffusion_core.samplers import SAMPLERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,9 +105,13 @@ def make_parser() -> argparse.ArgumentParser:
     sample.add_argument("--run", type=Path, required=True)
     sample.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
     sample.add_argument(
-        "--sampler", help="ddim or ddpm; for a flow euler or heun; by default the first"
+        "--sampler",
+        help=f"{', '.join(SAMPLERS)}; for a flow euler or heun; by default the first",
     )
-    sample.add_argument("--steps", type=int, help="by default 50, for ddpm all")
+    sample.add_argument(
+        "--spacing", choices=TIMESTEP_SPACINGS, default="trailing", help="of the steps"
+    )
+    sample.add_argument("--steps", type=int, help="by default 50, for ddpm all of them")
     sample.add_argument("--average", default="main", help="which averaged weights; main or another")
     sample.add_argument("--n", type=int, default=16)
     sample.add_argument("--seed", type=int, default=0)
@@ -218,7 +224,6 @@ def do_sample(words: argparse.Namespace) -> int:
     import torch
 
     from diffusion_core.files import replacing
-    from diffusion_core.flow import FlowSchedule
     from diffusion_core.pictures import grid, png, to_uint8
     from diffusion_core.samplers import LECTURE_SAMPLING, StepView, sample, samplers_for
 
@@ -237,8 +242,8 @@ def do_sample(words: argparse.Namespace) -> int:
         labels = torch.arange(words.n) % len(classes)
     elif words.guidance_scale != 1:
         raise ConfigError(f"{run.name} was trained without classes; it takes no --guidance-scale.")
-    usual = "euler" if isinstance(schedule, FlowSchedule) else "ddim"
-    options: dict = {"sampler": words.sampler or usual}
+    options: dict = {"sampler": words.sampler or samplers_for(schedule)[0]}
+    options["timestep_spacing"] = words.spacing
     if words.lecture:
         options = dict(LECTURE_SAMPLING)
     if options["sampler"] not in (names := samplers_for(schedule)):

@@ -43,14 +43,31 @@ def make_target(
 def predict_x_0(
     schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
 ) -> Tensor:
-    """The picture that a prediction stands for.
+    """The picture that a prediction stands for; see `to_x_0`."""
+    return to_x_0(prediction, x_t, *_signal_and_spread(schedule, t, x_t.ndim), prediction_type)
+
+
+def predict_epsilon(
+    schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
+) -> Tensor:
+    """The noise that a prediction stands for; see `to_epsilon`."""
+    return to_epsilon(prediction, x_t, *_signal_and_spread(schedule, t, x_t.ndim), prediction_type)
+
+
+def to_x_0(
+    prediction: Tensor,
+    x_t: Tensor,
+    signal: Tensor | float,
+    spread: Tensor | float,
+    prediction_type: str,
+) -> Tensor:
+    """The picture that a prediction stands for where x_t = signal x_0 + spread epsilon.
 
     An epsilon prediction cannot say anything about x_0 where alphas_cumprod is 0 (a schedule
     rescaled to zero terminal SNR): the result is then not finite; train such a model on v or x_0.
     """
     if prediction_type == "x_0":
         return prediction
-    signal, spread = _signal_and_spread(schedule, t, x_t.ndim)
     if prediction_type == "epsilon":
         return (x_t - spread * prediction) / signal
     if prediction_type == "v_prediction":
@@ -60,13 +77,16 @@ def predict_x_0(
     raise unknown_prediction_type(prediction_type)
 
 
-def predict_epsilon(
-    schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
+def to_epsilon(
+    prediction: Tensor,
+    x_t: Tensor,
+    signal: Tensor | float,
+    spread: Tensor | float,
+    prediction_type: str,
 ) -> Tensor:
-    """The noise that a prediction stands for."""
+    """The noise that a prediction stands for where x_t = signal x_0 + spread epsilon."""
     if prediction_type == "epsilon":
         return prediction
-    signal, spread = _signal_and_spread(schedule, t, x_t.ndim)
     if prediction_type == "x_0":
         return (x_t - signal * prediction) / spread
     if prediction_type == "v_prediction":

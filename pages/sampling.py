@@ -89,7 +89,7 @@ def show_progress(job: Drawing, seen: Snapshot) -> None:
     elif seen.now is None:
         st.progress(0.0, f"The first of {order.steps} steps …")
     else:
-        words = f"Step {seen.step} of {order.steps}, t = {seen.now.timestep}"
+        words = f"Step {seen.step} of {order.steps}, t = {seen.now.timestep:g}"
         if seen.seconds_left is not None:
             words += f", about {duration(seen.seconds_left)} left"
         st.progress(seen.step / order.steps, words)
@@ -203,7 +203,7 @@ def show_strip(pictures: list[tuple[int, np.ndarray]], alt: str) -> None:
     """(timestep, picture) of each look, the newest on the left."""
     with st.container(horizontal=True, gap="xsmall"):
         for timestep, picture in reversed(pictures):
-            show_picture(picture, f"{alt} at t = {timestep}", 54, f"t {timestep}")
+            show_picture(picture, f"{alt} at t = {timestep:g}", 54, f"t {timestep:.4g}")
 
 
 st.title("Sampling")

@@ -21,6 +21,7 @@ from diffusion_core.checkpoint import save_weights, weights_path
 from diffusion_core.pictures import png
 from diffusion_core.presets import build_network
 from diffusion_core.runs import Run
+from diffusion_core.samplers import FROM_PURE_NOISE, SAMPLERS
 from tests.pages.app import open_page
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
@@ -180,8 +181,9 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     save_weights(run, 20, tensors[0], config, (), {"short": tensors[1]})
     app = open_sampling(n="2", steps="4")
     picked = {control.label: control for control in app.get("button_group")}
-    assert picked["Sampler"].options == ["euler", "heun"]
-    assert picked["Averaged weights"].options == ["main (0.9995)", "short (0.9)"]
+    assert app.selectbox(key="flow_sampler").options == ["euler", "heun"]
+    assert picked["Averaged weights"].options == ["main", "short"]
+    assert "main (0.9995), short (0.9)" in picked["Averaged weights"].help
     by_main = draw(app).snapshot()
     assert by_main.state == "done"
     assert by_main.now.x_t.shape == (2, 16, 16, 1)
@@ -192,8 +194,9 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     assert job.order.evaluations == 2 * (2 * 4 - 1)
     assert "heun, 4 steps" in job.order.words() and "short average" in job.order.words()
     assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
-    found = parse_qs(link(job.order).partition("?")[2])
-    assert found["flow_sampler"] == ["heun"] and found["average"] == ["short"]
+    found = {name: value for name, [value] in parse_qs(link(job.order).partition("?")[2]).items()}
+    assert found["flow_sampler"] == "heun" and found["average"] == "short"
+    assert draw(open_sampling(**found)).order == job.order
 
 
 def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path) -> None:
@@ -203,6 +206,7 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
         "run": "cars",
         "step": "20",
         "sampler": "ddim",
+        "spacing": "karras",
         "steps": "3",
         "n": "2",
         "seed": "5",
@@ -212,7 +216,7 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
     }
     job = draw(open_sampling(**settings))
     assert job.order == Order(
-        "cars", 20, 2, "ddim", 3, 5, 0.5, CLASSES, "coupé", guidance_scale=2.5
+        "cars", 20, 2, "ddim", 3, 5, 0.5, CLASSES, "coupé", guidance_scale=2.5, spacing="karras"
     )
     again = {name: value for name, [value] in parse_qs(link(job.order).partition("?")[2]).items()}
     assert again == settings
@@ -236,10 +240,32 @@ def test_steps_left_empty_are_50_for_ddim_and_all_for_ddpm(runs_dir: Path) -> No
     app = open_sampling(n="1")
     assert app.number_input(key="steps").placeholder == "50"
     assert draw(app).order.steps == 50
-    app.get("button_group")[0].set_value("ddpm").run()
+    app.selectbox(key="sampler").select("ddpm").run()
     assert app.number_input(key="steps").placeholder == "60, all of them"
     assert not [s for s in app.slider if s.key == "eta"]
     assert draw(app).order.steps == 60
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_every_sampler_draws_and_explains_itself(
+    sampler: str, zero_snr: bool, runs_dir: Path
+) -> None:
+    ends_in_noise = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
+    write_run(
+        runs_dir, "cars", 20, config=TINY.replace(schedule=ends_in_noise) if zero_snr else TINY
+    )
+    app = open_sampling(n="1", steps="3", sampler=sampler)
+    chosen = app.selectbox(key="sampler")
+    if zero_snr and sampler not in FROM_PURE_NOISE:
+        assert sampler not in chosen.options  # it cannot start where nothing of a picture is left
+        assert "karras" not in app.selectbox(key="spacing").options
+        return
+    assert chosen.value == sampler
+    job = draw(app)
+    assert job.snapshot().state == "done"
+    assert job.order.evaluations == (5 if sampler == "heun" else 3)
+    assert [each.value for each in app.latex if "x_s" in each.value or "x_{t-1}" in each.value]
 
 
 def test_results_stay_with_their_settings_while_the_controls_move(runs_dir: Path) -> None:
