@@ -65,7 +65,7 @@ PRESETS: dict[str, RunConfig] = {
         ema_decays={"short": 0.99},
         checkpoint_every=1000,
         sample_every=500,
-        sample_steps=50,
+        sample_steps=20,
         validate_every=1000,
     ),
 }

@@ -10,9 +10,8 @@ from torch import nn
 from diffusion_core.config import RunConfig
 from diffusion_core.diffusion import Schedule
 from diffusion_core.files import make_folder, replacing
-from diffusion_core.flow import FlowSchedule
 from diffusion_core.pictures import png, strip, to_uint8
-from diffusion_core.samplers import StepView, sample
+from diffusion_core.samplers import StepView, sample, samplers_for
 
 LECTURE_PICTURES = 10
 
@@ -22,12 +21,13 @@ def write_strip(
 ) -> Path:
     """Draw the strip of `step` with this network and write `samples/step-….png`.
 
-    `sample_steps` > 0: `sample_count` finished pictures by DDIM, the classes in turn.
+    `sample_steps` > 0: `sample_count` finished pictures by DPM-Solver++ 2M, which is good with few
+    steps, the classes in turn; where a schedule ends in pure noise by DDIM.
     `sample_steps` = 0: the lecture's strip, one picture by DDPM over the whole schedule, ten
     looks at it, the picture on the left and the noise on the right. A flow takes Euler's steps.
     """
     shape = (config.channels, config.image_size, config.image_size)
-    flow = isinstance(schedule, FlowSchedule)
+    known = samplers_for(schedule)
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None
@@ -35,7 +35,7 @@ def write_strip(
             model,
             schedule,
             config.sample_count,
-            "euler" if flow else "ddim",
+            "dpmpp_2m" if "dpmpp_2m" in known else known[0],
             min(config.sample_steps, schedule.timesteps),
             seed=config.seed,
             prediction_type=config.prediction_type,
@@ -54,7 +54,7 @@ def write_strip(
             model,
             schedule,
             1,
-            "euler" if flow else "ddpm",
+            "ddpm" if "ddpm" in known else known[0],
             seed=config.seed,
             prediction_type=config.prediction_type,
             shape=shape,
