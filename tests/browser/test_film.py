@@ -40,6 +40,8 @@ async (slider) => {
 }
 """
 
+STRIPS = 150  # of a run
+
 # What a canvas shows, one after the other.
 RECORD = """
 (canvas) => {
@@ -78,12 +80,12 @@ def picture(page: Page, run: str, step: str) -> Locator:
     return page.get_by_role("img", name=f"Samples of {run} at step {step}, 2 pictures", exact=True)
 
 
-def test_500_strips_of_four_runs_move_together_and_the_server_is_asked_once_for_each(
+def test_the_strips_of_four_runs_move_together_and_the_server_is_asked_once_for_each(
     open_page: OpenPage, server: Server
 ) -> None:
     runs = [write_run(server.runs_dir, f"film-{k}", config=tiny(), created=1.0) for k in range(4)]
     for k, run in enumerate(runs):
-        for step in range(1, 501):
+        for step in range(1, STRIPS + 1):
             write_strip(run, step, k)
     page = open_page("/schedule")
     asked: list[str] = []
@@ -94,13 +96,15 @@ def test_500_strips_of_four_runs_move_together_and_the_server_is_asked_once_for_
     )
     page.goto(f"{server.url}/training?run=film-0&compare=film-1&compare=film-2&compare=film-3")
     slider = film_slider(page)
-    expect(slider).to_have_attribute("aria-valuetext", "step 500")
+    expect(slider).to_have_attribute("aria-valuetext", f"step {STRIPS}")
     page.evaluate("window.notReloaded = true")
     seen = slider.evaluate(SCRUB)
-    assert seen == [[[step // 256, step % 256, row] for row in range(4)] for step in range(1, 501)]
+    assert seen == [
+        [[step // 256, step % 256, row] for row in range(4)] for step in range(1, STRIPS + 1)
+    ]
     assert page.evaluate("window.notReloaded")
     strips = [url for url in asked if "/step-" in url]
-    assert len(strips) == len(set(strips)) == 2000
+    assert len(strips) == len(set(strips)) == 4 * STRIPS
     # The page may look for new strips meanwhile; where the slider is moved to is told to nobody,
     # until it stands still.
     assert not [message for message in sent if b'"at"' in message]
