@@ -35,6 +35,7 @@ class StepView:
     timestep: float  # where the step started
     x_t: Tensor  # the picture after the step
     x_0: Tensor  # the clean picture that the network predicted at `timestep`
+    epsilon: Tensor  # the noise that belongs to it
 
 
 Steps = Iterator[StepView]
@@ -62,7 +63,7 @@ def ddpm(
     """
     x_t = x_T
     for index, level, after in _pairs(levels):
-        x_0, _ = predict(x_t, level)
+        x_0, epsilon = predict(x_t, level)
         bar, bar_prev = level.alpha**2, after.alpha**2
         alpha = bar / bar_prev
         beta = 1 - alpha
@@ -74,7 +75,7 @@ def ddpm(
             x_t = x_t + (variance if noise_term == "lecture" else variance**0.5) * noise()
         if clip_x_t:
             x_t = x_t.clamp(-1, 1)
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def ddim(
@@ -89,7 +90,7 @@ def ddim(
         x_t = after.alpha * x_0 + max(after.sigma**2 - spread**2, 0.0) ** 0.5 * epsilon
         if spread > 0:
             x_t = x_t + spread * noise()
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def euler(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
@@ -102,7 +103,7 @@ def euler(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) 
     for index, level, after in _pairs(levels):
         x_0, epsilon = predict(x_t, level)
         x_t = after.alpha * x_0 + after.sigma * epsilon
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def euler_ancestral(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
@@ -116,7 +117,7 @@ def euler_ancestral(predict: Predict, levels: Sequence[Level], x_T: Tensor, nois
         x_t = after.alpha * (x_0 + down * epsilon)
         if up > 0:
             x_t = x_t + after.alpha * up * noise()
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
@@ -134,7 +135,7 @@ def heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -
             width = after.ratio - level.ratio
             landed = after.alpha * (x_t / level.alpha + width * (epsilon + there) / 2)
         x_t = landed
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def flow_heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
@@ -148,14 +149,14 @@ def flow_heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noi
             far_x_0, far_epsilon = predict(landed, after)
             landed = x_t + width * (direction + far_epsilon - far_x_0) / 2
         x_t = landed
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def dpmpp_2m(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
     """DPM-Solver++(2M): Lu et al. 2022, algorithm 2. The first and the last step are of order 1."""
     x_t, before = x_T, None
     for index, level, after in _pairs(levels):
-        x_0, _ = predict(x_t, level)
+        x_0, epsilon = predict(x_t, level)
         h = after.log_snr_half - level.log_snr_half
         shift = -math.expm1(-h)  # 1 - exp(-h); 1 in the last step, where h is infinite
         guess = x_0
@@ -164,7 +165,7 @@ def dpmpp_2m(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Nois
             guess = x_0 + (x_0 - old_x_0) * h / (2 * old_h)
         x_t = after.sigma / level.sigma * x_t + after.alpha * shift * guess
         before = (x_0, h)
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def dpmpp_2m_sde(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
@@ -172,7 +173,7 @@ def dpmpp_2m_sde(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: 
     in every step but the last."""
     x_t, before = x_T, None
     for index, level, after in _pairs(levels):
-        x_0, _ = predict(x_t, level)
+        x_0, epsilon = predict(x_t, level)
         h = after.log_snr_half - level.log_snr_half
         shift = -math.expm1(-2 * h)
         guess = x_0
@@ -183,7 +184,7 @@ def dpmpp_2m_sde(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: 
         if after.sigma > 0:
             x_t = x_t + after.sigma * shift**0.5 * noise()
         before = (x_0, h)
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def lms(
@@ -200,7 +201,7 @@ def lms(
         weights = _lagrange_integrals(ratios, index, len(directions))
         moved = sum(w * d for w, d in zip(weights, directions, strict=True))
         x_t = after.alpha * (x_t / level.alpha + moved)
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def _lagrange_integrals(ratios: Sequence[float], index: int, order: int) -> list[float]:
@@ -226,7 +227,7 @@ def unipc(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) 
     x_t, last = x_T, None
     newest: list[tuple[Tensor, float]] = []  # (x_0, lambda) of the evaluations, newest first
     for index, level, after in _pairs(levels):
-        x_0, _ = predict(x_t, level)
+        x_0, epsilon = predict(x_t, level)
         if last is not None:
             x_t = _unipc_correct(last, level, newest, x_0)
         newest = [(x_0, level.log_snr_half), *newest][:2]
@@ -238,7 +239,7 @@ def unipc(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) 
             (m0, lambda0), (m1, lambda1) = newest
             guess = m0 + (m1 - m0) / ((lambda1 - lambda0) / h) / 2
         x_t = after.sigma / level.sigma * x_t + after.alpha * shift * guess
-        yield StepView(index, len(levels) - 1, level.t, x_t, x_0)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
 def _unipc_correct(
@@ -248,25 +249,16 @@ def _unipc_correct(
     x, start = last
     m0, lambda0 = newest[0]
     h = level.log_snr_half - start.log_snr_half
-    hh = -h
-    b = math.expm1(hh)
-    phi = math.expm1(hh) / hh - 1
-    ratios, differences = [], []
-    for m, at in newest[1:]:
-        ratios.append((at - lambda0) / h)
-        differences.append((m - m0) / ratios[-1])
-    ratios.append(1.0)
-    wanted, factorial = [], 1
-    for k in range(1, len(ratios) + 1):
-        wanted.append(phi * factorial / b)
-        factorial *= k + 1
-        phi = phi / hh - 1 / factorial
-    if len(ratios) == 1:
-        weights = [0.5]
-    else:
-        powers = np.array([[r**k for r in ratios] for k in range(len(ratios))])
-        weights = np.linalg.solve(powers, np.array(wanted)).tolist()
-    correction = weights[-1] * (x_0 - m0)
-    for weight, difference in zip(weights[:-1], differences, strict=True):
-        correction = correction + weight * difference
+    b = math.expm1(-h)
+    correction = (x_0 - m0) / 2
+    if len(newest) == 2:
+        m1, lambda1 = newest[1]
+        ratio = (lambda1 - lambda0) / h
+        phi = -b / h - 1
+        wanted = phi / b, (-phi / h - 1 / 2) * 2 / b
+        # The weights of the two differences solve
+        # w_old + w_new = wanted[0] and ratio * w_old + w_new = wanted[1].
+        w_old = (wanted[0] - wanted[1]) / (1 - ratio)
+        w_new = wanted[0] - w_old
+        correction = w_new * (x_0 - m0) + w_old / ratio * (m1 - m0)
     return level.sigma / start.sigma * x - level.alpha * b * (m0 + correction)

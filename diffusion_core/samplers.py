@@ -1,11 +1,13 @@
 """Sampling: a network, a schedule and a method make pictures.
 
 The methods themselves are in `methods.py`, one function each, the noise levels that they walk down
-in `levels.py`.
+in `levels.py`, what starts from a given picture in `edits.py`.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, cast
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from diffusion_core import methods
+from diffusion_core import edits, methods
 from diffusion_core.diffusion import Schedule, to_epsilon, to_x_0
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import Level, make_levels
@@ -58,6 +60,29 @@ def evaluations(sampler: str, steps: int) -> int:
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
+def count_evaluations(
+    sampler: str,
+    levels: Sequence[Level],
+    *,
+    guided: bool = False,
+    guidance_interval: tuple[float, float] | None = None,
+    resample: int = 1,
+) -> int:
+    """How often a sampler asks the network for one picture on its walk down `levels`.
+
+    `guided`: by a guidance scale other than 1, which asks twice within the interval. `resample`: of
+    a walk with a mask.
+    """
+    asked = [level.t for level in levels[:-1]]
+    if sampler == "heun":  # also at the end of each step but the last
+        asked += asked[1:]
+    asked = asked[:-1] * resample + asked[-1:]
+    if not guided:
+        return len(asked)
+    low, high = guidance_interval or (-math.inf, math.inf)
+    return len(asked) + sum(low <= t <= high for t in asked)
+
+
 def picture_noise(
     seed: int, n: int, shape: Sequence[int], device: torch.device | str = "cpu", first: int = 0
 ) -> Noise:
@@ -87,37 +112,45 @@ def make_predict(
     clip_x0: bool = True,
     labels: Tensor | None = None,
     guidance_scale: float = 1.0,
+    negative_labels: Tensor | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     one_by_one: bool = False,
 ) -> Predict:
     """The network as a sampler sees it: `predict(x_t, level) -> (x_0, epsilon)`.
 
     `clip_x0` clamps x_0 to [-1, 1] and gives the epsilon that belongs to the clamped picture.
-    `guidance_scale` other than 1 needs `labels`: any + scale * (labelled - any), Ho & Salimans
-    2022, equation 6 with scale = 1 + w. `one_by_one` shows the network one picture at a time.
+    `guidance_scale` other than 1 needs `labels`: other + scale * (labelled - other), Ho & Salimans
+    2022, equation 6 with scale = 1 + w; other is the prediction for any class, or for
+    `negative_labels` (B,). `guidance_interval` (low, high) guides where low <= t <= high only, and
+    costs nothing elsewhere (Kynkäänniemi et al. 2024). `one_by_one` shows the network one picture
+    at a time.
     """
     if guidance_scale != 1.0 and labels is None:
         raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
+    others = negative_labels
+    if labels is not None and guidance_scale != 1.0 and others is None:
+        others = torch.full_like(labels, cast(int, model.num_classes))
+    low, high = guidance_interval or (-math.inf, math.inf)
 
-    def network(x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def network(x_t: Tensor, t: Tensor, rows: slice, guided: bool) -> Tensor:
         if labels is None:
             return model(x_t, t)
-        if guidance_scale == 1.0:
-            return model(x_t, t, labels)
-        any_class = torch.full_like(labels, cast(int, model.num_classes))
-        both = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, any_class]))
-        labelled, unlabelled = both.float().chunk(2)
-        return unlabelled + guidance_scale * (labelled - unlabelled)
+        if others is None or not guided:
+            return model(x_t, t, labels[rows])
+        both = torch.cat([labels[rows], others[rows]])
+        labelled, other = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
+        return other + guidance_scale * (labelled - other)
 
     def predict(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         # Between the schedule's own timesteps the network is told a fraction.
         kind = torch.long if float(level.t).is_integer() else torch.float32
         t = torch.full((len(x_t),), level.t, device=x_t.device, dtype=kind)
+        guided = guidance_scale != 1.0 and low <= level.t <= high
         if one_by_one:
             each = [slice(k, k + 1) for k in range(len(x_t))]
-            rows = [network(x_t[k], t[k], None if labels is None else labels[k]) for k in each]
-            prediction = torch.cat(rows).float()
+            prediction = torch.cat([network(x_t[k], t[k], k, guided) for k in each]).float()
         else:
-            prediction = network(x_t, t, labels).float()
+            prediction = network(x_t, t, slice(None), guided).float()
         point = (x_t, level.alpha, level.sigma)
         x_0 = to_x_0(prediction, *point, prediction_type)
         if not clip_x0:
@@ -148,12 +181,30 @@ def sample_steps(
     noise_term: str = "posterior",
     clip_x_t: bool = False,
     training_mode: bool = False,
+    negative_labels: Tensor | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    first: int = 0,
+    noise: Noise | None = None,
+    picture: Tensor | None = None,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    resample: int = 1,
 ) -> Generator[StepView, None, None]:
     """The steps of `sample`, one `StepView` each; the same arguments.
 
     `training_mode` samples as the lecture does, with the network left in training mode and one
     picture at a time, so that BatchNorm uses the statistics of a batch of one; the network's
-    buffers and mode are put back afterwards. Raises ValueError for unknown names and values.
+    buffers and mode are put back afterwards.
+
+    - `negative_labels` (n,), `guidance_interval`: see `make_predict`.
+    - `first`: these are pictures first to first + n - 1 of the seed.
+    - `noise`: a source of noises (n, C, H, W) instead of the seed's; the first is x_T.
+    - `picture` (n or 1, C, H, W) in [-1, 1]: start from it, noised, and walk only the last
+      round(strength * steps) steps (SDEdit, Meng et al. 2022).
+    - `mask` (n or 1, 1, H, W): keep the picture where it is 1 and draw anew where it is 0; every
+      step is taken `resample` times (RePaint, see `edits.repaint`).
+
+    Raises ValueError for unknown names and values.
     """
     if sampler not in (known := samplers_for(schedule)):
         raise ValueError(
@@ -165,11 +216,14 @@ def sample_steps(
         )
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")
-    for name, given in (("x_T", x_T), ("labels", labels)):
+    edits.check(n, picture, strength, mask, resample, sampler)
+    for name, given in (("x_T", x_T), ("labels", labels), ("negative_labels", negative_labels)):
         if given is not None and len(given) != n:
             raise ValueError(f"{name} needs a row for each of the {n} pictures, not {len(given)}.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    noise = picture_noise(seed, n, shape if x_T is None else x_T.shape[1:], device)
+    if noise is None:
+        like = picture if x_T is None else x_T
+        noise = picture_noise(seed, n, shape if like is None else like.shape[1:], device, first)
     # Drawn even where x_T is given, so that its own noise never comes back as a step's noise.
     drawn = noise()
     start = drawn if x_T is None else x_T.to(device)
@@ -181,6 +235,8 @@ def sample_steps(
         clip_x0=clip_x0,
         labels=None if labels is None else labels.to(device),
         guidance_scale=guidance_scale,
+        negative_labels=None if negative_labels is None else negative_labels.to(device),
+        guidance_interval=guidance_interval,
         one_by_one=training_mode,
     )
     options: dict[str, Any] = {}
@@ -189,8 +245,17 @@ def sample_steps(
     elif sampler == "ddim":
         options = {"eta": eta}
     kinds = FLOW_SAMPLERS if isinstance(schedule, FlowSchedule) else SAMPLERS
+    method = functools.partial(kinds[sampler], **options)
+    if picture is not None:
+        picture = picture.to(device)
+        levels, start = edits.noised(picture, levels, strength, start)
+    if mask is not None:
+        assert picture is not None  # see `edits.check`
+        method = functools.partial(
+            edits.repaint, method, picture=picture, mask=mask.to(device), resample=resample
+        )
     with _mode(model, training_mode):
-        yield from kinds[sampler](predict, levels, start, noise, **options)
+        yield from method(predict, levels, start, noise)
 
 
 def sample(
@@ -219,8 +284,9 @@ def sample(
     - `x_T`: start from this noise (n, C, H, W) instead of the seed's.
     - `labels`: (n,) integers for a network with classes.
     - `on_step`: called with every `StepView`; raising `Cancelled` in it stops cleanly.
-    - `options`: the keyword arguments of `sample_steps` (`shape`, `eta`, and the lecture's
-      `noise_term="lecture"`, `clip_x_t=True`, `training_mode=True`).
+    - `options`: the keyword arguments of `sample_steps`: `shape`, `eta`, the lecture's
+      `noise_term="lecture"`, `clip_x_t=True`, `training_mode=True`, and those for guidance and for
+      starting from a picture.
     """
     steps_taken = sample_steps(
         model,
@@ -247,6 +313,43 @@ def sample(
     return view.x_t.clamp(-1, 1)
 
 
+@torch.inference_mode()
+def invert(
+    model: nn.Module,
+    schedule: Schedule,
+    pictures: Tensor,
+    steps: int | None = None,
+    prediction_type: str = "epsilon",
+    timestep_spacing: str = "trailing",
+    labels: Tensor | None = None,
+    on_step: Callable[[StepView], None] | None = None,
+) -> Tensor:
+    """The noise x_T (n, C, H, W) from which DDIM with as many steps, `clip_x0=False` and the same
+    labels draws `pictures` (n, C, H, W) in [-1, 1]; see `edits.invert`.
+
+    Raises ValueError where the schedule ends in pure noise: nothing of the picture is left there.
+    """
+    levels = make_levels(schedule, steps or schedule.timesteps, timestep_spacing)
+    flow = isinstance(schedule, FlowSchedule)
+    if prediction_type == "x_0" or (levels[0].alpha <= 0 and not flow):
+        why = "on x_0" if prediction_type == "x_0" else "to end in pure noise"
+        raise ValueError(f"A model that is trained {why} cannot be inverted.")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    predict = make_predict(
+        model,
+        prediction_type,
+        clip_x0=False,
+        labels=None if labels is None else labels.to(device),
+    )
+    x_t = pictures.to(device)
+    with _mode(model, False):
+        for view in edits.invert(predict, levels, x_t):
+            x_t = view.x_t
+            if on_step is not None:
+                on_step(view)
+    return x_t
+
+
 # The lecture's own sampling as options of `sample`, its two slips included.
 LECTURE_SAMPLING: dict[str, Any] = {
     "sampler": "ddpm",
@@ -260,16 +363,16 @@ LECTURE_SAMPLING: dict[str, Any] = {
 @contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Hold the network in training or evaluation mode; put mode and BatchNorm buffers back."""
-    modes = {module: module.training for module in model.modules()}
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    turned = [module for module in model.modules() if module.training != training]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if training else []
     kept = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]
-    model.train(training)
+    for module in turned:
+        module.training = training
     try:
         yield
     finally:
-        for module, was in modes.items():
-            module.training = was
-        if training:
-            for norm, buffers in zip(norms, kept, strict=True):
-                for name, buffer in norm.named_buffers():
-                    buffer.copy_(buffers[name])
+        for module in turned:
+            module.training = not training
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
