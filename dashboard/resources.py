@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 import torch
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 from torch import nn
 
+from dashboard.model_cache import MODELS, Key, default_bound
 from dashboard.settings import get_settings
 from diffusion_core.checkpoint import Checkpoint, load_model
 from diffusion_core.config import MAIN_AVERAGE, RunConfig
@@ -85,19 +88,24 @@ def _stat(file: Path) -> os.stat_result | None:
 def model(
     checkpoint: Checkpoint, average: str = MAIN_AVERAGE
 ) -> tuple[nn.Module, Schedule, RunConfig]:
-    """A checkpoint's network in evaluation mode on the device, its schedule and settings.
+    """A checkpoint's network ready to draw on the device, its schedule and settings; not to be
+    changed. All sessions share what is in memory.
 
-    `average`: which of its averaged weights. The two that were loaded last stay in memory. Raises
-    CheckpointError.
+    `average`: which of its averaged weights. Raises CheckpointError.
     """
-    return _model(str(checkpoint.path), checkpoint.time, str(device()), average, checkpoint)
+    where = device()
 
+    def load() -> tuple[nn.Module, Schedule, RunConfig]:
+        # A drawing in the background loads it too, where there is no page to say so on.
+        on_page = get_script_run_ctx(suppress_warning=True) is not None
+        with st.spinner("Loading the checkpoint …") if on_page else nullcontext():
+            return load_model(checkpoint, where, average)
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the checkpoint …")
-def _model(
-    path: str, written: float, where: str, average: str, _checkpoint: Checkpoint
-) -> tuple[nn.Module, Schedule, RunConfig]:
-    return load_model(_checkpoint, where, average)
+    run = str(checkpoint.path.parent.parent)
+    key = Key(run, checkpoint.step, checkpoint.time, average, str(where))
+    chosen = get_settings().model_cache_mb
+    most = default_bound(where, MODELS.size) if chosen is None else chosen * 10**6
+    return MODELS.get(key, load, most)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.diffusion import Schedule
 from diffusion_core.files import make_folder, replacing
+from diffusion_core.inference import for_sampling
 from diffusion_core.presets import build_network, build_schedule
 
 EXTRA = "average/"  # before the names of the tensors of further averages
@@ -182,17 +184,34 @@ def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[st
 
 
 def load_model(
-    checkpoint: Checkpoint, device: torch.device | str = "cpu", average: str = MAIN_AVERAGE
+    checkpoint: Checkpoint,
+    device: torch.device | str = "cpu",
+    average: str = MAIN_AVERAGE,
+    *,
+    exact: bool = False,
 ) -> tuple[nn.Module, Schedule, RunConfig]:
     """The network with the checkpoint's EMA weights in evaluation mode, its schedule, its settings.
 
-    `average`: which of the checkpoint's averaged weights. Raises CheckpointError where the file can
-    no longer be read.
+    `average`: which of the checkpoint's averaged weights. The network is in the form that draws
+    fastest on the device (`inference.for_sampling`), in bfloat16 where the hardware computes in it;
+    with `exact` it is a plain one in float32, whose weights can be read. Raises CheckpointError
+    where the file can no longer be read.
     """
     config = checkpoint.config
+    weights = load_weights(checkpoint, average)
+    network = network_of(config, weights, device)
+    if not exact:
+        network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
+    return network, build_schedule(config).to(device), config
+
+
+def network_of(
+    config: RunConfig, weights: dict[str, Tensor], device: torch.device | str
+) -> nn.Module:
+    """A float32 network on the device that holds these very tensors, where they are such already;
+    in evaluation mode, without gradients."""
     with torch.device("meta"):
         network = build_network(config.network, config.network_args)
-    network.load_state_dict(load_weights(checkpoint, average), assign=True)
+    network.load_state_dict(weights, assign=True)
     # Weights may be kept in half precision to save room; the arithmetic stays float32.
-    network = network.to(device, torch.float32).eval().requires_grad_(False)
-    return network, build_schedule(config).to(device), config
+    return network.to(device, torch.float32).eval().requires_grad_(False)

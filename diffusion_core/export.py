@@ -99,7 +99,7 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
     """
     if out.exists():
         raise ExportError(f"{out} already exists; choose another folder with --out or remove it.")
-    model, _, config = load_model(checkpoint)
+    model, _, config = load_model(checkpoint, exact=True)
     channels = cast(int, model.channels)
     scheduler = scheduler_config(config)
     network = {

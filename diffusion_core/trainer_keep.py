@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_core import checkpoint, strips
 from diffusion_core.background import Background, Beside, all_finite, snapshot, to_cpu
 from diffusion_core.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.files import DiskFull, complain
+from diffusion_core.inference import for_sampling
 from diffusion_core.metrics import read_curve
 from diffusion_core.runs import load_run
 from diffusion_core.status import RunStatus
@@ -44,7 +44,6 @@ class Keeper:
         self.writer = Background("checkpoints")
         self.drawer = Background("strips")
         self.held: list[tuple[int, Callable[[], None]]] = []
-        self.drawing: nn.Module | None = None
 
     def checkpoint(self, step: int, must: bool = False) -> None:
         """Take the snapshot of a step; it is written after `release`.
@@ -85,8 +84,6 @@ class Keeper:
     def strip(self, step: int) -> None:
         """Draw the samples of this step; a full disk or memory costs them, not the training."""
         setting, config = self.setting, self.setting.config
-        if self.drawing is None:
-            self.drawing = drawing_network(setting)
         weights = snapshot(setting.average.state_dict())
         beside = Beside(setting.device)
         self.drawer.submit(lambda: self._draw(step, weights, config, beside))
@@ -135,19 +132,15 @@ class Keeper:
     def _draw(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
     ) -> None:
-        assert self.drawing is not None
-        device, precision = self.setting.device, self.setting.accelerator.mixed_precision
+        setting = self.setting
+        half = setting.accelerator.mixed_precision == "bf16"
         try:
-            with (
-                beside.stream(),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            ):
+            with beside.stream():
                 if not all_finite(weights):
                     return  # the loss will say so
-                self.drawing.load_state_dict(weights)
-                strip = strips.write_strip(
-                    self.path, step, self.drawing, self.setting.schedule, config
-                )
+                network = checkpoint.network_of(config, weights, setting.device)
+                network = for_sampling(network, half)
+                strip = strips.write_strip(self.path, step, network, setting.schedule, config)
             if self.events is not None:
                 self.events.add_strip(step, strip)
         except DiskFull as error:
@@ -157,17 +150,6 @@ class Keeper:
             words = f"The device had no memory left to draw the samples of step {step}."
             complain(words)
             self.status.update(warning=words)
-
-
-def drawing_network(setting: Setting) -> nn.Module:
-    """A copy of the network to draw with. Under bfloat16 its convolutions and linear layers keep
-    their weights so: the same numbers as autocast's, which would convert them at every step."""
-    network = copy.deepcopy(setting.average).eval().requires_grad_(False)
-    if setting.accelerator.mixed_precision == "bf16":
-        for module in network.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                module.to(torch.bfloat16)
-    return network
 
 
 def best_step(path: Path) -> int | None:

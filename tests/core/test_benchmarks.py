@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import sampling
 from benchmarks.big_store import own_groups
 from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
@@ -18,6 +19,8 @@ from benchmarks.timing import cpu_line, in_turns
 from benchmarks.training import table
 from benchmarks.works import NETWORKS, Clock, Job, read_result, train_ours
 from diffusion_core.data.folder import find_pictures
+from diffusion_core.samplers import LECTURE_SAMPLING, sample
+from tests.tiny_runs import LECTURE
 
 
 def test_works_take_turns_and_the_median_of_each_is_kept() -> None:
@@ -31,6 +34,70 @@ def test_works_take_turns_and_the_median_of_each_is_kept() -> None:
     found = in_turns(3, {name: lambda name=name: work(name) for name in values})
     assert found == {"ours": 3.0, "theirs": 5.0}
     assert order == ["ours", "theirs"] * 3
+
+
+def tiny_bench() -> sampling.Bench:
+    return sampling.make_bench(LECTURE, torch.device("cpu"))
+
+
+def test_diffusers_draws_the_same_picture_with_our_network_as_we_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = tiny_bench()
+    start = torch.randn(2, 3, 32, 32)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: start)
+    theirs = sampling.diffusers_way(bench, "dpmpp_2m", 2, 4)
+    monkeypatch.undo()
+    ours = sample(
+        bench.plain, bench.schedule, 2, "dpmpp_2m", 4, x_T=start, clip_x0=False, shape=(3, 32, 32)
+    )
+    assert torch.allclose(theirs.clamp(-1, 1), ours, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ddpm", "ddim"])
+def test_diffusers_pipelines_take_our_network(method: str) -> None:
+    pictures = sampling.diffusers_way(tiny_bench(), method, 2, 3)
+    assert pictures.shape == (2, 3, 32, 32)
+    assert pictures.isfinite().all()
+
+
+def test_the_loop_that_we_compare_with_is_the_lecture_s() -> None:
+    """As our own sampler with the lecture's options, given the same noises."""
+    bench = tiny_bench()
+    torch.manual_seed(5)
+    theirs = sampling.lecture_loop(bench, LECTURE.schedule["timesteps"])
+    torch.manual_seed(5)
+    ours = sample(
+        bench.plain,
+        bench.schedule,
+        1,
+        **LECTURE_SAMPLING | {"training_mode": False},
+        noise=lambda: torch.randn(1, 3, 32, 32),
+    )
+    assert torch.allclose(theirs, ours, atol=1e-4)
+
+
+def test_the_table_of_sampling_says_how_many_times_sooner_ours_comes() -> None:
+    bench = tiny_bench()
+    found = {("lecture", "ddpm", 1): 40.0}
+    for method in sampling.WORDS:
+        for n in sampling.BATCHES:
+            found["diffusers", method, n], found["ours", method, n] = 4.0, 0.5
+    lines = sampling.table("lecture", bench, found).splitlines()
+    assert len(lines) == 8
+    assert lines[-1] == (
+        "| lecture | DPM-Solver++, 20 steps | 16 | 40.00 s | 4.00 s | 0.500 s | 80.0 | 8.0 |"
+    )
+
+
+def test_the_loop_is_compared_with_the_same_calls_of_the_network() -> None:
+    calls = []
+    bench = tiny_bench()
+    bench.fast.register_forward_hook(lambda *_: calls.append(1))
+    shares = sampling.overheads(bench, 1, 3)
+    assert shares.keys() == sampling.WORDS.keys()
+    assert len(calls) == 3 * 3 * 3  # to note what is asked, in the loop, alone
+    assert all(share > -0.9 for share in shares.values())
 
 
 def test_each_row_of_the_table_compares_two_ways_of_the_same_network() -> None:

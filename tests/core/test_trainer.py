@@ -328,7 +328,7 @@ def test_averages_of_several_lengths_are_kept_resumed_and_drawn_with(tmp_path: P
     raw = checkpoint.load_state(tmp_path / "whole", 8)["model"]
     gaps = [max((raw[k] - w[k]).abs().max().item() for k in raw) for w in weights.values()]
     assert gaps[1] < gaps[0]  # the short one is nearer to the newest weights
-    network, _, _ = checkpoint.load_model(found, average="short")
+    network, _, _ = checkpoint.load_model(found, average="short", exact=True)
     assert torch.equal(network.state_dict()["stem.weight"], weights["short"]["stem.weight"])
     with pytest.raises(checkpoint.CheckpointError, match="it has main, short"):
         checkpoint.load_weights(found, "long")

@@ -1,0 +1,82 @@
+"""Two hundred visitors open the Sampling page, draw and leave; the server keeps nothing of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.browser.server import Server, start_server
+from tests.faults.processes import wait_until
+from tests.faults.visitors import Visitor, metric
+from tests.tiny_runs import write_run
+
+AT_ONCE = 100  # connections that are open together; twice as many visitors in all
+DRAWING = 6  # of them that draw at a time: the line of a device is not endless
+MB = 10**6
+# 100 sessions take about 10 MB: what a server that lets none go would grow by. Without a leak it
+# was within 4 MB either way.
+MOST_GROWTH = 6 * MB
+MEDIA = 'cache_memory_bytes{cache_type="st_memory_media_file_storage"'
+
+
+SEEDS = itertools.count()  # every visitor draws another picture
+
+
+async def come_draw_and_go(server: Server, visitors: int) -> None:
+    """All are there when the first draws, and all stay until the last has its picture."""
+    turns = asyncio.Semaphore(DRAWING)
+    everybody = asyncio.Barrier(visitors)
+
+    async def visit(number: int) -> None:
+        query = f"n=1&steps=1&seed={next(SEEDS)}"
+        async with Visitor(server.url, "sampling", query) as visitor:
+            await everybody.wait()
+            async with turns:
+                await visitor.run(pressed="Draw")
+                while not visitor.elements("imgs"):
+                    assert not visitor.elements("exception"), visitor.elements("exception")
+                    await asyncio.sleep(0.1)
+                    await visitor.run()
+            if number == 0:
+                assert metric(server.url, "active_sessions") == visitors
+            await everybody.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(visitors):
+            group.create_task(visit(number))
+
+
+def left_over(server: Server) -> tuple[int, float]:
+    """Bytes of the server's own memory, and of the pictures that it holds for browsers, when all
+    are gone and Streamlit no longer waits for them to come back."""
+    time.sleep(1.1)  # how long it waits, see below
+    for _ in range(
+        2
+    ):  # it forgets them when somebody leaves, and collects them when somebody comes
+        asyncio.run(come_draw_and_go(server, 1))
+    wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")
+    return psutil.Process(server.process.pid).memory_full_info().uss, metric(server.url, MEDIA)
+
+
+def test_memory_returns_when_two_hundred_visitors_have_drawn_and_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL", "1")
+    with start_server(tmp_path) as server:
+        write_run(server.runs_dir, "tiny", 20)
+        asyncio.run(come_draw_and_go(server, 1))
+        _, pictures_of_one = left_over(server)
+        asyncio.run(come_draw_and_go(server, AT_ONCE))
+        before, _ = left_over(server)
+        asyncio.run(come_draw_and_go(server, AT_ONCE))
+        after, pictures = left_over(server)
+        print("GROWTH", after - before, pictures, pictures_of_one)
+        assert after - before < MOST_GROWTH
+        assert 0 < pictures < 5 * pictures_of_one  # not those of a hundred
+        assert server.process.poll() is None
+        assert "Traceback" not in server.log.read_text()
