@@ -23,6 +23,7 @@ from dashboard.figures_training import (
 )
 from dashboard.film import Strips, show_film
 from dashboard.live_chart import show_live
+from dashboard.quality_view import show_quality
 from dashboard.run_controls import show_buttons
 from dashboard.run_events import events
 from dashboard.settings import Settings
@@ -63,7 +64,7 @@ def show_run(run: Run, runs: list[Run], settings: Settings) -> None:
         show_numbers(run)
         compared, alignment = show_losses(run, [other for other in runs if other != run], config)
         show_samples([run, *compared], alignment)
-        show_more(run, config)
+        show_more(run, config, compared)
     except MetricsError as error:
         st.warning(f"The curves of {run.name} or a run beside it cannot be drawn: {error}")
 
@@ -264,15 +265,17 @@ def is_forming(run: Run) -> bool:
     return config is not None and config.sample_steps == 0
 
 
-def show_more(run: Run, config: RunConfig | None) -> None:
+def show_more(run: Run, config: RunConfig | None, compared: list[Run]) -> None:
     """The other curves and the settings; only what is open is read and drawn."""
-    names = ["Loss by timestep", *CURVES, "Settings"]
+    names = ["Loss by timestep", *CURVES, "Quality", "Settings"]
     for name, tab in zip(names, st.tabs(names, key="more", bind="query-params"), strict=True):
         if not tab.open:
             continue
         with tab:
             if name == "Settings":
                 show_settings(run, config)
+            elif name == "Quality":
+                show_quality(run, compared)
             elif name == "Loss by timestep":
                 show_timesteps(run)
             else:

@@ -105,6 +105,16 @@ def held_out_count(config: RunConfig, pictures: int) -> int:
     return held_out
 
 
+def split(config: RunConfig, pictures: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a set of so many pictures that are trained on, and those held out; both sorted.
+
+    Raises ConfigError as `held_out_count`.
+    """
+    order = np.random.default_rng([config.seed, pictures]).permutation(pictures)
+    held_out = held_out_count(config, pictures)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
 def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
     """Which of `count` training pictures step `step` (from 1) sees, shape (batch_size,).
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffusion_core.batches import held_out_count
+from diffusion_core.batches import split
 from diffusion_core.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.data.store import ImageStore, build_store
 from diffusion_core.device import describe, free_memory, has_fast_bfloat16
@@ -87,8 +87,7 @@ def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
 
 def make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> Setting:
     """Raises ConfigError where the batch cannot be made or shared."""
-    order = np.random.default_rng([config.seed, len(store)]).permutation(len(store))
-    held_out = held_out_count(config, len(store))
+    train_index, validation_index = split(config, len(store))
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
         if device.index is not None:
@@ -124,8 +123,8 @@ def make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> 
         config=config,
         store=store,
         resident=_resident(store, accelerator.device),
-        train_index=np.sort(order[held_out:]),
-        validation_index=np.sort(order[:held_out]),
+        train_index=train_index,
+        validation_index=validation_index,
         schedule=build_schedule(config).to(accelerator.device),
         accelerator=accelerator,
         model=model,

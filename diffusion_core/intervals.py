@@ -1,0 +1,122 @@
+"""How sure a measured value is: 95 % intervals by half sampling.
+
+The bootstrap draws with replacement, and then a value that compares pictures with pictures is off:
+copies of a picture are each other's nearest neighbours, and the spread of the drawn rows is too
+small. Half sampling draws half of the rows without replacement. It is the delete-d jackknife with
+d = n / 2 (Shao & Wu 1989), where the spread of the values of the halves is the standard error of
+the value of all rows, with no factor. Only the spread of the halves is used: their own value is
+that of a smaller count.
+
+The interval says how far the value would move with other pictures of the same counts. It does not
+take away what a small count adds to the value itself (a Fréchet distance of equal sets is above 0):
+compare only values of equal counts. Where two sets are of one kind and the value is near its least,
+the interval is wider than it need be; it is never much too narrow. Below some 50 pictures it is
+rough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+WIDTH = 1.959964  # standard errors on each side of a 95 % interval
+REPEATS = 100
+
+# Many small products: several threads wait for each other longer than they compute, and where
+# other work keeps the cores busy, many times as long.
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+
+Rows = np.ndarray  # of int, which pictures of a set
+Statistic = Callable[[Rows, Rows], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n_real: int  # pictures that it was measured with; 0 where it needs none
+    n_fake: int
+
+
+@one_thread
+def bootstrap(
+    statistic: Statistic,
+    n_real: int,
+    n_fake: int,
+    *,
+    seed: int = 0,
+    repeats: int = REPEATS,
+    shares: Mapping[str, int] | None = None,
+) -> dict[str, Estimate]:
+    """Intervals of all values of a statistic, from the same pairs of halves.
+
+    `statistic(real_rows, fake_rows)` gives the values, by name, of these rows of the two sets; it
+    must not be negative. `shares`: see `estimates`.
+    """
+    values = dict(statistic(np.arange(n_real), np.arange(n_fake)))
+    halves = [statistic(*rows) for rows in half_samples(n_real, n_fake, seed, repeats)]
+    drawn = {name: np.array([half[name] for half in halves]) for name in values}
+    return estimates(values, drawn, n_real, n_fake, shares)
+
+
+def half_samples(
+    n_real: int, n_fake: int, seed: int = 0, repeats: int = REPEATS
+) -> list[tuple[Rows, Rows]]:
+    """`repeats` pairs of halves of two sets, each without repetition and in order."""
+    rng = np.random.default_rng([seed, n_real, n_fake])
+    return [(_half(n_real, rng), _half(n_fake, rng)) for _ in range(repeats)]
+
+
+def estimates(
+    values: Mapping[str, float],
+    halves: Mapping[str, np.ndarray],
+    n_real: int,
+    n_fake: int,
+    shares: Mapping[str, int] | None = None,
+) -> dict[str, Estimate]:
+    """Intervals of values of 0 or more, by name, from what their halves gave (repeats,).
+
+    `shares` names the values that are a share in [0, 1] and says of how many pictures: their
+    interval stays in [0, 1] and is never narrower than Wilson's of as many independent pictures,
+    which is not empty at 0 and 1 either.
+    """
+    found = {}
+    for name, value in values.items():
+        error = np.std(halves[name], ddof=1)
+        low, high = max(0.0, value - WIDTH * error), value + WIDTH * error
+        if shares and name in shares:
+            least, most = wilson(value, shares[name])
+            low, high = min(low, least), min(1.0, max(high, most))
+        found[name] = Estimate(float(value), float(low), float(high), n_real, n_fake)
+    return found
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """The mean of one value a picture, which may be negative; by the central limit theorem.
+
+    (For a mean the halves would find the same standard error.) One picture has no spread: its
+    interval is infinite.
+    """
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.inf
+    mean = float(values.mean())
+    return Estimate(mean, mean - WIDTH * error, mean + WIDTH * error, 0, len(values))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that was found in n independent cases."""
+    square = WIDTH**2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = WIDTH / (1 + square / n) * (share * (1 - share) / n + square / (4 * n**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _half(n: int, rng: np.random.Generator) -> Rows:
+    """Half of the rows, in order; of an odd number the larger half."""
+    return np.sort(rng.permutation(n)[: (n + 1) // 2])

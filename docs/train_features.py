@@ -1,0 +1,214 @@
+"""Train the small networks that quality is measured with, and write them to diffusion_core/assets.
+
+    python docs/train_features.py cars     # some ten minutes of one CPU core
+    python docs/train_features.py digits   # about a minute
+
+Run it from the repository's folder (PYTHONPATH=.). Everything is drawn from fixed seeds; the same
+machine and version of PyTorch give the same weights. The cars are of seeds of their own, which no
+run trains on; of the 1,797 digits every sixth is held out. What else a car picture shows (paint,
+light, scenery, direction) is recorded while it is drawn. Some pictures are made coarse or noisy,
+and the networks learn to tell which: the distances between features then see these faults too.
+
+The last lines say how many pictures, held out and as they are, are told right.
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.functional import affine
+from tqdm import tqdm
+
+from diffusion_core.data import cars, digits, scenery
+from diffusion_core.data.car_kinds import PAINTS
+from diffusion_core.features import ASSETS, CLASS, Classifier, prepare
+from diffusion_core.files import replacing
+
+TRAINING_SEED, HELD_OUT_SEED = 1_000_001, 1_000_002
+COARSE = (1.0, 0.5, 0.25)  # of a picture's side, then enlarged again
+NOISE = (0.0, 0.04, 0.12)  # standard deviations, of pictures in [-1, 1]
+FAULTS = {"coarse": len(COARSE), "noise": len(NOISE)}
+SCENERIES = ("_hills", "_skyline", "_trees", "_sea", "_fields")
+CARS = {
+    "size": 64,
+    "widths": [24, 48, 80, 128],
+    "classes": cars.CLASSES,
+    "heads": {
+        CLASS: len(cars.CLASSES),
+        "paint": len(PAINTS),
+        "light": len(scenery.LIGHTS) + 1,
+        "scenery": len(SCENERIES) + 1,
+        "right": 2,
+        **FAULTS,
+    },
+}
+DIGITS = {
+    "size": 32,
+    "widths": [24, 48, 64],
+    "classes": digits.CLASSES,
+    "heads": {CLASS: 10, **FAULTS},
+}
+
+
+class Recorder:
+    """A generator that remembers what it gave out last, for the mirroring of a car."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng, self.last = rng, 0.0
+
+    def random(self) -> float:
+        self.last = self.rng.random()
+        return self.last
+
+    def __getattr__(self, name: str):
+        return getattr(self.rng, name)
+
+
+def watched(module, name: str, seen: dict) -> None:
+    """Let a function of a module leave its name and arguments in `seen` when it is called."""
+    function = getattr(module, name)
+
+    def call(*args):
+        seen[name] = args
+        return function(*args)
+
+    setattr(module, name, call)
+
+
+def draw_cars(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Pictures (count, 64, 64, 3) and what each head of the network should tell of them."""
+    pictures = np.empty((count, 64, 64, 3), np.uint8)
+    labels = {name: np.zeros(count, np.int64) for name in CARS["heads"]}
+    for index in tqdm(range(count), desc="drawing", mininterval=5):
+        seen.clear()
+        pictures[index], labels[CLASS][index] = cars.draw_car(index, seed)
+        _, light, rng = seen["_Car"]
+        paint = np.square(np.array(PAINTS) - seen["colour"]).sum(1).argmin()
+        outdoors = [k for k, name in enumerate(SCENERIES) if name in seen]
+        lights = [kind for _, kind in scenery.LIGHTS]
+        labels["paint"][index] = paint
+        labels["light"][index] = lights.index(light) if outdoors else len(lights)
+        labels["scenery"][index] = outdoors[0] if outdoors else len(SCENERIES)
+        labels["right"][index] = rng.last >= 0.5
+    return pictures, labels
+
+
+def draw_digits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    drawn = [digits.draw_digit(index) for index in range(digits.COUNT)]
+    labels = {name: np.zeros(len(drawn), np.int64) for name in DIGITS["heads"]}
+    labels[CLASS][:] = [label for _, label in drawn]
+    return np.stack([picture for picture, _ in drawn]), labels
+
+
+def augmented(x: Tensor, labels: dict[str, Tensor], kind: str, rng: np.random.Generator) -> Tensor:
+    """Small shifts, faults, now and then grey; cars mirrored, digits turned. Changes `labels`."""
+    size = x.shape[-1]
+    if kind == "cars" and rng.random() < 0.5:
+        x = x.flip(-1)
+        labels["right"] = 1 - labels["right"]
+    if kind == "digits":
+        x = affine(x, rng.uniform(-10, 10), [0, 0], rng.uniform(0.9, 1.1), [rng.uniform(-5, 5)] * 2,
+                   fill=[-1.0])  # fmt: skip
+    reach = 3
+    down, across = rng.integers(0, 2 * reach + 1, 2)
+    x = F.pad(x, [reach] * 4, mode="replicate")[..., down : down + size, across : across + size]
+    if rng.random() < 0.1:
+        x = x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    coarse, noise = rng.choice(3, p=(0.7, 0.2, 0.1)), rng.choice(3, p=(0.5, 0.3, 0.2))
+    labels["coarse"] = torch.full_like(labels["coarse"], coarse)
+    labels["noise"] = torch.full_like(labels["noise"], noise)
+    if coarse:
+        small = F.interpolate(x, scale_factor=COARSE[coarse], mode="bilinear", antialias=True)
+        x = F.interpolate(small, (size, size), mode="bilinear", antialias=True)
+    return x + torch.randn_like(x) * NOISE[noise]
+
+
+def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    pictures, labels = training
+    model = Classifier(recipe["widths"], recipe["heads"]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
+    steps = epochs * (len(pictures) // batch)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.2)
+    # A share of each batch has its own shift and mirroring.
+    part = batch // 8
+    for _ in (progress := tqdm(range(epochs), desc="training")):
+        for start, order in enumerate(
+            rng.permutation(len(pictures))[: len(pictures) // batch * batch].reshape(-1, batch)
+        ):
+            x, truth = [], []
+            for rows in order.reshape(-1, part):
+                targets = {name: torch.from_numpy(v[rows]) for name, v in labels.items()}
+                plain = prepare(torch.from_numpy(pictures[rows]), recipe["size"])
+                x.append(augmented(plain, targets, kind, rng))
+                truth.append(targets)
+            inputs = torch.cat(x).to(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                _, logits = model(inputs)
+            losses = {
+                name: F.cross_entropy(out.float(), torch.cat([part[name] for part in truth]),
+                                      label_smoothing=0.05)
+                for name, out in logits.items()
+            }  # fmt: skip
+            weight = {name: 1.0 if name == CLASS else 0.3 for name in losses}
+            loss = sum(weight[name] * value for name, value in losses.items())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            plan.step()
+            if start == 0:
+                progress.set_postfix({k: f"{v.item():.2f}" for k, v in losses.items()})
+
+    # As it is shipped: rounded to float16, which halves the file.
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()
+               if not name.endswith("num_batches_tracked")}  # fmt: skip
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    model.eval()
+    pictures, labels = held_out
+    with torch.inference_mode():
+        parts = [
+            model(prepare(torch.from_numpy(rows), recipe["size"]))[1]
+            for rows in np.array_split(pictures, max(1, len(pictures) // 250))
+        ]
+    accuracy = {
+        name: float((torch.cat([p[name] for p in parts]).argmax(1).numpy() == truth).mean())
+        for name, truth in labels.items()
+    }
+    told = {**recipe, "held_out": len(pictures), "accuracy": accuracy}
+    with replacing(ASSETS / f"features-{kind}.safetensors") as file:
+        file.write(safetensors.torch.save(weights, {"diffusion_lab": json.dumps(told)}))
+    print(f"Of {len(pictures):,} held-out pictures told right:",
+          ", ".join(f"{name} {share:.2%}" for name, share in accuracy.items()))  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kind, started = sys.argv[1], time.perf_counter()
+    if kind == "cars":
+        seen: dict = {}
+        for name in SCENERIES:
+            watched(scenery, name, seen)
+        default_rng, plain_car = np.random.default_rng, cars._Car
+
+        class Car(plain_car):
+            def __init__(self, *args) -> None:
+                super().__init__(*args)
+                seen["_Car"], seen["colour"] = args, self.colour
+
+        cars._Car = Car
+        np.random.default_rng = lambda *args: Recorder(default_rng(*args))
+        training, held_out = draw_cars(16_000, TRAINING_SEED), draw_cars(2_000, HELD_OUT_SEED)
+        np.random.default_rng = default_rng
+        train(kind, CARS, 10, 128, training, held_out)
+    else:
+        pictures, labels = draw_digits()
+        out = np.arange(len(pictures)) % 6 == 5
+        sets = [(pictures[k], {n: v[k] for n, v in labels.items()}) for k in (~out, out)]
+        train(kind, DIGITS, 60, 64, *sets)
+    print(f"{time.perf_counter() - started:.0f} s")

@@ -1,0 +1,359 @@
+"""Measuring a run's pictures: what is drawn and compared, what is written, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion_core import evaluate as evaluating
+from diffusion_core import sliced
+from diffusion_core.__main__ import main
+from diffusion_core.batches import split
+from diffusion_core.checkpoint import load_model
+from diffusion_core.config import ConfigError, RunConfig
+from diffusion_core.data.store import DataError, build_store
+from diffusion_core.evaluate import FEWEST, cost, evaluate, held_out_pictures, make_order
+from diffusion_core.intervals import Estimate
+from diffusion_core.order import Order
+from diffusion_core.quality_results import (
+    METRICS,
+    Result,
+    ResultError,
+    estimate_words,
+    read_result,
+    read_results,
+    result_path,
+    sheet_path,
+    write_result,
+)
+from diffusion_core.runs import Run, load_run
+from diffusion_core.trainer_setup import make_setting
+from tests.tiny_runs import tiny, write_run
+
+CARS = tiny(data="cars:300")
+N = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sliced, "DESCRIPTORS", 2**10)  # patches; a sixteenth of the work
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
+    """A run of two checkpoints, of which the second was measured. Not to be changed."""
+    run = load_run(write_run(tmp_path_factory.mktemp("runs"), "tiny", 20, 40, config=CARS))
+    return run, measure(run, 40)[0]
+
+
+def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
+    """The result of a measuring, and what it yielded."""
+    checkpoint = run.checkpoint(step)
+    order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))  # type: ignore
+    return finished(evaluate(run, checkpoint, order, load_model(checkpoint)))
+
+
+def finished(work: Generator) -> tuple[Any, list[int]]:
+    """What a generator returns, and what it yielded."""
+    yielded = []
+    while True:
+        try:
+            yielded.append(next(work))
+        except StopIteration as end:
+            return end.value, yielded
+
+
+def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
+    measured: tuple[Run, Result],
+) -> None:
+    _, result = measured
+    without = {"accuracy", "fid", "kid", "bits_per_dim"}  # the run has no classes
+    assert set(result.metrics) == set(METRICS) - without
+    for name, estimate in result.metrics.items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert estimate.n_fake == N, name
+    assert result.evaluations == 4
+    assert result.data == "cars:300"
+    assert result.notes == ()
+
+
+def test_untrained_pictures_lie_between_the_floor_and_far_from_it(
+    measured: tuple[Run, Result],
+) -> None:
+    _, result = measured
+    for name in ("frechet", "sliced_wasserstein"):
+        assert result.floor[name].high < result.metrics[name].low, name
+        assert result.floor[name].high < result.ceiling[name].low, name
+    assert result.floor["coverage"].value > 0.5 > result.metrics["coverage"].value
+
+
+def test_a_result_comes_back_from_its_file_as_it_was(measured: tuple[Run, Result]) -> None:
+    run, result = measured
+    assert read_result(result_path(run.path, result.order)) == result
+    assert read_results(run.path) == ([result], [])
+
+
+def test_what_was_measured_is_not_measured_again_unless_asked_to(
+    measured: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = measured
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it draws")
+
+    monkeypatch.setattr(Order, "make", refuse)
+    assert measure(run, 40) == (result, [])
+    with pytest.raises(AssertionError, match="it draws"):
+        checkpoint = run.checkpoint(40)
+        list(evaluate(run, checkpoint, result.order, load_model(checkpoint), again=True))
+
+
+def test_floor_and_ceiling_are_measured_once_for_the_same_pictures(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, first = measured
+    copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
+    marked = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
+    write_result(copy.path, dataclasses.replace(first, floor=marked))
+    second, yielded = measure(copy, 20)
+    assert second.floor == marked
+    assert second.ceiling == first.ceiling
+    assert yielded == sorted(yielded)
+    assert yielded[-1] == cost(second.order, load_model(copy.checkpoint(20))[1], bits=False)
+
+
+def test_a_network_that_repeats_its_training_pictures_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "parrot", 20, config=CARS))
+    store = build_store(CARS.data, CARS.image_size)
+    training, _ = split(CARS, len(store))
+
+    def repeat(_: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
+        pictures = torch.from_numpy(store.read(training[first : first + n]).copy())
+        return pictures.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
+
+    monkeypatch.setattr(Order, "make", repeat)
+    result, _ = measure(run, 20)
+    assert result.metrics["copies"].value == 1.0
+    assert [neighbour.distance for neighbour in result.neighbours] == [0.0] * 8
+    assert {n.training for n in result.neighbours} <= set(training[:N].tolist())
+    assert result.metrics["frechet"].value < result.ceiling["frechet"].value / 3
+    with Image.open(sheet_path(result_path(run.path, result.order))) as image:
+        sheet = np.asarray(image)
+    assert sheet.shape == (2 * 16, 8 * 16, 3)
+    assert (sheet[:16] == sheet[16:]).all()  # the training pictures are turned as the samples are
+
+
+def test_the_training_pictures_are_those_that_the_trainer_takes() -> None:
+    store = build_store(CARS.data, CARS.image_size)
+    setting = make_setting(CARS.replace(micro_batch=4), store, torch.device("cpu"))
+    training, held_out = split(CARS, len(store))
+    assert (setting.train_index == training).all()
+    assert (setting.validation_index == held_out).all()
+
+
+def test_held_out_cars_are_cars_that_no_store_row_shows() -> None:
+    store = build_store(CARS.data, CARS.image_size)
+    held_out, _ = finished(held_out_pictures(CARS, store, N, 0))
+    assert held_out.pixels.shape == (N, 16, 16, 3)
+    known = {picture.transpose(1, 2, 0).tobytes() for picture in store.images}
+    assert not any(picture.tobytes() in known for picture in held_out.pixels)
+    assert (held_out.labels == np.arange(300, 300 + N) % 8).all()
+    grey, _ = finished(held_out_pictures(CARS.replace(channels=1), store, 2, 0))
+    assert grey.pixels.shape == (2, 16, 16, 1)
+
+
+def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "noise").mkdir(parents=True)
+    for k, pixels in enumerate(
+        np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    ):
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "noise" / f"{k}.png")
+    config = tiny(data=f"folder:{tmp_path / 'pictures'}", validation_count=4)
+    run = load_run(write_run(tmp_path, "folder", 20, config=config))
+    result, _ = measure(run, 20, n=FEWEST)
+    assert set(result.metrics) == {"sliced_wasserstein"}
+    assert result.floor == {}
+    words = " ".join(result.notes)
+    assert "There is no classifier for folder:" in words
+    assert "held out too few pictures" in words
+
+
+def test_data_that_is_gone_gets_a_sentence_and_writes_nothing(tmp_path: Path) -> None:
+    config = tiny(data=f"folder:{tmp_path / 'gone'}")
+    run = load_run(write_run(tmp_path, "gone-data", 20, config=config))
+    with pytest.raises(DataError):
+        measure(run, 20)
+    assert not (run.path / "quality").exists()
+
+
+def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
+    measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "bits", 20, config=CARS))
+    checkpoint = run.checkpoint(20)
+    loaded = load_model(checkpoint)
+    order = make_order(run.name, checkpoint, n=N, steps=4)
+    list(evaluate(run, checkpoint, order, loaded))
+    list(evaluate(run, checkpoint, order, loaded, bits=True))
+    (result,), _ = read_results(run.path)
+    bits = result.metrics["bits_per_dim"]
+    assert 0 < bits.low < bits.value < bits.high
+    assert bits.n_fake == N
+    monkeypatch.setattr(evaluating, "_bits", None)  # not asked again
+    list(evaluate(run, checkpoint, dataclasses.replace(order, steps=5), loaded, bits=True))
+    results, _ = read_results(run.path)
+    assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits]
+
+
+# ------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("{", "damaged or cannot be read"),
+        ({"version": 0}, "another version"),
+        ({"metrics": {"frechet": {"value": "near"}}}, "does not hold a whole result"),
+        ({"order": {"run": "a"}}, "does not hold a whole result"),
+        ({"seconds": None}, "does not hold a whole result"),
+        ({"neighbours": 3}, "does not hold a whole result"),
+    ],
+)
+def test_a_file_that_is_not_sound_is_named_and_skipped(
+    change: str | dict, sentence: str, measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, result = measured
+    path = write_result(tmp_path, result)
+    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, order=again(result)))
+    values = change if isinstance(change, str) else json.loads(path.read_text()) | change
+    path.write_text(values if isinstance(values, str) else json.dumps(values))
+    with pytest.raises(ResultError, match=sentence):
+        read_result(path)
+    results, broken = read_results(tmp_path)
+    assert [found.seconds for found in results] == [9.0]
+    assert [path.name in words for words in broken] == [True]
+    assert other != path
+
+
+def again(result: Result) -> Order:
+    return dataclasses.replace(result.order, seed=1)
+
+
+def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
+    order = Order("a", 250, n=64, classes=("x", "y"), label="x")
+    assert result_path(Path("r"), order) == result_path(
+        Path("r"), dataclasses.replace(order, run="b", classes=("x", "y", "z"))
+    )
+    others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
+    paths = {result_path(Path("r"), dataclasses.replace(order, **other)) for other in others}
+    assert len(paths | {result_path(Path("r"), order)}) == len(others) + 1
+
+
+def test_values_are_written_as_people_read_them() -> None:
+    assert estimate_words("frechet", Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
+    assert estimate_words("recall", Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def run_command(run: Run, *words: str) -> int:
+    return main(["evaluate", "--run", str(run.path), "--device", "cpu", *words])
+
+
+def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor_and_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    run = load_run(write_run(tmp_path, "tiny", 20, 40, config=CARS))
+    assert run_command(run, "--n", "16", "--steps", "2", "3", "--sampler", "ddim") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 90
+    first = [line.split("  ")[0] for line in lines[1:5]]
+    assert first == [
+        "held-out pictures",
+        "step 40, ddim, 2 steps",
+        "step 40, ddim, 3 steps",
+        "noise",
+    ]
+    assert len(read_results(run.path)[0]) == 2
+    assert run_command(run, "--n", "16", "--steps", "2", "--sampler", "ddim", "--all-steps") == 0
+    assert [r.order.step for r in read_results(run.path)[0]] == [20, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--n", "3"], 2, "--n is 3; it must lie between 16 and 4,096."),
+        (["--n", "16", "--sampler", "magic"], 2, "not by 'magic'"),
+        (["--n", "16", "--steps", "0"], 2, "1 to 20 steps, not 0"),
+        (["--n", "16", "--guidance-scale", "2"], 2, "without classes"),
+        (["--seed", "-1"], 2, "--seed is -1"),
+        (["--step", "7"], 1, "no checkpoint of step 7"),
+        (["--average", "short"], 1, "no averaged weights called 'short'"),
+    ],
+)
+def test_the_command_refuses_with_one_line(
+    words: list[str],
+    code: int,
+    sentence: str,
+    measured: tuple[Run, Result],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(measured[0], *words) == code
+    said = capsys.readouterr().err.strip()
+    assert sentence in said
+    assert "\n" not in said
+
+
+def test_what_an_interrupted_command_had_measured_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
+    plain = Order.make
+
+    def interrupted(order: Order, *words: object, **more: object) -> Tensor:
+        if order.steps == 3:
+            raise KeyboardInterrupt
+        return plain(order, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Order, "make", interrupted)
+    assert run_command(run, "--n", "16", "--steps", "2", "3") == 130
+    assert [result.order.steps for result in read_results(run.path)[0]] == [2]
+
+
+def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
+    config: RunConfig = tiny(prediction_type="flow_prediction")
+    run = load_run(write_run(tmp_path, "flow", 20, config=config))
+    order = make_order(run.name, run.checkpoint(20), n=16)
+    assert (order.sampler, order.flow) == ("euler", True)
+    with pytest.raises(ConfigError, match="euler, heun, not by 'ddim'"):
+        make_order(run.name, run.checkpoint(20), n=16, sampler="ddim")
+    checkpoint = run.checkpoint(20)
+    with pytest.raises(ConfigError, match="a flow has none"):
+        list(evaluate(run, checkpoint, order, load_model(checkpoint), bits=True))
+
+
+def test_fid_and_kid_are_kept_where_they_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"fid": 12.0, "kid": 0.004, "kid_std": 0.001}
+    monkeypatch.setattr(evaluating, "fidelity_scores", lambda *_, **__: (scores, ""))
+    run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
+    result, _ = measure(run, 20, n=16)
+    assert estimate_words("fid", result.metrics["fid"]) == "12.0"
+    assert estimate_words("kid", result.metrics["kid"]) == "4.00 (2.04 to 5.96)"

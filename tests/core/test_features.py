@@ -1,0 +1,154 @@
+"""The shipped networks: what they know of pictures that they have never seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_core import fidelity, quality
+from diffusion_core.data import cars, digits
+from diffusion_core.features import ASSETS, FeatureNet, feature_net
+
+UNSEEN_SEED = 77  # neither a run's nor that of the training of the networks
+
+
+@pytest.fixture(scope="module")
+def some_cars() -> tuple[np.ndarray, np.ndarray]:
+    drawn = [cars.draw_car(index, UNSEEN_SEED) for index in range(400)]
+    return np.stack([picture for picture, _ in drawn]), np.array([label for _, label in drawn])
+
+
+@pytest.fixture(scope="module")
+def car_net() -> FeatureNet:
+    net = feature_net("cars:500")
+    assert net is not None
+    return net
+
+
+def right(net: FeatureNet, pictures: np.ndarray, labels: np.ndarray) -> float:
+    return quality.class_scores(net.features(pictures)[1], labels)["accuracy"]
+
+
+def resized(pictures: np.ndarray, size: int) -> np.ndarray:
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BOX))
+            for p in pictures
+        ]
+    )
+
+
+def test_cars_that_it_has_never_seen_are_told_apart(some_cars, car_net: FeatureNet) -> None:
+    pictures, labels = some_cars
+    assert car_net.classes == cars.CLASSES
+    assert right(car_net, pictures, labels) > 0.98
+    assert right(car_net, pictures[:, :, ::-1], labels) > 0.98
+    assert right(car_net, resized(pictures, 32), labels) > 0.95
+    grey = np.stack([np.asarray(Image.fromarray(p).convert("L")) for p in pictures])[..., None]
+    assert right(car_net, grey, labels) > 0.95
+
+
+def test_digits_that_were_held_out_are_told_apart() -> None:
+    net = feature_net("digits")
+    assert net is not None and net.classes == digits.CLASSES
+    drawn = [digits.draw_digit(index) for index in range(5, digits.COUNT, 6)]
+    pictures, labels = np.stack([p for p, _ in drawn]), np.array([label for _, label in drawn])
+    assert right(net, pictures, labels) > 0.97
+    assert right(net, pictures[..., :1], labels) > 0.97
+    assert right(net, resized(pictures, 16), labels) > 0.9
+
+
+def test_the_features_have_their_shapes_and_do_not_depend_on_the_batch(
+    some_cars, car_net: FeatureNet
+) -> None:
+    pictures = some_cars[0][:10]
+    features, probabilities = car_net.features(pictures)
+    assert features.shape == (10, 128) and features.dtype == np.float32
+    assert probabilities.shape == (10, 8) and probabilities.dtype == np.float32
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5) and features.min() >= 0
+    again = car_net.features(pictures, batch=3)
+    assert np.allclose(again[0], features, atol=1e-4)
+    assert np.allclose(again[1], probabilities, atol=1e-4)
+    assert car_net.features(pictures[:0])[0].shape == (0, 128)
+
+
+def test_worse_pictures_lie_further_away(some_cars, car_net: FeatureNet) -> None:
+    """Real against real, then blurred, then noise: the floor, a fault and the ceiling."""
+    pictures = some_cars[0]
+    noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3)).astype(np.uint8)
+    seen = [
+        car_net.features(p)[0]
+        for p in (pictures[:200], pictures[200:], resized(resized(pictures[200:], 16), 64), noise)
+    ]
+    floor, blurred, ceiling = (quality.frechet_distance(seen[0], other) for other in seen[1:])
+    assert 3 * floor < blurred and 10 * floor < ceiling
+    one_kind = car_net.features(pictures[some_cars[1] == 6])[0]
+    assert quality.frechet_distance(seen[0], one_kind) > 3 * floor
+    assert quality.precision_recall(seen[0], seen[1])[0] > 0.5
+    assert quality.precision_recall(seen[0], seen[3])[0] < 0.1
+    assert quality.precision_recall(seen[0], one_kind)[1] < 0.5
+
+
+def test_other_data_have_no_network_and_other_pictures_are_refused(car_net: FeatureNet) -> None:
+    assert feature_net("folder:somewhere") is None
+    assert feature_net("torchvision:cifar10") is None
+    with pytest.raises(ValueError, match=r"uint8 of shape \(n, H, W, 3\)"):
+        car_net.features(np.zeros((2, 3, 64, 64), np.uint8))
+    with pytest.raises(ValueError, match="not float64"):
+        car_net.features(np.zeros((2, 64, 64, 3)))
+
+
+def test_the_shipped_weights_are_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.iterdir()) < 2 * 10**6
+
+
+# ---------------------------------------------------------------- FID and KID
+
+
+def test_without_the_package_or_its_weights_a_sentence_says_what_is_missing(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = np.zeros((4, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: None)
+    scores, why = fidelity.fidelity_scores(pictures, pictures)
+    assert scores is None and "torch-fidelity is not installed" in why
+
+    monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
+    missing = tmp_path / fidelity.WEIGHTS
+    scores, why = fidelity.fidelity_scores(pictures, pictures, weights=missing)
+    assert scores is None and "not on this machine" in why and str(tmp_path) in why
+
+    missing.write_bytes(b"not the weights")
+    scores, why = fidelity.fidelity_scores(pictures, pictures, weights=missing)
+    assert scores is None and "damaged" in why
+
+
+def test_with_both_it_is_asked_for_the_local_file_and_nothing_else(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict = {}
+
+    class Package:
+        @staticmethod
+        def calculate_metrics(**options) -> dict[str, float]:
+            asked.update(options)
+            return {
+                "frechet_inception_distance": 4.0,
+                "kernel_inception_distance_mean": 0.01,
+                "kernel_inception_distance_std": 0.002,
+            }
+
+    weights = tmp_path / fidelity.WEIGHTS
+    weights.write_bytes(b"stand-in")
+    monkeypatch.setattr(fidelity, "CHECKSUM", fidelity._checksum(weights)[:8])
+    monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(fidelity.importlib, "import_module", lambda name: Package)
+    real, fake = np.full((5, 16, 16, 1), 9, np.uint8), np.full((7, 16, 16, 3), 5, np.uint8)
+    scores, why = fidelity.fidelity_scores(real, fake, weights=weights)
+    assert scores == {"fid": 4.0, "kid": 0.01, "kid_std": 0.002} and why == ""
+    assert asked["feature_extractor_weights_path"] == str(weights)
+    assert asked["datasets_download"] is False and asked["cuda"] is False
+    assert asked["kid_subset_size"] == 5
+    assert len(asked["input1"]) == 7 and len(asked["input2"]) == 5
+    assert asked["input2"][0].shape == (3, 16, 16) and (asked["input2"][0] == 9).all()
