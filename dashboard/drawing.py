@@ -2,8 +2,9 @@
 
 A drawing runs in a thread of the server and outlives the reruns of the page that ordered it; the
 page sees it through snapshots. One that nobody looks at any more ends by itself, so that a visitor
-who leaves keeps no device busy. Everything that samples with a shared model goes through here:
-sampling in training mode changes the model for a while. Knows nothing of Streamlit.
+who leaves keeps no device busy; one for the background works on, in turns, and lets the others go
+first. Everything that samples with a shared model goes through here: sampling in training mode
+changes the model for a while. Knows nothing of Streamlit.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from diffusion_core.config import MAIN_AVERAGE, RunConfig
-from diffusion_core.diffusion import Schedule
+from diffusion_core.config import RunConfig
+from diffusion_core.order import Loaded, Order
 from diffusion_core.pictures import to_uint8
-from diffusion_core.samplers import LECTURE_SAMPLING, Cancelled, StepView, evaluations, sample
+from diffusion_core.samplers import Cancelled, StepView
 
 LOOKS = 10  # pictures in the strip from noise to picture, as in the lecture
 LONGEST_LINE = 16
@@ -32,10 +33,7 @@ LONGEST_LINE = 16
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 
-EACH_IN_TURN = "each in turn"
-ANY_CLASS = "any class"
-
-Loaded = tuple[nn.Module, Schedule, RunConfig]
+OnStep = Callable[[StepView], None]
 
 
 class LineFull(RuntimeError):
@@ -43,85 +41,34 @@ class LineFull(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to draw; together with the checkpoint's file it determines every pixel."""
+class Task:
+    """What a drawing does.
 
-    run: str
-    step: int  # of the checkpoint
-    n: int = 16
-    sampler: str = "ddim"
-    steps: int = 50
-    seed: int = 0
-    eta: float = 0.0  # ddim only
-    classes: tuple[str, ...] = ()  # of the network; empty where it takes no labels
-    label: str = ""  # one of the classes, EACH_IN_TURN or ANY_CLASS
-    guidance_scale: float = 1.0
-    as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
-    average: str = MAIN_AVERAGE  # which of the checkpoint's averaged weights
-    flow: bool = False  # whether the model predicts the direction of a flow
-    spacing: str = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
+    `work(on_step)` draws, shows every step to `on_step` and returns the result. One for the
+    background may be a generator that yields how much is done after each batch: other drawings go
+    first in between.
+    """
 
-    def labels(self) -> Tensor | None:
-        """(n,) integers; None where the network takes none or any class will do."""
-        if not self.classes or self.label == ANY_CLASS:
-            return None
-        if self.label == EACH_IN_TURN:
-            return torch.arange(self.n) % len(self.classes)
-        return torch.full((self.n,), self.classes.index(self.label))
+    order: Order
+    words: str  # for people: what is drawn
+    steps: int  # calls of `on_step`, or what a generator yields at its end
+    evaluations: int  # of the network, over all pictures
+    pace_key: str  # of what takes as long an evaluation; see `pace_key`
+    work: Callable[[OnStep], Any | Generator[int, None, Any]]
+    background: bool = False  # goes on when nobody looks
 
-    def class_of(self, k: int) -> str:
-        """The class that picture k was asked to be; empty where it was not asked."""
-        labels = self.labels()
-        return "" if labels is None else self.classes[int(labels[k])]
 
-    @property
-    def columns(self) -> int | None:
-        """Of the grid: one a class where that works out, else as leaves no place empty, up to 8.
-
-        None where nothing does; then it is nearly square.
-        """
-        whole = [k for k in range(1, 9) if self.n % k == 0]
-        if self.label == EACH_IN_TURN and len(self.classes) in whole:
-            return len(self.classes)
-        return next((k for k in whole if k * k >= self.n), None)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network computes one picture; guidance needs it with and without class."""
-        looks = evaluations("ddpm" if self.as_lecture else self.sampler, self.steps)
-        return self.n * looks * (1 if self.guidance_scale == 1.0 else 2)
-
-    def options(self) -> dict[str, Any]:
-        """As arguments of `sample`, all but the shape."""
-        how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
-        how["timestep_spacing"] = self.spacing
-        return (LECTURE_SAMPLING if self.as_lecture else how) | {
-            "n": self.n,
-            "steps": self.steps,
-            "seed": self.seed,
-            "labels": self.labels(),
-            "guidance_scale": self.guidance_scale,
-        }
-
-    def words(self) -> str:
-        """For people: "demo-cars at step 250: 16 pictures, ddim, 50 steps, seed 0, van"."""
-        parts = [
-            f"{self.n} picture{'s' if self.n > 1 else ''}",
-            "as the lecture does" if self.as_lecture else self.sampler,
-            f"{self.steps} step{'s' if self.steps > 1 else ''}",
-            f"seed {self.seed}",
-        ]
-        if self.spacing != "trailing" and not self.as_lecture:
-            parts.append(f"{self.spacing} spacing")
-        if self.sampler == "ddim" and self.eta and not self.as_lecture:
-            parts.append(f"η {self.eta:g}")
-        if self.classes:
-            parts.append("each class in turn" if self.label == EACH_IN_TURN else self.label)
-        if self.guidance_scale != 1.0:
-            parts.append(f"guidance {self.guidance_scale:g}")
-        if self.average != MAIN_AVERAGE:
-            parts.append(f"{self.average} average")
-        return f"{self.run} at step {self.step:,}: {', '.join(parts)}"
+def draw_task(order: Order, loaded: Loaded) -> Task:
+    """The plain one: all pictures of an order at once; the result is (n, C, H, W) in [-1, 1]."""
+    _, schedule, config = loaded
+    return Task(
+        order,
+        order.words(),
+        order.steps,
+        order.evaluations(schedule),
+        pace_key(order, config),
+        lambda on_step: order.make(loaded, on_step),
+    )
 
 
 @dataclass(frozen=True)
@@ -139,7 +86,7 @@ class Snapshot:
 
     state: str  # waiting, drawing, done, cancelled or failed
     before: int  # drawings that come first, while it waits
-    step: int  # steps taken
+    step: int  # steps taken of `Task.steps`
     now: Look | None  # after the newest step; None before the first
     looks: tuple[Look, ...]  # evenly spaced over the steps, the noisiest first
     seconds: float  # since it started to draw
@@ -152,13 +99,16 @@ class Snapshot:
 
 
 class Drawing:
-    """One order in a queue. Its methods may be called from any thread."""
+    """One task in a queue. Its methods may be called from any thread."""
 
-    def __init__(self, order: Order, loaded: Loaded, queue: Queue) -> None:
-        self.order = order
+    def __init__(self, task: Task, queue: Queue) -> None:
+        self.task = task
+        self.order = task.order
+        self.result: Any = None  # what the work returned, once it is done
         self._queue = queue
         self._lock = queue.lock
-        self._loaded: Loaded | None = loaded  # let go of at the end
+        self._work: Callable[[OnStep], Any] | None = task.work  # let go of at the end: it holds
+        self._turns: Generator[int, None, Any] | None = None  # the model, and so does this
         self._state = "waiting"
         self._sentence = ""
         self._stop = ""  # why it should end
@@ -166,8 +116,9 @@ class Drawing:
         self._view: StepView | None = None  # after the newest step
         self._now: Look | None = None
         self._looks: list[Look] = []
-        self._look_at = set(np.linspace(0, order.steps - 1, LOOKS).round().astype(int).tolist())
-        self._started = self._seconds = 0.0
+        self._look_at = set(np.linspace(1, task.steps, LOOKS).round().astype(int).tolist())
+        self._started: float | None = None  # of this turn
+        self._seconds = 0.0  # of the turns before
         self._seen = queue.clock()
         self._over = threading.Event()
 
@@ -192,71 +143,78 @@ class Drawing:
                 self._now = now
             else:  # it went on meanwhile
                 now = self._now or now
-            left = None
-            if self._state == "drawing":
-                self._seconds = self._queue.clock() - self._started
-                if self._step:
-                    left = self._seconds / self._step * (self.order.steps - self._step)
+            seconds, left = self._spent(), None
+            if self._state == "drawing" and self._step:
+                left = seconds / self._step * (self.task.steps - self._step)
             return Snapshot(
                 self._state,
                 self._queue.before(self),
                 self._step,
                 now,
                 tuple(self._looks),
-                self._seconds,
+                seconds,
                 left,
                 self._sentence,
             )
 
     def cancel(self, why: str = "Cancelled.") -> None:
-        """A waiting one ends at once, a running one after the step that it is in."""
+        """A waiting one ends at once, also between two turns, a running one after its step."""
         with self._lock:
-            if self._state == "waiting":
-                self._queue.leave(self)
+            if self._queue.leave(self) or self._state == "waiting":
+                if self._turns is not None:
+                    self._turns.close()
                 self._end("cancelled", why)
             elif self._state == "drawing":
                 self._stop = why
                 self._sentence = "It stops after this step."
 
     def unseen(self, patience: float) -> bool:
-        return self._queue.clock() - self._seen > patience
+        return not self.task.background and self._queue.clock() - self._seen > patience
 
-    def draw(self) -> None:
+    def take_turn(self) -> None:
         """Called by the queue's thread alone. Never raises: what goes wrong becomes a sentence."""
         with self._lock:
-            if self._loaded is None or self._state != "waiting":
+            if self._work is None:
                 return
             self._state, self._started = "drawing", self._queue.clock()
-            model, schedule, config = self._loaded
         try:
-            sample(
-                model,
-                schedule,
-                prediction_type=config.prediction_type,
-                shape=(config.channels, config.image_size, config.image_size),
-                on_step=self._on_step,
-                **self.order.options(),
-            )
+            if self._turns is None:
+                found = self._work(self._on_step)
+                self._turns = found if isinstance(found, GeneratorType) else _no_turns(found)
+            done = next(self._turns)
+        except StopIteration as end:
+            self.result = end.value
+            state, sentence = "done", ""
         except Cancelled as reason:
             state, sentence = "cancelled", str(reason)
         except Exception as error:
             state, sentence = "failed", explain(error)
         else:
-            state, sentence = "done", ""
+            with self._lock:
+                self._step, self._seconds, self._started = done, self._spent(), None
+                if not self._stop:
+                    return
+                self._turns.close()  # asked to stop in a turn that drew nothing
+            state, sentence = "cancelled", self._stop
         with self._lock:
             self._end(state, sentence)
             if state == "done":
-                pace = self._seconds / self.order.evaluations
-                self._queue.note_pace(self.order, config, pace)
+                self._queue.note_pace(self.task, self._seconds / self.task.evaluations)
+
+    def _spent(self) -> float:
+        now = 0.0 if self._started is None else self._queue.clock() - self._started
+        return self._seconds + now
 
     def _on_step(self, view: StepView) -> None:
         with self._lock:
             patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
             if self.unseen(patience):
                 self._stop = "Cancelled, because nobody was looking any more."
-            self._step, self._view, self._now = view.index + 1, view, None
-            stop = self._stop
-        if stop or view.index in self._look_at:
+            if self._turns is None:  # else what it yields says how much is done
+                self._step += 1
+            step, stop = self._step, self._stop
+            self._view, self._now = view, None
+        if stop or (self._turns is None and step in self._look_at):
             seen = look(view)
             with self._lock:
                 self._now = seen
@@ -265,11 +223,16 @@ class Drawing:
             raise Cancelled(stop)
 
     def _end(self, state: str, sentence: str) -> None:
-        if self._state == "drawing":
-            self._seconds = self._queue.clock() - self._started
+        self._seconds, self._started = self._spent(), None
         self._state, self._sentence = state, sentence
-        self._loaded = self._view = None
+        self._work = self._turns = self._view = None
         self._over.set()
+
+
+def _no_turns(result: Any) -> Generator[int, None, Any]:
+    """A generator that ends at once with a result."""
+    yield from ()
+    return result
 
 
 class Queue:
@@ -286,7 +249,7 @@ class Queue:
         self._thread: threading.Thread | None = None
         self._pace: dict[str, float] = {}  # seconds per network evaluation, by network
 
-    def submit(self, order: Order, loaded: Loaded) -> Drawing:
+    def submit(self, task: Task) -> Drawing:
         """Raises LineFull."""
         with self.lock:
             self._send_home()
@@ -294,8 +257,8 @@ class Queue:
                 raise LineFull(
                     f"{LONGEST_LINE} drawings wait for this device already; try again in a while."
                 )
-            drawing = Drawing(order, loaded, self)
-            self.waiting.append(drawing)
+            drawing = Drawing(task, self)
+            self._line_up(drawing)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="drawing", daemon=True)
                 self._thread.start()
@@ -309,18 +272,30 @@ class Queue:
                 return 0
             return self.waiting.index(drawing) + (self.running is not None)
 
-    def leave(self, drawing: Drawing) -> None:
+    def leave(self, drawing: Drawing) -> bool:
+        """Whether it was in the line and is not any more; else its turn has come, or is over."""
         with self.lock:
-            if drawing in self.waiting:  # else its turn has just come
-                self.waiting.remove(drawing)
+            if drawing not in self.waiting:
+                return False
+            self.waiting.remove(drawing)
+            return True
 
-    def expected_seconds(self, order: Order, config: RunConfig) -> float | None:
-        """How long it took per evaluation the last time; None before the first time."""
-        pace = self._pace.get(_pace_key(order, config))
-        return None if pace is None else pace * order.evaluations
+    def expected_seconds(self, key: str, evaluations: int) -> float | None:
+        """Going by how long an evaluation took the last time; None before the first time.
 
-    def note_pace(self, order: Order, config: RunConfig, seconds: float) -> None:
-        self._pace[_pace_key(order, config)] = seconds
+        `key`: see `pace_key`.
+        """
+        pace = self._pace.get(key)
+        return None if pace is None else pace * evaluations
+
+    def note_pace(self, task: Task, seconds: float) -> None:
+        self._pace[task.pace_key] = seconds
+
+    def _line_up(self, drawing: Drawing) -> None:
+        """At the end, but before those for the background."""
+        behind = [k for k, other in enumerate(self.waiting) if other.task.background]
+        at_end = drawing.task.background or not behind
+        self.waiting.insert(len(self.waiting) if at_end else behind[0], drawing)
 
     def _send_home(self) -> None:
         """Those in the line whom nobody looks at any more."""
@@ -331,16 +306,19 @@ class Queue:
     def _work(self) -> None:
         while True:
             with self.lock:
-                self.running = None
+                last, self.running = self.running, None
+                if last is not None and last.active:  # more turns to take, after the others
+                    self._line_up(last)
                 self._send_home()
                 if not self.waiting:
                     self._thread = None
                     return
                 self.running = self.waiting.popleft()
-            self.running.draw()
+            self.running.take_turn()
 
 
-def _pace_key(order: Order, config: RunConfig) -> str:
+def pace_key(order: Order, config: RunConfig) -> str:
+    """What an evaluation's time depends on, apart from the number of pictures at once."""
     return f"{config.network} {config.network_args} {config.image_size} {order.as_lecture}"
 
 

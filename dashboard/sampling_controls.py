@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard.drawing import ANY_CLASS, EACH_IN_TURN, Order
 from dashboard.run_words import duration
 from diffusion_core.checkpoint import Checkpoint
 from diffusion_core.config import MAIN_AVERAGE
 from diffusion_core.diffusion import Schedule
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS
+from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, Order
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import ACTIVE, Run
 from diffusion_core.samplers import samplers_for
@@ -23,7 +24,16 @@ CORRECT, LECTURE = "correct", "as the lecture does"
 # What each is good with; ddpm wants all of them.
 USUAL_STEPS = {"ddim": 50, "euler": 50, "euler_ancestral": 50, "heun": 25, "lms": 25, "unipc": 20}
 USUAL_STEPS |= {"dpmpp_2m": 20, "dpmpp_2m_sde": 25}
-MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the page's common controls say."""
+
+    run: Run
+    checkpoint: Checkpoint
+    order: Order
+    runs: list[Run]  # all that can be drawn from
 
 
 def max_pictures(image_size: int) -> int:
@@ -71,7 +81,8 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
         st.rerun()  # of the whole page, which stops asking
 
 
-def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
+def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order:
+    """What to draw; `count`: ask for the number of pictures, where the mode does not."""
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
     as_lecture, sampler, eta, spacing = False, "ddpm", 0.0, "trailing"
@@ -95,9 +106,11 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
             key="steps",
             bind="query-params",
         )
-        number = st.number_input(
-            "Pictures", 1, most, min(16, most), help=f"1 to {most}.", key="n", bind="query-params"
-        )
+        number = min(16, most)
+        if count:
+            number = st.number_input(
+                "Pictures", 1, most, number, help=f"1 to {most}.", key="n", bind="query-params"
+            )
     seed = st.number_input(
         "Seed",
         min_value=0,
@@ -117,7 +130,7 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
             bind="query-params",
         )
     average = pick_average(checkpoint)
-    label, guidance_scale = "", 1.0
+    label, guidance = "", Guidance()
     if classes:
         # Without dropped labels in its training the network never learned what "any" means.
         knows_any = config.label_dropout > 0
@@ -129,16 +142,7 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
             bind="query-params",
         )
         if knows_any and label != ANY_CLASS:
-            guidance_scale = st.slider(
-                "Guidance scale",
-                min_value=1.0,
-                max_value=8.0,
-                step=0.5,
-                help="Above 1 it exaggerates what the class changes in the prediction: any + "
-                "scale · (class − any). Costs a second evaluation of the network.",
-                key="guidance",
-                bind="query-params",
-            )
+            guidance = pick_guidance(classes, timesteps)
     return Order(
         run=run.name,
         step=checkpoint.step,
@@ -150,10 +154,60 @@ def pick_order(run: Run, checkpoint: Checkpoint) -> Order:
         eta=eta,
         classes=classes,
         label=label,
-        guidance_scale=guidance_scale,
+        guidance_scale=guidance.scale,
+        negative=guidance.negative,
+        guidance_interval=guidance.interval,
         as_lecture=as_lecture,
         average=average,
         flow=isinstance(schedule, FlowSchedule),
+    )
+
+
+@dataclass(frozen=True)
+class Guidance:
+    scale: float = 1.0
+    negative: str = ""
+    interval: tuple[float, float] | None = None
+
+
+def pick_guidance(classes: tuple[str, ...], timesteps: int) -> Guidance:
+    """The scale; above 1 also what to lead away from, and where on the schedule."""
+    scale = st.slider(
+        "Guidance scale",
+        min_value=1.0,
+        max_value=8.0,
+        step=0.5,
+        help="Above 1 it exaggerates what the class changes in the prediction: other + scale · "
+        "(class − other). Costs a second evaluation of the network.",
+        key="guidance",
+        bind="query-params",
+    )
+    if scale == 1.0:
+        return Guidance()
+    negative = st.selectbox(
+        "Away from",
+        [ANY_CLASS, *classes],
+        help="What the prediction of the class is held against: any class as a rule, or one class "
+        "that the pictures should not look like (the negative class).",
+        required=True,
+        key="negative",
+        bind="query-params",
+    )
+    low, high = st.slider(
+        "Guided timesteps",
+        0,
+        timesteps - 1,
+        (0, timesteps - 1),
+        help="Guidance at high noise costs variety, at low noise it does little: between the two "
+        "it helps most (Kynkäänniemi et al. 2024). Outside of these timesteps the class is "
+        "drawn without it, at half the cost.",
+        key="guided",
+        bind="query-params",
+    )
+    return Guidance(
+        scale,
+        "" if negative == ANY_CLASS else negative,
+        None if (low, high) == (0, timesteps - 1) else (float(low), float(high)),
     )
 
 
@@ -229,8 +283,13 @@ def pick_way() -> str:
 
 def link(order: Order) -> str:
     """This page with the settings of a drawing, the checkpoint's step included."""
-    settings = {"run": order.run, "step": order.step, "steps": order.steps, "n": order.n}
-    settings |= {"seed": order.seed}
+    return f"{st.context.url or ''}?{urlencode(url_settings(order), doseq=True)}"
+
+
+def url_settings(order: Order) -> dict[str, object]:
+    """The parameters of the page's address that bring an order's settings back."""
+    settings: dict[str, object] = {"run": order.run, "step": order.step, "steps": order.steps}
+    settings |= {"n": order.n, "seed": order.seed}
     if order.as_lecture:
         settings |= {"way": LECTURE}
     else:
@@ -245,4 +304,8 @@ def link(order: Order) -> str:
         settings |= {"label": order.label}
     if order.guidance_scale != 1.0:
         settings |= {"guidance": order.guidance_scale}
-    return f"{st.context.url or ''}?{urlencode(settings)}"
+        if order.negative:
+            settings |= {"negative": order.negative}
+        if order.guidance_interval is not None:
+            settings |= {"guided": [round(end) for end in order.guidance_interval]}
+    return settings

@@ -7,8 +7,8 @@ import socket
 import streamlit as st
 import torch
 
-from dashboard.drawing import Order
 from dashboard.run_words import duration
+from diffusion_core.order import Order
 from diffusion_core.runs import Run
 
 NAMES = {

@@ -1,4 +1,4 @@
-"""The command line: train, sample, export, doctor, and those of `control.py`.
+"""The command line: train, sample, export, doctor, `evaluate`, and those of `control.py`.
 
 Exit codes: 0 done, 1 failed with one clear line on standard error, 2 bad arguments,
 130 stopped or paused by request. Of several processes under torchrun, which calls all but 0 a
@@ -16,8 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_core import doctor, jobs
-from diffusion_core.checkpoint import Checkpoint, CheckpointError, load_model
+from diffusion_core import doctor, evaluate_command, jobs, sample_command
 from diffusion_core.config import ConfigError, RunConfig, parse_settings, with_settings
 from diffusion_core.control import (
     BAD_ARGUMENTS,
@@ -26,16 +25,16 @@ from diffusion_core.control import (
     STOPPED,
     add_commands,
     default_runs_dir,
+    find_checkpoint,
     find_run,
     said_of,
     start_waiting,
 )
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
-from diffusion_core.levels import TIMESTEP_SPACINGS
 from diffusion_core.presets import PRESETS, preset
-from diffusion_core.runs import Run, load_run
-from diffusion_core.samplers import SAMPLERS
+from diffusion_core.runs import load_run
+from diffusion_core.sample_command import check_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,32 +100,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="in the background so many; by default one for each GPU",
     )
 
-    sample = command("sample", do_sample, "draw pictures from a run's checkpoint")
-    sample.add_argument("--run", type=Path, required=True)
-    sample.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
-    sample.add_argument(
-        "--sampler",
-        help=f"{', '.join(SAMPLERS)}; for a flow euler or heun; by default the first",
-    )
-    sample.add_argument(
-        "--spacing", choices=TIMESTEP_SPACINGS, default="trailing", help="of the steps"
-    )
-    sample.add_argument("--steps", type=int, help="by default 50, for ddpm all of them")
-    sample.add_argument("--average", default="main", help="which averaged weights; main or another")
-    sample.add_argument("--n", type=int, default=16)
-    sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--label", help="a class by name or number; by default each in turn")
-    sample.add_argument("--guidance-scale", type=float, default=1.0)
-    sample.add_argument("--lecture", action="store_true", help="as the lecture samples, slips too")
-    sample.add_argument("--device", default=device)
-    sample.add_argument("--out", type=Path, default=Path("grid.png"))
-
+    sample_command.add_command(command, device)
     export = command("export", do_export, "a run for diffusers, or its numbers as CSV or Parquet")
     export.add_argument("run", help="a folder, or a name in the runs folder")
     export.add_argument("--format", choices=["diffusers", "csv", "parquet"], required=True)
     export.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
     export.add_argument("--out", type=Path, help="a new folder for diffusers, else a file")
     add_commands(command, device)
+    evaluate_command.add_commands(command, device)
     check = command("doctor", do_doctor, "device, versions, write access, speed")
     check.add_argument("--runs-dir", type=Path, default=default_runs_dir())
     check.add_argument("--device", default=device)
@@ -220,80 +201,6 @@ def start_settings(words: argparse.Namespace) -> RunConfig:
     return config
 
 
-def do_sample(words: argparse.Namespace) -> int:
-    import torch
-
-    from diffusion_core.files import replacing
-    from diffusion_core.pictures import grid, png, to_uint8
-    from diffusion_core.samplers import LECTURE_SAMPLING, StepView, sample, samplers_for
-
-    if words.n < 1:
-        raise ConfigError(f"--n is {words.n}; it must be at least 1.")
-    check_place(words.out)
-    run = load_run(words.run)
-    checkpoint = find_checkpoint(run, words.step)
-    device = pick_device(words.device)
-    model, schedule, config = load_model(checkpoint, device, words.average)
-    classes = checkpoint.classes
-    labels = None
-    if words.label is not None:
-        labels = torch.full((words.n,), class_number(words.label, classes))
-    elif classes:
-        labels = torch.arange(words.n) % len(classes)
-    elif words.guidance_scale != 1:
-        raise ConfigError(f"{run.name} was trained without classes; it takes no --guidance-scale.")
-    options: dict = {"sampler": words.sampler or samplers_for(schedule)[0]}
-    options["timestep_spacing"] = words.spacing
-    if words.lecture:
-        options = dict(LECTURE_SAMPLING)
-    if options["sampler"] not in (names := samplers_for(schedule)):
-        raise ConfigError(f"{run.name} is drawn from by {' or '.join(names)}.")
-    steps = words.steps
-    if steps is None and options["sampler"] != "ddpm":
-        steps = min(50, schedule.timesteps)
-    if steps is not None and not 1 <= steps <= schedule.timesteps:
-        raise ConfigError(f"--steps is {steps}; this run has 1 to {schedule.timesteps}.")
-    with tqdm(total=steps or schedule.timesteps, unit="step", dynamic_ncols=True) as bar:
-
-        def show(view: StepView) -> None:
-            bar.update()
-
-        pictures = sample(
-            model,
-            schedule,
-            words.n,
-            steps=steps,
-            seed=words.seed,
-            prediction_type=config.prediction_type,
-            labels=labels,
-            guidance_scale=words.guidance_scale,
-            shape=(config.channels, config.image_size, config.image_size),
-            on_step=show,
-            **options,
-        )
-    with replacing(words.out) as file:
-        file.write(png(grid(to_uint8(pictures))))
-    print(f"{words.n} pictures of {run.name}, step {checkpoint.step}: {words.out}")
-    return DONE
-
-
-def check_place(out: Path) -> None:
-    """Raises ConfigError where the folder that `out` is to be written to does not exist."""
-    if not out.resolve().parent.is_dir():
-        raise ConfigError(f"There is no folder {out.parent} to write {out.name} to.")
-
-
-def find_checkpoint(run: Run, step: int | None) -> Checkpoint:
-    """The checkpoint of a step, or the latest usable one; says which newer ones are broken."""
-    if step is not None:
-        return run.checkpoint(step)
-    usable, broken = run.checkpoints()
-    print("".join(f"Skipped: {reason}\n" for reason in broken), end="", file=sys.stderr)
-    if not usable:
-        raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
-    return usable[-1]
-
-
 def do_export(words: argparse.Namespace) -> int:
     from diffusion_core.export import metrics_table, write_diffusers
     from diffusion_core.files import replacing
@@ -317,16 +224,6 @@ def do_export(words: argparse.Namespace) -> int:
         file.write(table)
     print(f"The numbers of {run.name}: {out}")
     return DONE
-
-
-def class_number(word: str, classes: tuple[str, ...]) -> int:
-    """A class by name or number; raises ConfigError with the names there are."""
-    if word in classes:
-        return classes.index(word)
-    if word.isdecimal() and int(word) < len(classes):
-        return int(word)
-    there = f"there are {', '.join(classes)}" if classes else "this run was trained without"
-    raise ConfigError(f"There is no class {word!r}; {there}.")
 
 
 def do_doctor(words: argparse.Namespace) -> int:

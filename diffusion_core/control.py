@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_core import jobs, trash
 from diffusion_core.changes import CHANGEABLE
+from diffusion_core.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.config import ConfigError, parse_settings
 from diffusion_core.files import complain
 from diffusion_core.launch import FIRST_MACHINE
@@ -77,6 +79,17 @@ def find_run(word: str) -> Run:
     """A run by its folder or by its name in the runs folder."""
     path = Path(word)
     return load_run(path if path.is_dir() else default_runs_dir() / word)
+
+
+def find_checkpoint(run: Run, step: int | None) -> Checkpoint:
+    """The checkpoint of a step, or the latest usable one; says which newer ones are broken."""
+    if step is not None:
+        return run.checkpoint(step)
+    usable, broken = run.checkpoints()
+    print("".join(f"Skipped: {reason}\n" for reason in broken), end="", file=sys.stderr)
+    if not usable:
+        raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
+    return usable[-1]
 
 
 def start_waiting(runs_dir: Path) -> None:

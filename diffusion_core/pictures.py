@@ -10,6 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+LONG_TEXT = 1000  # characters from which an entry of a PNG is worth compressing
+
 
 def to_uint8(x: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C): (x + 1) / 2 * 255, rounded.
@@ -46,7 +48,7 @@ def png(picture: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = 
         image = image.resize(size, Image.Resampling.NEAREST)
     entries = PngInfo()
     for name, value in (text or {}).items():
-        entries.add_itxt(name, value)
+        entries.add_itxt(name, value, zip=len(value) > LONG_TEXT)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=entries)
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from dashboard import resources
 from dashboard.controls import pick_schedule, pick_timestep
 from dashboard.figures import show
 from dashboard.figures_noising import spread_figure
+from dashboard.picture_source import pick_own
 from dashboard.pictures import show_picture, show_row
 from dashboard.settings import get_settings
 from diffusion_core.data.decode import PictureError
@@ -53,25 +54,6 @@ def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     )
     picture, name = resources.picture(spec, index, size)
     return picture, f"{name}, picture {index:,} of {count:,}"
-
-
-def pick_own(source: str, size: int) -> tuple[np.ndarray | None, str]:
-    """As above; None, and what to do, until there is one. Raises PictureError."""
-    if source == "camera":
-        file = st.camera_input("Take a picture", key="camera")
-        waiting = "Allow the camera and take a picture; it is noised here."
-    else:
-        limit = get_settings().max_upload_mb
-        file = st.file_uploader("Picture file", key="upload", max_upload_size=limit)
-        waiting = "Choose a picture file, or drop it on the field; it is noised here."
-        if file is not None and file.size > limit * 2**20:
-            raise PictureError(f"The file has more than {limit} MB. Make it smaller and try again.")
-    st.caption("Your picture stays in this session; a link to this page does not carry it.")
-    if file is None:
-        return None, waiting
-    picture, (width, height) = resources.uploaded_picture(file.file_id, size, file.getvalue())
-    resized = f"resized from {width:,}×{height:,}"
-    return picture, f"{resized}, the aspect not kept" if width != height else resized
 
 
 def pick_seed() -> int:
@@ -208,7 +190,9 @@ with controls:
     size = size or SIZE  # an address with an empty "size=" chooses none
     try:
         own = source in ("upload", "camera")
-        picture, words = pick_own(source, size) if own else pick_from_data_set(size)
+        picture, words = (
+            pick_own(source, size, "it is noised here") if own else pick_from_data_set(size)
+        )
     except (DataError, PictureError) as error:
         st.error(str(error))
     seed = pick_seed()

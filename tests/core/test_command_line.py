@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 import diffusion_core
-from diffusion_core import doctor, jobs, samplers, trainer_step
+from diffusion_core import doctor, jobs, order, trainer_step
 from diffusion_core.__main__ import main
 from diffusion_core.checkpoint import weights_path
+from diffusion_core.picture_settings import Made, read
 from diffusion_core.runs import load_run
 
 ROOT = Path(diffusion_core.__file__).parent.parent
@@ -225,9 +226,15 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
     [
         (["--label", "boat"], "There is no class 'boat'; there are sedan, hatchback"),
         (["--label", "8"], "There is no class '8'"),
-        (["--n", "0"], "--n is 0; it must be at least 1."),
-        (["--steps", "0"], "--steps is 0; this run has 1 to 20."),
-        (["--steps", "21"], "--steps is 21; this run has 1 to 20."),
+        (["--n", "5000"], "--n is 5000; it must lie between 1 and 4,096."),
+        (["--eta", "2"], "--eta is 2.0; it must lie between 0 and 1."),
+        (["--eta", "0.5", "--sampler", "ddpm"], "--eta goes with ddim; ddpm has none."),
+        (["--negative", "van"], "say how to guide; give a --guidance-scale too."),
+        (["--guidance-scale", "99"], "The settings have no usable guidance scale."),
+        (["--average", ""], "The settings have no usable average."),
+        (["--n", "0"], "--n is 0; it must lie between 1 and 4,096."),
+        (["--steps", "0"], "--steps is 0; it must lie between 1 and 20."),
+        (["--steps", "21"], "--steps is 21; it must lie between 1 and 20."),
     ],
 )
 def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
@@ -235,6 +242,47 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
 ) -> None:
     assert draw(finished, tmp_path / "x.png", *words) == 2
     assert sentence in one_line(capsys.readouterr().err)
+
+
+def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    words = ["--n", "9", "--steps", "3", "--eta", "0.5", "--label", "bus", "--spacing", "linspace"]
+    words += ["--guidance-scale", "3", "--negative", "van", "--guidance-interval", "5", "19"]
+    assert draw(finished, tmp_path / "grid.png", *words) == 0
+    assert draw(finished, f"{tmp_path}/many/", *words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == f"9 pictures of tiny, step 4: {tmp_path / 'many'}"
+    assert "9/9" in printed.err
+    made = read((tmp_path / "grid.png").read_bytes())
+    assert made.order.negative == "van" and made.order.guidance_interval == (5, 19)
+    assert made.order.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
+    file = tmp_path / "many" / "pictures" / "000004.png"
+    assert read(file.read_bytes()) == Made(made.order, 4)
+    assert np.array_equal(picture(file), picture(tmp_path / "grid.png")[16:32, 16:32])
+
+
+def test_a_folder_of_pictures_is_gone_on_with_by_its_own_settings(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    out = f"{tmp_path}/many/"
+    words = ["--n", "3", "--steps", "2"]
+    assert draw(finished, out, "--resume") == 2
+    assert "There are no pictures in" in one_line(capsys.readouterr().err)
+    assert draw(finished, out, *words) == 0
+    gone = tmp_path / "many" / "pictures" / "000001.png"
+    before = gone.read_bytes()
+    gone.unlink()
+    capsys.readouterr()
+    assert draw(finished, out, *words) == 2
+    said = one_line(capsys.readouterr().err)
+    assert "holds tiny at step 4: 3 pictures, ddim, 2 steps" in said and "--resume" in said
+    assert draw(finished, out, "--seed", "4", "--resume") == 2
+    assert "leave other settings out" in one_line(capsys.readouterr().err)
+    assert draw(finished, out, *words, "--resume") == 0
+    assert gone.read_bytes() == before
+    assert draw(finished, tmp_path / "x.png", "--resume") == 2
+    assert "--resume goes on with a folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_place_to_write_to_is_checked_before_anything_is_drawn(
@@ -250,7 +298,7 @@ def test_control_c_ends_a_sampling_with_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samplers, "sample", interrupted)
+    monkeypatch.setattr(order, "sample", interrupted)
     assert draw(finished, tmp_path / "x.png") == 130
     assert capsys.readouterr().err.endswith("Stopped.\n")
     assert not (tmp_path / "x.png").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dashboard import drawing
-from dashboard.drawing import ANY_CLASS, EACH_IN_TURN, LineFull, Loaded, Order, Queue
+from dashboard.drawing import LineFull, Queue, Task, draw_task, pace_key
 from diffusion_core.config import RunConfig
+from diffusion_core.order import Loaded, Order
 from diffusion_core.pictures import to_uint8
 from diffusion_core.presets import build_network
 from diffusion_core.samplers import LECTURE_SAMPLING, sample
@@ -93,7 +94,7 @@ def small_lecture_network() -> nn.Module:
 def test_a_drawing_gives_the_pictures_of_sample(queue: Queue) -> None:
     loaded = with_schedule(small_network(num_classes=3))
     order = replace(ORDER, seed=7, eta=0.5, classes=("a", "b", "c"), label="b", guidance_scale=2.0)
-    job = queue.submit(order, loaded)
+    job = queue.submit(draw_task(order, loaded))
     assert job.wait(SOON)
     seen = job.snapshot()
     expected = sample(
@@ -119,7 +120,7 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
     loaded = with_schedule(small_lecture_network(), CONFIG.replace(image_size=32))
     before = {name: tensor.clone() for name, tensor in loaded[0].state_dict().items()}
     order = replace(ORDER, sampler="ddpm", steps=20, as_lecture=True)
-    job = queue.submit(order, loaded)
+    job = queue.submit(draw_task(order, loaded))
     assert job.wait(SOON)
     expected = sample(loaded[0], loaded[1], 2, shape=(3, 32, 32), **LECTURE_SAMPLING)
     assert np.array_equal(job.snapshot().now.x_t, to_uint8(expected))
@@ -130,12 +131,12 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
 def test_the_strip_has_ten_looks_spread_over_the_steps_and_ends_in_the_picture(
     queue: Queue,
 ) -> None:
-    job = queue.submit(replace(ORDER, steps=20), with_schedule(small_network()))
+    job = queue.submit(draw_task(replace(ORDER, steps=20), with_schedule(small_network())))
     assert job.wait(SOON)
     seen = job.snapshot()
     assert [look.timestep for look in seen.looks] == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
     assert np.array_equal(seen.looks[-1].x_t, seen.now.x_t)
-    few = queue.submit(replace(ORDER, steps=3), with_schedule(small_network()))
+    few = queue.submit(draw_task(replace(ORDER, steps=3), with_schedule(small_network())))
     assert few.wait(SOON)
     assert len(few.snapshot().looks) == 3
 
@@ -143,7 +144,7 @@ def test_the_strip_has_ten_looks_spread_over_the_steps_and_ends_in_the_picture(
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
     queue: Queue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(ORDER, with_schedule(gate))
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
     seen = job.snapshot()
     assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("drawing", 0, None, None)
@@ -160,9 +161,11 @@ def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
 def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
     queue: Queue, gate: Gate
 ) -> None:
-    first = queue.submit(ORDER, with_schedule(gate))
+    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
-    second, third = (queue.submit(ORDER, with_schedule(small_network())) for _ in range(2))
+    second, third = (
+        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+    )
     assert [job.snapshot().before for job in (first, second, third)] == [0, 1, 2]
     assert [job.snapshot().state for job in (second, third)] == ["waiting", "waiting"]
     gate.open()
@@ -173,7 +176,7 @@ def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
 def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
     queue: Queue, gate: Gate
 ) -> None:
-    job = queue.submit(ORDER, with_schedule(gate))
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
     job.cancel()
     assert job.snapshot().sentence == "It stops after this step."
@@ -185,9 +188,11 @@ def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
 
 
 def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(queue: Queue, gate: Gate) -> None:
-    queue.submit(ORDER, with_schedule(gate))
+    queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
-    second, third = (queue.submit(ORDER, with_schedule(small_network())) for _ in range(2))
+    second, third = (
+        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+    )
     second.cancel()
     assert (second.snapshot().state, second.snapshot().step) == ("cancelled", 0)
     assert third.snapshot().before == 1
@@ -208,10 +213,10 @@ def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(queue: Queue, gate:
 def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
     queue: Queue, clock: Clock, gate: Gate, seconds: float, others_wait: bool, state: str
 ) -> None:
-    job = queue.submit(ORDER, with_schedule(gate))
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
     if others_wait:
-        queue.submit(ORDER, with_schedule(small_network()))
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
     clock.now += seconds
     gate.open()
     assert job.wait(SOON)
@@ -222,7 +227,7 @@ def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
 def test_a_drawing_that_somebody_looks_at_is_left_alone(
     queue: Queue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(ORDER, with_schedule(gate))
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
     for _ in range(ORDER.steps):
         gate.wait()
         clock.now += drawing.PATIENCE - 1
@@ -233,9 +238,9 @@ def test_a_drawing_that_somebody_looks_at_is_left_alone(
 
 
 def test_somebody_who_left_the_line_holds_nobody_up(queue: Queue, clock: Clock, gate: Gate) -> None:
-    first = queue.submit(ORDER, with_schedule(gate))
+    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
-    gone, stays = (queue.submit(ORDER, with_schedule(small_network())) for _ in range(2))
+    gone, stays = (queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2))
     for _ in range(2):
         clock.now += drawing.PATIENCE_IN_DEMAND * 4
         first.snapshot()
@@ -247,13 +252,14 @@ def test_somebody_who_left_the_line_holds_nobody_up(queue: Queue, clock: Clock, 
 
 
 def test_the_line_has_an_end(queue: Queue, gate: Gate) -> None:
-    queue.submit(ORDER, with_schedule(gate))
+    queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
     waiting = [
-        queue.submit(ORDER, with_schedule(small_network())) for _ in range(drawing.LONGEST_LINE)
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+        for _ in range(drawing.LONGEST_LINE)
     ]
     with pytest.raises(LineFull, match="wait for this device already; try again"):
-        queue.submit(ORDER, with_schedule(small_network()))
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
     for job in waiting:
         job.cancel()
     gate.open()
@@ -286,60 +292,95 @@ class Failing(nn.Module):
 def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
     queue: Queue, error: Exception, sentence: str
 ) -> None:
-    failing = queue.submit(ORDER, with_schedule(Failing(error)))
-    fine = queue.submit(ORDER, with_schedule(small_network()))
+    failing = queue.submit(draw_task(ORDER, with_schedule(Failing(error))))
+    fine = queue.submit(draw_task(ORDER, with_schedule(small_network())))
     assert fine.wait(SOON)
     assert (failing.snapshot().state, failing.snapshot().sentence) == ("failed", sentence)
     assert fine.snapshot().state == "done"
 
 
-def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence(queue: Queue) -> None:
-    job = queue.submit(replace(ORDER, steps=21), with_schedule(small_network()))
-    assert job.wait(SOON)
-    assert job.snapshot().sentence == "steps must lie between 1 and 20, not 21."
+def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
+        draw_task(replace(ORDER, steps=21), with_schedule(small_network()))
 
 
 def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
     queue: Queue, clock: Clock, gate: Gate
 ) -> None:
-    assert queue.expected_seconds(ORDER, CONFIG) is None
-    job = queue.submit(ORDER, with_schedule(gate))
+    key = pace_key(ORDER, CONFIG)
+    assert queue.expected_seconds(key, 10) is None
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
     gate.wait()
     clock.now = 20.0
     gate.open()
     assert job.wait(SOON)
-    twice = replace(ORDER, n=4)
-    assert queue.expected_seconds(twice, CONFIG) == pytest.approx(40.0)
-    guided = replace(ORDER, guidance_scale=3.0)
-    assert queue.expected_seconds(guided, CONFIG) == pytest.approx(40.0)
-    assert queue.expected_seconds(ORDER, CONFIG.replace(image_size=32)) is None
+    assert queue.expected_seconds(key, 20) == pytest.approx(40.0)
+    other = pace_key(ORDER, CONFIG.replace(image_size=32))
+    assert queue.expected_seconds(other, 20) is None
 
 
-def test_labels_come_in_turn_as_one_class_or_not_at_all() -> None:
-    order = replace(ORDER, n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
-    assert order.labels().tolist() == [0, 1, 2, 0]
-    assert [order.class_of(k) for k in range(4)] == ["van", "bus", "coupé", "van"]
-    assert replace(order, n=6).columns == 3
-    assert replace(order, label="bus").labels().tolist() == [1] * 4
-    assert replace(order, label=ANY_CLASS).labels() is None
-    assert replace(order, label=ANY_CLASS).class_of(0) == ""
-    assert ORDER.labels() is None
+def background(total: int, done: list[int], gate: threading.Semaphore | None = None) -> Task:
+    """A long task of `total` turns that notes each."""
+
+    def work(on_step: drawing.OnStep) -> Generator[int, None, str]:
+        for k in range(total):
+            if gate is not None:
+                assert gate.acquire(timeout=SOON)
+            done.append(k)
+            yield k + 1
+        return "all"
+
+    return Task(ORDER, "many", total, total, "many", work, background=True)
 
 
-@pytest.mark.parametrize(
-    ("n", "columns"), [(1, 1), (2, 2), (3, 3), (6, 3), (7, 7), (8, 4), (10, 5), (16, 4), (64, 8)]
-)
-def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> None:
-    assert replace(ORDER, n=n).columns == columns
-    assert replace(ORDER, n=11).columns is None
+def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Gate) -> None:
+    done: list[int] = []
+    turn = threading.Semaphore(0)
+    long = queue.submit(background(3, done, turn))
+    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    turn.release()
+    gate.wait()  # the short one draws, after one turn of the long one
+    assert done == [0]
+    seen = long.snapshot()
+    assert (seen.state, seen.step, seen.before) == ("drawing", 1, 1)
+    gate.open()
+    turn.release(3)
+    assert short.wait(SOON) and long.wait(SOON)
+    assert (long.snapshot().state, long.result, done) == ("done", "all", [0, 1, 2])
 
 
-def test_an_order_says_in_words_what_makes_its_pictures() -> None:
-    order = Order("cars", 1250, 1, "ddim", 50, 3, 0.5, ("van",), "van", 2.5)
-    words = "cars at step 1,250: 1 picture, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
-    assert order.words() == words
-    lecture = Order("cars", 5, 2, "ddpm", 300, as_lecture=True)
-    assert lecture.words() == "cars at step 5: 2 pictures, as the lecture does, 300 steps, seed 0"
+def test_a_long_task_goes_on_when_nobody_looks(queue: Queue, clock: Clock) -> None:
+    done: list[int] = []
+    turn = threading.Semaphore(0)
+    job = queue.submit(background(2, done, turn))
+    clock.now = 10 * drawing.PATIENCE
+    turn.release(3)
+    assert job.wait(SOON)
+    assert job.snapshot().state == "done"
+
+
+def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
+    queue: Queue, gate: Gate
+) -> None:
+    ended = []
+
+    def work(on_step: drawing.OnStep) -> Generator[int, None, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append(True)
+
+    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    job = queue.submit(Task(ORDER, "many", 2, 2, "many", work, background=True))
+    blocking = queue.submit(draw_task(ORDER, with_schedule(waits := Gate())))
+    assert [each.snapshot().before for each in (blocking, job)] == [1, 2]
+    blocking.cancel()
+    gate.open()
+    assert job.wait(SOON) and short.wait(SOON)
+    assert ended == [True]
+    del waits
 
 
 def test_a_device_has_one_queue_for_all() -> None:

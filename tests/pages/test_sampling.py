@@ -14,10 +14,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import drawing, resources
-from dashboard.drawing import Drawing, LineFull, Order, Queue
+from dashboard.drawing import Drawing, LineFull, Queue
 from dashboard.sampling_controls import link, max_pictures
 from dashboard.sampling_words import precise, sharing_sentence
 from diffusion_core.checkpoint import save_weights, weights_path
+from diffusion_core.order import Order
 from diffusion_core.pictures import png
 from diffusion_core.presets import build_network
 from diffusion_core.runs import Run
@@ -45,7 +46,7 @@ def button(app: AppTest, label: str):
 def draw(app: AppTest) -> Drawing:
     """Press Draw and wait until the drawing has ended and is shown."""
     button(app, "Draw").click().run()
-    job = app.session_state["drawing"]
+    job = app.session_state["drawings"]["draw"]
     assert job.wait(SOON)
     app.run()
     assert not app.exception
@@ -151,16 +152,16 @@ def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     app = open_sampling()
     load = resources.load_model
 
-    def too_late(checkpoint, device, average):
+    def too_late(*words):
         shutil.rmtree(run / "weights")
-        return load(checkpoint, device, average)
+        return load(*words)
 
     monkeypatch.setattr(resources, "load_model", too_late)
     button(app, "Draw").click().run()
     assert not app.exception
     [error] = app.error
     assert "step-00000020.safetensors can no longer be read" in error.value
-    assert "drawing" not in app.session_state
+    assert not app.session_state["drawings"]
 
 
 def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_chosen(
@@ -191,7 +192,7 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     app.session_state["average"] = "short"
     app.run()
     job = draw(app)
-    assert job.order.evaluations == 2 * (2 * 4 - 1)
+    assert job.task.evaluations == 2 * (2 * 4 - 1)
     assert "heun, 4 steps" in job.order.words() and "short average" in job.order.words()
     assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
     found = {name: value for name, [value] in parse_qs(link(job.order).partition("?")[2]).items()}
@@ -264,7 +265,7 @@ def test_every_sampler_draws_and_explains_itself(
     assert chosen.value == sampler
     job = draw(app)
     assert job.snapshot().state == "done"
-    assert job.order.evaluations == (5 if sampler == "heun" else 3)
+    assert job.task.evaluations == (5 if sampler == "heun" else 3)
     assert [each.value for each in app.latex if "x_s" in each.value or "x_{t-1}" in each.value]
 
 
@@ -313,10 +314,10 @@ def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
         button(app, "Draw").click().run()
         assert not app.exception
         assert button(app, "Draw").disabled
-    assert first.session_state["drawing"].snapshot().before == 0
-    assert second.session_state["drawing"].snapshot().before == 1
+    assert first.session_state["drawings"]["draw"].snapshot().before == 0
+    assert second.session_state["drawings"]["draw"].snapshot().before == 1
     button(second, "Cancel").click().run()
-    assert second.session_state["drawing"].snapshot().state == "cancelled"
+    assert second.session_state["drawings"]["draw"].snapshot().state == "cancelled"
     second.run()
     assert "Cancelled." in words(second)
     assert not button(second, "Draw").disabled
@@ -326,7 +327,7 @@ def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
 def test_a_line_that_is_full_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs_dir, "cars", 20)
 
-    def full(self, order, loaded):
+    def full(self, task):
         raise LineFull("16 drawings wait for this device already; try again in a while.")
 
     monkeypatch.setattr(Queue, "submit", full)

@@ -1,0 +1,105 @@
+"""The button that starts a drawing, and how far it has come: the same in every mode of Sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from dashboard import drawing, resources
+from dashboard.drawing import Drawing, Snapshot, Task
+from dashboard.run_words import duration
+from diffusion_core.config import RunConfig
+from diffusion_core.order import Order
+
+POLL_SECONDS = 0.7  # between two looks at a drawing under way
+
+
+def session_job(key: str) -> Drawing | None:
+    """This session's newest drawing of one mode."""
+    return st.session_state.setdefault("drawings", {}).get(key)
+
+
+def is_busy() -> bool:
+    """Whether a drawing of this session is under way that is not for the background."""
+    jobs = st.session_state.setdefault("drawings", {}).values()
+    return any(job.active and not job.task.background for job in jobs)
+
+
+def press(
+    label: str,
+    make_task: Callable[[], Task],
+    key: str,
+    *,
+    icon: str = ":material/brush:",
+    disabled: bool = False,
+) -> None:
+    """One button that puts what `make_task` makes in the device's line as the job of a mode.
+
+    While a drawing of this session is under way it waits. What `make_task` or the line refuses is
+    said in its place.
+    """
+    pressed = st.button(
+        label, type="primary", icon=icon, disabled=disabled or is_busy(), width="stretch"
+    )
+    if not pressed:
+        return
+    try:
+        job = drawing.queue_of(resources.device()).submit(make_task())
+    except (ValueError, RuntimeError, OSError) as error:
+        st.error(drawing.explain(error))
+        return
+    st.session_state["drawings"][key] = job
+    st.rerun()
+
+
+def say_expected(order: Order, config: RunConfig, evaluations: int) -> None:
+    """How long so many evaluations will take, where a drawing like it was made before."""
+    queue = drawing.queue_of(resources.device())
+    expected = queue.expected_seconds(drawing.pace_key(order, config), evaluations)
+    if expected is not None and not is_busy():
+        st.caption(f"Takes about {duration(max(1.0, expected))}, going by the last drawing.")
+
+
+def watch(job: Drawing, show: Callable[[Drawing, Snapshot], None]) -> None:
+    """`show` the job in a fragment, again and again while it is active; then the whole page."""
+
+    def look_again(was_active: bool) -> None:
+        seen = job.snapshot()
+        if was_active and not seen.active:
+            st.rerun()  # of the whole page, which stops asking
+        show(job, seen)
+
+    st.fragment(look_again, run_every=POLL_SECONDS if job.active else None)(job.active)
+
+
+def show_progress(job: Drawing, seen: Snapshot, unit: str = "Step") -> None:
+    """The bar, the place in the line and the button Cancel, of a drawing that is under way."""
+    total = job.task.steps
+    if seen.state == "waiting":
+        others = "another drawing" if seen.before == 1 else f"{seen.before} other drawings"
+        waiting = f"Waiting for {others} on this device." if seen.before else "It is next."
+        st.progress(0.0, waiting)
+    elif not seen.step:
+        st.progress(0.0, f"{unit} 1 of {total:,} …")
+    else:
+        words = f"{unit} {seen.step:,} of {total:,}"
+        if seen.now is not None and not job.task.background:
+            words += f", t = {seen.now.timestep:.4g}"
+        if seen.seconds_left is not None:
+            words += f", about {duration(seen.seconds_left)} left"
+        st.progress(min(1.0, seen.step / total), words)
+    if seen.sentence:
+        st.caption(seen.sentence)
+    elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
+        job.cancel()
+        st.rerun(scope="fragment")
+
+
+def show_ending(seen: Snapshot, total: int) -> None:
+    """Why a drawing has no result, where it has none."""
+    if seen.state == "failed":
+        st.error(seen.sentence)
+    elif seen.state == "cancelled":
+        where = f" It had taken {seen.step:,} of {total:,} steps." if seen.step else ""
+        st.warning(f"{seen.sentence}{where}")

@@ -1,0 +1,202 @@
+// Paint a mask on a picture: 1 is painted. One bit a pixel of the picture goes to the server when a
+// stroke or a button has changed it.
+
+const MOST_UNDOS = 50;
+const SHOWN = 8; // screen pixels a pixel of the picture, before the browser scales the canvas
+
+export default function ({ data, parentElement, setStateValue }) {
+  const box = parentElement.querySelector(".mask");
+  const mask = (box.mask ??= open(box));
+  mask.send = () => setStateValue("mask", encode(mask.bits));
+  update(mask, data);
+}
+
+function open(box) {
+  const part = (selector) => box.querySelector(selector);
+  const mask = {
+    box,
+    canvas: part("canvas"),
+    said: part(".said"),
+    brush: part(".brush"),
+    buttons: Object.fromEntries(
+      ["paint", "erase", "undo", "invert", "clear"].map((name) => [name, part(`.${name}`)]),
+    ),
+    bits: new Uint8Array(0),
+    before: [], // states to go back to
+    value: 1, // what the brush leaves
+    at: null, // where the stroke under way was last; [x, y] in pixels of the picture
+    spot: null, // where the brush of the keyboard is
+  };
+  const { canvas, buttons } = mask;
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    remember(mask);
+    mask.spot = null;
+    stroke(mask, place(mask, event));
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!mask.at) return;
+    const path = event.getCoalescedEvents?.() ?? [];
+    for (const one of path.length ? path : [event]) stroke(mask, place(mask, one));
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, () => mask.at && finish(mask));
+  }
+  canvas.addEventListener("keydown", (event) => {
+    const way = {
+      ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
+    }[event.key];
+    const middle = (mask.size - 1) / 2;
+    if (way) {
+      const pace = Math.max(1, mask.brush.valueAsNumber / 2);
+      const inside = (x) => Math.min(mask.size - 1, Math.max(0, x));
+      mask.spot = (mask.spot ?? [middle, middle]).map((x, k) => inside(x + pace * way[k]));
+      show(mask);
+    } else if (event.key === " " || event.key === "Enter") {
+      remember(mask);
+      stroke(mask, (mask.spot ??= [middle, middle]));
+      finish(mask);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+  canvas.addEventListener("blur", () => {
+    mask.spot = null;
+    show(mask);
+  });
+  buttons.paint.addEventListener("click", () => choose(mask, 1));
+  buttons.erase.addEventListener("click", () => choose(mask, 0));
+  buttons.undo.addEventListener("click", () => {
+    mask.bits = mask.before.pop();
+    finish(mask);
+  });
+  buttons.invert.addEventListener("click", () => change(mask, (bit) => 1 - bit));
+  buttons.clear.addEventListener("click", () => change(mask, () => 0));
+  return mask;
+}
+
+function update(mask, { picture, size, mask: given }) {
+  if (mask.size !== size) {
+    mask.size = size;
+    mask.bits = decode(given, size);
+    mask.before = [];
+    mask.canvas.width = mask.canvas.height = size * SHOWN;
+    mask.brush.max = Math.max(2, Math.round(size / 2));
+    mask.brush.value = Math.max(1, Math.round(size / 6));
+  }
+  if (mask.source !== picture) {
+    mask.source = picture;
+    const image = new Image();
+    image.onload = () => {
+      if (mask.source !== picture) return;
+      mask.image = image;
+      show(mask);
+    };
+    image.src = picture;
+  }
+  show(mask);
+}
+
+function choose(mask, value) {
+  mask.value = value;
+  mask.buttons.paint.setAttribute("aria-pressed", value === 1);
+  mask.buttons.erase.setAttribute("aria-pressed", value === 0);
+}
+
+function remember(mask) {
+  mask.before.push(mask.bits.slice());
+  if (mask.before.length > MOST_UNDOS) mask.before.shift();
+}
+
+function change(mask, value) {
+  remember(mask);
+  mask.bits = mask.bits.map(value);
+  finish(mask);
+}
+
+function finish(mask) {
+  mask.at = null;
+  show(mask);
+  mask.send();
+}
+
+/** Where the pointer is, in pixels of the picture. */
+function place({ canvas, size }, event) {
+  const frame = canvas.getBoundingClientRect();
+  const scale = size / frame.width;
+  return [(event.clientX - frame.left) * scale - 0.5, (event.clientY - frame.top) * scale - 0.5];
+}
+
+/** Discs from where the stroke was to where it is. */
+function stroke(mask, to) {
+  const from = mask.at ?? to;
+  const far = Math.hypot(to[0] - from[0], to[1] - from[1]);
+  const radius = mask.brush.valueAsNumber / 2;
+  const dots = Math.max(1, Math.ceil(far / Math.max(0.5, radius / 2)));
+  for (let k = 0; k <= dots; k += 1) {
+    disc(mask, from[0] + ((to[0] - from[0]) * k) / dots, from[1] + ((to[1] - from[1]) * k) / dots, radius);
+  }
+  mask.at = to;
+  show(mask);
+}
+
+function disc({ bits, size, value }, x, y, radius) {
+  const reach = Math.max(radius, 0.5); // always the pixel under the pointer
+  for (let row = Math.ceil(y - reach); row <= y + reach; row += 1) {
+    for (let column = Math.ceil(x - reach); column <= x + reach; column += 1) {
+      const inside = row >= 0 && column >= 0 && row < size && column < size;
+      if (inside && Math.hypot(column - x, row - y) <= reach * 1.001 + 0.2) {
+        bits[row * size + column] = value;
+      }
+    }
+  }
+}
+
+function show(mask) {
+  const { canvas, bits, size, image } = mask;
+  const count = bits.reduce((sum, bit) => sum + bit, 0);
+  const share = Math.round((100 * count) / (size * size));
+  const words = count ? `${count && share < 1 ? "under 1" : share} % is painted: it is drawn anew.` : "Paint over what should be drawn anew.";
+  if (mask.said.textContent !== words) mask.said.textContent = words;
+  canvas.setAttribute("aria-label", `The picture. ${words} Arrow keys move the brush, space paints.`);
+  mask.buttons.undo.disabled = mask.before.length === 0;
+  mask.buttons.clear.disabled = count === 0;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  const colour = getComputedStyle(mask.box).getPropertyValue("--st-primary-color").trim();
+  context.fillStyle = colour || "teal";
+  context.globalAlpha = 0.6;
+  bits.forEach((bit, k) => {
+    if (bit) context.fillRect((k % size) * SHOWN, Math.floor(k / size) * SHOWN, SHOWN, SHOWN);
+  });
+  context.globalAlpha = 1;
+  if (mask.spot) {
+    context.lineWidth = SHOWN / 2;
+    for (const [style, extra] of [["black", 0], ["white", SHOWN / 2]]) {
+      context.strokeStyle = style;
+      context.beginPath();
+      const radius = (mask.brush.valueAsNumber / 2) * SHOWN + extra;
+      context.arc((mask.spot[0] + 0.5) * SHOWN, (mask.spot[1] + 0.5) * SHOWN, radius, 0, 7);
+      context.stroke();
+    }
+  }
+}
+
+function encode(bits) {
+  const bytes = new Uint8Array(Math.ceil(bits.length / 8));
+  bits.forEach((bit, k) => { bytes[k >> 3] |= bit << (7 - (k & 7)); });
+  let text = "";
+  bytes.forEach((byte) => { text += String.fromCharCode(byte); });
+  return btoa(text);
+}
+
+function decode(text, size) {
+  const bits = new Uint8Array(size * size);
+  const bytes = text ? atob(text) : "";
+  if (bytes.length !== Math.ceil(bits.length / 8)) return bits;
+  return bits.map((_, k) => (bytes.charCodeAt(k >> 3) >> (7 - (k & 7))) & 1);
+}

@@ -1,0 +1,210 @@
+"""Sampling, mode Between two: a film of the pictures between two noises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+import torch
+from streamlit.delta_generator import DeltaGenerator
+from torch import Tensor
+
+from dashboard import resources
+from dashboard.drawing import Drawing, OnStep, Snapshot, Task, pace_key
+from dashboard.drawing_view import (
+    press,
+    say_expected,
+    session_job,
+    show_ending,
+    show_progress,
+    watch,
+)
+from dashboard.pictures import show_row
+from dashboard.sampling_controls import Chosen, max_pictures
+from dashboard.sampling_words import NAMES, precise
+from diffusion_core.config import RunConfig
+from diffusion_core.edits import slerp
+from diffusion_core.methods import Noise
+from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, MOST_PICTURES, Loaded, Order
+from diffusion_core.picture_settings import entries
+from diffusion_core.pictures import png, strip, to_uint8
+from diffusion_core.presets import build_schedule
+from diffusion_core.samplers import picture_noise
+
+KEY = "between"
+MOST_FRAMES = 64
+USUAL_FRAMES = 16
+SIDE = 112  # screen pixels of a frame in the row
+WITH_NOISE = ("ddpm", "dpmpp_2m_sde", "euler_ancestral")  # they add some in their steps
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of the film: picture `number`, from 1, of a seed."""
+
+    seed: int
+    number: int
+
+    def words(self) -> str:
+        return f"picture {self.number:,} of seed {self.seed}"
+
+    def source(self, shape: tuple[int, int, int]) -> Noise:
+        """Its noises, (1, C, H, W): the first is the x_T that the mode Draw starts from too."""
+        return picture_noise(self.seed, 1, shape, first=self.number - 1)
+
+
+@dataclass(frozen=True)
+class Between:
+    """What came of it."""
+
+    ends: tuple[End, End]
+    frames: np.ndarray  # uint8 (k, H, W, C)
+
+
+def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+    config = chosen.checkpoint.config
+    with controls:
+        st.divider()
+        ends, count = pick_ends(chosen.order.seed)
+        order = one_class(replace(chosen.order, n=count), config)
+        if chosen.order.label == EACH_IN_TURN:
+            st.caption(f"One class holds for the whole film: {order.label}. Choose it under Class.")
+        if has_noise(order):
+            st.caption(
+                f"{name_of(order)} adds noise in its steps. All frames get the same, that of the "
+                "first end, so that only the start differs."
+            )
+
+        def make_task() -> Task:
+            return film_task(order, resources.model(chosen.checkpoint, order.average), ends)
+
+        press("Draw the film", make_task, KEY, icon=":material/movie:", disabled=ends[0] == ends[1])
+        if ends[0] == ends[1]:
+            st.caption("The two ends are the same picture; choose another number or seed for one.")
+        else:
+            say_expected(order, config, order.evaluations(build_schedule(config)))
+    with results:
+        job = session_job(KEY)
+        if job is None:
+            st.info(
+                "Choose two ends and press Draw the film. The noises in between lie on the great "
+                "circle from one to the other (slerp): a straight line would pass through noise "
+                "that is too weak, which the network has never seen.",
+                icon=":material/movie:",
+            )
+            return
+        watch(job, show_film)
+
+
+def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
+    """The two, and how many frames."""
+    with st.container(horizontal=True):
+        first = st.number_input(
+            "From picture",
+            1,
+            MOST_PICTURES,
+            1,
+            help="Its number under the seed above, as Draw numbers them.",
+            key="from_picture",
+            bind="query-params",
+        )
+        last = st.number_input(
+            "To picture", 1, MOST_PICTURES, 2, key="to_picture", bind="query-params"
+        )
+    other = st.number_input(
+        "To seed",
+        0,
+        MAX_SEED,
+        None,
+        placeholder=f"{seed}, the same",
+        help="The seed of the last frame. Left empty: the seed above.",
+        key="to_seed",
+        bind="query-params",
+    )
+    frames = st.slider("Frames", 2, MOST_FRAMES, USUAL_FRAMES, key="frames", bind="query-params")
+    ends = End(seed, int(first)), End(seed if other is None else int(other), int(last))
+    return ends, int(frames)
+
+
+def one_class(order: Order, config: RunConfig) -> Order:
+    """A film shows one class: any, or where the network never learned that the first."""
+    if order.label != EACH_IN_TURN:
+        return order
+    if config.label_dropout > 0:
+        return replace(
+            order, label=ANY_CLASS, guidance_scale=1.0, negative="", guidance_interval=None
+        )
+    return replace(order, label=order.classes[0])
+
+
+def has_noise(order: Order) -> bool:
+    return order.method in WITH_NOISE or (order.method == "ddim" and order.eta > 0)
+
+
+def name_of(order: Order) -> str:
+    return "The lecture's way" if order.as_lecture else NAMES[order.sampler]
+
+
+def film_task(order: Order, loaded: Loaded, ends: tuple[End, End]) -> Task:
+    """Its result is a `Between`."""
+    _, schedule, config = loaded
+    batches = -(-order.n // max_pictures(config.image_size))
+    return Task(
+        order,
+        f"{order.words()}; from {ends[0].words()} to {ends[1].words()}",
+        order.steps * batches,
+        order.evaluations(schedule),
+        pace_key(order, config),
+        lambda on_step: Between(ends, to_uint8(draw_frames(order, loaded, ends, on_step))),
+    )
+
+
+def draw_frames(order: Order, loaded: Loaded, ends: tuple[End, End], on_step: OnStep) -> Tensor:
+    """The frames of the film, (order.n, C, H, W) in [-1, 1]."""
+    model, _, config = loaded
+    device = next(model.parameters()).device
+    shape = (config.channels, config.image_size, config.image_size)
+    first, last = (end.source(shape)()[0] for end in ends)
+    starts = slerp(first, last, torch.linspace(0, 1, order.n))
+    most = max_pictures(config.image_size)
+    made = []
+    for begin in range(0, order.n, most):
+        part = starts[begin : begin + most]
+        noise = shared_noise(ends[0], len(part), shape, device)
+        made.append(order.make(loaded, on_step, begin, len(part), x_T=part, noise=noise).cpu())
+    return torch.cat(made)
+
+
+def shared_noise(end: End, n: int, shape: tuple[int, int, int], device: torch.device) -> Noise:
+    """The noises of an end, each for n pictures alike."""
+    draw = end.source(shape)
+    return lambda: draw().expand(n, *shape).to(device)
+
+
+def show_film(job: Drawing, seen: Snapshot) -> None:
+    st.markdown(f"**{job.task.words}**")
+    if seen.active:
+        show_progress(job, seen)
+        if seen.now is not None:
+            show_row(list(seen.now.x_t), "A frame as it forms", SIDE)
+        return
+    if seen.state != "done":
+        show_ending(seen, job.task.steps)
+        return
+    made: Between = job.result
+    st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")
+    show_row(list(made.frames), "A frame of the film", SIDE)
+    download(job.order, made)
+
+
+def download(order: Order, made: Between) -> None:
+    what = f"film from {made.ends[0].words()} to {made.ends[1].words()}"
+    st.download_button(
+        "All frames as PNG",
+        png(strip(made.frames), text=entries(order, what=what)),
+        file_name=f"{order.run}-step-{order.step}-film.png",
+        mime="image/png",
+        on_click="ignore",
+        icon=":material/download:",
+    )

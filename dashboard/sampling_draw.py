@@ -1,0 +1,163 @@
+"""Sampling, mode Draw: pictures out of noise, as they form, large and to keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard import resources
+from dashboard.drawing import Drawing, Look, Snapshot, draw_task
+from dashboard.drawing_view import (
+    press,
+    say_expected,
+    session_job,
+    show_ending,
+    show_progress,
+    watch,
+)
+from dashboard.pictures import read_strip, show_picture, show_row
+from dashboard.sampling_controls import Chosen, link
+from dashboard.sampling_words import precise
+from diffusion_core.order import EACH_IN_TURN, Order
+from diffusion_core.picture_settings import entries
+from diffusion_core.pictures import grid, png
+from diffusion_core.presets import build_schedule
+from diffusion_core.runs import Run
+
+KEY = "draw"
+X_T, X_0 = "the noisy x_t", "the predicted x_0"
+
+
+def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+    order, checkpoint = chosen.order, chosen.checkpoint
+    with controls:
+        press("Draw", lambda: draw_task(order, resources.model(checkpoint, order.average)), key=KEY)
+        config = checkpoint.config
+        say_expected(order, config, order.evaluations(build_schedule(config)))
+    with results:
+        job = session_job(KEY)
+        if job is None:
+            show_newest_strip(chosen.run)
+            return
+        watch(job, show_drawing)
+        seen = job.snapshot()
+        if seen.state == "done":
+            show_downloads(job.order, seen.looks[-1].x_t)
+            if job.order != order:
+                st.caption("The settings have changed since; Draw uses the new ones.")
+            show_one(job.order, seen.looks)
+
+
+def show_newest_strip(run: Run) -> None:
+    samples = run.samples()
+    st.info("Press Draw, and the pictures form here out of noise.", icon=":material/brush:")
+    if samples:
+        step, path = samples[-1]
+        try:
+            pictures = read_strip(path)
+        except OSError:
+            st.caption(f"The samples in {path.name} cannot be read.")
+            return
+        st.caption(f"Until then, what {run.name} drew by itself at step {step:,} of its training:")
+        show_row(pictures, f"Samples of {run.name} at step {step}", 96)
+
+
+def show_grid(order: Order, pictures: np.ndarray) -> None:
+    whole = grid(pictures, order.columns)
+    across = whole.shape[1] // pictures.shape[2]
+    width = min(768, 160 * across)
+    show_picture(whole, f"{order.n} pictures by {order.words()}", width)
+    if order.label == EACH_IN_TURN:
+        way = "Columns from the left" if across == len(order.classes) else "In turn, row by row"
+        st.caption(f"{way}: {', '.join(order.classes)}.")
+
+
+def show_drawing(job: Drawing, seen: Snapshot) -> None:
+    """The session's drawing, forming or finished, with the settings that it was made with."""
+    st.markdown(f"**{job.task.words}**")
+    if seen.active:
+        show_progress(job, seen)
+    elif seen.state == "done":
+        st.caption(cost_words(job, seen))
+    else:
+        show_ending(seen, job.task.steps)
+    if seen.now is None:
+        return
+    pictures = seen.now.x_t
+    if seen.state != "done":
+        what = st.segmented_control(
+            "Show",
+            [X_T, X_0],
+            default=X_T,
+            required=True,
+            key="show",
+            bind="query-params",
+        )
+        pictures = seen.now.x_t if what == X_T else seen.now.x_0
+    show_grid(job.order, pictures)
+
+
+def cost_words(job: Drawing, seen: Snapshot) -> str:
+    order, count = job.order, job.task.evaluations
+    twice = " × 2, with the class and without" if order.guidance_scale != 1.0 else ""
+    if order.guidance_interval is not None:
+        twice = ", with the class and without where it is guided"
+    if order.method == "heun":
+        twice = f", both ends of each step but the last{twice}"
+    return (
+        f"{precise(seen.seconds)}, {count:,} evaluations of the network ({order.n} "
+        f"picture{'s' if order.n > 1 else ''} × {order.steps} steps{twice}), "
+        f"{1000 * seen.seconds / count:.1f} ms each."
+    )
+
+
+def show_downloads(order: Order, pictures: np.ndarray) -> None:
+    with st.container(horizontal=True):
+        download("Grid as PNG", order, grid(pictures, order.columns))
+        with st.popover("Link to this", icon=":material/link:"):
+            st.caption("Whoever opens it and presses Draw gets the same pictures.")
+            st.code(link(order), language=None, wrap_lines=True)
+
+
+def download(label: str, order: Order, picture: np.ndarray, number: int | None = None) -> None:
+    """In its real size, with what made it in the file; `number`: of a single picture, from 0."""
+    what = "grid" if number is None else f"picture-{number + 1}"
+    st.download_button(
+        label,
+        png(picture, text=entries(order, number)),
+        file_name=f"{order.run}-step-{order.step}-seed-{order.seed}-{what}.png",
+        mime="image/png",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def show_one(order: Order, looks: tuple[Look, ...]) -> None:
+    """One of the pictures large, and how it came out of the noise."""
+    st.subheader("One picture, out of noise")
+    k = 1
+    if order.n > 1:
+        k = int(
+            st.number_input("Picture", 1, order.n, width=160, key="picture", bind="query-params")
+        )
+    picture = looks[-1].x_t[k - 1]
+    side = picture.shape[0]
+    name = order.class_of(k - 1)
+    caption = f"Picture {k}{f', {name}' if name else ''}, {side}×{side} pixels"
+    show_picture(picture, f"Picture {k}, enlarged", 256, caption)
+    download("This picture as PNG", order, picture, k - 1)
+    st.markdown(
+        "As in the lecture the finished picture comes first, on the left, and the noise last. "
+        r"Above: $x_t$ after the step that starts at $t$. Below: the clean picture $\hat x_0$ that "
+        "the network expects there."
+    )
+    show_strip([(seen.timestep, seen.x_t[k - 1]) for seen in looks], f"x_t of picture {k}")
+    show_strip([(seen.timestep, seen.x_0[k - 1]) for seen in looks], f"x_0 of picture {k}")
+
+
+def show_strip(pictures: list[tuple[float, np.ndarray]], alt: str) -> None:
+    """(timestep, picture) of each look, the newest on the left."""
+    with st.container(horizontal=True, gap="xsmall"):
+        for timestep, picture in reversed(pictures):
+            show_picture(picture, f"{alt} at t = {timestep:g}", 54, f"t {timestep:.4g}")

@@ -1,0 +1,547 @@
+"""Sampling, mode From a picture: vary it, repaint a part of it, or find the noise that draws it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import streamlit as st
+import torch
+from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
+from torch import Tensor
+
+from dashboard import resources
+from dashboard.drawing import Drawing, OnStep, Snapshot, Task, pace_key
+from dashboard.drawing_view import (
+    press,
+    say_expected,
+    session_job,
+    show_ending,
+    show_progress,
+    watch,
+)
+from dashboard.mask import draw_mask
+from dashboard.picture_source import pick_own
+from dashboard.pictures import show_picture, show_row
+from dashboard.sampling_controls import Chosen
+from dashboard.sampling_words import NAMES, precise
+from diffusion_core.config import RunConfig
+from diffusion_core.data.decode import PictureError, to_size
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.store import to_grey
+from diffusion_core.diffusion import Schedule
+from diffusion_core.edits import ONE_STEP, last_steps, picture_errors
+from diffusion_core.levels import make_levels
+from diffusion_core.noising import NOISE_RANGE, noise_to_uint8, picture_to_x_0
+from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, Loaded, Order
+from diffusion_core.picture_settings import ENTRY, entries
+from diffusion_core.pictures import grid, png, to_uint8
+from diffusion_core.presets import build_schedule
+from diffusion_core.samplers import count_evaluations, invert
+
+KEY = "edit"
+VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert and back"
+DATA, DRAWN, UPLOAD, CAMERA = "data set", "drawn before", "upload", "camera"
+BY_HAND = "by hand"
+AREAS = (BY_HAND, "left half", "right half", "upper half", "lower half", "centre")
+MOST_VARIANTS = 16
+MOST_RESAMPLES = 20
+AMPLIFIED = 10  # how much brighter the picture of the errors is
+SIDE = 176  # screen pixels of a picture among the results
+
+
+@dataclass(frozen=True)
+class Given:
+    """The picture to start from."""
+
+    picture: np.ndarray  # uint8 (H, H, C) in the run's size and channels
+    words: str  # what it is
+    settings: dict[str, Any]  # of the page's address, that bring it back where something can
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What to do with it."""
+
+    kind: str
+    strength: float = 1.0
+    resample: int = 1
+    area: str = ""
+    anew: np.ndarray | None = None  # bool (H, H), where to draw anew
+
+    def words(self) -> str:
+        if self.kind == VARY:
+            return f"variations of strength {self.strength:g}"
+        if self.kind == REPAINT:
+            times = f", each step {self.resample} times" if self.resample > 1 else ""
+            return f"repainted {self.area}{times}"
+        return "inverted and drawn back"
+
+    def settings(self) -> dict[str, Any]:
+        """Of the page's address."""
+        found: dict[str, Any] = {"mode": "From a picture", "edit": self.kind}
+        if self.kind == VARY:
+            found["strength"] = self.strength
+        elif self.kind == REPAINT:
+            found |= {"area": self.area, "resample": self.resample}
+        return found
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What came of it; all pictures uint8 (n, H, W, C)."""
+
+    given: Given
+    edit: Edit
+    pictures: np.ndarray  # the variants, or the one that came back
+    x_T: np.ndarray | None = None  # of an inversion: the noise that was found, to be shown,
+    spread: tuple[float, float] = (0.0, 0.0)  # its mean and standard deviation,
+    errors: np.ndarray | None = None  # |back - given|, AMPLIFIED times,
+    rmse: float = 0.0  # and how far the two are apart, in units of 255
+    psnr: float = 0.0  # and in dB
+
+
+def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+    config = chosen.checkpoint.config
+    with controls:
+        st.divider()
+        given = pick_given(config)
+        edit = pick_edit()
+    with results:
+        if given is not None:
+            anew = show_given(given, edit)
+            edit = replace(edit, anew=anew)
+        job = session_job(KEY)
+        if job is not None:
+            watch(job, show_edit)
+    order = replace(chosen.order, n=1 if edit.kind == INVERT else pick_count(controls))
+    with controls:
+        show_button(chosen, order, given, edit)
+
+
+# ---------------------------------------------------------------- what the visitor chooses
+
+
+def pick_given(config: RunConfig) -> Given | None:
+    """None, and a sentence that says what to do, while there is none."""
+    source = st.segmented_control(
+        "Start from a picture of",
+        [DATA, DRAWN, UPLOAD, CAMERA],
+        default=DATA,
+        required=True,
+        wrap=True,
+        help="The run's own data set, the newest pictures that you drew under Draw, a file of "
+        "yours, or the camera.",
+        key="from",
+        bind="query-params",
+    )
+    try:
+        if source == DATA:
+            return pick_from_data(config)
+        if source == DRAWN:
+            return pick_drawn(config)
+        picture, words = pick_own(source, config.image_size, "the drawing starts from it")
+    except (DataError, PictureError) as error:
+        st.error(str(error))
+        return None
+    if picture is None:
+        st.info(words)
+        return None
+    return Given(fit(picture, config), f"your picture, {words}", {"from": source})
+
+
+def pick_from_data(config: RunConfig) -> Given:
+    """Raises DataError and PictureError."""
+    count = resources.picture_count(config.data)
+    number = int(
+        st.number_input(
+            "Number in the data set",
+            0,
+            count - 1,
+            help=f"0 to {count - 1:,}, of {config.data}.",
+            key="example",
+            bind="query-params",
+        )
+    )
+    picture, name = resources.picture(config.data, number, config.image_size)
+    words = f"{name}, picture {number:,} of {config.data}"
+    return Given(fit(picture, config), words, {"from": DATA, "example": number})
+
+
+def pick_drawn(config: RunConfig) -> Given | None:
+    job = session_job("draw")
+    seen = None if job is None or job.active else job.snapshot().now
+    if job is None or seen is None:
+        st.info("Nothing is drawn yet in this session. Draw some under Draw; they appear here.")
+        return None
+    count = len(seen.x_t)
+    number = 1
+    if count > 1:
+        number = int(
+            st.number_input("Picture", 1, count, help="Of the newest drawing.", key="drawn")
+        )
+    name = job.order.class_of(number - 1)
+    words = f"{f'{name}, ' if name else ''}picture {number} drawn by {job.order.run}"
+    return Given(fit(seen.x_t[number - 1], config), words, {})
+
+
+def fit(picture: np.ndarray, config: RunConfig) -> np.ndarray:
+    """uint8 (H, W, 1 or 3) in the size and the channels that the network draws."""
+    if picture.shape[-1] == 1:
+        picture = picture.repeat(3, axis=-1)
+    if picture.shape[:2] != (config.image_size, config.image_size):
+        picture = to_size(Image.fromarray(picture), config.image_size)
+    if config.channels == 1:
+        return to_grey(picture.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    return picture
+
+
+def pick_edit() -> Edit:
+    kind = st.segmented_control(
+        "What to do with it",
+        [VARY, REPAINT, INVERT],
+        default=VARY,
+        required=True,
+        wrap=True,
+        key="edit",
+        bind="query-params",
+    )
+    if kind == VARY:
+        strength = st.slider(
+            "Strength",
+            0.05,
+            1.0,
+            0.5,
+            0.05,
+            help="How much noise the picture gets before it is drawn out of it again (SDEdit, Meng "
+            "et al. 2022): at 1 hardly anything of it is left, near 0 it hardly changes.",
+            key="strength",
+            bind="query-params",
+        )
+        return Edit(kind, strength=strength)
+    if kind == REPAINT:
+        area = st.segmented_control(
+            "Draw anew",
+            AREAS,
+            default=BY_HAND,
+            required=True,
+            wrap=True,
+            key="area",
+            bind="query-params",
+        )
+        resample = st.slider(
+            "Times each step is made",
+            1,
+            MOST_RESAMPLES,
+            5,
+            help="After a step the noise is put back and the step made again (RePaint, Lugmayr et "
+            "al. 2022). That gives the new part time to fit what is kept, and costs as many times "
+            "as much.",
+            key="resample",
+            bind="query-params",
+        )
+        return Edit(kind, resample=resample, area=area)
+    return Edit(kind)
+
+
+def pick_count(controls: DeltaGenerator) -> int:
+    with controls:
+        return int(
+            st.number_input(
+                "Variants",
+                1,
+                MOST_VARIANTS,
+                4,
+                help="Each starts from noise of its own, those of the seed.",
+                key="variants",
+                bind="query-params",
+            )
+        )
+
+
+def show_given(given: Given, edit: Edit) -> np.ndarray | None:
+    """The picture, with the part to be drawn anew marked; returns that part."""
+    caption = f"{given.words[0].upper()}{given.words[1:]}"
+    if edit.kind != REPAINT:
+        show_picture(given.picture, f"The picture to start from: {given.words}", SIDE, caption)
+        return None
+    if edit.area == BY_HAND:
+        anew = draw_mask(given.picture, "mask")
+        st.caption(caption)
+        return anew
+    anew = area_of(edit.area, given.picture.shape[0])
+    alt = f"The picture to start from, its {edit.area} covered"
+    show_picture(
+        covered(given.picture, anew), alt, SIDE, f"{caption}; the {edit.area} is drawn anew"
+    )
+    return anew
+
+
+def area_of(name: str, size: int) -> np.ndarray:
+    """Bool (size, size), True where to draw anew."""
+    anew = np.zeros((size, size), bool)
+    half, quarter = size // 2, size // 4
+    part: Any = {
+        "left half": np.s_[:, :half],
+        "right half": np.s_[:, half:],
+        "upper half": np.s_[:half],
+        "lower half": np.s_[half:],
+        "centre": np.s_[quarter : size - quarter, quarter : size - quarter],
+    }[name]
+    anew[part] = True
+    return anew
+
+
+def covered(picture: np.ndarray, anew: np.ndarray) -> np.ndarray:
+    """The part that is drawn anew darkened and crossed by lines."""
+    size = len(picture)
+    lines = np.add.outer(np.arange(size), np.arange(size)) % max(4, size // 8) == 0
+    shown = picture.copy()
+    shown[anew] = shown[anew] // 3
+    shown[anew & lines] = 200
+    return shown
+
+
+# ---------------------------------------------------------------- the drawing
+
+
+def show_button(chosen: Chosen, order: Order, given: Given | None, edit: Edit) -> None:
+    config = chosen.checkpoint.config
+    schedule = build_schedule(config)
+    refused = why_not(order, schedule, config, edit)
+    if refused:
+        st.warning(refused)
+    elif edit.kind == VARY:
+        st.caption(start_words(order, schedule, edit.strength))
+    elif edit.kind == INVERT:
+        st.caption(inversion_words(order, config))
+    ready = given is not None and not refused and (edit.anew is None or bool(edit.anew.any()))
+
+    def make_task() -> Task:
+        assert given is not None  # else the button is off
+        loaded = resources.model(chosen.checkpoint, order.average)
+        return edit_task(order, loaded, given, edit)
+
+    labels = {VARY: "Vary", REPAINT: "Repaint", INVERT: "Invert and draw back"}
+    press(labels[edit.kind], make_task, KEY, disabled=not ready)
+    if ready:
+        say_expected(order, config, evaluations(order, schedule, edit))
+
+
+def why_not(order: Order, schedule: Schedule, config: RunConfig, edit: Edit) -> str:
+    """Why this cannot be done with these settings, and what to do; empty where it can."""
+    if edit.kind == REPAINT and order.method not in ONE_STEP:
+        usable = [NAMES[name] for name in (("euler",) if order.flow else ONE_STEP)]
+        which = usable[0] if len(usable) == 1 else f"{', '.join(usable[:-1])} or {usable[-1]}"
+        return (
+            f"{NAMES[order.method]} builds on the steps before, and repainting changes them. "
+            f"Choose the sampler {which}."
+        )
+    if edit.kind == INVERT:
+        if config.prediction_type == "x_0":
+            return (
+                "This network predicts the picture itself, and of a picture without noise that "
+                "does not say which noise leads to it: it cannot be inverted. Choose another run."
+            )
+        if not order.flow and make_levels(schedule, order.steps, order.spacing)[0].alpha <= 0:
+            return (
+                "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
+                "picture is left: it cannot be inverted there. Choose the spacing leading, which "
+                "stops before it, or another run."
+            )
+    return ""
+
+
+def start_words(order: Order, schedule: Schedule, strength: float) -> str:
+    walk = last_steps(make_levels(schedule, order.steps, order.spacing), strength)
+    steps, start = len(walk) - 1, walk[0]
+    return (
+        f"Walks the last {steps} of {order.steps} steps, from t = {start.t:.4g} on, where x_t is "
+        f"{start.alpha:.2f} × the picture + {start.sigma:.2f} × noise."
+    )
+
+
+def inversion_words(order: Order, config: RunConfig) -> str:
+    method = "Euler's method" if order.flow else "DDIM without noise"
+    words = f"{method}, {order.steps} steps up and as many back, without guidance"
+    if order.classes:
+        name = inversion_label(order, config)
+        words += f", for {name}" if name else ", for no class in particular"
+    return f"{words}. The more steps, the nearer comes what is drawn back."
+
+
+def inversion_label(order: Order, config: RunConfig) -> str:
+    """The class that the network is told; empty for any."""
+    if order.label not in (EACH_IN_TURN, ANY_CLASS):
+        return order.label
+    return "" if config.label_dropout > 0 or not order.classes else order.classes[0]
+
+
+def evaluations(order: Order, schedule: Schedule, edit: Edit) -> int:
+    """How often the network computes one picture, over all of them."""
+    if edit.kind == INVERT:
+        return 2 * order.steps
+    return order.n * count_evaluations(
+        order.method,
+        last_steps(make_levels(schedule, order.steps, order.spacing), edit.strength),
+        guided=order.guidance_scale != 1.0,
+        guidance_interval=order.guidance_interval,
+        resample=edit.resample,
+    )
+
+
+def edit_task(order: Order, loaded: Loaded, given: Given, edit: Edit) -> Task:
+    """Its result is an `Edited`."""
+    _, schedule, config = loaded
+    walk = last_steps(make_levels(schedule, order.steps, order.spacing), edit.strength)
+    work: Callable[[OnStep], Edited]
+    if edit.kind == INVERT:
+        label = inversion_label(order, config)
+        order = replace(
+            order,
+            label=label or (ANY_CLASS if order.classes else ""),
+            sampler="euler" if order.flow else "ddim",
+            eta=0.0,
+            as_lecture=False,
+            guidance_scale=1.0,
+            negative="",
+            guidance_interval=None,
+        )
+        steps = 2 * order.steps
+        work = lambda on_step: inverted(order, loaded, given, edit, on_step)  # noqa: E731
+    else:
+        steps = len(walk) - 1
+        work = lambda on_step: drawn(order, loaded, given, edit, on_step)  # noqa: E731
+    words = f"{order.words()}; {given.words}, {edit.words()}"
+    count = evaluations(order, schedule, edit)
+    return Task(order, words, steps, count, pace_key(order, config), work)
+
+
+def drawn(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
+    more: dict[str, Any] = {"picture": picture_to_x_0(given.picture), "strength": edit.strength}
+    if edit.anew is not None:
+        more |= {"mask": torch.from_numpy(~edit.anew)[None, None].float()}
+        more |= {"resample": edit.resample}
+    return Edited(given, edit, to_uint8(order.make(loaded, on_step, **more)))
+
+
+def inverted(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
+    model, schedule, config = loaded
+    wanted = picture_to_x_0(given.picture)
+    x_T: Tensor = invert(
+        model,
+        schedule,
+        wanted,
+        order.steps,
+        config.prediction_type,
+        order.spacing,
+        order.labels(),
+        on_step,
+    )
+    back = order.make(loaded, on_step, x_T=x_T, clip_x0=False).cpu()
+    rmse, psnr = picture_errors(back, wanted)
+    return Edited(
+        given,
+        edit,
+        to_uint8(back),
+        noise_to_uint8(x_T),
+        (float(x_T.mean()), float(x_T.std())),
+        to_uint8(AMPLIFIED * (back - wanted).abs() - 1),
+        float(rmse[0]),
+        float(psnr[0]),
+    )
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def show_edit(job: Drawing, seen: Snapshot) -> None:
+    st.markdown(f"**{job.task.words}**")
+    if seen.active:
+        show_progress(job, seen)
+        if seen.now is not None:
+            show_row(list(seen.now.x_t), "A picture as it forms", SIDE)
+        return
+    if seen.state != "done":
+        show_ending(seen, job.task.steps)
+        return
+    made: Edited = job.result
+    count = job.task.evaluations
+    st.caption(f"{precise(seen.seconds)}, {count:,} evaluations of the network.")
+    if made.x_T is None or made.errors is None:
+        show_variants(job.order, made)
+    else:
+        show_inversion(job.order, made, made.x_T, made.errors)
+
+
+def show_variants(order: Order, made: Edited) -> None:
+    original = made.given.picture
+    if made.edit.anew is not None:
+        original = covered(original, made.edit.anew)
+    names = [order.class_of(k) for k in range(order.n)]
+    captions = [f"{k + 1}{f', {name}' if name else ''}" for k, name in enumerate(names)]
+    show_row(
+        [original, *made.pictures],
+        "The original and what was drawn from it",
+        SIDE,
+        ["The original", *captions],
+    )
+    with st.container(horizontal=True):
+        download("All as PNG", order, made, grid(np.stack([made.given.picture, *made.pictures])))
+        number = 1
+        if order.n > 1:
+            number = int(st.number_input("Variant", 1, order.n, width=140, key="variant"))
+        download("This variant as PNG", order, made, made.pictures[number - 1], number)
+
+
+def show_inversion(order: Order, made: Edited, x_T: np.ndarray, errors: np.ndarray) -> None:
+    show_row(
+        [made.given.picture, x_T[0], made.pictures[0], errors[0]],
+        "The original, its noise, what is drawn back from it, and the errors",
+        SIDE,
+        [
+            "The original",
+            f"The noise $x_T$ that was found, from −{NOISE_RANGE:g} to {NOISE_RANGE:g}",
+            "Drawn back from it",
+            f"The errors, {AMPLIFIED} times as bright",
+        ],
+    )
+    mean, std = made.spread
+    quality = "the two are equal" if np.isinf(made.psnr) else f"PSNR {made.psnr:.1f} dB"
+    st.markdown(
+        f"On average a value is off by **{made.rmse:.2f} of 255** (root mean square; {quality}). "
+        f"The noise has mean {mean:.3f} and standard deviation {std:.3f}; noise as the network "
+        "knows it has 0 and 1."
+    )
+    st.caption(
+        "Each step up goes by what the network predicts at its lower end, each step back by what "
+        "it predicts at the upper end. Where these differ, an error is left; with more and "
+        "smaller steps they differ less."
+    )
+    with st.container(horizontal=True):
+        four = np.stack([made.given.picture, x_T[0], made.pictures[0], errors[0]])
+        download("All four as PNG", order, made, grid(four, 4))
+        download("What came back as PNG", order, made, made.pictures[0], 1)
+
+
+def download(
+    label: str, order: Order, made: Edited, picture: np.ndarray, number: int | None = None
+) -> None:
+    """In its real size, with what made it in the file."""
+    which = "all" if number is None else f"variant {number}"
+    text = entries(order, what=f"{made.given.words}, {made.edit.words()}, {which}")
+    record = json.loads(text[ENTRY]) | {"page": made.edit.settings() | made.given.settings}
+    text[ENTRY] = json.dumps(record, ensure_ascii=False)
+    name = f"{order.run}-step-{order.step}-seed-{order.seed}-{made.edit.kind}-{which}.png"
+    st.download_button(
+        label,
+        png(picture, text=text),
+        file_name=name.lower().replace(" ", "-"),
+        mime="image/png",
+        on_click="ignore",
+        icon=":material/download:",
+    )
