@@ -8,6 +8,7 @@ from dashboard import (
     resources,
     restore,
     sampling_between,
+    sampling_compare,
     sampling_draw,
     sampling_edit,
     sampling_many,
@@ -27,6 +28,7 @@ MODES = {
         "A picture varied, repainted in part, or led back to the noise that draws it.",
     ),
     "Between two": (sampling_between, "A film of the pictures between two noises."),
+    "Side by side": (sampling_compare, "The same noises drawn in two to six ways."),
     "Many": (sampling_many, "Up to 4,096 pictures in the background, kept with the run."),
 }
 # These ask for a number of pictures of their own.
