@@ -7,10 +7,23 @@ first visitor's link to a page would go astray.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
 
+from dashboard.collection import import_all_and_spare_it
 from dashboard.queue_watch import watching
 
-app = st.App(Path(__file__).parent / "dashboard" / "shell.py", lifespan=watching)
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[None]:
+    # In a thread, so that the server answers before PyTorch is imported.
+    threading.Thread(target=import_all_and_spare_it, name="imports", daemon=True).start()
+    async with watching(app):
+        yield
+
+
+app = st.App(Path(__file__).parent / "dashboard" / "shell.py", lifespan=lifespan)

@@ -1,26 +1,23 @@
-"""Keeps Python's collection of garbage short. Knows nothing of Streamlit but what it does."""
+"""Keeps Python's collection of garbage short."""
 
 from __future__ import annotations
 
 import gc
-import sys
-import threading
+import importlib
+import pkgutil
 
-_lock = threading.Lock()
-_modules = 0  # loaded when it was done last
+import dashboard
 
 
-def spare_imports() -> None:
-    """Leave all that was imported so far out of later collections.
+def import_all_and_spare_it() -> None:
+    """Import what the pages use and leave it out of all later collections, at the server's start.
 
-    Streamlit collects after every rerun of a page. To go through all of PyTorch took 0.2 s of each,
-    in which no other thread of the server, drawings included, could go on.
+    Streamlit collects after every rerun of a page. To go through all of PyTorch would take 0.2 s of
+    each, in which no other thread of the server, drawings included, goes on. Not to be called when
+    many visitors are there: their sessions would be left out as well, and never be freed.
     """
-    global _modules
-    with _lock:
-        if len(sys.modules) == _modules:
-            return
-        gc.unfreeze()  # what was live then, such as a visitor's session, may be garbage by now
-        gc.collect()
-        gc.freeze()
-        _modules = len(sys.modules)
+    for module in pkgutil.iter_modules(dashboard.__path__):
+        if module.name != "shell":  # that is a script
+            importlib.import_module(f"dashboard.{module.name}")
+    gc.collect()
+    gc.freeze()

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from diffusion_core.config import RunConfig
+from diffusion_core.device import is_out_of_memory
 from diffusion_core.order import Loaded, Order
 from diffusion_core.pictures import to_uint8
 from diffusion_core.samplers import Cancelled, StepView
@@ -329,8 +330,7 @@ def look(view: StepView) -> Look:
 def explain(error: Exception) -> str:
     """What went wrong, in one sentence; the unexpected also goes to the server's log."""
     text = str(error)
-    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    if memory or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return "The device has not enough memory for that; draw fewer pictures at once."
     if isinstance(error, (ValueError, LineFull)):
         return text

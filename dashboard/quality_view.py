@@ -82,8 +82,10 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
     if may_operate:
         show_measure(run)
     job = measurings().get(str(run.path))
-    if job is not None:
+    if job is not None and may_operate:
         watch(job, show_measuring)
+    elif job is not None and job.active:
+        st.caption("The operator measures it just now; what is found appears here.")
     results = []
     for each in [run, *compared]:
         found, broken = read_results(each.path)
@@ -102,11 +104,10 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
 
 
 def say_how_to_begin(may_operate: bool) -> None:
-    who = "Press Measure above" if may_operate else "Once the operator measures it"
+    who = "Press Measure above:" if may_operate else "When the operator measures it,"
     st.info(
-        f"Nothing was measured of this run yet. {who}"
-        + (", " if not may_operate else ": ")
-        + "many pictures are drawn and held against real ones, and what comes out stands here.",
+        f"Nothing was measured of this run yet. {who} many pictures are drawn and held against "
+        "real ones, and what comes out stands here.",
         icon=":material/straighten:",
     )
 
@@ -178,7 +179,7 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         "Pictures to draw",
         FEWEST,
         MOST_PICTURES,
-        1024,
+        512,
         help="More make the intervals narrower. Only results of equally many pictures can be "
         "compared: papers draw 10,000 and more.",
         key="quality_n",
@@ -266,7 +267,10 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
     for checkpoint, order in plan.parts:
         if loaded is None or held != checkpoint:
             loaded, held = load_model(checkpoint, resources.device(), order.average), checkpoint
-        work = evaluate(plan.run, checkpoint, order, loaded, bits=plan.bits, on_step=on_step)
+        # Without processes: each would import the whole app first.
+        work = evaluate(
+            plan.run, checkpoint, order, loaded, bits=plan.bits, workers=0, on_step=on_step
+        )
         for done in work:
             yield before + done
         before += plan.cost_of(checkpoint, order)
@@ -365,6 +369,9 @@ def show_charts(results: Sequence[Result], run: Run) -> None:
             "The results are of different numbers of pictures; only those of equal numbers can be "
             "compared."
         )
+    if len(shown) < 2:
+        st.caption("From the second result on a curve stands here.")
+        return
     charts = []
     trained = over_training(shown)
     if not trained or len({result.evaluations for result in shown}) > 1:

@@ -297,10 +297,16 @@ def show_state(series: Series, state: str, done: int, total: int) -> None:
 
 def show_delete(series: Series) -> None:
     if st.button("Delete", icon=":material/delete:", key="series-delete"):
+        st.session_state["series_to_delete"] = series.name
+    if st.session_state.get("series_to_delete") == series.name:
         confirm_deletion(series)
 
 
-@st.dialog("Delete this series?")
+def forget_deletion() -> None:
+    st.session_state.pop("series_to_delete", None)
+
+
+@st.dialog("Delete this series?", on_dismiss=forget_deletion)
 def confirm_deletion(series: Series) -> None:
     st.write(
         f"**{series.name}** goes for good with its {count(len(series.drawn()), 'picture')}, "
@@ -312,9 +318,10 @@ def confirm_deletion(series: Series) -> None:
                 drawings.remove(series)
             except DrawingsError as error:
                 refuse(error)
-            st.session_state.pop("series", None)
+            forget_deletion()
             st.rerun()
         if st.button("Keep it"):
+            forget_deletion()
             st.rerun()
 
 

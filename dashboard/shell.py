@@ -9,7 +9,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.collection import spare_imports
 from dashboard.navigation import HOME, SECTIONS, PageEntry
 from dashboard.settings import SettingsError, get_settings
 from diffusion_core.device import describe, pick_device
@@ -43,5 +42,4 @@ with st.sidebar:
     st.caption(f"Device: {describe(device)}")
     if not settings.may_operate:
         st.caption("Role: viewer. You can look and draw; training is left to the operator.")
-spare_imports()
 chosen.run()

@@ -92,6 +92,13 @@ def free_memory(device: torch.device) -> int:
     return min(psutil.virtual_memory().available, _left_of_container())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had not enough memory for a computation."""
+    text = str(error)
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return memory or "out of memory" in text or "can't allocate memory" in text
+
+
 def _left_of_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes below the container's limit, cached files counted as free; without a limit, very many.
 

@@ -31,6 +31,7 @@ import torch
 from PIL import Image
 
 from diffusion_core.checkpoint import Checkpoint
+from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import (
     building_folder,
     naming_full_disk,
@@ -276,13 +277,6 @@ def _write(series: Series, k: int, data: bytes) -> None:
                 )
             if last:  # once, a trainer that started on this run may have tidied the file away
                 raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had not enough memory for a computation."""
-    text = str(error)
-    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return memory or "out of memory" in text or "can't allocate memory" in text
 
 
 class _Clock:

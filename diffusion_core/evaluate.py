@@ -114,13 +114,15 @@ def evaluate(
     *,
     bits: bool = False,
     again: bool = False,
+    workers: int | None = None,
     on_step: OnStep | None = None,
 ) -> Turns:
     """Measure what `order` draws and write it into the run; what is there already is not made anew.
 
     Yields after every batch how many of the `cost` evaluations are done; returns the result.
     `bits`: also the bits per dimension, of the checkpoint and not of the sampling. `again`: make it
-    anew. Raises DataError where the run's pictures cannot be had, ConfigError where too few are.
+    anew. `workers`: see `build_store`. Raises DataError where the run's pictures cannot be had,
+    ConfigError where there are too few or the network has no such number.
     """
     _, schedule, config = loaded
     result = None if again else _known(result_path(run.path, order))
@@ -129,12 +131,7 @@ def evaluate(
         return result
     if bits and order.flow:
         raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
-    store = build_store(
-        config.data,
-        config.image_size,
-        config.channels,
-        workers=None if config.num_workers < 0 else config.num_workers,
-    )
+    store = build_store(config.data, config.image_size, config.channels, workers=workers)
     held_out = yield from held_out_pictures(config, store, order.n, order.seed)
     drawing = order.evaluations(schedule)
     if result is None:

@@ -13,6 +13,7 @@ the same count of held-out real pictures gets (the floor) and of noise (the ceil
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
     """Improved precision and recall (Kynkäänniemi et al. 2019), each in [0, 1].
 
     Precision: the share of the fakes that lie in the ball of some real picture, which reaches to
-    its k-th nearest other real picture ("do the pictures look real?"). Recall: the same with real
+    its k-th nearest other real picture, k at most 20 ("do the pictures look real?"). Recall: the same with real
     and fake exchanged ("is every kind of real picture drawn?"). Both sets need 2 rows or more; a
     set of k rows or fewer is taken with k = rows - 1.
     """
@@ -169,10 +170,16 @@ class _Balls:
         part.nearer = self.nearer[centres].take(points, axis=1)
         return part
 
+    def reach(self, k: int) -> int:
+        """k, or as many other centres as there are."""
+        return max(1, min(k, len(self.neighbours) - 1))
+
     def inside(self, k: int) -> np.ndarray:
         """bool (centres, points): whether the point lies in the centre's ball."""
+        if not 1 <= k <= DEPTH // 2:
+            raise ValueError(f"k must lie between 1 and {DEPTH // 2}, not {k}.")
         there = np.cumsum(self.neighbours >= 0, axis=1)
-        wanted = max(1, min(k, len(self.neighbours) - 1))
+        wanted = self.reach(k)
         # Of the unlikely list that holds fewer than k of the part, the last stands for the k-th.
         last = np.where(
             there[:, -1] >= wanted, (there >= wanted).argmax(axis=1), there.shape[1] - 1
@@ -183,7 +190,7 @@ class _Balls:
         return float(self.inside(k).any(axis=0).mean())
 
     def density(self, k: int) -> float:
-        wanted = max(1, min(k, len(self.neighbours) - 1))
+        wanted = self.reach(k)
         return np.count_nonzero(self.inside(k)) / (wanted * self.nearer.shape[1])
 
     def coverage(self, k: int) -> float:
@@ -229,7 +236,7 @@ def class_scores(probabilities: np.ndarray, labels: np.ndarray | None = None) ->
     shares = np.bincount(named, minlength=classes) / max(1, len(named))
     there = shares[shares > 0]
     balance = -(there * np.log(there)).sum() / np.log(classes)
-    scores = {"balance": float(balance.clip(0, 1))}
+    scores = {"balance": min(1.0, max(0.0, float(balance)))}
     if labels is not None:
         scores = {"accuracy": float((named == labels).mean()), **scores}
     return scores
@@ -244,7 +251,10 @@ def class_scores_estimates(
         return class_scores(probabilities[rows], None if labels is None else labels[rows])
 
     shares = {} if labels is None else {"accuracy": len(labels)}
-    return bootstrap(statistic, 0, len(probabilities), seed=seed, shares=shares)
+    found = bootstrap(statistic, 0, len(probabilities), seed=seed, shares=shares)
+    balance = found["balance"]
+    found["balance"] = replace(balance, high=min(1.0, balance.high))
+    return found
 
 
 # ---------------------------------------------------------------- is it copying?

@@ -62,7 +62,7 @@ def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]
     """The result of a measuring, and what it yielded."""
     checkpoint = run.checkpoint(step)
     order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))  # type: ignore
-    return finished(evaluate(run, checkpoint, order, load_model(checkpoint)))
+    return finished(evaluate(run, checkpoint, order, load_model(checkpoint), workers=0))
 
 
 def finished(work: Generator) -> tuple[Any, list[int]]:

@@ -69,6 +69,8 @@ def test_sets_that_do_not_match_are_refused_with_a_sentence() -> None:
         quality.frechet_distance(real[:0], fake)
     with pytest.raises(ValueError, match="at least 2 pictures"):
         quality.precision_recall(real[:1], fake)
+    with pytest.raises(ValueError, match="between 1 and 20"):
+        quality.precision_recall(real, fake, 21)
 
 
 # ---------------------------------------------------------------- precision and its kin
@@ -150,6 +152,7 @@ def test_the_class_scores_are_a_share_and_an_entropy() -> None:
     assert quality.class_scores(np.eye(4)[[2, 2]])["balance"] == 0
     estimates = quality.class_scores_estimates(np.eye(4)[np.arange(400) % 4], np.arange(400) % 4)
     assert estimates["accuracy"].high == 1 and 0.98 < estimates["accuracy"].low < 1
+    assert estimates["balance"].high == 1
     assert estimates["accuracy"].n_real == 0 and estimates["accuracy"].n_fake == 400
 
 
@@ -300,9 +303,9 @@ def covered(estimates: list[quality.Estimate]) -> float:
 
 
 def test_intervals_hold_what_many_measurements_give_on_average() -> None:
-    """95 % of them, or a little more; with 80 measurements 90 % is about the least by chance."""
+    """95 % of them, or a little more; with 60 measurements 88 % is about the least by chance."""
     found: dict[str, list[quality.Estimate]] = {}
-    for trial in range(80):
+    for trial in range(60):
         rng = RNG([7, trial])
         real, fake = rng.standard_normal((70, 4)), rng.standard_normal((70, 4)) * 1.3 + 0.5
         measured = {"frechet": quality.frechet_estimate(real, fake, trial)}
@@ -311,7 +314,7 @@ def test_intervals_hold_what_many_measurements_give_on_average() -> None:
             found.setdefault(name, []).append(estimate)
     assert list(found) == ["frechet", "precision", "recall", "density", "coverage"]
     for name, estimates in found.items():
-        assert covered(estimates) > 0.9, name
+        assert covered(estimates) > 0.88, name
         # And they are of use: not many times as wide as the values are spread.
         width = np.mean([e.high - e.low for e in estimates])
         spread = np.std([e.value for e in estimates])
@@ -320,12 +323,12 @@ def test_intervals_hold_what_many_measurements_give_on_average() -> None:
 
 def test_where_both_sets_are_of_one_kind_the_interval_is_wide_enough_too() -> None:
     found = []
-    for trial in range(80):
+    for trial in range(60):
         rng = RNG([8, trial])
         found.append(
             quality.frechet_estimate(rng.standard_normal((60, 6)), rng.standard_normal((60, 6)))
         )
-    assert covered(found) > 0.9
+    assert covered(found) > 0.88
 
 
 def test_halves_of_a_mean_have_its_standard_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 
@@ -337,6 +338,8 @@ def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Ga
     done: list[int] = []
     turn = threading.Semaphore(0)
     long = queue.submit(background(3, done, turn))
+    while long.snapshot().state != "drawing":  # it is in its first turn
+        time.sleep(0.001)
     short = queue.submit(draw_task(ORDER, with_schedule(gate)))
     turn.release()
     gate.wait()  # the short one draws, after one turn of the long one
