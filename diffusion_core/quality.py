@@ -89,10 +89,9 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
     """Improved precision and recall (Kynkäänniemi et al. 2019), each in [0, 1].
 
     Precision: the share of the fakes that lie in the ball of some real picture, which reaches to
-    its k-th nearest other real picture, k at most 20 ("do the pictures look real?"). Recall: the
-    same with both exchanged ("is every kind of real picture drawn?"). Both sets need 2 rows or
-    more; a
-    set of k rows or fewer is taken with k = rows - 1.
+    its k-th nearest other real picture ("do the pictures look real?"). Recall: the same with real
+    and fake exchanged ("is every kind of real picture drawn?"). Both sets need 2 rows or more; a
+    set of k rows or fewer is taken with k = rows - 1. k may be up to 20.
     """
     found = _Balls(real, fake)
     return found.share_inside(k), _Balls(fake, real).share_inside(k)

@@ -82,7 +82,7 @@ def test_worse_pictures_lie_further_away(some_cars, car_net: FeatureNet) -> None
         for p in (pictures[:200], pictures[200:], resized(resized(pictures[200:], 16), 64), noise)
     ]
     floor, blurred, ceiling = (quality.frechet_distance(seen[0], other) for other in seen[1:])
-    assert 1.2 * floor < blurred < ceiling
+    assert 3 * floor < blurred and 10 * floor < ceiling
     one_kind = car_net.features(pictures[some_cars[1] == 6])[0]
     assert quality.frechet_distance(seen[0], one_kind) > 3 * floor
     assert quality.precision_recall(seen[0], seen[1])[0] > 0.5
