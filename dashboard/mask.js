@@ -2,6 +2,7 @@
 // stroke or a button has changed it.
 
 const MOST_UNDOS = 50;
+const LINES = 6; // pixels of the picture from one line over the mask to the next
 const SHOWN = 8; // screen pixels a pixel of the picture, before the browser scales the canvas
 
 export default function ({ data, parentElement, setStateValue }) {
@@ -136,7 +137,8 @@ function stroke(mask, to) {
   const radius = mask.brush.valueAsNumber / 2;
   const dots = Math.max(1, Math.ceil(far / Math.max(0.5, radius / 2)));
   for (let k = 0; k <= dots; k += 1) {
-    disc(mask, from[0] + ((to[0] - from[0]) * k) / dots, from[1] + ((to[1] - from[1]) * k) / dots, radius);
+    const [x, y] = from.map((start, axis) => start + ((to[axis] - start) * k) / dots);
+    disc(mask, x, y, radius);
   }
   mask.at = to;
   show(mask);
@@ -158,7 +160,9 @@ function show(mask) {
   const { canvas, bits, size, image } = mask;
   const count = bits.reduce((sum, bit) => sum + bit, 0);
   const share = Math.round((100 * count) / (size * size));
-  const words = count ? `${count && share < 1 ? "under 1" : share} % is painted: it is drawn anew.` : "Paint over what should be drawn anew.";
+  const words = count
+    ? `${share < 1 ? "Less than 1" : share} % is painted: it is drawn anew.`
+    : "Paint over what should be drawn anew.";
   if (mask.said.textContent !== words) mask.said.textContent = words;
   canvas.setAttribute("aria-label", `The picture. ${words} Arrow keys move the brush, space paints.`);
   mask.buttons.undo.disabled = mask.before.length === 0;
@@ -168,10 +172,13 @@ function show(mask) {
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const colour = getComputedStyle(mask.box).getPropertyValue("--st-primary-color").trim();
-  context.fillStyle = colour || "teal";
-  context.globalAlpha = 0.6;
+  context.globalAlpha = 0.65;
   bits.forEach((bit, k) => {
-    if (bit) context.fillRect((k % size) * SHOWN, Math.floor(k / size) * SHOWN, SHOWN, SHOWN);
+    if (!bit) return;
+    const [column, row] = [k % size, Math.floor(k / size)];
+    // White lines, so that it is seen on a picture of any colour.
+    context.fillStyle = (column + row) % LINES ? colour : "white";
+    context.fillRect(column * SHOWN, row * SHOWN, SHOWN, SHOWN);
   });
   context.globalAlpha = 1;
   if (mask.spot) {

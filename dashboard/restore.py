@@ -73,6 +73,12 @@ def take(key: str) -> None:
             f"{what} is of {order.words()}. That checkpoint is not here any more; the newest is "
             f"chosen, which draws other pictures.",
         )
+    elif made.mode:
+        st.session_state["restored"] = (
+            "warning",
+            f"The settings of {order.words()} are restored. The picture was not made of them "
+            f"alone but under {made.mode}; choose again there what it started from.",
+        )
     else:
         st.session_state["restored"] = (
             "success",

@@ -176,6 +176,18 @@ def draw_frames(order: Order, loaded: Loaded, ends: tuple[End, End], on_step: On
     return torch.cat(made)
 
 
+def settings(made: Between) -> dict[str, str | int | float]:
+    """Of the page's address."""
+    first, last = made.ends
+    return {
+        "mode": "Between two",
+        "from_picture": first.number,
+        "to_picture": last.number,
+        "to_seed": last.seed,
+        "frames": len(made.frames),
+    }
+
+
 def shared_noise(end: End, n: int, shape: tuple[int, int, int], device: torch.device) -> Noise:
     """The noises of an end, each for n pictures alike."""
     draw = end.source(shape)
@@ -202,7 +214,7 @@ def download(order: Order, made: Between) -> None:
     what = f"film from {made.ends[0].words()} to {made.ends[1].words()}"
     st.download_button(
         "All frames as PNG",
-        png(strip(made.frames), text=entries(order, what=what)),
+        png(strip(made.frames), text=entries(order, what=what, page=settings(made))),
         file_name=f"{order.run}-step-{order.step}-film.png",
         mime="image/png",
         on_click="ignore",

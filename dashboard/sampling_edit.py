@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,7 +37,7 @@ from diffusion_core.edits import ONE_STEP, last_steps, picture_errors
 from diffusion_core.levels import make_levels
 from diffusion_core.noising import NOISE_RANGE, noise_to_uint8, picture_to_x_0
 from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, Loaded, Order
-from diffusion_core.picture_settings import ENTRY, entries
+from diffusion_core.picture_settings import entries
 from diffusion_core.pictures import grid, png, to_uint8
 from diffusion_core.presets import build_schedule
 from diffusion_core.samplers import count_evaluations, invert
@@ -51,7 +50,8 @@ AREAS = (BY_HAND, "left half", "right half", "upper half", "lower half", "centre
 MOST_VARIANTS = 16
 MOST_RESAMPLES = 20
 AMPLIFIED = 10  # how much brighter the picture of the errors is
-SIDE = 176  # screen pixels of a picture among the results
+SIDE = 156  # screen pixels of a picture; four fit beside each other
+VARIANT = 122  # of one among the variants; five fit
 
 
 @dataclass(frozen=True)
@@ -312,13 +312,15 @@ def covered(picture: np.ndarray, anew: np.ndarray) -> np.ndarray:
 def show_button(chosen: Chosen, order: Order, given: Given | None, edit: Edit) -> None:
     config = chosen.checkpoint.config
     schedule = build_schedule(config)
-    refused = why_not(order, schedule, config, edit)
+    refused = why_not(order, schedule, edit)
     if refused:
         st.warning(refused)
     elif edit.kind == VARY:
         st.caption(start_words(order, schedule, edit.strength))
     elif edit.kind == INVERT:
         st.caption(inversion_words(order, config))
+    elif edit.anew is not None and not edit.anew.any():
+        st.caption("Paint on the picture what should be drawn anew, or choose a part of it above.")
     ready = given is not None and not refused and (edit.anew is None or bool(edit.anew.any()))
 
     def make_task() -> Task:
@@ -332,7 +334,7 @@ def show_button(chosen: Chosen, order: Order, given: Given | None, edit: Edit) -
         say_expected(order, config, evaluations(order, schedule, edit))
 
 
-def why_not(order: Order, schedule: Schedule, config: RunConfig, edit: Edit) -> str:
+def why_not(order: Order, schedule: Schedule, edit: Edit) -> str:
     """Why this cannot be done with these settings, and what to do; empty where it can."""
     if edit.kind == REPAINT and order.method not in ONE_STEP:
         usable = [NAMES[name] for name in (("euler",) if order.flow else ONE_STEP)]
@@ -341,18 +343,13 @@ def why_not(order: Order, schedule: Schedule, config: RunConfig, edit: Edit) -> 
             f"{NAMES[order.method]} builds on the steps before, and repainting changes them. "
             f"Choose the sampler {which}."
         )
-    if edit.kind == INVERT:
-        if config.prediction_type == "x_0":
-            return (
-                "This network predicts the picture itself, and of a picture without noise that "
-                "does not say which noise leads to it: it cannot be inverted. Choose another run."
-            )
-        if not order.flow and make_levels(schedule, order.steps, order.spacing)[0].alpha <= 0:
-            return (
-                "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
-                "picture is left: it cannot be inverted there. Choose the spacing leading, which "
-                "stops before it, or another run."
-            )
+    noisiest = make_levels(schedule, order.steps, order.spacing)[0]
+    if edit.kind == INVERT and not order.flow and noisiest.alpha <= 0:
+        return (
+            "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
+            "picture is left: it cannot be inverted there. Choose the spacing leading, which "
+            "stops before it, or another run."
+        )
     return ""
 
 
@@ -360,7 +357,7 @@ def start_words(order: Order, schedule: Schedule, strength: float) -> str:
     walk = last_steps(make_levels(schedule, order.steps, order.spacing), strength)
     steps, start = len(walk) - 1, walk[0]
     return (
-        f"Walks the last {steps} of {order.steps} steps, from t = {start.t:.4g} on, where x_t is "
+        f"Walks the last {steps} of {order.steps} steps, from t = {start.t:.4g} on, where $x_t$ is "
         f"{start.alpha:.2f} × the picture + {start.sigma:.2f} × noise."
     )
 
@@ -403,6 +400,7 @@ def edit_task(order: Order, loaded: Loaded, given: Given, edit: Edit) -> Task:
         label = inversion_label(order, config)
         order = replace(
             order,
+            n=1,
             label=label or (ANY_CLASS if order.classes else ""),
             sampler="euler" if order.flow else "ddim",
             eta=0.0,
@@ -464,7 +462,7 @@ def show_edit(job: Drawing, seen: Snapshot) -> None:
     if seen.active:
         show_progress(job, seen)
         if seen.now is not None:
-            show_row(list(seen.now.x_t), "A picture as it forms", SIDE)
+            show_row(list(seen.now.x_t), "A picture as it forms", VARIANT)
         return
     if seen.state != "done":
         show_ending(seen, job.task.steps)
@@ -487,7 +485,7 @@ def show_variants(order: Order, made: Edited) -> None:
     show_row(
         [original, *made.pictures],
         "The original and what was drawn from it",
-        SIDE,
+        VARIANT,
         ["The original", *captions],
     )
     with st.container(horizontal=True):
@@ -533,9 +531,11 @@ def download(
 ) -> None:
     """In its real size, with what made it in the file."""
     which = "all" if number is None else f"variant {number}"
-    text = entries(order, what=f"{made.given.words}, {made.edit.words()}, {which}")
-    record = json.loads(text[ENTRY]) | {"page": made.edit.settings() | made.given.settings}
-    text[ENTRY] = json.dumps(record, ensure_ascii=False)
+    text = entries(
+        order,
+        what=f"{made.given.words}, {made.edit.words()}, {which}",
+        page=made.edit.settings() | made.given.settings,
+    )
     name = f"{order.run}-step-{order.step}-seed-{order.seed}-{made.edit.kind}-{which}.png"
     st.download_button(
         label,

@@ -96,18 +96,26 @@ def repaint(
         yield StepView(index, len(levels) - 1, level.t, x_t, view.x_0, view.epsilon)
 
 
-def invert(predict: Predict, levels: Sequence[Level], picture: Tensor) -> Steps:
-    """From a picture to the noise that `ddim` (of a flow: `euler`) leads back to it: Song et al.
+def invert(
+    predict: Predict, levels: Sequence[Level], picture: Tensor, *, flow: bool = False
+) -> Steps:
+    """From a picture to the noise that `ddim` (of a `flow`: `euler`) leads back to it: Song et al.
     2021, section 4.3. `levels` as for the way down; exact as the steps grow small.
 
-    Each step goes by the prediction at its lower end, with the network told the timestep of its
-    upper end, as diffusers' DDIMInverseScheduler does.
+    Each step goes from the picture at its lower end, with the network told the timestep of its
+    upper end, as diffusers' DDIMInverseScheduler does. What it answers is read as of the timestep
+    that it was told. diffusers reads a v or an x_0 as of the lower end, which is the same for an
+    epsilon and in the limit of small steps, but far worse in 50.
     """
     x_t = picture
     walk = list(levels)[::-1]
     for index, (here, there) in enumerate(pairwise(walk)):
-        x_0, epsilon = predict(x_t, Level(there.t, here.alpha, here.sigma))
-        x_t = there.alpha * x_0 + there.sigma * epsilon
+        x_0, epsilon = predict(x_t, there)
+        if flow:
+            x_t = x_t + (there.sigma - here.sigma) * (epsilon - x_0)
+        else:
+            x_0 = (x_t - here.sigma * epsilon) / here.alpha
+            x_t = there.alpha * x_0 + there.sigma * epsilon
         yield StepView(index, len(walk) - 1, there.t, x_t, x_0, epsilon)
 
 

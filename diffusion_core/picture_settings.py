@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +27,23 @@ class Made:
 
     order: Order
     picture: int | None = None  # its number in the order, from 0; None for a grid of all
+    mode: str = ""  # of the Sampling page, where the order alone does not make the picture
 
 
-def entries(order: Order, picture: int | None = None, what: str = "") -> dict[str, str]:
+def entries(
+    order: Order,
+    picture: int | None = None,
+    what: str = "",
+    page: Mapping[str, str | int | float] | None = None,
+) -> dict[str, str]:
     """The entries of a PNG that is the order's picture of that number, or a grid of all of them.
 
-    `what`: for people, which part of the order the file shows.
+    `what`: for people, which part of the order the file shows. `page`: what the page's address
+    must hold beside the order to make the same again, with its `mode`.
     """
     record: dict[str, Any] = json.loads(order.to_json())
+    if page is not None:
+        record["page"] = dict(page)
     if picture is None:
         what = what or "grid"
     else:
@@ -78,9 +88,10 @@ def read(data: bytes) -> Made:
         order = Order.from_dict(record)
     except OrderError as error:
         raise NoSettings(f"The picture's settings cannot be used. {error}") from error
-    picture = record.get("picture")
+    picture, page = record.get("picture"), record.get("page")
+    mode = page.get("mode") if isinstance(page, dict) else None
     if picture is None:
-        return Made(order)
+        return Made(order, mode=mode if isinstance(mode, str) else "")
     if type(picture) is not int or not 0 <= picture < order.n:
         raise NoSettings("The picture's settings cannot be used: its number is none of the order.")
     return Made(order, picture)

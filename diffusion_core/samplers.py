@@ -329,11 +329,11 @@ def invert(
 
     Raises ValueError where the schedule ends in pure noise: nothing of the picture is left there.
     """
-    levels = make_levels(schedule, steps or schedule.timesteps, timestep_spacing)
+    total = schedule.timesteps if steps is None else steps
+    levels = make_levels(schedule, total, timestep_spacing)
     flow = isinstance(schedule, FlowSchedule)
-    if prediction_type == "x_0" or (levels[0].alpha <= 0 and not flow):
-        why = "on x_0" if prediction_type == "x_0" else "to end in pure noise"
-        raise ValueError(f"A model that is trained {why} cannot be inverted.")
+    if levels[0].alpha <= 0 and not flow:
+        raise ValueError("A walk that ends in pure noise cannot be inverted.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     predict = make_predict(
         model,
@@ -343,7 +343,7 @@ def invert(
     )
     x_t = pictures.to(device)
     with _mode(model, False):
-        for view in edits.invert(predict, levels, x_t):
+        for view in edits.invert(predict, levels, x_t, flow=flow):
             x_t = view.x_t
             if on_step is not None:
                 on_step(view)
