@@ -65,7 +65,7 @@ def test_a_slow_drawing_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, r
     press_draw(page)
     main = page.get_by_test_id("stMain")
     # Without the page being asked: two updates of the running drawing.
-    shown = main.get_by_text("of 4000, t = ")
+    shown = main.get_by_text("of 4,000, t = ")
     first = shown.inner_text()
     expect(shown).not_to_have_text(first)
     expect(main.get_by_test_id("stImage").locator("img")).to_have_count(1)

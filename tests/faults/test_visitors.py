@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -52,11 +53,17 @@ async def come_draw_and_go(server: Server, visitors: int) -> None:
             group.create_task(visit(number))
 
 
+def visit_and_go(server: Server, visitors: int) -> None:
+    """In a thread: a browser test before this one may have left an event loop in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, come_draw_and_go(server, visitors)).result()
+
+
 def memory_left(server: Server) -> int:
     """The server's own memory in bytes when all are gone and Streamlit has forgotten them."""
     time.sleep(1.1)  # it waits so long whether they come back, see below
     for _ in range(2):  # it forgets when somebody leaves, and collects when somebody comes
-        asyncio.run(come_draw_and_go(server, 1))
+        visit_and_go(server, 1)
     wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")
     return psutil.Process(server.process.pid).memory_full_info().uss
 
@@ -67,9 +74,9 @@ def test_memory_returns_when_two_hundred_visitors_have_drawn_and_left(
     monkeypatch.setenv("STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL", "1")
     with start_server(tmp_path) as server:
         write_run(server.runs_dir, "tiny", 20)
-        asyncio.run(come_draw_and_go(server, AT_ONCE))
+        visit_and_go(server, AT_ONCE)
         before = memory_left(server)
-        asyncio.run(come_draw_and_go(server, AT_ONCE))
+        visit_and_go(server, AT_ONCE)
         after = memory_left(server)
         assert after - before < MOST_GROWTH
         # The server takes a new look at these only now and then.
