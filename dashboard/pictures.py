@@ -53,3 +53,15 @@ def show_row(
             show_picture(
                 picture, f"{alt}, picture {k + 1}", width, captions[k] if captions else None
             )
+
+
+def offer_png(label: str, data: bytes, file_name: str) -> None:
+    """A button that downloads a PNG."""
+    st.download_button(
+        label,
+        data,
+        file_name=file_name,
+        mime="image/png",
+        on_click="ignore",
+        icon=":material/download:",
+    )

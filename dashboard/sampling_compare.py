@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task
 from dashboard.drawing_view import press, session_job, show_ending, show_progress, watch
-from dashboard.pictures import show_row
+from dashboard.pictures import offer_png, show_row
 from dashboard.sampling_controls import CORRECT, LECTURE, Chosen
 from dashboard.sampling_words import precise
 from diffusion_core.checkpoint import Checkpoint
@@ -58,7 +58,8 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             "several such lists every combination is drawn, two to six in all."
         )
         st.button(
-            "The lecture's noise term against the correct one",
+            "The lecture's noise term",
+            help="Held against the correct one: DDPM over the same steps with both.",
             icon=":material/school:",
             on_click=choose_noise_terms,
             disabled=isinstance(build_schedule(chosen.checkpoint.config), FlowSchedule),
@@ -206,6 +207,7 @@ def compare_task(ways: list[Way]) -> Task:
         found = []
         for way, count in zip(ways, counts, strict=True):
             loaded = resources.model(way.checkpoint, way.order.average)
+            way.order.make(loaded, steps=1)  # a network's first time takes longer
             start = time.perf_counter()
             pictures = to_uint8(way.order.make(loaded, on_step))
             seconds = time.perf_counter() - start
@@ -243,14 +245,9 @@ def show_rows(job: Drawing, seen: Snapshot) -> None:
     sizes = {row.pictures.shape[1:] for row in rows}
     if len(sizes) == 1:
         whole = grid(np.concatenate([row.pictures for row in rows]), rows[0].way.order.n)
-        st.download_button(
-            "All rows as PNG",
-            png(whole, text=entries(rows[0].way.order, what="side by side")),
-            file_name=f"{rows[0].way.order.run}-side-by-side.png",
-            mime="image/png",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+        order = rows[0].way.order
+        text = entries(order, what="side by side")
+        offer_png("All rows as PNG", png(whole, text=text), f"{order.run}-side-by-side.png")
 
 
 def differing(orders: list[Order]) -> list[str]:

@@ -60,7 +60,7 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
 def test_the_lectures_noise_term_stands_against_the_correct_one(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     app = open_page("sampling.py", mode="Side by side", vs_n="1", steps="6")
-    button(app, "The lecture's noise term against the correct one").click().run()
+    button(app, "The lecture's noise term").click().run()
     correct, lecture = draw(app, "Draw 2 side by side")
     assert (correct.way.order.sampler, correct.way.order.as_lecture) == ("ddpm", False)
     assert lecture.way.order.as_lecture

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import mask, sampling_edit
+from dashboard import edit_controls, mask
 from dashboard.drawing import Drawing
+from dashboard.edit_controls import Edit, Given, area_of, fit
 from dashboard.sampling_between import Between, End, draw_frames, film_task
-from dashboard.sampling_edit import Edit, Edited, Given, area_of, edit_task, fit
+from dashboard.sampling_edit import Edited, edit_task
 from diffusion_core.checkpoint import load_model
 from diffusion_core.config import RunConfig
 from diffusion_core.edits import picture_errors
@@ -170,9 +171,9 @@ def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
     order = Order("flow", 40, n=2, sampler="euler", steps=10, flow=True)
     given, anew = given_of(FLOW), area_of("centre", 16)
     for edit in (
-        Edit(sampling_edit.VARY, strength=0.5),
-        Edit(sampling_edit.REPAINT, resample=2, area="centre", anew=anew),
-        Edit(sampling_edit.INVERT),
+        Edit(edit_controls.VARY, strength=0.5),
+        Edit(edit_controls.REPAINT, resample=2, area="centre", anew=anew),
+        Edit(edit_controls.INVERT),
     ):
         task = edit_task(order, loaded, given, edit)
         seen: list[object] = []
@@ -196,7 +197,7 @@ def test_a_mask_comes_from_the_browser_bit_by_bit() -> None:
 
 def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
     order = Order("tiny", 40, n=1)
-    page = Edit(sampling_edit.VARY, strength=0.3).settings() | {"example": 7}
+    page = Edit(edit_controls.VARY, strength=0.3).settings() | {"example": 7}
     file = png(np.zeros((4, 4, 3), np.uint8), text=entries(order, what="varied", page=page))
     made = read(file)
     assert (made.order, made.mode) == (order, "From a picture")
