@@ -78,7 +78,7 @@ def make_bench(config: RunConfig, device: torch.device) -> Bench:
     return Bench(config, NoiseSchedule(**config.schedule).to(device), plain, fast)
 
 
-class LikeUNet2DModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class LikeUNet2DModel(ModelMixin, ConfigMixin):
     """Our network as diffusers' pipelines ask theirs."""
 
     @register_to_config

@@ -244,5 +244,6 @@ def _whole(value: object, low: int, high: int) -> bool:
 
 
 def _number(value: object, low: float, high: float) -> bool:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return known and low <= value <= high  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return low <= value <= high

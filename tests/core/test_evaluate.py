@@ -61,7 +61,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
 def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
     """The result of a measuring, and what it yielded."""
     checkpoint = run.checkpoint(step)
-    order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))  # type: ignore
+    order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
     return finished(evaluate(run, checkpoint, order, load_model(checkpoint), workers=0))
 
 
@@ -329,7 +329,7 @@ def test_what_an_interrupted_command_had_measured_is_kept(
     def interrupted(order: Order, *words: object, **more: object) -> Tensor:
         if order.steps == 3:
             raise KeyboardInterrupt
-        return plain(order, *words, **more)  # type: ignore[arg-type]
+        return plain(order, *words, **more)
 
     monkeypatch.setattr(Order, "make", interrupted)
     assert run_command(run, "--n", "16", "--steps", "2", "3") == 130

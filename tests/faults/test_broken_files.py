@@ -16,7 +16,7 @@ from diffusion_core.checkpoint import state_path, weights_path
 from diffusion_core.jobs import JobError
 from diffusion_core.presets import as_arguments
 from diffusion_core.runs import Run
-from tests.faults.disks import Disk
+from tests.faults.disks import Disk, need_mounted
 from tests.faults.processes import Forks, tiny
 from tests.pages.app import open_page
 
@@ -99,8 +99,8 @@ def test_a_run_without_one_whole_checkpoint_says_so_and_is_not_begun_again(
 def test_a_killed_run_on_a_read_only_disk_is_shown_and_drawn_from_but_not_resumed(
     made: Path, disk: Disk, forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not disk.mounted and os.geteuid() == 0:
-        pytest.skip("No folder is read-only to root here, and root may not mount one.")
+    if os.geteuid() == 0:
+        need_mounted(disk, "no folder is read-only to root here.")
     run = Run(shutil.copytree(made, disk.path / "run"))
     # As a copy has it that leaves out what only a process at work needs.
     for left_out in run.path.glob("metrics.sqlite-shm"):

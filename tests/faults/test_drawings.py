@@ -12,7 +12,7 @@ from diffusion_core.checkpoint import load_model
 from diffusion_core.drawings import Series, read_picture
 from diffusion_core.pictures import to_uint8
 from diffusion_core.runs import Run
-from tests.faults.disks import Disk
+from tests.faults.disks import Disk, need_mounted
 from tests.faults.processes import Command, Forks, die_at, wait_until
 from tests.tiny_runs import write_run
 
@@ -74,8 +74,7 @@ def test_a_full_disk_ends_a_drawing_with_a_sentence_and_costs_no_picture(
 ) -> None:
     series = Series(disk.path / "many")
     command = under_way(forks, run, series)
-    if not disk.mounted:
-        pytest.skip("Pictures are smaller than the limit that stands in for a full disk.")
+    need_mounted(disk, "pictures are smaller than the limit that stands in for a full disk.")
     disk.fill(command.pid)
     assert command.exit_code() == 1
     assert series.state == "failed"

@@ -27,7 +27,7 @@ class Visitor:
         self.socket: ClientConnection | None = None
 
     async def __aenter__(self) -> Visitor:
-        self.socket = await connect(self.address, subprotocols=["streamlit"], max_size=None)  # type: ignore[list-item]
+        self.socket = await connect(self.address, subprotocols=["streamlit"], max_size=None)
         await self.run()
         return self
 

@@ -36,7 +36,7 @@ def found(value: float) -> Estimates:
 
 def a_result(run: str, step: int, steps: int, value: float, **settings: object) -> Result:
     return Result(
-        order=Order(run, step, n=64, sampler="ddim", steps=steps, **settings),  # type: ignore
+        order=Order(run, step, n=64, sampler="ddim", steps=steps, **settings),
         metrics=found(value) | {"copies": Estimate(0.08, 0.03, 0.15, 64, 64)},
         floor=found(2.0),
         ceiling=found(300.0),
@@ -195,7 +195,7 @@ def test_no_number_of_steps_is_nothing_to_measure(runs_dir: Path) -> None:
 def lines(figure: object) -> dict[str, list[tuple[float, float]]]:
     return {
         trace.name: list(zip(trace.x, trace.y, strict=True))
-        for trace in figure.data  # type: ignore[attr-defined]
+        for trace in figure.data
         if trace.name != "held-out real pictures"
     }
 
