@@ -1,4 +1,4 @@
-"""One real dashboard and one Chromium for all tests in the browser; a new context for each test."""
+"""One real dashboard and one Chromium for all tests in the browser; a new window for each page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 from tests.browser.server import PATIENCE_SECONDS, Server, start_server
@@ -46,8 +46,24 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Callable[..., BrowserContext]:
+    """`context(color_scheme="dark")`: the one for these options, which keeps Streamlit's own files:
+    to read them anew takes a second of each page."""
+    known: dict[str, BrowserContext] = {}
+
+    def get(**options: Any) -> BrowserContext:
+        key = repr(sorted(options.items()))
+        if key not in known:
+            known[key] = browser.new_context(**options)
+            known[key].set_default_timeout(PATIENCE_SECONDS * 1000)
+        return known[key]
+
+    return get
+
+
 @pytest.fixture
-def open_page(server: Server, browser: Browser) -> Iterator[OpenPage]:
+def open_page(server: Server, context: Callable[..., BrowserContext]) -> Iterator[OpenPage]:
     """`open_page("/schedule?T=50")` gives that page in a new window, once it has been drawn.
 
     Further arguments are those of Playwright's `new_context` (`color_scheme`, `viewport`).
@@ -57,9 +73,7 @@ def open_page(server: Server, browser: Browser) -> Iterator[OpenPage]:
     opened: list[tuple[Page, list[str]]] = []
 
     def open_(path: str, base: str = server.url, **context_options: Any) -> Page:
-        context = browser.new_context(**context_options)
-        context.set_default_timeout(PATIENCE_SECONDS * 1000)
-        page = context.new_page()
+        page = context(**context_options).new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         opened.append((page, errors))
@@ -72,7 +86,7 @@ def open_page(server: Server, browser: Browser) -> Iterator[OpenPage]:
     for page, errors in opened:
         assert_no_exception(page)
         assert not errors, errors
-        page.context.close()
+        page.close()
 
 
 def assert_no_exception(page: Page) -> None:
