@@ -23,11 +23,12 @@ import torch
 
 from diffusion_core.config import RunConfig
 from diffusion_core.device import is_out_of_memory
+from diffusion_core.levels import make_levels
 from diffusion_core.order import Loaded, Order
 from diffusion_core.pictures import to_uint8
 from diffusion_core.samplers import Cancelled, StepView
+from diffusion_core.trajectory import Recorder, Trajectory
 
-LOOKS = 10  # pictures in the strip from noise to picture, as in the lecture
 LONGEST_LINE = 16
 # Seconds without a snapshot until a drawing ends by itself. Browsers wake a hidden tab only once a
 # minute, so the long one lets people do something else meanwhile, unless somebody waits.
@@ -59,16 +60,35 @@ class Task:
     background: bool = False  # goes on when nobody looks
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The result of the plain drawing."""
+
+    pictures: np.ndarray  # uint8 (n, H, W, C)
+    trajectory: Trajectory  # of as many of them as it keeps
+
+
 def draw_task(order: Order, loaded: Loaded) -> Task:
-    """The plain one: all pictures of an order at once; the result is (n, C, H, W) in [-1, 1]."""
+    """The plain one: all pictures of an order at once, a `Drawn`."""
     _, schedule, config = loaded
+
+    def work(on_step: OnStep) -> Drawn:
+        recorder = Recorder(make_levels(schedule, order.steps, order.spacing))
+
+        def on_both(view: StepView) -> None:
+            recorder(view)
+            on_step(view)
+
+        pictures = order.make(loaded, on_both)
+        return Drawn(to_uint8(pictures), recorder.finish())
+
     return Task(
         order,
         order.words(),
         order.steps,
         order.evaluations(schedule),
         pace_key(order, config),
-        lambda on_step: order.make(loaded, on_step),
+        work,
     )
 
 
@@ -89,7 +109,6 @@ class Snapshot:
     before: int  # drawings that come first, while it waits
     step: int  # steps taken of `Task.steps`
     now: Look | None  # after the newest step; None before the first
-    looks: tuple[Look, ...]  # evenly spaced over the steps, the noisiest first
     seconds: float  # since it started to draw
     seconds_left: float | None  # None while unknown
     sentence: str  # why it was cancelled or failed, or what else there is to say
@@ -116,8 +135,6 @@ class Drawing:
         self._step = 0  # steps taken
         self._view: StepView | None = None  # after the newest step
         self._now: Look | None = None
-        self._looks: list[Look] = []
-        self._look_at = set(np.linspace(1, task.steps, LOOKS).round().astype(int).tolist())
         self._started: float | None = None  # of this turn
         self._seconds = 0.0  # of the turns before
         self._seen = queue.clock()
@@ -152,7 +169,6 @@ class Drawing:
                 self._queue.before(self),
                 self._step,
                 now,
-                tuple(self._looks),
                 seconds,
                 left,
                 self._sentence,
@@ -213,19 +229,16 @@ class Drawing:
                 self._stop = "Cancelled, because nobody was looking any more."
             if self._turns is None:  # else what it yields says how much is done
                 self._step += 1
-            step, stop = self._step, self._stop
+            stop = self._stop
             self._view, self._now = view, None
-        if stop or (self._turns is None and step in self._look_at):
-            seen = look(view)
-            with self._lock:
-                self._now = seen
-                self._looks.append(seen)
         if stop:
             raise Cancelled(stop)
 
     def _end(self, state: str, sentence: str) -> None:
         self._seconds, self._started = self._spent(), None
         self._state, self._sentence = state, sentence
+        if self._view is not None and self._now is None and state != "failed":
+            self._now = look(self._view)
         self._work = self._turns = self._view = None
         self._over.set()
 

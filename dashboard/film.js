@@ -8,8 +8,7 @@ const AHEAD = 4; // positions that are decoded before the slider gets there
 const SETTLED_MS = 600; // after the last move, before the address says where
 const RETRY_MS = 2000;
 const STILL_MS = 300; // after a move nothing else of the page should take the browser's time
-const [SMALLEST, LARGEST] = [64, 128]; // a picture's side on the screen, where there is room
-const WORTH = 0.75; // of the room that there is, whole pixels must fill so much
+const SIZES = [64, 128]; // a picture's side on the screen, where there is room
 
 export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".film");
@@ -22,16 +21,9 @@ export default function ({ data, parentElement, setStateValue }) {
 // ------------------------------------------------------------------------- the component's life
 
 function open(box, start) {
-  const part = (selector) => box.querySelector(selector);
   const film = {
     box,
-    list: part(".rows"),
-    controls: part(".controls"),
-    play: part(".play"),
-    slider: part("input[type=range]"),
-    output: part("output"),
-    speed: part(".speed"),
-    loop: part(".loop"),
+    list: box.querySelector(".rows"),
     rows: [],
     notches: [], // the slider's positions: {at, name, step}, where some run has a new strip
     index: 0,
@@ -47,24 +39,15 @@ function open(box, start) {
     seen: false,
     direction: 1,
   };
-  film.slider.addEventListener("input", () => {
-    pause(film);
-    move(film, Number(film.slider.value));
-  });
-  film.slider.addEventListener("change", () => settle(film));
-  film.play.addEventListener("click", () => (film.playing ? pause(film) : play(film)));
-  film.controls.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === " " && event.target === film.slider) {
-      event.preventDefault();
-      film.play.click();
-    } else if (step && event.target === film.play) {
-      event.preventDefault();
-      pause(film);
-      move(film, film.index + step);
-      settle(film);
-    }
-  });
+  film.last = () => film.notches.length - 1;
+  film.go = (index) => move(film, index);
+  film.isReady = () => isReady(film);
+  film.starts = () => {
+    film.following = false;
+    film.seen = true;
+  };
+  film.stands = () => settle(film);
+  openPlayer(film, box);
   film.sizes = new ResizeObserver(() => {
     if (box.clientWidth === film.room) return;
     film.room = box.clientWidth;
@@ -130,7 +113,7 @@ function update(film, { rows, alignment }) {
       return k;
     });
   }
-  const last = film.notches.length - 1;
+  const last = film.last();
   film.slider.max = last;
   film.controls.hidden = last < 1;
   const found = film.following ? -1 : find(film);
@@ -158,7 +141,7 @@ function makeRow() {
 // ------------------------------------------------------------------------------------- moving
 
 function move(film, index) {
-  const last = film.notches.length - 1;
+  const last = film.last();
   const next = Math.max(0, Math.min(index, last));
   film.direction = Math.sign(next - film.index) || film.direction;
   if (next !== film.index) window.diffusionLabMovingUntil = performance.now() + STILL_MS;
@@ -170,41 +153,13 @@ function move(film, index) {
 
 /** Once it stands still the server is told where, so that the address can say it. */
 function settle(film) {
+  film.following = !film.playing && film.index === film.last();
   clearTimeout(film.settling);
   film.settling = setTimeout(() => {
     const at = film.following ? null : `${film.spot.step}@${film.spot.name}`;
     if (at !== film.remembered) film.remember(at);
     film.remembered = at;
   }, SETTLED_MS);
-}
-
-function play(film) {
-  film.playing = true;
-  film.following = false;
-  film.seen = true;
-  offer(film, "Pause the film");
-  let turned = performance.now();
-  if (film.index === film.notches.length - 1) move(film, 0);
-  const tick = (now) => {
-    if (!film.playing) return;
-    const wait = 1000 / Number(film.speed.value);
-    if (now - turned >= wait && isReady(film)) {
-      turned = Math.max(turned + wait, now - wait); // in time, and no hurry after a stop
-      if (film.index < film.notches.length - 1) move(film, film.index + 1);
-      else if (film.loop.checked) move(film, 0);
-      else return pause(film);
-    }
-    requestAnimationFrame(tick);
-  };
-  requestAnimationFrame(tick);
-}
-
-function pause(film) {
-  if (!film.playing) return;
-  film.playing = false;
-  film.following = film.index === film.notches.length - 1;
-  offer(film, "Play the film");
-  settle(film);
 }
 
 /** Whether every row has drawn what belongs here, or cannot: a film leaves nothing out. */
@@ -230,9 +185,7 @@ function draw(film) {
   const notch = film.notches[film.index];
   if (!notch) return;
   const words = placeWords(film.alignment, notch.at);
-  film.slider.value = film.index;
-  film.slider.setAttribute("aria-valuetext", words);
-  film.output.textContent = words;
+  sayWhere(film, words);
   for (const row of film.rows) show(film, row, row.upTo[film.index], notch);
   film.wanted = [];
   for (let k = 0; k <= AHEAD; k += 1) {
@@ -300,51 +253,14 @@ function paint(film, row, strip) {
   const { canvas } = row;
   const side = strip.bitmap.height;
   const count = Math.max(1, Math.floor(strip.bitmap.width / side));
-  const { columns, gap, scale } = arrange(count, side, film.room || film.box.clientWidth);
-  // On a screen that does not show each pixel as whole ones the canvas has more of them than the
-  // screen: made smaller, the edges between them stay sharp.
-  const density = scale * window.devicePixelRatio;
-  const enlarge = Number.isInteger(density) ? 1 : Math.ceil(density);
-  const size = side * enlarge;
-  const pitch = size + gap * enlarge;
-  const width = columns * pitch - gap * enlarge;
-  const height = Math.ceil(count / columns) * pitch - gap * enlarge;
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-  }
-  canvas.style.width = `${(width / enlarge) * scale}px`;
-  canvas.style.height = `${(height / enlarge) * scale}px`;
-  canvas.classList.toggle("smoothed", !Number.isInteger(density));
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = false;
-  context.clearRect(0, 0, width, height);
-  for (let k = 0; k < count; k += 1) {
-    const x = (k % columns) * pitch;
-    const y = Math.floor(k / columns) * pitch;
-    context.drawImage(strip.bitmap, k * side, 0, side, side, x, y, size, size);
-  }
+  const tiles = Array.from({ length: count }, (_, k) => [strip.bitmap, k * side, 0]);
+  paintTiles(canvas, tiles, side, film.room || film.box.clientWidth, SIZES);
   const pictures = count === 1 ? "1 picture" : `${count} pictures`;
   canvas.setAttribute(
     "aria-label",
     `Samples of ${row.name} at step ${number(strip.step)}, ${pictures}`,
   );
   row.painted = strip;
-}
-
-/**
- * Columns, the gap in the pictures' own pixels, and screen pixels per pixel: in as few lines as
- * keep a picture large enough to see, whole device pixels a pixel where that costs little room.
- */
-function arrange(count, side, room) {
-  const gap = Math.max(1, Math.round(side / 32));
-  for (let lines = 1; ; lines += 1) {
-    const columns = Math.ceil(count / lines);
-    const most = Math.min(room / (columns * (side + gap) - gap), LARGEST / side);
-    const whole = Math.floor(most * window.devicePixelRatio) / window.devicePixelRatio;
-    const scale = whole >= WORTH * most ? whole : most;
-    if (scale * side >= SMALLEST || columns === 1) return { columns, gap, scale };
-  }
 }
 
 // ------------------------------------------------------------------------- fetching, decoding
@@ -469,11 +385,4 @@ function duration(seconds) {
 function palette(element) {
   const colours = getComputedStyle(element).getPropertyValue("--st-chart-categorical-colors");
   return colours.split(/,(?![^(]*\))/).map((colour) => colour.trim());
-}
-
-/** The button says what it does. */
-function offer({ play: button }, words) {
-  button.setAttribute("aria-label", words);
-  button.title = words;
-  button.classList.toggle("playing", words.startsWith("Pause"));
 }

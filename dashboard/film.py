@@ -16,28 +16,15 @@ import numpy as np
 import streamlit as st
 from streamlit.components.v1 import declare_component
 
+from dashboard import player
+
 KEY = "film"
 PARAMETER = "strip"  # of the page's address: STEP@RUN, where the slider stands
 HERE = Path(__file__)
-HTML = """
+HTML = f"""
 <div class="film">
   <div class="rows"></div>
-  <div class="controls">
-    <button type="button" class="play" aria-label="Play the film" title="Play the film">
-      <svg viewBox="0 0 16 16" aria-hidden="true">
-        <path class="start" d="M4 2v12l10-6z"/><path class="halt" d="M3 2h4v12H3zM9 2h4v12H9z"/>
-      </svg>
-    </button>
-    <input type="range" min="0" step="1" aria-label="Samples through training">
-    <output></output>
-    <label>Speed <select class="speed">
-      <option value="3">slow</option>
-      <option value="8" selected>normal</option>
-      <option value="20">fast</option>
-      <option value="60">fastest</option>
-    </select></label>
-    <label><input type="checkbox" class="loop" checked> Loop</label>
-  </div>
+{player.controls("Samples through training")}
 </div>
 """
 
@@ -104,8 +91,8 @@ def _component() -> st.components.v2.types.ComponentRenderer:
     return st.components.v2.component(
         "film",
         html=HTML,
-        css=HERE.with_suffix(".css").read_text(encoding="utf-8"),
-        js=HERE.with_suffix(".js").read_text(encoding="utf-8"),
+        css=player.CSS + HERE.with_suffix(".css").read_text(encoding="utf-8"),
+        js=player.JS + HERE.with_suffix(".js").read_text(encoding="utf-8"),
     )
 
 

@@ -20,9 +20,11 @@ from dashboard.drawing_view import (
     show_progress,
     watch,
 )
-from dashboard.pictures import show_row
+from dashboard.film_files import offer_film
+from dashboard.flipbook import Book, show_flipbook
+from dashboard.pictures import offer_png, show_row
 from dashboard.sampling_controls import Chosen, max_pictures
-from dashboard.sampling_words import NAMES, precise
+from dashboard.sampling_words import adds_noise, name_of, precise
 from diffusion_core.config import RunConfig
 from diffusion_core.edits import slerp
 from diffusion_core.methods import Noise
@@ -36,7 +38,6 @@ KEY = "between"
 MOST_FRAMES = 64
 USUAL_FRAMES = 16
 SIDE = 112  # screen pixels of a frame in the row
-WITH_NOISE = ("ddpm", "dpmpp_2m_sde", "euler_ancestral")  # they add some in their steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class End:
         return picture_noise(self.seed, 1, shape, first=self.number - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Between:
     """What came of it."""
 
@@ -70,7 +71,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         order = one_class(replace(chosen.order, n=count), config)
         if chosen.order.label == EACH_IN_TURN:
             st.caption(f"One class holds for the whole film: {order.label}. Choose it under Class.")
-        if has_noise(order):
+        if adds_noise(order):
             st.caption(
                 f"{name_of(order)} adds noise in its steps. All frames get the same, that of the "
                 "first end, so that only the start differs."
@@ -138,14 +139,6 @@ def one_class(order: Order, config: RunConfig) -> Order:
     return replace(order, label=order.classes[0])
 
 
-def has_noise(order: Order) -> bool:
-    return order.method in WITH_NOISE or (order.method == "ddim" and order.eta > 0)
-
-
-def name_of(order: Order) -> str:
-    return "The lecture's way" if order.as_lecture else NAMES[order.sampler]
-
-
 def film_task(order: Order, loaded: Loaded, ends: tuple[End, End]) -> Task:
     """Its result is a `Between`."""
     _, schedule, config = loaded
@@ -206,17 +199,20 @@ def show_film(job: Drawing, seen: Snapshot) -> None:
         return
     made: Between = job.result
     st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")
-    show_row(list(made.frames), "A frame of the film", SIDE)
+    count = len(made.frames)
+    captions = [f"frame {k + 1} of {count}" for k in range(count)]
+    sent = show_flipbook(
+        made, lambda: Book({"The film": made.frames[:, None]}, captions, ["1"]), "between-frames"
+    )
+    if sent.frames < count:
+        st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
     download(job.order, made)
 
 
 def download(order: Order, made: Between) -> None:
     what = f"film from {made.ends[0].words()} to {made.ends[1].words()}"
-    st.download_button(
-        "All frames as PNG",
-        png(strip(made.frames), text=entries(order, what=what, page=settings(made))),
-        file_name=f"{order.run}-step-{order.step}-film.png",
-        mime="image/png",
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    text = entries(order, what=what, page=settings(made))
+    name = f"{order.run}-step-{order.step}-film"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")
+        offer_png("All frames as PNG", png(strip(made.frames), text=text), f"{name}.png")

@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import resources
-from dashboard.drawing import Drawing, Look, Snapshot, draw_task
+from dashboard.drawing import Drawing, Snapshot, draw_task
 from dashboard.drawing_view import (
     press,
     say_expected,
@@ -16,8 +16,10 @@ from dashboard.drawing_view import (
     show_progress,
     watch,
 )
-from dashboard.pictures import read_strip, show_picture, show_row
+from dashboard.pictures import offer_png, read_strip, show_picture, show_row
 from dashboard.sampling_controls import Chosen, link
+from dashboard.sampling_decided import show_decided
+from dashboard.sampling_trajectory import file_name, show_trajectory
 from dashboard.sampling_words import precise
 from diffusion_core.order import EACH_IN_TURN, Order
 from diffusion_core.picture_settings import entries
@@ -43,10 +45,11 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         watch(job, show_drawing)
         seen = job.snapshot()
         if seen.state == "done":
-            show_downloads(job.order, seen.looks[-1].x_t)
+            show_downloads(job.order, job.result.pictures)
             if job.order != order:
                 st.caption("The settings have changed since; Draw uses the new ones.")
-            show_one(job.order, seen.looks)
+            number = show_trajectory(job.order, job.result)
+            show_decided(job.order, chosen.runs, number)
 
 
 def show_newest_strip(run: Run) -> None:
@@ -114,50 +117,8 @@ def cost_words(job: Drawing, seen: Snapshot) -> str:
 
 def show_downloads(order: Order, pictures: np.ndarray) -> None:
     with st.container(horizontal=True):
-        download("Grid as PNG", order, grid(pictures, order.columns))
+        whole = png(grid(pictures, order.columns), text=entries(order))
+        offer_png("Grid as PNG", whole, f"{file_name(order, 'grid')}.png")
         with st.popover("Link to this", icon=":material/link:"):
             st.caption("Whoever opens it and presses Draw gets the same pictures.")
             st.code(link(order), language=None, wrap_lines=True)
-
-
-def download(label: str, order: Order, picture: np.ndarray, number: int | None = None) -> None:
-    """In its real size, with what made it in the file; `number`: of a single picture, from 0."""
-    what = "grid" if number is None else f"picture-{number + 1}"
-    st.download_button(
-        label,
-        png(picture, text=entries(order, number)),
-        file_name=f"{order.run}-step-{order.step}-seed-{order.seed}-{what}.png",
-        mime="image/png",
-        on_click="ignore",
-        icon=":material/download:",
-    )
-
-
-def show_one(order: Order, looks: tuple[Look, ...]) -> None:
-    """One of the pictures large, and how it came out of the noise."""
-    st.subheader("One picture, out of noise")
-    k = 1
-    if order.n > 1:
-        k = int(
-            st.number_input("Picture", 1, order.n, width=160, key="picture", bind="query-params")
-        )
-    picture = looks[-1].x_t[k - 1]
-    side = picture.shape[0]
-    name = order.class_of(k - 1)
-    caption = f"Picture {k}{f', {name}' if name else ''}, {side}×{side} pixels"
-    show_picture(picture, f"Picture {k}, enlarged", 256, caption)
-    download("This picture as PNG", order, picture, k - 1)
-    st.markdown(
-        "As in the lecture the finished picture comes first, on the left, and the noise last. "
-        r"Above: $x_t$ after the step that starts at $t$. Below: the clean picture $\hat x_0$ that "
-        "the network expects there."
-    )
-    show_strip([(seen.timestep, seen.x_t[k - 1]) for seen in looks], f"x_t of picture {k}")
-    show_strip([(seen.timestep, seen.x_0[k - 1]) for seen in looks], f"x_0 of picture {k}")
-
-
-def show_strip(pictures: list[tuple[float, np.ndarray]], alt: str) -> None:
-    """(timestep, picture) of each look, the newest on the left."""
-    with st.container(horizontal=True, gap="xsmall"):
-        for timestep, picture in reversed(pictures):
-            show_picture(picture, f"{alt} at t = {timestep:g}", 54, f"t {timestep:.4g}")

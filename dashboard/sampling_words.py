@@ -22,6 +22,7 @@ NAMES = {
     "euler_ancestral": "Euler ancestral",
     "lms": "LMS (linear multistep)",
 }
+WITH_NOISE = ("ddpm", "dpmpp_2m_sde", "euler_ancestral")  # they add some in their steps
 FORMULAS = {
     "ddpm": r"""\begin{aligned}
 x_{t-1} = {}& \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,\hat x_0 \\
@@ -104,6 +105,15 @@ def explain_sampler(order: Order) -> None:
                 r"From $x_T \sim \mathcal N(0, I)$ downwards. At each timestep the network's "
                 r"output is turned into a clean picture $\hat x_0$, clamped to [-1, 1]. " + symbols
             )
+
+
+def name_of(order: Order) -> str:
+    return "The lecture's way" if order.as_lecture else NAMES[order.sampler]
+
+
+def adds_noise(order: Order) -> bool:
+    """Whether its steps do, so that x_T alone does not decide the picture."""
+    return order.method in WITH_NOISE or (order.method == "ddim" and order.eta > 0)
 
 
 def precise(seconds: float) -> str:

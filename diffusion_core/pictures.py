@@ -46,9 +46,14 @@ def png(picture: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = 
     if enlarge > 1:
         size = (image.width * enlarge, image.height * enlarge)
         image = image.resize(size, Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=png_entries(text))
+    return buffer.getvalue()
+
+
+def png_entries(text: Mapping[str, str] | None) -> PngInfo:
+    """What Pillow's PNG writer takes to keep `text` beside the picture."""
     entries = PngInfo()
     for name, value in (text or {}).items():
         entries.add_itxt(name, value, zip=len(value) > LONG_TEXT)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=entries)
-    return buffer.getvalue()
+    return entries

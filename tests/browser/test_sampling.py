@@ -15,6 +15,32 @@ from tests.browser.conftest import OpenPage
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
 
+# Moves the slider through all frames, a frame of the screen each, and counts what the page sends to
+# the server meanwhile; returns what was seen at each frame.
+SCRUB = """
+async (slider) => {
+  const root = slider.getRootNode();
+  const send = WebSocket.prototype.send;
+  let sent = 0;
+  WebSocket.prototype.send = function (...words) { sent += 1; return send.apply(this, words); };
+  const frames = [];
+  for (let k = 0; k <= slider.max; k += 1) {
+    slider.value = k;
+    slider.dispatchEvent(new Event("input"));
+    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    frames.push({
+      words: slider.getAttribute("aria-valuetext"),
+      pictures: [...root.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()),
+      bars: root.querySelector(".bars").getAttribute("d"),
+      facts: [...root.querySelectorAll("dd")].map((fact) => fact.textContent),
+    });
+  }
+  WebSocket.prototype.send = send;
+  return { frames, sent };
+}
+"""
+
 SLOW = TINY.replace(schedule={"kind": "cosine", "timesteps": 4000}, image_size=64)
 
 
@@ -37,8 +63,8 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     expect(main).to_contain_text("tiny at step 20: 4 pictures, ddim, 6 steps, seed 0, bus")
     expect(main).to_contain_text("24 evaluations of the network")
     pictures = main.get_by_test_id("stImage").locator("img")
-    expect(pictures).to_have_count(1 + 1 + 6 + 6)
-    for k in (0, 13):
+    expect(pictures).to_have_count(2)  # the grid and the lecture's strip
+    for k in (0, 1):
         expect(pictures.nth(k)).to_have_js_property("complete", True)
         assert pictures.nth(k).evaluate("image => image.naturalWidth") > 0
     with page.expect_download() as started:
@@ -48,6 +74,37 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
         assert image.size == (128, 128)
         assert image.text["Description"].startswith("tiny at step 20: 4 pictures")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+    slider = page.get_by_role("slider", name="Frame of the film")
+    slider.scroll_into_view_if_needed()
+    expect(slider).to_have_attribute("aria-valuetext", "step 6 of 6, t = 666")
+    seen = slider.evaluate(SCRUB)
+    assert seen["sent"] == 0
+    frames = seen["frames"]
+    assert [frame["words"].split(",")[0] for frame in frames] == [
+        f"step {k} of 6" for k in range(1, 7)
+    ]
+    assert all(len(frame["pictures"]) == 2 for frame in frames)
+    for part in ("words", "bars"):
+        assert len({frame[part] for frame in frames}) == 6
+    assert all(len({frame["pictures"][row] for frame in frames}) == 6 for row in (0, 1))
+    assert frames[5]["pictures"][0] == frames[5]["pictures"][1]  # ddim ends in its prediction
+    assert frames[0]["facts"][1] == "–" and float(frames[0]["facts"][0]) > 0
+    slider.press("Home")
+    shown = page.get_by_role("img", name="noisy x_t, picture 1, bus, step 1 of 6", exact=False)
+    expect(shown).to_be_visible()
+    page.locator(".flipbook .which").select_option("3")
+    expect(
+        page.get_by_role("img", name="predicted x_0, picture 3, bus, step 1 of 6")
+    ).to_be_visible()
+    page.wait_for_url("**picture=3*")  # all of the page is about it now
+    page.get_by_role("button", name="Play the film").click()
+    expect(slider).to_have_attribute("aria-valuetext", "step 6 of 6, t = 666")
+    page.get_by_text("MP4", exact=True).click()
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Film as MP4").click()
+    assert started.value.suggested_filename == "tiny-step-20-seed-0-picture-3.mp4"
+    assert b"ftyp" in Path(started.value.path()).read_bytes()[:12]
 
 
 def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run: Path) -> None:

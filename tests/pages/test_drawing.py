@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 
@@ -129,17 +128,14 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
     assert not any(module.training for module in loaded[0].modules())
 
 
-def test_the_strip_has_ten_looks_spread_over_the_steps_and_ends_in_the_picture(
-    queue: Queue,
-) -> None:
+def test_a_finished_drawing_has_its_pictures_and_the_way_to_them(queue: Queue) -> None:
     job = queue.submit(draw_task(replace(ORDER, steps=20), with_schedule(small_network())))
     assert job.wait(SOON)
-    seen = job.snapshot()
-    assert [look.timestep for look in seen.looks] == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
-    assert np.array_equal(seen.looks[-1].x_t, seen.now.x_t)
-    few = queue.submit(draw_task(replace(ORDER, steps=3), with_schedule(small_network())))
-    assert few.wait(SOON)
-    assert len(few.snapshot().looks) == 3
+    made = job.result
+    assert np.array_equal(made.pictures, job.snapshot().now.x_t)
+    assert np.array_equal(made.trajectory.x_t[-1], made.pictures)
+    looks = made.trajectory.kept[made.trajectory.evenly(10)]
+    assert made.trajectory.timesteps[looks].tolist() == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
 
 
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
@@ -320,13 +316,19 @@ def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
     assert queue.expected_seconds(other, 20) is None
 
 
-def background(total: int, done: list[int], gate: threading.Semaphore | None = None) -> Task:
-    """A long task of `total` turns that notes each."""
+def background(
+    total: int,
+    done: list[int],
+    gate: threading.Semaphore,
+    begun: threading.Semaphore | None = None,
+) -> Task:
+    """A long task of `total` turns that notes each; it passes `gate` in every one."""
 
     def work(on_step: drawing.OnStep) -> Generator[int, None, str]:
         for k in range(total):
-            if gate is not None:
-                assert gate.acquire(timeout=SOON)
+            if begun is not None:
+                begun.release()
+            assert gate.acquire(timeout=SOON)
             done.append(k)
             yield k + 1
         return "all"
@@ -336,10 +338,9 @@ def background(total: int, done: list[int], gate: threading.Semaphore | None = N
 
 def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Gate) -> None:
     done: list[int] = []
-    turn = threading.Semaphore(0)
-    long = queue.submit(background(3, done, turn))
-    while long.snapshot().state != "drawing":  # it is in its first turn
-        time.sleep(0.001)
+    turn, begun = threading.Semaphore(0), threading.Semaphore(0)
+    long = queue.submit(background(3, done, turn, begun))
+    assert begun.acquire(timeout=SOON)  # it is in its first turn
     short = queue.submit(draw_task(ORDER, with_schedule(gate)))
     turn.release()
     gate.wait()  # the short one draws, after one turn of the long one

@@ -81,7 +81,7 @@ def test_a_viewer_without_checkpoints_is_referred_to_the_operator(
     assert "The operator of this app starts one" in words(open_sampling())
 
 
-def test_a_viewer_draws_and_gets_pictures_downloads_and_a_strip(
+def test_a_viewer_draws_and_gets_pictures_downloads_and_the_way_out_of_the_noise(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
@@ -93,9 +93,15 @@ def test_a_viewer_draws_and_gets_pictures_downloads_and_a_strip(
     shown = words(app)
     assert "**cars at step 20: 2 pictures, ddim, 4 steps, seed 0, each class in turn**" in shown
     assert "8 evaluations of the network (2 pictures × 4 steps)" in shown
-    assert downloads(app) == ["Grid as PNG", "This picture as PNG"]
-    # The grid, the chosen picture, and four looks at x_t and at x_0.
-    assert len(app.get("image")) == 1 + 1 + 4 + 4
+    assert downloads(app) == [
+        "Grid as PNG",
+        "This picture as PNG",
+        "This strip as PNG",
+        "Film as WebP",
+    ]
+    assert len(app.get("image")) == 2  # the grid and the lecture's strip
+    assert "All 2 pictures, every step, 0.0 MB." in shown
+    assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
     assert "Takes about 1 s, going by the last drawing." in shown
 
 

@@ -1,0 +1,36 @@
+"""What the browser components that play a film share: slider, play button, speed and loop, and
+pictures whose pixels stay sharp. A component puts `JS` before its own script and `CSS` before its
+own style.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__)
+CSS = HERE.with_suffix(".css").read_text(encoding="utf-8")
+JS = HERE.with_suffix(".js").read_text(encoding="utf-8")
+
+
+def controls(label: str, more: str = "") -> str:
+    """The HTML of the controls; `label` names the slider to those who cannot see it, `more` stands
+    behind the slider."""
+    return f"""
+  <div class="controls">
+    <button type="button" class="play" aria-label="Play the film" title="Play the film">
+      <svg viewBox="0 0 16 16" aria-hidden="true">
+        <path class="start" d="M4 2v12l10-6z"/><path class="halt" d="M3 2h4v12H3zM9 2h4v12H9z"/>
+      </svg>
+    </button>
+    <input type="range" min="0" step="1" aria-label="{label}">
+    <output></output>
+    {more}
+    <label>Speed <select class="speed">
+      <option value="3">slow</option>
+      <option value="8" selected>normal</option>
+      <option value="20">fast</option>
+      <option value="60">fastest</option>
+    </select></label>
+    <label><input type="checkbox" class="loop" checked> Loop</label>
+  </div>
+"""
