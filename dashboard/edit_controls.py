@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from dashboard.drawing_view import session_job
 from dashboard.mask import draw_mask
 from dashboard.picture_source import pick_own
 from dashboard.pictures import show_picture
-from dashboard.sampling_words import NAMES
 from diffusion_core.config import RunConfig
 from diffusion_core.data.decode import PictureError, to_size
 from diffusion_core.data.errors import DataError
@@ -253,13 +252,6 @@ def covered(picture: np.ndarray, anew: np.ndarray) -> np.ndarray:
 
 def why_not(order: Order, schedule: Schedule, edit: Edit) -> str:
     """Why this cannot be done with these settings, and what to do; empty where it can."""
-    if edit.kind == REPAINT and order.method not in ONE_STEP:
-        usable = [NAMES[name] for name in (("euler",) if order.flow else ONE_STEP)]
-        which = usable[0] if len(usable) == 1 else f"{', '.join(usable[:-1])} or {usable[-1]}"
-        return (
-            f"{NAMES[order.method]} builds on the steps before, and repainting changes them. "
-            f"Choose the sampler {which}."
-        )
     noisiest = make_levels(schedule, order.steps, order.spacing)[0]
     if edit.kind == INVERT and not order.flow and noisiest.alpha <= 0:
         return (
@@ -268,6 +260,13 @@ def why_not(order: Order, schedule: Schedule, edit: Edit) -> str:
             "stops before it, or another run."
         )
     return ""
+
+
+def usable_order(order: Order, edit: Edit) -> Order:
+    """With a sampler that the edit can be made with, in place of one that it cannot."""
+    if edit.kind == REPAINT and order.method not in ONE_STEP:
+        return replace(order, sampler="euler" if order.flow else "ddim")
+    return order
 
 
 def start_words(order: Order, schedule: Schedule, strength: float) -> str:

@@ -171,7 +171,6 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     sampler = columns[1].selectbox(
         "Sampler",
         names,
-        index=names.index("dpmpp_2m") if "dpmpp_2m" in names else 0,
         required=True,
         key="quality_sampler",
     )

@@ -17,13 +17,10 @@ from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS
 from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, Order
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import ACTIVE, Run
-from diffusion_core.samplers import samplers_for
+from diffusion_core.samplers import samplers_for, usual_steps
 
 LATEST = "latest"
 CORRECT, LECTURE = "correct", "as the lecture does"
-# What each is good with; ddpm wants all of them.
-USUAL_STEPS = {"ddim": 50, "euler": 50, "euler_ancestral": 50, "heun": 25, "lms": 25, "unipc": 20}
-USUAL_STEPS |= {"dpmpp_2m": 20, "dpmpp_2m_sde": 25}
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
         sampler = pick_sampler(schedule)
         spacing = pick_spacing(schedule)
     timesteps = schedule.timesteps
-    usual = min(USUAL_STEPS.get(sampler, timesteps), timesteps)
+    usual = usual_steps(sampler, schedule)
     most = max_pictures(config.image_size)
     with st.container(horizontal=True):
         given_steps = st.number_input(

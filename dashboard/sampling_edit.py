@@ -37,11 +37,12 @@ from dashboard.edit_controls import (
     pick_given,
     show_given,
     start_words,
+    usable_order,
     why_not,
 )
 from dashboard.pictures import offer_png, show_row
 from dashboard.sampling_controls import Chosen
-from dashboard.sampling_words import precise
+from dashboard.sampling_words import NAMES, precise
 from diffusion_core.diffusion import Schedule
 from diffusion_core.edits import last_steps, picture_errors
 from diffusion_core.levels import make_levels
@@ -84,8 +85,14 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         job = session_job(KEY)
         if job is not None:
             watch(job, show_edit)
-    order = replace(chosen.order, n=1 if edit.kind == INVERT else pick_count(controls))
+    asked = replace(chosen.order, n=1 if edit.kind == INVERT else pick_count(controls))
+    order = usable_order(asked, edit)
     with controls:
+        if order != asked:
+            st.caption(
+                f"{NAMES[asked.method]} cannot repaint, because its steps build on each other: "
+                f"this is drawn by {NAMES[order.method]}."
+            )
         show_button(chosen, order, given, edit)
 
 

@@ -78,7 +78,7 @@ def make_order(
     """
     schedule = build_schedule(checkpoint.config)
     names = samplers_for(schedule)
-    sampler = sampler or ("dpmpp_2m" if "dpmpp_2m" in names else names[0])
+    sampler = sampler or names[0]
     if sampler not in names:
         raise ConfigError(f"{run} is drawn from by {', '.join(names)}, not by {sampler!r}.")
     if not 1 <= steps <= schedule.timesteps:

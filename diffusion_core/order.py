@@ -43,8 +43,8 @@ class Order:
     run: str
     step: int  # of the checkpoint
     n: int = 16
-    sampler: str = "ddim"
-    steps: int = 50
+    sampler: str = "dpmpp_2m"
+    steps: int = 20
     seed: int = 0
     eta: float = 0.0  # ddim only
     classes: tuple[str, ...] = ()  # of the network; empty where it takes no labels

@@ -19,7 +19,7 @@ from diffusion_core.levels import TIMESTEP_SPACINGS
 from diffusion_core.order import EACH_IN_TURN, MAX_SEED, MOST_PICTURES, Order, OrderError
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import Run, load_run
-from diffusion_core.samplers import SAMPLERS, Cancelled, samplers_for
+from diffusion_core.samplers import SAMPLERS, Cancelled, samplers_for, usual_steps
 
 # What makes the pictures, by its name among the words, with its default.
 OPTIONS = {
@@ -49,7 +49,7 @@ def add_command(command: AddCommand, device: str | None) -> None:
         help=f"{', '.join(SAMPLERS)}; for a flow euler or heun; by default the first",
     )
     sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="of the steps")
-    sample.add_argument("--steps", type=int, help="by default 50, for ddpm all of them")
+    sample.add_argument("--steps", type=int, help="by default as many as the sampler is good with")
     sample.add_argument("--eta", type=float, help="the fresh noise of ddim, from 0 to 1")
     sample.add_argument("--average", help="which averaged weights; main or another")
     sample.add_argument("--n", type=int, help=f"pictures, up to {MOST_PICTURES}; by default 16")
@@ -97,7 +97,7 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
     timesteps = schedule.timesteps
     steps = words.steps
     if steps is None:
-        steps = timesteps if sampler == "ddpm" else min(50, timesteps)
+        steps = usual_steps(sampler, schedule)
     for name, value, low, high in (
         ("n", words.n, 1, MOST_PICTURES),
         ("steps", steps, 1, timesteps),

@@ -25,9 +25,9 @@ from diffusion_core.methods import Noise, Predict, StepView
 
 # By their names; for models that predict the direction of a flow there are others.
 SAMPLERS: dict[str, Callable[..., Iterator[StepView]]] = {
+    "dpmpp_2m": methods.dpmpp_2m,
     "ddim": methods.ddim,
     "ddpm": methods.ddpm,
-    "dpmpp_2m": methods.dpmpp_2m,
     "dpmpp_2m_sde": methods.dpmpp_2m_sde,
     "unipc": methods.unipc,
     "heun": methods.heun,
@@ -41,6 +41,9 @@ FLOW_SAMPLERS: dict[str, Callable[..., Iterator[StepView]]] = {
 }
 # These divide by alpha, which is 0 where a schedule ends in pure noise.
 FROM_PURE_NOISE = ("ddim", "ddpm", "euler")
+# What each is good with; ddpm wants all of them.
+USUAL_STEPS = {"dpmpp_2m": 20, "ddim": 50, "dpmpp_2m_sde": 25, "unipc": 20, "heun": 25, "euler": 50}
+USUAL_STEPS |= {"euler_ancestral": 50, "lms": 25}
 
 
 class Cancelled(Exception):
@@ -53,6 +56,11 @@ def samplers_for(schedule: Schedule) -> tuple[str, ...]:
         return tuple(FLOW_SAMPLERS)
     ends_in_noise = schedule.exact_alphas_cumprod[-1] <= 0
     return tuple(name for name in SAMPLERS if name in FROM_PURE_NOISE or not ends_in_noise)
+
+
+def usual_steps(sampler: str, schedule: Schedule) -> int:
+    """How many to walk where nobody says."""
+    return min(USUAL_STEPS.get(sampler, schedule.timesteps), schedule.timesteps)
 
 
 def evaluations(sampler: str, steps: int) -> int:

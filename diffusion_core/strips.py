@@ -35,7 +35,7 @@ def write_strip(
             model,
             schedule,
             config.sample_count,
-            "dpmpp_2m" if "dpmpp_2m" in known else known[0],
+            known[0],
             min(config.sample_steps, schedule.timesteps),
             seed=config.seed,
             prediction_type=config.prediction_type,

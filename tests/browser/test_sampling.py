@@ -60,7 +60,7 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     page = open_page("/sampling?steps=6&n=4&label=bus")
     press_draw(page)
     main = page.get_by_test_id("stMain")
-    expect(main).to_contain_text("tiny at step 20: 4 pictures, ddim, 6 steps, seed 0, bus")
+    expect(main).to_contain_text("tiny at step 20: 4 pictures, dpmpp_2m, 6 steps, seed 0, bus")
     expect(main).to_contain_text("24 evaluations of the network")
     pictures = main.get_by_test_id("stImage").locator("img")
     expect(pictures).to_have_count(2)  # the grid and the lecture's strip
@@ -88,7 +88,7 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     for part in ("words", "bars"):
         assert len({frame[part] for frame in frames}) == 6
     assert all(len({frame["pictures"][row] for frame in frames}) == 6 for row in (0, 1))
-    assert frames[5]["pictures"][0] == frames[5]["pictures"][1]  # ddim ends in its prediction
+    assert frames[5]["pictures"][0] == frames[5]["pictures"][1]  # the end is the last prediction
     assert frames[0]["facts"][1] == "–" and float(frames[0]["facts"][0]) > 0
     slider.press("Home")
     shown = page.get_by_role("img", name="noisy x_t, picture 1, bus, step 1 of 6", exact=False)

@@ -247,7 +247,8 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
 def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
-    words = ["--n", "9", "--steps", "3", "--eta", "0.5", "--label", "bus", "--spacing", "linspace"]
+    words = ["--n", "9", "--sampler", "ddim", "--steps", "3", "--eta", "0.5", "--label", "bus"]
+    words += ["--spacing", "linspace"]
     words += ["--guidance-scale", "3", "--negative", "van", "--guidance-interval", "5", "19"]
     assert draw(finished, tmp_path / "grid.png", *words) == 0
     assert draw(finished, f"{tmp_path}/many/", *words) == 0
@@ -276,7 +277,7 @@ def test_a_folder_of_pictures_is_gone_on_with_by_its_own_settings(
     capsys.readouterr()
     assert draw(finished, out, *words) == 2
     said = one_line(capsys.readouterr().err)
-    assert "holds tiny at step 4: 3 pictures, ddim, 2 steps" in said and "--resume" in said
+    assert "holds tiny at step 4: 3 pictures, dpmpp_2m, 2 steps" in said and "--resume" in said
     assert draw(finished, out, "--seed", "4", "--resume") == 2
     assert "leave other settings out" in one_line(capsys.readouterr().err)
     assert draw(finished, out, *words, "--resume") == 0
@@ -415,7 +416,7 @@ def test_the_command_line_and_the_library_draw_the_same_pictures(
         model,
         schedule,
         2,
-        "ddim",
+        "dpmpp_2m",
         3,
         seed=3,
         prediction_type=config.prediction_type,

@@ -135,7 +135,7 @@ def test_samplers_converge_to_the_exact_flow_at_their_order(sampler: str, order:
 def test_a_flow_and_a_diffusion_take_only_their_own_samplers(network: Unet) -> None:
     with pytest.raises(ValueError, match="choose one of euler, heun"):
         sample(network, FlowSchedule(10), 1, "ddim", 2, prediction_type=FLOW)
-    with pytest.raises(ValueError, match="choose one of ddim, ddpm"):
+    with pytest.raises(ValueError, match="choose one of dpmpp_2m, ddim, ddpm"):
         sample(network, NoiseSchedule("linear", 10), 1, "plms", 2)
 
 

@@ -513,7 +513,10 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"sampler": "plms"}, "'plms' is no sampler for this model; choose one of ddim, ddpm"),
+        (
+            {"sampler": "plms"},
+            "'plms' is no sampler for this model; choose one of dpmpp_2m, ddim, ddpm",
+        ),
         ({"noise_term": "none"}, "Unknown noise term 'none'; choose one of posterior, large"),
         ({"timestep_spacing": "even"}, "Unknown timestep spacing 'even'; choose one of trailing"),
         ({"prediction_type": "score"}, "Unknown prediction type 'score'"),

@@ -93,7 +93,8 @@ def small_lecture_network() -> nn.Module:
 
 def test_a_drawing_gives_the_pictures_of_sample(queue: Queue) -> None:
     loaded = with_schedule(small_network(num_classes=3))
-    order = replace(ORDER, seed=7, eta=0.5, classes=("a", "b", "c"), label="b", guidance_scale=2.0)
+    order = replace(ORDER, sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
+    order = replace(order, classes=("a", "b", "c"), label="b")
     job = queue.submit(draw_task(order, loaded))
     assert job.wait(SOON)
     seen = job.snapshot()

@@ -104,26 +104,28 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     app = open_many()
     assert "Each series that is begun here appears in this place" in words(app)
     wait(begin(app))
-    series = Series(run / "drawings" / "ddim-2-seed-0")
+    series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
     assert (series.state, series.drawn()) == ("finished", [0, 1, 2, 3, 4])
     for visitor in (app, open_many()):
         said = words(visitor)
-        assert "**cars at step 20: 5 pictures, ddim, 2 steps, seed 0, each class in turn**" in said
+        assert (
+            "**cars at step 20: 5 pictures, dpmpp_2m, 2 steps, seed 0, each class in turn**" in said
+        )
         assert "It is complete. 5 of 5 pictures" in said
         assert "Resume" not in labels(visitor) and "Cancel" not in labels(visitor)
-    assert app.text_input(key="series_name").placeholder == "ddim-2-seed-0-2"
+    assert app.text_input(key="series_name").placeholder == "dpmpp_2m-2-seed-0-2"
     app.number_input(key="picture").set_value(4)
     files = downloads(app, monkeypatch)
     assert list(files) == [
-        "cars-ddim-2-seed-0.zip",
-        "cars-ddim-2-seed-0-grid.png",
-        "cars-ddim-2-seed-0-000003.png",
+        "cars-dpmpp_2m-2-seed-0.zip",
+        "cars-dpmpp_2m-2-seed-0-grid.png",
+        "cars-dpmpp_2m-2-seed-0-000003.png",
     ]
-    archive = zipfile.ZipFile(io.BytesIO(files["cars-ddim-2-seed-0.zip"]))
+    archive = zipfile.ZipFile(io.BytesIO(files["cars-dpmpp_2m-2-seed-0.zip"]))
     assert len(archive.namelist()) == 6
-    grid = files["cars-ddim-2-seed-0-grid.png"]
+    grid = files["cars-dpmpp_2m-2-seed-0-grid.png"]
     assert read(grid).order == series.order
-    single = np.asarray(Image.open(io.BytesIO(files["cars-ddim-2-seed-0-000003.png"])))
+    single = np.asarray(Image.open(io.BytesIO(files["cars-dpmpp_2m-2-seed-0-000003.png"])))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid)))[16:32, :16], single)
 
 

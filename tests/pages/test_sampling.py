@@ -91,7 +91,7 @@ def test_a_viewer_draws_and_gets_pictures_downloads_and_the_way_out_of_the_noise
     job = draw(app)
     assert job.snapshot().state == "done"
     shown = words(app)
-    assert "**cars at step 20: 2 pictures, ddim, 4 steps, seed 0, each class in turn**" in shown
+    assert "**cars at step 20: 2 pictures, dpmpp_2m, 4 steps, seed 0, each class in turn**" in shown
     assert "8 evaluations of the network (2 pictures × 4 steps)" in shown
     assert downloads(app) == [
         "Grid as PNG",
@@ -241,12 +241,12 @@ def test_settings_in_the_url_that_make_no_sense_are_left_out(runs_dir: Path) -> 
     assert app.number_input(key="steps").value is None
 
 
-def test_steps_left_empty_are_50_for_ddim_and_all_for_ddpm(runs_dir: Path) -> None:
+def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path) -> None:
     long = TINY.replace(schedule={"kind": "cosine", "timesteps": 60})
     write_run(runs_dir, "cars", 20, config=long)
     app = open_sampling(n="1")
-    assert app.number_input(key="steps").placeholder == "50"
-    assert draw(app).order.steps == 50
+    assert app.number_input(key="steps").placeholder == "20"
+    assert draw(app).order.steps == 20
     app.selectbox(key="sampler").select("ddpm").run()
     assert app.number_input(key="steps").placeholder == "60, all of them"
     assert not [s for s in app.slider if s.key == "eta"]

@@ -100,11 +100,12 @@ def test_without_a_mask_there_is_nothing_to_repaint(run: Path) -> None:
     assert button.disabled
 
 
-def test_repainting_by_a_method_that_remembers_is_refused_with_what_to_choose(run: Path) -> None:
+def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
     app = open_mode("From a picture", edit="Repaint", area="centre", sampler="unipc")
-    [warning] = app.warning
-    assert "Choose the sampler DDPM, DDIM, Euler or Euler ancestral." in warning.value
-    assert [b.disabled for b in app.button if b.label == "Repaint"] == [True]
+    assert "UniPC cannot repaint, because its steps build on each other: this is drawn by DDIM" in (
+        words(app)
+    )
+    assert press(app, "Repaint", "edit").order.sampler == "ddim"
 
 
 def test_an_inversion_shows_noise_picture_errors_and_numbers(run: Path) -> None:

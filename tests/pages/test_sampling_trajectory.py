@@ -161,7 +161,7 @@ def test_where_a_picture_is_decided_is_found_out_and_shown(runs_dir: Path) -> No
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=2, steps=4, picture=2)
     press(app, "Draw", "draw")
-    assert "DDIM added no noise in its steps: the start $x_T$ decides" in words(app)
+    assert "DPM-Solver++ 2M added no noise in its steps: the start $x_T$ decides" in words(app)
     job = press(app, "Find out with DDIM, η = 1", "decided")
     found: list[Parting] = job.result
     assert [one.shared for one in found] == [0, 1, 2, 3]
