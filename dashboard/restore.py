@@ -143,6 +143,7 @@ def controls(made: Made, checkpoint: Checkpoint, missing: bool) -> dict[str, Any
         "steps": order.steps,
         "seed": order.seed,
         "eta": float(order.eta),
+        "variance": order.variance,
         "average": order.average or MAIN_AVERAGE,
     }
     if order.classes:

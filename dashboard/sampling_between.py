@@ -26,6 +26,7 @@ from dashboard.pictures import offer_png, show_row
 from dashboard.sampling_controls import Chosen, max_pictures
 from dashboard.sampling_words import adds_noise, name_of, precise
 from diffusion_core.config import RunConfig
+from diffusion_core.device import device_of
 from diffusion_core.edits import slerp
 from diffusion_core.methods import Noise
 from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, MOST_PICTURES, Loaded, Order
@@ -156,7 +157,7 @@ def film_task(order: Order, loaded: Loaded, ends: tuple[End, End]) -> Task:
 def draw_frames(order: Order, loaded: Loaded, ends: tuple[End, End], on_step: OnStep) -> Tensor:
     """The frames of the film, (order.n, C, H, W) in [-1, 1]."""
     model, _, config = loaded
-    device = next(model.parameters()).device
+    device = device_of(model)
     shape = (config.channels, config.image_size, config.image_size)
     first, last = (end.source(shape)()[0] for end in ends)
     starts = slerp(first, last, torch.linspace(0, 1, order.n))

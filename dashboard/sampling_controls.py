@@ -14,7 +14,7 @@ from diffusion_core.config import MAIN_AVERAGE
 from diffusion_core.diffusion import Schedule
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS
-from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, Order
+from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, Order
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import ACTIVE, Run
 from diffusion_core.samplers import samplers_for, usual_steps
@@ -126,6 +126,18 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
             key="eta",
             bind="query-params",
         )
+    variance = VARIANCES[0]
+    if sampler == "ddpm" and not as_lecture:
+        variance = st.segmented_control(
+            "Variance of the noise",
+            VARIANCES,
+            default=variance,
+            required=True,
+            help=r"That of the posterior, $\tilde\beta_t$, or the large one, $\beta_t$: the two "
+            "that Ho et al. 2020 choose from.",
+            key="variance",
+            bind="query-params",
+        )
     average = pick_average(checkpoint)
     label, guidance = "", Guidance()
     if classes:
@@ -155,6 +167,7 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
         negative=guidance.negative,
         guidance_interval=guidance.interval,
         as_lecture=as_lecture,
+        variance=variance,
         average=average,
         flow=isinstance(schedule, FlowSchedule),
     )
@@ -295,6 +308,8 @@ def url_settings(order: Order) -> dict[str, object]:
             settings |= {"spacing": order.spacing}
     if order.eta:
         settings |= {"eta": order.eta}
+    if order.variance != VARIANCES[0]:
+        settings |= {"variance": order.variance}
     if order.average != MAIN_AVERAGE:
         settings |= {"average": order.average}
     if order.label:

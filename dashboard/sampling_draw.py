@@ -67,7 +67,7 @@ def show_newest_strip(run: Run) -> None:
 
 
 def show_grid(order: Order, pictures: np.ndarray) -> None:
-    whole = grid(pictures, order.columns)
+    whole = grid(pictures, order.columns())
     across = whole.shape[1] // pictures.shape[2]
     width = min(768, 160 * across)
     show_picture(whole, f"{order.n} pictures by {order.words()}", width)
@@ -117,7 +117,7 @@ def cost_words(job: Drawing, seen: Snapshot) -> str:
 
 def show_downloads(order: Order, pictures: np.ndarray) -> None:
     with st.container(horizontal=True):
-        whole = png(grid(pictures, order.columns), text=entries(order))
+        whole = png(grid(pictures, order.columns()), text=entries(order))
         offer_png("Grid as PNG", whole, f"{file_name(order, 'grid')}.png")
         with st.popover("Link to this", icon=":material/link:"):
             st.caption("Whoever opens it and presses Draw gets the same pictures.")

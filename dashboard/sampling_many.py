@@ -413,7 +413,7 @@ def show_pictures(series: Series, order: Order) -> None:
     blank = np.zeros_like(next(iter(found.values())))
     # No further than the last that is there: the rest of the page would be one black field.
     pictures = np.stack([found.get(k, blank) for k in range(first, max(found) + 1)])
-    whole = grid(pictures, drawings.columns_of(order, len(shown)))
+    whole = grid(pictures, order.columns(len(shown)))
     missing = len(shown) - len(found)
     show_picture(
         whole,

@@ -135,7 +135,7 @@ def offer_trajectory(order: Order, walk: Trajectory, number: int) -> None:
             of = st.segmented_control("A film of", [one, every], default=one, required=True)
         shown = st.segmented_control("showing", [X_T, X_0, BOTH], default=X_T, required=True)
         offer_film(
-            lambda: film_of(walk, number - 1 if of == one else None, shown, order.columns),
+            lambda: film_of(walk, number - 1 if of == one else None, shown, order.columns()),
             file_name(order, of.replace(" ", "-")),
             entries(order, what=f"film of {of}"),
             side,

@@ -57,7 +57,7 @@ w_k = \int_{\bar\sigma_t}^{\bar\sigma_s} \ell_k(\sigma)\,d\sigma""",
 }
 # With x_t = alpha x_0 + sigma epsilon.
 SYMBOLS = {
-    "ddpm": r"$z$ is fresh noise, $\tilde\beta_t$ the posterior variance (0 at the last step). "
+    "ddpm": r"$z$ is fresh noise, $\tilde\beta_t$ the posterior variance; the last step has none. "
     r"With fewer steps the same formula holds between the chosen timesteps.",
     "ddim": r"$\hat\epsilon$ is the noise that belongs to it; $s$ is the next of the chosen "
     r"timesteps, $z$ fresh noise, $\sigma_t = \eta\sqrt{\frac{1-\bar\alpha_s}{1-\bar\alpha_t}"
@@ -100,7 +100,11 @@ def explain_sampler(order: Order) -> None:
         else:
             of_lambda = order.sampler in ("dpmpp_2m", "dpmpp_2m_sde", "unipc")
             symbols = SYMBOLS.get(order.sampler, OF_LAMBDA if of_lambda else OF_SIGMA)
-            st.latex(FORMULAS[order.sampler])
+            formula = FORMULAS[order.sampler]
+            if order.variance == "large":
+                formula = formula.replace(r"\tilde\beta", r"\beta")
+                symbols = symbols.replace(r"\tilde\beta_t$ the posterior", r"\beta_t$ the large")
+            st.latex(formula)
             st.write(
                 r"From $x_T \sim \mathcal N(0, I)$ downwards. At each timestep the network's "
                 r"output is turned into a clean picture $\hat x_0$, clamped to [-1, 1]. " + symbols

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from diffusion_core.device import device_of
 from diffusion_core.levels import make_levels
 from diffusion_core.methods import Noise, StepView
 from diffusion_core.order import Loaded, Order
@@ -57,7 +58,7 @@ def branch(
     second parting on.
     """
     model, schedule, config = loaded
-    device = next(model.parameters()).device
+    device = device_of(model)
     shape = (config.channels, config.image_size, config.image_size)
     levels = make_levels(schedule, order.steps, order.spacing)
     one_class = replace(order, label=order.class_of(number) or order.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 try:
     import resource
@@ -90,6 +92,12 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(psutil.virtual_memory().available, _left_of_container())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its weights are, packed ones (`inference.py`) included; the CPU if it has none."""
+    weights = itertools.chain(model.parameters(), model.buffers())
+    return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -34,6 +34,7 @@ from diffusion_core.checkpoint import Checkpoint
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import (
     building_folder,
+    is_disk_full,
     naming_full_disk,
     os_sentence,
     read_json,
@@ -41,7 +42,7 @@ from diffusion_core.files import (
     replacing,
     write_json,
 )
-from diffusion_core.order import EACH_IN_TURN, Loaded, Order, OrderError
+from diffusion_core.order import Loaded, Order, OrderError
 from diffusion_core.picture_settings import entries
 from diffusion_core.pictures import png, to_uint8
 from diffusion_core.runs import ACTIVE, Run, state_now
@@ -106,9 +107,9 @@ class Series:
         return self.path / "pictures" / f"{k:06d}.png"
 
     def drawn(self) -> list[int]:
-        """The numbers of the pictures that are there, from 0."""
-        found = (self.path / "pictures").glob("[0-9]*.png")
-        return sorted(int(file.stem) for file in found if file.stem.isdecimal())
+        """The numbers of the pictures that are there, from 0. Raises DrawingsError."""
+        found = {path.name for path in (self.path / "pictures").glob("[0-9]*.png")}
+        return [k for k in range(self.order.n) if self.picture(k).name in found]
 
 
 def list_series(run: Path) -> list[Series]:
@@ -143,7 +144,7 @@ def create(path: Path, order: Order, checkpoint: Checkpoint, batch: int) -> Seri
     except FileNotFoundError as error:
         raise DrawingsError(f"The folder {path.parent.parent} is not there any more.") from error
     except OSError as error:
-        if path.exists():
+        if path.exists() and not is_disk_full(error):
             raise DrawingsError(f"There is a {path.name} already; choose another name.") from error
         raise
     return Series(path)
@@ -264,19 +265,11 @@ def _batches(
 
 
 def _write(series: Series, k: int, data: bytes) -> None:
-    path = series.picture(k)
-    for last in (False, True):
-        try:
-            with replacing(path) as file:
-                file.write(data)
-            return
-        except FileNotFoundError as error:
-            if not path.parent.is_dir():
-                raise DrawingsError(f"The folder of {series.name} is not there any more.") from (
-                    error
-                )
-            if last:  # once, a trainer that started on this run may have tidied the file away
-                raise
+    try:
+        with replacing(series.picture(k)) as file:
+            file.write(data)
+    except FileNotFoundError as error:
+        raise DrawingsError(f"The folder of {series.name} is not there any more.") from error
 
 
 class _Clock:
@@ -332,7 +325,7 @@ def read_picture(path: Path) -> np.ndarray | None:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -364,7 +357,7 @@ def grid_of(series: Series, pixels: int = GRID_PIXELS) -> np.ndarray:
     if first is None:
         raise DrawingsError(f"{series.name} has no pictures yet.")
     n = max(numbers) + 1
-    across = columns_of(order, n)
+    across = order.columns(n)
     down = -(-n // across)
     size, channels = first.shape[0], first.shape[2]
     side = min(size, max(1, int((pixels / (across * down)) ** 0.5)))
@@ -380,12 +373,3 @@ def grid_of(series: Series, pixels: int = GRID_PIXELS) -> np.ndarray:
         y, x = k // across * side, k % across * side
         whole[y : y + side, x : x + side] = picture
     return whole
-
-
-def columns_of(order: Order, n: int) -> int:
-    """Of a grid of n of its pictures: nearly square; a class in turn has columns of its own."""
-    square = int(np.ceil(n**0.5))
-    classes = len(order.classes)
-    if order.label != EACH_IN_TURN or not classes < n:
-        return square
-    return max(1, round(square / classes)) * classes

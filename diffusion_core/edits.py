@@ -43,7 +43,8 @@ def check(
         raise ValueError(
             f"A mask needs a method without memory ({', '.join(ONE_STEP)}), not {sampler}."
         )
-    if mask.ndim != 4 or len(mask) not in (1, n) or mask.shape[2:] != picture.shape[2:]:
+    right = mask.ndim == 4 and len(mask) in (1, n) and mask.shape[1] == 1
+    if not right or mask.shape[2:] != picture.shape[2:]:
         wanted = f"(1 or {n}, 1, {', '.join(map(str, picture.shape[2:]))})"
         raise ValueError(f"mask must have the shape {wanted}, not {tuple(mask.shape)}.")
 

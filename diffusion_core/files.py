@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 # Made on the way to a file; what a killed process leaves of them is removed by the next trainer.
 TEMPORARY = ".tmp"
 
@@ -118,13 +120,24 @@ def complain(words: str) -> None:
 
 
 def remove_leftovers(folder: Path, but: str) -> None:
-    """Remove the temporary files that a killed process left below `folder`.
+    """Remove the temporary files and folders that a killed process left below `folder`.
 
-    Those on the way to a file called `but` stay: other processes may be writing it now.
+    What a process of this machine may be writing now stays, and what is on the way to a file called
+    `but`, which processes of other machines write too.
     """
-    for path in folder.rglob(f".*{TEMPORARY}"):
-        if not path.name.startswith(f".{but}."):
+    for path in list(folder.rglob(f".*{TEMPORARY}")):
+        if path.name.startswith(f".{but}.") or _is_being_written(path):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
             path.unlink(missing_ok=True)
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the process that its name tells is alive, and another one than this."""
+    writer = temporary.name.removesuffix(TEMPORARY).rpartition(".")[2].partition("-")[0]
+    return writer.isdecimal() and int(writer) != os.getpid() and psutil.pid_exists(int(writer))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_core.device import device_of
+
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -78,7 +80,7 @@ def for_sampling(network: nn.Module, half: bool) -> nn.Module:
     gradients; it may return bfloat16.
     """
     network.requires_grad_(False)
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     packed = device.type == "cpu" and can_pack()
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):

@@ -84,9 +84,7 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
     else:
         wanted = np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
     ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps))
-    # Of a variance-preserving schedule alpha^2 + sigma^2 = 1, of a flow alpha + sigma = 1.
-    flow = isinstance(schedule, FlowSchedule)
-    share = 1 / (1 + wanted) if flow else 1 / np.sqrt(1 + wanted**2)
+    share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
     found = zip(ts, share, wanted * share, strict=True)
     return [*(Level(float(t), float(a), float(s)) for t, a, s in found), PICTURE]
 

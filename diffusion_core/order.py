@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from diffusion_core.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.diffusion import Schedule
-from diffusion_core.levels import TIMESTEP_SPACINGS, make_levels
+from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS, make_levels
 from diffusion_core.samplers import (
     FLOW_SAMPLERS,
     LECTURE_SAMPLING,
@@ -27,6 +28,7 @@ ANY_CLASS = "any class"
 MOST_PICTURES = 4096
 MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
+VARIANCES = ("posterior", "large")  # see `methods.ddpm`
 MAX_GUIDANCE = 20.0
 
 Loaded = tuple[nn.Module, Schedule, RunConfig]
@@ -56,6 +58,7 @@ class Order:
     average: str = MAIN_AVERAGE  # which of the checkpoint's averaged weights
     flow: bool = False  # whether the model predicts the direction of a flow
     spacing: str = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
+    variance: str = "posterior"  # ddpm only, of its noise: one of VARIANCES
 
     def labels(self, first: int = 0, n: int | None = None) -> Tensor | None:
         """Of pictures first to first + n - 1 (all of them), (n,) integers; None where the network
@@ -72,16 +75,15 @@ class Order:
         labels = self.labels(k, 1)
         return "" if labels is None else self.classes[int(labels[0])]
 
-    @property
-    def columns(self) -> int | None:
-        """Of the grid: one a class where that works out, else as leaves no place empty, up to 8.
-
-        None where nothing does; then it is nearly square.
-        """
-        whole = [k for k in range(1, 9) if self.n % k == 0]
-        if self.label == EACH_IN_TURN and len(self.classes) in whole:
-            return len(self.classes)
-        return next((k for k in whole if k * k >= self.n), None)
+    def columns(self, n: int | None = None) -> int:
+        """Of a grid of n of its pictures (all of them), which is nearly square: classes in turn
+        have columns of their own, else no place is left empty where up to 8 columns do."""
+        n = self.n if n is None else n
+        square = math.ceil(n**0.5)
+        classes = len(self.classes)
+        if self.label == EACH_IN_TURN and classes <= min(n, max(8, square)):
+            return max(1, round(square / classes)) * classes
+        return next((k for k in range(square, 9) if n % k == 0), square)
 
     @property
     def method(self) -> str:
@@ -103,7 +105,7 @@ class Order:
         shape and the prediction type."""
         n = self.n if n is None else n
         how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
-        how["timestep_spacing"] = self.spacing
+        how |= {"timestep_spacing": self.spacing, "noise_term": self.variance}
         options = (dict(LECTURE_SAMPLING) if self.as_lecture else how) | {
             "n": n,
             "steps": self.steps,
@@ -129,10 +131,11 @@ class Order:
     ) -> Tensor:
         """Draw pictures first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
 
-        `more`: further arguments of `sample`.
+        `more`: further arguments of `sample`. Raises ValueError with a sentence where the network
+        answers with NaN.
         """
         model, schedule, config = loaded
-        return sample(
+        pictures = sample(
             model,
             schedule,
             prediction_type=config.prediction_type,
@@ -140,6 +143,12 @@ class Order:
             on_step=on_step,
             **(self.options(first, n) | more),
         )
+        if not pictures.isfinite().all():
+            raise ValueError(
+                f"The network of {self.run} at step {self.step:,} answers with NaN or infinity; "
+                f"choose another checkpoint."
+            )
+        return pictures
 
     def words(self) -> str:
         """For people: "demo-cars at step 250: 16 pictures, ddim, 50 steps, seed 0, van"."""
@@ -155,6 +164,8 @@ class Order:
         ]
         if self.spacing != "trailing" and not self.as_lecture:
             parts.append(f"{self.spacing} spacing")
+        if self.method == "ddpm" and self.variance == "large" and not self.as_lecture:
+            parts.append("variance β")
         if self.sampler == "ddim" and self.eta and not self.as_lecture:
             parts.append(f"η {self.eta:g}")
         if self.classes:
@@ -222,7 +233,8 @@ class Order:
             "eta": _number(self.eta, 0, 1),
             "classes": named,
             "label": isinstance(self.label, str) and self.label in of_classes,
-            "guidance_scale": _number(self.guidance_scale, 0, MAX_GUIDANCE),
+            "guidance_scale": _number(self.guidance_scale, 0, MAX_GUIDANCE)
+            and (self.guidance_scale == 1 or self.label not in ("", ANY_CLASS)),
             "negative": isinstance(self.negative, str)
             and (self.negative == "" or (named and self.negative in classes)),
             "guidance_interval": interval is None
@@ -232,10 +244,17 @@ class Order:
                 and all(_number(end, 0, MOST_TIMESTEPS) for end in interval)
                 and interval[0] <= interval[1]
             ),
-            "as_lecture": isinstance(self.as_lecture, bool),
+            "as_lecture": isinstance(self.as_lecture, bool)
+            and not (
+                self.as_lecture
+                and (self.flow or self.spacing != "trailing" or self.variance != "posterior")
+            ),
             "average": isinstance(self.average, str) and 0 < len(self.average) <= 255,
             "flow": isinstance(self.flow, bool),
-            "spacing": isinstance(self.spacing, str) and self.spacing in TIMESTEP_SPACINGS,
+            "spacing": isinstance(self.spacing, str)
+            and self.spacing in TIMESTEP_SPACINGS
+            and not (self.flow and self.spacing in OF_SIGMA),
+            "variance": isinstance(self.variance, str) and self.variance in VARIANCES,
         }
 
 

@@ -16,7 +16,7 @@ from diffusion_core.control import DONE, STOPPED, AddCommand, find_checkpoint
 from diffusion_core.device import pick_device
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import TIMESTEP_SPACINGS
-from diffusion_core.order import EACH_IN_TURN, MAX_SEED, MOST_PICTURES, Order, OrderError
+from diffusion_core.order import EACH_IN_TURN, MAX_SEED, MOST_PICTURES, VARIANCES, Order
 from diffusion_core.presets import build_schedule
 from diffusion_core.runs import Run, load_run
 from diffusion_core.samplers import SAMPLERS, Cancelled, samplers_for, usual_steps
@@ -28,6 +28,7 @@ OPTIONS = {
     "spacing": "trailing",
     "steps": None,
     "eta": 0.0,
+    "variance": "posterior",
     "average": MAIN_AVERAGE,
     "n": 16,
     "seed": 0,
@@ -51,6 +52,7 @@ def add_command(command: AddCommand, device: str | None) -> None:
     sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="of the steps")
     sample.add_argument("--steps", type=int, help="by default as many as the sampler is good with")
     sample.add_argument("--eta", type=float, help="the fresh noise of ddim, from 0 to 1")
+    sample.add_argument("--variance", choices=VARIANCES, help="of the noise of ddpm: beta~ or beta")
     sample.add_argument("--average", help="which averaged weights; main or another")
     sample.add_argument("--n", type=int, help=f"pictures, up to {MOST_PICTURES}; by default 16")
     sample.add_argument("--seed", type=int)
@@ -91,6 +93,8 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
     names = samplers_for(schedule)
+    if words.lecture and (words.sampler not in (None, "ddpm") or words.spacing != "trailing"):
+        raise ConfigError("--lecture is a way of its own; leave --sampler and --spacing out.")
     sampler = "ddpm" if words.lecture else words.sampler or names[0]
     if sampler not in names:
         raise ConfigError(f"{run.name} is drawn from by {' or '.join(names)}.")
@@ -108,6 +112,8 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
             raise ConfigError(f"--{name} is {value}; it must lie between {low:,} and {high:,}.")
     if words.eta and sampler != "ddim":
         raise ConfigError(f"--eta goes with ddim; {sampler} has none.")
+    if words.variance != "posterior" and (sampler != "ddpm" or words.lecture):
+        raise ConfigError("--variance goes with --sampler ddpm.")
     guided = words.guidance_scale != 1
     if guided and not classes:
         raise ConfigError(f"{run.name} was trained without classes; it takes no --guidance-scale.")
@@ -132,15 +138,17 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
         average=words.average,
         flow=isinstance(schedule, FlowSchedule),
         spacing=words.spacing,
+        variance=words.variance,
     )
     try:
+        order.evaluations(schedule)  # whether the steps can be spaced so
         return Order.from_json(order.to_json())  # which looks at everything else
-    except OrderError as error:
+    except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
 def draw_grid(order: Order, checkpoint: Checkpoint, device_name: str | None, out: Path) -> None:
-    from diffusion_core.drawings import batch_for, columns_of
+    from diffusion_core.drawings import batch_for
     from diffusion_core.files import replacing
     from diffusion_core.picture_settings import entries
     from diffusion_core.pictures import grid, png, to_uint8
@@ -155,7 +163,7 @@ def draw_grid(order: Order, checkpoint: Checkpoint, device_name: str | None, out
             for k in firsts
         ]
     with replacing(out) as file:
-        whole = grid(np.concatenate(pictures), columns_of(order, order.n))
+        whole = grid(np.concatenate(pictures), order.columns())
         file.write(png(whole, text=entries(order)))
     print(f"{order.n} pictures of {order.run}, step {checkpoint.step}: {out}")
 
@@ -165,8 +173,9 @@ def draw_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
     from diffusion_core.drawings import Series, batch_for, create, draw, line_up
 
     device = pick_device(words.device)
-    if (out / "order.json").exists():
-        series = Series(out)
+    series = Series(out)
+    begun = (out / "order.json").exists()
+    if begun:
         order = series.order
         if not words.resume:
             raise ConfigError(f"{out} holds {order.words()}. Go on with it by --resume.")
@@ -176,15 +185,16 @@ def draw_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
             raise ConfigError(
                 f"{out} holds {order.words()}. To go on with it leave other settings out."
             )
-        line_up(series, checkpoint)
     else:
         if words.resume:
             raise ConfigError(f"There are no pictures in {out} to go on with.")
         checkpoint = find_checkpoint(run, words.step)
         order = make_order(words, run, checkpoint)
-        batch = batch_for(order, checkpoint.config.image_size, device)
-        series = create(out, order, checkpoint, batch)
-    loaded = load_model(checkpoint, device, order.average)
+    loaded = load_model(checkpoint, device, order.average)  # before anything is written
+    if begun:
+        line_up(series, checkpoint)
+    else:
+        create(out, order, checkpoint, batch_for(order, checkpoint.config.image_size, device))
     done = len(series.drawn())
     with tqdm(total=order.n, initial=done, unit="picture", dynamic_ncols=True) as bar:
         try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffusion_core import edits, methods
+from diffusion_core.device import device_of
 from diffusion_core.diffusion import Schedule, to_epsilon, to_x_0
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import Level, make_levels
@@ -61,11 +62,6 @@ def samplers_for(schedule: Schedule) -> tuple[str, ...]:
 def usual_steps(sampler: str, schedule: Schedule) -> int:
     """How many to walk where nobody says."""
     return min(USUAL_STEPS.get(sampler, schedule.timesteps), schedule.timesteps)
-
-
-def evaluations(sampler: str, steps: int) -> int:
-    """How often a sampler asks the network for one picture, without guidance."""
-    return 2 * steps - 1 if sampler == "heun" else steps
 
 
 def count_evaluations(
@@ -228,7 +224,7 @@ def sample_steps(
     for name, given in (("x_T", x_T), ("labels", labels), ("negative_labels", negative_labels)):
         if given is not None and len(given) != n:
             raise ValueError(f"{name} needs a row for each of the {n} pictures, not {len(given)}.")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     if noise is None:
         like = picture if x_T is None else x_T
         noise = picture_noise(seed, n, shape if like is None else like.shape[1:], device, first)
@@ -342,7 +338,7 @@ def invert(
     flow = isinstance(schedule, FlowSchedule)
     if levels[0].alpha <= 0 and not flow:
         raise ValueError("A walk that ends in pure noise cannot be inverted.")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     predict = make_predict(
         model,
         prediction_type,

@@ -178,8 +178,7 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
     assert one_line(printed.out) == f"3 pictures of tiny, step 4: {tmp_path / 'a.png'}"
     assert "3/3" in printed.err  # the progress bar
     grid = picture(tmp_path / "a.png")
-    assert grid.shape == (32, 32, 3)
-    assert not grid[16:, 16:].any()  # three of four places
+    assert grid.shape == (16, 48, 3)
     assert draw(finished, tmp_path / "b.png", "--n", "3", "--seed", "5") == 0
     assert draw(finished, tmp_path / "c.png", "--n", "3", "--seed", "6") == 0
     assert np.array_equal(picture(tmp_path / "b.png"), grid)
@@ -229,6 +228,9 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
         (["--n", "5000"], "--n is 5000; it must lie between 1 and 4,096."),
         (["--eta", "2"], "--eta is 2.0; it must lie between 0 and 1."),
         (["--eta", "0.5", "--sampler", "ddpm"], "--eta goes with ddim; ddpm has none."),
+        (["--variance", "large"], "--variance goes with --sampler ddpm."),
+        (["--lecture", "--sampler", "heun"], "leave --sampler and --spacing out."),
+        (["--lecture", "--spacing", "karras"], "leave --sampler and --spacing out."),
         (["--negative", "van"], "say how to guide; give a --guidance-scale too."),
         (["--guidance-scale", "99"], "The settings have no usable guidance scale."),
         (["--average", ""], "The settings have no usable average."),
@@ -240,8 +242,11 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
 def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
     finished: Path, tmp_path: Path, capsys, words: list[str], sentence: str
 ) -> None:
-    assert draw(finished, tmp_path / "x.png", *words) == 2
+    assert draw(finished, f"{tmp_path}/many/", *words) == 2
     assert sentence in one_line(capsys.readouterr().err)
+    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 1
+    assert "has no averaged weights called 'long'" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "many").exists()
 
 
 def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(

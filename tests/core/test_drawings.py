@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,11 +18,13 @@ import torch
 from diffusion_core import drawings
 from diffusion_core.checkpoint import Checkpoint, load_model
 from diffusion_core.drawings import DrawingsError, Series
+from diffusion_core.files import DiskFull
 from diffusion_core.order import EACH_IN_TURN, Loaded, Order
 from diffusion_core.picture_settings import Made, read
 from diffusion_core.pictures import to_uint8
 from diffusion_core.runs import Run
 from diffusion_core.samplers import Cancelled
+from tests import picture_files
 from tests.tiny_runs import CLASSES, write_checkpoint, write_run
 
 N, BATCH = 7, 3
@@ -84,7 +87,7 @@ def test_a_series_that_was_left_is_gone_on_with_and_is_the_same(
     series.picture(0).write_bytes(whole[: len(whole) // 2])  # cut short
     series.picture(1).unlink()
     series.picture(2).write_bytes(b"")
-    (series.path / "pictures" / ".000005.png.1-1.tmp").write_bytes(b"half")
+    (series.path / "pictures" / ".000005.png.99999999-1.tmp").write_bytes(b"half")
     drawings.line_up(series, checkpoint)
     assert series.state == "queued"
     assert list(turns(series, loaded)) == [3, 6, 7]
@@ -159,6 +162,26 @@ def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
     assert list(turns(series, loaded)) == [6, 7]
 
 
+def test_what_is_no_picture_of_the_order_is_left_aside(series: Series, loaded: Loaded) -> None:
+    list(turns(series, loaded))
+    huge = series.path / "pictures" / "999999999.png"
+    huge.write_bytes(picture_files.huge_png(20_000, 10_000))
+    assert series.drawn() == list(range(N))
+    assert drawings.read_picture(huge) is None
+
+
+def test_a_full_disk_is_said_where_a_series_is_begun(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "many").mkdir()
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(DiskFull, match="The disk is full"):
+        drawings.create(tmp_path / "many", ORDER, checkpoint, 3)
+
+
 def test_what_nobody_has_begun_is_cancelled_at_once(series: Series, checkpoint: Checkpoint) -> None:
     drawings.cancel(series)
     assert series.state == "stopped"
@@ -198,22 +221,6 @@ def test_a_folder_that_goes_away_gets_a_sentence_and_is_not_made_anew(
     with pytest.raises(DrawingsError, match="The folder of many is not there any more"):
         next(turns(series, loaded))
     assert not series.path.exists()
-
-
-def test_a_file_that_a_trainer_tidies_away_is_written_again(
-    series: Series, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, tidied = os.replace, []
-
-    def tidy_first(source, target):
-        if str(target).endswith("000004.png") and not tidied:
-            tidied.append(target)
-            os.unlink(source)
-        plain(source, target)
-
-    monkeypatch.setattr(os, "replace", tidy_first)
-    assert list(turns(series, loaded)) == [3, 6, 7]
-    assert tidied
 
 
 def test_a_checkpoint_that_was_written_anew_does_not_go_on_with_an_old_series(
@@ -288,18 +295,6 @@ def test_a_grid_of_too_many_pixels_is_scaled_down(series: Series, loaded: Loaded
     # Each pixel is the mean of four.
     mean = to_uint8(ORDER.make(loaded))[0].reshape(8, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(whole[:8, :8] - mean).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("n", "classes", "columns"),
-    [(4096, 8, 64), (4096, 3, 63), (100, 0, 10), (7, 3, 3), (3, 8, 2), (16, 8, 8), (1, 0, 1)],
-)
-def test_the_columns_of_a_grid_are_nearly_square_and_a_multiple_of_the_classes(
-    n: int, classes: int, columns: int
-) -> None:
-    names = tuple(f"class {k}" for k in range(classes))
-    order = Order("cars", 20, n, classes=names, label=EACH_IN_TURN if names else "")
-    assert drawings.columns_of(order, n) == columns
 
 
 def test_batches_are_smaller_where_pictures_are_large_or_steps_are_many() -> None:
