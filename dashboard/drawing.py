@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any
 
@@ -56,7 +56,7 @@ class Task:
     steps: int  # calls of `on_step`, or what a generator yields at its end
     evaluations: int  # of the network, over all pictures
     pace_key: str  # of what takes as long an evaluation; see `pace_key`
-    work: Callable[[OnStep], Any | Generator[int, None, Any]]
+    work: Callable[[OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # goes on when nobody looks
 
 
@@ -127,8 +127,7 @@ class Drawing:
         self.result: Any = None  # what the work returned, once it is done
         self._queue = queue
         self._lock = queue.lock
-        self._work: Callable[[OnStep], Any] | None = task.work  # let go of at the end: it holds
-        self._turns: Generator[int, None, Any] | None = None  # the model, and so does this
+        self._turns: Generator[int, None, Any] | None = None
         self._state = "waiting"
         self._sentence = ""
         self._stop = ""  # why it should end
@@ -191,12 +190,13 @@ class Drawing:
     def take_turn(self) -> None:
         """Called by the queue's thread alone. Never raises: what goes wrong becomes a sentence."""
         with self._lock:
-            if self._work is None:
+            work = self.task.work
+            if work is None:
                 return
             self._state, self._started = "drawing", self._queue.clock()
         try:
             if self._turns is None:
-                found = self._work(self._on_step)
+                found = work(self._on_step)
                 self._turns = found if isinstance(found, GeneratorType) else _no_turns(found)
             done = next(self._turns)
         except StopIteration as end:
@@ -239,7 +239,9 @@ class Drawing:
         self._state, self._sentence = state, sentence
         if self._view is not None and self._now is None and state != "failed":
             self._now = look(self._view)
-        self._work = self._turns = self._view = None
+        # The work and its turns hold the model, which a session would keep from being let go of.
+        self.task = replace(self.task, work=None)
+        self._turns = self._view = None
         self._over.set()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import drawing, resources
 from dashboard.drawing import Drawing, Snapshot, Task
@@ -63,6 +65,7 @@ def say_expected(order: Order, config: RunConfig, evaluations: int) -> None:
 
 def watch(job: Drawing, show: Callable[[Drawing, Snapshot], None]) -> None:
     """`show` the job in a fragment, again and again while it is active; then the whole page."""
+    st.session_state.setdefault("watched", []).append(job)
 
     def look_again(was_active: bool) -> None:
         seen = job.snapshot()
@@ -71,6 +74,24 @@ def watch(job: Drawing, show: Callable[[Drawing, Snapshot], None]) -> None:
         show(job, seen)
 
     st.fragment(look_again, run_every=POLL_SECONDS if job.active else None)(job.active)
+
+
+@contextmanager
+def watching_all(place: DeltaGenerator) -> Iterator[None]:
+    """Where the page that the block draws does not watch a drawing that is under way, as after a
+    change of mode, `place` shows it: all buttons wait for it, and unseen it would be cancelled."""
+    watched: list[Drawing] = []
+    st.session_state["watched"] = watched
+    yield
+    for job in st.session_state.setdefault("drawings", {}).values():
+        if job.active and not job.task.background and job not in watched:
+            with place:
+                watch(job, show_elsewhere)
+
+
+def show_elsewhere(job: Drawing, seen: Snapshot) -> None:
+    st.markdown(f"**{job.task.words}**")
+    show_progress(job, seen)
 
 
 def show_progress(job: Drawing, seen: Snapshot, unit: str = "Step") -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import resources
+from dashboard.drawing import Drawn
 from dashboard.drawing_view import session_job
 from dashboard.mask import draw_mask
 from dashboard.picture_source import pick_own
@@ -118,11 +119,11 @@ def pick_from_data(config: RunConfig) -> Given:
 
 def pick_drawn(config: RunConfig) -> Given | None:
     job = session_job("draw")
-    seen = None if job is None or job.active else job.snapshot().now
-    if job is None or seen is None:
-        st.info("Nothing is drawn yet in this session. Draw some under Draw; they appear here.")
+    if job is None or not isinstance(job.result, Drawn):
+        st.info("No drawing of yours is finished yet. Draw some under Draw; they appear here.")
         return None
-    count = len(seen.x_t)
+    pictures = job.result.pictures
+    count = len(pictures)
     number = 1
     if count > 1:
         number = int(
@@ -130,7 +131,7 @@ def pick_drawn(config: RunConfig) -> Given | None:
         )
     name = job.order.class_of(number - 1)
     words = f"{f'{name}, ' if name else ''}picture {number} drawn by {job.order.run}"
-    return Given(fit(seen.x_t[number - 1], config), words, {})
+    return Given(fit(pictures[number - 1], config), words, {})
 
 
 def fit(picture: np.ndarray, config: RunConfig) -> np.ndarray:

@@ -150,7 +150,7 @@ function draw(book) {
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
     values[k].textContent = known.length ? mean.toFixed(3) : "–";
   });
-  if (data.histogram) drawHistogram(book, data.histogram, words);
+  if (data.histogram) drawHistogram(book, data.histogram, chosen, words);
 }
 
 // ---------------------------------------------------------------------------------- histogram
@@ -163,7 +163,7 @@ function beginHistogram(book, { title, edge, density }) {
   const [low, , high] = book.histogram.querySelectorAll(".axis span");
   low.textContent = `−${edge}`;
   high.textContent = edge;
-  const most = Math.max(...density.flat());
+  const most = density.flat(2).reduce((most, value) => Math.max(most, value), 0);
   book.top = Math.min(1.2, Math.max(0.5, 1.1 * most));
   const points = Array.from({ length: 129 }, (_, k) => {
     const z = edge * (k / 64 - 1);
@@ -173,8 +173,10 @@ function beginHistogram(book, { title, edge, density }) {
   part(".curve").setAttribute("d", `M${points.join("L")}`);
 }
 
-function drawHistogram(book, { title, density }, words) {
-  const bars = density[book.index];
+/** Of the chosen pictures together. */
+function drawHistogram(book, { title, density }, chosen, words) {
+  const ones = chosen.map((one) => density[book.index][one]);
+  const bars = ones[0].map((_, k) => ones.reduce((sum, one) => sum + one[k], 0) / ones.length);
   const width = WIDE / bars.length;
   const steps = bars.map((value) => {
     const y = Math.max(0, HIGH * (1 - value / book.top));

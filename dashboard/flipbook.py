@@ -48,11 +48,11 @@ HTML = f"""
 
 @dataclass(frozen=True)
 class Histogram:
-    """A count of values for each frame, to be seen as a density against N(0, 1)."""
+    """A count of values for each frame and picture, seen as a density against N(0, 1)."""
 
     title: str
     edges: np.ndarray  # (bins + 1,), evenly spaced around 0
-    counts: np.ndarray  # (k, bins)
+    counts: np.ndarray  # (k, m, bins)
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ def pack(book: Book, picture: int = 0) -> Sent:
         },
     }
     if book.histogram is not None:
-        edges, counts = book.histogram.edges, book.histogram.counts[kept]
-        density = counts / counts.sum(axis=1, keepdims=True).clip(1) / np.diff(edges)
+        edges, counts = book.histogram.edges, book.histogram.counts[kept][:, chosen]
+        density = counts / counts.sum(axis=-1, keepdims=True).clip(1) / np.diff(edges)
         data["histogram"] = {
             "title": book.histogram.title,
             "edge": float(edges[-1]),
-            "density": [_plain(row) for row in density],
+            "density": [[_plain(one) for one in frame] for frame in density],
         }
     size = sum(len(row) for rows in sheets for row in rows)
     return Sent(data, first, len(chosen), len(kept), size)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
+from diffusion_core.data.decode import open_picture
 from diffusion_core.pictures import png
 
 WIDTH = 128  # screen pixels of a picture in a row
@@ -16,9 +16,8 @@ MOST_WIDE = 1460  # pixels; Streamlit would blur what is wider to fit
 
 
 def read_strip(path: Path) -> list[np.ndarray]:
-    """The square pictures of a sample strip, uint8 (H, H, 3) each. Raises OSError."""
-    with Image.open(path) as image:
-        strip = np.asarray(image.convert("RGB"))
+    """The square pictures of a sample strip, uint8 (H, H, 3) each. Raises PictureError."""
+    strip = np.asarray(open_picture(path))
     side = strip.shape[0]
     return [strip[:, x : x + side] for x in range(0, strip.shape[1] - side + 1, side)]
 

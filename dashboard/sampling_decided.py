@@ -56,7 +56,7 @@ def show_decided(order: Order, runs: Sequence[Run], number: int) -> None:
         icon=":material/alt_route:",
     )
     job = session_job(KEY)
-    if job is not None:
+    if job is not None and job.task.words == task_words(asked, number - 1):  # not of another one
         watch(job, show_partings)
 
 
@@ -82,17 +82,28 @@ def decided_task(order: Order, checkpoint: Checkpoint, k: int) -> Task:
     """Its result is the list of `branch`; `k`: the picture, from 0."""
     loaded: Loaded = resources.model(checkpoint, order.average)
     _, schedule, config = loaded
-    name = order.class_of(k)
-    one = replace(order, n=BRANCHES, label=name or order.label)
+    one = branches(order, k)
     count = len(partings(order.steps, PARTINGS))
     return Task(
         one,
-        f"{order.run} at step {order.step:,}: picture {k + 1} in {BRANCHES} branches from each of "
-        f"{count} places, {', '.join(one.parts()[1:])}",
+        task_words(order, k),
         count * order.steps,
         count * one.evaluations(schedule),
         pace_key(order, config),
         lambda on_step: branch(order, loaded, k, PARTINGS, BRANCHES, on_step),
+    )
+
+
+def branches(order: Order, k: int) -> Order:
+    """Of picture k."""
+    return replace(order, n=BRANCHES, label=order.class_of(k) or order.label)
+
+
+def task_words(order: Order, k: int) -> str:
+    count = len(partings(order.steps, PARTINGS))
+    return (
+        f"{order.run} at step {order.step:,}: picture {k + 1} in {BRANCHES} branches from each of "
+        f"{count} places, {', '.join(branches(order, k).parts()[1:])}"
     )
 
 
@@ -106,7 +117,9 @@ def show_partings(job: Drawing, seen: Snapshot) -> None:
         return
     found: list[Parting] = job.result
     st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")
-    if len(found) > 1:
+    if found[0].variance == 0:
+        st.info("All branches are the same picture, whatever their noise is.")
+    elif len(found) > 1:
         show(decided_figure(found), "decided", "Variance left against where the branches part")
         st.markdown(verdict(found))
     most = max(one.deviation.max() for one in found) or 1.0

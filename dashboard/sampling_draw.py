@@ -21,6 +21,7 @@ from dashboard.sampling_controls import Chosen, link
 from dashboard.sampling_decided import show_decided
 from dashboard.sampling_trajectory import file_name, show_trajectory
 from dashboard.sampling_words import precise
+from diffusion_core.data.decode import PictureError
 from diffusion_core.order import EACH_IN_TURN, Order
 from diffusion_core.picture_settings import entries
 from diffusion_core.pictures import grid, png
@@ -59,7 +60,7 @@ def show_newest_strip(run: Run) -> None:
         step, path = samples[-1]
         try:
             pictures = read_strip(path)
-        except OSError:
+        except PictureError:
             st.caption(f"The samples in {path.name} cannot be read.")
             return
         st.caption(f"Until then, what {run.name} drew by itself at step {step:,} of its training:")
@@ -103,9 +104,10 @@ def show_drawing(job: Drawing, seen: Snapshot) -> None:
 
 def cost_words(job: Drawing, seen: Snapshot) -> str:
     order, count = job.order, job.task.evaluations
-    twice = " × 2, with the class and without" if order.guidance_scale != 1.0 else ""
+    other = order.negative or "without"
+    twice = f" × 2, with the class and {other}" if order.guidance_scale != 1.0 else ""
     if order.guidance_interval is not None:
-        twice = ", with the class and without where it is guided"
+        twice = f", with the class and {other} where it is guided"
     if order.method == "heun":
         twice = f", both ends of each step but the last{twice}"
     return (

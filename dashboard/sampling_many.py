@@ -222,7 +222,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
             words += f", about {duration(seen.seconds_left)} left"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.progress(min(1.0, done / total), words)
-            if may_cancel(each):
+            if may_change(each):
                 st.button(
                     "Cancel",
                     icon=":material/close:",
@@ -232,8 +232,8 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
                 )
 
 
-def may_cancel(series: Series) -> bool:
-    """Viewers cancel what they began themselves."""
+def may_change(series: Series) -> bool:
+    """Viewers cancel and resume what they began themselves."""
     own = series.path in st.session_state.get("own_series", ())
     return own or get_settings().may_operate
 
@@ -265,7 +265,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), order.n)
     with st.container(horizontal=True, gap="small"):
-        if state in RESUMABLE:
+        if state in RESUMABLE and may_change(series):
             st.button(
                 "Resume",
                 type="primary",
@@ -340,8 +340,6 @@ def resume(series: Series, order: Order, run: Run) -> None:
         return
     except (ValueError, RuntimeError, OSError) as error:
         refuse(error)
-        return
-    st.session_state.setdefault("own_series", set()).add(series.path)
 
 
 def refuse(error: Exception) -> None:

@@ -18,6 +18,7 @@ from diffusion_core.trajectory import EDGES, Trajectory
 
 LOOKS = 10  # pictures in the strip, as in the lecture
 X_T, X_0, BOTH = "noisy x_t", "predicted x_0", "both"
+ONE, ALL = "one", "all"
 
 
 def show_trajectory(order: Order, made: Drawn) -> int:
@@ -127,17 +128,25 @@ def show_lecture_strip(order: Order, walk: Trajectory, k: int) -> None:
 def offer_trajectory(order: Order, walk: Trajectory, number: int) -> None:
     """As a film, of the picture or of all that are kept."""
     kept, side = walk.x_t.shape[1:3]
-    one = f"picture {number}"
-    every = "all pictures" if kept == order.n else f"pictures 1 to {kept}"
+    name = {ONE: f"picture {number}", ALL: "all pictures"}
+    if kept < order.n:
+        name[ALL] = f"pictures 1 to {kept}"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        of = one
+        of = ONE
         if kept > 1:
-            of = st.segmented_control("A film of", [one, every], default=one, required=True)
+            of = st.segmented_control(
+                "A film of",
+                list(name),
+                format_func=lambda each: name[each],
+                default=ONE,
+                required=True,
+                key="trajectory-of",
+            )
         shown = st.segmented_control("showing", [X_T, X_0, BOTH], default=X_T, required=True)
         offer_film(
-            lambda: film_of(walk, number - 1 if of == one else None, shown, order.columns()),
-            file_name(order, of.replace(" ", "-")),
-            entries(order, what=f"film of {of}"),
+            lambda: film_of(walk, number - 1 if of == ONE else None, shown, order.columns()),
+            file_name(order, name[of].replace(" ", "-")),
+            entries(order, what=f"film of {name[of]}"),
             side,
             key="trajectory",
         )

@@ -30,7 +30,7 @@ class Trajectory:
     kept: np.ndarray  # (k,) indices of the steps, the first and the last among them
     x_t: np.ndarray  # uint8 (k, m, H, W, C), after the step
     x_0: np.ndarray  # uint8 (k, m, H, W, C), predicted at its start
-    counts: np.ndarray  # (k, BINS) values of the m pictures' predicted noise between EDGES
+    counts: np.ndarray  # (k, m, BINS) values of a picture's predicted noise between EDGES
 
     def evenly(self, count: int) -> np.ndarray:
         """Indices of at most `count` of the kept steps, evenly spread, the last among them."""
@@ -92,7 +92,7 @@ class Recorder:
         if len(self._bins) < len(self._kept):
             raise ValueError("The walk has not ended yet.")
         change_x_t, change_x_0, epsilon = torch.stack(self._numbers, dim=1).cpu().numpy()
-        bins = torch.stack(self._bins).flatten(1).cpu().numpy()
+        bins = torch.stack(self._bins).flatten(2).cpu().numpy()
         return Trajectory(
             np.array(self._timesteps),
             change_x_t,
@@ -101,7 +101,7 @@ class Recorder:
             self._kept,
             _as_pictures(self._x_t),
             _as_pictures(self._x_0),
-            np.stack([np.bincount(row, minlength=BINS) for row in bins]),
+            np.array([[np.bincount(one, minlength=BINS) for one in step] for step in bins]),
         )
 
 

@@ -9,6 +9,7 @@ from dashboard.pictures import read_strip, show_row
 from dashboard.resources import device
 from dashboard.settings import Settings, get_settings
 from diffusion_core.config import ConfigError
+from diffusion_core.data.decode import PictureError
 from diffusion_core.device import describe
 from diffusion_core.runs import ACTIVE, Run, list_runs
 
@@ -34,7 +35,7 @@ def show_samples(run: Run) -> None:
     step, path = samples[-1]
     try:
         pictures = read_strip(path)
-    except OSError:
+    except PictureError:
         st.warning(f"The samples in {path.name} cannot be read; the next ones replace them.")
         return
     words = f"Newest samples of {run.name}, at step {step:,}"

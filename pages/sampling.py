@@ -14,6 +14,7 @@ from dashboard import (
     sampling_many,
 )
 from dashboard.controls import pick_run
+from dashboard.drawing_view import watching_all
 from dashboard.navigation import entry
 from dashboard.sampling_controls import Chosen, pick_checkpoint, pick_order
 from dashboard.sampling_words import explain_sampler, sharing_sentence
@@ -80,7 +81,7 @@ mode = st.segmented_control(
 module, what_for = MODES[mode]
 st.caption(what_for)
 restore.offer()
-formula = st.container()
+formula, elsewhere = st.container(), st.container()
 controls, results = st.columns([3, 7], gap="medium")
 with controls:
     run = pick_run([run for run, _ in ready])
@@ -94,4 +95,5 @@ with controls:
         st.caption(sharing)
 with formula:
     explain_sampler(order)
-module.show(Chosen(run, checkpoint, order, [run for run, _ in ready]), controls, results)
+with watching_all(elsewhere):
+    module.show(Chosen(run, checkpoint, order, [run for run, _ in ready]), controls, results)

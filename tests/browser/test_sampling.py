@@ -91,12 +91,15 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     assert frames[5]["pictures"][0] == frames[5]["pictures"][1]  # the end is the last prediction
     assert frames[0]["facts"][1] == "–" and float(frames[0]["facts"][0]) > 0
     slider.press("Home")
+    bars = page.locator(".flipbook .bars")
+    first = bars.get_attribute("d")
     shown = page.get_by_role("img", name="noisy x_t, picture 1, bus, step 1 of 6", exact=False)
     expect(shown).to_be_visible()
     page.locator(".flipbook .which").select_option("3")
     expect(
         page.get_by_role("img", name="predicted x_0, picture 3, bus, step 1 of 6")
     ).to_be_visible()
+    expect(bars).not_to_have_attribute("d", first)
     page.wait_for_url("**picture=3*")  # all of the page is about it now
     page.get_by_role("button", name="Play the film").click()
     expect(slider).to_have_attribute("aria-valuetext", "step 6 of 6, t = 666")

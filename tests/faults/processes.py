@@ -154,8 +154,12 @@ def end_processes_of(folder: Path) -> None:
         try:
             if any(str(folder) in word for word in process.cmdline()):
                 process.kill()
-                process.wait(PATIENCE_SECONDS)
-        except psutil.Error:  # gone by itself, or another user's
+                # One whose parent has not asked for it yet stays as a zombie; it is dead.
+                wait_until(
+                    lambda process=process: process.status() == psutil.STATUS_ZOMBIE,  # type: ignore[misc]
+                    f"{process.pid} is gone",
+                )
+        except psutil.Error:  # gone, or another user's
             continue
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dashboard import drawing
-from dashboard.drawing import LineFull, Queue, Task, draw_task, pace_key
+from dashboard.drawing import Drawing, LineFull, Queue, Task, draw_task, pace_key
 from diffusion_core.config import RunConfig
 from diffusion_core.order import Loaded, Order
 from diffusion_core.pictures import to_uint8
@@ -137,6 +139,19 @@ def test_a_finished_drawing_has_its_pictures_and_the_way_to_them(queue: Queue) -
     assert np.array_equal(made.trajectory.x_t[-1], made.pictures)
     looks = made.trajectory.kept[made.trajectory.evenly(10)]
     assert made.trajectory.timesteps[looks].tolist() == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
+
+
+def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: Queue) -> None:
+    def submit() -> tuple[Drawing, weakref.ref[nn.Module]]:
+        network = small_network()
+        return queue.submit(draw_task(ORDER, with_schedule(network))), weakref.ref(network)
+
+    job, network = submit()
+    assert job.wait(SOON)
+    queue.submit(draw_task(ORDER, with_schedule(small_network()))).wait(SOON)
+    gc.collect()
+    assert job.result.pictures.shape == (2, 16, 16, 3)
+    assert network() is None
 
 
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(

@@ -171,6 +171,9 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     assert "Cancel" not in labels(viewer)
     begin(viewer, "theirs")
     assert labels(viewer).count("Cancel") == 1
+    drawings.cancel(Series(run / "drawings" / "mine"))
+    stopped = open_many(series="mine")
+    assert "It was cancelled." in words(stopped) and "Resume" not in labels(stopped)
 
 
 def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

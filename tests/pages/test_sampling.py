@@ -322,9 +322,14 @@ def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
         assert button(app, "Draw").disabled
     assert first.session_state["drawings"]["draw"].snapshot().before == 0
     assert second.session_state["drawings"]["draw"].snapshot().before == 1
+    # In another mode it is seen as well, for that mode's button waits for it.
+    second.segmented_control(key="mode").set_value("Between two").run()
+    assert not second.exception
+    assert button(second, "Draw the film").disabled
+    assert "**cars at step 20: 16 pictures, dpmpp_2m, 20 steps" in words(second)
     button(second, "Cancel").click().run()
     assert second.session_state["drawings"]["draw"].snapshot().state == "cancelled"
-    second.run()
+    second.segmented_control(key="mode").set_value("Draw").run()
     assert "Cancelled." in words(second)
     assert not button(second, "Draw").disabled
     assert downloads(second) == []

@@ -130,7 +130,7 @@ def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: 
 
 def test_before_anything_is_drawn_the_drawn_pictures_are_asked_for(run: Path) -> None:
     app = open_mode("From a picture", **{"from": "drawn before"})
-    assert "Nothing is drawn yet in this session." in words(app)
+    assert "No drawing of yours is finished yet." in words(app)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,11 @@ def book(frames: int, pictures: int, side: int) -> Book:
         [f"frame {k}" for k in range(frames)],
         [str(k + 1) for k in range(pictures)],
         {"size": np.arange(frames * pictures, dtype=float).reshape(frames, pictures)},
-        Histogram("values", np.linspace(-4, 4, 9), np.arange(8 * frames).reshape(frames, 8)),
+        Histogram(
+            "values",
+            np.linspace(-4, 4, 9),
+            np.arange(8 * frames * pictures).reshape(frames, pictures, 8),
+        ),
     )
 
 
@@ -82,7 +86,8 @@ def test_the_browser_gets_every_pixel_of_every_frame_in_one_sheet_a_row() -> Non
                 assert np.array_equal(whole[y : y + 4, x : x + 4], frames[n, k])
     assert sent.data["numbers"] == {"size": [[2.0 * n, 2.0 * n + 1] for n in range(5)]}
     density = np.array(sent.data["histogram"]["density"])
-    assert density.sum(axis=1) == pytest.approx(1.0, rel=1e-3)  # bars are 1 wide
+    assert density.shape == (5, 2, 8)
+    assert density.sum(axis=-1) == pytest.approx(1.0, rel=1e-3)  # bars are 1 wide
     unknown = replace(made, numbers={"size": np.full((5, 2), np.nan)}, histogram=None)
     assert json.loads(json.dumps(pack(unknown).data))["numbers"]["size"][0] == [None, None]
 
@@ -173,6 +178,23 @@ def test_where_a_picture_is_decided_is_found_out_and_shown(runs_dir: Path) -> No
     assert "With $x_T$ alone shared, " in shown
     captions = [image.caption for element in app.get("image") for image in element.proto.imgs]
     assert captions[-4:] == ["nothing shared", "t 19", "t 14", "t 9"]
+    app.number_input(key="picture").set_value(1).run()
+    assert "picture 2 in 8 branches" not in words(app)  # of another picture than the one above
+
+
+def test_branches_that_do_not_differ_at_all_are_said(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(runs_dir, "tiny", 20)
+    app = open_page("sampling.py", n=1, steps=3)
+    press(app, "Draw", "draw")
+    black = np.zeros((8, 16, 16, 3), np.uint8)
+    same = [
+        Parting(k, 19.0 if k else None, 0.0, black[0], np.zeros((16, 16)), black) for k in (0, 1)
+    ]
+    monkeypatch.setattr("dashboard.sampling_decided.branch", lambda *_: same)
+    press(app, "Find out with DDIM, η = 1", "decided")
+    assert "All branches are the same picture" in "".join(info.value for info in app.info)
 
 
 def test_a_checkpoint_that_is_gone_is_said_instead(runs_dir: Path) -> None:
