@@ -440,8 +440,3 @@ def show_meanings(results: Sequence[Result]) -> None:
             for name in known_metrics(list(results))
         ]
         st.markdown("\n".join(lines))
-        if not any("fid" in result.metrics for result in results):
-            st.caption(
-                "FID and KID are measured too where the package torch-fidelity and its network's "
-                "weights are on the machine."
-            )

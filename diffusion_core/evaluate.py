@@ -8,10 +8,10 @@ it measures with is in `quality.py`, `features.py` and `likelihood.py`; what it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Generator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator, Set
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +20,20 @@ from diffusion_core import quality
 from diffusion_core.batches import split
 from diffusion_core.checkpoint import Checkpoint, load_model
 from diffusion_core.config import MAIN_AVERAGE, ConfigError, RunConfig
-from diffusion_core.data.store import ImageStore, build_store, load_picture, to_grey
-from diffusion_core.device import describe
+from diffusion_core.data.store import (
+    ImageStore,
+    build_store,
+    fingerprint_of,
+    load_picture,
+    to_grey,
+)
+from diffusion_core.device import describe, device_of, is_out_of_memory
 from diffusion_core.diffusion import Schedule
+from diffusion_core.drawings import batch_for
 from diffusion_core.features import FeatureNet, feature_net
-from diffusion_core.fidelity import fidelity_scores
+from diffusion_core.fidelity import Inception, fidelity_estimates, load_inception
 from diffusion_core.flow import FlowSchedule
-from diffusion_core.intervals import WIDTH, Estimate, mean_estimate
+from diffusion_core.intervals import Estimate, mean_estimate
 from diffusion_core.likelihood import bits_per_dim
 from diffusion_core.order import EACH_IN_TURN, Loaded, Order
 from diffusion_core.pictures import grid, png, to_uint8
@@ -35,10 +42,8 @@ from diffusion_core.quality_results import (
     Estimates,
     Neighbour,
     Result,
-    ResultError,
-    read_result,
     read_results,
-    result_path,
+    same_drawing,
     write_result,
 )
 from diffusion_core.runs import Run
@@ -47,12 +52,14 @@ from diffusion_core.samplers import StepView, picture_noise, samplers_for
 FEWEST = 16  # pictures; below that no interval means anything
 SHOWN_NEIGHBOURS = 8
 CARS_A_TURN = 250  # drawn before other work goes first; under a second
+INCEPTION_A_TURN = 128  # pictures that Inception sees before other work goes first
 CHUNK = 2000  # training pictures in memory at once while neighbours are looked for
 # The bits per dimension: of so many held-out pictures, each at so many timesteps.
 BITS_PICTURES, BITS_TIMESTEPS = 256, 50
 
 Turns = Generator[int, None, Result]
 OnStep = Callable[[StepView], None]
+Found = TypeVar("Found")
 
 
 class Pictures(NamedTuple):
@@ -74,7 +81,9 @@ def make_order(
 ) -> Order:
     """What to draw; by default by DPM-Solver++ 2M where the model takes it.
 
-    Raises ConfigError with a sentence for what the checkpoint cannot be drawn with.
+    Of a network with classes it says "each in turn"; `evaluate` asks for each as often as the
+    training met it. Raises ConfigError with a sentence for what the checkpoint cannot be drawn
+    with.
     """
     schedule = build_schedule(checkpoint.config)
     names = samplers_for(schedule)
@@ -117,41 +126,43 @@ def evaluate(
     workers: int | None = None,
     on_step: OnStep | None = None,
 ) -> Turns:
-    """Measure what `order` draws and write it into the run; what is there already is not made anew.
+    """Measure what `order` draws and write it into the run; what is there already, of this very
+    checkpoint and these very pictures, is not made anew.
 
     Yields after every batch how many of the `cost` evaluations are done; returns the result.
     `bits`: also the bits per dimension, of the checkpoint and not of the sampling. `again`: make it
     anew. `workers`: see `build_store`. Raises DataError where the run's pictures cannot be had,
-    ConfigError where there are too few or the network has no such number.
+    ConfigError where there are too few or the network has no such number, ValueError where the
+    network answers with NaN.
     """
     _, schedule, config = loaded
-    result = None if again else _known(result_path(run.path, order))
+    fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
+    known = [] if again else _known(run, checkpoint, fingerprint)
+    result = next((other for other in known if same_drawing(other.order, order)), None)
     wanted = bits and (result is None or "bits_per_dim" not in result.metrics)
     if result is not None and not wanted:
         return result
     if bits and order.flow:
         raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
     store = build_store(config.data, config.image_size, config.channels, workers=workers)
-    held_out = yield from held_out_pictures(config, store, order.n, order.seed)
     drawing = order.evaluations(schedule)
     if result is None:
-        result, sheet = yield from _measure(run, order, loaded, store, held_out, again, on_step)
+        result, sheet = yield from _measure(run, checkpoint, order, loaded, store, again, on_step)
         write_result(run.path, result, sheet)
     if wanted:
         yield drawing
-        known = None if again else _known_bits(run, order)
-        if known is None:
-            known = yield from _bits(checkpoint, order, loaded, store, held_out, drawing)
-        metrics = result.metrics | {"bits_per_dim": known}
-        result = dataclasses.replace(result, metrics=metrics)
+        found = _known_bits(known, order.average)
+        if found is None:
+            found = yield from _bits(checkpoint, order, loaded, store, drawing)
+        result = dataclasses.replace(result, metrics=result.metrics | {"bits_per_dim": found})
         write_result(run.path, result)
     return result
 
 
 def held_out_pictures(
-    config: RunConfig, store: ImageStore, n: int, seed: int
+    config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
 ) -> Generator[int, None, Pictures]:
-    """Up to n real pictures that the training has not seen; yields 0 now and then.
+    """Up to n real pictures that the training has not seen; yields `done` now and then.
 
     Of the drawn cars there are always more: those that come after the store's last one. Of other
     data they are those that the run held out for its validation.
@@ -161,7 +172,7 @@ def held_out_pictures(
     spec, pixels, labels = f"cars:{len(store) + n}", [], []
     for k in range(n):
         if k % CARS_A_TURN == 0:
-            yield 0
+            yield done
         picture, label, _ = load_picture(spec, len(store) + k, config.image_size)
         pixels.append(picture)
         labels.append(label)
@@ -180,18 +191,17 @@ def _rows(store: ImageStore, rows: np.ndarray) -> Pictures:
     return Pictures(store.read(rows).transpose(0, 2, 3, 1), store.labels[rows])
 
 
-def _known(path: Path) -> Result | None:
-    try:
-        return read_result(path)
-    except ResultError:
-        return None
+def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
+    """What was measured of this writing of the checkpoint, against the pictures of now."""
+    now = (checkpoint.step, checkpoint.time, fingerprint)
+    results, _ = read_results(run.path)
+    return [r for r in results if (r.order.step, r.checkpoint_time, r.fingerprint) == now]
 
 
-def _known_bits(run: Run, order: Order) -> Estimate | None:
+def _known_bits(known: list[Result], average: str) -> Estimate | None:
     """Measured already with other settings: they are the same however pictures are drawn."""
-    for other in read_results(run.path)[0]:
-        same = (other.order.step, other.order.average) == (order.step, order.average)
-        if same and "bits_per_dim" in other.metrics:
+    for other in known:
+        if other.order.average == average and "bits_per_dim" in other.metrics:
             return other.metrics["bits_per_dim"]
     return None
 
@@ -213,6 +223,7 @@ class Seen(NamedTuple):
     labels: np.ndarray | None  # the classes that they should be of
     features: np.ndarray | None  # (n, d), where a classifier knows such pictures
     probabilities: np.ndarray | None  # (n, classes), likewise
+    inception: np.ndarray | None  # (n, 2048), where FID and KID can be had
 
     def first(self, count: int) -> Seen:
         pixels, *others = self
@@ -221,16 +232,17 @@ class Seen(NamedTuple):
 
 def _measure(
     run: Run,
+    checkpoint: Checkpoint,
     order: Order,
     loaded: Loaded,
     store: ImageStore,
-    held_out: Pictures,
     again: bool,
     on_step: OnStep | None,
 ) -> Generator[int, None, tuple[Result, bytes]]:
     """Draw and measure all but the bits per dimension; also the picture of the neighbours."""
-    _, schedule, config = loaded
-    device = _device(loaded)
+    model, schedule, config = loaded
+    device = device_of(model)
+    held_out = yield from held_out_pictures(config, store, order.n, order.seed)
     training, _ = split(config, len(store))
     real = _rows(store, _some(training, order.n, order.seed))
     asked = _asked(order, store, real)
@@ -238,38 +250,51 @@ def _measure(
     drawn = order.evaluations(schedule)
 
     net = feature_net(config.data, config.channels, config.image_size, device)
-    real_seen = _see(net, *real)
+    inception, without = load_inception(device)
+    see = functools.partial(_see, net, inception, drawn)
+    real_seen = yield from see(*real)
     named = asked if net is not None and tuple(net.classes) == order.classes else None
-    metrics = yield from _compare(real_seen, _see(net, samples, named), order.seed, drawn)
-    scores, _ = fidelity_scores(real.pixels, samples, device=device, seed=order.seed)
-    if scores is not None:
-        metrics |= _fidelity(scores, len(real.pixels), order.n)
-    yield drawn
+    seen = yield from see(samples, named)
+    metrics = yield from _compare(real_seen, seen, order.seed, drawn)
+    enough = len(held_out.pixels) >= FEWEST
+    wanted = metrics.keys() | ({"copies"} if enough else set())
+    floor, ceiling = ({}, {}) if again else _known_ends(run, store, order.n, wanted)
     sets = {"samples": samples}
-    if len(held_out.pixels) >= FEWEST:
+    if enough:
         sets["held out"] = held_out.pixels
+    if not ceiling:
+        sets["noise"] = to_uint8(picture_noise(order.seed, order.n, _shape(config))())
     nearest = yield from _nearest(sets, store, training, config.random_flip, drawn)
-    near = 0.0
-    if "held out" in nearest:
+    near, copies = 0.0, {name: Estimates() for name in sets}
+    if enough:
         far = nearest["held out"].distance
         near = quality.near_distance(far)
-        metrics["copies"] = quality.copies_estimate(nearest["samples"].distance, far, order.seed)
-    floor, ceiling = ({}, {}) if again else _known_ends(run, store, order.n)
-    if not floor and "held out" in nearest:
+        for name, found in nearest.items():
+            copies[name] = {"copies": quality.copies_estimate(found.distance, far, order.seed)}
+    metrics |= copies["samples"]
+    if not floor and enough:
         count = min(len(held_out.pixels), len(real.pixels))
-        unseen = _see(net, *held_out)
+        unseen = yield from see(*held_out)
         floor = yield from _compare(real_seen.first(count), unseen, order.seed, drawn)
-        floor["copies"] = quality.copies_estimate(far, far, order.seed)
+        floor |= copies["held out"]
     if not ceiling:
-        noise = picture_noise(order.seed, order.n, _shape(config))()
-        seen = _see(net, to_uint8(noise), named)
+        seen = yield from see(sets["noise"], named)
         ceiling = yield from _compare(real_seen, seen, order.seed, drawn)
-    shown = np.argsort(nearest["samples"].distance)[:SHOWN_NEIGHBOURS]
-    rows = nearest["samples"].row[shown]
+        ceiling |= copies["noise"]
+    row, distance = nearest["samples"]
+    shown = np.argsort(distance)[:SHOWN_NEIGHBOURS]
     neighbours = [
-        Neighbour(int(k), int(row), float(nearest["samples"].distance[k]))
-        for k, row in zip(shown, rows, strict=True)
+        Neighbour(
+            sample=int(k),
+            training=int(row[k]),
+            distance=float(distance[k]),
+            label="" if asked is None else order.classes[asked[k]],
+        )
+        for k in shown
     ]
+    notes = _notes(run, config, store, net, len(held_out.pixels), order.n)
+    if without:
+        notes.append(without)
     result = Result(
         order=order,
         metrics=metrics,
@@ -280,12 +305,13 @@ def _measure(
         device=describe(device),
         data=config.data,
         fingerprint=store.fingerprint,
+        checkpoint_time=checkpoint.time,
         neighbours=tuple(neighbours),
         near=near,
-        notes=tuple(_notes(run, config, store, net, len(held_out.pixels), order.n)),
+        notes=tuple(notes),
         written=time.time(),
     )
-    return result, _sheet(samples[shown], _rows(store, rows).pixels, config.random_flip)
+    return result, _sheet(samples[shown], _rows(store, row[shown]).pixels, config.random_flip)
 
 
 def _asked(order: Order, store: ImageStore, real: Pictures) -> np.ndarray | None:
@@ -303,23 +329,63 @@ def _draw(
     order: Order, loaded: Loaded, asked: np.ndarray | None, on_step: OnStep | None
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
     """The samples, uint8 (n, H, W, C), and the seconds that they took."""
-    batch = 256 if _device(loaded).type == "cuda" else 16
-    total, seconds, found = order.evaluations(loaded[1]), 0.0, []
-    for first in range(0, order.n, batch):
-        yield total * first // order.n
+    model, schedule, config = loaded
+
+    def draw(first: int, count: int) -> tuple[np.ndarray, float]:
         started = time.monotonic()
-        count = min(batch, order.n - first)
         more = {} if asked is None else {"labels": torch.from_numpy(asked[first : first + count])}
-        found.append(to_uint8(order.make(loaded, on_step, first, count, **more)))
-        seconds += time.monotonic() - started
-    yield total
+        drawn = to_uint8(order.make(loaded, on_step, first, count, **more))
+        return drawn, time.monotonic() - started
+
+    total, seconds, found = order.evaluations(schedule), 0.0, []
+    yield 0
+    batch = batch_for(order, config.image_size, device_of(model))
+    for ready, (drawn, spent) in _in_batches(order.n, batch, draw):
+        found.append(drawn)
+        seconds += spent
+        yield total * ready // order.n
     return np.concatenate(found), seconds
 
 
-def _see(net: FeatureNet | None, pixels: np.ndarray, labels: np.ndarray | None) -> Seen:
-    if net is None:
-        return Seen(pixels, labels, None, None)
-    return Seen(pixels, labels, *net.features(pixels))
+def _in_batches(
+    n: int, batch: int, work: Callable[[int, int], Found]
+) -> Iterator[tuple[int, Found]]:
+    """What `work(first, count)` finds of n pictures, and how many are ready then.
+
+    So many at once, and half as many each time that memory is short.
+    """
+    first = 0
+    while first < n:
+        count = min(batch, n - first)
+        try:
+            found = work(first, count)
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            first += count
+            yield first, found
+            continue
+        batch = count // 2
+        if torch.cuda.is_available():  # after the error is gone, which held on to what there was
+            torch.cuda.empty_cache()
+
+
+def _see(
+    net: FeatureNet | None,
+    inception: Inception | None,
+    done: int,
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+) -> Generator[int, None, Seen]:
+    """Yields `done` now and then."""
+    features, probabilities = (None, None) if net is None else net.features(pixels)
+    large = []
+    for start in range(0, 0 if inception is None else len(pixels), INCEPTION_A_TURN):
+        yield done
+        assert inception is not None
+        large.append(inception.features(pixels[start : start + INCEPTION_A_TURN]))
+    return Seen(pixels, labels, features, probabilities, np.concatenate(large) if large else None)
 
 
 def _compare(real: Seen, fake: Seen, seed: int, done: int) -> Generator[int, None, Estimates]:
@@ -330,22 +396,14 @@ def _compare(real: Seen, fake: Seen, seed: int, done: int) -> Generator[int, Non
         found |= quality.manifold_estimates(real.features, fake.features, seed)
         assert fake.probabilities is not None
         found |= quality.class_scores_estimates(fake.probabilities, fake.labels, seed)
-        balance = found["balance"]
-        found["balance"] = dataclasses.replace(balance, high=min(1.0, balance.high))
+        yield done
+    if real.inception is not None and fake.inception is not None:
+        found |= fidelity_estimates(real.inception, fake.inception, seed)
         yield done
     pixels = quality.sliced_wasserstein_estimates(real.pixels, fake.pixels, seed)
     found["sliced_wasserstein"] = pixels["mean"]
     yield done
     return found
-
-
-def _fidelity(scores: dict[str, float], n_real: int, n_fake: int) -> Estimates:
-    """FID has no interval. That of KID is from its subsets, and so on the wide side."""
-    fid, kid, spread = scores["fid"], 1000 * scores["kid"], WIDTH * 1000 * scores["kid_std"]
-    return {
-        "fid": Estimate(fid, fid, fid, n_real, n_fake),
-        "kid": Estimate(kid, kid - spread, kid + spread, n_real, n_fake),
-    }
 
 
 def _nearest(
@@ -376,12 +434,17 @@ def _nearest(
     return best
 
 
-def _known_ends(run: Run, store: ImageStore, n: int) -> tuple[Estimates, Estimates]:
-    """Floor and ceiling as they were measured before, for the same pictures and count."""
+def _known_ends(
+    run: Run, store: ImageStore, n: int, wanted: Set[str]
+) -> tuple[Estimates, Estimates]:
+    """Floor and ceiling with all that is wanted, as they were measured before for the same pictures
+    and count; each empty where they were not."""
+    floor, ceiling = Estimates(), Estimates()
     for other in read_results(run.path)[0]:
         if (other.fingerprint, other.order.n) == (store.fingerprint, n):
-            return dict(other.floor), dict(other.ceiling)
-    return {}, {}
+            floor = other.floor if wanted <= other.floor.keys() else floor
+            ceiling = other.ceiling if wanted <= other.ceiling.keys() else ceiling
+    return dict(floor), dict(ceiling)
 
 
 def _notes(
@@ -427,37 +490,46 @@ def _bits(
     order: Order,
     loaded: Loaded,
     store: ImageStore,
-    held_out: Pictures,
     done: int,
 ) -> Generator[int, None, Estimate]:
-    """The bits per dimension of held-out pictures, by the plain network in float32."""
-    pixels, labels = (part[:BITS_PICTURES] for part in held_out)
+    """The bits per dimension of held-out pictures, by the plain network in float32.
+
+    They belong to the checkpoint: of the order only its averaged weights matter.
+    """
+    device = device_of(loaded[0])
+    model, schedule, config = load_model(checkpoint, device, order.average, exact=True)
+    held_out = yield from held_out_pictures(config, store, BITS_PICTURES, config.seed, done)
+    pixels, labels = held_out
     if len(pixels) < FEWEST:
         raise ConfigError("The run held out too few pictures to measure bits per dimension.")
     known = store.classes == order.classes
-    device = _device(loaded)
-    model, schedule, config = load_model(checkpoint, device, order.average, exact=True)
-    batch, found = (256 if device.type == "cuda" else 16), []
-    for first in range(0, len(pixels), batch):
-        yield done + first * BITS_TIMESTEPS
-        part = torch.from_numpy(pixels[first : first + batch].transpose(0, 3, 1, 2))
-        asked = torch.from_numpy(labels[first : first + batch]) if known else None
+    timesteps = min(BITS_TIMESTEPS, schedule.timesteps)
+
+    def measure(first: int, count: int) -> np.ndarray:
+        part = torch.from_numpy(pixels[first : first + count].transpose(0, 3, 1, 2))
         bits = bits_per_dim(
             model,
             schedule,
             part.to(device).float() / 127.5 - 1,
             config.prediction_type,
-            order.seed,
-            None if asked is None else asked.to(device),
-            min(BITS_TIMESTEPS, schedule.timesteps),
+            config.seed,
+            torch.from_numpy(labels[first : first + count]) if known else None,
+            timesteps,
             first=first,
         )
-        found.append(bits.total)
+        return bits.total
+
+    found = []
+    batch = batch_for(dataclasses.replace(order, steps=timesteps), config.image_size, device)
+    for ready, total in _in_batches(len(pixels), batch, measure):
+        if not np.isfinite(total).all():
+            raise ValueError(
+                f"The network of {order.run} at step {order.step:,} has no finite bits per "
+                "dimension: it answers with NaN or infinity. Choose another checkpoint."
+            )
+        found.append(total)
+        yield done + ready * BITS_TIMESTEPS
     return mean_estimate(np.concatenate(found))
-
-
-def _device(loaded: Loaded) -> torch.device:
-    return next((p.device for p in loaded[0].parameters()), torch.device("cpu"))
 
 
 def _shape(config: RunConfig) -> tuple[int, int, int]:

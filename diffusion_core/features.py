@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffusion_core.device import device_of
+
 ASSETS = Path(__file__).parent / "assets"
 CLASS = "class"  # the name of the head that tells the class
 
@@ -86,7 +88,7 @@ class FeatureNet:
                 f"The pictures must be uint8 of shape (n, H, W, 3) or (n, H, W, 1), not "
                 f"{pictures.dtype} of shape {pictures.shape}."
             )
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         found = [np.empty((0, self.model.width), np.float32)]
         shares = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(pictures), batch):

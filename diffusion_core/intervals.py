@@ -16,8 +16,11 @@ rough.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,12 +28,28 @@ from threadpoolctl import threadpool_limits
 WIDTH = 1.959964  # standard errors on each side of a 95 % interval
 REPEATS = 100
 
-# Many small products: several threads wait for each other longer than they compute, and where
-# other work keeps the cores busy, many times as long.
-one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
-
 Rows = np.ndarray  # of int, which pictures of a set
 Statistic = Callable[[Rows, Rows], Mapping[str, float]]
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+_alone = threading.RLock()
+
+
+def one_thread(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """A function that computes its matrix products in one thread.
+
+    Of many small ones several threads wait for each other longer than they compute, and where other
+    work keeps the cores busy, many times as long. The limit is the whole process's, and whoever
+    sets it puts back what was there before: two at a time would put back each other's.
+    """
+
+    @functools.wraps(function)
+    def limited(*words: Given.args, **more: Given.kwargs) -> Returned:
+        with _alone, threadpool_limits(limits=1, user_api="blas"):
+            return function(*words, **more)
+
+    return limited
 
 
 @dataclass(frozen=True)
@@ -40,8 +59,8 @@ class Estimate:
     value: float
     low: float
     high: float
-    n_real: int  # pictures that it was measured with; 0 where it needs none
-    n_fake: int
+    n_real: int  # real pictures that it was measured with; 0 where it needs none
+    n_fake: int  # drawn ones, likewise
 
 
 @one_thread
@@ -98,7 +117,7 @@ def estimates(
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
-    """The mean of one value a picture, which may be negative; by the central limit theorem.
+    """The mean of one value a real picture, which may be negative; by the central limit theorem.
 
     (For a mean the halves would find the same standard error.) One picture has no spread: its
     interval is infinite.
@@ -106,7 +125,7 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.inf
     mean = float(values.mean())
-    return Estimate(mean, mean - WIDTH * error, mean + WIDTH * error, 0, len(values))
+    return Estimate(mean, mean - WIDTH * error, mean + WIDTH * error, len(values), 0)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

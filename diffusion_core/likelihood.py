@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffusion_core.device import device_of
 from diffusion_core.diffusion import Schedule, to_x_0
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.samplers import picture_noise
@@ -93,7 +94,7 @@ def bits_per_dim(
             "schedule ends in pure noise, where that says nothing of the picture. Train it on v or "
             "x_0 instead."
         )
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     n = len(pictures)
     dimensions = math.prod(pictures.shape[1:])
     x_0 = pictures.to(device).float()
@@ -101,7 +102,7 @@ def bits_per_dim(
     draw = picture_noise(seed, n, x_0.shape[1:], device, first)
     timesteps, weights = _stratified(schedule.timesteps, asked, seed, n, first)
     terms = np.empty((n, asked))
-    training = model.training
+    turned = [module for module in model.modules() if module.training]
     model.eval()
     try:
         for column in range(asked):
@@ -121,7 +122,8 @@ def bits_per_dim(
             if on_step is not None:
                 on_step(column + 1, asked)
     finally:
-        model.train(training)
+        for module in turned:  # each as it was
+            module.training = True
     scale = 1 / (dimensions * math.log(2))
     terms *= scale
     squares = x_0.square().flatten(1).sum(1).cpu().double().numpy()

@@ -1,8 +1,8 @@
 """What measurements of a run's pictures found: their names, and their files in the run folder.
 
-`quality/step-00005000-1a2b3c4d.json` holds one: of one checkpoint, drawn with one set of settings,
-which the letters stand for. Beside it `….png` shows the samples that are nearest to a training
-picture, above that picture. Making them is `evaluate.py`.
+`quality/step-00005000-1a2b3c4d5e6f.json` holds one: of one checkpoint, drawn with one set of
+settings, which the letters stand for. Beside it `….png` shows the samples that are nearest to a
+training picture, above that picture. Making them is `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -57,13 +57,16 @@ class Neighbour:
     sample: int  # number of the picture in its order
     training: int  # its row in the data set
     distance: float  # as `quality.nearest` measures it
+    label: str  # the class that the sample was asked to be; empty where none was
 
 
 @dataclass(frozen=True)
 class Result:
     """One measurement."""
 
-    order: Order  # how the pictures were drawn; n of them
+    # How the pictures were drawn, n of them. But of a network with classes each class was asked for
+    # as often as the training met it, and not in turn: the neighbours tell their own.
+    order: Order
     metrics: Estimates
     floor: Estimates  # of real pictures that the training has not seen, in place of the drawn ones
     ceiling: Estimates  # of pure noise in their place
@@ -72,33 +75,52 @@ class Result:
     device: str  # in words
     data: str  # the run's data set
     fingerprint: str  # of its pictures
+    checkpoint_time: float  # when the checkpoint was written; 0 in files that do not say
     neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the picture beside the file
     near: float  # a sample nearer than this counts as a near copy; 0 where nothing says
     notes: tuple[str, ...]  # sentences on what could not be measured
     written: float  # seconds since 1970
 
     def way(self, *, with_steps: bool = True) -> str:
-        """How it was drawn, in words, without what is usual: "dpmpp_2m, 20 steps"."""
+        """How it was drawn, in words, without what is usual: "dpmpp_2m, 20 steps".
+
+        Of the classes nothing: they are asked for as often as the training met each.
+        """
         usual = {"seed 0", "each class in turn"}
         if not with_steps:
             usual.add(f"{self.order.steps} step{'s' if self.order.steps > 1 else ''}")
         return ", ".join(part for part in self.order.parts()[1:] if part not in usual)
 
 
-def result_path(run: Path, order: Order) -> Path:
-    """Where the result of an order belongs; the same for the same settings in every run.
+def same_drawing(one: Order, other: Order) -> bool:
+    """Whether both draw the same way from the same step, whatever the run and its classes are
+    called."""
+    return _bare(one) == _bare(other)
 
-    What has its usual value is left out of the letters, so that a setting which a newer version
-    adds does not change them.
+
+def _bare(order: Order) -> Order:
+    return dataclasses.replace(order, run="", classes=())
+
+
+def result_path(run: Path, order: Order) -> Path:
+    """Where the result of an order is, or else belongs.
+
+    A file of an older version, whose order has fewer settings, has letters of its own: whatever it
+    is called, it is the one whose order is the same.
     """
-    told = {}
-    for field in dataclasses.fields(order):
-        value = getattr(order, field.name)
-        if field.name not in ("run", "step", "classes") and value != field.default:
-            told[field.name] = value
+    start = f"step-{order.step:08d}-"
+    for path in sorted((run / "quality").glob(f"{start}*.json")):
+        try:
+            if same_drawing(read_result(path).order, order):
+                return path
+        except ResultError:
+            continue
+    told = asdict(order)
+    for name in ("run", "step", "classes"):
+        del told[name]
     text = json.dumps({"version": VERSION, **told}, sort_keys=True)
-    letters = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return run / "quality" / f"step-{order.step:08d}-{letters}.json"
+    letters = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return run / "quality" / f"{start}{letters}.json"
 
 
 def sheet_path(result: Path) -> Path:
@@ -167,8 +189,14 @@ def _from_dict(values: dict[str, Any]) -> Result:
         device=_text(values["device"]),
         data=_text(values["data"]),
         fingerprint=_text(values["fingerprint"]),
+        checkpoint_time=_number(values.get("checkpoint_time", 0)),
         neighbours=tuple(
-            Neighbour(_whole(v["sample"]), _whole(v["training"]), _number(v["distance"]))
+            Neighbour(
+                _whole(v["sample"]),
+                _whole(v["training"]),
+                _number(v["distance"]),
+                _text(v.get("label", "")),
+            )
             for v in values["neighbours"]
         ),
         near=_number(values["near"]),

@@ -56,11 +56,11 @@ def tiny(**changes: Any) -> RunConfig:
     return RunConfig(**{**settings, **changes})
 
 
-def write_checkpoint(run: Path, step: int, config: RunConfig = TINY) -> Path:
+def write_checkpoint(run: Path, step: int, config: RunConfig = TINY, mean: float = 0.0) -> Path:
     torch.manual_seed(step)
     network = build_network(config.network, config.network_args)
     for parameter in network.parameters():  # its output starts at zero
-        nn.init.normal_(parameter, std=0.1)
+        nn.init.normal_(parameter, mean, 0.1)
     classes = CLASSES if config.network_args.get("num_classes") else ()
     return save_weights(run, step, network.state_dict(), config, classes)
 

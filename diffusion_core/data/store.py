@@ -31,7 +31,15 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.folder import find_pictures
 from diffusion_core.files import is_disk_full
 
-__all__ = ["DataError", "ImageStore", "build_store", "count", "load_picture", "native_size"]
+__all__ = [
+    "DataError",
+    "ImageStore",
+    "build_store",
+    "count",
+    "fingerprint_of",
+    "load_picture",
+    "native_size",
+]
 
 CARS_COUNT = 20_000
 CHUNK = 250  # pictures that a process decodes before it hands them over
@@ -131,6 +139,17 @@ def native_size(spec: str) -> int:
     return open_source(spec).size
 
 
+def fingerprint_of(spec: str, size: int, channels: int = 3) -> str:
+    """That of the store, which need not be there. Raises DataError."""
+    return _fingerprint(open_source(spec), size, channels)
+
+
+def _fingerprint(source: Source, size: int, channels: int) -> str:
+    grey = "" if channels == 3 else ", grey"
+    recipe = f"store 1, size {size}{grey}, count {source.count}\n{source.identity}"
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
 def load_picture(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
     """One picture without a store: uint8 (H, W, 3), its label and its class's name.
 
@@ -161,9 +180,7 @@ def build_store(
     built in a folder of its own and renamed. Raises DataError.
     """
     source = open_source(spec)
-    grey = "" if channels == 3 else ", grey"
-    recipe = f"store 1, size {size}{grey}, count {source.count}\n{source.identity}"
-    fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
+    fingerprint = _fingerprint(source, size, channels)
     folder = (cache_dir or default_cache_dir()) / fingerprint[:20]
     if not (folder / "meta.json").exists():
         _build(folder, source, size, channels, workers, progress)

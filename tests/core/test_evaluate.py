@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from diffusion_core.__main__ import main
 from diffusion_core.batches import split
 from diffusion_core.checkpoint import load_model
 from diffusion_core.config import ConfigError, RunConfig
+from diffusion_core.data import cars
 from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluate import FEWEST, cost, evaluate, held_out_pictures, make_order
 from diffusion_core.intervals import Estimate
 from diffusion_core.order import Order
+from diffusion_core.pictures import to_uint8
 from diffusion_core.quality_results import (
     METRICS,
     Result,
@@ -32,14 +35,16 @@ from diffusion_core.quality_results import (
     read_result,
     read_results,
     result_path,
+    same_drawing,
     sheet_path,
     write_result,
 )
 from diffusion_core.runs import Run, load_run
 from diffusion_core.trainer_setup import make_setting
-from tests.tiny_runs import tiny, write_run
+from tests.tiny_runs import tiny, write_checkpoint, write_run
 
 CARS = tiny(data="cars:300")
+WITHOUT = "FID and KID were not measured: a reason."
 N = 32
 
 
@@ -48,6 +53,7 @@ def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(sliced, "DESCRIPTORS", 2**10)  # patches; a sixteenth of the work
+        patch.setattr(evaluating, "load_inception", lambda *_: (None, WITHOUT))
         yield
 
 
@@ -78,7 +84,7 @@ def finished(work: Generator) -> tuple[Any, list[int]]:
 def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
     measured: tuple[Run, Result],
 ) -> None:
-    _, result = measured
+    run, result = measured
     without = {"accuracy", "fid", "kid", "bits_per_dim"}  # the run has no classes
     assert set(result.metrics) == set(METRICS) - without
     for name, estimate in result.metrics.items():
@@ -86,7 +92,10 @@ def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
         assert estimate.n_fake == N, name
     assert result.evaluations == 4
     assert result.data == "cars:300"
-    assert result.notes == ()
+    assert set(result.ceiling) == set(result.floor) - {"accuracy"} == set(result.metrics)
+    assert result.ceiling["copies"].value == 0
+    assert result.checkpoint_time == run.checkpoint(40).time
+    assert result.notes == (WITHOUT,)
 
 
 def test_untrained_pictures_lie_between_the_floor_and_far_from_it(
@@ -125,13 +134,57 @@ def test_floor_and_ceiling_are_measured_once_for_the_same_pictures(
 ) -> None:
     _, first = measured
     copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
-    marked = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
+    marked = first.floor | {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
     write_result(copy.path, dataclasses.replace(first, floor=marked))
     second, yielded = measure(copy, 20)
     assert second.floor == marked
     assert second.ceiling == first.ceiling
     assert yielded == sorted(yielded)
     assert yielded[-1] == cost(second.order, load_model(copy.checkpoint(20))[1], bits=False)
+
+
+def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, first = measured
+    copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
+    lacking = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
+    write_result(copy.path, dataclasses.replace(first, floor=lacking, ceiling=lacking))
+    second, _ = measure(copy, 20)
+    assert (second.floor, second.ceiling) == (first.floor, first.ceiling)
+
+
+@pytest.mark.parametrize("change", [{"checkpoint_time": 1.0}, {"fingerprint": "of other cars"}])
+def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measured_anew(
+    change: dict, measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = measured
+    run = load_run(write_run(tmp_path, run.name, 40, config=CARS))
+    checkpoint = run.checkpoint(40)
+    loaded = load_model(checkpoint)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it measures")
+
+    monkeypatch.setattr(Order, "make", refuse)
+    monkeypatch.setattr(evaluating, "_bits", refuse)
+    bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
+    plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
+    both = dataclasses.replace(plain, metrics=plain.metrics | bits)
+
+    def known(bits: bool) -> Result:
+        return finished(evaluate(run, checkpoint, result.order, loaded, bits=bits))[0]
+
+    write_result(run.path, both)
+    assert known(bits=True) == both
+    write_result(run.path, dataclasses.replace(both, **change))
+    with pytest.raises(AssertionError, match="it measures"):
+        known(bits=False)
+    write_result(run.path, plain)
+    write_result(run.path, dataclasses.replace(both, order=again(both), **change))
+    assert known(bits=False) == plain
+    with pytest.raises(AssertionError, match="it measures"):
+        known(bits=True)
 
 
 def test_a_network_that_repeats_its_training_pictures_is_found_out(
@@ -207,19 +260,142 @@ def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
     checkpoint = run.checkpoint(20)
     loaded = load_model(checkpoint)
     order = make_order(run.name, checkpoint, n=N, steps=4)
+    monkeypatch.setattr(evaluating, "BITS_PICTURES", 40)
     list(evaluate(run, checkpoint, order, loaded))
     list(evaluate(run, checkpoint, order, loaded, bits=True))
     (result,), _ = read_results(run.path)
     bits = result.metrics["bits_per_dim"]
     assert 0 < bits.low < bits.value < bits.high
-    assert bits.n_fake == N
+    assert (bits.n_real, bits.n_fake) == (40, 0)
+    other = dataclasses.replace(order, n=16, seed=3)
+    (anew, yielded) = finished(evaluate(run, checkpoint, other, loaded, bits=True, again=True))
+    assert anew.metrics["bits_per_dim"] == bits  # they are not the order's
+    assert yielded == sorted(yielded)
+    assert yielded[-1] == cost(other, loaded[1], bits=True)
     monkeypatch.setattr(evaluating, "_bits", None)  # not asked again
     list(evaluate(run, checkpoint, dataclasses.replace(order, steps=5), loaded, bits=True))
     results, _ = read_results(run.path)
-    assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits]
+    assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits, bits]
+
+
+def test_each_class_is_drawn_as_often_as_it_was_trained_and_a_neighbour_tells_its_own(
+    tmp_path: Path,
+) -> None:
+    network = CARS.network_args | {"num_classes": 8}
+    run = load_run(write_run(tmp_path, "classes", config=CARS.replace(network_args=network)))
+    write_checkpoint(run.path, 20, CARS.replace(network_args=network))
+    checkpoint = dataclasses.replace(run.checkpoint(20), classes=cars.CLASSES)
+    loaded = load_model(checkpoint)
+    order = make_order(run.name, checkpoint, n=16, steps=4)
+    result, _ = finished(evaluate(run, checkpoint, order, loaded))
+    assert "each" not in result.way()
+    asked = [cars.CLASSES.index(neighbour.label) for neighbour in result.neighbours]
+    assert asked != [neighbour.sample % 8 for neighbour in result.neighbours]
+    assert read_result(result_path(run.path, order)).neighbours == result.neighbours
+    with Image.open(sheet_path(result_path(run.path, order))) as image:
+        sheet = np.asarray(image).astype(int)
+    for place, (neighbour, label) in enumerate(zip(result.neighbours, asked, strict=True)):
+        pictures = order.make(loaded, None, neighbour.sample, 1, labels=torch.tensor([label]))
+        apart = np.abs(to_uint8(pictures)[0] - sheet[:16, place * 16 : place * 16 + 16])
+        assert apart.mean() < 2
+
+
+def test_where_memory_is_short_half_as_many_are_drawn_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "short", 20, config=CARS))
+    plain, asked = Order.make, []
+
+    def make(order: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
+        asked.append((first, n))
+        if n > 8:
+            raise RuntimeError("CUDA out of memory.")
+        return plain(order, loaded, on_step, first, n, **more)
+
+    monkeypatch.setattr(Order, "make", make)
+    result, yielded = measure(run, 20, n=20)
+    assert asked == [(0, 20), (0, 10), (0, 5), (5, 5), (10, 5), (15, 5)]
+    assert yielded == sorted(yielded) and result.metrics["frechet"].n_fake == 20
+
+
+def test_work_is_halved_down_to_one_picture_and_only_where_memory_is_short() -> None:
+    def work(first: int, count: int, most: int = 4, error: Exception | None = None) -> int:
+        asked.append((first, count))
+        if count > most:
+            raise error or MemoryError
+        return count
+
+    asked: list[tuple[int, int]] = []
+    assert list(evaluating._in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
+    assert asked == [(0, 9), (0, 4), (4, 4), (8, 1)]
+    asked.clear()
+    with pytest.raises(MemoryError):
+        list(evaluating._in_batches(9, 12, partial(work, most=0)))
+    assert asked == [(0, 9), (0, 4), (0, 2), (0, 1)]
+    asked.clear()
+    with pytest.raises(RuntimeError, match="another"):
+        list(evaluating._in_batches(9, 12, partial(work, error=RuntimeError("another"))))
+    assert asked == [(0, 9)]
 
 
 # ------------------------------------------------------------------------------ files
+
+
+def test_orders_that_differ_in_any_setting_never_share_a_file() -> None:
+    """Also where that setting has what is usual, now or in another version."""
+    usual = Order("a", 250)
+    orders = [
+        usual,
+        dataclasses.replace(usual, sampler="ddim", steps=50),
+        dataclasses.replace(usual, sampler="ddim"),
+        dataclasses.replace(usual, steps=50),
+        dataclasses.replace(usual, variance="large"),
+    ]
+    assert len({result_path(Path("r"), order) for order in orders}) == len(orders)
+
+
+def test_a_name_does_not_depend_on_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = Order("a", 250, sampler="ddim", steps=50)
+    before = result_path(Path("r"), order)
+    monkeypatch.setattr(Order.__dataclass_fields__["sampler"], "default", "ddim")
+    monkeypatch.setattr(Order.__dataclass_fields__["steps"], "default", 50)
+    assert result_path(Path("r"), order) == before
+    assert result_path(Path("r"), Order("a", 250, sampler="dpmpp_2m", steps=20)) != before
+
+
+def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, result = measured
+    other = dataclasses.replace(result, order=again(result), seconds=9.0)
+    path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
+    path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
+    wrong.rename(path)  # the name that the settings give, with another order in it
+    assert result_path(tmp_path, result.order) == old
+    assert result_path(tmp_path, other.order) == path
+    # An older file lacks what newer versions added, and has then what was the only way.
+    values = json.loads(old.read_text())
+    del values["order"]["variance"], values["checkpoint_time"], values["neighbours"][0]["label"]
+    old.write_text(json.dumps(values))
+    assert result_path(tmp_path, result.order) == old
+    assert read_result(old).checkpoint_time == 0
+    assert write_result(tmp_path, result) == old
+    assert len(read_results(tmp_path)[0]) == 2
+
+
+def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
+    run = load_run(Path(__file__).parents[2] / "checkpoints" / "demo-cars")
+    results, broken = read_results(run.path)
+    checkpoint = run.checkpoint(5000)
+    assert len(results) == 6 and not broken
+    for result in results:
+        order = result.order
+        asked = make_order(run.name, checkpoint, n=1024, sampler=order.sampler, steps=order.steps)
+        assert same_drawing(asked, order)
+        assert result.checkpoint_time == checkpoint.time
+        assert sheet_path(result_path(run.path, asked)).is_file()
+        assert set(result.metrics) == set(result.floor) == set(result.ceiling)
+        assert all(neighbour.label in cars.CLASSES for neighbour in result.neighbours)
 
 
 @pytest.mark.parametrize(
@@ -351,9 +527,38 @@ def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
 def test_fid_and_kid_are_kept_where_they_can_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = {"fid": 12.0, "kid": 0.004, "kid_std": 0.001}
-    monkeypatch.setattr(evaluating, "fidelity_scores", lambda *_, **__: (scores, ""))
+    class Means:
+        def features(self, pictures: np.ndarray) -> np.ndarray:
+            return pictures.mean((1, 2))
+
+    def estimates(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, Estimate]:
+        gap = float(np.abs(real.mean() - fake.mean()))
+        return dict.fromkeys(("fid", "kid"), Estimate(gap, 0.0, 2 * gap, len(real), len(fake)))
+
+    monkeypatch.setattr(evaluating, "load_inception", lambda *_: (Means(), ""))
+    monkeypatch.setattr(evaluating, "fidelity_estimates", estimates)
     run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
     result, _ = measure(run, 20, n=16)
-    assert estimate_words("fid", result.metrics["fid"]) == "12.0"
-    assert estimate_words("kid", result.metrics["kid"]) == "4.00 (2.04 to 5.96)"
+    assert result.notes == ()
+    for name in ("fid", "kid"):
+        for found in (result.metrics, result.floor, result.ceiling):
+            assert (found[name].n_real, found[name].n_fake) == (16, 16)
+        assert result.floor[name].value < result.ceiling[name].value
+
+
+def test_a_network_of_nan_ends_the_command_with_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(write_run(tmp_path, "broken", config=CARS))
+    write_checkpoint(run.path, 20, CARS, mean=float("nan"))
+    assert run_command(run, "--n", "16", "--steps", "2") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == (
+        "The network of broken at step 20 answers with NaN or infinity; choose another checkpoint."
+    )
+    assert not (run.path / "quality").exists()
+    checkpoint = run.checkpoint(20)
+    order = make_order(run.name, checkpoint, n=16)
+    store = build_store(CARS.data, CARS.image_size)
+    with pytest.raises(ValueError, match="no finite bits per dimension"):
+        list(evaluating._bits(checkpoint, order, load_model(checkpoint), store, 0))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from diffusion_core import fidelity, quality
 from diffusion_core.data import cars, digits
@@ -109,46 +113,77 @@ def test_the_shipped_weights_are_small() -> None:
 def test_without_the_package_or_its_weights_a_sentence_says_what_is_missing(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = np.zeros((4, 32, 32, 3), np.uint8)
     monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: None)
-    scores, why = fidelity.fidelity_scores(pictures, pictures)
-    assert scores is None and "torch-fidelity is not installed" in why
+    net, why = fidelity.load_inception()
+    assert net is None and "torch-fidelity was not installed" in why
 
     monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
     missing = tmp_path / fidelity.WEIGHTS
-    scores, why = fidelity.fidelity_scores(pictures, pictures, weights=missing)
-    assert scores is None and "not on this machine" in why and str(tmp_path) in why
+    net, why = fidelity.load_inception(weights=missing)
+    assert net is None and f"{fidelity.WEIGHTS} was not in {tmp_path}" in why
 
     missing.write_bytes(b"not the weights")
-    scores, why = fidelity.fidelity_scores(pictures, pictures, weights=missing)
-    assert scores is None and "damaged" in why
+    net, why = fidelity.load_inception(weights=missing)
+    assert net is None and "damaged" in why
 
 
-def test_with_both_it_is_asked_for_the_local_file_and_nothing_else(
+class Extractor(nn.Module):
+    """Stands in for torch-fidelity's: each picture's three means, the least and the largest."""
+
+    def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str) -> None:
+        super().__init__()
+        self.asked = (name, features, feature_extractor_weights_path)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        assert x.dtype == torch.uint8 and x.shape[1] == 3
+        x = x.float().flatten(2)
+        return (torch.cat([x.mean(2), x.amin(2)[:, :1], x.amax(2)[:, :1]], dim=1),)
+
+
+def test_with_both_inception_is_made_of_the_local_file(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict = {}
-
-    class Package:
-        @staticmethod
-        def calculate_metrics(**options) -> dict[str, float]:
-            asked.update(options)
-            return {
-                "frechet_inception_distance": 4.0,
-                "kernel_inception_distance_mean": 0.01,
-                "kernel_inception_distance_std": 0.002,
-            }
-
     weights = tmp_path / fidelity.WEIGHTS
     weights.write_bytes(b"stand-in")
+    package = SimpleNamespace(FeatureExtractorInceptionV3=Extractor)
     monkeypatch.setattr(fidelity, "CHECKSUM", fidelity._checksum(weights)[:8])
     monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(fidelity.importlib, "import_module", lambda name: Package)
-    real, fake = np.full((5, 16, 16, 1), 9, np.uint8), np.full((7, 16, 16, 3), 5, np.uint8)
-    scores, why = fidelity.fidelity_scores(real, fake, weights=weights)
-    assert scores == {"fid": 4.0, "kid": 0.01, "kid_std": 0.002} and why == ""
-    assert asked["feature_extractor_weights_path"] == str(weights)
-    assert asked["datasets_download"] is False and asked["cuda"] is False
-    assert asked["kid_subset_size"] == 5
-    assert len(asked["input1"]) == 7 and len(asked["input2"]) == 5
-    assert asked["input2"][0].shape == (3, 16, 16) and (asked["input2"][0] == 9).all()
+    monkeypatch.setattr(fidelity.importlib, "import_module", {"torch_fidelity": package}.get)
+    net, why = fidelity.load_inception(weights=weights)
+    assert net is not None and why == ""
+    assert net.model.asked == ("inception-v3-compat", ["2048"], str(weights))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    found = net.features(pictures, batch=2)
+    assert found[:, :3] == pytest.approx(pictures.mean((1, 2)))
+    assert found[:, 4].tolist() == pictures[..., 0].max((1, 2)).tolist()
+    grey = net.features(pictures[..., :1])
+    assert (grey[:, 0] == grey[:, 2]).all()
+
+
+def test_fid_and_kid_have_intervals_and_kid_is_taken_of_halves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A subset of all pictures would always be the same one."""
+    asked: list[dict] = []
+
+    def kid(one: Tensor, other: Tensor, **options) -> dict[str, float]:
+        asked.append(options)
+        means = {"kernel_inception_distance_mean": 0.01, "kernel_inception_distance_std": 0.002}
+        return means if len(one) >= options["kid_subset_size"] <= len(other) else {}
+
+    package = SimpleNamespace(kid_features_to_metric=kid)
+    packages = {"torch_fidelity.metric_kid": package}
+    monkeypatch.setattr(fidelity.importlib, "import_module", packages.get)
+    rng = np.random.default_rng(0)
+    real, fake = (rng.standard_normal((n, 6)).astype(np.float32) for n in (50, 40))
+    found = fidelity.fidelity_estimates(real, fake, seed=3)
+    assert found["fid"].value == quality.frechet_distance(real, fake)
+    assert found["fid"].low < found["fid"].value < found["fid"].high
+    assert (found["kid"].value, found["kid"].high) == pytest.approx((10, 13.92), abs=1e-3)
+    assert all((e.n_real, e.n_fake) == (50, 40) for e in found.values())
+    many = np.zeros((3000, 2), np.float32)
+    fidelity.fidelity_estimates(many, many)
+    assert [options["kid_subset_size"] for options in asked] == [20, 1000]
+    assert asked[0]["rng_seed"] == 3
+    with pytest.raises(ValueError, match="at least 4 pictures of each kind, not 3"):
+        fidelity.fidelity_estimates(real, fake[:3])

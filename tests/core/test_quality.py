@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ import scipy.ndimage
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from diffusion_core import quality, sliced
-from diffusion_core.intervals import bootstrap, half_samples, mean_estimate, wilson
+from diffusion_core.intervals import bootstrap, half_samples, mean_estimate, one_thread, wilson
 from diffusion_core.sliced import laplacian_pyramid
 
 RNG = np.random.default_rng
@@ -359,3 +361,29 @@ def test_the_same_seed_gives_the_same_interval_and_two_pictures_are_enough() -> 
     a, b = pictures(2, 16), pictures(2, 16, seed=1)
     mean = quality.sliced_wasserstein_estimates(a, b)["mean"]
     assert 0 <= mean.low <= mean.value <= mean.high
+
+
+def test_of_two_bootstraps_at_once_the_second_waits_and_the_threads_are_as_they_were() -> None:
+    """Else the second would put back the limit that the first has set."""
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    first_is_in, second_is_in = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    @one_thread
+    def first() -> None:
+        first_is_in.set()
+        seen.append(second_is_in.wait(0.2))
+        seen.append(set(threads()))
+
+    before = threads()
+    one, two = threading.Thread(target=first), threading.Thread(target=one_thread(second_is_in.set))
+    one.start()
+    first_is_in.wait()
+    two.start()
+    one.join()
+    two.join()
+    assert seen == [False, {1}] and second_is_in.is_set()
+    assert threads() == before

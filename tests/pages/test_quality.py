@@ -24,7 +24,7 @@ from diffusion_core.quality_results import (
     write_result,
 )
 from tests.pages.app import open_page
-from tests.tiny_runs import tiny, write_run
+from tests.tiny_runs import tiny, write_checkpoint, write_run
 
 
 def found(value: float) -> Estimates:
@@ -45,7 +45,8 @@ def a_result(run: str, step: int, steps: int, value: float, **settings: object) 
         device="CPU, 1 thread",
         data="cars",
         fingerprint="f",
-        neighbours=(Neighbour(3, 17, 4.5), Neighbour(5, 18, 6.25)),
+        checkpoint_time=0.0,
+        neighbours=(Neighbour(3, 17, 4.5, ""), Neighbour(5, 18, 6.25, "")),
         near=5.0,
         notes=("Only a note.",),
         written=float(step + steps),
@@ -180,6 +181,24 @@ def test_a_cancelled_measuring_says_that_the_rest_is_kept(
     assert job.wait(60)
     app.run()
     assert "What was measured until then is kept." in words(app)
+
+
+def test_a_network_of_nan_ends_the_measuring_with_a_sentence(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
+    run = write_run(runs_dir, "broken", config=tiny())
+    write_checkpoint(run, 40, tiny(), mean=float("nan"))
+    app = open_quality()
+    app.number_input(key="quality_n").set_value(16)
+    app.multiselect(key="quality_steps").set_value(["5"]).run()
+    next(button for button in app.button if button.label == "Measure").click().run()
+    assert quality_view.measurings()[str(run)].wait(60)
+    app.run()
+    assert [error.value for error in app.error] == [
+        "The network of broken at step 40 answers with NaN or infinity; choose another checkpoint."
+    ]
+    assert read_results(run) == ([], [])
 
 
 def test_no_number_of_steps_is_nothing_to_measure(runs_dir: Path) -> None:
