@@ -3,6 +3,7 @@
 
 const MOST_UNDOS = 50;
 const LINES = 6; // pixels of the picture from one line over the mask to the next
+const OPACITY = 166; // of 255
 const SHOWN = 8; // screen pixels a pixel of the picture, before the browser scales the canvas
 
 export default function ({ data, parentElement, setStateValue }) {
@@ -17,6 +18,7 @@ function open(box) {
   const mask = {
     box,
     canvas: part("canvas"),
+    cover: document.createElement("canvas"), // what is painted, a pixel each
     said: part(".said"),
     brush: part(".brush"),
     buttons: Object.fromEntries(
@@ -25,24 +27,28 @@ function open(box) {
     bits: new Uint8Array(0),
     before: [], // states to go back to
     value: 1, // what the brush leaves
+    pointer: null, // the finger or mouse of the stroke under way; another one does not take part
     at: null, // where the stroke under way was last; [x, y] in pixels of the picture
     spot: null, // where the brush of the keyboard is
   };
   const { canvas, buttons } = mask;
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || mask.at) return;
+    mask.pointer = event.pointerId;
     canvas.setPointerCapture(event.pointerId);
     remember(mask);
     mask.spot = null;
     stroke(mask, place(mask, event));
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!mask.at) return;
+    if (!mask.at || event.pointerId !== mask.pointer) return;
     const path = event.getCoalescedEvents?.() ?? [];
     for (const one of path.length ? path : [event]) stroke(mask, place(mask, one));
   });
   for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, () => mask.at && finish(mask));
+    canvas.addEventListener(name, (event) => {
+      if (mask.at && event.pointerId === mask.pointer) finish(mask);
+    });
   }
   canvas.addEventListener("keydown", (event) => {
     const way = {
@@ -70,7 +76,7 @@ function open(box) {
   buttons.paint.addEventListener("click", () => choose(mask, 1));
   buttons.erase.addEventListener("click", () => choose(mask, 0));
   buttons.undo.addEventListener("click", () => {
-    mask.bits = mask.before.pop();
+    mask.bits = mask.before.pop() ?? mask.bits;
     finish(mask);
   });
   buttons.invert.addEventListener("click", () => change(mask, (bit) => 1 - bit));
@@ -156,7 +162,15 @@ function disc({ bits, size, value }, x, y, radius) {
   }
 }
 
+/** With the next frame of the screen, however often it is asked for before. */
 function show(mask) {
+  mask.frame ??= requestAnimationFrame(() => {
+    mask.frame = undefined;
+    draw(mask);
+  });
+}
+
+function draw(mask) {
   const { canvas, bits, size, image } = mask;
   const count = bits.reduce((sum, bit) => sum + bit, 0);
   const share = Math.round((100 * count) / (size * size));
@@ -171,16 +185,19 @@ function show(mask) {
   context.imageSmoothingEnabled = false;
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  const colour = getComputedStyle(mask.box).getPropertyValue("--st-primary-color").trim();
-  context.globalAlpha = 0.65;
+  // The canvas gives a colour back as #rrggbb, however the theme writes it.
+  context.fillStyle = getComputedStyle(mask.box).getPropertyValue("--st-primary-color").trim();
+  const colour = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+  const cover = new ImageData(size, size);
   bits.forEach((bit, k) => {
     if (!bit) return;
-    const [column, row] = [k % size, Math.floor(k / size)];
     // White lines, so that it is seen on a picture of any colour.
-    context.fillStyle = (column + row) % LINES ? colour : "white";
-    context.fillRect(column * SHOWN, row * SHOWN, SHOWN, SHOWN);
+    const line = ((k % size) + Math.floor(k / size)) % LINES === 0;
+    cover.data.set([...(line ? [255, 255, 255] : colour), OPACITY], 4 * k);
   });
-  context.globalAlpha = 1;
+  mask.cover.width = mask.cover.height = size;
+  mask.cover.getContext("2d").putImageData(cover, 0, 0);
+  context.drawImage(mask.cover, 0, 0, canvas.width, canvas.height);
   if (mask.spot) {
     context.lineWidth = SHOWN / 2;
     for (const [style, extra] of [["black", 0], ["white", SHOWN / 2]]) {

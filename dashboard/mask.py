@@ -18,7 +18,7 @@ from diffusion_core.pictures import png
 HERE = Path(__file__)
 HTML = """
 <div class="mask">
-  <canvas role="img" tabindex="0"></canvas>
+  <canvas role="application" tabindex="0"></canvas>
   <div class="tools">
     <div class="group" role="group" aria-label="What the brush does">
       <button type="button" class="paint" aria-pressed="true">Paint</button>

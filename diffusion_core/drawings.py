@@ -245,11 +245,13 @@ def _batches(
         first = missing[0] // batch * batch
         count = min(batch, order.n - first)
         with clock:
+            pictures = None
             try:
                 pictures = to_uint8(order.make(load(), look, first, count))
             except (RuntimeError, MemoryError) as error:
                 if batch == 1 or not is_out_of_memory(error):
                     raise
+            if pictures is None:  # out here, for the error holds the tensors of the attempt
                 batch //= 2
                 write_json(series.path / "order.json", record | {"batch": batch})
                 if torch.cuda.is_available():

@@ -31,6 +31,7 @@ def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_drawn_anew(
     page.mouse.move(frame["x"] + 0.8 * frame["width"], middle, steps=3)
     page.mouse.up()
     painted = re.compile(r"^\d+ % is painted")
+    expect(repaint).to_be_enabled()  # the stroke has ended
     expect(said).to_have_text(painted)
     by_mouse = said.inner_text()
     page.get_by_role("button", name="Invert", exact=True).click()
