@@ -1,11 +1,12 @@
 """Speed of sampling against the lecture's loop and diffusers, on the same weights, in one run.
 
-    python -m benchmarks.sampling [--device cpu] [--presets lecture small] [--rounds 3]
+    python -m benchmarks.sampling [--device cpu] [--presets lecture small] [--at-once 1 16]
+                                  [--rounds 3]
 
-Seconds a picture, one at a time and 16 at once, by DDPM over the whole schedule, DDIM in 50 steps
-and DPM-Solver++ in 20:
+Seconds a picture, by default one at a time and 16 at once, by DDPM over the whole schedule, DDIM in
+50 steps and DPM-Solver++ in 20:
 
-- the lecture's loop: float32, all steps of its formula, one picture at a time;
+- the lecture's loop: float32, its 300 steps, one picture at a time;
 - diffusers' `DDPMPipeline` and `DDIMPipeline`, and its `DPMSolverMultistepScheduler` in a plain
   loop, around the same network in float32;
 - ours: `sample` with the network in the form that `load_model` gives.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ from diffusion_core.samplers import sample
 from diffusion_core.schedule import NoiseSchedule
 
 TIMED_STEPS = 20  # of every walk
-BATCHES = (1, 16)
+LECTURE_STEPS = 300
 WORDS = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
 Seconds = dict[tuple[str, str, int], float]  # by way, method and pictures at once; a picture
 
@@ -155,11 +156,11 @@ def our_way(
     )
 
 
-def measure(bench: Bench, rounds: int) -> Seconds:
+def measure(bench: Bench, batches: Sequence[int], rounds: int) -> Seconds:
     works: dict[tuple[str, str, int], Callable[[], float]] = {}
-    whole = bench.schedule.timesteps / TIMED_STEPS
+    whole = LECTURE_STEPS / TIMED_STEPS
     works["lecture", "ddpm", 1] = lambda: whole * seconds(lambda: lecture_loop(bench))
-    for n in BATCHES:
+    for n in batches:
         for method in WORDS:
             share = bench.steps(method) / TIMED_STEPS / n
             for way, work in (("diffusers", diffusers_way), ("ours", our_way)):
@@ -174,7 +175,7 @@ def measure(bench: Bench, rounds: int) -> Seconds:
 
                 works[way, method, n] = timed
     lecture_loop(bench, 2)
-    for n in BATCHES:
+    for n in batches:
         our_way(bench, "ddim", n, 2)
     return in_turns(rounds, works)
 
@@ -214,7 +215,7 @@ def overheads(bench: Bench, rounds: int, steps: int = TIMED_STEPS) -> dict[str, 
     return found
 
 
-def table(name: str, bench: Bench, found: Seconds) -> str:
+def table(name: str, bench: Bench, batches: Sequence[int], found: Seconds) -> str:
     """Seconds a picture and how many times sooner ours comes, in Markdown."""
     loop = found["lecture", "ddpm", 1]
     lines = [
@@ -223,7 +224,7 @@ def table(name: str, bench: Bench, found: Seconds) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for method, words in WORDS.items():
-        for n in BATCHES:
+        for n in batches:
             theirs, ours = found["diffusers", method, n], found["ours", method, n]
             lines.append(
                 f"| {name} | {words}, {bench.steps(method)} steps | {n} | {loop:.2f} s "
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--device")
     # `base` is made for a GPU: it takes long on a few cores.
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["lecture", "small"])
+    parser.add_argument("--at-once", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
     device = pick_device(words.device)
@@ -244,7 +246,8 @@ def main() -> None:
     spent = {}
     for name in words.presets:
         bench = make_bench(preset(name), device)
-        print(f"\n{table(name, bench, measure(bench, words.rounds))}", flush=True)
+        found = measure(bench, words.at_once, words.rounds)
+        print(f"\n{table(name, bench, words.at_once, found)}", flush=True)
         spent[name] = overheads(bench, 3 * words.rounds)
     print("\n| network | method | our loop beyond the network, one picture |\n|---|---|---|")
     for name, of_methods in spent.items():

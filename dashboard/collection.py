@@ -19,8 +19,8 @@ def import_all_and_spare_it() -> None:
     for module in pkgutil.iter_modules(dashboard.__path__):
         if module.name != "shell":  # that is a script
             importlib.import_module(f"dashboard.{module.name}")
-    # PyTorch imports its compiler by itself as soon as a network is built for its shapes alone: half
-    # of all objects then.
+    # PyTorch imports its compiler by itself as soon as a network is built for its shapes alone;
+    # half of all objects are then its.
     importlib.import_module("torch._dynamo")
     gc.collect()
     gc.freeze()

@@ -29,6 +29,7 @@ VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert and back"
 DATA, DRAWN, UPLOAD, CAMERA = "data set", "drawn before", "upload", "camera"
 BY_HAND = "by hand"
 AREAS = (BY_HAND, "left half", "right half", "upper half", "lower half", "centre")
+LEAST_STRENGTH = 0.05
 MOST_VARIANTS = 16
 MOST_RESAMPLES = 20
 SIDE = 142  # screen pixels of a picture; four fit beside each other
@@ -158,7 +159,7 @@ def pick_edit() -> Edit:
     if kind == VARY:
         strength = st.slider(
             "Strength",
-            0.05,
+            LEAST_STRENGTH,
             1.0,
             0.5,
             0.05,

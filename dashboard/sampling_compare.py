@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -14,11 +16,11 @@ from dashboard import resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task
 from dashboard.drawing_view import press, session_job, show_ending, show_progress, watch
 from dashboard.pictures import offer_png, show_row
-from dashboard.sampling_controls import CORRECT, LECTURE, Chosen
+from dashboard.sampling_controls import CORRECT, LECTURE, Chosen, takes_lecture
 from dashboard.sampling_words import precise
 from diffusion_core.checkpoint import Checkpoint
 from diffusion_core.flow import FlowSchedule
-from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, Order
+from diffusion_core.order import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, Order
 from diffusion_core.picture_settings import entries
 from diffusion_core.pictures import grid, png, to_uint8
 from diffusion_core.presets import build_schedule
@@ -32,6 +34,18 @@ SIDE = 96  # screen pixels of a picture
 STEPS = [2, 5, 10, 20, 30, 50, 100, 250, 1000]
 SCALES = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
 SEEDS = list(range(10))
+# Each list of values by its key in the address, with its label, in the order of the rows.
+LISTS = {
+    "vs_run": "Runs",
+    "vs_step": "Checkpoint steps",
+    "vs_average": "Averaged weights",
+    "vs_sampler": "Samplers",
+    "vs_steps": "Steps",
+    "vs_guidance": "Guidance scales",
+    "vs_seed": "Seeds",
+    "vs_variance": "Variances of the noise",
+    "vs_way": "Noise term and BatchNorm",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,17 @@ class Drawn:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What came of it."""
+
+    order: Order  # what all have in common, as chosen above the lists
+    page: dict[str, Any]  # of the page's address, that brings the lists back
+    rows: list[Drawn]
+
+
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+    schedule = build_schedule(chosen.checkpoint.config)
     with controls:
         st.divider()
         st.caption(
@@ -59,18 +83,22 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         )
         st.button(
             "The lecture's noise term",
-            help="Held against the correct one: DDPM over the same steps with both.",
+            help="Held against the two correct ones: ddpm over all steps, which differs in "
+            "the noise that each step adds and in nothing else.",
             icon=":material/school:",
             on_click=choose_noise_terms,
-            disabled=isinstance(build_schedule(chosen.checkpoint.config), FlowSchedule),
+            args=(schedule.timesteps,),
+            disabled=isinstance(schedule, FlowSchedule),
             width="stretch",
         )
-        ways, problem = pick_ways(chosen)
+        order, lists, problem = pick_lists(chosen)
+        ways, unfit = make_ways(chosen, order, lists)
+        problem = problem or unfit
         if problem:
             st.caption(problem)
         press(
             f"Draw {len(ways)} side by side" if not problem else "Draw side by side",
-            lambda: compare_task(ways),
+            lambda: compare_task(order, settings(order, lists, ways), ways),
             KEY,
             icon=":material/view_week:",
             disabled=bool(problem),
@@ -88,59 +116,128 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         watch(job, show_rows)
 
 
-def choose_noise_terms() -> None:
-    """The preset: DDPM over the same steps, with both noise terms."""
-    for name in ("run", "step", "average", "sampler", "steps", "guidance", "seed"):
-        st.session_state[f"vs_{name}"] = []
-    st.session_state["vs_way"] = [CORRECT, LECTURE]
+def choose_noise_terms(timesteps: int) -> None:
+    """The preset: ddpm over all timesteps with each of the noise terms, and all else the same."""
+    st.session_state.update({key: [] for key in LISTS})
+    st.session_state["vs_sampler"] = ["ddpm"]
+    st.session_state["vs_steps"] = [timesteps]
+    st.session_state["vs_variance"] = list(VARIANCES)
 
 
-def pick_ways(chosen: Chosen) -> tuple[list[Way], str]:
-    """The ways to draw, and a sentence where these are none that can be compared."""
-    checkpoint, order = chosen.checkpoint, chosen.order
+def offered(run: Run, checkpoint: Checkpoint, runs: list[Run]) -> dict[str, list]:
+    """What each of the lists has to choose from, by its key."""
+    schedule = build_schedule(checkpoint.config)
+    flow = isinstance(schedule, FlowSchedule)
+    return {
+        "vs_run": [each.name for each in runs],
+        "vs_step": [str(each.step) for each in run.checkpoints()[0]],
+        "vs_average": list(checkpoint.averages),
+        "vs_sampler": list(samplers_for(schedule)),
+        "vs_steps": [k for k in STEPS if k < schedule.timesteps] + [schedule.timesteps],
+        "vs_guidance": SCALES,
+        "vs_seed": SEEDS,
+        "vs_variance": [] if flow else list(VARIANCES),
+        "vs_way": [] if flow else [CORRECT, LECTURE],
+    }
+
+
+def own_numbers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+    """The lists that take other whole numbers than those offered: the least and the most."""
+    return {"vs_steps": (1, build_schedule(checkpoint.config).timesteps), "vs_seed": (0, MAX_SEED)}
+
+
+def pick_lists(chosen: Chosen) -> tuple[Order, dict[str, list], str]:
+    """What all ways have in common, the values chosen of each list, and a sentence where one of
+    them is none that can be."""
+    checkpoint = chosen.checkpoint
     count = st.number_input(
         "Pictures in a row", 1, MOST_PICTURES, 4, key="vs_n", bind="query-params"
     )
-    order = replace(order, n=int(count))
-    schedule = build_schedule(checkpoint.config)
-    runs = pick("Runs", [run.name for run in chosen.runs], "vs_run")
-    steps_there = [str(each.step) for each in chosen.run.checkpoints()[0]]
-    at = pick("Checkpoint steps", steps_there, "vs_step", disabled=len(runs) > 0)
-    averages = pick("Averaged weights", list(checkpoint.averages), "vs_average")
-    samplers = pick("Samplers", list(samplers_for(schedule)), "vs_sampler")
-    counts = pick("Steps", [k for k in STEPS if k <= schedule.timesteps], "vs_steps")
-    knows_any = checkpoint.config.label_dropout > 0 and order.label not in ("", ANY_CLASS)
-    scales = pick("Guidance scales", SCALES, "vs_guidance", disabled=not knows_any)
-    seeds = pick("Seeds", SEEDS, "vs_seed")
-    flow = isinstance(schedule, FlowSchedule)
-    terms = pick("Noise terms", [CORRECT, LECTURE], "vs_way", disabled=flow)
+    order = replace(chosen.order, n=int(count))
+    own = own_numbers(checkpoint)
+    guides = checkpoint.config.label_dropout > 0 and order.label not in ("", ANY_CLASS)
+    lists: dict[str, list] = {}
+    problem = ""
+    for key, options in offered(chosen.run, checkpoint, chosen.runs).items():
+        off = (
+            not options
+            or (key == "vs_step" and len(lists["vs_run"]) > 0)
+            or (key == "vs_guidance" and not guides)
+        )
+        low, high = own.get(key, (0, 0))
+        given = st.multiselect(
+            LISTS[key],
+            options,
+            placeholder="as above",
+            wrap=True,
+            help=f"Others can be typed, from {low:,} to {high:,}." if key in own else None,
+            accept_new_options=key in own,
+            disabled=off,
+            key=key,
+            bind="query-params",
+        )
+        lists[key] = [] if off else given
+        if key in own:
+            numbers = whole_numbers(given, low, high)
+            lists[key] = numbers or []
+            if numbers is None:
+                problem = f"{LISTS[key]}: only whole numbers from {low:,} to {high:,} are possible."
+    return order, lists, problem
+
+
+def whole_numbers(given: list, low: int, high: int) -> list[int] | None:
+    """The values, some of which were typed, without repetition; None where one is none."""
+    texts = [str(each).strip() for each in given]
+    # Texts of so few digits that `int` takes them.
+    if not all(text.isascii() and text.isdecimal() and len(text) < 20 for text in texts):
+        return None
+    numbers = [int(text) for text in texts]
+    if not all(low <= number <= high for number in numbers):
+        return None
+    return list(dict.fromkeys(numbers))
+
+
+def make_ways(chosen: Chosen, order: Order, lists: dict[str, list]) -> tuple[list[Way], str]:
+    """Every combination of the values chosen, and a sentence where these cannot be compared."""
     by_name = {run.name: run for run in chosen.runs}
-    places = checkpoints_of(chosen, [by_name[name] for name in runs], at)
-    ways = []
-    lists = (averages, samplers, counts, scales, seeds, terms)
-    for place, *values in itertools.product(places, *((found or [None]) for found in lists)):
-        ways.append(Way(changed(order, place, chosen.run.name, *values), place))
-    if len(ways) < FEWEST:
-        return ways, "So far nothing differs."
-    if len(ways) > MOST:
-        return ways, f"These are {len(ways)} combinations; choose at most {MOST}."
-    for way in ways:
+    places = checkpoints_of(chosen, [by_name[name] for name in lists["vs_run"]], lists["vs_step"])
+    values = [lists[key] or [None] for key in LISTS if key not in ("vs_run", "vs_step")]
+    count = len(places) * math.prod(map(len, values))
+    if count < FEWEST:
+        return [], "So far nothing differs."
+    if count > MOST:
+        return [], f"These are {count:,} combinations; choose at most {MOST}."
+    ways = [
+        Way(changed(order, place, *combination), place)
+        for place, *combination in itertools.product(places, *values)
+    ]
+    for k, way in enumerate(ways):
         if problem := why_not(way):
             return ways, problem
+        if way.order in [other.order for other in ways[:k]]:
+            return ways, f"Two of the rows would be the same: {way.order.words()}."
     return ways, ""
 
 
-def pick(label: str, options: list, key: str, *, disabled: bool = False) -> list:
-    chosen = st.multiselect(
-        label, options, placeholder="as above", disabled=disabled, key=key, bind="query-params"
-    )
-    return [] if disabled else chosen
+def settings(order: Order, lists: dict[str, list], ways: list[Way]) -> dict[str, Any]:
+    """Of the page's address, and of which checkpoint each of the runs was drawn."""
+    page = {"mode": "Side by side", "vs_n": order.n} | {
+        key: values for key, values in lists.items() if values
+    }
+    if lists["vs_run"]:
+        page["drawn_at"] = {way.order.run: way.order.step for way in ways}
+    return page
 
 
 def checkpoints_of(chosen: Chosen, runs: list[Run], at: list[str]) -> list[Checkpoint]:
-    """The latest of each run, or those of the steps, or the one chosen above."""
+    """The one chosen above, or of the same run those of the steps, or the latest of each of the
+    runs, but of the one above the one that is chosen there."""
     if runs:
-        return [found for run in runs if (found := run.latest_checkpoint()) is not None]
+        latest = (
+            chosen.checkpoint if run.name == chosen.run.name else run.latest_checkpoint()
+            for run in runs
+        )
+        return [found for found in latest if found is not None]
     if at:
         return [each for each in chosen.run.checkpoints()[0] if str(each.step) in at]
     return [chosen.checkpoint]
@@ -149,18 +246,20 @@ def checkpoints_of(chosen: Chosen, runs: list[Run], at: list[str]) -> list[Check
 def changed(
     order: Order,
     place: Checkpoint,
-    own: str,
     average: str | None,
     sampler: str | None,
     steps: int | None,
     scale: float | None,
     seed: int | None,
+    variance: str | None,
     term: str | None,
 ) -> Order:
     """The order with what a way has of its own."""
-    run = place.path.parent.parent.name
-    order = replace(order, run=run, step=place.step)
-    if run != own and order.classes != place.classes:
+    flow = isinstance(build_schedule(place.config), FlowSchedule)
+    order = replace(order, run=place.path.parent.parent.name, step=place.step, flow=flow)
+    if flow:
+        order = replace(order, spacing="trailing")  # the only one that a flow has
+    if order.classes != place.classes:
         # Another set of classes: each in turn, where there are any.
         order = replace(
             order,
@@ -174,25 +273,51 @@ def changed(
         order = replace(order, average=average)
     if sampler is not None:
         order = replace(order, sampler=sampler, as_lecture=False)
+    if steps is not None:
+        order = replace(order, steps=steps)
     if scale is not None:
         order = replace(order, guidance_scale=scale)
     if seed is not None:
         order = replace(order, seed=seed)
-    if term is not None:
-        order = replace(order, sampler="ddpm", as_lecture=term == LECTURE, spacing="trailing")
-    return order if steps is None else replace(order, steps=steps)
+    if term == CORRECT:
+        order = replace(order, sampler=sampler or "ddpm", as_lecture=False, spacing="trailing")
+    elif term == LECTURE:
+        order = replace(order, sampler="ddpm", as_lecture=True, spacing="trailing")
+    if variance is not None:
+        return replace(order, variance=variance)
+    # That chosen above is of ddpm alone.
+    own = order.method == "ddpm" and not order.as_lecture
+    return order if own else replace(order, variance=VARIANCES[0])
 
 
 def why_not(way: Way) -> str:
-    """A sentence where a way cannot be drawn."""
-    order, schedule = way.order, build_schedule(way.checkpoint.config)
+    """A sentence where a way cannot be drawn, or its settings mean nothing there."""
+    order, checkpoint, config = way.order, way.checkpoint, way.checkpoint.config
+    schedule = build_schedule(config)
     where = f"{order.run} at step {order.step:,}"
     if order.method not in samplers_for(schedule):
         return f"{where} cannot be drawn from by {order.method}."
-    if order.average not in way.checkpoint.averages:
+    if order.average not in checkpoint.averages:
         return f"{where} has no averaged weights called {order.average}."
-    if order.as_lecture and way.checkpoint.config.image_size <= 16:
-        return f"The pictures of {where} are too small for the lecture's BatchNorm."
+    if order.as_lecture and not takes_lecture(config):
+        return (
+            f"{where} cannot be drawn from as the lecture does: that takes the lecture's network "
+            "and pictures of more than 16 pixels."
+        )
+    if order.variance != VARIANCES[0] and order.as_lecture:
+        return "The lecture's way has a noise term of its own; choose no variances beside it."
+    if order.variance != VARIANCES[0] and order.method != "ddpm":
+        return f"{order.method} has no variance to choose; choose ddpm alone under Samplers."
+    guided, knows_any = order.guidance_scale != 1, config.label_dropout > 0
+    if guided and not order.classes:
+        return f"{where} was trained without classes, so nothing can guide it."
+    if guided and order.label == ANY_CLASS:
+        return f"{where} is asked for any class, so nothing can guide it; choose another class."
+    if not knows_any and (order.label == ANY_CLASS or (guided and not order.negative)):
+        return (
+            f"{where} was trained with the class always given, so it knows no “{ANY_CLASS}”; "
+            "choose a class above, without guidance."
+        )
     try:
         order.evaluations(schedule)
     except ValueError as error:
@@ -200,10 +325,11 @@ def why_not(way: Way) -> str:
     return ""
 
 
-def compare_task(ways: list[Way]) -> Task:
+def compare_task(order: Order, page: dict[str, Any], ways: list[Way]) -> Task:
+    """Its result is a `Compared`; `order` and `page` are only kept in it."""
     counts = [way.order.evaluations(build_schedule(way.checkpoint.config)) for way in ways]
 
-    def work(on_step: OnStep) -> list[Drawn]:
+    def work(on_step: OnStep) -> Compared:
         found = []
         for way, count in zip(ways, counts, strict=True):
             loaded = resources.model(way.checkpoint, way.order.average)
@@ -212,7 +338,7 @@ def compare_task(ways: list[Way]) -> Task:
             pictures = to_uint8(way.order.make(loaded, on_step))
             seconds = time.perf_counter() - start
             found.append(Drawn(way, pictures, count // way.order.n, seconds))
-        return found
+        return Compared(order, page, found)
 
     return Task(
         ways[0].order,
@@ -232,7 +358,8 @@ def show_rows(job: Drawing, seen: Snapshot) -> None:
     if seen.state != "done":
         show_ending(seen, job.task.steps)
         return
-    rows: list[Drawn] = job.result
+    made: Compared = job.result
+    rows = made.rows
     for k, (row, words) in enumerate(
         zip(rows, differing([r.way.order for r in rows]), strict=True)
     ):
@@ -245,9 +372,8 @@ def show_rows(job: Drawing, seen: Snapshot) -> None:
     sizes = {row.pictures.shape[1:] for row in rows}
     if len(sizes) == 1:
         whole = grid(np.concatenate([row.pictures for row in rows]), rows[0].way.order.n)
-        order = rows[0].way.order
-        text = entries(order, what="side by side")
-        offer_png("All rows as PNG", png(whole, text=text), f"{order.run}-side-by-side.png")
+        text = entries(made.order, what="side by side", page=made.page)
+        offer_png("All rows as PNG", png(whole, text=text), f"{made.order.run}-side-by-side.png")
 
 
 def differing(orders: list[Order]) -> list[str]:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.run_words import duration
 from diffusion_core.checkpoint import Checkpoint
-from diffusion_core.config import MAIN_AVERAGE
+from diffusion_core.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.diffusion import Schedule
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.levels import OF_SIGMA, TIMESTEP_SPACINGS
@@ -36,6 +36,12 @@ class Chosen:
 def max_pictures(image_size: int) -> int:
     """64 up to 128 pixels, 16 at 256: what a visitor's browser and the server hold with ease."""
     return min(64, 2**20 // image_size**2)
+
+
+def takes_lecture(config: RunConfig) -> bool:
+    """Whether the network can be drawn from as the lecture does."""
+    # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
+    return config.network == "lecture" and config.image_size > 16
 
 
 def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
@@ -83,8 +89,7 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
     as_lecture, sampler, eta, spacing = False, "ddpm", 0.0, "trailing"
-    # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
-    if config.network == "lecture" and config.image_size > 16:
+    if takes_lecture(config):
         as_lecture = pick_way() == LECTURE
     if not as_lecture:
         sampler = pick_sampler(schedule)
@@ -134,7 +139,8 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
             default=variance,
             required=True,
             help=r"That of the posterior, $\tilde\beta_t$, or the large one, $\beta_t$: the two "
-            "that Ho et al. 2020 choose from.",
+            r"that Ho et al. 2020 choose from. The lecture multiplies the noise by $\tilde\beta_t$ "
+            r"itself where it should be its root: too little noise.",
             key="variance",
             bind="query-params",
         )

@@ -120,7 +120,7 @@ def show_lecture_strip(order: Order, walk: Trajectory, k: int) -> None:
         f"after the steps from t = {', '.join(timesteps)}."
     )
     show_picture(whole, f"{name} out of the noise", 72 * len(looks), words, stretch=True)
-    text = entries(order, what=f"{name.lower()} out of the noise")
+    text = entries(order, k, f"{name.lower()} out of the noise")
     name = file_name(order, f"strip-{k + 1}")
     offer_png("This strip as PNG", png(whole, text=text), f"{name}.png")
 
@@ -146,7 +146,7 @@ def offer_trajectory(order: Order, walk: Trajectory, number: int) -> None:
         offer_film(
             lambda: film_of(walk, number - 1 if of == ONE else None, shown, order.columns()),
             file_name(order, name[of].replace(" ", "-")),
-            entries(order, what=f"film of {name[of]}"),
+            entries(order, number - 1 if of == ONE else None, f"film of {name[of]}"),
             side,
             key="trajectory",
         )

@@ -104,6 +104,8 @@ def explain_sampler(order: Order) -> None:
             if order.variance == "large":
                 formula = formula.replace(r"\tilde\beta", r"\beta")
                 symbols = symbols.replace(r"\tilde\beta_t$ the posterior", r"\beta_t$ the large")
+            elif order.variance == "lecture":
+                formula = formula.replace(r"\sqrt{\tilde\beta_t}", r"\tilde\beta_t")
             st.latex(formula)
             st.write(
                 r"From $x_T \sim \mathcal N(0, I)$ downwards. At each timestep the network's "

@@ -28,7 +28,8 @@ ANY_CLASS = "any class"
 MOST_PICTURES = 4096
 MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
-VARIANCES = ("posterior", "large")  # see `methods.ddpm`
+VARIANCES = ("posterior", "large", "lecture")  # the noise terms of `methods.ddpm`
+VARIANCE_WORDS = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
 
 Loaded = tuple[nn.Module, Schedule, RunConfig]
@@ -164,8 +165,8 @@ class Order:
         ]
         if self.spacing != "trailing" and not self.as_lecture:
             parts.append(f"{self.spacing} spacing")
-        if self.method == "ddpm" and self.variance == "large" and not self.as_lecture:
-            parts.append("variance β")
+        if self.method == "ddpm" and not self.as_lecture and self.variance in VARIANCE_WORDS:
+            parts.append(VARIANCE_WORDS[self.variance])
         if self.sampler == "ddim" and self.eta and not self.as_lecture:
             parts.append(f"η {self.eta:g}")
         if self.classes:
@@ -225,15 +226,15 @@ class Order:
         samplers = FLOW_SAMPLERS if self.flow is True else SAMPLERS
         return {
             "run": isinstance(self.run, str) and 0 < len(self.run) <= 255,
-            "step": _whole(self.step, 0, 2**53),
-            "n": _whole(self.n, 1, MOST_PICTURES),
+            "step": is_whole(self.step, 0, 2**53),
+            "n": is_whole(self.n, 1, MOST_PICTURES),
             "sampler": isinstance(self.sampler, str) and self.sampler in samplers,
-            "steps": _whole(self.steps, 1, MOST_TIMESTEPS),
-            "seed": _whole(self.seed, 0, MAX_SEED),
-            "eta": _number(self.eta, 0, 1),
+            "steps": is_whole(self.steps, 1, MOST_TIMESTEPS),
+            "seed": is_whole(self.seed, 0, MAX_SEED),
+            "eta": is_number(self.eta, 0, 1),
             "classes": named,
             "label": isinstance(self.label, str) and self.label in of_classes,
-            "guidance_scale": _number(self.guidance_scale, 0, MAX_GUIDANCE)
+            "guidance_scale": is_number(self.guidance_scale, 0, MAX_GUIDANCE)
             and (self.guidance_scale == 1 or self.label not in ("", ANY_CLASS)),
             "negative": isinstance(self.negative, str)
             and (self.negative == "" or (named and self.negative in classes)),
@@ -241,7 +242,7 @@ class Order:
             or (
                 isinstance(interval, tuple)
                 and len(interval) == 2
-                and all(_number(end, 0, MOST_TIMESTEPS) for end in interval)
+                and all(is_number(end, 0, MOST_TIMESTEPS) for end in interval)
                 and interval[0] <= interval[1]
             ),
             "as_lecture": isinstance(self.as_lecture, bool)
@@ -258,11 +259,13 @@ class Order:
         }
 
 
-def _whole(value: object, low: int, high: int) -> bool:
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Whether it is a whole number from `low` to `high`."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _number(value: object, low: float, high: float) -> bool:
+def is_number(value: object, low: float, high: float) -> bool:
+    """Whether it is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return low <= value <= high

@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
@@ -26,22 +26,32 @@ class Made:
     """What a file says of how it was made."""
 
     order: Order
-    picture: int | None = None  # its number in the order, from 0; None for a grid of all
-    mode: str = ""  # of the Sampling page, where the order alone does not make the picture
+    picture: int | None = None  # its number in the order, from 0; None for all of them
+    what: str = ""  # the part or the film of them that it is; empty for a grid or one picture
+    # Of the Sampling page, where the order alone does not make the picture; its values unchecked.
+    page: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> str:
+        """Of the Sampling page; empty where the order alone makes the picture."""
+        mode = self.page.get("mode")
+        return mode if isinstance(mode, str) else ""
 
 
 def entries(
     order: Order,
     picture: int | None = None,
     what: str = "",
-    page: Mapping[str, str | int | float] | None = None,
+    page: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The entries of a PNG that is the order's picture of that number, or a grid of all of them.
 
-    `what`: for people, which part of the order the file shows. `page`: what the page's address
-    must hold beside the order to make the same again, with its `mode`.
+    `what`: for people, what the file shows where it is neither of these two. `page`: what the
+    page's address must hold beside the order to make the same again, with its `mode`.
     """
     record: dict[str, Any] = json.loads(order.to_json())
+    if what:
+        record["what"] = what
     if page is not None:
         record["page"] = dict(page)
     if picture is None:
@@ -88,10 +98,12 @@ def read(data: bytes) -> Made:
         order = Order.from_dict(record)
     except OrderError as error:
         raise NoSettings(f"The picture's settings cannot be used. {error}") from error
-    picture, page = record.get("picture"), record.get("page")
-    mode = page.get("mode") if isinstance(page, dict) else None
-    if picture is None:
-        return Made(order, mode=mode if isinstance(mode, str) else "")
-    if type(picture) is not int or not 0 <= picture < order.n:
+    picture, what, page = (record.get(name) for name in ("picture", "what", "page"))
+    if picture is not None and not (type(picture) is int and 0 <= picture < order.n):
         raise NoSettings("The picture's settings cannot be used: its number is none of the order.")
-    return Made(order, picture)
+    return Made(
+        order,
+        picture,
+        what if isinstance(what, str) else "",
+        page if isinstance(page, dict) else {},
+    )

@@ -52,7 +52,11 @@ def add_command(command: AddCommand, device: str | None) -> None:
     sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="of the steps")
     sample.add_argument("--steps", type=int, help="by default as many as the sampler is good with")
     sample.add_argument("--eta", type=float, help="the fresh noise of ddim, from 0 to 1")
-    sample.add_argument("--variance", choices=VARIANCES, help="of the noise of ddpm: beta~ or beta")
+    sample.add_argument(
+        "--variance",
+        choices=VARIANCES,
+        help="of the noise of ddpm: beta~ or beta; lecture has beta~ where its root should be",
+    )
     sample.add_argument("--average", help="which averaged weights; main or another")
     sample.add_argument("--n", type=int, help=f"pictures, up to {MOST_PICTURES}; by default 16")
     sample.add_argument("--seed", type=int)

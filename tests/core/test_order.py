@@ -15,6 +15,7 @@ from diffusion_core.schedule import NoiseSchedule
 
 ORDER = Order(run="tiny", step=4, n=2, steps=5)
 CLASSES = ("van", "bus", "coupé")
+HOW = ({"as_lecture": True}, {"variance": "lecture"})
 FULL = Order(
     "cars",
     1250,
@@ -65,6 +66,9 @@ def test_an_order_says_in_words_what_makes_its_pictures() -> None:
     assert order.words() == words
     large = Order("cars", 5, 2, "ddpm", 300, variance="large")
     assert large.words() == "cars at step 5: 2 pictures, ddpm, 300 steps, seed 0, variance β"
+    slip = replace(large, variance="lecture")
+    assert slip.words().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
+    assert slip.options()["noise_term"] == "lecture"
     lecture = Order("cars", 5, 2, "ddpm", 300, as_lecture=True)
     assert lecture.words() == "cars at step 5: 2 pictures, as the lecture does, 300 steps, seed 0"
 
@@ -88,7 +92,9 @@ def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
     assert replace(heun, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * (9 + 6)
 
 
-@pytest.mark.parametrize("order", [ORDER, FULL, replace(ORDER, as_lecture=True, sampler="ddpm")])
+@pytest.mark.parametrize(
+    "order", [ORDER, FULL, *(replace(ORDER, sampler="ddpm", **how) for how in HOW)]
+)
 def test_an_order_comes_back_from_its_json(order: Order) -> None:
     assert Order.from_json(order.to_json()) == order
 

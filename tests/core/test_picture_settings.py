@@ -45,6 +45,17 @@ def test_a_grid_and_a_single_picture_give_their_settings_back() -> None:
     assert entries(ORDER, 3)["Description"].endswith("each class in turn (picture 4)")
 
 
+def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None:
+    page = {"mode": "Side by side", "vs_n": 2, "vs_seed": [0, 7]}
+    made = read(png(PIXELS, text=entries(ORDER, what="side by side", page=page)))
+    assert made == Made(ORDER, None, "side by side", page)
+    assert made.mode == "Side by side"
+    film = read(png(PIXELS, text=entries(ORDER, 2, "film of picture 3")))
+    assert film == Made(ORDER, 2, "film of picture 3") and film.mode == ""
+    assert read(changed(what=[1], page="Draw")) == Made(ORDER, 3)
+    assert read(changed(page={"mode": 7})).mode == ""
+
+
 def test_settings_with_the_names_of_many_classes_come_back() -> None:
     many = Order("cars", 20, classes=tuple(f"class {k}" for k in range(3000)), label="class 7")
     file = png(PIXELS, text=entries(many))
