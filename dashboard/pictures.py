@@ -8,17 +8,22 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from diffusion_core.data.decode import open_picture
+from diffusion_core.data.decode import PictureError, open_picture
 from diffusion_core.pictures import png
 
 WIDTH = 128  # screen pixels of a picture in a row
 MOST_WIDE = 1460  # pixels; Streamlit would blur what is wider to fit
 
 
-def read_strip(path: Path) -> list[np.ndarray]:
-    """The square pictures of a sample strip, uint8 (H, H, 3) each. Raises PictureError."""
+def read_strip(path: Path, rows: int = 1) -> list[np.ndarray]:
+    """The columns of a strip that has so many rows of square pictures, uint8 (rows H, H, 3) each.
+
+    Raises PictureError, also where there is none.
+    """
     strip = np.asarray(open_picture(path))
-    side = strip.shape[0]
+    side = strip.shape[0] // rows
+    if not 0 < side <= strip.shape[1]:
+        raise PictureError(f"{path.name} does not hold one whole picture.")
     return [strip[:, x : x + side] for x in range(0, strip.shape[1] - side + 1, side)]
 
 

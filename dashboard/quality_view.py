@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import streamlit as st
-from PIL import Image
 
 from dashboard import drawing, resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task
 from dashboard.drawing_view import show_progress, watch
-from dashboard.figures_quality import cost_figure, over_training, training_figure
+from dashboard.figures_quality import cost_figure, end_names, training_figure
 from dashboard.live_chart import show_live
-from dashboard.pictures import show_row
+from dashboard.pictures import read_strip, show_row
 from dashboard.run_words import duration
 from dashboard.settings import get_settings
 from diffusion_core.checkpoint import Checkpoint, load_model
+from diffusion_core.data.decode import PictureError
 from diffusion_core.evaluate import FEWEST, cost, evaluate, make_order
 from diffusion_core.flow import FlowSchedule
 from diffusion_core.order import MOST_PICTURES, Order
@@ -40,6 +39,7 @@ from diffusion_core.runs import Run
 from diffusion_core.samplers import samplers_for
 
 LATEST, EVERY = "latest", "every one"
+REAL, NOISE = "Held-out real pictures", "Noise"
 STEPS = ["5", "10", "20", "50", "100", "250"]
 # What each metric says, for people who have not met it.
 MEANINGS = {
@@ -192,7 +192,9 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         key="quality_steps",
     )
     guidance = 1.0
-    if usable[-1].classes:
+    # Without dropped labels in its training the network never learned what "any class" means, and
+    # guidance leads away from that.
+    if usable[-1].classes and usable[-1].config.label_dropout > 0:
         guidance = st.slider(
             "Guidance scale",
             1.0,
@@ -293,12 +295,16 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
     """A row each, between what held-out real pictures get and what noise gets."""
     metrics = known_metrics(list(results))
     ends = yardsticks(list(results))
-    rows = [end_row("Held-out real pictures", end, "floor", metrics) for end in ends if end.floor]
+    floors, ceilings = [e for e in ends if e.floor], [e for e in ends if e.ceiling]
+    rows = [
+        end_row(name, end, "floor", metrics)
+        for name, end in zip(end_names(floors, results, REAL), floors, strict=True)
+    ]
     for result in results:
         row: dict[str, object] = {"Run": result.order.run} if several else {}
         row |= {
             "Drawn by": result.way(),
-            "Step": f"{result.order.step:,}",
+            "Step": result.order.step,
             "Evaluations": result.evaluations,
             "Pictures": result.order.n,
         }
@@ -306,7 +312,10 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
             if name in result.metrics:
                 row[METRICS[name].title] = estimate_words(name, result.metrics[name])
         rows.append(row)
-    rows += [end_row("Noise", end, "ceiling", metrics) for end in ends]
+    rows += [
+        end_row(name, end, "ceiling", metrics)
+        for name, end in zip(end_names(ceilings, results, NOISE), ceilings, strict=True)
+    ]
     st.dataframe(
         rows,
         hide_index=True,
@@ -318,9 +327,11 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
             *(METRICS[name].title for name in metrics),
         ],
         column_config={
+            "Step": st.column_config.NumberColumn(format="%,d"),
             "Evaluations": st.column_config.NumberColumn(
-                help="How often the network computes one picture."
+                format="%,d", help="How often the network computes one picture."
             ),
+            "Pictures": st.column_config.NumberColumn(format="%,d"),
             **{
                 METRICS[name].title: st.column_config.TextColumn(
                     help=f"{DIRECTIONS[METRICS[name].better].capitalize()}: {MEANINGS[name]}"
@@ -330,11 +341,17 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
         },
         alt="How good the pictures are",
     )
-    st.caption(
+    words = (
         "In brackets the 95 % interval: where the value would lie with other pictures of the same "
-        "number. The first row is what real pictures get that the training has not seen, the last "
-        "what pure noise gets."
+        "number."
     )
+    if floors:
+        words += f" “{REAL}”: what real pictures get that the training has not seen."
+    if ceilings:
+        words += f" “{NOISE}”: what pure noise gets."
+    if len({end.order.n for end in ends}) > 1:
+        words += " Hold a result against the rows for its own number of pictures."
+    st.caption(words)
 
 
 def end_row(words: str, result: Result, end: str, metrics: Sequence[str]) -> dict[str, object]:
@@ -348,8 +365,12 @@ def end_row(words: str, result: Result, end: str, metrics: Sequence[str]) -> dic
 
 
 def show_notes(results: Sequence[Result]) -> None:
+    """Each once; of compared runs it says whose it is where not all have it."""
+    runs = {result.order.run: None for result in results}
     for note in dict.fromkeys(note for result in results for note in result.notes):
-        st.caption(f":material/info: {note}")
+        of = {result.order.run: None for result in results if note in result.notes}
+        whose = "" if of == runs else f"{', '.join(of)}: "
+        st.caption(f":material/info: {whose}{note}")
 
 
 def show_charts(results: Sequence[Result], run: Run) -> None:
@@ -368,17 +389,19 @@ def show_charts(results: Sequence[Result], run: Run) -> None:
             "The results are of different numbers of pictures; only those of equal numbers can be "
             "compared."
         )
-    if len(shown) < 2:
-        st.caption("From the second result on a curve stands here.")
-        return
     charts = []
-    trained = over_training(shown)
-    if not trained or len({result.evaluations for result in shown}) > 1:
+    if (figure := cost_figure(shown, metric)) is not None:
         over = "the evaluations of the network for a picture"
-        charts.append(("Against what a picture costs", cost_figure(shown, metric), over))
-    if trained:
+        charts.append(("Against what a picture costs", figure, over))
+    if (figure := training_figure(shown, metric)) is not None:
         over = "the steps of the training"
-        charts.append(("Over the training", training_figure(trained, metric), over))
+        charts.append(("Over the training", figure, over))
+    if not charts:
+        st.caption(
+            "A curve stands here as soon as pictures of several numbers of steps, or of several "
+            "checkpoints, are measured: equally many of each."
+        )
+        return
     for column, (words, figure, over) in zip(st.columns(len(charts)), charts, strict=True):
         with column:
             st.markdown(f"**{words}**")
@@ -402,12 +425,13 @@ def show_neighbours(run: Run, results: Sequence[Result]) -> None:
     )
     result = labels[chosen]
     try:
-        pairs = read_pairs(result, run)
-    except OSError:
+        pairs = read_strip(sheet_path(result_path(run.path, result.order)), rows=2)
+    except PictureError:
         st.caption("The picture of the nearest neighbours is missing or cannot be read.")
         return
     captions = [f"distance {neighbour.distance:.1f}" for neighbour in result.neighbours]
-    show_row(pairs, "A sample above its nearest training picture", 96, captions[: len(pairs)])
+    pairs = pairs[: len(captions)]  # a file from elsewhere may hold more
+    show_row(pairs, "A sample above its nearest training picture", 96, captions)
     words = (
         f"Of {result.order.n:,} samples the {len(pairs)} that are nearest to a training picture, "
         "each above it. The distance is the root mean square difference in grey levels (0 to 255), "
@@ -420,17 +444,6 @@ def show_neighbours(run: Run, results: Sequence[Result]) -> None:
             "training has not seen, 5 % are."
         )
     st.caption(words)
-
-
-def read_pairs(result: Result, run: Run) -> list[np.ndarray]:
-    """From the result's picture: a sample above a training picture each, (2 H, W, 3).
-
-    Raises OSError.
-    """
-    with Image.open(sheet_path(result_path(run.path, result.order))) as image:
-        sheet = np.asarray(image.convert("RGB"))
-    side = sheet.shape[0] // 2
-    return [sheet[:, x : x + side] for x in range(0, sheet.shape[1] - side + 1, side)]
 
 
 def show_meanings(results: Sequence[Result]) -> None:

@@ -94,6 +94,12 @@ def make_order(
         raise ConfigError(f"{run} is drawn from in 1 to {schedule.timesteps:,} steps, not {steps}.")
     if guidance_scale != 1 and not checkpoint.classes:
         raise ConfigError(f"{run} was trained without classes; it takes no guidance.")
+    if guidance_scale != 1 and checkpoint.config.label_dropout == 0:
+        # It would lead away from "any class", which the network never learned.
+        raise ConfigError(
+            f"{run} was trained with the class always given, so nothing can guide it; leave the "
+            "guidance scale at 1."
+        )
     return Order(
         run=run,
         step=checkpoint.step,

@@ -496,6 +496,21 @@ def test_the_command_refuses_with_one_line(
     assert "\n" not in said
 
 
+def test_guidance_is_refused_where_the_network_never_learned_any_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = CARS.network_args | {"num_classes": 3}
+    config = CARS.replace(network_args=network, label_dropout=0.0)
+    run = load_run(write_run(tmp_path, "always", 20, config=config))
+    assert run_command(run, "--n", "16", "--steps", "2", "--guidance-scale", "2") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "always was trained with the class always given, so nothing can guide it; leave the "
+        "guidance scale at 1."
+    ]
+    assert not (run.path / "quality").exists()
+    assert make_order(run.name, run.checkpoint(20), n=16).guidance_scale == 1
+
+
 def test_what_an_interrupted_command_had_measured_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
