@@ -63,7 +63,7 @@ def say_expected(order: Order, config: RunConfig, evaluations: int) -> None:
         st.caption(f"Takes about {duration(max(1.0, expected))}, going by the last drawing.")
 
 
-def watch(job: Drawing, show: Callable[[Drawing, Snapshot], None]) -> None:
+def watch(job: Drawing, show: Callable[[Drawing, Snapshot], object]) -> None:
     """`show` the job in a fragment, again and again while it is active; then the whole page."""
     st.session_state.setdefault("watched", []).append(job)
 
@@ -86,12 +86,17 @@ def watching_all(place: DeltaGenerator) -> Iterator[None]:
     for job in st.session_state.setdefault("drawings", {}).values():
         if job.active and not job.task.background and job not in watched:
             with place:
-                watch(job, show_elsewhere)
+                watch(job, has_result)
 
 
-def show_elsewhere(job: Drawing, seen: Snapshot) -> None:
+def has_result(job: Drawing, seen: Snapshot) -> bool:
+    """Says what is drawn and, where it has no result, how far it is or why not."""
     st.markdown(f"**{job.task.words}**")
-    show_progress(job, seen)
+    if seen.active:
+        show_progress(job, seen)
+    elif seen.state != "done":
+        show_ending(seen, job.task.steps)
+    return seen.state == "done"
 
 
 def show_progress(job: Drawing, seen: Snapshot, unit: str = "Step") -> None:

@@ -13,11 +13,10 @@ from torch import Tensor
 from dashboard import resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task, pace_key
 from dashboard.drawing_view import (
+    has_result,
     press,
     say_expected,
     session_job,
-    show_ending,
-    show_progress,
     watch,
 )
 from dashboard.film_files import offer_film
@@ -189,14 +188,9 @@ def shared_noise(end: End, n: int, shape: tuple[int, int, int], device: torch.de
 
 
 def show_film(job: Drawing, seen: Snapshot) -> None:
-    st.markdown(f"**{job.task.words}**")
-    if seen.active:
-        show_progress(job, seen)
-        if seen.now is not None:
+    if not has_result(job, seen):
+        if seen.active and seen.now is not None:
             show_row(list(seen.now.x_t), "A frame as it forms", SIDE)
-        return
-    if seen.state != "done":
-        show_ending(seen, job.task.steps)
         return
     made: Between = job.result
     st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")

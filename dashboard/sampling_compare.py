@@ -14,7 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task
-from dashboard.drawing_view import press, session_job, show_ending, show_progress, watch
+from dashboard.drawing_view import has_result, press, session_job, watch
 from dashboard.pictures import offer_png, show_row
 from dashboard.sampling_controls import CORRECT, LECTURE, Chosen, takes_lecture
 from dashboard.sampling_words import precise
@@ -351,12 +351,7 @@ def compare_task(order: Order, page: dict[str, Any], ways: list[Way]) -> Task:
 
 
 def show_rows(job: Drawing, seen: Snapshot) -> None:
-    st.markdown(f"**{job.task.words}**")
-    if seen.active:
-        show_progress(job, seen)
-        return
-    if seen.state != "done":
-        show_ending(seen, job.task.steps)
+    if not has_result(job, seen):
         return
     made: Compared = job.result
     rows = made.rows

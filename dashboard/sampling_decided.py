@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import resources
 from dashboard.drawing import Drawing, Snapshot, Task, pace_key
-from dashboard.drawing_view import press, session_job, show_ending, show_progress, watch
+from dashboard.drawing_view import has_result, press, session_job, watch
 from dashboard.figures import show
 from dashboard.figures_sampling import decided_figure
 from dashboard.pictures import show_row
@@ -108,12 +108,7 @@ def task_words(order: Order, k: int) -> str:
 
 
 def show_partings(job: Drawing, seen: Snapshot) -> None:
-    st.markdown(f"**{job.task.words}**")
-    if seen.active:
-        show_progress(job, seen)
-        return
-    if seen.state != "done":
-        show_ending(seen, job.task.steps)
+    if not has_result(job, seen):
         return
     found: list[Parting] = job.result
     st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")

@@ -9,11 +9,10 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import resources
 from dashboard.drawing import Drawing, Snapshot, draw_task
 from dashboard.drawing_view import (
+    has_result,
     press,
     say_expected,
     session_job,
-    show_ending,
-    show_progress,
     watch,
 )
 from dashboard.pictures import offer_png, read_strip, show_picture, show_row
@@ -79,13 +78,8 @@ def show_grid(order: Order, pictures: np.ndarray) -> None:
 
 def show_drawing(job: Drawing, seen: Snapshot) -> None:
     """The session's drawing, forming or finished, with the settings that it was made with."""
-    st.markdown(f"**{job.task.words}**")
-    if seen.active:
-        show_progress(job, seen)
-    elif seen.state == "done":
+    if has_result(job, seen):
         st.caption(cost_words(job, seen))
-    else:
-        show_ending(seen, job.task.steps)
     if seen.now is None:
         return
     pictures = seen.now.x_t

@@ -15,11 +15,10 @@ from torch import Tensor
 from dashboard import resources
 from dashboard.drawing import Drawing, OnStep, Snapshot, Task, pace_key
 from dashboard.drawing_view import (
+    has_result,
     press,
     say_expected,
     session_job,
-    show_ending,
-    show_progress,
     watch,
 )
 from dashboard.edit_controls import (
@@ -204,14 +203,9 @@ def inverted(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: On
 
 
 def show_edit(job: Drawing, seen: Snapshot) -> None:
-    st.markdown(f"**{job.task.words}**")
-    if seen.active:
-        show_progress(job, seen)
-        if seen.now is not None:
+    if not has_result(job, seen):
+        if seen.active and seen.now is not None:
             show_row(list(seen.now.x_t), "A picture as it forms", VARIANT)
-        return
-    if seen.state != "done":
-        show_ending(seen, job.task.steps)
         return
     made: Edited = job.result
     count = job.task.evaluations
