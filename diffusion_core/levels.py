@@ -2,6 +2,32 @@
 
 x_t = alpha x_0 + sigma epsilon. The timestep t is what the network is told; between the schedule's
 own timesteps it is a fraction.
+
+Which levels belong to so many steps is a convention. Ours is the same for every method, so that
+two methods of as many steps are asked at the same levels and their pictures can be compared:
+
+- `steps` counts the levels at which the network is asked. After the last one comes the picture
+  itself (sigma 0), and the step to it adds no noise: no noise is left in what is shown.
+- Every walk starts at x_T ~ N(0, I), whatever its first level: the same start for all.
+- `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
+  are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
+  ends of the schedule, and the network is told the fraction that belongs to it.
+
+On the same levels and noises our methods draw the pictures of diffusers. Its schedulers choose
+other levels by themselves here (tests/core/test_methods.py shows each, and that nothing else
+differs):
+
+- DPM-Solver++ and UniPC make steps + 1 levels of `leading` and `linspace` and leave out t = 0; in
+  `karras` and `exponential` they tell the network a timestep rounded or cut to a whole one.
+- Euler, Euler ancestral, Heun and LMS do not round `linspace`; their `karras` and `exponential`
+  run between the first and last timestep of the spacing that is set beside them; and but for
+  `leading` they start from sigma / alpha times the noise where ours is 1 / alpha times.
+- DDIM lands T // steps below, also where the next timestep asked is lower (`linspace`; `trailing`
+  where steps does not divide T).
+- `trailing` can go one step too far, to t = -1, by the rounding of T / steps.
+- DDPM with the large variance adds noise in its last step too, unless that starts at t = 0.
+- The options `steps_offset` (all timesteps of `leading` higher) and `final_sigmas_type="sigma_min"`
+  (the walk ends at the noise of t = 0) have no counterpart here.
 """
 
 from __future__ import annotations

@@ -222,7 +222,8 @@ def _lagrange_integrals(ratios: Sequence[float], index: int, order: int) -> list
 def unipc(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
     """UniPC of order 2 with B(h) = exp(h) - 1: Zhao et al. 2023, algorithms 5 and 6, on x_0.
 
-    Every evaluation is used twice: to correct the step that led to it, and to predict the next.
+    Every evaluation is used twice: to correct the step that led to it, which makes the whole of
+    order 3, and to predict the next.
     """
     x_t, last = x_T, None
     newest: list[tuple[Tensor, float]] = []  # (x_0, lambda) of the evaluations, newest first

@@ -167,11 +167,11 @@ def test_ddpm_is_diffusers_ddpm_step_by_step(
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("prediction_type", list(DIFFUSERS_TYPES))
-@pytest.mark.parametrize(("steps", "spacing"), [(T, "leading"), (12, "trailing"), (10, "leading")])
+@pytest.mark.parametrize(("steps", "spacing"), [(T, "linspace"), (12, "trailing"), (10, "leading")])
 def test_ddim_is_diffusers_ddim_step_by_step(
     eta: float, clip: bool, prediction_type: str, steps: int, spacing: str
 ) -> None:
-    """Where steps divides T; elsewhere their step lands T // steps below, ours on the next one.
+    """Where theirs lands on the next timestep, and not T // steps below it (see test_methods.py).
 
     Ours derives epsilon anew from a clipped picture, which theirs calls use_clipped_model_output.
     """
