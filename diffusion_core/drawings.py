@@ -42,7 +42,7 @@ from diffusion_core.files import (
     replacing,
     write_json,
 )
-from diffusion_core.order import Loaded, Order, OrderError
+from diffusion_core.order import MOST_PICTURES, Loaded, Order, OrderError
 from diffusion_core.picture_settings import entries
 from diffusion_core.pictures import png, to_uint8
 from diffusion_core.runs import ACTIVE, Run, state_now
@@ -107,9 +107,13 @@ class Series:
         return self.path / "pictures" / f"{k:06d}.png"
 
     def drawn(self) -> list[int]:
-        """The numbers of the pictures that are there, from 0. Raises DrawingsError."""
+        """The numbers of the pictures that are there, from 0."""
+        try:
+            n = self.order.n
+        except DrawingsError:
+            n = MOST_PICTURES
         found = {path.name for path in (self.path / "pictures").glob("[0-9]*.png")}
-        return [k for k in range(self.order.n) if self.picture(k).name in found]
+        return [k for k in range(n) if self.picture(k).name in found]
 
 
 def list_series(run: Path) -> list[Series]:

@@ -168,6 +168,8 @@ def test_what_is_no_picture_of_the_order_is_left_aside(series: Series, loaded: L
     huge.write_bytes(picture_files.huge_png(20_000, 10_000))
     assert series.drawn() == list(range(N))
     assert drawings.read_picture(huge) is None
+    (series.path / "order.json").write_text("{")
+    assert series.drawn() == list(range(N))
 
 
 def test_a_full_disk_is_said_where_a_series_is_begun(
