@@ -17,12 +17,14 @@ chromium', or set CHROMIUM to its path
 app: $(VENV)/app.stamp
 	$(RUN) -m streamlit run streamlit_app.py
 
+# Files in their order: by the number of their tests the longest, of one test each, would come last
+# and alone.
 test: env
 	@if CHROMIUM=$$($(RUN) -m tests.browser.chromium); then export CHROMIUM; without=; \
 	elif [ "$$CI" = true ]; then echo "make test: Chromium is missing; $(GET_CHROMIUM)." >&2; exit 1; \
 	else without=--ignore=tests/browser; \
 	echo "Chromium is missing, so tests/browser is left out; to run it too, $(GET_CHROMIUM)."; fi; \
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $$without
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $$without
 
 env: $(VENV)/dev.stamp
 
