@@ -20,8 +20,9 @@ from dashboard.run_words import duration
 from dashboard.settings import get_settings
 from diffusion_core.checkpoint import Checkpoint, load_model
 from diffusion_core.data.decode import PictureError
-from diffusion_core.evaluate import FEWEST, cost, evaluate, make_order
+from diffusion_core.evaluate import evaluate, make_order
 from diffusion_core.flow import FlowSchedule
+from diffusion_core.measuring import FEWEST, cost
 from diffusion_core.order import MOST_PICTURES, Order
 from diffusion_core.presets import build_schedule
 from diffusion_core.quality_results import (

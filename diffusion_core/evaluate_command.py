@@ -52,7 +52,8 @@ def add_commands(command: AddCommand, device: str | None) -> None:
 
 
 def do_evaluate(words: argparse.Namespace) -> int:
-    from diffusion_core.evaluate import FEWEST, cost, evaluate, make_order
+    from diffusion_core.evaluate import evaluate, make_order
+    from diffusion_core.measuring import FEWEST, cost
 
     if not FEWEST <= words.n <= MOST_PICTURES:
         raise ConfigError(f"--n is {words.n}; it must lie between {FEWEST} and {MOST_PICTURES:,}.")

@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_core import evaluate as evaluating
-from diffusion_core import sliced
+from diffusion_core import measuring, sliced
 from diffusion_core.__main__ import main
 from diffusion_core.batches import split
 from diffusion_core.checkpoint import load_model
 from diffusion_core.config import ConfigError, RunConfig
 from diffusion_core.data import cars
 from diffusion_core.data.store import DataError, build_store
-from diffusion_core.evaluate import FEWEST, cost, evaluate, held_out_pictures, make_order
+from diffusion_core.evaluate import evaluate, make_order
 from diffusion_core.intervals import Estimate
+from diffusion_core.measuring import FEWEST, cost, held_out_pictures
 from diffusion_core.order import Order
 from diffusion_core.pictures import to_uint8
 from diffusion_core.quality_results import (
@@ -53,7 +54,7 @@ def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(sliced, "DESCRIPTORS", 2**10)  # patches; a sixteenth of the work
-        patch.setattr(evaluating, "load_inception", lambda *_: (None, WITHOUT))
+        patch.setattr(measuring, "load_inception", lambda *_: (None, WITHOUT))
         yield
 
 
@@ -167,7 +168,7 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measure
         raise AssertionError("it measures")
 
     monkeypatch.setattr(Order, "make", refuse)
-    monkeypatch.setattr(evaluating, "_bits", refuse)
+    monkeypatch.setattr(evaluating, "measure_bits", refuse)
     bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
     plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
     both = dataclasses.replace(plain, metrics=plain.metrics | bits)
@@ -260,7 +261,7 @@ def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
     checkpoint = run.checkpoint(20)
     loaded = load_model(checkpoint)
     order = make_order(run.name, checkpoint, n=N, steps=4)
-    monkeypatch.setattr(evaluating, "BITS_PICTURES", 40)
+    monkeypatch.setattr(measuring, "BITS_PICTURES", 40)
     list(evaluate(run, checkpoint, order, loaded))
     list(evaluate(run, checkpoint, order, loaded, bits=True))
     (result,), _ = read_results(run.path)
@@ -272,7 +273,7 @@ def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
     assert anew.metrics["bits_per_dim"] == bits  # they are not the order's
     assert yielded == sorted(yielded)
     assert yielded[-1] == cost(other, loaded[1], bits=True)
-    monkeypatch.setattr(evaluating, "_bits", None)  # not asked again
+    monkeypatch.setattr(evaluating, "measure_bits", None)  # not asked again
     list(evaluate(run, checkpoint, dataclasses.replace(order, steps=5), loaded, bits=True))
     results, _ = read_results(run.path)
     assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits, bits]
@@ -326,15 +327,15 @@ def test_work_is_halved_down_to_one_picture_and_only_where_memory_is_short() -> 
         return count
 
     asked: list[tuple[int, int]] = []
-    assert list(evaluating._in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
+    assert list(measuring._in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
     assert asked == [(0, 9), (0, 4), (4, 4), (8, 1)]
     asked.clear()
     with pytest.raises(MemoryError):
-        list(evaluating._in_batches(9, 12, partial(work, most=0)))
+        list(measuring._in_batches(9, 12, partial(work, most=0)))
     assert asked == [(0, 9), (0, 4), (0, 2), (0, 1)]
     asked.clear()
     with pytest.raises(RuntimeError, match="another"):
-        list(evaluating._in_batches(9, 12, partial(work, error=RuntimeError("another"))))
+        list(measuring._in_batches(9, 12, partial(work, error=RuntimeError("another"))))
     assert asked == [(0, 9)]
 
 
@@ -550,8 +551,8 @@ def test_fid_and_kid_are_kept_where_they_can_be_measured(
         gap = float(np.abs(real.mean() - fake.mean()))
         return dict.fromkeys(("fid", "kid"), Estimate(gap, 0.0, 2 * gap, len(real), len(fake)))
 
-    monkeypatch.setattr(evaluating, "load_inception", lambda *_: (Means(), ""))
-    monkeypatch.setattr(evaluating, "fidelity_estimates", estimates)
+    monkeypatch.setattr(measuring, "load_inception", lambda *_: (Means(), ""))
+    monkeypatch.setattr(measuring, "fidelity_estimates", estimates)
     run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
     result, _ = measure(run, 20, n=16)
     assert result.notes == ()
@@ -576,4 +577,4 @@ def test_a_network_of_nan_ends_the_command_with_one_line_and_writes_nothing(
     order = make_order(run.name, checkpoint, n=16)
     store = build_store(CARS.data, CARS.image_size)
     with pytest.raises(ValueError, match="no finite bits per dimension"):
-        list(evaluating._bits(checkpoint, order, load_model(checkpoint), store, 0))
+        list(measuring.measure_bits(checkpoint, order, load_model(checkpoint), store, 0))
