@@ -20,7 +20,6 @@ from dashboard import player
 
 KEY = "film"
 PARAMETER = "strip"  # of the page's address: STEP@RUN, where the slider stands
-HERE = Path(__file__)
 HTML = f"""
 <div class="film">
   <div class="rows"></div>
@@ -44,7 +43,7 @@ def show_film(runs: list[Strips], alignment: str) -> None:
     """One row a run under one slider; `alignment` is one of ALIGNMENTS, the axis of `at`."""
     rows = [row for run in runs if (row := row_data(run)) is not None]
     data = {"alignment": alignment, "rows": rows, "start": st.query_params.get(PARAMETER)}
-    _component()(key=KEY, data=data, on_at_change=_remember)
+    player.component("film", HTML)(key=KEY, data=data, on_at_change=_remember)
 
 
 def row_data(run: Strips) -> dict[str, Any] | None:
@@ -84,16 +83,6 @@ def _remember() -> None:
         st.query_params[PARAMETER] = at
     else:
         st.query_params.pop(PARAMETER, None)
-
-
-@functools.cache
-def _component() -> st.components.v2.types.ComponentRenderer:
-    return st.components.v2.component(
-        "film",
-        html=HTML,
-        css=player.CSS + HERE.with_suffix(".css").read_text(encoding="utf-8"),
-        js=player.JS + HERE.with_suffix(".js").read_text(encoding="utf-8"),
-    )
 
 
 @functools.cache

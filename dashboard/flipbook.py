@@ -7,12 +7,10 @@ picture live there and ask the server for nothing.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,7 +22,6 @@ from dashboard import player
 from diffusion_core.trajectory import spread
 
 MOST_BYTES = 5_000_000  # of the pixels that are sent; noise hardly becomes smaller as WebP
-HERE = Path(__file__)
 WHICH = '<label class="choice">Picture <select class="which"></select></label>'
 HTML = f"""
 <div class="flipbook">
@@ -101,7 +98,7 @@ def show_flipbook(
         if sent is None or not sent.first < picture <= sent.first + sent.pictures:
             sent = _sent[source] = pack(make(), picture - 1)
     data = sent.data | {"film": f"{id(source):x}", "picture": picture}
-    _component()(key=key, data=data, on_picture_change=picked)
+    player.component("flipbook", HTML)(key=key, data=data, on_picture_change=picked)
     return sent
 
 
@@ -167,13 +164,3 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 _sent: WeakKeyDictionary[Any, Sent] = WeakKeyDictionary()
 _lock = threading.Lock()
-
-
-@functools.cache
-def _component() -> st.components.v2.types.ComponentRenderer:
-    return st.components.v2.component(
-        "flipbook",
-        html=HTML,
-        css=player.CSS + HERE.with_suffix(".css").read_text(encoding="utf-8"),
-        js=player.JS + HERE.with_suffix(".js").read_text(encoding="utf-8"),
-    )

@@ -1,15 +1,26 @@
 """What the browser components that play a film share: slider, play button, speed and loop, and
-pictures whose pixels stay sharp. A component puts `JS` before its own script and `CSS` before its
-own style.
+pictures whose pixels stay sharp.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import streamlit as st
+
 HERE = Path(__file__)
-CSS = HERE.with_suffix(".css").read_text(encoding="utf-8")
-JS = HERE.with_suffix(".js").read_text(encoding="utf-8")
+
+
+@functools.cache
+def component(name: str, html: str) -> st.components.v2.types.ComponentRenderer:
+    """The component whose script and style lie beside this file as NAME.js and NAME.css; the
+    player's own come before them."""
+    js, css = (
+        "".join(HERE.with_name(each + end).read_text(encoding="utf-8") for each in ("player", name))
+        for end in (".js", ".css")
+    )
+    return st.components.v2.component(name, html=html, css=css, js=js)
 
 
 def controls(label: str, more: str = "") -> str:

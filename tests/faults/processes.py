@@ -154,13 +154,15 @@ def end_processes_of(folder: Path) -> None:
         try:
             if any(str(folder) in word for word in process.cmdline()):
                 process.kill()
-                # One whose parent has not asked for it yet stays as a zombie; it is dead.
-                wait_until(
-                    lambda process=process: process.status() == psutil.STATUS_ZOMBIE,  # type: ignore[misc]
-                    f"{process.pid} is gone",
-                )
+                wait_until_dead(process)
         except psutil.Error:  # gone, or another user's
             continue
+
+
+def wait_until_dead(process: psutil.Process) -> None:
+    """One whose parent has not asked for it yet stays as a zombie. Raises psutil.Error for one that
+    is not there at all."""
+    wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE, f"{process.pid} is dead")
 
 
 def _in_fork(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
+from dashboard.drawing import Drawing
 from dashboard.navigation import FOLDER
 
+SOON = 60.0  # seconds, on a busy machine
 SHELL = FOLDER.parent / "dashboard" / "shell.py"
 
 
@@ -17,3 +19,14 @@ def open_page(file: str, **settings: object) -> AppTest:
     app.switch_page(str(FOLDER / file)).run()
     assert not app.exception
     return app
+
+
+def press(app: AppTest, label: str, key: str) -> Drawing:
+    """Press a button that draws, and wait until the drawing of mode `key` is over and shown."""
+    [button] = [b for b in app.button if b.label == label]
+    button.click().run()
+    job = app.session_state["drawings"][key]
+    assert job.wait(SOON)
+    app.run()
+    assert not app.exception
+    return job

@@ -10,7 +10,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import edit_controls, mask
-from dashboard.drawing import Drawing
 from dashboard.edit_controls import Edit, Given, area_of, fit
 from dashboard.sampling_between import Between, End, draw_frames, film_task
 from dashboard.sampling_edit import Edited, edit_task
@@ -23,10 +22,9 @@ from diffusion_core.picture_settings import entries, read
 from diffusion_core.pictures import png, to_uint8
 from diffusion_core.runs import Run
 from tests import picture_files
-from tests.pages.app import open_page
+from tests.pages.app import open_page, press
 from tests.tiny_runs import CLASSES, TINY, tiny, write_run
 
-SOON = 60.0
 FLOW = tiny(
     network_args={"widths": [8], "blocks": 1, "attention_levels": [0]},
     prediction_type="flow_prediction",
@@ -53,16 +51,6 @@ def given_of(config: RunConfig) -> Given:
 
 def open_mode(mode: str, **settings: object) -> AppTest:
     return open_page("sampling.py", mode=mode, steps=4, **settings)
-
-
-def press(app: AppTest, label: str, key: str) -> Drawing:
-    [button] = [b for b in app.button if b.label == label]
-    button.click().run()
-    job = app.session_state["drawings"][key]
-    assert job.wait(SOON)
-    app.run()
-    assert not app.exception
-    return job
 
 
 def words(app: AppTest) -> str:

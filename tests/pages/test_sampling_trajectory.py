@@ -15,30 +15,17 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import flipbook
-from dashboard.drawing import Drawing
 from dashboard.flipbook import Book, Histogram, pack
 from dashboard.sampling_decided import stochastic
 from dashboard.sampling_trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.branching import Parting
 from diffusion_core.order import Order
-from tests.pages.app import open_page
+from tests.pages.app import open_page, press
 from tests.tiny_runs import TINY, write_run
-
-SOON = 60.0
 
 
 def words(app: AppTest) -> str:
     return "\n".join(each.value for each in [*app.markdown, *app.caption, *app.error])
-
-
-def press(app: AppTest, label: str, key: str) -> Drawing:
-    [button] = [b for b in app.button if b.label == label]
-    button.click().run()
-    job = app.session_state["drawings"][key]
-    assert job.wait(SOON)
-    app.run()
-    assert not app.exception
-    return job
 
 
 def book_data(app: AppTest) -> dict[str, Any]:
