@@ -14,8 +14,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.collection import import_all_and_spare_it
-from dashboard.queue_watch import watching
+from dashboard.services.garbage import import_all_and_spare_it
+from dashboard.services.queue_watch import watching
 
 
 @asynccontextmanager

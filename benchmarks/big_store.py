@@ -103,9 +103,9 @@ def work(spec: str, size: int, steps: int) -> None:
     """In the limited process: build the store, train on it."""
     import torch
 
-    from diffusion_core.config import RunConfig
     from diffusion_core.data.store import build_store
-    from diffusion_core.trainer import train
+    from diffusion_core.runs.config import RunConfig
+    from diffusion_core.training.trainer import train
 
     start = time.perf_counter()
     store = build_store(spec, size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffusion_core.data.cars import draw_car
+from diffusion_core.data.sources.cars import draw_car
 
 WIDTH, HEIGHT = 700, 480
 TEXTURES = 8

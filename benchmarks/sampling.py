@@ -40,13 +40,13 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 from benchmarks.timing import in_turns, machine
-from diffusion_core.config import RunConfig
 from diffusion_core.device import has_fast_bfloat16, pick_device
-from diffusion_core.export import scheduler_config
-from diffusion_core.inference import for_sampling
-from diffusion_core.presets import PRESETS, build_network, preset
-from diffusion_core.samplers import sample
-from diffusion_core.schedule import NoiseSchedule
+from diffusion_core.models.inference import for_sampling
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.export import scheduler_config
+from diffusion_core.runs.presets import PRESETS, build_network, preset
+from diffusion_core.sampling.sample import sample
 
 TIMED_STEPS = 20  # of every walk
 LECTURE_STEPS = 300

@@ -19,11 +19,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.works import SIZE, Clock, Job, our_config, replaced
-from diffusion_core import batches
+from benchmarks.contenders import SIZE, Clock, Job, our_config, replaced
 from diffusion_core.device import has_fast_bfloat16
-from diffusion_core.presets import build_model
-from diffusion_core.trainer import train
+from diffusion_core.runs.presets import build_model
+from diffusion_core.training import batches
+from diffusion_core.training.trainer import train
 
 FORWARD, BACKWARD = "convolution, forward", "convolution, backward"
 # Parts of the names of operations, or of what they are called from; the first that fits counts.

@@ -40,16 +40,16 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.contenders import JOB_DATA, SIZE, Clock, Job, command, read_result
 from benchmarks.peers import prepare
 from benchmarks.photographs import write_photographs
 from benchmarks.step_profile import lecture_flops, matrix_rate, profile_step
 from benchmarks.timing import in_turns, machine
-from benchmarks.works import JOB_DATA, SIZE, Clock, Job, command, read_result
-from diffusion_core.config import RunConfig
 from diffusion_core.data.store import build_store, default_cache_dir
 from diffusion_core.device import pick_device
-from diffusion_core.presets import preset
-from diffusion_core.trainer import train
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import preset
+from diffusion_core.training.trainer import train
 
 Work = tuple[str, str]  # network, way
 COMPARED: dict[str, list[Work]] = {

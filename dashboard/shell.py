@@ -9,8 +9,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.navigation import HOME, SECTIONS, PageEntry
-from dashboard.settings import SettingsError, get_settings
+from dashboard.services.settings import SettingsError, get_settings
+from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
 from diffusion_core.device import describe, pick_device
 
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torchvision.utils import save_image
 
-from diffusion_core.presets import build_network
+from diffusion_core.runs.presets import build_network
 
 folder, picture = Path(sys.argv[1]), sys.argv[2]
 config = json.loads((folder / "unet/config.json").read_text())

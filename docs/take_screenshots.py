@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from dashboard.navigation import SECTIONS
+from dashboard.ui.navigation import SECTIONS
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 
 SIZES = {"wide": (1400, 900), "phone": (390, 844)}

@@ -24,9 +24,9 @@ from torch import Tensor
 from torchvision.transforms.functional import affine
 from tqdm import tqdm
 
-from diffusion_core.data import cars, digits, scenery
-from diffusion_core.data.car_kinds import PAINTS
-from diffusion_core.features import ASSETS, CLASS, Classifier, prepare
+from diffusion_core.data.sources import cars, digits, scenery
+from diffusion_core.data.sources.car_kinds import PAINTS
+from diffusion_core.evaluation.features import ASSETS, CLASS, Classifier, prepare
 from diffusion_core.files import replacing
 
 TRAINING_SEED, HELD_OUT_SEED = 1_000_001, 1_000_002

@@ -5,17 +5,19 @@ from __future__ import annotations
 import streamlit as st
 from torch import nn
 
-from dashboard import controls, figures_embedding, resources
-from dashboard.figures import show
-from dashboard.settings import get_settings
-from diffusion_core.checkpoint import CheckpointError
-from diffusion_core.embedding import (
+from dashboard.figures import embedding as embedding_figures
+from dashboard.figures.theme import show
+from dashboard.services import cached
+from dashboard.services.settings import get_settings
+from dashboard.ui import controls
+from diffusion_core.process.embedding import (
     SinusoidalPositionEmbeddings,
     cosine_similarity,
     embed,
     spread_timesteps,
 )
-from diffusion_core.runs import list_runs
+from diffusion_core.runs.checkpoint import CheckpointError
+from diffusion_core.runs.run import list_runs
 
 # A heatmap has hardly more lines than this on a screen; beyond it only the page gets heavy.
 MOST_ROWS = 500
@@ -30,7 +32,7 @@ def show_layer(layer: nn.Module, size: int, timesteps: int, t: int, name: str) -
     with left:
         st.markdown("**Every timestep's row**")
         steps = spread_timesteps(timesteps, min(MOST_ROWS, MOST_NUMBERS // size))
-        figure = figures_embedding.rows_figure(
+        figure = embedding_figures.rows_figure(
             embed(layer, steps), steps, cursor, sines_and_cosines=name == "sinusoidal"
         )
         show(figure, f"{name}-rows", f"Heatmap of the {name} embedding over t and dimension.")
@@ -38,7 +40,7 @@ def show_layer(layer: nn.Module, size: int, timesteps: int, t: int, name: str) -
         st.markdown("**How alike two timesteps are**")
         steps = spread_timesteps(timesteps, MOST_COMPARED)
         similarity = cosine_similarity(embed(layer, steps))
-        figure = figures_embedding.similarity_figure(similarity, steps, cursor)
+        figure = embedding_figures.similarity_figure(similarity, steps, cursor)
         show(figure, f"{name}-similarity", f"Heatmap of the similarity of {name} embeddings.")
     if cursor is None:
         st.caption(f"t = {t:,} is beyond this run's T = {timesteps:,}, so it is not marked.")
@@ -66,7 +68,7 @@ def show_trained(t: int) -> None:
         st.warning(f"{sentence} It is left out.")
     checkpoint = usable[run]
     try:
-        network, schedule, config = resources.model(checkpoint)
+        network, schedule, config = cached.model(checkpoint)
     except CheckpointError as error:
         st.error(str(error))
         return
@@ -130,10 +132,10 @@ st.header(f"The row of t = {t:,}")
 [row] = embed(layer, [t])
 curve, numbers = st.columns([3, 2])
 with curve:
-    show(figures_embedding.row_figure(row), "row", f"The embedding of t = {t} over its dimensions.")
+    show(embedding_figures.row_figure(row), "row", f"The embedding of t = {t} over its dimensions.")
 with numbers:
     st.dataframe(
-        figures_embedding.row_table(row, layer.frequencies().numpy()),
+        embedding_figures.row_table(row, layer.frequencies().numpy()),
         height=330,
         column_config={
             "frequency": st.column_config.NumberColumn("frequency fᵢ", format="%.6f"),

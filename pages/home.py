@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.navigation import SECTIONS, entry
-from dashboard.pictures import read_strip, show_row
-from dashboard.resources import device
-from dashboard.settings import Settings, get_settings
-from diffusion_core.config import ConfigError
+from dashboard.services.cached import device
+from dashboard.services.settings import Settings, get_settings
+from dashboard.ui.images import read_strip, show_row
+from dashboard.ui.navigation import SECTIONS, entry
 from diffusion_core.data.decode import PictureError
 from diffusion_core.device import describe
-from diffusion_core.runs import ACTIVE, Run, list_runs
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.run import ACTIVE, Run, list_runs
 
 
 def show_settings(run: Run) -> None:

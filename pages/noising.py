@@ -7,16 +7,17 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from dashboard import resources
-from dashboard.controls import pick_schedule, pick_timestep
-from dashboard.figures import show
-from dashboard.figures_noising import spread_figure
-from dashboard.picture_source import pick_own
-from dashboard.pictures import show_picture, show_row
-from dashboard.settings import get_settings
+from dashboard.figures.noising import spread_figure
+from dashboard.figures.theme import show
+from dashboard.services import cached
+from dashboard.services.settings import get_settings
+from dashboard.ui.controls import pick_schedule, pick_timestep
+from dashboard.ui.image_source import pick_own
+from dashboard.ui.images import show_picture, show_row
 from diffusion_core.data.decode import PictureError
 from diffusion_core.data.errors import DataError
-from diffusion_core.noising import (
+from diffusion_core.media.images import png, to_uint8
+from diffusion_core.process.noising import (
     NOISE_RANGE,
     fixed_noise,
     mean_and_std,
@@ -26,8 +27,7 @@ from diffusion_core.noising import (
     picture_to_x_0,
     strip_timesteps,
 )
-from diffusion_core.pictures import png, to_uint8
-from diffusion_core.schedule import NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
 
 SETS = ["cars", "digits"]
 SIZES = [16, 32, 64, 128]
@@ -48,11 +48,11 @@ def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
         key="data",
         bind="query-params",
     )
-    count = resources.picture_count(spec)
+    count = cached.picture_count(spec)
     index = st.number_input(
         "Picture number", 0, count - 1, step=1, key="picture", bind="query-params"
     )
-    picture, name = resources.picture(spec, index, size)
+    picture, name = cached.picture(spec, index, size)
     return picture, f"{name}, picture {index:,} of {count:,}"
 
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import (
-    resources,
-    restore,
-    sampling_between,
-    sampling_compare,
-    sampling_draw,
-    sampling_edit,
-    sampling_many,
-)
-from dashboard.controls import pick_run
-from dashboard.drawing_view import watching_all
-from dashboard.navigation import entry
-from dashboard.sampling_controls import Chosen, pick_checkpoint, pick_order
-from dashboard.sampling_words import explain_sampler, sharing_sentence
-from dashboard.settings import get_settings
-from diffusion_core.runs import ACTIVE, Run, list_runs
+from dashboard.sampling import batch, between, compare, edit, generate, restore
+from dashboard.sampling.controls import Chosen, pick_checkpoint, pick_order
+from dashboard.sampling.wording import explain_sampler, sharing_sentence
+from dashboard.services import cached
+from dashboard.services.settings import get_settings
+from dashboard.ui.controls import pick_run
+from dashboard.ui.navigation import entry
+from dashboard.ui.progress import watching_all
+from diffusion_core.runs.run import ACTIVE, Run, list_runs
 
 # Each mode's module, and what it is for; its controls and results stand where the page says.
 MODES = {
-    "Draw": (sampling_draw, "Pictures out of pure noise, as they form."),
+    "Draw": (generate, "Pictures out of pure noise, as they form."),
     "From a picture": (
-        sampling_edit,
+        edit,
         "A picture varied, repainted in part, or led back to the noise that draws it.",
     ),
-    "Between two": (sampling_between, "A film of the pictures between two noises."),
-    "Side by side": (sampling_compare, "The same noises drawn in two to six ways."),
-    "Many": (sampling_many, "Up to 4,096 pictures in the background, kept with the run."),
+    "Between two": (between, "A film of the pictures between two noises."),
+    "Side by side": (compare, "The same noises drawn in two to six ways."),
+    "Many": (batch, "Up to 4,096 pictures in the background, kept with the run."),
 }
 # These ask for a number of pictures of their own.
 OWN_COUNT = ("From a picture", "Between two", "Side by side", "Many")
@@ -90,7 +83,7 @@ with controls:
         st.warning(f"Skipped: {' '.join(broken)}")
     checkpoint = pick_checkpoint(run, usable)
     order = pick_order(run, checkpoint, count=mode not in OWN_COUNT)
-    sharing = sharing_sentence(resources.device(), [run for run, _, _ in found.values()])
+    sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)
 with formula:

@@ -6,10 +6,11 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import controls, figures_schedule
-from dashboard.figures import show
-from dashboard.navigation import entry
-from diffusion_core.schedule import KINDS, NoiseSchedule
+from dashboard.figures import schedule as schedule_figures
+from dashboard.figures.theme import show
+from dashboard.ui import controls
+from dashboard.ui.navigation import entry
+from diffusion_core.process.schedule import KINDS, NoiseSchedule
 
 
 def show_links(schedules: list[NoiseSchedule], t: int) -> None:
@@ -69,13 +70,13 @@ schedules = [
 ]
 t = controls.pick_timestep(timesteps, default=150)
 
-curves = list(figures_schedule.QUANTITIES)
+curves = list(schedule_figures.QUANTITIES)
 for row in (curves[:3], curves[3:]):
     for column, quantity in zip(st.columns(3), row, strict=True):
         with column:
             st.markdown(f"**{quantity.title}** `{quantity.table}`")
             is_variance = quantity.table in ("betas", "posterior_variance")
-            figure = figures_schedule.curve_figure(
+            figure = schedule_figures.curve_figure(
                 schedules, quantity, t, logarithmic=logarithmic and is_variance
             )
             names = " and ".join(schedule.kind for schedule in schedules)
@@ -83,15 +84,15 @@ for row in (curves[:3], curves[3:]):
             st.caption(quantity.meaning)
 
 st.header(f"At t = {t:,}")
-st.table(figures_schedule.table_at(schedules, t), border="horizontal", width="content")
+st.table(schedule_figures.table_at(schedules, t), border="horizontal", width="content")
 st.caption(
     "The names are the lecture's and those of the file below. They count from t = 0, the first "
     r"noisy step, so that $\bar\alpha_{t-1}$ is 1 there and the posterior variance 0."
 )
-st.markdown("\n".join(f"- {figures_schedule.summary(schedule)}" for schedule in schedules))
+st.markdown("\n".join(f"- {schedule_figures.summary(schedule)}" for schedule in schedules))
 st.download_button(
     "Download all tables as CSV",
-    partial(figures_schedule.to_csv, schedules),
+    partial(schedule_figures.to_csv, schedules),
     file_name=f"schedule-{'-'.join(schedule.kind for schedule in schedules)}-T{timesteps}.csv",
     mime="text/csv",
     on_click="ignore",

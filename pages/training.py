@@ -6,15 +6,15 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import run_controls
-from dashboard.controls import pick_run
-from dashboard.run_form import FORM_KEYS, show_form, take_settings
-from dashboard.run_view import show_run
-from dashboard.settings import Settings, get_settings
-from dashboard.training_form import AS_RUN
-from diffusion_core import jobs
-from diffusion_core.config import ConfigError
-from diffusion_core.runs import ACTIVE, Run, list_runs
+from dashboard.services.settings import Settings, get_settings
+from dashboard.training import run_controls
+from dashboard.training.form import FORM_KEYS, show_form, take_settings
+from dashboard.training.form_values import AS_RUN
+from dashboard.training.run_view import show_run
+from dashboard.ui.controls import pick_run
+from diffusion_core.runs import jobs
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.run import ACTIVE, Run, list_runs
 
 # Seconds between two looks at the runs: while one is at work, and while none is.
 AT_WORK, IDLE = 1.0, 5.0

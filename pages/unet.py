@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dashboard import resources
-from dashboard.figures import show
-from dashboard.figures_network import cost_figure, shape_text, short, unet_figure
-from dashboard.settings import get_settings
-from diffusion_core.config import ConfigError, RunConfig
-from diffusion_core.presets import PRESETS
-from diffusion_core.runs import list_runs
-from diffusion_core.trace import Trace, TraceRow
+from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
+from dashboard.figures.theme import show
+from dashboard.services import cached
+from dashboard.services.settings import get_settings
+from diffusion_core.models.trace import Trace, TraceRow
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.run import list_runs
 
 SMALLEST, LARGEST = 16, 256  # pixels a side
 PREDICTS = {
@@ -69,7 +69,7 @@ def pick_network() -> RunConfig:
 def pick_size(config: RunConfig) -> int:
     """Pixels a side, out of those that the network accepts."""
     try:
-        multiple = resources.size_multiple(config.network, config.network_args)
+        multiple = cached.size_multiple(config.network, config.network_args)
     except ConfigError as error:
         st.error(f"This network cannot be built: {error}")
         st.stop()
@@ -166,7 +166,7 @@ with left:
     config = pick_network()
 with right:
     size = pick_size(config)
-trace = resources.network_trace(config.network, config.network_args, size)
+trace = cached.network_trace(config.network, config.network_args, size)
 st.caption(
     f"Pictures of {size}×{size}; this network is trained to answer with "
     f"{PREDICTS[config.prediction_type]}."

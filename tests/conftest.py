@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from dashboard import settings
+from dashboard.services import settings
 
 torch.set_num_threads(1)
 # The same examples every time, however slow the machine, and no folder of remembered ones.

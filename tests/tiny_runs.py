@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_core.checkpoint import save_weights
-from diffusion_core.config import RunConfig
-from diffusion_core.presets import build_network
+from diffusion_core.runs.checkpoint import save_weights
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_network
 
 TINY = RunConfig(
     network_args={"widths": [8], "blocks": 1, "attention_levels": [0], "num_classes": 3},

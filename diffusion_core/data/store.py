@@ -24,10 +24,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from diffusion_core.data import cars, digits
 from diffusion_core.data.decode import PictureError, open_picture, to_size
 from diffusion_core.data.errors import DataError
-from diffusion_core.data.folder import find_pictures
+from diffusion_core.data.sources import cars, digits
+from diffusion_core.data.sources.folder import find_pictures
 from diffusion_core.files import is_disk_full
 
 __all__ = [
@@ -352,6 +352,6 @@ def _read(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
 
 @functools.lru_cache(maxsize=1)
 def _torchvision(name: str) -> Sequence:
-    from diffusion_core.data.torchvision_sets import open_set
+    from diffusion_core.data.sources.torchvision_sets import open_set
 
     return open_set(name, default_cache_dir() / "torchvision")

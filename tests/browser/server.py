@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dashboard.settings import PREFIX
+from dashboard.services.settings import PREFIX
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # How long to wait on a machine that is busy with other things before calling it a failure.

@@ -9,8 +9,8 @@ import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
-from diffusion_core.runs import Run, list_runs, read_queue
-from diffusion_core.trainer import train
+from diffusion_core.runs.run import Run, list_runs, read_queue
+from diffusion_core.training.trainer import train
 from tests.browser.conftest import OpenPage
 from tests.browser.server import Server, start_server
 from tests.faults.processes import end_processes_of

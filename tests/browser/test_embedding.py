@@ -7,9 +7,9 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from diffusion_core.checkpoint import save_weights
-from diffusion_core.config import RunConfig
-from diffusion_core.presets import build_network
+from diffusion_core.runs.checkpoint import save_weights
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_network
 from tests.browser.conftest import OpenPage
 from tests.browser.server import start_server
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from diffusion_core.metrics import MetricsWriter
-from diffusion_core.pictures import png
+from diffusion_core.media.images import png
+from diffusion_core.runs.metrics import MetricsWriter
 from tests.browser.conftest import OpenPage
 from tests.browser.server import Server
 from tests.tiny_runs import set_running, tiny, write_checkpoint, write_run

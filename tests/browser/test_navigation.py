@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from dashboard.navigation import HOME, SECTIONS
+from dashboard.ui.navigation import HOME, SECTIONS
 from tests.browser.conftest import OpenPage
 from tests.browser.server import start_server
 

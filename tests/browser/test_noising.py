@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests import picture_files
+from tests import image_files
 from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import OpenPage
 
@@ -52,16 +52,16 @@ def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) ->
     errors = page.get_by_test_id("stAlertContentError")
     pictures = page.get_by_test_id("stImage").locator("img")
 
-    upload(page, "letter.txt", picture_files.TEXT)
+    upload(page, "letter.txt", image_files.TEXT)
     expect(errors).to_have_text(re.compile("^This is not a picture that can be read"))
-    upload(page, "huge.png", picture_files.huge_png(10_000, 20_000))
+    upload(page, "huge.png", image_files.huge_png(10_000, 20_000))
     expect(errors).to_have_text(re.compile("far more than 50 megapixels"))
     expect(pictures).to_have_count(0)
     for name, content, size in (
-        ("printed.jpg", picture_files.halves("JPEG", "CMYK"), "40×20"),
-        ("deep.png", picture_files.png_16_bit(), "64×8"),
-        ("moving.gif", picture_files.animated_gif(), "24×24"),
-        ("dot.png", picture_files.one_pixel(), "1×1"),
+        ("printed.jpg", image_files.halves("JPEG", "CMYK"), "40×20"),
+        ("deep.png", image_files.png_16_bit(), "64×8"),
+        ("moving.gif", image_files.animated_gif(), "24×24"),
+        ("dot.png", image_files.one_pixel(), "1×1"),
     ):
         upload(page, name, content)
         expect(page.get_by_text(f"resized from {size}")).to_be_visible()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from diffusion_core.runs import Run
+from diffusion_core.runs.run import Run
 from tests.browser.conftest import OpenPage
 from tests.browser.server import start_server
 from tests.faults.processes import (

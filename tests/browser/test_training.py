@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from diffusion_core.runs import Run
+from diffusion_core.runs.run import Run
 from tests.browser.conftest import OpenPage
 from tests.browser.server import Server
 

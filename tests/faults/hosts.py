@@ -114,12 +114,12 @@ def free_port(address: str) -> int:
 def one_of_several(
     environment: dict[str, str], host: str | None, patience: float, words: list[str]
 ) -> int:
-    from diffusion_core import peers
+    from diffusion_core.training import distributed
 
     if host:
         enter(host)
     os.environ.update(environment)
-    peers.PATIENCE, peers.GRACE_SECONDS = timedelta(seconds=patience), 2.0
+    distributed.PATIENCE, distributed.GRACE_SECONDS = timedelta(seconds=patience), 2.0
     return command_line(words)
 
 

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from diffusion_core.config import RunConfig
-from diffusion_core.presets import as_arguments
-from diffusion_core.runs import Run, state_now
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import as_arguments
+from diffusion_core.runs.run import Run, state_now
 from tests import tiny_runs
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 90
 FOREVER = 1_000_000  # steps of a run that goes on until it is ended
 SERVER = multiprocessing.get_context("forkserver")
 # torch._dynamo: the optimizer imports it, which takes longer than a tiny run.
-SERVER.set_forkserver_preload(["diffusion_core.trainer", "torch._dynamo", __name__])
+SERVER.set_forkserver_preload(["diffusion_core.training.trainer", "torch._dynamo", __name__])
 
 
 def wait_until(true: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
@@ -177,7 +177,7 @@ def _in_fork(
 
 
 def command_line(words: list[str]) -> int:
-    from diffusion_core.__main__ import main
+    from diffusion_core.cli.main import main
 
     return main(words)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusion_core import checkpoint, jobs
-from diffusion_core.checkpoint import state_path, weights_path
-from diffusion_core.jobs import JobError
-from diffusion_core.presets import as_arguments
-from diffusion_core.runs import Run
+from diffusion_core.runs import checkpoint, jobs
+from diffusion_core.runs.checkpoint import state_path, weights_path
+from diffusion_core.runs.jobs import JobError
+from diffusion_core.runs.presets import as_arguments
+from diffusion_core.runs.run import Run
 from tests.faults.disks import Disk, need_mounted
 from tests.faults.processes import Forks, tiny
 from tests.pages.app import open_page

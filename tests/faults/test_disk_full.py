@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_core import checkpoint, jobs
 from diffusion_core.data.store import DataError, build_store
-from diffusion_core.jobs import JobError
-from diffusion_core.runs import Run
+from diffusion_core.runs import checkpoint, jobs
+from diffusion_core.runs.jobs import JobError
+from diffusion_core.runs.run import Run
 from tests.faults.disks import Disk
 from tests.faults.processes import (
     FOREVER,
@@ -149,7 +149,7 @@ def test_pictures_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
 def limited_training(path: Path, disk: Disk) -> int:
     import os
 
-    from diffusion_core.presets import as_arguments
+    from diffusion_core.runs.presets import as_arguments
     from tests.faults.processes import command_line
 
     if not disk.mounted:

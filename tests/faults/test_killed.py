@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_core import checkpoint, jobs
-from diffusion_core.runs import Run, list_runs
+from diffusion_core.runs import checkpoint, jobs
+from diffusion_core.runs.run import Run, list_runs
 from tests.faults.processes import (
     FOREVER,
     Forks,

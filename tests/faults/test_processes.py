@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
-from diffusion_core import jobs
-from diffusion_core.config import RunConfig
-from diffusion_core.launch import FIRST_MACHINE, launch_commands
-from diffusion_core.presets import as_arguments
-from diffusion_core.runs import Run
+from diffusion_core.runs import jobs
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.launch import FIRST_MACHINE, launch_commands
+from diffusion_core.runs.presets import as_arguments
+from diffusion_core.runs.run import Run
 from tests import tiny_runs
 from tests.faults.hosts import Host, need_hosts, train_together, two_hosts
 from tests.faults.processes import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_core import jobs
-from diffusion_core.runs import Run, queue_position
+from diffusion_core.runs import jobs
+from diffusion_core.runs.run import Run, queue_position
 from tests.browser.server import start_server
 from tests.faults.processes import FOREVER, Forks, tiny, wait_for_state, wait_until
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusion_core import checkpoint
 from diffusion_core.files import folder_size
-from diffusion_core.runs import STATES, Run, list_runs
+from diffusion_core.runs import checkpoint
+from diffusion_core.runs.run import STATES, Run, list_runs
 from tests.faults.processes import Forks, tiny, wait_until
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_core import checkpoint, jobs
-from diffusion_core.jobs import JobError, pending_request
-from diffusion_core.runs import Run
+from diffusion_core.runs import checkpoint, jobs
+from diffusion_core.runs.jobs import JobError, pending_request
+from diffusion_core.runs.run import Run
 from tests.faults.processes import (
     FOREVER,
     Command,
@@ -74,8 +74,8 @@ def test_a_second_interrupt_ends_it_when_the_file_at_hand_is_whole(run: Run, for
 
 def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
-    from diffusion_core import trainer
-    from diffusion_core.presets import as_arguments
+    from diffusion_core.runs.presets import as_arguments
+    from diffusion_core.training import trainer
     from tests.faults.processes import command_line
 
     take_step, save_state = trainer.one_step, checkpoint.save_state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard.drawing import Drawing
-from dashboard.navigation import FOLDER
+from dashboard.services.sampling_queue import Drawing
+from dashboard.ui.navigation import FOLDER
 
 SOON = 60.0  # seconds, on a busy machine
 SHELL = FOLDER.parent / "dashboard" / "shell.py"

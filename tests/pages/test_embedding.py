@@ -12,15 +12,16 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard import figures_embedding, resources
-from diffusion_core.checkpoint import CheckpointError, save_weights
-from diffusion_core.embedding import (
+from dashboard.figures import embedding as embedding_figures
+from dashboard.services import cached
+from diffusion_core.process.embedding import (
     SinusoidalPositionEmbeddings,
     cosine_similarity,
     embed,
     spread_timesteps,
 )
-from diffusion_core.presets import build_network, preset
+from diffusion_core.runs.checkpoint import CheckpointError, save_weights
+from diffusion_core.runs.presets import build_network, preset
 from tests.pages.app import open_page
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -67,7 +68,7 @@ def test_the_page_opens_on_the_lectures_row_of_t_30() -> None:
 
 def test_the_row_as_a_curve_is_the_lectures() -> None:
     [row] = embed(SinusoidalPositionEmbeddings(32), [30])
-    sine, cosine = figures_embedding.row_figure(row).data
+    sine, cosine = embedding_figures.row_figure(row).data
     assert [*sine.y, *cosine.y] == pytest.approx(ROW_30, abs=5e-5)
     assert [*sine.x, *cosine.x] == list(range(32))
 
@@ -143,7 +144,7 @@ def test_a_checkpoint_that_goes_away_before_it_is_loaded_gets_a_sentence(
         raise CheckpointError("step-00000003.safetensors can no longer be read: gone")
 
     write_run(runs_dir, "mine")
-    monkeypatch.setattr(resources, "model", gone)
+    monkeypatch.setattr(cached, "model", gone)
     app = open_embedding()
     assert [error.value for error in app.error] == [
         "step-00000003.safetensors can no longer be read: gone"
@@ -183,7 +184,7 @@ def test_rows_are_thinned_in_equal_strides_from_the_first(timesteps: int, rows: 
 
 
 def test_a_heatmap_of_zeros_still_has_a_colour_scale() -> None:
-    figure = figures_embedding.rows_figure(np.zeros((3, 4), np.float32), np.arange(3), None)
+    figure = embedding_figures.rows_figure(np.zeros((3, 4), np.float32), np.arange(3), None)
     assert (figure.data[0].zmin, figure.data[0].zmax) == (-1, 1)
     assert not figure.layout.shapes
 
@@ -191,7 +192,7 @@ def test_a_heatmap_of_zeros_still_has_a_colour_scale() -> None:
 def test_the_heatmap_has_the_rows_of_its_timesteps_and_a_line_at_t() -> None:
     steps = spread_timesteps(4000, 500)
     rows = embed(SinusoidalPositionEmbeddings(32), steps)
-    figure = figures_embedding.rows_figure(rows, steps, 30, sines_and_cosines=True)
+    figure = embedding_figures.rows_figure(rows, steps, 30, sines_and_cosines=True)
     assert np.array_equal(figure.data[0].z, rows)
     assert np.array_equal(figure.data[0].y, steps)
     assert {(line.y0, line.y1) for line in figure.layout.shapes} >= {(30, 30)}

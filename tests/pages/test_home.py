@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.navigation import FOLDER, HOME, SECTIONS
-from diffusion_core.config import RunConfig
+from dashboard.ui.navigation import FOLDER, HOME, SECTIONS
+from diffusion_core.runs.config import RunConfig
 from tests.pages.app import open_page
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures_network import cost_figure, short, unet_figure
-from diffusion_core.presets import PRESETS, build_model, preset
-from diffusion_core.trace import Trace, trace
+from dashboard.figures.network import cost_figure, short, unet_figure
+from diffusion_core.models.trace import Trace, trace
+from diffusion_core.runs.presets import PRESETS, build_model, preset
 from tests.pages.app import open_page
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures_noising import EDGES, normal_density, spread_figure
-from diffusion_core.pictures import png
-from tests import picture_files
+from dashboard.figures.noising import EDGES, normal_density, spread_figure
+from diffusion_core.media.images import png
+from tests import image_files
 from tests.pages.app import open_page
 
 
@@ -135,7 +135,7 @@ def test_an_operator_reads_a_folder_by_its_path_and_a_viewer_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "one.png").write_bytes(picture_files.halves("PNG"))
+    (tmp_path / "mine" / "one.png").write_bytes(image_files.halves("PNG"))
     spec = f"folder:{tmp_path / 'mine'}"
     assert captions(open_noising(data=spec))[0] == "$x_0$: mine, picture 0 of 1"
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
@@ -159,8 +159,8 @@ def test_a_data_set_that_does_not_exist_gets_a_sentence(spec: str, sentence: str
 def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_picture_works(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(picture_files.truncated_jpeg())
-    (tmp_path / "b.png").write_bytes(picture_files.halves("PNG"))
+    (tmp_path / "a.jpg").write_bytes(image_files.truncated_jpeg())
+    (tmp_path / "b.png").write_bytes(image_files.halves("PNG"))
     [error] = open_noising(data=f"folder:{tmp_path}").error
     assert "The picture is damaged or incomplete." in error.value
     app = open_noising(data=f"folder:{tmp_path}", picture="1")
@@ -181,7 +181,7 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
         assert not app.get("camera_input")
     app.segmented_control(key="source").set_value("camera").run()
     assert "Allow the camera" in app.info[0].value
-    photo = ("photo.jpg", picture_files.halves("JPEG"), "image/jpeg")
+    photo = ("photo.jpg", image_files.halves("JPEG"), "image/jpeg")
     app.get("camera_input")[0].set_value(photo).run()
     assert not app.exception
     assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
@@ -190,13 +190,13 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
 def test_pictures_of_any_make_are_noised_one_after_the_other() -> None:
     app = open_noising(source="upload")
     for name, content in {
-        "a JPEG": picture_files.halves("JPEG"),
-        "a CMYK JPEG": picture_files.halves("JPEG", "CMYK"),
-        "transparency": picture_files.halves("PNG", "RGBA"),
-        "a palette": picture_files.halves("PNG", "P"),
-        "16 bits": picture_files.png_16_bit(),
-        "an animated GIF": picture_files.animated_gif(),
-        "one pixel": picture_files.one_pixel(),
+        "a JPEG": image_files.halves("JPEG"),
+        "a CMYK JPEG": image_files.halves("JPEG", "CMYK"),
+        "transparency": image_files.halves("PNG", "RGBA"),
+        "a palette": image_files.halves("PNG", "P"),
+        "16 bits": image_files.png_16_bit(),
+        "an animated GIF": image_files.animated_gif(),
+        "one pixel": image_files.one_pixel(),
     }.items():
         app.file_uploader[0].set_value((name, content, "image/any")).run()
         assert not app.exception and not app.error, name
@@ -205,12 +205,12 @@ def test_pictures_of_any_make_are_noised_one_after_the_other() -> None:
 
 def test_a_file_that_cannot_be_used_gets_one_sentence_and_the_next_one_works() -> None:
     app = open_noising(source="upload")
-    good = ("good.png", picture_files.halves("PNG"), "image/png")
+    good = ("good.png", image_files.halves("PNG"), "image/png")
     for content, sentence in (
         (b"", "This is not a picture that can be read. Use a PNG, JPEG, WebP"),
-        (picture_files.TEXT, "This is not a picture that can be read. Use a PNG, JPEG, WebP"),
-        (picture_files.truncated_jpeg(), "The picture is damaged or incomplete."),
-        (picture_files.huge_png(10_000, 20_000), "far more than 50 megapixels."),
+        (image_files.TEXT, "This is not a picture that can be read. Use a PNG, JPEG, WebP"),
+        (image_files.truncated_jpeg(), "The picture is damaged or incomplete."),
+        (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels."),
     ):
         app.file_uploader[0].set_value(("bad.png", content, "image/png")).run()
         assert not app.exception
@@ -226,13 +226,13 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_MAX_UPLOAD_MB", "1")
-    padded = picture_files.halves("PNG") + bytes(2**20)
+    padded = image_files.halves("PNG") + bytes(2**20)
     [error] = upload(padded).error
     assert error.value == "The file has more than 1 MB. Make it smaller and try again."
 
 
 def test_an_uploaded_picture_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
-    app = upload(picture_files.halves("PNG"), size="16", t="0")
+    app = upload(image_files.halves("PNG"), size="16", t="0")
     assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
     assert "All 768 values" in app.main.caption[-1].value
     assert app.get("download_button")

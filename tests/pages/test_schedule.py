@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import figures_schedule
-from dashboard.figures_schedule import MOST_POINTS, QUANTITIES, number, table_at, to_csv
-from diffusion_core.schedule import KINDS, NoiseSchedule
+from dashboard.figures import schedule as schedule_figures
+from dashboard.figures.schedule import MOST_POINTS, QUANTITIES, number, table_at, to_csv
+from diffusion_core.process.schedule import KINDS, NoiseSchedule
 from tests.pages.app import open_page
 
 # t: sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod, as the lecture prints them.
@@ -37,7 +37,7 @@ def coefficient(app: AppTest, name: str, kind: str = "linear") -> str:
     return app.table[0].value.loc[f"`{name}`", kind]
 
 
-def quantity(table: str) -> figures_schedule.Quantity:
+def quantity(table: str) -> schedule_figures.Quantity:
     return next(q for q in QUANTITIES if q.table == table)
 
 
@@ -116,7 +116,7 @@ def test_without_a_schedule_the_page_asks_for_one() -> None:
 
 def test_an_infinite_log_snr_is_a_gap_at_the_end_of_its_curve() -> None:
     schedule = NoiseSchedule(rescale_zero_terminal_snr=True)
-    curve, dot = figures_schedule.curve_figure([schedule], quantity("log_snr"), 299).data
+    curve, dot = schedule_figures.curve_figure([schedule], quantity("log_snr"), 299).data
     assert np.isnan(curve.y[-1])
     assert np.isfinite(curve.y[:-1]).all()
     assert np.isnan(dot.y[0])
@@ -124,7 +124,7 @@ def test_an_infinite_log_snr_is_a_gap_at_the_end_of_its_curve() -> None:
 
 def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
     for logarithmic in (False, True):
-        figure = figures_schedule.curve_figure(
+        figure = schedule_figures.curve_figure(
             [NoiseSchedule()], quantity("posterior_variance"), 5, logarithmic=logarithmic
         )
         assert np.isnan(figure.data[0].y[0]) == logarithmic
@@ -133,7 +133,7 @@ def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
 
 def test_a_curve_has_its_value_at_t_marked_by_a_line_and_a_dot() -> None:
     schedules = [NoiseSchedule(kind) for kind in KINDS]
-    figure = figures_schedule.curve_figure(schedules, quantity("alphas_cumprod"), 77)
+    figure = schedule_figures.curve_figure(schedules, quantity("alphas_cumprod"), 77)
     [line] = figure.layout.shapes
     assert line.x0 == line.x1 == 77
     dots = [trace for trace in figure.data if trace.mode == "markers"]
@@ -143,7 +143,7 @@ def test_a_curve_has_its_value_at_t_marked_by_a_line_and_a_dot() -> None:
 
 def test_a_long_curve_is_thinned_and_keeps_both_ends() -> None:
     schedule = NoiseSchedule("cosine", timesteps=4000)
-    curve = figures_schedule.curve_figure([schedule], quantity("betas"), 0).data[0]
+    curve = schedule_figures.curve_figure([schedule], quantity("betas"), 0).data[0]
     assert len(curve.x) == MOST_POINTS
     assert (curve.x[0], curve.x[-1]) == (0, 3999)
     assert curve.y[-1] == float(schedule.betas[-1])

@@ -1,0 +1,1 @@
+"""Plotly figures that change in the browser."""

@@ -1,0 +1,1 @@
+"""Sample strips of several runs under one slider."""

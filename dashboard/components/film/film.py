@@ -1,0 +1,95 @@
+"""The sample strips of several runs as one film: a slider moves all of them together.
+
+The slider, the pictures and the player live in the browser. It is told where the strips are and
+fetches each once, as the file that the trainer wrote; moving asks the server for nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from streamlit.components.v1 import declare_component
+
+from dashboard.components.player import player
+
+KEY = "film"
+PARAMETER = "strip"  # of the page's address: STEP@RUN, where the slider stands
+HTML = f"""
+<div class="film">
+  <div class="rows"></div>
+{player.controls("Samples through training")}
+</div>
+"""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The strips of one run, oldest first."""
+
+    name: str
+    files: list[tuple[int, Path]]  # as of Run.samples
+    at: np.ndarray  # (n,) where each lies on the axis, ascending
+    colour: int = 0  # which of the chart's colours is the run's
+    forming: bool = False  # a strip is one picture on its way out of the noise
+
+
+def show_film(runs: list[Strips], alignment: str) -> None:
+    """One row a run under one slider; `alignment` is one of ALIGNMENTS, the axis of `at`."""
+    rows = [row for run in runs if (row := row_data(run)) is not None]
+    data = {"alignment": alignment, "rows": rows, "start": st.query_params.get(PARAMETER)}
+    player.component(Path(__file__), HTML)(key=KEY, data=data, on_at_change=_remember)
+
+
+def row_data(run: Strips) -> dict[str, Any] | None:
+    """What the browser is told of a run; None where it has no strips.
+
+    A strip that is written again under the same name gets another version, so that the browser
+    does not show the one that it has.
+    """
+    steps, places, names, versions = [], [], [], []
+    for (step, path), at in zip(run.files, run.at, strict=True):
+        try:
+            version = path.stat().st_mtime_ns
+        except OSError:  # removed since it was listed
+            continue
+        steps.append(step)
+        places.append(round(float(at), 1))
+        names.append(path.name)
+        versions.append(f"{version:x}")
+    if not steps:
+        return None
+    return {
+        "name": run.name,
+        "colour": run.colour,
+        "forming": run.forming,
+        "address": _address(run.files[0][1].parent),
+        "steps": steps,
+        "at": places,
+        "files": names,
+        "versions": versions,
+    }
+
+
+def _remember() -> None:
+    """The slider was let go: the page's address says where, or nothing at the newest strip."""
+    at = st.session_state[KEY].get("at")
+    if at:
+        st.query_params[PARAMETER] = at
+    else:
+        st.query_params.pop(PARAMETER, None)
+
+
+@functools.cache
+def _address(samples: Path) -> str:
+    """Where this server offers the files of a run's folder of samples, and of no other folder.
+
+    Relative to the page; the same after a restart of the server.
+    """
+    name = f"samples-{hashlib.sha256(str(samples.absolute()).encode()).hexdigest()[:16]}"
+    return f"component/{declare_component(name, path=samples.absolute()).name}"

@@ -1,0 +1,1 @@
+"""Frames under one slider."""

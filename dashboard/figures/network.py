@@ -1,0 +1,330 @@
+"""The Network page's figures: the U drawn from a trace, and what each block costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import COLOURS, finish
+from diffusion_core.models.trace import Shape, Trace, TraceRow
+
+QUIET = COLOURS[6]
+# What a part of the network is called in the legend, and its colour.
+PARTS = {
+    "picture": ("entry and exit", QUIET),
+    "down": ("down", COLOURS[0]),
+    "middle": ("middle", COLOURS[2]),
+    "up": ("up", COLOURS[1]),
+    "time": ("step and class", COLOURS[3]),
+}
+PART_OF = {"downs": "down", "middle": "middle", "ups": "up"}
+PART_OF |= {"time_mlp": "time", "label_embedding": "time"}
+
+GAP = 7.0  # between rectangles, in the unit of their width: the root of a channel
+ROW = 10.0  # height of the highest rectangle
+LANE = 1.6  # between two skips of one row
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of the U: what a block hands on, or the skip that is joined to it."""
+
+    row: int  # its index in Trace.rows; -1: the picture that goes in
+    part: str
+    shape: Shape
+    hover: str
+    left: float
+    skip_from: int | None = None
+
+    @property
+    def width(self) -> float:
+        return max(3.0, self.shape[1] ** 0.5)
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def centre(self) -> float:
+        return self.left + self.width / 2
+
+
+def short(number: float) -> str:
+    """A count in three figures: 512, 62.4 M, 5.73 G."""
+    for factor, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:,.0f}"
+
+
+def shape_text(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def unet_figure(trace: Trace) -> go.Figure:
+    """The U: a rectangle for what each block hands on, in order from left to right.
+
+    Width follows the root of the channels, height the root of the resolution; a row of the figure
+    is a resolution. A skip ends where its copy is joined to what comes up.
+    """
+    boxes = _boxes(trace)
+    lanes = _lanes(boxes)
+    heights = {box.shape[2]: ROW * (box.shape[2] / trace.image[2]) ** 0.5 for box in boxes}
+    heights = {size: max(ROW / 5, heights[size]) for size in sorted(heights, reverse=True)}
+    bottoms: dict[int, float] = {}
+    y = 0.0
+    for size, height in heights.items():
+        in_row = [lanes[k] for k, box in enumerate(boxes) if k in lanes and box.shape[2] == size]
+        y -= 1.5 + LANE * max(in_row, default=0) + height
+        bottoms[size] = y
+
+    figure = go.Figure()
+    _add_flow(figure, boxes, heights, bottoms)
+    _add_skips(figure, boxes, lanes, heights, bottoms)
+    for part, (name, colour) in PARTS.items():
+        own = [box for box in boxes if box.part == part and box.skip_from is None]
+        look = {"color": colour, "line": {"width": 0}}
+        _add_boxes(figure, own, name, look, heights, bottoms)
+    skips = [box for box in boxes if box.skip_from is not None]
+    outline = {"color": "rgba(0, 0, 0, 0)", "line": {"width": 1.5, "color": COLOURS[0]}}
+    _add_boxes(figure, skips, "skip, joined on", outline, heights, bottoms, COLOURS[0])
+    ticks = {f"{size}×{size}": bottoms[size] + heights[size] / 2 for size in heights}
+    ticks |= _add_conditions(figure, trace, boxes, y)
+
+    pixels = 24 * len(heights) + 9 * -y
+    finish(figure, "", "", height=round(pixels) + 60)
+    figure.update_layout(
+        barmode="overlay",
+        hovermode="closest",
+        uniformtext={"minsize": 8, "mode": "hide"},
+        margin={"l": 52},
+        dragmode=False,
+        uirevision=None,
+    )
+    figure.update_xaxes(visible=False, fixedrange=True, range=[-2, boxes[-1].right + 2])
+    figure.update_yaxes(
+        tickvals=list(ticks.values()),
+        ticktext=list(ticks),
+        automargin=False,
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+    )
+    return figure
+
+
+def _boxes(trace: Trace) -> list[Box]:
+    """The rectangles from left to right; a skip's stands right behind what it is joined to."""
+    picture = f"<b>x_t</b>, the noisy picture<br>{shape_text(trace.image)}"
+    boxes = [Box(-1, "picture", trace.image, picture, 0.0)]
+    for index, row in enumerate(trace.rows):
+        part = PART_OF.get(row.part, "picture")
+        same_shape = row.inputs[0] == row.output and not row.multiply_adds
+        if row.depth or part == "time" or same_shape:
+            continue
+        if row.skip_from is None:
+            boxes.append(Box(index, part, row.output, hover_text(row), boxes[-1].right + GAP))
+        else:
+            words = (
+                f"<b>{row.what}</b><br>{' + '.join(map(shape_text, row.inputs))}"
+                f"<br>gives {shape_text(row.output)}"
+            )
+            boxes.append(Box(index, "up", row.inputs[1], words, boxes[-1].right, row.skip_from))
+    return boxes
+
+
+def _lanes(boxes: list[Box]) -> dict[int, int]:
+    """For each skip's rectangle how high its line runs: 1 is the lowest, inside the others."""
+    lanes: dict[int, int] = {}
+    for k, box in enumerate(boxes):
+        if box.skip_from is not None:
+            inside = [
+                lanes[j]
+                for j in lanes
+                if boxes[j].shape[2] == box.shape[2] and (boxes[j].skip_from or 0) > box.skip_from
+            ]
+            lanes[k] = 1 + max(inside, default=0)
+    return lanes
+
+
+def _add_boxes(
+    figure: go.Figure,
+    boxes: list[Box],
+    name: str,
+    look: dict[str, Any],
+    heights: dict[int, float],
+    bottoms: dict[int, float],
+    text_colour: str | None = None,
+) -> None:
+    if not boxes:
+        return
+    figure.add_bar(
+        x=[box.centre for box in boxes],
+        y=[heights[box.shape[2]] for box in boxes],
+        base=[bottoms[box.shape[2]] for box in boxes],
+        width=[box.width for box in boxes],
+        text=[str(box.shape[1]) for box in boxes],
+        textposition="inside",
+        insidetextanchor="middle",
+        insidetextfont={"size": 12, "color": text_colour},
+        customdata=[box.hover for box in boxes],
+        hovertemplate="%{customdata}<extra></extra>",
+        name=name,
+        marker=look,
+    )
+
+
+def _add_flow(
+    figure: go.Figure, boxes: list[Box], heights: dict[int, float], bottoms: dict[int, float]
+) -> None:
+    """Arrows from each rectangle to the next."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for box, after in pairwise(boxes):
+        if after.skip_from is not None:
+            continue
+        here, there = box.shape[2], after.shape[2]
+        middle = bottoms[here] + heights[here] / 2
+        if here == there:
+            x += [box.right, after.left, None]
+            y += [middle, middle, None]
+        elif there < here:
+            target = bottoms[there] + heights[there] / 2
+            x += [box.centre, box.centre, after.left, None]
+            y += [bottoms[here], target, target, None]
+        else:
+            x += [box.right, after.centre, after.centre, None]
+            y += [middle, middle, bottoms[there], None]
+    _add_arrows(figure, x, y, "flow", QUIET)
+
+
+def _add_skips(
+    figure: go.Figure,
+    boxes: list[Box],
+    lanes: dict[int, int],
+    heights: dict[int, float],
+    bottoms: dict[int, float],
+) -> None:
+    made_by: dict[int | None, Box] = {box.row: box for box in boxes if box.skip_from is None}
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for k, lane in lanes.items():
+        source, copy = made_by[boxes[k].skip_from], boxes[k]
+        top = bottoms[copy.shape[2]] + heights[copy.shape[2]]
+        over = top + LANE * lane
+        x += [source.centre, source.centre, copy.centre, copy.centre, None]
+        y += [top, over, over, top, None]
+    _add_arrows(figure, x, y, "skips", COLOURS[0])
+
+
+def _add_arrows(
+    figure: go.Figure,
+    x: list[float | None],
+    y: list[float | None],
+    name: str,
+    colour: str,
+) -> None:
+    """Lines with a head at each end before a None."""
+    ends = [after is None for after in [*x[1:], None]]
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 1.5},
+        marker={
+            "color": colour,
+            "symbol": ["arrow" if end else "circle" for end in ends],
+            "size": [8 if end else 0 for end in ends],
+            "angleref": "previous",
+            "line": {"width": 0},
+        },
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _add_conditions(
+    figure: go.Figure, trace: Trace, boxes: list[Box], y: float
+) -> dict[str, float]:
+    """Bars below the U for the step and the class, as wide as the blocks that hear of them.
+
+    Returns the words beside them and where they stand.
+    """
+    rows = [row for row in trace.blocks if PART_OF.get(row.part) == "time"]
+    told = [box for box in boxes if box.row >= 0 and _is_told(trace.rows[box.row])]
+    ticks = {}
+    for row in rows:
+        y -= 3.2
+        ticks["t" if row.part == "time_mlp" else "class"] = y + 1
+        figure.add_bar(
+            x=[(told[0].left + told[-1].right) / 2],
+            y=[2.0],
+            base=[y],
+            width=[told[-1].right - told[0].left],
+            text=[f"{row.output[1]} numbers, to all blocks between"],
+            textposition="inside",
+            insidetextanchor="middle",
+            insidetextfont={"size": 12},
+            customdata=[hover_text(row)],
+            hovertemplate="%{customdata}<extra></extra>",
+            name=PARTS["time"][0],
+            legendgroup="time",
+            showlegend=row is rows[0],
+            marker={"color": PARTS["time"][1], "line": {"width": 0}},
+        )
+    return ticks
+
+
+def _is_told(row: TraceRow) -> bool:
+    """Whether the block is given the embedding of t beside its picture."""
+    return row.skip_from is None and len(row.inputs) == 2
+
+
+def hover_text(row: TraceRow) -> str:
+    inputs = " and ".join(map(shape_text, row.inputs))
+    return (
+        f"<b>{row.name}</b>, {row.what}<br>in {inputs}<br>out {shape_text(row.output)}"
+        f"<br>parameters {row.parameters:,}<br>multiply-adds {row.multiply_adds:,}"
+    )
+
+
+def cost_figure(trace: Trace, quantity: str) -> go.Figure:
+    """`quantity` ("parameters" or "multiply_adds") of every block that has any, as bars."""
+    rows = [row for row in trace.blocks if row.parameters or row.multiply_adds]
+    total = getattr(trace, quantity)
+    words = quantity.replace("_", "-")
+    figure = go.Figure()
+    for part, (name, colour) in PARTS.items():
+        own = [row for row in rows if PART_OF.get(row.part, "picture") == part]
+        if not own:
+            continue
+        values = [getattr(row, quantity) for row in own]
+        figure.add_bar(
+            x=values,
+            y=[row.name for row in own],
+            orientation="h",
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            text=[short(value) for value in values],
+            textposition="auto",
+            customdata=[
+                f"<b>{row.name}</b>, {row.what}<br>{value:,} {words}<br>{value / total:.1%} of all"
+                for row, value in zip(own, values, strict=True)
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    finish(figure, words, "", height=60 + 24 * len(rows))
+    figure.update_layout(showlegend=False, barmode="overlay", uirevision=None)
+    figure.update_xaxes(tickformat="~s", nticks=6, fixedrange=True)
+    figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=[row.name for row in reversed(rows)],
+        dtick=1,
+        fixedrange=True,
+    )
+    return figure

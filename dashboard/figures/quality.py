@@ -1,0 +1,180 @@
+"""The Quality tab's figures: a metric over the training, and against what a picture costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import COLOURS, GREY, finish
+from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.results import METRICS, Result, number_words, yardsticks
+
+HEIGHT = 340
+
+
+def over_training(results: Sequence[Result]) -> list[Result]:
+    """Those that were drawn in a way that was measured at several steps of the same training."""
+    steps: dict[tuple[str, str, int], set[int]] = {}
+    for result in results:
+        order = result.order
+        steps.setdefault((order.run, result.way(), order.n), set()).add(order.step)
+    return [r for r in results if len(steps[r.order.run, r.way(), r.order.n]) > 1]
+
+
+def over_cost(results: Sequence[Result]) -> list[Result]:
+    """What to draw against the cost: of each run and number of pictures one step of the training.
+
+    That is the newest step at which one way to draw was measured at several costs, so that its
+    curve stays while later steps are measured at one; else the newest step. A number of pictures
+    with a single cost in all is left out.
+    """
+    costs: dict[tuple[str, int, int, str], set[int]] = {}
+    for result in results:
+        order = result.order
+        way = (order.run, order.n, order.step, result.way(with_steps=False))
+        costs.setdefault(way, set()).add(result.evaluations)
+    best: dict[tuple[str, int], tuple[bool, int]] = {}
+    for (run, n, step, _), found in costs.items():
+        best[run, n] = max(best.get((run, n), (False, 0)), (len(found) > 1, step))
+    taken = [r for r in results if r.order.step == best[r.order.run, r.order.n][1]]
+    of_n: dict[int, set[int]] = {}
+    for result in taken:
+        of_n.setdefault(result.order.n, set()).add(result.evaluations)
+    return [result for result in taken if len(of_n[result.order.n]) > 1]
+
+
+def end_names(ends: Sequence[Result], results: Sequence[Result], words: str) -> list[str]:
+    """`words` for each of the results' yardsticks, and after them what tells it from the others."""
+    several_data = len({end.data for end in ends}) > 1
+    several_counts = len({end.order.n for end in ends}) > 1
+    several_runs = len({result.order.run for result in results}) > 1
+    names = []
+    for end in ends:
+        parts = [words]
+        if several_data:
+            parts.append(end.data)
+        if several_counts:
+            parts.append(f"for {end.order.n:,} drawn")
+        # The same data may be of another size in another run, and change in the course of one.
+        alike = [e for e in ends if (e.data, e.order.n) == (end.data, end.order.n)]
+        if len(alike) > 1 and several_runs:
+            held = [r for r in results if (r.data, r.fingerprint) == (end.data, end.fingerprint)]
+            parts.append(f"as in {' and '.join(dict.fromkeys(r.order.run for r in held))}")
+        elif any(other.written > end.written for other in alike):
+            parts.append("before the data changed")
+        names.append(", ".join(parts))
+    return names
+
+
+def training_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
+    """The metric over the steps of the training, a line for each way to draw and each run.
+
+    None where no way was measured at several steps.
+    """
+    measured = [result for result in results if metric in result.metrics]
+    taken = over_training(measured)
+    if not taken:
+        return None
+    figure = _figure(
+        taken,
+        measured,
+        metric,
+        line_of=lambda r: r.way(),
+        x_of=lambda r: r.order.step,
+        x_title="step of the training",
+    )
+    return figure.update_xaxes(tickformat=",~r")
+
+
+def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
+    """The metric against the evaluations of the network for a picture, on a logarithmic axis, by
+    those results that `over_cost` chooses.
+
+    A line for each way to draw, step of the training and run. None where there is only one cost.
+    """
+    measured = [result for result in results if metric in result.metrics]
+    taken = over_cost(measured)
+    if not taken:
+        return None
+    figure = _figure(
+        taken,
+        measured,
+        metric,
+        line_of=lambda r: f"{r.way(with_steps=False)}, step {r.order.step:,}",
+        x_of=lambda r: r.evaluations,
+        x_title="evaluations of the network for a picture",
+    )
+    counts = sorted({result.evaluations for result in taken})
+    ticks = [f"{count:,}" for count in counts]
+    return figure.update_xaxes(type="log", tickvals=counts, ticktext=ticks)
+
+
+def _figure(
+    results: Sequence[Result],
+    among: Sequence[Result],
+    metric: str,
+    *,
+    line_of: Callable[[Result], str],
+    x_of: Callable[[Result], float],
+    x_title: str,
+) -> go.Figure:
+    """Lines with upright bars for the 95 % intervals; grey and broken, the floors.
+
+    A line's name says its run and number of pictures where they differ `among` all that could be
+    drawn.
+    """
+    lines: dict[str, list[tuple[float, Estimate]]] = {}
+    several_runs = len({result.order.run for result in among}) > 1
+    several_counts = len({result.order.n for result in among}) > 1
+    for result in results:
+        name = f"{result.order.run}: {line_of(result)}" if several_runs else line_of(result)
+        if several_counts:
+            name += f", {result.order.n:,} pictures"
+        lines.setdefault(name, []).append((x_of(result), result.metrics[metric]))
+    figure = go.Figure()
+    for k, (name, points) in enumerate(lines.items()):
+        points.sort(key=lambda point: point[0])
+        values = [_shown(metric, e.value) for _, e in points]
+        figure.add_scatter(
+            x=[x for x, _ in points],
+            y=values,
+            name=name,
+            mode="lines+markers",
+            line={"color": COLOURS[k % len(COLOURS)], "width": 1.5},
+            marker={"size": 7},
+            error_y={
+                "array": [
+                    _shown(metric, e.high) - y for (_, e), y in zip(points, values, strict=True)
+                ],
+                "arrayminus": [
+                    y - _shown(metric, e.low) for (_, e), y in zip(points, values, strict=True)
+                ],
+                "thickness": 1.2,
+                "width": 4,
+            },
+            customdata=[
+                f"{number_words(metric, e.low)} to {number_words(metric, e.high)}"
+                for _, e in points
+            ],
+            hovertemplate=f"%{{x:,}}: %{{y:.3~g}} (%{{customdata}})<extra>{name}</extra>",
+        )
+    floors = [end for end in yardsticks(list(results)) if metric in end.floor]
+    names = end_names(floors, results, "held-out real pictures")
+    for end, name, dash in zip(floors, names, cycle(("dash", "dot", "dashdot"))):
+        line = {"color": GREY, "width": 1.2, "dash": dash}
+        figure.add_hline(y=_shown(metric, end.floor[metric].value), line=line)
+        figure.add_scatter(x=[None], y=[None], name=name, mode="lines", line=line)  # its legend
+    about = METRICS[metric]
+    title = about.title + (", %" if about.percent else "")
+    finish(figure, x_title, title, height=HEIGHT)
+    figure.update_layout(showlegend=True)
+    # A range that somebody zoomed to means something else of another metric.
+    figure.update_xaxes(uirevision=x_title)
+    figure.update_yaxes(uirevision=metric, tickformat=",~g", rangemode="tozero")
+    return figure
+
+
+def _shown(metric: str, value: float) -> float:
+    return 100 * value if METRICS[metric].percent else value

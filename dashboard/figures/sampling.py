@@ -1,0 +1,100 @@
+"""The Sampling page's figures: what changes from step to step, and where a picture is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import COLOURS, GREY, finish
+from diffusion_core.sampling.branching import Parting
+from diffusion_core.sampling.trajectory import Trajectory
+
+HEIGHT = 300
+
+
+def change_figure(walk: Trajectory) -> go.Figure:
+    """How much x_t and the predicted x_0 change in each step, from the noise on."""
+    figure = go.Figure()
+    for k, (name, values) in enumerate(
+        [("x<sub>t</sub>", walk.change_x_t), ("predicted x<sub>0</sub>", walk.change_x_0)]
+    ):
+        known = np.isfinite(values).all(axis=1)
+        _mean_and_range(figure, walk.timesteps[known], values[known], name, k)
+    finish(figure, "timestep t", "change in a step", height=HEIGHT, logarithmic=True)
+    figure.update_yaxes(dtick=1, tickformat="~g")  # whole powers of ten
+    return _falling(figure)
+
+
+def noise_figure(walk: Trajectory) -> go.Figure:
+    """The size of the predicted noise in each step, beside the 1 that N(0, 1) has."""
+    figure = go.Figure()
+    _mean_and_range(figure, walk.timesteps, walk.epsilon, "predicted ε", 0)
+    figure.add_hline(1.0, line={"color": GREY, "width": 1.5, "dash": "dash"})
+    figure.add_annotation(
+        x=1, xref="paper", xanchor="right", y=1, yanchor="bottom", text="N(0, 1)", showarrow=False
+    )
+    finish(figure, "timestep t", "root mean square of ε", height=HEIGHT)
+    return _falling(figure)
+
+
+def decided_figure(found: Sequence[Parting]) -> go.Figure:
+    """The variance left, as a share of that with nothing shared, against where branches part."""
+    alone, *others = found
+    share = [one.variance / alone.variance for one in others]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[one.timestep for one in others],
+        y=share,
+        mode="lines+markers",
+        line={"color": COLOURS[0], "width": 2.5},
+        marker={"size": 8},
+        hovertemplate="the same down to t = %{x:.4g}<br>%{y:.1%} of the variance left"
+        "<extra></extra>",
+        showlegend=False,
+    )
+    figure.add_hline(1.0, line={"color": GREY, "width": 1.5, "dash": "dash"})
+    figure.add_annotation(
+        x=1,
+        xref="paper",
+        xanchor="right",
+        y=1,
+        yanchor="bottom",
+        text="nothing shared",
+        showarrow=False,
+    )
+    finish(figure, "timestep t at which the branches part", "variance left", height=HEIGHT)
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.1 * max(1.0, *share)])
+    return _falling(figure)
+
+
+def _falling(figure: go.Figure) -> go.Figure:
+    """Time goes to the right as it is sampled: from the noise down to the picture."""
+    return figure.update_xaxes(autorange="reversed")
+
+
+def _mean_and_range(
+    figure: go.Figure, x: np.ndarray, values: np.ndarray, name: str, colour: int
+) -> None:
+    """The mean over the pictures as a line, the least and the most dotted; values (S, n)."""
+    line = {"color": COLOURS[colour]}
+    if values.shape[1] > 1:
+        for edge in (values.min(axis=1), values.max(axis=1)):
+            figure.add_scatter(
+                x=x,
+                y=edge,
+                mode="lines",
+                line={**line, "width": 1, "dash": "dot"},
+                opacity=0.6,
+                hoverinfo="skip",
+                showlegend=False,
+            )
+    figure.add_scatter(
+        x=x,
+        y=values.mean(axis=1),
+        name=name,
+        mode="lines+markers" if len(x) <= 30 else "lines",
+        line={**line, "width": 2.5},
+        hovertemplate=f"{name} at t = %{{x:.4g}}: %{{y:.4f}}<extra></extra>",
+    )

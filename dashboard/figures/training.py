@@ -1,0 +1,197 @@
+"""The Training page's figures: losses and the trainer's other curves over the steps."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish
+from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS
+
+# step, value, from a run wall_time; x: where it lies on the axis, if that is not the step.
+Curve = dict[str, np.ndarray]
+
+LECTURE_LOSSES = Path(__file__).with_name("lecture_losses.csv")
+LECTURE_BATCH = 128
+MOST_STRETCHES = 120  # columns of the heatmap
+
+
+@functools.cache
+def lecture_losses() -> Curve:
+    """The losses that the lecture printed, 252 steps from 1."""
+    with LECTURE_LOSSES.open() as file:
+        values = [float(row["l1_loss"]) for row in csv.DictReader(file)]
+    return {"step": np.arange(1, len(values) + 1), "value": np.array(values)}
+
+
+def smoothed(values: np.ndarray, smoothing: float) -> np.ndarray:
+    """An exponential average with weight `smoothing` in [0, 1) on the past.
+
+    Divided by the weight that has come together, so that it does not start from zero.
+    """
+    out = np.empty_like(values, dtype=np.float64)
+    total = weight = 0.0
+    for k, value in enumerate(values):
+        total = smoothing * total + (1 - smoothing) * value
+        weight = smoothing * weight + (1 - smoothing)
+        out[k] = total / weight
+    return out
+
+
+def loss_figure(
+    losses: dict[str, Curve],
+    validation: dict[str, Curve],
+    smoothing: float,
+    logarithmic: bool,
+    with_lecture: bool,
+    *,
+    x_title: str = "step",
+    lecture_scale: float = 1.0,
+    changes: Mapping[str, Sequence[tuple[float, str]]] | None = None,
+) -> go.Figure:
+    """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
+
+    Both dictionaries have the same runs by name; the first lies on top. Of several runs each has
+    one entry in the legend, which hides and shows all of its curves. `lecture_scale`: a step of
+    the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
+    axis and in words; a thin line stands there.
+    """
+    figure = go.Figure()
+    several = len(losses) > 1
+    for k, (name, curve) in enumerate(losses.items()):
+        colour = COLOURS[k % len(COLOURS)]
+        # A single run's curves stand on their own in the legend.
+        run = {"legendgroup": name if several else None, "mode": "lines", "zorder": -k}
+        figure.add_scatter(
+            x=curve.get("x", curve["step"]),
+            y=curve["value"],
+            name=name if several else "loss",
+            line={"color": colour, "width": 1},
+            opacity=0.35 if smoothing else 1,
+            showlegend=not (several and smoothing),
+            hoverinfo="skip" if several and smoothing else None,
+            **run,
+        )
+        if smoothing:
+            figure.add_scatter(
+                x=curve.get("x", curve["step"]),
+                y=smoothed(curve["value"], smoothing),
+                name=name if several else "smoothed",
+                line={"color": colour, "width": 2.5},
+                **run,
+            )
+        held_out = validation[name]
+        if len(held_out["step"]):
+            figure.add_scatter(
+                x=held_out.get("x", held_out["step"]),
+                y=held_out["value"],
+                name=f"{name}, validation" if several else "validation",
+                line={"color": colour, "width": 1.5, "dash": "dot"},
+                marker={"size": 5},
+                showlegend=not several,
+                **run | {"mode": "lines+markers"},
+            )
+        for x, words in (changes or {}).get(name, ()):
+            # A curve on an axis of its own, since a shape has no words under the pointer.
+            figure.add_scatter(
+                x=[x, x, x],
+                y=[0, 0.5, 1],
+                yaxis="y2",
+                name="change",
+                line={"color": colour, "width": 1},
+                showlegend=False,
+                hovertemplate=f"{name}, {words}<extra></extra>"
+                if several
+                else f"{words}<extra></extra>",
+                **run,
+            )
+    if with_lecture:
+        printed = lecture_losses()
+        figure.add_scatter(
+            x=printed["step"] * lecture_scale,
+            y=printed["value"],
+            name="the lecture's loss",
+            mode="lines",
+            line={"color": GREY, "width": 1.5},
+        )
+    finish(figure, x_title, "loss", height=420, logarithmic=logarithmic)
+    figure.update_layout(hovermode="x unified")
+    # A range that somebody zoomed to means something else on another kind of axis.
+    figure.update_xaxes(uirevision=x_title)
+    figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
+    if logarithmic:
+        figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False}
+    )
+    return figure
+
+
+def column_edges(curves: list[Curve]) -> np.ndarray:
+    """Where the heatmap's columns begin and end, in steps.
+
+    A number stands for the steps since the one before it, so columns end at numbers; a small batch
+    does not meet every tenth each time, so they are wide enough for the rarest one.
+    """
+    steps = np.unique(np.concatenate([curve["step"] for curve in curves]))
+    count = min(MOST_STRETCHES, *(len(curve["step"]) for curve in curves), len(steps))
+    ends = steps[np.arange(1, count + 1) * len(steps) // count - 1]
+    width = steps[1] - steps[0] if len(steps) > 1 else 1
+    return np.concatenate([[max(0, steps[0] - width)], ends]) + 0.5
+
+
+def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
+    """Loss by tenth of the schedule (rows, noisier upwards) over the steps (columns).
+
+    `curves` has the names of BIN_NAMES; at least one must not be empty.
+    """
+    known = [curve for name in BIN_NAMES if len((curve := curves[name])["step"])]
+    edges = column_edges(known)
+    rows = []
+    for name in BIN_NAMES:
+        curve = curves[name]
+        total, _ = np.histogram(curve["step"], edges, weights=curve["value"])
+        count, _ = np.histogram(curve["step"], edges)
+        rows.append(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
+    tenths = [
+        f"{k / TIMESTEP_BINS:.0%} to {(k + 1) / TIMESTEP_BINS:.0%}" for k in range(TIMESTEP_BINS)
+    ]
+    figure = go.Figure(
+        go.Heatmap(
+            x=edges,
+            y=tenths,
+            z=np.log10(np.maximum(rows, 1e-8)),
+            customdata=np.array(rows),
+            colorscale=SEQUENTIAL,
+            colorbar={"title": {"text": "log₁₀ loss"}, "thickness": 12},
+            hovertemplate="around step %{x:.0f}<br>t in %{y} of T<br>"
+            "loss %{customdata:.4f}<extra></extra>",
+            hoverongaps=False,
+        )
+    )
+    finish(figure, "step", "timestep t, of T")
+    # `finish` makes a numbers' axis of it.
+    figure.update_yaxes(type="category", showgrid=False)
+    return figure
+
+
+def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False) -> go.Figure:
+    """Plain curves over the steps by their names, with a legend where there are several."""
+    figure = go.Figure()
+    for k, (name, curve) in enumerate(curves.items()):
+        figure.add_scatter(
+            x=curve["step"],
+            y=curve["value"],
+            name=name,
+            mode="lines",
+            line={"color": COLOURS[k % len(COLOURS)], "width": 1.5},
+        )
+    finish(figure, "step", title, height=300)
+    if percent:
+        figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    return figure

@@ -1,0 +1,1 @@
+"""What all sessions share: settings, caches, the sampling queue. No layout."""

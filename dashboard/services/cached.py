@@ -1,0 +1,123 @@
+"""What all sessions of the app share, each computed once: schedules, pictures, models."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+import torch
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from torch import nn
+
+from dashboard.services.model_cache import MODELS, Key, default_bound
+from dashboard.services.settings import get_settings
+from diffusion_core.data import store
+from diffusion_core.data.decode import open_picture, to_size
+from diffusion_core.device import pick_device
+from diffusion_core.models.trace import Trace, trace
+from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.presets import build_network
+from diffusion_core.runs.run import Run
+
+
+def device() -> torch.device:
+    """The device that the pages compute on."""
+    return pick_device(get_settings().device)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def schedule(
+    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
+) -> NoiseSchedule:
+    """On the CPU; not to be changed. Raises ValueError as NoiseSchedule does."""
+    return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def picture(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
+    """One picture of a data set: uint8 (size, size, 3), and its class's name.
+
+    Raises DataError and PictureError.
+    """
+    pixels, _, name = store.load_picture(spec, index, size)
+    return pixels, name
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def picture_count(spec: str) -> int:
+    """How many pictures a data set has. Raises DataError."""
+    return store.count(spec)
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the picture …")
+def uploaded_picture(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture file's pixels, uint8 (size, size, 3), and its own width and height.
+
+    `file_id` stands for the bytes `_data`, which are not compared. Raises PictureError.
+    """
+    image = open_picture(_data)
+    return to_size(image, size), image.size
+
+
+def curve(run: Run, name: str) -> dict[str, np.ndarray]:
+    """See `Run.curve`; read again only when the file has changed. Raises MetricsError."""
+    files = [run.path / "metrics.sqlite", run.path / "metrics.sqlite-wal"]
+    stamps = [(s.st_mtime_ns, s.st_size) for file in files if (s := _stat(file)) is not None]
+    return _curve(str(run.path), name, str(stamps), run)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _curve(path: str, name: str, stamps: str, _run: Run) -> dict[str, np.ndarray]:
+    return _run.curve(name)
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None
+
+
+def model(
+    checkpoint: Checkpoint, average: str = MAIN_AVERAGE
+) -> tuple[nn.Module, Schedule, RunConfig]:
+    """A checkpoint's network ready to draw on the device, its schedule and settings; not to be
+    changed. All sessions share what is in memory.
+
+    `average`: which of its averaged weights. Raises CheckpointError.
+    """
+    where = device()
+
+    def load() -> tuple[nn.Module, Schedule, RunConfig]:
+        # A drawing in the background loads it too, where there is no page to say so on.
+        on_page = get_script_run_ctx(suppress_warning=True) is not None
+        with st.spinner("Loading the checkpoint …") if on_page else nullcontext():
+            return load_model(checkpoint, where, average)
+
+    run = str(checkpoint.path.parent.parent)
+    key = Key(run, checkpoint.step, checkpoint.time, average, str(where))
+    chosen = get_settings().model_cache_mb
+    most = default_bound(where, MODELS.size) if chosen is None else chosen * 10**6
+    return MODELS.get(key, load, most)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def size_multiple(network: str, network_args: dict[str, Any]) -> int:
+    """What the sides of a network's pictures must be divisible by. Raises ConfigError."""
+    with torch.device("meta"):
+        return build_network(network, network_args).size_multiple
+
+
+@st.cache_data(max_entries=256, show_spinner="Following a picture through the network …")
+def network_trace(network: str, network_args: dict[str, Any], image_size: int) -> Trace:
+    """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
+    with torch.device("meta"):
+        built = build_network(network, network_args)
+    return trace(built, image_size)

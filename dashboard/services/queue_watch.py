@@ -1,0 +1,43 @@
+"""The server's part in the queue: it looks every few seconds whether a waiting run can start.
+
+Trainers start the next run themselves when they end. This is for what they cannot see: a trainer
+that was killed, a machine that was switched off and on again. Needs no visitor.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dashboard.services.settings import SettingsError, get_settings
+
+SECONDS = 3.0
+
+
+@asynccontextmanager
+async def watching(app: object) -> AsyncIterator[None]:
+    """Watches from the server's start to its end; given to `st.App` as its lifespan."""
+    over = threading.Event()
+    threading.Thread(target=watch, args=(over,), name="queue", daemon=True).start()
+    yield
+    over.set()
+
+
+def watch(over: threading.Event, seconds: float = SECONDS) -> None:
+    # Here, so that the server answers before PyTorch is imported.
+    from diffusion_core.runs import jobs, trash
+
+    said = ""
+    while not over.wait(seconds):
+        try:
+            settings = get_settings()
+            if settings.may_operate:
+                jobs.start_next(settings.runs_dir)
+                trash.empty(settings.runs_dir)
+            said = ""
+        except (SettingsError, jobs.JobError, OSError) as error:
+            if str(error) != said:  # once, not every few seconds
+                logging.getLogger(__name__).warning("The queue is not looked after: %s", error)
+            said = str(error)

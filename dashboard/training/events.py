@@ -1,0 +1,44 @@
+"""What was changed in a run while it went, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusion_core.files import read_json
+from diffusion_core.runs.changes import Change, check_changes, read_changes
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.run import Run
+
+
+def events(run: Run) -> list[tuple[int, str]]:
+    """(step, "step 120: learning rate 0.001 → 0.0001") of every change, oldest first.
+
+    Raises ConfigError where the run's settings or its changes cannot be read.
+    """
+    changes = read_changes(run.path)
+    if not changes:
+        return []
+    values = read_json(run.path / "config.json")
+    if values is None:
+        raise ConfigError("config.json is missing, damaged or cannot be read.")
+    return _in_words(RunConfig.from_dict(values), changes)
+
+
+def _in_words(config: RunConfig, changes: list[Change]) -> list[tuple[int, str]]:
+    found = []
+    for change in changes:
+        words = [
+            f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
+            for name, value in change.settings.items()
+        ]
+        config = check_changes(config, change.settings)
+        found.append((change.step, f"step {change.step:,}: {', '.join(words)}"))
+    return found
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,50 @@
+"""How to train a run on more machines, as commands to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from diffusion_core.device import device_count
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.jobs import JobError
+from diffusion_core.runs.launch import FIRST_MACHINE, PORT
+
+
+def show_commands(
+    commands: Callable[[int, int], list[str]], folder: Path, device: str, key: str
+) -> None:
+    """A button that opens the commands, one to type on each machine.
+
+    `commands(machines, processes)`: see `launch.launch_commands`. `folder`: of the run. `device`:
+    the one that trains here. `key`: of this place on the page.
+    """
+    with st.popover("On more machines", icon=":material/hub:"):
+        left, right = st.columns(2)
+        machines = left.number_input("Machines", 1, 64, 2, key=f"{key}-machines")
+        processes = right.number_input(
+            "Processes on each",
+            1,
+            64,
+            device_count(device),
+            help="One for each GPU. The batch is shared out evenly among all of them.",
+            key=f"{key}-processes",
+        )
+        try:
+            typed = commands(machines, processes)
+        except (ConfigError, JobError) as error:
+            st.caption(str(error))
+            return
+        if machines > 1:
+            st.markdown(
+                f"Every machine needs this app, the pictures, and the run's folder `{folder}` on a "
+                f"disk that all of them share. Put the address of machine 1 in place of "
+                f"{FIRST_MACHINE}; it listens on port {PORT}, and all must reach each other."
+            )
+        for number, command in enumerate(typed, 1):
+            where = f"On machine {number}, in" if machines > 1 else "In"
+            st.markdown(f"{where} the app's folder:")
+            st.code(command, language="bash", wrap_lines=True)
+        st.caption("The run is watched, paused and stopped on this page, as any other.")

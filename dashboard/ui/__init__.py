@@ -1,0 +1,1 @@
+"""Controls, images and wording that several pages share."""

@@ -1,0 +1,1 @@
+"""Where images come from: drawn cars, digits, folders, torchvision data sets."""

@@ -1,0 +1,132 @@
+"""How good a run's pictures are: draw many, hold them against real ones, write what is found.
+
+`evaluate` is a generator, so that the dashboard can let other drawings go first in between. The
+measuring itself is in `measuring.py`, what is written in `quality_results.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+from diffusion_core.data.store import build_store, fingerprint_of
+from diffusion_core.evaluation.evaluator import OnStep, measure, measure_bits
+from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.results import Result, read_results, same_drawing, write_result
+from diffusion_core.process.flow import FlowSchedule
+from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
+from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.run import Run
+from diffusion_core.sampling.sample import samplers_for
+from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, Order
+
+Turns = Generator[int, None, Result]
+
+
+def make_order(
+    run: str,
+    checkpoint: Checkpoint,
+    *,
+    n: int,
+    sampler: str | None = None,
+    steps: int = 20,
+    seed: int = 0,
+    guidance_scale: float = 1.0,
+    average: str = MAIN_AVERAGE,
+    spacing: str = "trailing",
+) -> Order:
+    """What to draw; by default by DPM-Solver++ 2M where the model takes it.
+
+    Of a network with classes it says "each in turn"; `evaluate` asks for each as often as the
+    training met it. Raises ConfigError with a sentence for what the checkpoint cannot be drawn
+    with.
+    """
+    schedule = build_schedule(checkpoint.config)
+    names = samplers_for(schedule)
+    sampler = sampler or names[0]
+    if sampler not in names:
+        raise ConfigError(f"{run} is drawn from by {', '.join(names)}, not by {sampler!r}.")
+    if not 1 <= steps <= schedule.timesteps:
+        raise ConfigError(f"{run} is drawn from in 1 to {schedule.timesteps:,} steps, not {steps}.")
+    if guidance_scale != 1 and not checkpoint.classes:
+        raise ConfigError(f"{run} was trained without classes; it takes no guidance.")
+    if guidance_scale != 1 and checkpoint.config.label_dropout == 0:
+        # It would lead away from "any class", which the network never learned.
+        raise ConfigError(
+            f"{run} was trained with the class always given, so nothing can guide it; leave the "
+            "guidance scale at 1."
+        )
+    return Order(
+        run=run,
+        step=checkpoint.step,
+        n=n,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        classes=checkpoint.classes,
+        label=EACH_IN_TURN if checkpoint.classes else "",
+        guidance_scale=guidance_scale,
+        average=average,
+        flow=isinstance(schedule, FlowSchedule),
+        spacing=spacing,
+    )
+
+
+def evaluate(
+    run: Run,
+    checkpoint: Checkpoint,
+    order: Order,
+    loaded: Loaded,
+    *,
+    bits: bool = False,
+    again: bool = False,
+    workers: int | None = None,
+    on_step: OnStep | None = None,
+) -> Turns:
+    """Measure what `order` draws and write it into the run; what is there already, of this very
+    checkpoint and these very pictures, is not made anew.
+
+    Yields after every batch how many of the `cost` evaluations are done; returns the result.
+    `bits`: also the bits per dimension, of the checkpoint and not of the sampling. `again`: make it
+    anew. `workers`: see `build_store`. Raises DataError where the run's pictures cannot be had,
+    ConfigError where there are too few or the network has no such number, ValueError where the
+    network answers with NaN.
+    """
+    _, schedule, config = loaded
+    fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
+    known = [] if again else _known(run, checkpoint, fingerprint)
+    result = next((other for other in known if same_drawing(other.order, order)), None)
+    wanted = bits and (result is None or "bits_per_dim" not in result.metrics)
+    if result is not None and not wanted:
+        return result
+    if bits and order.flow:
+        raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
+    store = build_store(config.data, config.image_size, config.channels, workers=workers)
+    drawing = order.evaluations(schedule)
+    if result is None:
+        result, sheet = yield from measure(run, checkpoint, order, loaded, store, again, on_step)
+        write_result(run.path, result, sheet)
+    if wanted:
+        yield drawing
+        found = _known_bits(known, order.average)
+        if found is None:
+            found = yield from measure_bits(checkpoint, order, loaded, store, drawing)
+        result = dataclasses.replace(result, metrics=result.metrics | {"bits_per_dim": found})
+        write_result(run.path, result)
+    return result
+
+
+def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
+    """What was measured of this writing of the checkpoint, against the pictures of now."""
+    now = (checkpoint.step, checkpoint.time, fingerprint)
+    results, _ = read_results(run.path)
+    return [r for r in results if (r.order.step, r.checkpoint_time, r.fingerprint) == now]
+
+
+def _known_bits(known: list[Result], average: str) -> Estimate | None:
+    """Measured already with other settings: they are the same however pictures are drawn."""
+    for other in known:
+        if other.order.average == average and "bits_per_dim" in other.metrics:
+            return other.metrics["bits_per_dim"]
+    return None

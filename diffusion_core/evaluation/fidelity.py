@@ -1,0 +1,95 @@
+"""FID and KID with Inception's features, through `torch-fidelity` where it can be had offline.
+
+The package is not among the requirements, and it would fetch its weights by itself: it is asked
+only where they lie in PyTorch's cache already, and given their path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from diffusion_core.device import device_of
+from diffusion_core.evaluation.image_metrics import frechet_estimate
+from diffusion_core.evaluation.intervals import WIDTH, Estimate
+
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+CHECKSUM = "6726825d"  # what their sha256 begins with, in the manner of torch.hub
+SUBSET = 1000  # pictures in each of KID's subsets, as usual; half of them where there are fewer
+SUBSETS = 100
+REPEATS = 20  # of the halves for FID: with 2,048 features each takes up to seconds
+FEWEST = 4  # pictures
+
+
+class Inception:
+    """The network that papers measure FID with."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def features(self, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
+        """Of uint8 pictures (n, H, W, C), C = 3, or 1 for grey, n at least 1: float32 (n, 2048)."""
+        found = []
+        for start in range(0, len(pictures), batch):
+            rows = np.ascontiguousarray(pictures[start : start + batch].transpose(0, 3, 1, 2))
+            x = torch.from_numpy(rows).to(device_of(self.model)).expand(-1, 3, -1, -1)
+            found.append(self.model(x)[0].float().cpu().numpy())
+        return np.concatenate(found)
+
+
+def load_inception(
+    device: torch.device | str = "cpu", weights: Path | None = None
+) -> tuple[Inception | None, str]:
+    """(the network, "") or (None, a sentence) where it cannot be had. Never downloads.
+
+    `weights`: the file of its weights, by default the one in PyTorch's cache.
+    """
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    without = "FID and KID were not measured:"
+    if importlib.util.find_spec("torch_fidelity") is None:
+        return None, f"{without} the package torch-fidelity was not installed."
+    if not path.is_file():
+        return None, f"{without} torch-fidelity's {WEIGHTS} was not in {path.parent}."
+    if not _checksum(path).startswith(CHECKSUM):  # it will be unpickled, so it must be the real one
+        return None, f"{without} {path} is damaged, or not the file that torch-fidelity publishes."
+    package = importlib.import_module("torch_fidelity")
+    model = package.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+    )
+    return Inception(model.to(device)), ""
+
+
+def fidelity_estimates(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[str, Estimate]:
+    """`fid` and `kid` (times 1,000) of Inception's features (n, 2048) and (m, 2048), n, m >= 4.
+
+    FID is made for 10,000 pictures or more; with fewer it is far too high. KID is the mean of its
+    subsets, which are drawn without replacement. Of half of the pictures they spread as the value
+    of all of them does (see `intervals.py`); smaller ones, of many pictures, spread more, and the
+    interval is on the wide side.
+    """
+    count = min(len(real), len(fake))
+    if count < FEWEST:
+        raise ValueError(f"FID and KID need at least {FEWEST} pictures of each kind, not {count}.")
+    found = importlib.import_module("torch_fidelity.metric_kid").kid_features_to_metric(
+        torch.from_numpy(fake),
+        torch.from_numpy(real),
+        kid_subsets=SUBSETS,
+        kid_subset_size=min(SUBSET, count // 2),
+        rng_seed=seed,
+        verbose=False,
+    )
+    mean, spread = (1000 * found[f"kernel_inception_distance_{part}"] for part in ("mean", "std"))
+    kid = Estimate(mean, mean - WIDTH * spread, mean + WIDTH * spread, len(real), len(fake))
+    return {"fid": frechet_estimate(real, fake, seed, REPEATS), "kid": kid}
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,202 @@
+"""Bits per dimension: how well a diffusion model compresses pictures, by the variational bound.
+
+-log2 p(x_0) of a picture in 256 levels is at most (Ho et al. 2020, equation 5; as measured by
+Nichol & Dhariwal 2021)
+
+    KL(q(x_T | x_0) || N(0, I)) + sum over t > 0 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+    - log p(x_0 | x_1),
+
+divided by the number of pixels times channels. Here timesteps are counted from 0, as everywhere:
+the last term is that of t = 0, and the first that of the last timestep. It needs a network
+evaluation for every timestep and picture, or an unbiased share of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffusion_core.device import device_of
+from diffusion_core.process.flow import FlowSchedule
+from diffusion_core.process.objective import Schedule, to_x_0
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.sampling.sample import picture_noise
+
+VARIANCES = ("posterior", "beta")
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """The bound of each of n pictures, in bits per dimension, and what it is made of."""
+
+    total: np.ndarray  # float64 (n,): prior + the sum of the terms
+    prior: np.ndarray  # float64 (n,): how far the last timestep is from pure noise
+    terms: np.ndarray  # float64 (n, K): one for each timestep that was asked; t = 0 is the decoder
+    timesteps: np.ndarray  # int (n, K), rising; 0 is always among them
+    # Where not all timesteps are asked a term stands for its neighbours too, and is weighted so.
+
+
+@torch.inference_mode()
+def bits_per_dim(
+    model: nn.Module,
+    schedule: Schedule,
+    pictures: Tensor,
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    labels: Tensor | None = None,
+    timesteps_per_picture: int | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    *,
+    variance: str = "posterior",
+    clip_x0: bool = True,
+    first: int = 0,
+) -> BitsPerDim:
+    """The variational bound of pictures (n, C, H, W) in [-1, 1], made from 256 levels.
+
+    - `labels`: (n,) integers for a network with classes; without them it sees "any class".
+    - `timesteps_per_picture`: None asks the network at all timesteps; K asks it at t = 0 and at
+      one random timestep in each of K - 1 ranges, short where t is small and the terms are large
+      (stratified: the expected bound is the same).
+    - `variance`: of p(x_{t-1} | x_t), `posterior` or `beta`; see Ho et al. 2020, section 3.2. That
+      of t = 0, which would be 0 in the former, is the posterior's of t = 1, as in the code of
+      Nichol & Dhariwal, in both.
+    - `clip_x0`: clamp the predicted picture to [-1, 1].
+    - `first`: the number of the first picture. The noise of a picture depends on the seed and its
+      number alone, so that a set can be measured in batches of any size.
+    - `on_step(done, all)`: called after each evaluation of the network on all n pictures; raising
+      in it stops the measurement.
+
+    The network is held in evaluation mode. Raises ValueError with a sentence for a flow, whose
+    steps have no variance, and for a model of the noise whose schedule ends in pure noise, where it
+    says nothing of the picture.
+    """
+    if isinstance(schedule, FlowSchedule) or prediction_type == "flow_prediction":
+        raise ValueError(
+            "Bits per dimension need a diffusion model: the steps of a flow have no variance, so "
+            "that the variational bound does not exist for it."
+        )
+    if variance not in VARIANCES:
+        raise ValueError(f"Unknown variance {variance!r}; choose one of {', '.join(VARIANCES)}.")
+    asked = schedule.timesteps if timesteps_per_picture is None else timesteps_per_picture
+    if not 2 <= asked <= schedule.timesteps:
+        raise ValueError(
+            f"timesteps_per_picture must lie between 2 and {schedule.timesteps}, not {asked}."
+        )
+    tables = _Tables(schedule, variance)
+    if tables.signal[-1] <= 0 and prediction_type == "epsilon":
+        raise ValueError(
+            "Bits per dimension cannot be measured: this network predicts the noise, and its "
+            "schedule ends in pure noise, where that says nothing of the picture. Train it on v or "
+            "x_0 instead."
+        )
+    device = device_of(model)
+    n = len(pictures)
+    dimensions = math.prod(pictures.shape[1:])
+    x_0 = pictures.to(device).float()
+    classes = [] if labels is None else [labels.to(device)]
+    draw = picture_noise(seed, n, x_0.shape[1:], device, first)
+    timesteps, weights = _stratified(schedule.timesteps, asked, seed, n, first)
+    terms = np.empty((n, asked))
+    turned = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for column in range(asked):
+            t = timesteps[:, column]
+            signal, spread = (_shaped(table[t], x_0) for table in (tables.signal, tables.spread))
+            x_t = signal * x_0 + spread * draw()
+            prediction = model(x_t, torch.from_numpy(t).to(device), *classes).float()
+            guess = to_x_0(prediction, x_t, signal, spread, prediction_type)
+            if clip_x0:
+                guess = guess.clamp(-1, 1)
+            if column == 0:  # t = 0 of all pictures
+                nats = _decoder(x_0, guess, tables.first_variance)
+            else:
+                error = (x_0 - guess).square().flatten(1).sum(1).cpu().double().numpy()
+                nats = tables.kl(t, error, dimensions) * weights[column]
+            terms[:, column] = nats
+            if on_step is not None:
+                on_step(column + 1, asked)
+    finally:
+        for module in turned:  # each as it was
+            module.training = True
+    scale = 1 / (dimensions * math.log(2))
+    terms *= scale
+    squares = x_0.square().flatten(1).sum(1).cpu().double().numpy()
+    prior = tables.prior(squares, dimensions) * scale
+    return BitsPerDim(prior + terms.sum(axis=1), prior, terms, timesteps)
+
+
+class _Tables:
+    """The constants of the bound at each timestep, float64 (timesteps,)."""
+
+    def __init__(self, schedule: NoiseSchedule, variance: str) -> None:
+        bar = schedule.exact_alphas_cumprod
+        before = np.concatenate([[1.0], bar[:-1]])
+        beta = 1 - bar / before
+        self.signal, self.spread = np.sqrt(bar), np.sqrt(1 - bar)
+        self.last_bar = bar[-1]
+        self.posterior_variance = beta * (1 - before) / (1 - bar)
+        self.variance = self.posterior_variance if variance == "posterior" else beta
+        self.first_variance = self.posterior_variance[1]
+        # By how much the mean of q(x_{t-1} | x_t, x_0) moves with x_0 (Ho et al., equation 7).
+        self.slope = np.sqrt(before) * beta / (1 - bar)
+
+    def kl(self, t: np.ndarray, error: np.ndarray, dimensions: int) -> np.ndarray:
+        """Nats (n,) between the posterior and the model's step, t > 0, where the squared error of
+        the predicted picture, summed over its dimensions, is `error`."""
+        ratio = self.posterior_variance[t] / self.variance[t]
+        spread = dimensions * (ratio - 1 - np.log(ratio))
+        return (spread + self.slope[t] ** 2 * error / self.variance[t]) / 2
+
+    def prior(self, squares: np.ndarray, dimensions: int) -> np.ndarray:
+        """Nats (n,) between q(x_T | x_0) and N(0, I); `squares` is each picture's sum of x_0^2."""
+        spread = -self.last_bar - np.log1p(-self.last_bar)
+        return (dimensions * spread + self.last_bar * squares) / 2
+
+
+def _decoder(x_0: Tensor, mean: Tensor, variance: float) -> np.ndarray:
+    """Nats (n,): -log of what N(mean, variance) gives to the level of 256 that x_0 is.
+
+    A level reaches half way to its neighbours, the first and the last to infinity (Ho et al. 2020,
+    equation 13).
+    """
+    x_0, mean = x_0.cpu().double(), mean.cpu().double()
+    # Where x_0 lies below the mean both are mirrored: the tail of the normal distribution keeps its
+    # digits on one side only.
+    side = torch.where(x_0 < mean, 1.0, -1.0)
+    near = ((x_0 - mean) * side + 1 / 255) / variance**0.5
+    far = ((x_0 - mean) * side - 1 / 255) / variance**0.5
+    top = torch.where(x_0 * side > 0.999, torch.inf, near)
+    bottom = torch.where(x_0 * side < -0.999, -torch.inf, far)
+    log_top, log_bottom = torch.special.log_ndtr(top), torch.special.log_ndtr(bottom)
+    inside = log_top + torch.log(-torch.expm1(log_bottom - log_top))
+    return -inside.flatten(1).sum(1).numpy()
+
+
+def _stratified(
+    timesteps: int, asked: int, seed: int, n: int, first: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which timesteps each picture is asked at, int (n, asked), and what each stands for (asked,).
+
+    The first is 0, the others lie one in each range; the ranges grow with t as in a geometric row.
+    """
+    edges = [0, 1]
+    for left in range(asked - 1, 0, -1):
+        grown = round(edges[-1] * (timesteps / edges[-1]) ** (1 / left))
+        edges.append(min(max(edges[-1] + 1, grown), timesteps - left + 1))
+    lows, sizes = np.array(edges[:-1]), np.diff(edges)
+    found = np.empty((n, asked), np.int64)
+    for k in range(n):
+        rng = np.random.default_rng([seed, first + k])
+        found[k] = lows + rng.integers(sizes)
+    return found, sizes.astype(np.float64)
+
+
+def _shaped(values: np.ndarray, like: Tensor) -> Tensor:
+    """One number a picture, so that it broadcasts over pictures on their device."""
+    return torch.from_numpy(values).float().to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,1 @@
+"""Images and animations as people see them."""

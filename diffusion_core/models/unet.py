@@ -1,0 +1,294 @@
+"""The two U-Nets: the lecture's `SimpleUnet`, kept to the parameter, and the improved `Unet`.
+
+Both are called `model(x, t[, labels])` with x (B, C, H, W) and t (B,) integers and return the
+prediction in the shape of x. They know nothing of schedules or of what the prediction means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
+
+# ---------------------------------------------------------------- the lecture's network
+
+
+class Block(nn.Module):
+    """One level of `SimpleUnet`: two convolutions with the time term between, then a resize.
+
+    A down block takes (B, in, H, W) to (B, out, H/2, W/2); an up block takes (B, 2 in, H, W),
+    the skip concatenated, to (B, out, 2H, 2W).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_emb_size: int, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.time_mlp = nn.Linear(time_emb_size, out_channels)
+        if up:
+            self.conv1 = nn.Conv2d(2 * in_channels, out_channels, 3, padding=1)
+            self.transform: nn.Module = nn.ConvTranspose2d(out_channels, out_channels, 4, 2, 1)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            self.transform = nn.Conv2d(out_channels, out_channels, 4, 2, 1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.bnorm1 = nn.BatchNorm2d(out_channels)
+        self.bnorm2 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        # ReLU, then norm: unusual, and the lecture's.
+        h = self.bnorm1(self.relu(self.conv1(x)))
+        h = h + self.relu(self.time_mlp(time))[..., None, None]
+        h = self.bnorm2(self.relu(self.conv2(h)))
+        return self.transform(h)
+
+
+class SimpleUnet(nn.Module):
+    """The lecture's network: 62,438,883 parameters, any H and W divisible by 8.
+
+    Sides that are not divisible by 16 are filled up with zeros at the right and at the bottom, and
+    the result is cut again. `widths` other than the lecture's five, or one channel, make a network
+    of its kind, not the lecture's.
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (64, 128, 256, 512, 1024), channels: int = 3
+    ) -> None:
+        super().__init__()
+        check_widths(widths)
+        self.channels = channels
+        self.halvings = len(widths) - 1
+        self.size_multiple = 2 ** max(0, self.halvings - 1)  # what H and W must be divisible by
+        time_emb_size = 32
+        down = tuple(widths)
+        up = down[::-1]
+        self.time_mlp = nn.Sequential(
+            SinusoidalPositionEmbeddings(time_emb_size),
+            nn.Linear(time_emb_size, time_emb_size),
+            nn.ReLU(),
+        )
+        self.conv0 = nn.Conv2d(channels, down[0], 3, padding=1)
+        self.downs = nn.ModuleList(Block(a, b, time_emb_size) for a, b in pairwise(down))
+        self.ups = nn.ModuleList(Block(a, b, time_emb_size, up=True) for a, b in pairwise(up))
+        self.output = nn.Conv2d(up[-1], channels, 1)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is not None:
+            raise ValueError("The lecture's network takes no labels.")
+        check_size(x, self.size_multiple)
+        height, width = x.shape[-2:]
+        whole = 2**self.halvings
+        if height % whole or width % whole:
+            x = F.pad(x, (0, -width % whole, 0, -height % whole))
+        time = self.time_mlp(t)
+        x = self.conv0(x)
+        skips = []
+        for down in self.downs:
+            x = down(x, time)
+            skips.append(x)
+        for up in self.ups:
+            # The deepest skip is x itself, so the first up block sees it twice.
+            x = up(torch.cat((x, skips.pop()), dim=1), time)
+        x = self.output(x)
+        return x if x.shape[-2:] == (height, width) else x[..., :height, :width]
+
+
+# ---------------------------------------------------------------- the improved network
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice; the embedding scales and shifts the second norm.
+
+    As in Dhariwal & Nichol 2021 (adaptive group normalisation). (B, in, H, W) to (B, out, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, emb_size: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(group_count(in_channels), in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.scale_shift = nn.Linear(emb_size, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(group_count(out_channels), out_channels)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.scale_shift(emb)[..., None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(h))
+
+
+class SelfAttention(nn.Module):
+    """Residual multi-head self-attention over the H x W positions; keeps the shape."""
+
+    def __init__(self, channels: int, head_size: int = 64) -> None:
+        super().__init__()
+        wanted = max(1, channels // head_size)
+        self.heads = next(heads for heads in range(wanted, 0, -1) if channels % heads == 0)
+        self.norm = nn.GroupNorm(group_count(channels), channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+class Level(nn.Module):
+    """A residual block, with self-attention behind it where the level has it."""
+
+    def __init__(self, in_channels: int, out_channels: int, emb_size: int, attention: bool) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(in_channels, out_channels, emb_size)
+        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.attention(self.residual(x, emb))
+
+
+class Unet(nn.Module):
+    """A U-Net that works on `patch` x `patch` pixels at a time.
+
+    - `widths`: channels of each level, from fine to coarse; each level halves H and W.
+    - `blocks`: residual blocks per level.
+    - `attention_levels`: the levels (0 is the finest) with self-attention.
+    - `patch`: pixel-unshuffle factor of the stem, so that 64 x 64 costs what 32 x 32 does.
+    - `num_classes`: 0 for none; else `labels` (B,) in [0, num_classes) condition the network,
+      and the label `num_classes`, or no labels at all, means "any class".
+
+    H and W must be divisible by patch * 2 ** (len(widths) - 1).
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (64, 128, 192),
+        blocks: int = 2,
+        attention_levels: Sequence[int] = (1, 2),
+        patch: int = 2,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        check_widths(widths)
+        for name, value, least in (
+            ("channels", channels, 1),
+            ("blocks", blocks, 1),
+            ("patch", patch, 1),
+            ("num_classes", num_classes, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if unknown := sorted(set(attention_levels) - set(range(len(widths)))):
+            raise ValueError(
+                f"attention_levels has {', '.join(map(str, unknown))}; "
+                f"there are levels 0 to {len(widths) - 1}."
+            )
+        emb_size = 4 * widths[0]
+        self.channels = channels
+        self.num_classes = num_classes
+        self.patch = patch
+        self.size_multiple = patch * 2 ** (len(widths) - 1)  # what H and W must be divisible by
+        self.time_mlp = nn.Sequential(
+            SinusoidalPositionEmbeddings(widths[0]),
+            nn.Linear(widths[0], emb_size),
+            nn.SiLU(),
+            nn.Linear(emb_size, emb_size),
+        )
+        if num_classes:
+            self.label_embedding = nn.Embedding(num_classes + 1, emb_size)
+        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+
+        self.downs = nn.ModuleList()
+        skips = [widths[0]]
+        width = widths[0]
+        for level, out in enumerate(widths):
+            if level:
+                self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+            for _ in range(blocks):
+                self.downs.append(Level(width, out, emb_size, level in attention_levels))
+                width = out
+                skips.append(width)
+
+        self.middle = nn.ModuleList(
+            [Level(width, width, emb_size, True), Level(width, width, emb_size, False)]
+        )
+
+        self.ups = nn.ModuleList()
+        for level, out in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                attention = level in attention_levels
+                self.ups.append(Level(width + skips.pop(), out, emb_size, attention))
+                width = out
+            if level:
+                self.ups.append(
+                    nn.Sequential(
+                        nn.Upsample(scale_factor=2, mode="nearest"),
+                        nn.Conv2d(width, width, 3, padding=1),
+                    )
+                )
+        self.norm = nn.GroupNorm(group_count(width), width)
+        self.output = zero_init(nn.Conv2d(width, channels * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        emb = self.time_mlp(t)
+        if self.num_classes:
+            if labels is None:
+                labels = torch.full_like(t, self.num_classes)
+            emb = emb + self.label_embedding(labels)
+        elif labels is not None:
+            raise ValueError("This network was made without classes; it takes no labels.")
+        check_size(x, self.size_multiple)
+        emb = F.silu(emb)
+
+        x = self.stem(F.pixel_unshuffle(x, self.patch))
+        skips = [x]
+        for down in self.downs:
+            x = down(x, emb) if isinstance(down, Level) else down(x)
+            skips.append(x)
+        for level in self.middle:
+            x = level(x, emb)
+        for up in self.ups:
+            x = up(torch.cat((x, skips.pop()), dim=1), emb) if isinstance(up, Level) else up(x)
+        x = self.output(F.silu(self.norm(x)))
+        return F.pixel_shuffle(x, self.patch)
+
+
+def group_count(channels: int) -> int:
+    """As many groups, up to 32, as divide the channels and leave 4 or more in each; else one."""
+    return next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels // g >= 4), 1)
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start a layer at zero, so that its residual branch starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Raises ValueError where these cannot be the channels of a network's levels."""
+    if not widths or min(widths) < 1:
+        raise ValueError(f"widths is {list(widths)}; it takes one positive number a level.")
+
+
+def check_size(x: Tensor, multiple: int) -> None:
+    """Raises ValueError where the height or width of x (B, C, H, W) cannot be halved enough."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or 0 in (height, width):
+        raise ValueError(
+            f"The picture is {height}×{width}; this network needs height and width divisible "
+            f"by {multiple}."
+        )

@@ -1,0 +1,1 @@
+"""The mathematics: schedules, the forward process, targets and losses, time embeddings."""

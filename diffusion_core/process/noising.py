@@ -1,0 +1,82 @@
+"""The forward process to look at: one picture and one fixed noise, taken to any timesteps.
+
+Knows nothing of networks, files or pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_core.media.images import to_uint8
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.sampling.sample import picture_noise
+
+# The lecture's strip: t = 0, 30, ..., 270 of T = 300.
+STRIP_LENGTH = 10
+# Where the noise is black and where it is white when shown: 99.7% of N(0, 1) lies between.
+NOISE_RANGE = 3.0
+
+
+def picture_to_x_0(picture: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1], the way that training scales."""
+    pixels = torch.from_numpy(picture.transpose(2, 0, 1).copy())
+    return pixels[None].float().div_(127.5).sub_(1)
+
+
+def fixed_noise(seed: int, size: int) -> Tensor:
+    """The epsilon of a seed, N(0, I) of shape (1, 3, size, size): always the same."""
+    return picture_noise(seed, 1, (3, size, size))()
+
+
+def noise_to_uint8(noise: Tensor) -> np.ndarray:
+    """(B, C, H, W) to uint8 (B, H, W, C), -NOISE_RANGE black and NOISE_RANGE white."""
+    return to_uint8(noise / NOISE_RANGE)
+
+
+def strip_timesteps(timesteps: int, length: int = STRIP_LENGTH) -> list[int]:
+    """`length` timesteps evenly spaced from 0, rising; all of them where there are fewer."""
+    return sorted({k * timesteps // length for k in range(length)})
+
+
+def noised_at(
+    schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, timesteps: Sequence[int]
+) -> Tensor:
+    """One picture with one noise at each of the timesteps, as a batch.
+
+    `x_0` and `noise` are (1, C, H, W); the result is (len(timesteps), C, H, W).
+    """
+    t = torch.tensor(timesteps)
+    shape = (len(t), *x_0.shape[1:])
+    return schedule.add_noise(x_0.expand(shape), t, noise.expand(shape))[0]
+
+
+def mean_and_std(x: Tensor) -> tuple[float, float]:
+    """Over all values of all pictures."""
+    return float(x.mean()), float(x.std(correction=0))
+
+
+def noising_shapes(
+    schedule: NoiseSchedule, x_0: Tensor, timesteps: Sequence[int]
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What `add_noise` does to a batch, step by step: (what, how, the shape that it has).
+
+    `x_0` is (1, C, H, W), one picture that all `timesteps` have in common.
+    """
+    t = torch.tensor(timesteps)
+    table = schedule.sqrt_alphas_cumprod
+    gathered = table[t]
+    reshaped = gathered.reshape(-1, 1, 1, 1)
+    batch = x_0.expand(len(t), *x_0.shape[1:])
+    product = reshaped * batch
+    return [
+        ("the timesteps", "t", tuple(t.shape)),
+        ("the table of the schedule", "sqrt_alphas_cumprod", tuple(table.shape)),
+        ("gather: a coefficient for each picture", "sqrt_alphas_cumprod[t]", tuple(gathered.shape)),
+        ("reshape: room for the other dimensions", ".reshape(-1, 1, 1, 1)", tuple(reshaped.shape)),
+        ("the pictures", "x_0", tuple(batch.shape)),
+        ("broadcast: each picture times its own", "· x_0", tuple(product.shape)),
+    ]

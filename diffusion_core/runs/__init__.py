@@ -1,0 +1,1 @@
+"""Run folders: settings, status, checkpoints, curves; starting, stopping and queueing runs."""

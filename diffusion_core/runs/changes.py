@@ -1,0 +1,90 @@
+"""Settings that were changed after a run's start: `changes.json` in its folder.
+
+Each entry says from which step it holds. A run that is killed and goes on from an earlier
+checkpoint takes each change up at its own step again, so that its losses repeat exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusion_core.files import write_json
+from diffusion_core.runs.config import ConfigError, RunConfig
+
+# What may change without making another run of it.
+CHANGEABLE = (
+    "learning_rate",
+    "steps",
+    "sample_every",
+    "checkpoint_every",
+    "validate_every",
+    "keep_checkpoints",
+    "keep_every",
+    "keep_best",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    step: int  # the first step that it holds for
+    time: float  # seconds since 1970
+    settings: dict[str, Any]
+
+
+def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """`config` with these settings; raises ConfigError where one cannot change, or not to that."""
+    fixed = sorted(set(settings) - set(CHANGEABLE))
+    if fixed:
+        raise ConfigError(
+            f"{', '.join(fixed)} cannot change in a run; start a new one with it. "
+            f"What can: {', '.join(CHANGEABLE)}."
+        )
+    try:
+        return config.replace(**settings)
+    except TypeError as error:  # a word where a number belongs cannot be compared
+        raise ConfigError(f"A setting is of another type than it must be: {error}.") from error
+
+
+def read_changes(run: Path) -> list[Change]:
+    """Oldest first; empty where there is none. Raises ConfigError for a damaged file."""
+    path = run / "changes.json"
+    try:
+        entries = json.loads(path.read_bytes())["changes"]
+        return [Change(int(e["step"]), float(e["time"]), dict(e["settings"])) for e in entries]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"changes.json is damaged or cannot be read ({error}).") from error
+
+
+def add_change(run: Path, step: int, settings: dict[str, Any]) -> list[Change]:
+    """Write down that `settings` hold from `step` on; returns all changes. Raises DiskFull."""
+    changes = with_change(read_changes(run), step, settings)
+    write_json(run / "changes.json", {"changes": [vars(change) for change in changes]})
+    return changes
+
+
+def with_change(changes: list[Change], step: int, settings: dict[str, Any]) -> list[Change]:
+    """The changes and this one, in order of steps.
+
+    What had been written down of the same settings for later steps, which a run that went back to
+    a checkpoint would meet again, no longer holds.
+    """
+    kept = []
+    for old in changes:
+        left = {k: v for k, v in old.settings.items() if old.step < step or k not in settings}
+        if left:
+            kept.append(Change(old.step, old.time, left))
+    return sorted([*kept, Change(step, time.time(), settings)], key=lambda change: change.step)
+
+
+def with_changes(config: RunConfig, changes: list[Change], step: int | None = None) -> RunConfig:
+    """The settings at `step`, or after all changes. Raises ConfigError."""
+    for change in changes:
+        if step is None or change.step <= step:
+            config = check_changes(config, change.settings)
+    return config

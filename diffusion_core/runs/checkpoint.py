@@ -1,0 +1,217 @@
+"""A run's weights and its resumable state on disk.
+
+`weights/step-00000250.safetensors` holds the averaged (EMA) weights and the buffers, its header
+the settings, the step and the time: all that sampling needs. Further averages, of other lengths,
+are in the same file under `average/NAME/`. `state/step-00000250.pt` holds what an exact resume
+needs beside it: raw weights, optimizer, the counters. It is read with `weights_only=True`: nothing
+is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from diffusion_core.device import has_fast_bfloat16
+from diffusion_core.files import make_folder, replacing
+from diffusion_core.models.inference import for_sampling
+from diffusion_core.process.objective import Schedule
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.presets import build_network, build_schedule
+
+EXTRA = "average/"  # before the names of the tensors of further averages
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file that opened and whose tensors match its settings."""
+
+    path: Path
+    step: int
+    time: float  # seconds since 1970, when it was written
+    config: RunConfig
+    classes: tuple[str, ...]  # names of the labels; empty where the network takes none
+    averages: tuple[str, ...] = (MAIN_AVERAGE,)  # the averaged weights that it holds
+
+    def average_words(self, name: str) -> str:
+        """An average with its decay: "main (0.9995)"."""
+        decay = self.config.ema_decays.get(name, self.config.ema_decay)
+        return f"{name} ({decay:g})"
+
+
+def weights_path(run: Path, step: int) -> Path:
+    return run / "weights" / f"step-{step:08d}.safetensors"
+
+
+def state_path(run: Path, step: int) -> Path:
+    return run / "state" / f"step-{step:08d}.pt"
+
+
+def step_of(path: Path) -> int | None:
+    """The step in the name of a file of a run; None for other names."""
+    prefix, _, digits = path.name.partition(".")[0].partition("-")
+    return int(digits) if prefix == "step" and digits.isdecimal() else None
+
+
+def save_weights(
+    run: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    config: RunConfig,
+    classes: tuple[str, ...],
+    averages: dict[str, dict[str, Tensor]] | None = None,
+) -> Path:
+    """Write EMA weights and buffers, and `averages` of other lengths by name.
+
+    Raises DiskFull and leaves older files as they were.
+    """
+    tensors = dict(tensors)
+    for average, values in (averages or {}).items():
+        tensors |= {f"{EXTRA}{average}/{name}": tensor for name, tensor in values.items()}
+    metadata = {
+        "format": "pt",
+        "config": config.to_json(),
+        "classes": json.dumps(classes),
+        "step": str(step),
+        "time": repr(time.time()),
+    }
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = weights_path(run, step)
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(safetensors.torch.save(contiguous, metadata))
+    return path
+
+
+def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state for an exact resume; raises DiskFull and leaves older files as they were."""
+    path = state_path(run, step)
+    make_folder(path.parent)
+    with replacing(path) as file:
+        torch.save(state, file)
+    return path
+
+
+def remove_old(run: Path, keep: int, keep_every: int = 0, best: int | None = None) -> None:
+    """Leave the newest `keep` weights (0 leaves all) and the newest two states.
+
+    Weights of steps divisible by `keep_every`, and those of step `best`, stay too. Weights that do
+    not open do not count and are left for a person to look at.
+    """
+    whole = []
+    for path in sorted((run / "weights").glob("step-*.safetensors"), reverse=True):
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            continue
+        whole.append(path)
+    for path in whole[keep:] if keep else []:
+        step = step_of(path)
+        if step != best and not (keep_every and step is not None and step % keep_every == 0):
+            path.unlink(missing_ok=True)
+    for path in sorted((run / "state").glob("step-*.pt"), reverse=True)[2:]:
+        path.unlink(missing_ok=True)
+
+
+def load_state(run: Path, step: int) -> dict[str, Any]:
+    """Raises CheckpointError where the file is missing, cut short or of another make."""
+    path = state_path(run, step)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise CheckpointError(f"{path.name} in {path.parent} cannot be read: {error}") from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Open a weights file and hold its tensors against its settings, without loading them.
+
+    Raises CheckpointError with the reason: cut short, not safetensors, another network.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path.name} is damaged or cut short ({error}).") from error
+    try:
+        config = RunConfig.from_dict(json.loads(metadata["config"]))
+        classes = tuple(json.loads(metadata["classes"]))
+        step, written = int(metadata["step"]), float(metadata["time"])
+        with torch.device("meta"):
+            network = build_network(config.network, config.network_args)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path.name} does not say what made it ({error}).") from error
+    plain = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    extra = sorted({name.split("/")[1] for name in shapes if name.startswith(EXTRA)})
+    wanted = dict(plain)
+    for average in extra:
+        wanted |= {f"{EXTRA}{average}/{name}": shape for name, shape in plain.items()}
+    if shapes != wanted:
+        odd = sorted(set(shapes.items()) ^ set(wanted.items()))[0][0]
+        raise CheckpointError(f"{path.name} does not fit its own settings (see {odd}).")
+    return Checkpoint(path, step, written, config, classes, (MAIN_AVERAGE, *extra))
+
+
+def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[str, Tensor]:
+    """The tensors of one average by name, on the CPU. Raises CheckpointError."""
+    if average not in checkpoint.averages:
+        raise CheckpointError(
+            f"{checkpoint.path.name} has no averaged weights called {average!r}; "
+            f"it has {', '.join(checkpoint.averages)}."
+        )
+    prefix = "" if average == MAIN_AVERAGE else f"{EXTRA}{average}/"
+    try:
+        with safetensors.safe_open(checkpoint.path, framework="pt") as file:
+            return {
+                name.removeprefix(prefix): file.get_tensor(name)
+                for name in list(file.keys())
+                if (name.startswith(prefix) if prefix else not name.startswith(EXTRA))
+            }
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.path.name} can no longer be read: {error}") from error
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    device: torch.device | str = "cpu",
+    average: str = MAIN_AVERAGE,
+    *,
+    exact: bool = False,
+) -> tuple[nn.Module, Schedule, RunConfig]:
+    """The network with the checkpoint's EMA weights in evaluation mode, its schedule, its settings.
+
+    `average`: which of the checkpoint's averaged weights. The network is in the form that draws
+    fastest on the device (`inference.for_sampling`), in bfloat16 where the hardware computes in it;
+    with `exact` it is a plain one in float32, whose weights can be read. Raises CheckpointError
+    where the file can no longer be read.
+    """
+    config = checkpoint.config
+    weights = load_weights(checkpoint, average)
+    network = network_of(config, weights, device)
+    if not exact:
+        network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
+    return network, build_schedule(config).to(device), config
+
+
+def network_of(
+    config: RunConfig, weights: dict[str, Tensor], device: torch.device | str
+) -> nn.Module:
+    """A float32 network on the device that holds these very tensors, where they are such already;
+    in evaluation mode, without gradients."""
+    with torch.device("meta"):
+        network = build_network(config.network, config.network_args)
+    network.load_state_dict(weights, assign=True)
+    # Weights may be kept in half precision to save room; the arithmetic stays float32.
+    return network.to(device, torch.float32).eval().requires_grad_(False)

@@ -1,0 +1,149 @@
+"""A run in other tools' words: a folder for diffusers, its numbers as CSV or Parquet.
+
+The scheduler is written as diffusers reads it; diffusers itself is not needed here. The network is
+ours, so its folder says how to build it again with `build_network`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import safetensors.torch
+
+from diffusion_core.files import building_folder
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.metrics import read_all
+from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.run import Run
+
+FORMATS = ("diffusers", "csv", "parquet")
+# Only the kinds that all of diffusers' samplers know by name; others are written beta by beta.
+DIFFUSERS_KINDS = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "cosine": "squaredcos_cap_v2",
+}
+DIFFUSERS_TYPES = {"epsilon": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
+
+
+class ExportError(ValueError):
+    """An export that cannot be made; the message says why."""
+
+
+def metrics_table(run: Run, format: str) -> bytes:
+    """All numbers of a run, not thinned, as the bytes of a `csv` or a `parquet` file.
+
+    One row a step, one column a curve, empty where a curve has no value at that step: the form
+    that pandas and spreadsheets plot without further work. `wall_time` is when the step was taken,
+    in seconds since 1970. Raises ExportError where there are none, MetricsError where they cannot
+    be read.
+    """
+    rows = read_all(run.path / "metrics.sqlite")
+    if not rows:
+        raise ExportError(f"{run.name} has no metrics yet; train it for a few steps first.")
+    long = pd.DataFrame(rows, columns=["step", "name", "value", "wall_time"])
+    table = long.pivot(index="step", columns="name", values="value").rename_axis(columns=None)
+    # What is measured after a step (the validation loss) comes later than the step itself.
+    table.insert(0, "wall_time", long.groupby("step")["wall_time"].min())
+    if format == "csv":
+        return table.to_csv().encode()
+    if format == "parquet":
+        file = io.BytesIO()
+        table.reset_index().to_parquet(file, index=False)
+        return file.getvalue()
+    raise ValueError(f"Unknown format {format!r}; choose csv or parquet.")
+
+
+def scheduler_config(config: RunConfig) -> dict[str, Any]:
+    """The run's noise schedule as diffusers' `scheduler_config.json` has it.
+
+    DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler and their relatives all read it; of a
+    flow FlowMatchEulerDiscreteScheduler does.
+    """
+    schedule = build_schedule(config)
+    common = {"num_train_timesteps": schedule.timesteps}
+    if not isinstance(schedule, NoiseSchedule):
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", **common, "shift": 1.0}
+    if schedule.kind in DIFFUSERS_KINDS:
+        betas: dict[str, Any] = {
+            "beta_schedule": DIFFUSERS_KINDS[schedule.kind],
+            "beta_start": schedule.beta_start,
+            "beta_end": schedule.beta_end,
+        }
+    else:
+        # Rescaled ones are not changed by diffusers' rescaling, which its solvers must know of.
+        betas = {"trained_betas": schedule.betas.tolist()}
+    return {
+        "_class_name": "DDIMScheduler",
+        **common,
+        **betas,
+        "prediction_type": DIFFUSERS_TYPES[config.prediction_type],
+        "rescale_betas_zero_snr": schedule.rescale_zero_terminal_snr,
+        "timestep_spacing": "trailing",
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+    }
+
+
+def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
+    """Write the folder `out` for diffusers: scheduler, network, weights and a README.
+
+    It appears whole or not at all. Raises ExportError where `out` exists, CheckpointError,
+    DiskFull.
+    """
+    if out.exists():
+        raise ExportError(f"{out} already exists; choose another folder with --out or remove it.")
+    model, _, config = load_model(checkpoint, exact=True)
+    channels = cast(int, model.channels)
+    scheduler = scheduler_config(config)
+    network = {
+        "_class_name": type(model).__name__,
+        "network": config.network,
+        "network_args": {**config.network_args, "channels": channels},
+        "image_size": config.image_size,
+        "channels": channels,
+        "class_names": list(checkpoint.classes),
+        # diffusers counts the timesteps of a flow from 1, those of all else from 0, as we do.
+        "first_timestep": int(config.prediction_type == "flow_prediction"),
+    }
+    with building_folder(out) as folder:
+        for name, values in (("scheduler/scheduler_config", scheduler), ("unet/config", network)):
+            path = folder / f"{name}.json"
+            path.parent.mkdir()
+            path.write_text(
+                json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        path.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
+        text = _readme(run, checkpoint, scheduler["_class_name"])
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _readme(run: Run, checkpoint: Checkpoint, scheduler: str) -> str:
+    config, step = checkpoint.config, checkpoint.step
+    flow = config.prediction_type == "flow_prediction"
+    classes = ", ".join(f"{number} {name}" for number, name in enumerate(checkpoint.classes))
+    return f"""# {run.name}, step {step}
+
+An image diffusion model of the preset `{config.preset}`, trained on `{config.data}` at \
+{config.image_size}×{config.image_size} pixels. Its network predicts `{config.prediction_type}`. \
+Written by Diffusion Lab with
+
+    python -m diffusion_core export {run.name} --format diffusers --step {step}
+
+- `scheduler/` is read by diffusers: `{scheduler}.from_pretrained(folder, subfolder="scheduler")`.
+- `unet/` holds the averaged (EMA) weights. The network is Diffusion Lab's own: build it with \
+`diffusion_core.runs.presets.build_network(network, network_args)`, both from `unet/config.json`.
+- `network(x, t)` takes pictures in [-1, 1] and timesteps counted from 0\
+{": diffusers' timestep minus 1." if flow else ", as diffusers counts them."}
+{f"- `network(x, t, labels)` draws classes: {classes}." if classes else "- It has no classes."}
+
+`docs/sample_with_diffusers.py` of Diffusion Lab draws pictures from this folder.
+"""

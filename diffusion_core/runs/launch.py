@@ -1,0 +1,81 @@
+"""How the processes of a run are started: on this machine, or by hand on several.
+
+The launcher is PyTorch's torchrun. It takes `--run` for a beginning of an option of its own, so the
+run folder is given as `--folder`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from diffusion_core.device import device_count
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.presets import as_arguments
+
+PORT = 29_500  # where the machines meet
+FIRST_MACHINE = "FIRST_MACHINE"  # to be replaced by its address
+
+
+def check_share(config: RunConfig, processes: int) -> None:
+    """Raise ConfigError where a batch cannot be shared evenly by so many processes."""
+    if processes < 1:
+        raise ConfigError(f"{processes} processes cannot train; it takes 1 or more.")
+    if config.batch_size % processes:
+        raise ConfigError(
+            f"A batch of {config.batch_size} cannot be shared evenly by {processes} processes."
+        )
+
+
+def processes_for(config: RunConfig, device: str, wanted: int = 0) -> int:
+    """How many processes train a run on `device` of this machine.
+
+    `wanted`: so many; 0: one, or with `cuda` one for each card, as far as the batch can be shared.
+    Raises ConfigError for a number that cannot be had.
+    """
+    there = device_count(device)
+    if wanted == 0:
+        return max(n for n in range(1, there + 1) if config.batch_size % n == 0)
+    check_share(config, wanted)
+    if wanted > 1 and device not in ("cpu", "cuda"):
+        raise ConfigError(f"Several processes train on cpu or cuda, not on {device}.")
+    if device == "cuda" and wanted > there:
+        raise ConfigError(f"{wanted} processes need {wanted} GPUs; this machine has {there}.")
+    return wanted
+
+
+def command_here(path: Path, arguments: list[str], device: str, processes: int) -> list[str]:
+    """The words that start a run on this machine."""
+    python = [sys.executable, "-m"]
+    if processes > 1:
+        python += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        python += ["-m"]
+    folder = "--folder" if processes > 1 else "--run"
+    words = ["diffusion_core", "train", folder, str(path), "--quiet", *arguments]
+    return [*python, *words, "--device", device]
+
+
+def launch_commands(
+    path: Path, config: RunConfig, machines: int, processes: int, *, resume: bool
+) -> list[str]:
+    """The commands that train the run at `path`, one to type on each machine, the first one first.
+
+    `processes`: on each machine. With one machine it is complete; else FIRST_MACHINE in it stands
+    for the first one's address. Raises ConfigError where the batch cannot be shared.
+    """
+    if machines < 1:
+        raise ConfigError(f"{machines} machines cannot train; it takes 1 or more.")
+    check_share(config, machines * processes)
+    arguments = ["--resume"] if resume else as_arguments(config)
+    train = ["-m", "diffusion_core", "train", "--folder", str(path.resolve()), *arguments]
+    share = ["--nproc_per_node", str(processes)]
+    if machines == 1:
+        return [shlex.join(["torchrun", "--standalone", *share, *train])]
+    meet = ["--master_addr", FIRST_MACHINE, "--master_port", str(PORT)]
+    return [
+        shlex.join(
+            ["torchrun", "--nnodes", str(machines), "--node_rank", str(k), *share, *meet, *train]
+        )
+        for k in range(machines)
+    ]

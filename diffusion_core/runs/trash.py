@@ -1,0 +1,77 @@
+"""Deleted runs: kept for a week in `.trash` beside the others, so that deleting can be undone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusion_core.files import make_folder, os_sentence
+from diffusion_core.runs.jobs import JobError, free_name
+from diffusion_core.runs.run import ACTIVE, Run
+from diffusion_core.runs.status import Busy, only_trainer
+
+KEEP_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """A run in the trash."""
+
+    path: Path
+    name: str
+    time: float  # seconds since 1970, when it was deleted
+
+
+def delete(run: Run) -> Deleted:
+    """Move a run to the trash, and empty that of what is older than `KEEP_DAYS`.
+
+    Raises JobError for a run that is at work or queued, or where the folder cannot be moved.
+    """
+    if (state := run.state) in ACTIVE:
+        raise JobError(f"{run.name} is {state}; stop it before you delete it.")
+    trash = run.path.parent / ".trash"
+    stamp = round(time.time() * 1000)
+    while (place := trash / f"{stamp}-{run.name}").exists():  # deleted in the same millisecond
+        stamp += 1
+    gone = Deleted(place, run.name, stamp / 1000)
+    try:
+        with only_trainer(run.path):  # one that is just starting says nothing of it yet
+            make_folder(trash)
+            os.rename(run.path, gone.path)
+    except Busy as error:
+        raise JobError(str(error)) from error
+    except OSError as error:
+        raise JobError(f"{run.name} cannot be deleted: {os_sentence(error)}") from error
+    empty(run.path.parent)
+    return gone
+
+
+def deleted(runs_dir: Path) -> list[Deleted]:
+    """What is in the trash, the last deleted first."""
+    found = []
+    for path in (runs_dir / ".trash").glob("*-*"):
+        stamp, _, name = path.name.partition("-")
+        if stamp.isdecimal():
+            found.append(Deleted(path, name, int(stamp) / 1000))
+    return sorted(found, key=lambda gone: gone.time, reverse=True)
+
+
+def restore(gone: Deleted) -> Run:
+    """Put a run back, under its name or the next free one. Raises JobError."""
+    runs_dir = gone.path.parent.parent
+    path = runs_dir / free_name(runs_dir, gone.name)
+    try:
+        os.rename(gone.path, path)
+    except OSError as error:
+        raise JobError(f"{gone.name} cannot be put back: {error.strerror}.") from error
+    return Run(path)
+
+
+def empty(runs_dir: Path, days: float = KEEP_DAYS) -> None:
+    """Remove what was deleted longer ago; what cannot be removed stays for the next time."""
+    for gone in deleted(runs_dir):
+        if time.time() - gone.time > days * 86_400:
+            shutil.rmtree(gone.path, ignore_errors=True)

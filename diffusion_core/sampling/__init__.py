@@ -1,0 +1,1 @@
+"""From noise to images: what to sample, the solvers, edits, trajectories, series of files."""

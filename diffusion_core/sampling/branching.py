@@ -1,0 +1,99 @@
+"""Where on its way out of the noise a picture is decided.
+
+Branches of a picture share its noise, the start x_T and then the fresh noise of each step, up to a
+point and have noise of their own from there on. How much the finished pictures still differ says
+how much was open at that point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from diffusion_core.device import device_of
+from diffusion_core.media.images import to_uint8
+from diffusion_core.sampling.levels import make_levels
+from diffusion_core.sampling.sample import picture_noise
+from diffusion_core.sampling.solvers import Noise, StepView
+from diffusion_core.sampling.spec import Loaded, Order
+
+OWN = 2**20  # number of the first picture of a seed that the branches' own noise is taken from
+
+
+@dataclass(frozen=True, eq=False)
+class Parting:
+    """m branches that share their first noises."""
+
+    shared: int  # how many noises, x_T among them; 0: nothing
+    timestep: float | None  # at which they part: the last x_t that they share; None: nothing shared
+    variance: float  # across the finished pictures, in [-1, 1], mean over the pixels
+    mean: np.ndarray  # uint8 (H, W, C), the mean of the finished pictures
+    deviation: np.ndarray  # (H, W), standard deviation across them, over the channels
+    pictures: np.ndarray  # uint8 (m, H, W, C)
+
+
+def partings(steps: int, count: int) -> list[int]:
+    """At most `count` numbers of shared noises: 0, 1 (x_T alone), and on to all that there are but
+    one; more of them at the noisy end, where most is decided."""
+    if steps < 2:
+        return [0]
+    way = np.linspace(0, 1, count - 1) ** 2
+    return [0, *np.unique(1 + (way * (steps - 2)).round().astype(int)).tolist()]
+
+
+def branch(
+    order: Order,
+    loaded: Loaded,
+    number: int,
+    count: int = 7,
+    branches: int = 8,
+    on_step: Callable[[StepView], None] | None = None,
+) -> list[Parting]:
+    """Picture `number` of an order, from 0, drawn `branches` times from each of `count` partings.
+
+    With a sampler that adds no noise in its steps x_T decides all, and the variance is 0 from the
+    second parting on.
+    """
+    model, schedule, config = loaded
+    device = device_of(model)
+    shape = (config.channels, config.image_size, config.image_size)
+    levels = make_levels(schedule, order.steps, order.spacing)
+    one_class = replace(order, label=order.class_of(number) or order.label)
+    found = []
+    for shared in partings(order.steps, count):
+        trunk = picture_noise(order.seed, 1, shape, device, number)
+        # The same own noise at every parting: the variances differ by where they part alone.
+        own = picture_noise(order.seed, branches, shape, device, OWN)
+        noise = shared_first(trunk, own, shared)
+        drawn = one_class.make(loaded, on_step, 0, branches, noise=noise).float().cpu()
+        found.append(parting(drawn, shared, levels[shared - 1].t if shared else None))
+    return found
+
+
+def shared_first(trunk: Noise, own: Noise, shared: int) -> Noise:
+    """The first `shared` noises are the trunk's for all branches, the others their own."""
+    drawn = 0
+
+    def draw() -> Tensor:
+        nonlocal drawn
+        together, alone = trunk(), own()
+        drawn += 1
+        return together.expand_as(alone) if drawn <= shared else alone
+
+    return draw
+
+
+def parting(drawn: Tensor, shared: int, timestep: float | None) -> Parting:
+    """Of finished pictures (m, C, H, W), m at least 2."""
+    variance = drawn.var(dim=0)
+    return Parting(
+        shared,
+        timestep,
+        float(variance.mean()),
+        to_uint8(drawn.mean(dim=0, keepdim=True))[0],
+        variance.mean(dim=0).sqrt().numpy(),
+        to_uint8(drawn),
+    )

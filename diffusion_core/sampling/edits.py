@@ -1,0 +1,146 @@
+"""Drawing that starts from something given: a picture, a part of one, two noises.
+
+Works on levels and predictions, as `methods.py`; `samplers.sample` takes its pictures and masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffusion_core.sampling.levels import Level
+from diffusion_core.sampling.solvers import Noise, Predict, Steps, StepView
+
+# The methods that remember nothing of the steps before: RePaint goes back and repeats.
+ONE_STEP = ("ddpm", "ddim", "euler", "euler_ancestral")
+
+
+def check(
+    n: int,
+    picture: Tensor | None,
+    strength: float,
+    mask: Tensor | None,
+    resample: int,
+    sampler: str,
+) -> None:
+    """Raises ValueError with a sentence where these do not go together."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1, not {strength:g}.")
+    if not 1 <= resample <= 100:
+        raise ValueError(f"resample must lie between 1 and 100, not {resample}.")
+    if picture is None:
+        if mask is not None or strength != 1:
+            raise ValueError("strength and mask need a picture.")
+        return
+    if len(picture) not in (1, n):
+        raise ValueError(f"picture needs one row, or one for each of {n}, not {len(picture)}.")
+    if mask is None:
+        return
+    if sampler not in ONE_STEP:
+        raise ValueError(
+            f"A mask needs a method without memory ({', '.join(ONE_STEP)}), not {sampler}."
+        )
+    right = mask.ndim == 4 and len(mask) in (1, n) and mask.shape[1] == 1
+    if not right or mask.shape[2:] != picture.shape[2:]:
+        wanted = f"(1 or {n}, 1, {', '.join(map(str, picture.shape[2:]))})"
+        raise ValueError(f"mask must have the shape {wanted}, not {tuple(mask.shape)}.")
+
+
+def last_steps(levels: Sequence[Level], strength: float) -> list[Level]:
+    """Of a walk the last round(strength * steps) steps, at least one (the img2img of diffusers
+    rounds down)."""
+    kept = max(1, round(strength * (len(levels) - 1)))
+    return list(levels[-kept - 1 :])
+
+
+def noised(
+    picture: Tensor, levels: Sequence[Level], strength: float, noise: Tensor
+) -> tuple[list[Level], Tensor]:
+    """The last steps of a walk, and the picture noised to where they start: Meng et al. 2022,
+    algorithm 1."""
+    walk = last_steps(levels, strength)
+    return walk, walk[0].alpha * picture + walk[0].sigma * noise
+
+
+def repaint(
+    method: Callable[..., Iterator[StepView]],
+    predict: Predict,
+    levels: Sequence[Level],
+    x_T: Tensor,
+    noise: Noise,
+    *,
+    picture: Tensor,
+    mask: Tensor,
+    resample: int = 1,
+) -> Steps:
+    """RePaint with jumps of one step: Lugmayr et al. 2022, algorithm 1, around a one-step method.
+
+    After each step the part where `mask` is 1 is the picture, noised to the same level. A step is
+    taken `resample` times, with noise added back in between, so that the new part fits the old.
+    """
+    x_t = x_T
+    for index, (level, after) in enumerate(pairwise(levels)):
+        times = resample if after.sigma > 0 else 1
+        for time in range(times):
+            [view] = method(predict, [level, after], x_t, noise)
+            known = after.alpha * picture
+            if after.sigma > 0:
+                known = known + after.sigma * noise()
+            landed = mask * known + (1 - mask) * view.x_t
+            if time + 1 < times:
+                keep = level.alpha / after.alpha
+                x_t = keep * landed + (level.sigma**2 - (keep * after.sigma) ** 2) ** 0.5 * noise()
+        x_t = landed
+        yield StepView(index, len(levels) - 1, level.t, x_t, view.x_0, view.epsilon)
+
+
+def invert(
+    predict: Predict, levels: Sequence[Level], picture: Tensor, *, flow: bool = False
+) -> Steps:
+    """From a picture to the noise that `ddim` (of a `flow`: `euler`) leads back to it: Song et al.
+    2021, section 4.3. `levels` as for the way down; exact as the steps grow small.
+
+    Each step goes from the picture at its lower end, with the network told the timestep of its
+    upper end, as diffusers' DDIMInverseScheduler does. What it answers is read as of the timestep
+    that it was told. diffusers reads a v or an x_0 as of the lower end, which is the same for an
+    epsilon and in the limit of small steps, but far worse in 50.
+    """
+    x_t = picture
+    walk = list(levels)[::-1]
+    for index, (here, there) in enumerate(pairwise(walk)):
+        x_0, epsilon = predict(x_t, there)
+        if flow:
+            x_t = x_t + (there.sigma - here.sigma) * (epsilon - x_0)
+        else:
+            x_0 = (x_t - here.sigma * epsilon) / here.alpha
+            x_t = there.alpha * x_0 + there.sigma * epsilon
+        yield StepView(index, len(walk) - 1, there.t, x_t, x_0, epsilon)
+
+
+def picture_errors(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """How far pictures (n, C, H, W) in [-1, 1] are apart, (n,) each: root mean square difference in
+    units of an 8-bit picture (0 to 255), and peak signal-to-noise ratio in dB (infinite if equal).
+    """
+    rmse = 127.5 * (found - wanted).flatten(1).square().mean(1).sqrt()
+    return rmse, 20 * torch.log10(255 / rmse)
+
+
+def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Between two noises (C, H, W) along the great circle (Shoemake 1985): (k, C, H, W).
+
+    `weights` (k,) in [0, 1], 0 gives a. In between the length goes evenly from a's to b's, where a
+    straight line would pass through shorter ones, which are no noise of the schedule.
+    """
+    lengths = a.norm(), b.norm()
+    w = weights.to(a).view(-1, *[1] * a.ndim)
+    cosine = (a * b).sum() / (lengths[0] * lengths[1])
+    angle = torch.acos(cosine.double().clamp(-1, 1))
+    sine = torch.sin(angle)
+    length = (1 - w) * lengths[0] + w * lengths[1]
+    if sine < 1e-4:  # the same direction, or the opposite, between which there is no one way
+        return (1 - w) * a + w * b
+    ends = (torch.sin((1 - w) * angle) * a / lengths[0], torch.sin(w * angle) * b / lengths[1])
+    return (length * (ends[0] + ends[1]) / sine).to(a.dtype)

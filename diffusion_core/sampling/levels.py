@@ -1,0 +1,124 @@
+"""The noise levels that a sampler walks down: how much picture and noise is in x_t at each step.
+
+x_t = alpha x_0 + sigma epsilon. The timestep t is what the network is told; between the schedule's
+own timesteps it is a fraction.
+
+Which levels belong to so many steps is a convention. Ours is the same for every method, so that
+two methods of as many steps are asked at the same levels and their pictures can be compared:
+
+- `steps` counts the levels at which the network is asked. After the last one comes the picture
+  itself (sigma 0), and the step to it adds no noise: no noise is left in what is shown.
+- Every walk starts at x_T ~ N(0, I), whatever its first level: the same start for all.
+- `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
+  are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
+  ends of the schedule, and the network is told the fraction that belongs to it.
+
+On the same levels and noises our methods draw the pictures of diffusers. Its schedulers choose
+other levels by themselves here (tests/core/test_methods.py shows each, and that nothing else
+differs):
+
+- DPM-Solver++ and UniPC make steps + 1 levels of `leading` and `linspace` and leave out t = 0; in
+  `karras` and `exponential` they tell the network a timestep rounded or cut to a whole one.
+- Euler, Euler ancestral, Heun and LMS do not round `linspace`; their `karras` and `exponential`
+  run between the first and last timestep of the spacing that is set beside them; and but for
+  `leading` they start from sigma / alpha times the noise where ours is 1 / alpha times.
+- DDIM lands T // steps below, also where the next timestep asked is lower (`linspace`; `trailing`
+  where steps does not divide T).
+- `trailing` can go one step too far, to t = -1, by the rounding of T / steps.
+- DDPM with the large variance adds noise in its last step too, unless that starts at t = 0.
+- The options `steps_offset` (all timesteps of `leading` higher) and `final_sigmas_type="sigma_min"`
+  (the walk ends at the noise of t = 0) have no counterpart here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_core.process.flow import FlowSchedule
+from diffusion_core.process.objective import Schedule
+
+TIMESTEP_SPACINGS = ("trailing", "leading", "linspace", "karras", "exponential")
+OF_SIGMA = ("karras", "exponential")  # these space sigma / alpha and not t
+KARRAS_RHO = 7.0  # Karras et al. 2022, equation 5
+
+
+@dataclass(frozen=True)
+class Level:
+    t: float  # timestep, whole for the first three spacings
+    alpha: float  # share of the picture
+    sigma: float  # share of the noise
+
+    @property
+    def ratio(self) -> float:
+        """Noise to picture, sigma / alpha: the sigma of Karras et al. 2022."""
+        return self.sigma / self.alpha if self.alpha else float("inf")
+
+    @property
+    def log_snr_half(self) -> float:
+        """log(alpha / sigma): the lambda of Lu et al. 2022."""
+        return float(np.log(self.alpha) - np.log(self.sigma)) if self.sigma else float("inf")
+
+
+PICTURE = Level(0.0, 1.0, 0.0)  # where every walk ends
+
+
+def spaced_timesteps(timesteps: int, steps: int, spacing: str = "trailing") -> list[int]:
+    """`steps` of the `timesteps` in falling order (Lin et al. 2024, table 2).
+
+    `trailing` starts at the last timestep, `leading` ends at 0, `linspace` does both. Raises
+    ValueError where steps is not in [1, timesteps].
+    """
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"steps must lie between 1 and {timesteps}, not {steps}.")
+    if spacing == "trailing":
+        found = np.round(np.arange(timesteps, 0, -timesteps / steps))[:steps] - 1
+    elif spacing == "leading":
+        found = np.arange(steps)[::-1] * (timesteps // steps)
+    else:
+        found = np.linspace(0, timesteps - 1, steps).round()[::-1]
+    return [int(t) for t in found]
+
+
+def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> list[Level]:
+    """The `steps` levels at which the network is asked, the noisiest first, and `PICTURE`.
+
+    `karras` and `exponential` space sigma / alpha between the schedule's ends by Karras et al.
+    2022, equation 5, and evenly in its logarithm; the timestep between two of the schedule's is
+    found by the logarithm of sigma / alpha. Raises ValueError for an unknown spacing or number of
+    steps, and for these two where the schedule ends in pure noise.
+    """
+    if spacing not in TIMESTEP_SPACINGS:
+        raise ValueError(
+            f"Unknown timestep spacing {spacing!r}; choose one of {', '.join(TIMESTEP_SPACINGS)}."
+        )
+    alphas, sigmas = exact_tables(schedule)
+    if spacing not in OF_SIGMA:
+        walk = spaced_timesteps(schedule.timesteps, steps, spacing)
+        return [*(Level(t, alphas[t], sigmas[t]) for t in walk), PICTURE]
+    if not 1 <= steps <= schedule.timesteps:
+        raise ValueError(f"steps must lie between 1 and {schedule.timesteps}, not {steps}.")
+    if alphas[-1] <= 0:
+        raise ValueError(f"{spacing} spacing needs a schedule that does not end in pure noise.")
+    ratios = np.array(sigmas) / np.array(alphas)
+    ramp = np.linspace(0, 1, steps)
+    low, high = ratios[0], ratios[-1]
+    if spacing == "karras":
+        root = 1 / KARRAS_RHO
+        wanted = (high**root + ramp * (low**root - high**root)) ** KARRAS_RHO
+    else:
+        wanted = np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+    ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps))
+    share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
+    found = zip(ts, share, wanted * share, strict=True)
+    return [*(Level(float(t), float(a), float(s)) for t, a, s in found), PICTURE]
+
+
+def exact_tables(schedule: Schedule) -> tuple[list[float], list[float]]:
+    """alpha and sigma of each timestep in float64: differences of float32 would lose digits."""
+    if isinstance(schedule, FlowSchedule):
+        sigma = np.arange(1, schedule.timesteps + 1) / schedule.timesteps
+        return (1 - sigma).tolist(), sigma.tolist()
+    bar = schedule.exact_alphas_cumprod
+    return np.sqrt(bar).tolist(), np.sqrt(1 - bar).tolist()

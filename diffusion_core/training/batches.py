@@ -1,0 +1,136 @@
+"""What each training step sees, drawn from (seed, step) alone.
+
+A resumed run therefore continues with exactly what an uninterrupted one would have drawn, there
+is no generator state to save, and the number of processes does not change the sequence.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_core.data.store import ImageStore
+from diffusion_core.runs.config import ConfigError, RunConfig
+
+
+class Batch(NamedTuple):
+    """One process's share of a step."""
+
+    x_0: Tensor  # (B, C, H, W) in [-1, 1]
+    labels: Tensor | None  # (B,), num_classes for "any class"
+    t: Tensor  # (B,) integers
+    noise: Tensor  # (B, C, H, W)
+
+    def part(self, first: int, count: int) -> Batch:
+        """`count` of its rows, from `first` on, or as many as there are."""
+        rows = slice(first, first + count)
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows])
+
+
+def make_batch(
+    config: RunConfig,
+    store: ImageStore,
+    index: np.ndarray,
+    step: int,
+    *,
+    timesteps: int,
+    device: torch.device,
+    process: int = 0,
+    processes: int = 1,
+    resident: Tensor | None = None,
+) -> Batch:
+    """The share of process number `process` in the batch of `step` (from 1).
+
+    `index` (N,) are the store's rows that are trained on. The whole batch's timesteps and noise
+    are drawn in every process, and each takes its rows. `resident`: see `load_pictures`.
+    """
+    rows = index[batch_positions(config, len(index), step)]
+    generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
+    count = config.batch_size
+    size = (count, config.channels, config.image_size, config.image_size)
+    t = torch.randint(timesteps, (count,), generator=generator, device=device)
+    noise = torch.randn(size, generator=generator, device=device)
+    flip = torch.rand(count, generator=generator, device=device) < 0.5
+    drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
+    mine = slice(process, None, processes)
+    t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
+    x_0 = load_pictures(store, rows, device, resident)
+    if config.random_flip:
+        x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+    labels = None
+    classes = config.network_args.get("num_classes")
+    if classes:
+        labels = to_device(torch.from_numpy(store.labels[rows]), device)
+        labels = torch.where(drop, classes, labels)
+    return Batch(x_0, labels, t, noise)
+
+
+def load_pictures(
+    store: ImageStore, rows: np.ndarray, device: torch.device, resident: Tensor | None = None
+) -> Tensor:
+    """Rows of the store as float32 in [-1, 1], shape (B, C, H, W); scaled on the device.
+
+    `resident`: the whole store on the device, where it is there.
+    """
+    if resident is not None:
+        pictures = resident[to_device(torch.from_numpy(rows), device)]
+    else:
+        pictures = to_device(torch.from_numpy(store.read(rows)), device)
+    return pictures.float().div_(127.5).sub_(1)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting: only pinned memory is copied to CUDA while the loop goes on."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def held_out_count(config: RunConfig, pictures: int) -> int:
+    """How many of a set's pictures are kept for validation, at most a tenth of them.
+
+    Raises ConfigError where the others do not fill a batch.
+    """
+    held_out = min(config.validation_count, pictures // 10)
+    if pictures - held_out < config.batch_size:
+        raise ConfigError(
+            f"{config.data} leaves {pictures - held_out} pictures for training, fewer than a "
+            f"batch of {config.batch_size}. Choose a smaller batch_size or more pictures."
+        )
+    return held_out
+
+
+def split(config: RunConfig, pictures: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a set of so many pictures that are trained on, and those held out; both sorted.
+
+    Raises ConfigError as `held_out_count`.
+    """
+    order = np.random.default_rng([config.seed, pictures]).permutation(pictures)
+    held_out = held_out_count(config, pictures)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
+    """Which of `count` training pictures step `step` (from 1) sees, shape (batch_size,).
+
+    A new order every epoch, drawn from (seed, epoch); the last, incomplete batch is dropped.
+    """
+    per_epoch = count // config.batch_size
+    epoch, batch = divmod(step - 1, per_epoch)
+    order = epoch_order(config.seed, epoch, count)
+    return order[batch * config.batch_size : (batch + 1) * config.batch_size]
+
+
+@functools.lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One 63-bit seed out of several numbers, well mixed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1

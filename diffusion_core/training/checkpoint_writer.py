@@ -1,0 +1,201 @@
+"""What a run keeps, made beside the training: checkpoints and strips; and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffusion_core.files import DiskFull, complain
+from diffusion_core.models.inference import for_sampling
+from diffusion_core.runs import checkpoint
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.metrics import read_curve
+from diffusion_core.runs.run import load_run
+from diffusion_core.runs.status import RunStatus
+from diffusion_core.training import strips
+from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
+from diffusion_core.training.context import Setting
+
+if TYPE_CHECKING:
+    from diffusion_core.training.event_files import EventWriter
+
+
+class CannotResume(RuntimeError):
+    """The run's own files do not let it go on; the message is one sentence for the user."""
+
+
+class Keeper:
+    """Writes the checkpoints and draws the strips of a run, each in a thread of its own.
+
+    The training gives it a snapshot and goes on.
+    """
+
+    def __init__(
+        self, path: Path, setting: Setting, status: RunStatus, events: EventWriter | None
+    ) -> None:
+        """`events`: where the strips go as well."""
+        self.path = path
+        self.setting = setting
+        self.status = status
+        self.events = events
+        self.writer = Background("checkpoints")
+        self.drawer = Background("strips")
+        self.held: list[tuple[int, Callable[[], None]]] = []
+
+    def checkpoint(self, step: int, must: bool = False) -> None:
+        """Take the snapshot of a step; it is written after `release`.
+
+        `must`: the last chance to keep these steps, so a full disk ends the run as failed; else
+        training goes on with a warning and tries again at the next checkpoint.
+        """
+        setting = self.setting
+        state = snapshot(
+            {
+                "step": step,
+                "model": setting.bare_model.state_dict(),
+                "optimizer": setting.optimizer.state_dict(),
+                "n_averaged": setting.averages[MAIN_AVERAGE].n_averaged,
+                "micro_batch": setting.micro_batch,
+                "processes": setting.accelerator.num_processes,
+                "data_fingerprint": setting.store.fingerprint,
+            }
+        )
+        averages = {
+            name: snapshot(average.module.state_dict())
+            for name, average in setting.averages.items()
+        }
+        classes = setting.store.classes if setting.labelled else ()
+        beside, config = Beside(setting.device), setting.config
+        self.held.append(
+            (step, lambda: self._write(step, state, averages, config, classes, beside, must))
+        )
+
+    def release(self, step: int) -> None:
+        """Let the checkpoints up to this step be written: the numbers of their steps are.
+
+        In this order a resume at a checkpoint never misses a number.
+        """
+        while self.held and self.held[0][0] <= step:
+            self.writer.submit(self.held.pop(0)[1])
+
+    def strip(self, step: int) -> None:
+        """Draw the samples of this step; a full disk or memory costs them, not the training."""
+        setting, config = self.setting, self.setting.config
+        weights = snapshot(setting.average.state_dict())
+        beside = Beside(setting.device)
+        self.drawer.submit(lambda: self._draw(step, weights, config, beside))
+
+    def finish(self) -> None:
+        """Wait until all that was released is on disk. Raises what went wrong with it."""
+        self.drawer.wait()
+        self.writer.wait()
+
+    def close(self) -> None:
+        for thread in (self.drawer, self.writer):
+            thread.close()
+
+    def _write(
+        self,
+        step: int,
+        state: dict[str, Any],
+        averages: dict[str, dict[str, Tensor]],
+        config: RunConfig,
+        classes: tuple[str, ...],
+        beside: Beside,
+        must: bool,
+    ) -> None:
+        path = self.path
+        with beside.stream():
+            if not all_finite(state["model"]):
+                return  # the next step's loss will say so; what is on disk stays the last good one
+            state, averages = to_cpu(state), to_cpu(averages)
+        try:
+            checkpoint.save_state(path, step, state)
+            main = averages.pop(MAIN_AVERAGE)
+            checkpoint.save_weights(path, step, main, config, classes, averages)
+        except DiskFull as error:
+            # A state alone cannot be resumed, and takes the space that the next one needs.
+            if not checkpoint.weights_path(path, step).exists():
+                checkpoint.state_path(path, step).unlink(missing_ok=True)
+            if must:
+                raise
+            complain(str(error))
+            self.status.update(warning=str(error))
+            return
+        best = best_step(path) if config.keep_best else None
+        checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
+        self.status.update(checkpoint_step=step, warning=None)
+
+    def _draw(
+        self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
+    ) -> None:
+        setting = self.setting
+        half = setting.accelerator.mixed_precision == "bf16"
+        try:
+            with beside.stream():
+                if not all_finite(weights):
+                    return  # the loss will say so
+                network = checkpoint.network_of(config, weights, setting.device)
+                network = for_sampling(network, half)
+                strip = strips.write_strip(self.path, step, network, setting.schedule, config)
+            if self.events is not None:
+                self.events.add_strip(step, strip)
+        except DiskFull as error:
+            complain(str(error))
+            self.status.update(warning=str(error))
+        except torch.OutOfMemoryError:
+            words = f"The device had no memory left to draw the samples of step {step}."
+            complain(words)
+            self.status.update(warning=words)
+
+
+def best_step(path: Path) -> int | None:
+    """The step with the lowest validation loss among the weights that are there."""
+    curve = read_curve(path / "metrics.sqlite", "validation_loss", max_points=10**9)
+    there = {step for step, _ in load_run(path).weights()}
+    known = [
+        (value, step)
+        for step, value in zip(curve["step"].tolist(), curve["value"].tolist(), strict=True)
+        if step in there
+    ]
+    return min(known)[1] if known else None
+
+
+def restore(path: Path, setting: Setting) -> tuple[int, str | None]:
+    """Load the newest step of which both state and weights are whole.
+
+    Returns it, 0 where the run has no checkpoint yet, and what is to be said of newer ones.
+    Raises CannotResume where it has some and none can be used: starting anew would lose them.
+    """
+    skipped = []
+    for step, _ in reversed(load_run(path).weights()):
+        try:
+            found = load_run(path).checkpoint(step)
+            state = checkpoint.load_state(path, step)
+            averages = {name: checkpoint.load_weights(found, name) for name in setting.averages}
+        except checkpoint.CheckpointError as error:
+            skipped.append(f"Step {step} cannot be resumed: {error}")
+            complain(skipped[-1])
+            continue
+        if state["data_fingerprint"] != setting.store.fingerprint:
+            raise CannotResume(
+                f"The pictures of {setting.config.data} have changed since this run was started; "
+                f"start a new run on them."
+            )
+        setting.bare_model.load_state_dict(state["model"])
+        setting.optimizer.load_state_dict(state["optimizer"])
+        for name, average in setting.averages.items():
+            average.module.load_state_dict(averages[name])
+            average.n_averaged.copy_(state["n_averaged"])
+        # The same parts as before, where each process has the same share of the batch: their order
+        # of summing is part of an exact resume.
+        if state.get("processes") == setting.accelerator.num_processes:
+            setting.micro_batch = state["micro_batch"]
+        return step, f"{' '.join(skipped)} Went on from step {step}." if skipped else None
+    if skipped:
+        raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
+    return 0, None

@@ -1,0 +1,188 @@
+"""What training needs, made once: pictures, network, optimizer, averages, as one `Setting`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from diffusion_core.data.store import ImageStore, build_store
+from diffusion_core.device import describe, free_memory, has_fast_bfloat16
+from diffusion_core.files import complain
+from diffusion_core.process.objective import Schedule
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
+from diffusion_core.runs.presets import build_network, build_schedule
+from diffusion_core.training.batches import split
+from diffusion_core.training.micro_batches import fitting_micro_batch
+
+# Optimizers that update all weights in one kernel and can leave an update out on the device itself.
+FUSED = ("cpu", "cuda")
+
+
+@dataclass
+class Setting:
+    """Everything that a step needs."""
+
+    config: RunConfig  # as it holds for the step at hand
+    store: ImageStore
+    resident: Tensor | None  # the store's pictures on the device, where they fit there
+    train_index: np.ndarray  # positions in the store, shape (N,)
+    validation_index: np.ndarray
+    schedule: Schedule
+    accelerator: Accelerator
+    model: nn.Module  # as accelerate prepared it
+    optimizer: torch.optim.Optimizer
+    averages: dict[str, AveragedModel]
+    micro_batch: int  # pictures that this process takes at once
+    broken: Tensor  # (), 1 from the first step on whose gradient is not finite
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.config.network_args.get("num_classes"))
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The network without what accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def average(self) -> nn.Module:
+        """The network with the main averaged weights."""
+        return self.averages[MAIN_AVERAGE].module
+
+
+def prepare_pictures(config: RunConfig, progress: Callable[[int, int], None]) -> ImageStore:
+    """Raises DataError; `progress` is that of `build_store`."""
+    workers = None if config.num_workers < 0 else config.num_workers
+    return build_store(
+        config.data, config.image_size, config.channels, workers=workers, progress=progress
+    )
+
+
+def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
+    """Tell the network how many channels and, where it is to learn them, classes there are."""
+    args = {**config.network_args}
+    args.pop("num_classes", None)
+    args.pop("channels", None)
+    if config.channels != 3:
+        args["channels"] = config.channels
+    if config.class_conditional and config.network == "unet" and len(store.classes) > 1:
+        args["num_classes"] = len(store.classes)
+    return config.replace(network_args=args)
+
+
+def make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> Setting:
+    """Raises ConfigError where the batch cannot be made or shared."""
+    train_index, validation_index = split(config, len(store))
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes
+        if device.index is not None:
+            torch.cuda.set_device(device)
+    precision = "bf16" if config.mixed_precision == "bf16" else "no"
+    if config.mixed_precision == "auto" and has_fast_bfloat16(device):
+        precision = "bf16"
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    share, rest = divmod(config.batch_size, accelerator.num_processes)
+    if rest:
+        raise ConfigError(
+            f"A batch of {config.batch_size} cannot be shared evenly by "
+            f"{accelerator.num_processes} processes."
+        )
+    torch.manual_seed(config.seed)
+    model = build_network(config.network, config.network_args).to(accelerator.device)
+    if use_channels_last(config, accelerator):
+        model = model.to(memory_format=torch.channels_last)
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    micro_batch = min(
+        share, config.micro_batch or fitting_micro_batch(config, accelerator.device, share)
+    )
+    if micro_batch < share and config.network == "lecture":
+        complain(f"The batch is taken in parts of {micro_batch}; BatchNorm treats each by itself.")
+    optimizer = make_optimizer(config, model, accelerator.device)
+    # Their counters stay on the CPU, so that counting never waits for the device.
+    averages = {
+        name: AveragedModel(model, use_buffers=True) for name in (MAIN_AVERAGE, *config.ema_decays)
+    }
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Setting(
+        config=config,
+        store=store,
+        resident=_resident(store, accelerator.device),
+        train_index=train_index,
+        validation_index=validation_index,
+        schedule=build_schedule(config).to(accelerator.device),
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        averages=averages,
+        micro_batch=micro_batch,
+        broken=torch.zeros((), device=accelerator.device),
+    )
+
+
+def make_optimizer(
+    config: RunConfig, model: nn.Module, device: torch.device
+) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=device.type in FUSED,
+    )
+
+
+def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Where it was measured to help: tensor cores, and the lecture's wide convolutions on the CPU.
+
+    The small network on a CPU is slower with it (its group norms and attention pay more than the
+    convolutions gain).
+    """
+    return accelerator.device.type == "cuda" or config.network == "lecture"
+
+
+def _resident(store: ImageStore, device: torch.device) -> Tensor | None:
+    """The pictures on the device, where they take at most a quarter of what is free there."""
+    if device.type != "cuda" or store.images.nbytes > free_memory(device) // 4:
+        return None
+    return torch.from_numpy(np.array(store.images)).to(device)
+
+
+def record(setting: Setting) -> dict[str, Any]:
+    """What `config.json` holds: the settings, and what they came to on this machine."""
+    config, store, accelerator = setting.config, setting.store, setting.accelerator
+    resolved = {
+        "classes": list(store.classes) if setting.labelled else [],
+        "pictures": len(store),
+        "training_pictures": len(setting.train_index),
+        "validation_pictures": len(setting.validation_index),
+        "data_fingerprint": store.fingerprint,
+        "parameters": sum(p.numel() for p in setting.model.parameters()),
+        "mixed_precision": accelerator.mixed_precision,
+        "micro_batch": setting.micro_batch,
+        "device": describe(accelerator.device),
+        "processes": accelerator.num_processes,
+        "command": " ".join(["python -m diffusion_core", *sys.argv[1:]]),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "accelerate": accelerate.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    return {**json.loads(config.to_json()), "resolved": resolved}

@@ -1,0 +1,48 @@
+"""How many pictures fit the memory at once: a batch that does not is taken in several parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_core.device import free_memory
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_network
+
+SHARE_OF_FREE = 0.8  # the rest is left to what the estimate does not see
+# Copies of the weights in float32: gradients, the optimizer's two moments, and a drawing network.
+COPIES = 4
+
+
+def fitting_micro_batch(config: RunConfig, device: torch.device, share: int) -> int:
+    """The largest even part of `share` pictures that training can take at once on this device.
+
+    An estimate from the network's own shapes, without computing anything; at least 1.
+    """
+    per_picture = activation_bytes(config)
+    with torch.device("meta"):
+        network = build_network(config.network, config.network_args)
+    weights = sum(parameter.numel() for parameter in network.parameters()) * 4
+    fixed = weights * (COPIES + 1 + len(config.ema_decays))
+    fits = int((free_memory(device) * SHARE_OF_FREE - fixed) // per_picture)
+    parts = -(-share // max(1, fits))
+    return -(-share // parts)
+
+
+def activation_bytes(config: RunConfig) -> int:
+    """Bytes that one picture's forward pass keeps for the backward pass, in float32."""
+    with torch.device("meta"):
+        network: nn.Module = build_network(config.network, config.network_args)
+        x = torch.empty(2, config.channels, config.image_size, config.image_size)
+        t = torch.zeros(2, dtype=torch.long)
+    own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, Tensor] = {}  # holds them, so that no id is used again
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[id(tensor)] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(x, t)
+    return max(1, sum(tensor.numel() * tensor.element_size() for tensor in kept.values()) // 2)

@@ -1,0 +1,64 @@
+"""Where a number that is none came from: the first layer with NaN or infinity in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from diffusion_core.training.batches import make_batch
+from diffusion_core.training.context import Setting
+from diffusion_core.training.step import objective
+
+
+def first_layer(setting: Setting, step: int) -> str:
+    """What was first not finite in the step whose weights `setting` still has, in words.
+
+    The step is repeated with eyes on every layer: its weights, its output, its gradient.
+    """
+    model = setting.bare_model
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            return f"the weights of the layer {name.rpartition('.')[0]}"
+    batch = make_batch(
+        setting.config,
+        setting.store,
+        setting.train_index,
+        step,
+        timesteps=setting.schedule.timesteps,
+        device=setting.device,
+        resident=setting.resident,
+    )
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def look_back(gradient: Tensor) -> None:
+            if not bool(gradient.isfinite().all()):
+                found.append(f"the gradient of the layer {name}")
+
+        def look(module: nn.Module, args: object, output: Tensor) -> None:
+            if not bool(output.isfinite().all()):
+                found.append(f"the output of the layer {name}")
+            elif output.requires_grad:
+                output.register_hook(look_back)
+
+        return look
+
+    leaves = [(n, m) for n, m in model.named_modules() if n and not list(m.children())]
+    hooks = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    try:
+        for first in range(0, len(batch.t), setting.micro_batch):
+            part = batch.part(first, setting.micro_batch)
+            with setting.accelerator.autocast():
+                weighted, _ = objective(setting, model, part)
+            weighted.mean().backward()
+            if found:
+                return found[0]
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                return f"the gradient of the layer {name.rpartition('.')[0]}"
+    finally:
+        for hook in hooks:
+            hook.remove()
+        setting.optimizer.zero_grad(set_to_none=True)
+    return "the sum over the batch"

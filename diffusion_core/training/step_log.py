@@ -1,0 +1,196 @@
+"""The numbers of the training steps on their way from the device to `metrics.sqlite`.
+
+They stay on the device, are sent to the host in groups about once a second, and are written when
+they have arrived, so that no step waits for a number.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from diffusion_core.device import Utilisation, memory_in_use, peak_memory
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
+from diffusion_core.runs.status import RunStatus
+from diffusion_core.training.event_files import EventWriter
+from diffusion_core.training.step import Stepped
+
+FLUSH_SECONDS = 1.0
+
+
+class NotFinite(RuntimeError):
+    """The loss or gradient of `step` became NaN or infinite."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"The {what} of step {step} is not a number.")
+        self.step = step
+        self.what = what
+
+
+class Group(NamedTuple):
+    """Steps on their way to the host."""
+
+    steps: list[int]
+    times: list[float]  # seconds since 1970
+    rates: list[float]  # learning rates
+    speed: float  # images per second
+    host: dict[str, Tensor]  # the numbers, on the CPU once `arrived`
+    arrived: torch.cuda.Event | None
+    ratios: list[int]  # the steps whose update-to-weight ratio is in `host`
+    values: list[tuple[int, str]]  # the step and name of what else is in it
+
+
+class StepLog:
+    """Collects what the steps return and writes it in groups, about once a second."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        accelerator: Accelerator,
+        timesteps: int,
+        metrics: MetricsWriter | None,
+        events: EventWriter | None,
+        status: RunStatus,
+    ) -> None:
+        """`metrics` and `events` are None in all processes but the first."""
+        self.config = config
+        self.accelerator = accelerator
+        self.timesteps = timesteps
+        self.metrics = metrics
+        self.events = events
+        self.status = status
+        self.pending: list[tuple[int, float, Stepped]] = []
+        self.values: list[tuple[int, str, Tensor]] = []
+        self.groups: list[Group] = []  # on their way
+        self.written = 0  # all steps up to this one are in metrics.sqlite
+        self.sent = time.monotonic()
+        self.speed: float | None = None
+        self.utilisation = Utilisation(accelerator.device)
+
+    def add(self, step: int, stepped: Stepped) -> None:
+        self.pending.append((step, time.time(), stepped))
+
+    def add_value(self, step: int, name: str, value: Tensor) -> None:
+        """A number () on the device of the first process, such as the validation loss."""
+        self.values.append((step, name, value))
+
+    def due(self) -> bool:
+        return time.monotonic() - self.sent >= FLUSH_SECONDS
+
+    def send(self) -> None:
+        """Let what has come together go to the host. With several processes all must call it at
+        the same step."""
+        if not self.pending:
+            return
+        steps, times, stepped = (list(column) for column in zip(*self.pending, strict=True))
+        now = time.monotonic()
+        speed = self.config.batch_size * len(steps) / max(now - self.sent, 1e-9)
+        self.sent = now
+        measured = [(step, each.update_ratio) for step, each in zip(steps, stepped, strict=True)]
+        found = [(step, ratio) for step, ratio in measured if ratio is not None]
+        on_device = {
+            "loss": self.accelerator.reduce(torch.stack([s.loss for s in stepped]), "mean"),
+            "norm": torch.stack([s.norm for s in stepped]).float(),
+            "error": self.accelerator.gather(torch.cat([s.errors for s in stepped])).float(),
+            "t": self.accelerator.gather(torch.cat([s.t for s in stepped])),
+        }
+        if found:
+            on_device["ratio"] = torch.stack([ratio for _, ratio in found])
+        if self.values:
+            on_device["value"] = torch.stack([value for _, _, value in self.values])
+        host, arrived = _start_copy(on_device)
+        rates = [s.learning_rate for s in stepped]
+        values = [(step, name) for step, name, _ in self.values]
+        ratios = [step for step, _ in found]
+        self.groups.append(Group(steps, times, rates, speed, host, arrived, ratios, values))
+        self.pending, self.values = [], []
+
+    def receive(self, wait: bool = False) -> float | None:
+        """Write what has arrived, with `wait` all that was sent; returns the newest loss.
+
+        Raises NotFinite in the first process, with nothing of the bad steps written.
+        """
+        newest = None
+        while self.groups and (wait or _is_there(self.groups[0])):
+            group = self.groups.pop(0)
+            if group.arrived is not None:
+                group.arrived.synchronize()
+            newest = self._write(group)
+        return newest
+
+    def _write(self, group: Group) -> float:
+        numbers = {name: tensor.numpy() for name, tensor in group.host.items()}
+        loss, norm = numbers["loss"], numbers["norm"]
+        good = np.isfinite(loss) & np.isfinite(norm)
+        # The others hear of it from the first process.
+        if not good.all() and self.accelerator.is_main_process:
+            k = int(np.argmin(good))
+            raise NotFinite(group.steps[k], "gradient" if np.isfinite(loss[k]) else "loss")
+        step, wall = group.steps[-1], group.times[-1]
+        device = self.accelerator.device
+        memory, busy = memory_in_use(device), self.utilisation()
+        measured = {
+            "images_per_second": group.speed,
+            "memory_bytes": float(memory),
+            "peak_memory_bytes": float(peak_memory(device)),
+        }
+        if busy is not None:
+            measured["utilisation"] = busy
+        self.write(step, measured, wall)
+        bins, error = numbers["t"] * TIMESTEP_BINS // self.timesteps, numbers["error"]
+        means = {n: error[bins == k].mean() for k, n in enumerate(BIN_NAMES) if (bins == k).any()}
+        self.write(step, means, wall)
+        for k, each in enumerate(group.steps):
+            values = {"loss": loss[k], "gradient_norm": norm[k], "learning_rate": group.rates[k]}
+            self.write(each, values, group.times[k])
+        when = dict(zip(group.steps, group.times, strict=True))
+        for each, ratio in zip(group.ratios, numbers.get("ratio", ()), strict=True):
+            self.write(each, {"update_ratio": ratio}, when[each])
+        for (each, name), value in zip(group.values, numbers.get("value", ()), strict=True):
+            self.write(each, {name: value}, when.get(each, wall))
+        if self.metrics is not None:
+            self.metrics.commit()
+        self.written = step
+        # The time left follows a smoothed speed, so that it does not jump about.
+        self.speed = group.speed if self.speed is None else 0.9 * self.speed + 0.1 * group.speed
+        left = (self.config.steps - step) * self.config.batch_size / self.speed
+        self.status.update(
+            step=step,
+            loss=float(loss[-1]),
+            images_per_second=round(self.speed, 2),
+            eta_seconds=round(max(0.0, left), 1),
+            memory_bytes=memory,
+        )
+        return float(loss[-1])
+
+    def write(self, step: int, values: dict[str, float], wall_time: float) -> None:
+        rows = [(step, name, float(value), wall_time) for name, value in values.items()]
+        for writer in (self.metrics, self.events):
+            if writer is not None:
+                writer.add(rows)
+
+
+def _start_copy(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
+    """The same on the CPU; from CUDA they arrive when the event says so."""
+    if not next(iter(tensors.values())).is_cuda:
+        return {name: tensor.cpu() for name, tensor in tensors.items()}, None
+    # Only into pinned memory does the copy go on beside the loop.
+    host = {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        for name, tensor in tensors.items()
+    }
+    for name, tensor in tensors.items():
+        host[name].copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived
+
+
+def _is_there(group: Group) -> bool:
+    return group.arrived is None or group.arrived.query()

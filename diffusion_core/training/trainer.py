@@ -1,0 +1,376 @@
+"""Training: one process, or several under accelerate, one run folder.
+
+It writes the run folder and reads `request.json`; it knows nothing of who asks or who watches. The
+parts of it: `trainer_setup.py` (made once), `trainer_step.py` (one step), `step_log.py` (the
+numbers), `trainer_keep.py` (checkpoints and strips).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import torch
+from accelerate import Accelerator
+
+from diffusion_core.data.store import DataError, ImageStore
+from diffusion_core.files import DiskFull, complain, os_sentence, remove_leftovers, write_json
+from diffusion_core.runs.changes import (
+    Change,
+    add_change,
+    check_changes,
+    read_changes,
+    with_change,
+    with_changes,
+)
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.metrics import MetricsWriter
+from diffusion_core.runs.presets import as_arguments
+from diffusion_core.runs.run import load_run
+from diffusion_core.runs.status import ENDING, Asked, RunStatus, device_turn, only_trainer
+from diffusion_core.training.checkpoint_writer import CannotResume, Keeper, restore
+from diffusion_core.training.context import (
+    Setting,
+    make_setting,
+    prepare_pictures,
+    record,
+    settle_network,
+)
+from diffusion_core.training.distributed import (
+    PeerLost,
+    Peers,
+    PeersDiffer,
+    joined,
+    process_number,
+    processes_here,
+)
+from diffusion_core.training.nan_report import first_layer
+from diffusion_core.training.step import one_step, validate
+from diffusion_core.training.step_log import FLUSH_SECONDS, NotFinite, StepLog
+
+if TYPE_CHECKING:
+    from diffusion_core.training.event_files import EventWriter
+
+
+class TrainingError(RuntimeError):
+    """Training could not start or go on; the message is one sentence for the user."""
+
+
+OnStep = Callable[[int, int, float | None], None]
+
+
+def train(
+    path: Path,
+    config: RunConfig | None = None,
+    *,
+    resume: bool = False,
+    device: torch.device,
+    on_step: OnStep | None = None,
+) -> str:
+    """Train the run at `path` until it is finished or asked to stop; returns the final state.
+
+    A new run needs `config`; a resumed one takes its own. `on_step(step, steps, loss)` is called
+    after every step (loss only when it was fetched). Returns `finished`, `stopped` or `paused`.
+    Raises TrainingError, after writing the state `failed`, the reason and the traceback; Busy
+    where another process trains the run.
+    """
+    path = Path(path)
+    lead = process_number() == 0  # of the processes, the one that writes
+    with joined(device) as peers:
+        config = _open_folder(path, config, resume)
+        with only_trainer(path) if lead else nullcontext():
+            if lead:
+                remove_leftovers(path, but="request.json")
+            return _train_alone(path, config, resume, device, lead, peers, on_step)
+
+
+def _train_alone(
+    path: Path,
+    config: RunConfig,
+    resume: bool,
+    device: torch.device,
+    lead: bool,
+    peers: Peers,
+    on_step: OnStep | None,
+) -> str:
+    """As `train`, with the run's folder to itself: keeps its status true, come what may."""
+    words = None if resume else as_arguments(config)
+    status = RunStatus(
+        path,
+        device=str(device),
+        total=config.steps,
+        lead=lead,
+        arguments=words,
+        processes=processes_here(),
+    )
+    peers.on_loss = lambda loss: status.update(state="failed", error=_lost_sentence(loss, status))
+    try:
+        with status, peers.blamed(), device_turn(status, path.parent, device):
+            state = _train(path, config, resume, device, status, peers, on_step)
+            status.update(state=state, message="")
+            return state
+    except Asked as asked:  # while it waited or prepared: nothing to keep
+        state = "stopped" if asked.action == "stop" else "paused"
+        status.update(state=state, message="")
+        peers.leave_alone(asked)
+        return state
+    except KeyboardInterrupt:
+        status.update(state="stopped", message="")
+        raise
+    except Exception as error:
+        reason = _lost_sentence(error, status) if isinstance(error, PeerLost) else _sentence(error)
+        if not isinstance(error, (DiskFull, PeerLost)):  # which the sentence says all about
+            _log_traceback(path)
+        status.update(state="failed", error=reason)
+        raise TrainingError(reason) from error
+
+
+def _train(
+    path: Path,
+    config: RunConfig,
+    resume: bool,
+    device: torch.device,
+    status: RunStatus,
+    peers: Peers,
+    on_step: OnStep | None,
+) -> str:
+    def progress(ready: int, count: int) -> None:
+        peers.check()
+        status.raise_if_asked()
+        status.update(message=f"Preparing the pictures: {ready:,} of {count:,}.", quick=True)
+
+    status.update(state="starting", message="Preparing the pictures.", not_finite=False)
+    peers.my_turn(status.raise_if_asked)
+    store = prepare_pictures(config, progress)
+    peers.all_ready(status.raise_if_asked)
+    setting = make_setting(settle_network(config, store), store, device)
+    done, warning = restore(path, setting) if resume else (0, None)
+    peers.check_same(_what_must_be_same(path, config, store, done))
+    lead = setting.accelerator.is_main_process
+    if lead and not (path / "config.json").exists():
+        write_json(path / "config.json", record(setting))
+    status.update(state="running", message="", step=done, resumed_from=done)
+    status.update(checkpoint_step=done or None, error=None, warning=warning)
+    metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
+    events = _open_events(path, done) if lead and config.tensorboard else None
+    timesteps = setting.schedule.timesteps
+    log = StepLog(config, setting.accelerator, timesteps, metrics, events, status)
+    keeper = Keeper(path, setting, status, events)
+    try:
+        return _steps(path, done, setting, status, peers, log, keeper, on_step)
+    except NotFinite as error:
+        status.update(not_finite=True)
+        raise TrainingError(_not_finite_sentence(error, setting, status)) from error
+    finally:
+        keeper.close()
+        for writer in (metrics, events):
+            if writer is not None:
+                writer.close()
+
+
+def _steps(
+    path: Path,
+    done: int,
+    setting: Setting,
+    status: RunStatus,
+    peers: Peers,
+    log: StepLog,
+    keeper: Keeper,
+    on_step: OnStep | None,
+) -> str:
+    """The loop, from the step after `done`. Returns `finished`, `stopped` or `paused`."""
+    lead = setting.accelerator.is_main_process
+    start, changes = setting.config, read_changes(path)
+    setting.config = log.config = with_changes(start, changes, done + 1)
+    status.update(total=setting.config.steps)
+    together = Together(setting.accelerator, status, done)
+    for step in itertools.count(done + 1):
+        log.add(step, one_step(setting, step))
+        config = setting.config
+        action, settings = together.ask(step)
+        if settings:
+            changes = _change(path, config, changes, step + 1, settings, lead)
+        if any(change.step == step + 1 for change in changes):
+            setting.config = log.config = with_changes(start, changes, step + 1)
+            status.update(total=setting.config.steps)
+        last = step >= setting.config.steps
+        ending = last or action in ("stop", "pause")
+        if ending and not last:
+            status.update(state="stopping" if action == "stop" else "pausing")
+        if lead and _due(step, config.validate_every, last) and len(setting.validation_index):
+            log.add_value(step, "validation_loss", validate(setting))
+        keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
+        if keep or step == done + 1 or (together.met(step) if together.several else log.due()):
+            log.send()
+        loss = log.receive(wait=ending)  # raises on a broken step
+        if lead and (_due(step, config.sample_every, last) or action == "sample"):
+            keeper.strip(step)
+        if lead and keep:
+            keeper.checkpoint(step, must=ending)
+        keeper.release(log.written)
+        if on_step is not None:
+            on_step(step, setting.config.steps, loss)
+        if ending:
+            peers.leave()  # the others need not wait for what is still to be written
+            keeper.finish()
+            return "finished" if last else "stopped" if action == "stop" else "paused"
+    raise AssertionError("itertools.count ends")
+
+
+def _change(
+    path: Path,
+    config: RunConfig,
+    changes: list[Change],
+    step: int,
+    settings: dict[str, Any],
+    lead: bool,
+) -> list[Change]:
+    """All changes with this one, which holds from `step` on; what cannot be is said and left."""
+    try:
+        check_changes(config, settings)
+        if lead:
+            return add_change(path, step, settings)
+    except (ConfigError, OSError) as error:
+        complain(f"Not changed: {error}")
+        return changes
+    return with_change(changes, step, settings)
+
+
+class Together:
+    """What was asked of the run, heard by all its processes at the same step.
+
+    A single process looks after every step. Several agree about once a second, since each
+    agreement makes them wait for each other.
+    """
+
+    def __init__(self, accelerator: Accelerator, status: RunStatus, done: int) -> None:
+        self.several = accelerator.num_processes > 1
+        self.status = status
+        self.next = done + 1  # the step of the next agreement
+        self.last = (done, time.monotonic())  # the step and moment of the last one
+
+    def ask(self, step: int) -> tuple[str | None, dict[str, Any]]:
+        """The action, None where nothing was asked, and the settings that are to change."""
+        if not self.several:
+            return self._look()
+        if step < self.next:
+            return None, {}
+        before, moment = self.last
+        self.last = (step, time.monotonic())
+        pace = max(self.last[1] - moment, 1e-3) / max(1, step - before)
+        # The first process decides, also of the next meeting; but a signal to any of them counts.
+        plan = (*self._look(), step + max(1, round(FLUSH_SECONDS / pace)))
+        plans = accelerate.utils.gather_object([plan])
+        action, settings, self.next = plans[0]
+        if action not in ENDING and any(other[0] == "stop" for other in plans):
+            action = "stop"
+        return action, settings
+
+    def _look(self) -> tuple[str | None, dict[str, Any]]:
+        action = self.status.poll()
+        return action, self.status.asked.get("settings", {}) if action else {}
+
+    def met(self, step: int) -> bool:
+        """Whether all processes met at this step."""
+        return self.several and step == self.last[0]
+
+
+def _open_events(path: Path, done: int) -> EventWriter:
+    from diffusion_core.training.event_files import (
+        EventWriter,  # only who wants the files loads their format
+    )
+
+    return EventWriter(path, done)
+
+
+def _what_must_be_same(
+    path: Path, config: RunConfig, store: ImageStore, done: int
+) -> dict[str, Any]:
+    """Of a run's processes, by what it is called."""
+    changes = [(change.step, change.settings) for change in read_changes(path)]
+    return {
+        "settings": (config.to_json(), changes),
+        "pictures": store.fingerprint,
+        "checkpoint": done,
+    }
+
+
+def _due(step: int, every: int, last: bool) -> bool:
+    return bool(every) and (last or step % every == 0)
+
+
+def _open_folder(path: Path, config: RunConfig | None, resume: bool) -> RunConfig:
+    """The run's settings as they were at its start; makes the folder of a new run."""
+    if resume:
+        try:
+            found = load_run(path).config_at(0)
+        except FileNotFoundError as error:
+            raise TrainingError(f"There is no run at {path} to resume.") from error
+        config = found or config
+        if config is None:
+            raise TrainingError(f"{path} has no config.json yet; start it anew instead.")
+        _check_writable(path)
+        return config
+    if config is None:
+        raise TrainingError("A new run needs settings.")
+    if (path / "config.json").exists():
+        raise TrainingError(
+            f"{path} already holds a run. Continue it with --resume, or choose another name."
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be made: {error.strerror}.") from error
+    _check_writable(path)
+    return config
+
+
+def _check_writable(path: Path) -> None:
+    """The run's files are written into its folder, the locks into the one above."""
+    for folder in (path.resolve().parent, path):
+        if not os.access(folder, os.W_OK):
+            raise TrainingError(f"{folder} cannot be written to, and training writes there.")
+
+
+def _not_finite_sentence(error: NotFinite, setting: Setting, status: RunStatus) -> str:
+    saved = status.fields["checkpoint_step"]
+    rate = f"a lower learning rate than {setting.config.learning_rate:g}"
+    if saved:
+        way = f"The checkpoint of step {saved:,} is intact: resume from it with {rate}."
+    else:
+        way = f"There is no checkpoint before it: start again with {rate}."
+    return f"{error} It shows first in {first_layer(setting, error.step)}. {way}"
+
+
+def _lost_sentence(loss: PeerLost, status: RunStatus) -> str:
+    saved = status.fields["checkpoint_step"]
+    if saved:
+        return f"{loss} Resume the run, and it goes on from step {saved:,}."
+    return f"{loss} Resume the run; it has no checkpoint yet and begins anew."
+
+
+def _log_traceback(path: Path) -> None:
+    """Add the traceback to `train.log`: the terminal gets the sentence alone."""
+    try:
+        with open(path / "train.log", "a") as log:
+            log.write(traceback.format_exc())
+    except OSError:  # a full disk, most likely
+        complain(traceback.format_exc())
+
+
+def _sentence(error: Exception) -> str:
+    """The reason in one sentence for the status and the terminal."""
+    if isinstance(error, (TrainingError, CannotResume, ConfigError, DataError, PeersDiffer)):
+        return str(error)
+    if isinstance(error, OSError):
+        return os_sentence(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "The device has not enough memory for a single picture of this size and network."
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,230 @@
+"""What the benchmarks work out from what they measured; nothing here times anything."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import sampling
+from benchmarks.big_store import own_groups
+from benchmarks.contenders import NETWORKS, Clock, Job, read_result, train_ours
+from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
+from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
+from benchmarks.timing import cpu_line, in_turns
+from benchmarks.training import table
+from diffusion_core.data.sources.folder import find_pictures
+from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
+from tests.tiny_runs import LECTURE
+
+
+def test_works_take_turns_and_the_median_of_each_is_kept() -> None:
+    order: list[str] = []
+    values = {"ours": iter([3.0, 100.0, 1.0]), "theirs": iter([5.0, 4.0, 6.0])}
+
+    def work(name: str) -> float:
+        order.append(name)
+        return next(values[name])
+
+    found = in_turns(3, {name: lambda name=name: work(name) for name in values})
+    assert found == {"ours": 3.0, "theirs": 5.0}
+    assert order == ["ours", "theirs"] * 3
+
+
+def tiny_bench() -> sampling.Bench:
+    return sampling.make_bench(LECTURE, torch.device("cpu"))
+
+
+def test_diffusers_draws_the_same_picture_with_our_network_as_we_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = tiny_bench()
+    start = torch.randn(2, 3, 32, 32)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: start)
+    theirs = sampling.diffusers_way(bench, "dpmpp_2m", 2, 4)
+    monkeypatch.undo()
+    ours = sample(
+        bench.plain, bench.schedule, 2, "dpmpp_2m", 4, x_T=start, clip_x0=False, shape=(3, 32, 32)
+    )
+    assert torch.allclose(theirs.clamp(-1, 1), ours, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["ddpm", "ddim"])
+def test_diffusers_pipelines_take_our_network(method: str) -> None:
+    pictures = sampling.diffusers_way(tiny_bench(), method, 2, 3)
+    assert pictures.shape == (2, 3, 32, 32)
+    assert pictures.isfinite().all()
+
+
+def test_the_loop_that_we_compare_with_is_the_lecture_s() -> None:
+    """As our own sampler with the lecture's options, given the same noises."""
+    bench = tiny_bench()
+    torch.manual_seed(5)
+    theirs = sampling.lecture_loop(bench, LECTURE.schedule["timesteps"])
+    torch.manual_seed(5)
+    ours = sample(
+        bench.plain,
+        bench.schedule,
+        1,
+        **LECTURE_SAMPLING | {"training_mode": False},
+        noise=lambda: torch.randn(1, 3, 32, 32),
+    )
+    assert torch.allclose(theirs, ours, atol=1e-4)
+
+
+def test_the_table_of_sampling_says_how_many_times_sooner_ours_comes() -> None:
+    bench = tiny_bench()
+    found = {("lecture", "ddpm", 1): 40.0}
+    for method in sampling.WORDS:
+        for n in (1, 16):
+            found["diffusers", method, n], found["ours", method, n] = 4.0, 0.5
+    lines = sampling.table("lecture", bench, (1, 16), found).splitlines()
+    assert len(lines) == 8
+    assert lines[-1] == (
+        "| lecture | DPM-Solver++, 20 steps | 16 | 40.00 s | 4.00 s | 0.500 s | 80.0 | 8.0 |"
+    )
+
+
+def test_the_loop_is_compared_with_the_same_calls_of_the_network() -> None:
+    calls = []
+    bench = tiny_bench()
+    bench.fast.register_forward_hook(lambda *_: calls.append(1))
+    shares = sampling.overheads(bench, 1, 3)
+    assert shares.keys() == sampling.WORDS.keys()
+    assert len(calls) == 3 * 3 * 3  # to note what is asked, in the loop, alone
+    assert all(share > -0.9 for share in shares.values())
+
+
+def test_each_row_of_the_table_compares_two_ways_of_the_same_network() -> None:
+    speeds = {
+        ("lecture", "ours"): 20.0,
+        ("lecture", "lecture"): 4.0,
+        ("diffusers", "ours"): 3.0,
+        ("diffusers", "diffusers"): 2.0,
+    }
+    lines = table(speeds, [("lecture", "lecture"), ("diffusers", "diffusers")]).splitlines()
+    assert lines[2] == "| SimpleUnet | the lecture's loop | 4.00 | 20.00 | 5.00 |"
+    assert lines[3] == "| UNet2DModel | diffusers + accelerate | 2.00 | 3.00 | 1.50 |"
+
+
+def test_the_result_is_read_behind_whatever_the_peer_prints() -> None:
+    text = 'Epoch 0 | step 000 Loss: 0.7\n{"seconds": 2.0, "images": 64}\n'
+    assert read_result(text) == 32.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Loss: 0.7\n", '{"seconds": 0, "images": 64}', '{"images": 64}', "[1]"]
+)
+def test_output_without_a_result_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not the output of a finished work"):
+        read_result(text)
+
+
+def test_the_clock_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(Job("", batch=4, warmup=2, steps=3, device="cpu"))
+    times = iter([10.0, 16.0])
+    monkeypatch.setattr(clock, "now", lambda: next(times))
+    assert [clock.tick() for _ in range(5)] == [False, False, False, False, True]
+    assert clock.result() == {"seconds": 6.0, "images": 12}
+
+
+def test_our_trainer_trains_the_network_of_another_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Theirs(nn.Module):
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            Theirs.calls += 1
+            return self.layer(x)
+
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(NETWORKS, "lucidrains", Theirs)
+    write_photographs(tmp_path / "files", 4)
+    job = Job(str(tmp_path / "files"), batch=2, warmup=1, steps=2, device="cpu")
+    result = train_ours("lucidrains", job)
+    assert result["images"] == 4
+    assert result["seconds"] > 0
+    assert Theirs.calls == 4  # warm-up, timed, and the last step, which is not timed
+
+
+def test_the_photographs_are_of_the_lecture_s_size_and_in_two_parts(tmp_path: Path) -> None:
+    size = write_photographs(tmp_path, 4)
+    files, _ = find_pictures(tmp_path)
+    assert sorted(file.relative_to(tmp_path).parts[0] for file, _ in files) == [
+        "test",
+        "test",
+        "train",
+        "train",
+    ]
+    # A smooth picture of this size would be a fifth of what a photograph takes.
+    assert 60_000 < size < 200_000
+
+
+def test_the_texture_has_the_spectrum_of_a_photograph() -> None:
+    grain = texture(np.random.default_rng(1))
+    assert grain.shape == (HEIGHT, WIDTH)
+    power = np.abs(np.fft.rfft2(grain)) ** 2
+    frequency = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
+    low, high = ((frequency > f) & (frequency < 1.1 * f) for f in (0.02, 0.2))
+    slope = math.log(power[high].mean() / power[low].mean()) / math.log(10)
+    assert slope == pytest.approx(-2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["aten::mkldnn_convolution", "aten::convolution", "aten::conv2d"], FORWARD),
+        (["aten::convolution_backward", "ConvolutionBackward0"], BACKWARD),
+        (["aten::copy_", "aten::to", "Optimizer.step#Adam.step"], "optimizer"),
+        (["aten::copy_", "aten::to", "aten::conv2d"], FORWARD),
+        (["aten::native_batch_norm", "aten::batch_norm"], "batch norm"),
+        (["aten::native_batch_norm_backward", "NativeBatchNormBackward0"], "batch norm"),
+        (["aten::randn", "benchmark: data"], "data"),
+        (["aten::_foreach_lerp_", "benchmark: average"], "averaged weights (EMA)"),
+        (["aten::linalg_vector_norm"], "gradient norm"),
+        (["aten::cat"], OTHER),
+    ],
+)
+def test_an_operation_counts_to_the_kind_of_work_that_it_was_called_for(
+    names: list[str], kind: str
+) -> None:
+    assert kind_of(names) == kind
+
+
+def test_the_operations_of_the_lecture_s_network_are_counted() -> None:
+    flops = lecture_flops()
+    assert flops.total == pytest.approx(34.4e9, rel=0.01)
+    assert flops.forward == pytest.approx(11.46e9, rel=0.01)
+    assert flops.forward + flops.backward <= flops.total
+
+
+def test_the_processor_is_read_from_its_description() -> None:
+    text = "processor : 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu amx_bf16\nmodel name : other\n"
+    assert cpu_line("model name", text) == "AMD EPYC"
+    assert cpu_line("flags", text) == "fpu amx_bf16"
+    assert cpu_line("bogomips", text) == ""
+
+
+def test_a_memory_group_is_looked_for_where_each_version_of_the_kernel_allows_it() -> None:
+    first = "5:cpu,cpuacct:/a\n4:memory:/jobs/one\n0::/\n"
+    assert own_groups(first, Path("/g")) == [Path("/g/memory/jobs/one"), Path("/g")]
+    assert own_groups("0::/user/app.scope\n", Path("/g")) == [Path("/g/user")]
+
+
+def test_a_job_survives_its_way_into_the_other_process() -> None:
+    from benchmarks.contenders import command
+
+    job = Job("/tmp/with space", batch=4, warmup=1, steps=2, device="cpu")
+    words = command("python", "lecture", "ours", job)
+    assert words[:5] == ["python", "-m", "benchmarks.contenders", "lecture", "ours"]
+    assert Job(**json.loads(words[5])) == job

@@ -1,0 +1,515 @@
+"""The command line and the library's front, as DESIGN.md promises them to people who type."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffusion_core
+from diffusion_core.cli import doctor
+from diffusion_core.cli.main import main
+from diffusion_core.runs import jobs
+from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.runs.run import load_run
+from diffusion_core.sampling import spec
+from diffusion_core.sampling.metadata import Made, read
+from diffusion_core.training import step as training_step
+
+ROOT = Path(diffusion_core.__file__).parent.parent
+# A network and pictures so small that a step takes milliseconds.
+TINY = [
+    *("--data", "cars:48", "--batch-size", "4", "--device", "cpu", "--quiet"),
+    *("--set", 'network_args={"widths": [8, 16], "blocks": 1, "attention_levels": [1]}'),
+    *("--set", "schedule.timesteps=20", "image_size=16", "num_workers=0", "mixed_precision=no"),
+    *("--set", "checkpoint_every=2", "sample_every=0", "validate_every=0"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures_cache: None) -> Path:
+    """A finished run of four steps, with weights of steps 2 and 4. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", "--run", str(run), "--steps", "4", *TINY]) == 0
+    return run
+
+
+def picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def draw(run: Path, out: Path, *words: str) -> int:
+    arguments = ["sample", "--run", str(run), "--device", "cpu", "--out", str(out)]
+    return main([*arguments, "--steps", "3", *words])
+
+
+def one_line(text: str) -> str:
+    """The text without its line end; it must be a single line."""
+    assert text.endswith("\n") and text.count("\n") == 1, text
+    return text.strip()
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_training_writes_the_run_folder_and_says_how_it_ended(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--run", str(run), "--steps", "1", "--seed", "7", *TINY]) == 0
+    printed = capsys.readouterr()
+    assert one_line(printed.out) == f"{run}: finished."
+    assert printed.err == ""
+    config = load_run(run).config
+    assert (config.seed, config.steps, config.data, config.image_size) == (7, 1, "cars:48", 16)
+    assert config.schedule == {"kind": "cosine", "timesteps": 20}
+    assert load_run(finished).state == "finished"
+    assert [step for step, _ in load_run(finished).weights()] == [2, 4]
+
+
+def test_progress_is_shown_unless_it_is_to_be_quiet(tmp_path: Path, capsys) -> None:
+    words = [word for word in TINY if word != "--quiet"]
+    assert main(["train", "--run", str(tmp_path / "run"), "--steps", "2", *words]) == 0
+    shown = capsys.readouterr().err
+    assert "2/2" in shown and "step/s" in shown and "loss=" in shown
+
+
+def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    make_batch = training_step.make_batch
+
+    def stop_at_step_3(config, store, index, step, **options):
+        if step == 3:
+            jobs.request(load_run(run), "stop")
+        return make_batch(config, store, index, step, **options)
+
+    monkeypatch.setattr(training_step, "make_batch", stop_at_step_3)
+    assert main(["train", "--run", str(run), "--steps", "6", *TINY]) == 130
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert f"{run}: stopped." in printed.out
+    assert f"python -m diffusion_core train --run {run} --resume" in printed.out
+    assert load_run(run).latest_checkpoint().step == 3
+
+    monkeypatch.setattr(training_step, "make_batch", make_batch)
+    assert main(["train", "--run", str(run), "--resume", "--device", "cpu", "--quiet"]) == 0
+    assert one_line(capsys.readouterr().out) == f"{run}: finished."
+    assert load_run(run).status["step"] == 6
+
+
+def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
+    tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    words = [*TINY, "--data", f"folder:{tmp_path / 'nowhere'}"]
+    assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
+    assert "There is no folder" in one_line(capsys.readouterr().err)
+    assert "Traceback" in (run / "train.log").read_text()
+    assert load_run(run).state == "failed"
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_over(finished: Path, capsys) -> None:
+    before = (finished / "config.json").read_bytes()
+    assert main(["train", "--run", str(finished), "--steps", "9", *TINY]) == 1
+    assert "already holds a run" in one_line(capsys.readouterr().err)
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
+    assert main(["train", "--run", str(tmp_path / "run"), "--resume"]) == 1
+    assert "no run" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "step=3"], "There is no setting called step"),
+        (["--set", "steps"], "--set takes key=value"),
+        (["--steps", "0"], "steps is 0; it must be at least 1."),
+        (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
+        (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
+        (["--resume", "--data", "cars"], "A resumed run keeps its own settings"),
+        (["--resume", "--seed", "0"], "A resumed run keeps its own settings"),
+    ],
+)
+def test_settings_that_cannot_be_used_end_with_2_and_one_line(
+    tmp_path: Path, capsys, words: list[str], sentence: str
+) -> None:
+    assert main(["train", "--run", str(tmp_path / "run"), *words]) == 2
+    assert sentence in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["fly"], ["train"], ["train", "--run", "x", "--preset", "huge"], ["sample", "--n", "x"]],
+)
+def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: python -m diffusion_core" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- sample
+
+
+def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    assert draw(finished, tmp_path / "a.png", "--n", "3", "--seed", "5") == 0
+    printed = capsys.readouterr()
+    assert one_line(printed.out) == f"3 pictures of tiny, step 4: {tmp_path / 'a.png'}"
+    assert "3/3" in printed.err  # the progress bar
+    grid = picture(tmp_path / "a.png")
+    assert grid.shape == (16, 48, 3)
+    assert draw(finished, tmp_path / "b.png", "--n", "3", "--seed", "5") == 0
+    assert draw(finished, tmp_path / "c.png", "--n", "3", "--seed", "6") == 0
+    assert np.array_equal(picture(tmp_path / "b.png"), grid)
+    assert not np.array_equal(picture(tmp_path / "c.png"), grid)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sampler", "ddpm"],
+        ["--label", "bus"],
+        ["--label", "2", "--guidance-scale", "3"],
+        ["--lecture"],
+    ],
+)
+def test_every_way_to_sample_works(finished: Path, tmp_path: Path, words: list[str]) -> None:
+    assert draw(finished, tmp_path / "grid.png", "--n", "2", *words) == 0
+    assert picture(tmp_path / "grid.png").shape == (16, 32, 3)
+
+
+def test_an_earlier_step_can_be_sampled(finished: Path, tmp_path: Path, capsys) -> None:
+    assert draw(finished, tmp_path / "2.png", "--n", "1", "--step", "2") == 0
+    assert "of tiny, step 2:" in capsys.readouterr().out
+    assert draw(finished, tmp_path / "4.png", "--n", "1") == 0
+    assert not np.array_equal(picture(tmp_path / "2.png"), picture(tmp_path / "4.png"))
+
+
+def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    assert draw(finished, tmp_path / "x.png", "--step", "3") == 1
+    assert one_line(capsys.readouterr().err) == "tiny has no checkpoint of step 3."
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "status.json").write_text("{}")
+    assert draw(tmp_path / "empty", tmp_path / "x.png") == 1
+    assert one_line(capsys.readouterr().err) == "empty has no usable checkpoint yet."
+    assert draw(tmp_path / "nowhere", tmp_path / "x.png") == 1
+    assert "is not a run folder" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--label", "boat"], "There is no class 'boat'; there are sedan, hatchback"),
+        (["--label", "8"], "There is no class '8'"),
+        (["--n", "5000"], "--n is 5000; it must lie between 1 and 4,096."),
+        (["--eta", "2"], "--eta is 2.0; it must lie between 0 and 1."),
+        (["--eta", "0.5", "--sampler", "ddpm"], "--eta goes with ddim; ddpm has none."),
+        (["--variance", "large"], "--variance goes with --sampler ddpm."),
+        (["--lecture", "--sampler", "heun"], "leave --sampler and --spacing out."),
+        (["--lecture", "--spacing", "karras"], "leave --sampler and --spacing out."),
+        (["--negative", "van"], "say how to guide; give a --guidance-scale too."),
+        (["--guidance-scale", "99"], "The settings have no usable guidance scale."),
+        (["--average", ""], "The settings have no usable average."),
+        (["--n", "0"], "--n is 0; it must lie between 1 and 4,096."),
+        (["--steps", "0"], "--steps is 0; it must lie between 1 and 20."),
+        (["--steps", "21"], "--steps is 21; it must lie between 1 and 20."),
+    ],
+)
+def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
+    finished: Path, tmp_path: Path, capsys, words: list[str], sentence: str
+) -> None:
+    assert draw(finished, f"{tmp_path}/many/", *words) == 2
+    assert sentence in one_line(capsys.readouterr().err)
+    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 1
+    assert "has no averaged weights called 'long'" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "many").exists()
+
+
+def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    words = ["--n", "9", "--sampler", "ddim", "--steps", "3", "--eta", "0.5", "--label", "bus"]
+    words += ["--spacing", "linspace"]
+    words += ["--guidance-scale", "3", "--negative", "van", "--guidance-interval", "5", "19"]
+    assert draw(finished, tmp_path / "grid.png", *words) == 0
+    assert draw(finished, f"{tmp_path}/many/", *words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == f"9 pictures of tiny, step 4: {tmp_path / 'many'}"
+    assert "9/9" in printed.err
+    made = read((tmp_path / "grid.png").read_bytes())
+    assert made.order.negative == "van" and made.order.guidance_interval == (5, 19)
+    assert made.order.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
+    file = tmp_path / "many" / "pictures" / "000004.png"
+    assert read(file.read_bytes()) == Made(made.order, 4)
+    assert np.array_equal(picture(file), picture(tmp_path / "grid.png")[16:32, 16:32])
+
+
+def test_a_folder_of_pictures_is_gone_on_with_by_its_own_settings(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    out = f"{tmp_path}/many/"
+    words = ["--n", "3", "--steps", "2"]
+    assert draw(finished, out, "--resume") == 2
+    assert "There are no pictures in" in one_line(capsys.readouterr().err)
+    assert draw(finished, out, *words) == 0
+    gone = tmp_path / "many" / "pictures" / "000001.png"
+    before = gone.read_bytes()
+    gone.unlink()
+    capsys.readouterr()
+    assert draw(finished, out, *words) == 2
+    said = one_line(capsys.readouterr().err)
+    assert "holds tiny at step 4: 3 pictures, dpmpp_2m, 2 steps" in said and "--resume" in said
+    assert draw(finished, out, "--seed", "4", "--resume") == 2
+    assert "leave other settings out" in one_line(capsys.readouterr().err)
+    assert draw(finished, out, *words, "--resume") == 0
+    assert gone.read_bytes() == before
+    assert draw(finished, tmp_path / "x.png", "--resume") == 2
+    assert "--resume goes on with a folder" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_place_to_write_to_is_checked_before_anything_is_drawn(
+    finished: Path, tmp_path: Path, capsys
+) -> None:
+    assert draw(finished, tmp_path / "nowhere" / "x.png") == 2
+    assert "There is no folder" in one_line(capsys.readouterr().err)
+
+
+def test_control_c_ends_a_sampling_with_130(
+    finished: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spec, "sample", interrupted)
+    assert draw(finished, tmp_path / "x.png") == 130
+    assert capsys.readouterr().err.endswith("Stopped.\n")
+    assert not (tmp_path / "x.png").exists()
+
+
+# ---------------------------------------------------------------- runs, stop, pause, resume
+
+
+def test_the_runs_are_a_table(finished: Path, tmp_path: Path, capsys) -> None:
+    assert main(["runs", "--runs-dir", str(finished.parent)]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "state", "step", "loss", "images/s", "started"]
+    assert row.split()[:3] == ["tiny", "finished", "4/4"]
+    assert main(["runs", "--runs-dir", str(tmp_path / "nowhere")]) == 0
+    assert "There are no runs in" in one_line(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("word", ["stop", "pause", "resume"])
+def test_a_finished_run_has_nothing_to_stop_pause_or_resume(
+    finished: Path, capsys, word: str
+) -> None:
+    assert main([word, str(finished)]) == 1
+    said = one_line(capsys.readouterr().err)
+    assert said.startswith(f"tiny is finished; there is nothing to {word}.")
+    assert ("Give it more steps" in said) == (word == "resume")
+    assert not (finished / "request.json").exists()
+
+
+def test_a_run_can_be_named_without_its_folder(
+    finished: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(finished.parent))
+    assert main(["stop", "tiny"]) == 1
+    assert "tiny is finished" in capsys.readouterr().err
+    assert main(["stop", "nowhere"]) == 1
+    assert "is not a run folder" in one_line(capsys.readouterr().err)
+    assert main(["runs"]) == 0
+    assert "tiny" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_the_doctor_names_device_versions_and_the_runs_folder(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "seconds_per_picture", lambda name, device: 0.0125)
+    assert main(["doctor", "--runs-dir", str(tmp_path / "new"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "CPU, 1 thread" in printed
+    assert torch.__version__.split("+")[0] in printed
+    assert "can be written to" in printed
+    assert "12.5 ms a forward pass" in printed
+    (tmp_path / "file").write_text("in the way")
+    assert main(["doctor", "--runs-dir", str(tmp_path / "file" / "runs"), "--device", "cpu"]) == 1
+    assert "cannot be written to" in capsys.readouterr().out
+
+
+def test_the_doctor_times_a_real_forward_pass() -> None:
+    seconds = doctor.seconds_per_picture("small", torch.device("cpu"), batch=1, times=1)
+    assert 1e-4 < seconds < 60
+
+
+def test_a_device_that_is_not_there_gets_one_line(capsys) -> None:
+    assert main(["doctor", "--device", "abacus"]) == 1
+    assert "'abacus' is no device; use auto, cpu, cuda" in one_line(capsys.readouterr().err)
+
+
+# ---------------------------------------------------------------- as a process, as a library
+
+
+def test_it_runs_as_a_module_in_a_process_of_its_own(finished: Path, tmp_path: Path) -> None:
+    words = ["sample", "--run", str(finished), "--n", "1", "--steps", "2", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusion_core", *words, "--out", "grid.png"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 pictures of tiny, step 4: grid.png\n"
+    assert picture(tmp_path / "grid.png").shape == (16, 16, 3)
+
+
+def test_the_library_samples_a_run_in_five_lines(finished: Path) -> None:
+    from diffusion_core import load_model, load_run, sample
+
+    checkpoint = load_run(finished).latest_checkpoint()
+    model, schedule, config = load_model(checkpoint, "cpu")
+    pictures = sample(
+        model,
+        schedule,
+        2,
+        sampler="ddim",
+        steps=3,
+        prediction_type=config.prediction_type,
+        x_T=torch.randn(2, 3, 16, 16),
+    )
+    assert pictures.shape == (2, 3, 16, 16)
+    assert pictures.abs().max() <= 1
+
+
+def test_the_command_line_and_the_library_draw_the_same_pictures(
+    finished: Path, tmp_path: Path
+) -> None:
+    from diffusion_core.media.images import grid, png, to_uint8
+
+    assert draw(finished, tmp_path / "x.png", "--n", "2", "--seed", "3") == 0
+    model, schedule, config = diffusion_core.load_model(load_run(finished).latest_checkpoint())
+    pictures = diffusion_core.sample(
+        model,
+        schedule,
+        2,
+        "dpmpp_2m",
+        3,
+        seed=3,
+        prediction_type=config.prediction_type,
+        labels=torch.tensor([0, 1]),
+        shape=(3, 16, 16),
+    )
+    drawn = Image.open(io.BytesIO(png(grid(to_uint8(pictures)))))
+    assert np.array_equal(np.asarray(drawn), picture(tmp_path / "x.png"))
+
+
+def test_the_names_of_the_design_can_be_imported() -> None:
+    promised = (
+        "NoiseSchedule SinusoidalPositionEmbeddings SimpleUnet Unet build_model sample StepView "
+        "Cancelled load_run Run load_model"
+    ).split()
+    assert set(promised) <= set(diffusion_core.__all__) <= set(dir(diffusion_core))
+    for name in diffusion_core.__all__:
+        assert getattr(diffusion_core, name) is not None
+    assert diffusion_core.NoiseSchedule(kind="cosine").timesteps == 300
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = diffusion_core.nothing
+
+
+def test_the_signatures_of_the_design_are_kept() -> None:
+    def defaults(function) -> dict:
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+
+    empty = inspect.Parameter.empty
+    assert defaults(diffusion_core.NoiseSchedule) == {
+        "kind": "linear",
+        "timesteps": 300,
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "rescale_zero_terminal_snr": False,
+    }
+    assert list(defaults(diffusion_core.sample).items()) == [
+        ("model", empty),
+        ("schedule", empty),
+        ("n", empty),
+        ("sampler", "ddpm"),
+        ("steps", None),
+        ("seed", 0),
+        ("prediction_type", "epsilon"),
+        ("x_T", None),
+        ("timestep_spacing", "trailing"),
+        ("clip_x0", True),
+        ("labels", None),
+        ("guidance_scale", 1.0),
+        ("on_step", None),
+    ]
+    assert list(defaults(diffusion_core.NoiseSchedule.add_noise)) == ["self", "x_0", "t", "noise"]
+
+
+def test_the_core_knows_nothing_of_the_dashboard() -> None:
+    """So that it is good alone, as a library and on a GPU box without a browser."""
+    for file in (ROOT / "diffusion_core").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            roots = {name.partition(".")[0] for name in names}
+            assert not roots & {"streamlit", "plotly", "dashboard", "pages"}, file.name
+
+
+def test_drawing_pictures_does_not_load_pytorch() -> None:
+    """The processes that draw or decode start quickly."""
+    code = "import sys, diffusion_core.data.store; print('torch' in sys.modules)"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_truncated_newest_checkpoint_is_skipped_and_named(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--run", str(run), "--steps", "4", *TINY]) == 0
+    newest = weights_path(run, 4)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    capsys.readouterr()
+    assert draw(run, tmp_path / "x.png", "--n", "1") == 0
+    printed = capsys.readouterr()
+    assert "step 2:" in printed.out
+    assert newest.name in printed.err
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"

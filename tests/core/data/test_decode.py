@@ -1,0 +1,252 @@
+"""Picture files of every make: decoded to upright RGB, or one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffusion_core.data import decode
+from diffusion_core.data.decode import MAX_PIXELS, PictureError, open_picture, to_rgb, to_size
+from tests import image_files
+from tests.image_files import HALVES, RED
+
+# Small, so that cutting and changing bytes hits something.
+WHOLE = [
+    image_files.halves("PNG"),
+    image_files.halves("JPEG"),
+    image_files.halves("GIF"),
+    image_files.halves("WEBP"),
+    image_files.halves("BMP"),
+    image_files.halves("TIFF", compression="tiff_lzw"),
+    image_files.halves("PPM"),
+    image_files.halves("JPEG", "CMYK"),
+    image_files.png_16_bit(),
+    image_files.animated_gif(),
+]
+
+
+def pixels(source: bytes) -> np.ndarray:
+    image = open_picture(source)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def near(found: np.ndarray, wanted: np.ndarray, by: float) -> bool:
+    return float(np.abs(found.astype(float) - wanted).mean()) <= by
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
+def test_formats_without_loss_come_back_to_the_byte(kind: str) -> None:
+    assert np.array_equal(pixels(image_files.halves(kind)), HALVES)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_formats_with_loss_come_back_nearly(kind: str) -> None:
+    assert near(pixels(image_files.halves(kind, quality=95)), HALVES, 4)
+
+
+def test_a_path_and_an_open_file_are_read_like_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(image_files.halves("PNG"))
+    with file.open("rb") as opened:
+        assert np.array_equal(np.asarray(open_picture(opened)), HALVES)
+    assert np.array_equal(np.asarray(open_picture(file)), HALVES)
+
+
+def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+    assert near(pixels(image_files.halves("JPEG", "CMYK", quality=95)), HALVES, 6)
+
+
+def test_a_16_bit_png_is_scaled_to_8_bits_and_not_cut_off() -> None:
+    found = pixels(image_files.png_16_bit())
+    assert np.array_equal(found[0, :, 0], np.linspace(0, 255, 64).round())
+    assert np.array_equal(found[..., 0], found[..., 2])
+
+
+def test_every_16_bit_value_goes_to_the_nearest_8_bit_value() -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = np.asarray(to_rgb(Image.fromarray(every)))[..., 0]
+    assert np.array_equal(found, np.rint(every / 257))
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 5.0, 10.0], [0, 128, 255]),
+        ([-3.0, np.nan, 2.0], [0, 0, 255]),
+        ([np.inf, -np.inf, 1.0], [255, 0, 255]),
+        ([-1.0, -2.0, -3.0], [0, 0, 0]),
+        ([np.nan, np.nan, np.nan], [0, 0, 0]),
+    ],
+)
+def test_floats_are_scaled_to_their_largest_finite_value(
+    values: list[float], wanted: list[int]
+) -> None:
+    file = image_files.encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    assert pixels(file)[0, :, 0].tolist() == wanted
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    assert np.array_equal(pixels(image_files.animated_gif())[5, 5], (255, 0, 0))
+
+
+def test_a_single_pixel_is_a_picture() -> None:
+    image = open_picture(image_files.one_pixel())
+    assert np.array_equal(to_size(image, 64), np.tile(np.uint8(RED), (64, 64, 1)))
+
+
+def test_transparency_is_laid_on_white() -> None:
+    image = Image.new("RGBA", (3, 1), (200, 30, 30, 255))
+    image.putpixel((1, 0), (200, 30, 30, 0))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    found = pixels(image_files.encode(image, "PNG"))[0]
+    assert found[:2].tolist() == [[200, 30, 30], [255, 255, 255]]
+    assert np.abs(found[2].astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_colour_that_a_png_calls_transparent_is_white(mode: str) -> None:
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), 90 if mode == "L" else (90, 90, 90))
+    key = 0 if mode == "L" else (0, 0, 0)
+    found = pixels(image_files.encode(image, "PNG", transparency=key))
+    assert found[0].tolist() == [[255, 255, 255], [90, 90, 90]]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_every_common_mode_becomes_rgb(mode: str) -> None:
+    grey = Image.fromarray(np.where(HALVES[..., 0] > 100, 255, 0).astype(np.uint8))
+    found = pixels(image_files.encode(grey.convert(mode), "PNG"))
+    assert np.array_equal(found, np.asarray(grey.convert("RGB")))
+
+
+def test_a_palette_with_a_transparent_entry_is_laid_on_white() -> None:
+    image = Image.fromarray(HALVES).quantize(2)
+    clear = image.getpixel((0, 0))
+    found = pixels(image_files.encode(image, "PNG", transparency=clear))
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[0, -1].tolist() == HALVES[0, -1].tolist()
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
+def test_a_photo_is_turned_upright_as_its_exif_says(orientation: int, turns: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = image_files.halves("JPEG", quality=95, exif=exif)
+    assert near(pixels(file), np.rot90(HALVES, turns), 4)
+
+
+def test_both_sides_are_resized_as_torchvision_does() -> None:
+    from torchvision.transforms import Resize
+
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8))
+    assert np.array_equal(to_size(image, 64), np.asarray(Resize((64, 64))(image)))
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        (b"", "This is not a picture that can be read."),
+        (image_files.TEXT, "This is not a picture that can be read."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is not a picture that can be read."),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a picture"),
+        (image_files.truncated_jpeg(), "The picture is damaged or incomplete."),
+        (image_files.halves("PNG")[:60], "The picture is damaged or incomplete."),
+        (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels. Make it smaller"),
+        (image_files.huge_png(8_000, 8_000), "8,000 x 8,000 = 64 megapixels; at most 50"),
+        (image_files.huge_png(2**30, 1), "far more than 50 megapixels"),
+    ],
+    ids="empty text svg eps cut-jpeg cut-png 200-megapixels 64-megapixels one-long-row".split(),
+)
+def test_what_cannot_be_used_gets_one_sentence_that_says_why(file: bytes, sentence: str) -> None:
+    with pytest.raises(PictureError) as raised:
+        open_picture(file)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_200_megapixel_picture_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = image_files.huge_png(10_000, 20_000)
+    assert len(file) < 100_000
+
+    def load(self: Image.Image) -> None:
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    tracemalloc.start()
+    with pytest.raises(PictureError):
+        open_picture(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_the_largest_picture_that_is_taken_has_the_limits_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert MAX_PIXELS == 50_000_000
+    monkeypatch.setattr(decode, "MAX_PIXELS", 800)
+    assert open_picture(image_files.huge_png(40, 20)).size == (40, 20)
+    with pytest.raises(PictureError, match="40 x 21 = 0 megapixels"):
+        open_picture(image_files.huge_png(40, 21))
+
+
+def test_a_picture_that_the_memory_does_not_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(self: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(PictureError, match="not enough memory"):
+        open_picture(image_files.halves("PNG"))
+
+
+def decoded_or_refused(file: bytes) -> None:
+    """Whatever comes, an RGB picture or a PictureError with a sentence, and nothing else."""
+    try:
+        image = open_picture(file)
+    except PictureError as error:
+        assert str(error).endswith(".")
+        assert "\n" not in str(error)
+    else:
+        assert image.mode == "RGB"
+        assert to_size(image, 8).shape == (8, 8, 3)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    start=st.sampled_from([b"", *(file[:16] for file in WHOLE), b"\x00" * 4, b"8BPS", b"icns"]),
+    rest=st.binary(max_size=200),
+)
+@example(start=b"", rest=b"")
+def test_arbitrary_bytes_never_raise_anything_but_a_picture_error(
+    start: bytes, rest: bytes
+) -> None:
+    decoded_or_refused(start + rest)
+
+
+@settings(
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(data=st.data(), file=st.sampled_from(WHOLE))
+def test_a_picture_with_some_bytes_changed_or_lost_never_raises_anything_else(
+    data: st.DataObject, file: bytes
+) -> None:
+    damaged = bytearray(file[: data.draw(st.integers(0, len(file)))])
+    for _ in range(data.draw(st.integers(0, 6))):
+        if damaged:
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    decoded_or_refused(bytes(damaged))

@@ -1,0 +1,580 @@
+"""Measuring a run's pictures: what is drawn and compared, what is written, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion_core.cli.main import main
+from diffusion_core.data.sources import cars
+from diffusion_core.data.store import DataError, build_store
+from diffusion_core.evaluation import evaluate as evaluating
+from diffusion_core.evaluation import evaluator, sliced
+from diffusion_core.evaluation.evaluate import evaluate, make_order
+from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_pictures
+from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.results import (
+    METRICS,
+    Result,
+    ResultError,
+    estimate_words,
+    read_result,
+    read_results,
+    result_path,
+    same_drawing,
+    sheet_path,
+    write_result,
+)
+from diffusion_core.media.images import to_uint8
+from diffusion_core.runs.checkpoint import load_model
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.run import Run, load_run
+from diffusion_core.sampling.spec import Order
+from diffusion_core.training.batches import split
+from diffusion_core.training.context import make_setting
+from tests.tiny_runs import tiny, write_checkpoint, write_run
+
+CARS = tiny(data="cars:300")
+WITHOUT = "FID and KID were not measured: a reason."
+N = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sliced, "DESCRIPTORS", 2**10)  # patches; a sixteenth of the work
+        patch.setattr(evaluator, "load_inception", lambda *_: (None, WITHOUT))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
+    """A run of two checkpoints, of which the second was measured. Not to be changed."""
+    run = load_run(write_run(tmp_path_factory.mktemp("runs"), "tiny", 20, 40, config=CARS))
+    return run, measure(run, 40)[0]
+
+
+def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
+    """The result of a measuring, and what it yielded."""
+    checkpoint = run.checkpoint(step)
+    order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
+    return finished(evaluate(run, checkpoint, order, load_model(checkpoint), workers=0))
+
+
+def finished(work: Generator) -> tuple[Any, list[int]]:
+    """What a generator returns, and what it yielded."""
+    yielded = []
+    while True:
+        try:
+            yielded.append(next(work))
+        except StopIteration as end:
+            return end.value, yielded
+
+
+def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
+    measured: tuple[Run, Result],
+) -> None:
+    run, result = measured
+    without = {"accuracy", "fid", "kid", "bits_per_dim"}  # the run has no classes
+    assert set(result.metrics) == set(METRICS) - without
+    for name, estimate in result.metrics.items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert estimate.n_fake == N, name
+    assert result.evaluations == 4
+    assert result.data == "cars:300"
+    assert set(result.ceiling) == set(result.floor) - {"accuracy"} == set(result.metrics)
+    assert result.ceiling["copies"].value == 0
+    assert result.checkpoint_time == run.checkpoint(40).time
+    assert result.notes == (WITHOUT,)
+
+
+def test_untrained_pictures_lie_between_the_floor_and_far_from_it(
+    measured: tuple[Run, Result],
+) -> None:
+    _, result = measured
+    for name in ("frechet", "sliced_wasserstein"):
+        assert result.floor[name].high < result.metrics[name].low, name
+        assert result.floor[name].high < result.ceiling[name].low, name
+    assert result.floor["coverage"].value > 0.5 > result.metrics["coverage"].value
+
+
+def test_a_result_comes_back_from_its_file_as_it_was(measured: tuple[Run, Result]) -> None:
+    run, result = measured
+    assert read_result(result_path(run.path, result.order)) == result
+    assert read_results(run.path) == ([result], [])
+
+
+def test_what_was_measured_is_not_measured_again_unless_asked_to(
+    measured: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = measured
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it draws")
+
+    monkeypatch.setattr(Order, "make", refuse)
+    assert measure(run, 40) == (result, [])
+    with pytest.raises(AssertionError, match="it draws"):
+        checkpoint = run.checkpoint(40)
+        list(evaluate(run, checkpoint, result.order, load_model(checkpoint), again=True))
+
+
+def test_floor_and_ceiling_are_measured_once_for_the_same_pictures(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, first = measured
+    copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
+    marked = first.floor | {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
+    write_result(copy.path, dataclasses.replace(first, floor=marked))
+    second, yielded = measure(copy, 20)
+    assert second.floor == marked
+    assert second.ceiling == first.ceiling
+    assert yielded == sorted(yielded)
+    assert yielded[-1] == cost(second.order, load_model(copy.checkpoint(20))[1], bits=False)
+
+
+def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, first = measured
+    copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
+    lacking = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
+    write_result(copy.path, dataclasses.replace(first, floor=lacking, ceiling=lacking))
+    second, _ = measure(copy, 20)
+    assert (second.floor, second.ceiling) == (first.floor, first.ceiling)
+
+
+@pytest.mark.parametrize("change", [{"checkpoint_time": 1.0}, {"fingerprint": "of other cars"}])
+def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measured_anew(
+    change: dict, measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = measured
+    run = load_run(write_run(tmp_path, run.name, 40, config=CARS))
+    checkpoint = run.checkpoint(40)
+    loaded = load_model(checkpoint)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it measures")
+
+    monkeypatch.setattr(Order, "make", refuse)
+    monkeypatch.setattr(evaluating, "measure_bits", refuse)
+    bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
+    plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
+    both = dataclasses.replace(plain, metrics=plain.metrics | bits)
+
+    def known(bits: bool) -> Result:
+        return finished(evaluate(run, checkpoint, result.order, loaded, bits=bits))[0]
+
+    write_result(run.path, both)
+    assert known(bits=True) == both
+    write_result(run.path, dataclasses.replace(both, **change))
+    with pytest.raises(AssertionError, match="it measures"):
+        known(bits=False)
+    write_result(run.path, plain)
+    write_result(run.path, dataclasses.replace(both, order=again(both), **change))
+    assert known(bits=False) == plain
+    with pytest.raises(AssertionError, match="it measures"):
+        known(bits=True)
+
+
+def test_a_network_that_repeats_its_training_pictures_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "parrot", 20, config=CARS))
+    store = build_store(CARS.data, CARS.image_size)
+    training, _ = split(CARS, len(store))
+
+    def repeat(_: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
+        pictures = torch.from_numpy(store.read(training[first : first + n]).copy())
+        return pictures.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
+
+    monkeypatch.setattr(Order, "make", repeat)
+    result, _ = measure(run, 20)
+    assert result.metrics["copies"].value == 1.0
+    assert [neighbour.distance for neighbour in result.neighbours] == [0.0] * 8
+    assert {n.training for n in result.neighbours} <= set(training[:N].tolist())
+    assert result.metrics["frechet"].value < result.ceiling["frechet"].value / 3
+    with Image.open(sheet_path(result_path(run.path, result.order))) as image:
+        sheet = np.asarray(image)
+    assert sheet.shape == (2 * 16, 8 * 16, 3)
+    assert (sheet[:16] == sheet[16:]).all()  # the training pictures are turned as the samples are
+
+
+def test_the_training_pictures_are_those_that_the_trainer_takes() -> None:
+    store = build_store(CARS.data, CARS.image_size)
+    setting = make_setting(CARS.replace(micro_batch=4), store, torch.device("cpu"))
+    training, held_out = split(CARS, len(store))
+    assert (setting.train_index == training).all()
+    assert (setting.validation_index == held_out).all()
+
+
+def test_held_out_cars_are_cars_that_no_store_row_shows() -> None:
+    store = build_store(CARS.data, CARS.image_size)
+    held_out, _ = finished(held_out_pictures(CARS, store, N, 0))
+    assert held_out.pixels.shape == (N, 16, 16, 3)
+    known = {picture.transpose(1, 2, 0).tobytes() for picture in store.images}
+    assert not any(picture.tobytes() in known for picture in held_out.pixels)
+    assert (held_out.labels == np.arange(300, 300 + N) % 8).all()
+    grey, _ = finished(held_out_pictures(CARS.replace(channels=1), store, 2, 0))
+    assert grey.pixels.shape == (2, 16, 16, 1)
+
+
+def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "noise").mkdir(parents=True)
+    for k, pixels in enumerate(
+        np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    ):
+        Image.fromarray(pixels).save(tmp_path / "pictures" / "noise" / f"{k}.png")
+    config = tiny(data=f"folder:{tmp_path / 'pictures'}", validation_count=4)
+    run = load_run(write_run(tmp_path, "folder", 20, config=config))
+    result, _ = measure(run, 20, n=FEWEST)
+    assert set(result.metrics) == {"sliced_wasserstein"}
+    assert result.floor == {}
+    words = " ".join(result.notes)
+    assert "There is no classifier for folder:" in words
+    assert "held out too few pictures" in words
+
+
+def test_data_that_is_gone_gets_a_sentence_and_writes_nothing(tmp_path: Path) -> None:
+    config = tiny(data=f"folder:{tmp_path / 'gone'}")
+    run = load_run(write_run(tmp_path, "gone-data", 20, config=config))
+    with pytest.raises(DataError):
+        measure(run, 20)
+    assert not (run.path / "quality").exists()
+
+
+def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
+    measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "bits", 20, config=CARS))
+    checkpoint = run.checkpoint(20)
+    loaded = load_model(checkpoint)
+    order = make_order(run.name, checkpoint, n=N, steps=4)
+    monkeypatch.setattr(evaluator, "BITS_PICTURES", 40)
+    list(evaluate(run, checkpoint, order, loaded))
+    list(evaluate(run, checkpoint, order, loaded, bits=True))
+    (result,), _ = read_results(run.path)
+    bits = result.metrics["bits_per_dim"]
+    assert 0 < bits.low < bits.value < bits.high
+    assert (bits.n_real, bits.n_fake) == (40, 0)
+    other = dataclasses.replace(order, n=16, seed=3)
+    (anew, yielded) = finished(evaluate(run, checkpoint, other, loaded, bits=True, again=True))
+    assert anew.metrics["bits_per_dim"] == bits  # they are not the order's
+    assert yielded == sorted(yielded)
+    assert yielded[-1] == cost(other, loaded[1], bits=True)
+    monkeypatch.setattr(evaluating, "measure_bits", None)  # not asked again
+    list(evaluate(run, checkpoint, dataclasses.replace(order, steps=5), loaded, bits=True))
+    results, _ = read_results(run.path)
+    assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits, bits]
+
+
+def test_each_class_is_drawn_as_often_as_it_was_trained_and_a_neighbour_tells_its_own(
+    tmp_path: Path,
+) -> None:
+    network = CARS.network_args | {"num_classes": 8}
+    run = load_run(write_run(tmp_path, "classes", config=CARS.replace(network_args=network)))
+    write_checkpoint(run.path, 20, CARS.replace(network_args=network))
+    checkpoint = dataclasses.replace(run.checkpoint(20), classes=cars.CLASSES)
+    loaded = load_model(checkpoint)
+    order = make_order(run.name, checkpoint, n=16, steps=4)
+    result, _ = finished(evaluate(run, checkpoint, order, loaded))
+    assert "each" not in result.way()
+    asked = [cars.CLASSES.index(neighbour.label) for neighbour in result.neighbours]
+    assert asked != [neighbour.sample % 8 for neighbour in result.neighbours]
+    assert read_result(result_path(run.path, order)).neighbours == result.neighbours
+    with Image.open(sheet_path(result_path(run.path, order))) as image:
+        sheet = np.asarray(image).astype(int)
+    for place, (neighbour, label) in enumerate(zip(result.neighbours, asked, strict=True)):
+        pictures = order.make(loaded, None, neighbour.sample, 1, labels=torch.tensor([label]))
+        apart = np.abs(to_uint8(pictures)[0] - sheet[:16, place * 16 : place * 16 + 16])
+        assert apart.mean() < 2
+
+
+def test_where_memory_is_short_half_as_many_are_drawn_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "short", 20, config=CARS))
+    plain, asked = Order.make, []
+
+    def make(order: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
+        asked.append((first, n))
+        if n > 8:
+            raise RuntimeError("CUDA out of memory.")
+        return plain(order, loaded, on_step, first, n, **more)
+
+    monkeypatch.setattr(Order, "make", make)
+    result, yielded = measure(run, 20, n=20)
+    assert asked == [(0, 20), (0, 10), (0, 5), (5, 5), (10, 5), (15, 5)]
+    assert yielded == sorted(yielded) and result.metrics["frechet"].n_fake == 20
+
+
+def test_work_is_halved_down_to_one_picture_and_only_where_memory_is_short() -> None:
+    def work(first: int, count: int, most: int = 4, error: Exception | None = None) -> int:
+        asked.append((first, count))
+        if count > most:
+            raise error or MemoryError
+        return count
+
+    asked: list[tuple[int, int]] = []
+    assert list(evaluator._in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
+    assert asked == [(0, 9), (0, 4), (4, 4), (8, 1)]
+    asked.clear()
+    with pytest.raises(MemoryError):
+        list(evaluator._in_batches(9, 12, partial(work, most=0)))
+    assert asked == [(0, 9), (0, 4), (0, 2), (0, 1)]
+    asked.clear()
+    with pytest.raises(RuntimeError, match="another"):
+        list(evaluator._in_batches(9, 12, partial(work, error=RuntimeError("another"))))
+    assert asked == [(0, 9)]
+
+
+# ------------------------------------------------------------------------------ files
+
+
+def test_orders_that_differ_in_any_setting_never_share_a_file() -> None:
+    """Also where that setting has what is usual, now or in another version."""
+    usual = Order("a", 250)
+    orders = [
+        usual,
+        dataclasses.replace(usual, sampler="ddim", steps=50),
+        dataclasses.replace(usual, sampler="ddim"),
+        dataclasses.replace(usual, steps=50),
+        dataclasses.replace(usual, variance="large"),
+    ]
+    assert len({result_path(Path("r"), order) for order in orders}) == len(orders)
+
+
+def test_a_name_does_not_depend_on_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = Order("a", 250, sampler="ddim", steps=50)
+    before = result_path(Path("r"), order)
+    monkeypatch.setattr(Order.__dataclass_fields__["sampler"], "default", "ddim")
+    monkeypatch.setattr(Order.__dataclass_fields__["steps"], "default", 50)
+    assert result_path(Path("r"), order) == before
+    assert result_path(Path("r"), Order("a", 250, sampler="dpmpp_2m", steps=20)) != before
+
+
+def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
+    measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, result = measured
+    other = dataclasses.replace(result, order=again(result), seconds=9.0)
+    path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
+    path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
+    wrong.rename(path)  # the name that the settings give, with another order in it
+    assert result_path(tmp_path, result.order) == old
+    assert result_path(tmp_path, other.order) == path
+    # An older file lacks what newer versions added, and has then what was the only way.
+    values = json.loads(old.read_text())
+    del values["order"]["variance"], values["checkpoint_time"], values["neighbours"][0]["label"]
+    old.write_text(json.dumps(values))
+    assert result_path(tmp_path, result.order) == old
+    assert read_result(old).checkpoint_time == 0
+    assert write_result(tmp_path, result) == old
+    assert len(read_results(tmp_path)[0]) == 2
+
+
+def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
+    run = load_run(Path(__file__).parents[3] / "checkpoints" / "demo-cars")
+    results, broken = read_results(run.path)
+    checkpoint = run.checkpoint(5000)
+    assert len(results) == 6 and not broken
+    for result in results:
+        order = result.order
+        asked = make_order(run.name, checkpoint, n=1024, sampler=order.sampler, steps=order.steps)
+        assert same_drawing(asked, order)
+        assert result.checkpoint_time == checkpoint.time
+        assert sheet_path(result_path(run.path, asked)).is_file()
+        assert set(result.metrics) == set(result.floor) == set(result.ceiling)
+        assert all(neighbour.label in cars.CLASSES for neighbour in result.neighbours)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("{", "damaged or cannot be read"),
+        ({"version": 0}, "another version"),
+        ({"metrics": {"frechet": {"value": "near"}}}, "does not hold a whole result"),
+        ({"order": {"run": "a"}}, "does not hold a whole result"),
+        ({"seconds": None}, "does not hold a whole result"),
+        ({"neighbours": 3}, "does not hold a whole result"),
+    ],
+)
+def test_a_file_that_is_not_sound_is_named_and_skipped(
+    change: str | dict, sentence: str, measured: tuple[Run, Result], tmp_path: Path
+) -> None:
+    _, result = measured
+    path = write_result(tmp_path, result)
+    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, order=again(result)))
+    values = change if isinstance(change, str) else json.loads(path.read_text()) | change
+    path.write_text(values if isinstance(values, str) else json.dumps(values))
+    with pytest.raises(ResultError, match=sentence):
+        read_result(path)
+    results, broken = read_results(tmp_path)
+    assert [found.seconds for found in results] == [9.0]
+    assert [path.name in words for words in broken] == [True]
+    assert other != path
+
+
+def again(result: Result) -> Order:
+    return dataclasses.replace(result.order, seed=1)
+
+
+def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
+    order = Order("a", 250, n=64, classes=("x", "y"), label="x")
+    assert result_path(Path("r"), order) == result_path(
+        Path("r"), dataclasses.replace(order, run="b", classes=("x", "y", "z"))
+    )
+    others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
+    paths = {result_path(Path("r"), dataclasses.replace(order, **other)) for other in others}
+    assert len(paths | {result_path(Path("r"), order)}) == len(others) + 1
+
+
+def test_values_are_written_as_people_read_them() -> None:
+    assert estimate_words("frechet", Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
+    assert estimate_words("recall", Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def run_command(run: Run, *words: str) -> int:
+    return main(["evaluate", "--run", str(run.path), "--device", "cpu", *words])
+
+
+def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor_and_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    run = load_run(write_run(tmp_path, "tiny", 20, 40, config=CARS))
+    assert run_command(run, "--n", "16", "--steps", "2", "3", "--sampler", "ddim") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 90
+    first = [line.split("  ")[0] for line in lines[1:5]]
+    assert first == [
+        "held-out pictures",
+        "step 40, ddim, 2 steps",
+        "step 40, ddim, 3 steps",
+        "noise",
+    ]
+    assert len(read_results(run.path)[0]) == 2
+    assert run_command(run, "--n", "16", "--steps", "2", "--sampler", "ddim", "--all-steps") == 0
+    assert [r.order.step for r in read_results(run.path)[0]] == [20, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--n", "3"], 2, "--n is 3; it must lie between 16 and 4,096."),
+        (["--n", "16", "--sampler", "magic"], 2, "not by 'magic'"),
+        (["--n", "16", "--steps", "0"], 2, "1 to 20 steps, not 0"),
+        (["--n", "16", "--guidance-scale", "2"], 2, "without classes"),
+        (["--seed", "-1"], 2, "--seed is -1"),
+        (["--step", "7"], 1, "no checkpoint of step 7"),
+        (["--average", "short"], 1, "no averaged weights called 'short'"),
+    ],
+)
+def test_the_command_refuses_with_one_line(
+    words: list[str],
+    code: int,
+    sentence: str,
+    measured: tuple[Run, Result],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(measured[0], *words) == code
+    said = capsys.readouterr().err.strip()
+    assert sentence in said
+    assert "\n" not in said
+
+
+def test_guidance_is_refused_where_the_network_never_learned_any_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = CARS.network_args | {"num_classes": 3}
+    config = CARS.replace(network_args=network, label_dropout=0.0)
+    run = load_run(write_run(tmp_path, "always", 20, config=config))
+    assert run_command(run, "--n", "16", "--steps", "2", "--guidance-scale", "2") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "always was trained with the class always given, so nothing can guide it; leave the "
+        "guidance scale at 1."
+    ]
+    assert not (run.path / "quality").exists()
+    assert make_order(run.name, run.checkpoint(20), n=16).guidance_scale == 1
+
+
+def test_what_an_interrupted_command_had_measured_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
+    plain = Order.make
+
+    def interrupted(order: Order, *words: object, **more: object) -> Tensor:
+        if order.steps == 3:
+            raise KeyboardInterrupt
+        return plain(order, *words, **more)
+
+    monkeypatch.setattr(Order, "make", interrupted)
+    assert run_command(run, "--n", "16", "--steps", "2", "3") == 130
+    assert [result.order.steps for result in read_results(run.path)[0]] == [2]
+
+
+def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
+    config: RunConfig = tiny(prediction_type="flow_prediction")
+    run = load_run(write_run(tmp_path, "flow", 20, config=config))
+    order = make_order(run.name, run.checkpoint(20), n=16)
+    assert (order.sampler, order.flow) == ("euler", True)
+    with pytest.raises(ConfigError, match="euler, heun, not by 'ddim'"):
+        make_order(run.name, run.checkpoint(20), n=16, sampler="ddim")
+    checkpoint = run.checkpoint(20)
+    with pytest.raises(ConfigError, match="a flow has none"):
+        list(evaluate(run, checkpoint, order, load_model(checkpoint), bits=True))
+
+
+def test_fid_and_kid_are_kept_where_they_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Means:
+        def features(self, pictures: np.ndarray) -> np.ndarray:
+            return pictures.mean((1, 2))
+
+    def estimates(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, Estimate]:
+        gap = float(np.abs(real.mean() - fake.mean()))
+        return dict.fromkeys(("fid", "kid"), Estimate(gap, 0.0, 2 * gap, len(real), len(fake)))
+
+    monkeypatch.setattr(evaluator, "load_inception", lambda *_: (Means(), ""))
+    monkeypatch.setattr(evaluator, "fidelity_estimates", estimates)
+    run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
+    result, _ = measure(run, 20, n=16)
+    assert result.notes == ()
+    for name in ("fid", "kid"):
+        for found in (result.metrics, result.floor, result.ceiling):
+            assert (found[name].n_real, found[name].n_fake) == (16, 16)
+        assert result.floor[name].value < result.ceiling[name].value
+
+
+def test_a_network_of_nan_ends_the_command_with_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(write_run(tmp_path, "broken", config=CARS))
+    write_checkpoint(run.path, 20, CARS, mean=float("nan"))
+    assert run_command(run, "--n", "16", "--steps", "2") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == (
+        "The network of broken at step 20 answers with NaN or infinity; choose another checkpoint."
+    )
+    assert not (run.path / "quality").exists()
+    checkpoint = run.checkpoint(20)
+    order = make_order(run.name, checkpoint, n=16)
+    store = build_store(CARS.data, CARS.image_size)
+    with pytest.raises(ValueError, match="no finite bits per dimension"):
+        list(evaluator.measure_bits(checkpoint, order, load_model(checkpoint), store, 0))

@@ -1,0 +1,73 @@
+"""Sinusoidal embeddings of the timestep: the lecture's row, the formula, diffusers' own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion_core.models.unet import SimpleUnet
+from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
+
+# SinusoidalPositionEmbeddings(32) for t = 30, as the lecture prints it: 16 sines, 16 cosines.
+LECTURE_ROW = """
+-0.9880 -0.5030 0.5963 -0.9991 0.5384 0.9841 0.6842 0.3966
+0.2189 0.1191 0.0646 0.0350 0.0189 0.0102 0.0055 0.0030
+0.1543 -0.8643 -0.8028 0.0423 -0.8427 0.1774 0.7293 0.9180
+0.9757 0.9929 0.9979 0.9994 0.9998 0.9999 1.0000 1.0000
+"""
+
+
+def test_the_row_of_t_30_is_the_lectures_to_the_last_digit() -> None:
+    [row] = SinusoidalPositionEmbeddings(32)(torch.tensor([30]))
+    assert [f"{value:.4f}" for value in row.tolist()] == LECTURE_ROW.split()
+
+
+def test_the_lectures_network_embeds_as_the_lecture_does() -> None:
+    [row] = SimpleUnet(widths=[4, 8]).time_mlp[0](torch.tensor([30]))
+    assert [f"{value:.4f}" for value in row.tolist()] == LECTURE_ROW.split()
+
+
+@given(t=st.integers(0, 999), half=st.integers(2, 64))
+def test_a_row_is_sines_then_cosines_of_falling_frequencies(t: int, half: int) -> None:
+    [row] = SinusoidalPositionEmbeddings(2 * half)(torch.tensor([t]))
+    angles = [t * math.exp(-i * math.log(10000) / (half - 1)) for i in range(half)]
+    expected = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+    # float32 holds an angle of up to 999 to 1/16,000 only.
+    torch.testing.assert_close(row, torch.tensor(expected), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [4, 32, 64, 128, 320])
+def test_rows_are_those_of_diffusers(size: int) -> None:
+    t = torch.arange(1000)
+    expected = get_timestep_embedding(t, size, flip_sin_to_cos=False, downscale_freq_shift=1)
+    torch.testing.assert_close(SinusoidalPositionEmbeddings(size)(t), expected, rtol=0, atol=2e-4)
+
+
+def test_t_0_is_all_zeros_then_all_ones() -> None:
+    [row] = SinusoidalPositionEmbeddings(32)(torch.tensor([0]))
+    assert row.tolist() == [0.0] * 16 + [1.0] * 16
+
+
+def test_a_row_depends_on_its_own_t_only_and_its_length_on_none() -> None:
+    layer = SinusoidalPositionEmbeddings(32)
+    rows = layer(torch.tensor([0, 30, 299]))
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows[1], layer(torch.tensor([30]))[0])
+    torch.testing.assert_close(rows.norm(dim=1), torch.full((3,), 4.0))  # sqrt(32 / 2)
+
+
+def test_every_timestep_has_a_row_of_its_own() -> None:
+    rows = SinusoidalPositionEmbeddings(32)(torch.arange(1000))
+    distances = torch.cdist(rows, rows).fill_diagonal_(float("inf"))
+    assert distances.min() > 0.1
+
+
+@pytest.mark.parametrize("size", [-2, 0, 2, 7])
+def test_a_size_that_makes_no_pairs_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"even and at least 4, not {size}"):
+        SinusoidalPositionEmbeddings(size)

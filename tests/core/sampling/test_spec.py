@@ -1,0 +1,152 @@
+"""Orders: their labels and words, what they cost, and that what a file says is not believed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Order, OrderError
+
+ORDER = Order(run="tiny", step=4, n=2, steps=5)
+CLASSES = ("van", "bus", "coupé")
+HOW = ({"as_lecture": True}, {"variance": "lecture"})
+FULL = Order(
+    "cars",
+    1250,
+    8,
+    "heun",
+    20,
+    3,
+    classes=CLASSES,
+    label="van",
+    guidance_scale=2.5,
+    negative="bus",
+    guidance_interval=(10.0, 200.0),
+    average="short",
+    spacing="karras",
+)
+
+
+def test_labels_come_in_turn_as_one_class_or_not_at_all() -> None:
+    order = replace(ORDER, n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
+    assert order.labels().tolist() == [0, 1, 2, 0]
+    assert [order.class_of(k) for k in range(4)] == ["van", "bus", "coupé", "van"]
+    assert replace(order, label="bus").labels().tolist() == [1] * 4
+    assert replace(order, label=ANY_CLASS).labels() is None
+    assert replace(order, label=ANY_CLASS).class_of(0) == ""
+    assert ORDER.labels() is None
+
+
+@pytest.mark.parametrize(
+    ("n", "columns"), [(1, 1), (2, 2), (3, 3), (6, 3), (7, 7), (8, 4), (10, 5), (11, 4), (64, 8)]
+)
+def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> None:
+    assert replace(ORDER, n=n).columns() == columns
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "columns"),
+    [(4096, 8, 64), (4096, 3, 63), (8, 8, 8), (7, 3, 3), (3, 8, 3), (16, 8, 8), (16, 12, 4)],
+)
+def test_classes_in_turn_have_columns_of_their_own(n: int, classes: int, columns: int) -> None:
+    names = tuple(f"class {k}" for k in range(classes))
+    order = replace(ORDER, classes=names, label=EACH_IN_TURN)
+    assert order.columns(n) == columns
+
+
+def test_an_order_says_in_words_what_makes_its_pictures() -> None:
+    order = Order("cars", 1250, 1, "ddim", 50, 3, 0.5, ("van",), "van", 2.5)
+    words = "cars at step 1,250: 1 picture, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
+    assert order.words() == words
+    large = Order("cars", 5, 2, "ddpm", 300, variance="large")
+    assert large.words() == "cars at step 5: 2 pictures, ddpm, 300 steps, seed 0, variance β"
+    slip = replace(large, variance="lecture")
+    assert slip.words().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
+    assert slip.options()["noise_term"] == "lecture"
+    lecture = Order("cars", 5, 2, "ddpm", 300, as_lecture=True)
+    assert lecture.words() == "cars at step 5: 2 pictures, as the lecture does, 300 steps, seed 0"
+
+
+def test_the_pictures_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> None:
+    order = replace(ORDER, n=7, classes=CLASSES, label=EACH_IN_TURN)
+    whole = order.labels()
+    parts = [order.labels(first, n) for first, n in ((0, 2), (2, 4), (6, 1))]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
+    schedule = NoiseSchedule("cosine", 20)
+    guided = replace(ORDER, classes=CLASSES, label="van", guidance_scale=2.0)
+    assert ORDER.evaluations(schedule) == 2 * 5
+    assert guided.evaluations(schedule) == 2 * 10
+    # The walk is 19, 15, 11, 7, 3.
+    assert replace(guided, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * 8
+    heun = replace(guided, sampler="heun", guidance_interval=(19.0, 19.0))
+    assert heun.evaluations(schedule) == 2 * (9 + 1)
+    assert replace(heun, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * (9 + 6)
+
+
+@pytest.mark.parametrize(
+    "order", [ORDER, FULL, *(replace(ORDER, sampler="ddpm", **how) for how in HOW)]
+)
+def test_an_order_comes_back_from_its_json(order: Order) -> None:
+    assert Order.from_json(order.to_json()) == order
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n": 0}, "n"),
+        ({"n": True}, "n"),
+        ({"n": 10**9}, "n"),
+        ({"sampler": "magic"}, "sampler"),
+        ({"sampler": ["ddim"]}, "sampler"),
+        ({"steps": 0}, "steps"),
+        ({"seed": -1}, "seed"),
+        ({"eta": float("nan")}, "eta"),
+        ({"guidance_scale": "7"}, "guidance scale"),
+        ({"label": "horse"}, "label"),
+        ({"negative": ["bus"]}, "negative"),
+        ({"guidance_interval": [5]}, "guidance interval"),
+        ({"guidance_interval": [9, 5]}, "guidance interval"),
+        ({"classes": "van"}, "classes"),
+        ({"spacing": {}}, "spacing"),
+        ({"run": ""}, "run"),
+        ({"as_lecture": 1}, "as lecture"),
+        ({"as_lecture": True}, "as lecture"),  # which has no other spacing
+        ({"label": ANY_CLASS}, "guidance scale"),  # there is nothing to lead to
+        ({"flow": True}, "spacing"),  # a flow ends in pure noise
+        ({"variance": "medium"}, "variance"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(change: dict, named: str) -> None:
+    text = json.dumps(json.loads(FULL.to_json()) | change)
+    with pytest.raises(OrderError, match=f"no usable {named}"):
+        Order.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "3", "{}", '{"run": "a"}', "[" * 100_000])
+def test_what_is_no_record_of_settings_is_refused(text: str) -> None:
+    with pytest.raises(OrderError, match="The settings"):
+        Order.from_json(text)
+
+
+class Nan(nn.Module):
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * float("nan")
+
+
+def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_pictures() -> None:
+    config = RunConfig(image_size=16, schedule={"kind": "cosine", "timesteps": 20})
+    with pytest.raises(ValueError, match="tiny at step 4 answers with NaN or infinity; choose"):
+        ORDER.make((Nan(), NoiseSchedule("cosine", 20), config))
+
+
+def test_settings_of_a_newer_version_leave_out_what_is_not_known() -> None:
+    assert Order.from_json(json.dumps(json.loads(ORDER.to_json()) | {"new": 1})) == ORDER

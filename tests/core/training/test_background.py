@@ -1,0 +1,71 @@
+"""Work beside the training: in order, bounded, its errors heard; snapshots that do not move."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
+
+
+def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
+    worker, gate, done = Background("test"), threading.Event(), []
+    worker.submit(lambda: (gate.wait(30), done.append(1)))
+    worker.submit(lambda: done.append(2))  # waits behind the first
+
+    third = threading.Thread(target=lambda: worker.submit(lambda: done.append(3)))
+    third.start()
+    third.join(0.2)
+    assert third.is_alive() and done == []  # a third has to wait with its snapshot
+    gate.set()
+    third.join(30)
+    worker.wait()
+    worker.close()
+    assert done == [1, 2, 3]
+
+
+def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run() -> None:
+    worker, done = Background("test"), []
+
+    def fail() -> None:
+        raise OSError("no")
+
+    worker.submit(fail)
+    worker.submit(lambda: done.append(1))
+    with pytest.raises(OSError, match="no"):
+        worker.wait()
+    worker.wait()
+    worker.close()
+    assert done == [1]
+
+
+def test_closing_drops_what_waits() -> None:
+    worker, gate, started, done = Background("test"), threading.Event(), threading.Event(), []
+    worker.submit(lambda: (started.set(), gate.wait(30), done.append(1)))
+    worker.submit(lambda: done.append(2))
+    started.wait(30)
+    threading.Timer(0.1, gate.set).start()
+    worker.close()
+    assert done == [1]
+
+
+def test_a_snapshot_keeps_its_values_while_the_weights_go_on() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    tree = {"a": weight, "b": [weight, 3], "c": ("x", {"d": weight})}
+    kept = snapshot(tree)
+    with torch.no_grad():
+        weight.add_(1)
+    for tensor in (kept["a"], kept["b"][0], kept["c"][1]["d"]):
+        assert torch.equal(tensor, torch.ones(2)) and not tensor.requires_grad
+    assert kept["b"][1] == 3 and kept["c"][0] == "x"
+    assert to_cpu(kept)["c"][1]["d"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_bad_number_is_found(bad: float) -> None:
+    good = {"a": torch.ones(3), "n": torch.tensor(2)}
+    assert all_finite(good)
+    assert all_finite({})
+    assert not all_finite({**good, "b": torch.tensor([0.0, bad])})

@@ -1,0 +1,298 @@
+"""Sampling, mode Many: series in the background, the same for every visitor and every server."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dashboard.sampling import batch
+from dashboard.services import sampling_queue
+from dashboard.services.sampling_queue import LineFull, Queue
+from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.sampling import series
+from diffusion_core.sampling.metadata import read
+from diffusion_core.sampling.series import Series
+from tests.pages.app import open_page
+from tests.tiny_runs import write_checkpoint, write_run
+
+SOON = 60.0
+
+
+@pytest.fixture
+def run(runs_dir: Path) -> Path:
+    return write_run(runs_dir, "cars", 20)
+
+
+@pytest.fixture(autouse=True)
+def no_jobs() -> Iterator[None]:
+    """Each test leaves none under way for the next."""
+    yield
+    for job in batch.under_way():
+        job.cancel()
+        assert job.wait(SOON)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    """A device on which nobody draws: all stay in the line."""
+    queue = Queue()
+    monkeypatch.setattr(queue, "_work", lambda: None)
+    monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
+    return queue
+
+
+def open_many(**settings: object) -> AppTest:
+    return open_page("sampling.py", **{"mode": "Many", "steps": 2, "many": 5, **settings})
+
+
+def words(app: AppTest) -> str:
+    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return "\n".join(element.value for element in shown)
+
+
+def labels(app: AppTest) -> list[str]:
+    return [b.label for b in app.button]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    [found] = [b for b in app.button if b.label == label]
+    found.click().run()
+    assert not app.exception
+    return app
+
+
+def wait(app: AppTest) -> AppTest:
+    for job in batch.under_way():
+        assert job.wait(SOON)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def begin(app: AppTest, name: str = "") -> AppTest:
+    if name:
+        app.text_input(key="series_name").set_value(name)
+    return press(app, "Draw in the background")
+
+
+def downloads(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What each button would send, by the name of the file."""
+    found = {}
+
+    def spy(label, data, *, file_name, **_):
+        found[file_name] = data() if callable(data) else data
+
+    with monkeypatch.context() as patched:
+        patched.setattr(st, "download_button", spy)
+        app.run()
+    assert not app.exception
+    return found
+
+
+def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_many()
+    assert "Each series that is begun here appears in this place" in words(app)
+    wait(begin(app))
+    series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
+    assert (series.state, series.drawn()) == ("finished", [0, 1, 2, 3, 4])
+    for visitor in (app, open_many()):
+        said = words(visitor)
+        assert (
+            "**cars at step 20: 5 pictures, dpmpp_2m, 2 steps, seed 0, each class in turn**" in said
+        )
+        assert "It is complete. 5 of 5 pictures" in said
+        assert "Resume" not in labels(visitor) and "Cancel" not in labels(visitor)
+    assert app.text_input(key="series_name").placeholder == "dpmpp_2m-2-seed-0-2"
+    app.number_input(key="picture").set_value(4)
+    files = downloads(app, monkeypatch)
+    assert list(files) == [
+        "cars-dpmpp_2m-2-seed-0.zip",
+        "cars-dpmpp_2m-2-seed-0-grid.png",
+        "cars-dpmpp_2m-2-seed-0-000003.png",
+    ]
+    archive = zipfile.ZipFile(io.BytesIO(files["cars-dpmpp_2m-2-seed-0.zip"]))
+    assert len(archive.namelist()) == 6
+    grid = files["cars-dpmpp_2m-2-seed-0-grid.png"]
+    assert read(grid).order == series.order
+    single = np.asarray(Image.open(io.BytesIO(files["cars-dpmpp_2m-2-seed-0-000003.png"])))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid)))[16:32, :16], single)
+
+
+def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: Queue) -> None:
+    app = begin(open_many(), "mine")
+    series = Series(run / "drawings" / "mine")
+    assert series.state == "queued"
+    press(app, "Cancel")
+    app.run()
+    assert series.state == "stopped"
+    assert "It was cancelled. 0 of 5 pictures. What is drawn is kept" in words(app)
+    press(app, "Resume")
+    assert series.state == "queued"
+    assert "Cancel" in labels(app)
+    assert len(still.waiting) == 1
+
+
+def test_a_series_of_a_server_that_was_killed_is_interrupted_and_can_be_resumed(
+    run: Path,
+) -> None:
+    app = wait(begin(open_many(), "mine"))
+    series = Series(run / "drawings" / "mine")
+    before = series.picture(2).read_bytes()
+    series.picture(2).unlink()
+    status = json.loads((series.path / "status.json").read_text())
+    gone = {"state": "running", "process_started": 1.0, "heartbeat": 0.0, "step": 4}
+    (series.path / "status.json").write_text(json.dumps(status | gone))
+    app = open_many()
+    assert "It was interrupted: the app was stopped or started anew. 4 of 5" in words(app)
+    assert "5 so far" not in words(app)
+    wait(press(app, "Resume"))
+    assert series.state == "finished"
+    assert series.picture(2).read_bytes() == before
+
+
+def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_began(
+    run: Path, still: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(open_many(), "mine")
+    assert "Cancel" in labels(open_many())
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    viewer = open_many()
+    assert "Cancel" not in labels(viewer)
+    begin(viewer, "theirs")
+    assert labels(viewer).count("Cancel") == 1
+    series.cancel(Series(run / "drawings" / "mine"))
+    stopped = open_many(series="mine")
+    assert "It was cancelled." in words(stopped) and "Resume" not in labels(stopped)
+
+
+def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_many().number_input(key="many").max == 4096
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    app = wait(begin(open_many()))
+    assert app.number_input(key="many").max == 256
+    assert "A series here has up to 256 pictures; the app's operator sets that." in words(app)
+    assert "Delete" not in labels(app)
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
+    assert open_many().number_input(key="many").max == 10
+    monkeypatch.setattr(batch, "VIEWERS_SERIES", 1)
+    begin(app)
+    assert "cars has 1 series already, and no more are made here" in words(app)
+
+
+def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
+    app = wait(begin(begin(open_many(many=2), "other"), "mine"))
+    visitor = open_many(series="mine")
+    assert visitor.selectbox(key="series").value == "mine"
+    press(app, "Delete")
+    assert "**mine** goes for good with its 2 pictures" in words(app)
+    press(app, "Keep it")
+    assert (run / "drawings" / "mine").exists()
+    press(app, "Delete")
+    press(app, "Delete it")
+    assert not (run / "drawings" / "mine").exists()
+    for page in (app, visitor.run()):
+        assert not page.exception
+        assert page.selectbox(key="series").value == "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("../up", "'../up' cannot be the name of a series. Use up to 80 letters"),
+        ("mine", "There is a mine already; choose another name."),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(
+    run: Path, still: Queue, name: str, sentence: str
+) -> None:
+    begin(open_many(), "mine")
+    app = begin(open_many(), name)
+    assert sentence in words(app)
+    assert [each.name for each in series.list_series(run)] == ["mine"]
+
+
+def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
+    run: Path, still: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "AT_ONCE", 1)
+    app = begin(begin(open_many()))
+    assert "1 series are under way already" in words(app)
+    press(app, "Cancel")
+
+    def full(self, task):
+        raise LineFull("16 drawings wait for this device already; try again in a while.")
+
+    monkeypatch.setattr(Queue, "submit", full)
+    begin(app, "late")
+    assert "16 drawings wait for this device already" in words(app)
+    assert not (run / "drawings" / "late").exists()
+
+
+def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
+    run: Path, still: Queue
+) -> None:
+    app = begin(open_many(), "mine")
+    press(app, "Cancel")
+    app.run()
+    write_checkpoint(run, 40)
+    weights_path(run, 20).unlink()
+    app.run()
+    press(app, "Resume")
+    assert "mine cannot go on: cars has no checkpoint of step 20." in words(app)
+    write_checkpoint(run, 20)
+    press(app, "Resume")
+    assert "step 20 was written anew since mine was begun" in words(app)
+
+
+def test_a_drawing_that_fails_says_why_and_can_be_resumed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "000000.png")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(series, "_write", fail)
+        app = wait(begin(open_many(), "mine"))
+    assert "It has failed. 0 of 5 pictures" in words(app)
+    assert "No space left on device." in words(app)
+    assert "It is complete." in words(wait(press(app, "Resume")))
+
+
+def test_pictures_are_paged_and_what_is_missing_or_damaged_is_said(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "SHOWN", 2)
+    app = wait(begin(open_many(), "mine"))
+    series = Series(run / "drawings" / "mine")
+    series.picture(2).write_bytes(b"")
+    series.picture(4).unlink()
+    app.number_input(key="series_page").set_value(2).run()
+    app.number_input(key="picture").set_value(3).run()
+    assert "Picture 3 is not drawn yet." in words(app)
+    app.number_input(key="series_page").set_value(3).run()
+    assert "Pictures 5 to 5 are not drawn yet." in words(app)
+    shutil.rmtree(series.path / "pictures")
+    app.run()
+    assert not app.exception
+    assert "It is complete. 0 of 5 pictures" in words(app)
+
+
+def test_a_series_with_damaged_settings_is_named(run: Path) -> None:
+    app = wait(begin(open_many(), "mine"))
+    (run / "drawings" / "mine" / "order.json").write_text("{")
+    app.run()
+    assert not app.exception
+    assert "mine has no readable order.json; delete it." in words(app)
+    assert "Delete" in labels(app)

@@ -1,0 +1,202 @@
+"""Below a drawing: what the flipbook is told, the films, and where the picture was decided."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dashboard.components.flipbook import flipbook
+from dashboard.components.flipbook.flipbook import Book, Histogram, pack
+from dashboard.sampling.decided import stochastic
+from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
+from diffusion_core.sampling.branching import Parting
+from diffusion_core.sampling.spec import Order
+from tests.pages.app import open_page, press
+from tests.tiny_runs import TINY, write_run
+
+
+def words(app: AppTest) -> str:
+    return "\n".join(each.value for each in [*app.markdown, *app.caption, *app.error])
+
+
+def book_data(app: AppTest) -> dict[str, Any]:
+    [component] = [c for c in app.get("bidi_component") if c.proto.component_name == "flipbook"]
+    return json.loads(component.proto.json)
+
+
+def pixels(address: str) -> np.ndarray:
+    data = base64.b64decode(address.removeprefix("data:image/webp;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def book(frames: int, pictures: int, side: int) -> Book:
+    shape = (frames, pictures, side, side, 3)
+    return Book(
+        {"above": noise(*shape), "below": 255 - noise(*shape)},
+        [f"frame {k}" for k in range(frames)],
+        [str(k + 1) for k in range(pictures)],
+        {"size": np.arange(frames * pictures, dtype=float).reshape(frames, pictures)},
+        Histogram(
+            "values",
+            np.linspace(-4, 4, 9),
+            np.arange(8 * frames * pictures).reshape(frames, pictures, 8),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- what the browser is told
+
+
+def test_the_browser_gets_every_pixel_of_every_frame_in_one_sheet_a_row() -> None:
+    made = book(5, 2, 4)
+    sent = pack(made)
+    assert (sent.first, sent.pictures, sent.frames) == (0, 2, 5)
+    for k in range(2):
+        for row, frames in enumerate(made.rows.values()):
+            whole = pixels(sent.data["sheets"][k][row])
+            assert whole.shape == (2 * 4, 3 * 4, 3)
+            for n in range(5):
+                y, x = 4 * (n // 3), 4 * (n % 3)
+                assert np.array_equal(whole[y : y + 4, x : x + 4], frames[n, k])
+    assert sent.data["numbers"] == {"size": [[2.0 * n, 2.0 * n + 1] for n in range(5)]}
+    density = np.array(sent.data["histogram"]["density"])
+    assert density.shape == (5, 2, 8)
+    assert density.sum(axis=-1) == pytest.approx(1.0, rel=1e-3)  # bars are 1 wide
+    unknown = replace(made, numbers={"size": np.full((5, 2), np.nan)}, histogram=None)
+    assert json.loads(json.dumps(pack(unknown).data))["numbers"]["size"][0] == [None, None]
+
+
+def test_no_more_is_sent_than_the_bound_and_the_chosen_picture_is_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = book(10, 8, 16)
+    one = 2 * 10 * 16 * 16 * 3
+    monkeypatch.setattr(flipbook, "MOST_BYTES", 3 * one)
+    whole = [pack(made, picture) for picture in range(8)]
+    assert [(sent.first, sent.pictures) for sent in whole] == [(0, 3)] * 3 + [(3, 3)] * 3 + [
+        (6, 2)
+    ] * 2
+    assert whole[4].data["names"] == ["4", "5", "6"]
+    # What cannot be made smaller grows by a few bytes of headers at the most.
+    assert all(sent.bytes < 1.05 * 3 * one for sent in whole)
+    monkeypatch.setattr(flipbook, "MOST_BYTES", one // 2)
+    large = pack(made, 7)
+    assert (large.first, large.pictures, large.frames) == (7, 1, 5)
+    assert large.data["captions"] == [f"frame {k}" for k in (0, 2, 4, 7, 9)]
+
+
+def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_picture(runs_dir: Path) -> None:
+    write_run(runs_dir, "tiny", 20)
+    app = open_page("sampling.py", n=3, steps=5, picture=2)
+    job = press(app, "Draw", "draw")
+    data = book_data(app)
+    assert data["rows"] == [X_T, X_0] and data["picture"] == 2
+    assert data["names"] == ["1, van", "2, bus", "3, coupé"]
+    assert data["captions"][0] == "step 1 of 5, t = 19"
+    walk = job.result.trajectory
+    assert np.array_equal(pixels(data["sheets"][1][0])[16:32, 16:32], walk.x_t[4, 1])
+    assert np.array_equal(walk.x_t[4, 1], job.result.pictures[1])
+    assert data["numbers"]["change of the predicted x_0"][0] == [None] * 3
+    assert film_of(walk, 0, X_T, None).shape == (5, 16, 16, 3)
+    assert film_of(walk, 0, BOTH, None).shape == (5, 16, 32, 3)
+    assert np.array_equal(film_of(walk, None, X_0, 3)[:, :, 16:32], walk.x_0[:, 1])
+    app.number_input(key="picture").set_value(3).run()
+    assert book_data(app)["picture"] == 3
+    assert not app.get("plotly_chart")  # the figures are made when they are looked at
+    app.session_state["numbers"] = True
+    app.run()
+    assert [
+        json.loads(chart.proto.spec)["layout"]["yaxis"]["title"]["text"]
+        for chart in app.get("plotly_chart")
+    ] == ["change in a step", "root mean square of ε"]
+
+
+def test_of_a_picture_whose_way_is_not_kept_that_is_said(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusion_core.sampling.trajectory.MOST_PICTURES", 2)
+    write_run(runs_dir, "tiny", 20)
+    app = open_page("sampling.py", n=3, steps=2, picture=3)
+    press(app, "Draw", "draw")
+    assert "The way out of the noise is kept of the first 2 pictures; choose one" in words(app)
+    assert not app.get("bidi_component")
+    app.number_input(key="picture").set_value(2).run()
+    assert "Pictures 1 to 2 of 3, every step" in words(app)
+
+
+# ---------------------------------------------------------------- where the picture is decided
+
+
+def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> None:
+    plain = Order("tiny", 20, sampler="unipc")
+    assert stochastic(plain) == replace(plain, sampler="ddim", eta=1.0)
+    for sampler in ("ddpm", "euler_ancestral", "dpmpp_2m_sde"):
+        noisy = replace(plain, sampler=sampler)
+        assert stochastic(noisy) is noisy
+    assert stochastic(replace(plain, sampler="heun", flow=True)) is None
+
+
+def test_where_a_picture_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:
+    write_run(runs_dir, "tiny", 20)
+    app = open_page("sampling.py", n=2, steps=4, picture=2)
+    press(app, "Draw", "draw")
+    assert "DPM-Solver++ 2M added no noise in its steps: the start $x_T$ decides" in words(app)
+    job = press(app, "Find out with DDIM, η = 1", "decided")
+    found: list[Parting] = job.result
+    assert [one.shared for one in found] == [0, 1, 2, 3]
+    assert job.task.steps == 4 * 4 and job.task.evaluations == 4 * 4 * 8
+    assert found[0].variance > found[2].variance > 0
+    shown = words(app)
+    assert "tiny at step 20: picture 2 in 8 branches from each of 4 places, ddim" in shown
+    assert "η 1, bus" in shown
+    assert "With $x_T$ alone shared, " in shown
+    captions = [image.caption for element in app.get("image") for image in element.proto.imgs]
+    assert captions[-4:] == ["nothing shared", "t 19", "t 14", "t 9"]
+    app.number_input(key="picture").set_value(1).run()
+    assert "picture 2 in 8 branches" not in words(app)  # of another picture than the one above
+
+
+def test_branches_that_do_not_differ_at_all_are_said(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(runs_dir, "tiny", 20)
+    app = open_page("sampling.py", n=1, steps=3)
+    press(app, "Draw", "draw")
+    black = np.zeros((8, 16, 16, 3), np.uint8)
+    same = [
+        Parting(k, 19.0 if k else None, 0.0, black[0], np.zeros((16, 16)), black) for k in (0, 1)
+    ]
+    monkeypatch.setattr("dashboard.sampling.decided.branch", lambda *_: same)
+    press(app, "Find out with DDIM, η = 1", "decided")
+    assert "All branches are the same picture" in "".join(info.value for info in app.info)
+
+
+def test_a_checkpoint_that_is_gone_is_said_instead(runs_dir: Path) -> None:
+    run = write_run(runs_dir, "tiny", 20, 40)
+    app = open_page("sampling.py", n=1, steps=2, step=20, sampler="ddpm")
+    press(app, "Draw", "draw")
+    (run / "weights" / "step-00000020.safetensors").unlink()
+    [button] = [b for b in app.button if b.label == "Find out"]
+    button.click().run()
+    assert "The checkpoint of tiny at step 20 is no longer there." in words(app)
+
+
+def test_a_flow_says_that_its_start_decides(runs_dir: Path) -> None:
+    write_run(runs_dir, "flow", 20, config=TINY.replace(prediction_type="flow_prediction"))
+    app = open_page("sampling.py", n=1, steps=2)
+    press(app, "Draw", "draw")
+    assert "A flow has no sampler that adds any." in words(app)
+    assert not [b for b in app.button if b.label.startswith("Find out")]

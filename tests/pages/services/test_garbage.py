@@ -1,0 +1,35 @@
+"""What the collection of garbage, which Streamlit asks for after every rerun, goes through."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tiny_runs import write_run
+
+# In a process of its own, as a server is.
+SCRIPT = """
+import gc
+from dashboard.services.garbage import import_all_and_spare_it
+import_all_and_spare_it()
+from tests.pages.app import open_page
+for page in ("unet.py", "sampling.py"):
+    app = open_page(page)
+    assert not app.exception, page
+[draw] = [button for button in app.button if button.label == "Draw"]
+draw.click().run()
+assert app.session_state["drawings"]["draw"].wait(60)
+app.run()
+assert not app.exception
+gc.collect()
+print(len(gc.get_objects()))
+"""
+
+
+def test_pages_leave_few_objects_to_go_through(runs_dir: Path) -> None:
+    write_run(runs_dir, "tiny", 20)
+    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    # PyTorch and its compiler are 280,000; the pages and this test's own tools 16,000.
+    assert int(found.stdout) < 40_000

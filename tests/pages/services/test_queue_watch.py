@@ -1,0 +1,64 @@
+"""The server's look after the queue, without a server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from dashboard.services.queue_watch import watch
+from diffusion_core.runs import jobs
+
+
+def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[Path]:
+    """Let the watcher go round so many times; returns the folders that it looked after."""
+    seen: list[Path] = []
+
+    class Over(threading.Event):
+        rounds = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.rounds += 1
+            return self.rounds > times
+
+    def start_next(runs_dir: Path) -> None:
+        seen.append(runs_dir)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(jobs, "start_next", start_next)
+    watch(Over())
+    return seen
+
+
+def test_an_operators_server_looks_after_the_queue(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(3, monkeypatch) == [runs_dir] * 3
+
+
+def test_a_viewers_server_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    assert look(3, monkeypatch) == []
+
+
+@pytest.mark.parametrize("error", [jobs.JobError("No room."), OSError(30, "No room.")])
+def test_what_goes_wrong_is_said_once_and_it_goes_on(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
+        assert len(look(5, monkeypatch, error)) == 5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The queue is not looked after: {error}"
+    ]
+
+
+def test_a_setting_that_cannot_be_used_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "king")
+    with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
+        assert look(2, monkeypatch) == []
+    assert "DIFFUSION_LAB_ROLE is 'king'" in caplog.text

@@ -1,0 +1,409 @@
+"""The drawing job: its order, its line, its snapshots, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dashboard.services import sampling_queue
+from dashboard.services.sampling_queue import Drawing, LineFull, Queue, Task, draw_task, pace_key
+from diffusion_core.media.images import to_uint8
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_network
+from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
+from diffusion_core.sampling.spec import Loaded, Order
+
+SOON = 60.0  # how long a busy machine may take for what takes milliseconds
+CONFIG = RunConfig(image_size=16, schedule={"timesteps": 20}, prediction_type="epsilon")
+ORDER = Order(run="tiny", step=4, n=2, steps=5)
+
+
+class Gate(nn.Module):
+    """A network that waits in every evaluation until the test lets it through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.arrived = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.arrived.release()
+        assert self.permits.acquire(timeout=SOON)
+        return x * self.weight
+
+    def wait(self) -> None:
+        """Until it is asked once more."""
+        assert self.arrived.acquire(timeout=SOON)
+
+    def open(self, evaluations: int = 1000) -> None:
+        self.permits.release(evaluations)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> Queue:
+    return Queue(clock)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    model = Gate()
+    yield model
+    model.open()  # so that no thread is left behind where a test fails
+
+
+def with_schedule(model: nn.Module, config: RunConfig = CONFIG) -> Loaded:
+    return model.eval(), NoiseSchedule(**config.schedule), config
+
+
+def small_network(num_classes: int = 0) -> nn.Module:
+    torch.manual_seed(1)
+    network = build_network(
+        "unet",
+        {"widths": [8], "blocks": 1, "attention_levels": [0], "num_classes": num_classes},
+    )
+    for parameter in network.parameters():  # its output starts at zero
+        nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def small_lecture_network() -> nn.Module:
+    torch.manual_seed(1)
+    return build_network("lecture", {"widths": [4, 8, 8, 8, 8]})
+
+
+def test_a_drawing_gives_the_pictures_of_sample(queue: Queue) -> None:
+    loaded = with_schedule(small_network(num_classes=3))
+    order = replace(ORDER, sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
+    order = replace(order, classes=("a", "b", "c"), label="b")
+    job = queue.submit(draw_task(order, loaded))
+    assert job.wait(SOON)
+    seen = job.snapshot()
+    expected = sample(
+        loaded[0],
+        loaded[1],
+        2,
+        "ddim",
+        5,
+        seed=7,
+        eta=0.5,
+        labels=torch.tensor([1, 1]),
+        guidance_scale=2.0,
+        shape=(3, 16, 16),
+    )
+    assert (seen.state, seen.step, seen.sentence) == ("done", 5, "")
+    assert np.array_equal(seen.now.x_t, to_uint8(expected))
+    assert seen.now.x_t.std() > 0
+
+
+def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_was(
+    queue: Queue,
+) -> None:
+    loaded = with_schedule(small_lecture_network(), CONFIG.replace(image_size=32))
+    before = {name: tensor.clone() for name, tensor in loaded[0].state_dict().items()}
+    order = replace(ORDER, sampler="ddpm", steps=20, as_lecture=True)
+    job = queue.submit(draw_task(order, loaded))
+    assert job.wait(SOON)
+    expected = sample(loaded[0], loaded[1], 2, shape=(3, 32, 32), **LECTURE_SAMPLING)
+    assert np.array_equal(job.snapshot().now.x_t, to_uint8(expected))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded[0].state_dict().items())
+    assert not any(module.training for module in loaded[0].modules())
+
+
+def test_a_finished_drawing_has_its_pictures_and_the_way_to_them(queue: Queue) -> None:
+    job = queue.submit(draw_task(replace(ORDER, steps=20), with_schedule(small_network())))
+    assert job.wait(SOON)
+    made = job.result
+    assert np.array_equal(made.pictures, job.snapshot().now.x_t)
+    assert np.array_equal(made.trajectory.x_t[-1], made.pictures)
+    looks = made.trajectory.kept[made.trajectory.evenly(10)]
+    assert made.trajectory.timesteps[looks].tolist() == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
+
+
+def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: Queue) -> None:
+    def submit() -> tuple[Drawing, weakref.ref[nn.Module]]:
+        network = small_network()
+        return queue.submit(draw_task(ORDER, with_schedule(network))), weakref.ref(network)
+
+    job, network = submit()
+    assert job.wait(SOON)
+    queue.submit(draw_task(ORDER, with_schedule(small_network()))).wait(SOON)
+    gc.collect()
+    assert job.result.pictures.shape == (2, 16, 16, 3)
+    assert network() is None
+
+
+def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
+    queue: Queue, clock: Clock, gate: Gate
+) -> None:
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    seen = job.snapshot()
+    assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("drawing", 0, None, None)
+    gate.open(2)
+    gate.wait()
+    gate.wait()  # asked for the third time: two steps are taken
+    clock.now = 3.0
+    seen = job.snapshot()
+    assert (seen.state, seen.step, seen.now.timestep) == ("drawing", 2, 15)
+    assert seen.now.x_t.shape == seen.now.x_0.shape == (2, 16, 16, 3)
+    assert (seen.seconds, seen.seconds_left) == (3.0, 4.5)
+
+
+def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
+    queue: Queue, gate: Gate
+) -> None:
+    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    second, third = (
+        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+    )
+    assert [job.snapshot().before for job in (first, second, third)] == [0, 1, 2]
+    assert [job.snapshot().state for job in (second, third)] == ["waiting", "waiting"]
+    gate.open()
+    assert third.wait(SOON)
+    assert [job.snapshot().state for job in (first, second, third)] == ["done"] * 3
+
+
+def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
+    queue: Queue, gate: Gate
+) -> None:
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    job.cancel()
+    assert job.snapshot().sentence == "It stops after this step."
+    gate.open()
+    assert job.wait(SOON)
+    seen = job.snapshot()
+    assert (seen.state, seen.step, seen.sentence) == ("cancelled", 1, "Cancelled.")
+    assert seen.now.x_t.shape == (2, 16, 16, 3)
+
+
+def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(queue: Queue, gate: Gate) -> None:
+    queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    second, third = (
+        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+    )
+    second.cancel()
+    assert (second.snapshot().state, second.snapshot().step) == ("cancelled", 0)
+    assert third.snapshot().before == 1
+    gate.open()
+    assert third.wait(SOON)
+    assert third.snapshot().state == "done"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others_wait", "state"),
+    [
+        (sampling_queue.PATIENCE - 1, False, "done"),
+        (sampling_queue.PATIENCE + 1, False, "cancelled"),
+        (sampling_queue.PATIENCE_IN_DEMAND - 1, True, "done"),
+        (sampling_queue.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
+    ],
+)
+def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
+    queue: Queue, clock: Clock, gate: Gate, seconds: float, others_wait: bool, state: str
+) -> None:
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    if others_wait:
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+    clock.now += seconds
+    gate.open()
+    assert job.wait(SOON)
+    assert job.snapshot().state == state
+    assert ("nobody was looking" in job.snapshot().sentence) == (state == "cancelled")
+
+
+def test_a_drawing_that_somebody_looks_at_is_left_alone(
+    queue: Queue, clock: Clock, gate: Gate
+) -> None:
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    for _ in range(ORDER.steps):
+        gate.wait()
+        clock.now += sampling_queue.PATIENCE - 1
+        job.snapshot()
+        gate.open(1)
+    assert job.wait(SOON)
+    assert job.snapshot().state == "done"
+
+
+def test_somebody_who_left_the_line_holds_nobody_up(queue: Queue, clock: Clock, gate: Gate) -> None:
+    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    gone, stays = (queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2))
+    for _ in range(2):
+        clock.now += sampling_queue.PATIENCE_IN_DEMAND * 4
+        first.snapshot()
+        stays.snapshot()
+    assert stays.snapshot().before == 1
+    gate.open()
+    assert stays.wait(SOON)
+    assert (gone.snapshot().state, stays.snapshot().state) == ("cancelled", "done")
+
+
+def test_the_line_has_an_end(queue: Queue, gate: Gate) -> None:
+    queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    waiting = [
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+        for _ in range(sampling_queue.LONGEST_LINE)
+    ]
+    with pytest.raises(LineFull, match="wait for this device already; try again"):
+        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+    for job in waiting:
+        job.cancel()
+    gate.open()
+
+
+class Failing(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
+            "The device has not enough memory for that; draw fewer pictures at once.",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "The device has not enough memory for that; draw fewer pictures at once.",
+        ),
+        (ValueError("This network takes no labels."), "This network takes no labels."),
+        (RuntimeError("odd"), "Drawing failed: odd"),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
+    queue: Queue, error: Exception, sentence: str
+) -> None:
+    failing = queue.submit(draw_task(ORDER, with_schedule(Failing(error))))
+    fine = queue.submit(draw_task(ORDER, with_schedule(small_network())))
+    assert fine.wait(SOON)
+    assert (failing.snapshot().state, failing.snapshot().sentence) == ("failed", sentence)
+    assert fine.snapshot().state == "done"
+
+
+def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
+        draw_task(replace(ORDER, steps=21), with_schedule(small_network()))
+
+
+def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
+    queue: Queue, clock: Clock, gate: Gate
+) -> None:
+    key = pace_key(ORDER, CONFIG)
+    assert queue.expected_seconds(key, 10) is None
+    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    clock.now = 20.0
+    gate.open()
+    assert job.wait(SOON)
+    assert queue.expected_seconds(key, 20) == pytest.approx(40.0)
+    other = pace_key(ORDER, CONFIG.replace(image_size=32))
+    assert queue.expected_seconds(other, 20) is None
+
+
+def background(
+    total: int,
+    done: list[int],
+    gate: threading.Semaphore,
+    begun: threading.Semaphore | None = None,
+) -> Task:
+    """A long task of `total` turns that notes each; it passes `gate` in every one."""
+
+    def work(on_step: sampling_queue.OnStep) -> Generator[int, None, str]:
+        for k in range(total):
+            if begun is not None:
+                begun.release()
+            assert gate.acquire(timeout=SOON)
+            done.append(k)
+            yield k + 1
+        return "all"
+
+    return Task(ORDER, "many", total, total, "many", work, background=True)
+
+
+def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Gate) -> None:
+    done: list[int] = []
+    turn, begun = threading.Semaphore(0), threading.Semaphore(0)
+    long = queue.submit(background(3, done, turn, begun))
+    assert begun.acquire(timeout=SOON)  # it is in its first turn
+    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    turn.release()
+    gate.wait()  # the short one draws, after one turn of the long one
+    assert done == [0]
+    seen = long.snapshot()
+    assert (seen.state, seen.step, seen.before) == ("drawing", 1, 1)
+    gate.open()
+    turn.release(3)
+    assert short.wait(SOON) and long.wait(SOON)
+    assert (long.snapshot().state, long.result, done) == ("done", "all", [0, 1, 2])
+
+
+def test_a_long_task_goes_on_when_nobody_looks(queue: Queue, clock: Clock) -> None:
+    done: list[int] = []
+    turn = threading.Semaphore(0)
+    job = queue.submit(background(2, done, turn))
+    clock.now = 10 * sampling_queue.PATIENCE
+    turn.release(3)
+    assert job.wait(SOON)
+    assert job.snapshot().state == "done"
+
+
+def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
+    queue: Queue, gate: Gate
+) -> None:
+    ended = []
+
+    def work(on_step: sampling_queue.OnStep) -> Generator[int, None, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append(True)
+
+    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    gate.wait()
+    job = queue.submit(Task(ORDER, "many", 2, 2, "many", work, background=True))
+    blocking = queue.submit(draw_task(ORDER, with_schedule(waits := Gate())))
+    assert [each.snapshot().before for each in (blocking, job)] == [1, 2]
+    blocking.cancel()
+    gate.open()
+    assert job.wait(SOON) and short.wait(SOON)
+    assert ended == [True]
+    del waits
+
+
+def test_a_device_has_one_queue_for_all() -> None:
+    cpu = torch.device("cpu")
+    assert sampling_queue.queue_of(cpu) is sampling_queue.queue_of(torch.device("cpu"))
+    assert sampling_queue.queue_of(cpu) is not sampling_queue.queue_of(torch.device("meta"))

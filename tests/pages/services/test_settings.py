@@ -1,0 +1,43 @@
+"""The settings: where they come from, which wins, and what a bad file does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dashboard.services import settings
+from dashboard.services.settings import SettingsError, get_settings
+
+
+def test_without_settings_the_installation_is_an_operators_with_its_own_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DIFFUSION_LAB_RUNS_DIR")
+    monkeypatch.delenv("DIFFUSION_LAB_DEVICE")
+    found = get_settings()
+    assert found == settings.Settings()
+    assert found.may_operate
+    assert found.runs_dir == settings.REPOSITORY / "checkpoints"
+
+
+def test_the_environment_sets_what_it_names(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "500")
+    found = get_settings()
+    assert (found.role, found.max_steps, found.runs_dir) == ("viewer", 500, runs_dir)
+    assert not found.may_operate
+
+
+def test_the_secrets_file_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_UPLOAD_MB", "3")
+    settings.SECRETS_FILE.write_text("DIFFUSION_LAB_MAX_UPLOAD_MB = 5\n[other]\nkey = 1\n")
+    assert get_settings().max_upload_mb == 5
+
+
+def test_a_secrets_file_that_does_not_parse_is_an_error_and_not_an_open_door() -> None:
+    settings.SECRETS_FILE.write_text('DIFFUSION_LAB_ROLE = "viewer')
+    with pytest.raises(SettingsError, match=r"no-secrets\.toml cannot be read .* correct it\."):
+        get_settings()

@@ -1,0 +1,149 @@
+"""The form that starts a run: presets, other runs' settings, and every field's way into them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from dashboard.training import form_values
+from diffusion_core.runs.config import RunConfig, parse_settings, with_settings
+from diffusion_core.runs.presets import PRESETS, preset
+from tests import tiny_runs
+from tests.pages.training.test_training import open_training, press, started, words
+
+__all__ = ["started"]  # a fixture
+
+# Nothing here is as in a preset, and some of it has no field.
+ODD = tiny_runs.tiny(
+    prediction_type="flow_prediction",
+    loss="huber",
+    min_snr_gamma=3.0,
+    schedule={"kind": "sigmoid", "timesteps": 30, "beta_start": 2e-4},
+    data="digits:70",
+    image_size=24,
+    seed=11,
+    optimizer="adam",
+    weight_decay=0.3,
+    gradient_clip=0.5,
+    warmup_steps=5,
+    ema_decay=0.99,
+    ema_decays={"long": 0.999, "mine": 0.9},
+    class_conditional=False,
+    label_dropout=0.25,
+    channels=1,
+    random_flip=False,
+    keep_checkpoints=3,
+    keep_every=4,
+    keep_best=False,
+    sample_every=2,
+    checkpoint_every=4,
+    validate_every=2,
+    tensorboard=True,
+)
+
+
+def settings(arguments: list[str]) -> RunConfig:
+    """What a trainer makes of the words that it is started with."""
+    return with_settings(preset(arguments[1]), parse_settings(arguments[3::2]))
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
+def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
+    entries = form_values.entries_of(config, None)
+    again = form_values.make_config(config, config.data, entries, None)
+    assert asdict(again) == asdict(config)
+
+
+def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> None:
+    tiny_runs.write_run(runs_dir, "odd", config=ODD)
+    app = press(open_training(), "Start another like this")
+    assert app.selectbox(key="preset").value == "as odd"
+    assert app.text_input(key="name").placeholder == "odd-2"
+    assert app.expander[0].proto.expanded
+    assert "What has no field here is as in odd." in words(app)
+    press(app, "Start")
+    assert not app.exception
+    assert not app.error
+    [(path, arguments)] = started
+    assert path.name == "odd-2"
+    assert settings(arguments) == ODD
+
+
+def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:
+    tiny_runs.write_run(runs_dir, "odd", config=ODD)
+    app = open_training(preset="as odd")
+    assert app.selectbox(key="data").value == "digits"
+    numbers = {key: app.number_input(key=key).value for key in ("digits", "size", "seed", "every")}
+    assert numbers == {"digits": 70, "size": 24, "seed": 11, "every": 2}
+    app.selectbox(key="preset").select("base").run()
+    numbers = {key: app.number_input(key=key).value for key in ("steps", "batch", "ema", "every")}
+    assert numbers == {"steps": 50_000, "batch": 128, "ema": 0.9999, "every": 500}
+    # A preset says nothing of the pictures.
+    assert app.number_input(key="size").value == 24
+
+
+def test_a_run_without_settings_is_nothing_to_start_from(runs_dir: Path) -> None:
+    (runs_dir / "empty").mkdir()
+    (runs_dir / "empty" / "status.json").write_text('{"state": "failed"}')
+    app = open_training(preset="as empty")
+    assert app.error[0].value == "empty has left no settings; start from a preset."
+
+
+FIELDS: list[tuple[str, object, dict[str, object]]] = [
+    ("target", "flow", {"prediction_type": "flow_prediction"}),
+    ("target", "noise", {"prediction_type": "epsilon"}),
+    ("loss", "Huber", {"loss": "huber"}),
+    ("snr", 0.0, {"min_snr_gamma": 0.0}),
+    ("schedule", "linear", {"schedule": {"kind": "linear", "timesteps": 1000}}),
+    ("T", 500, {"schedule": {"kind": "cosine", "timesteps": 500}}),
+    ("optimizer", "Adam", {"optimizer": "adam"}),
+    ("warmup", 77, {"warmup_steps": 77}),
+    ("ema", 0.99, {"ema_decay": 0.99}),
+    ("ema_short", 0.0, {"ema_decays": {}}),
+    ("ema_long", 0.9999, {"ema_decays": {"short": 0.99, "long": 0.9999}}),
+    ("labels", False, {"class_conditional": False}),
+    ("dropout", 0.2, {"label_dropout": 0.2}),
+    ("channels", "grey", {"channels": 1}),
+    ("precision", "float32", {"mixed_precision": "no"}),
+    ("checkpoints", 40, {"checkpoint_every": 40}),
+    ("validations", 0, {"validate_every": 0}),
+    ("keep", 0, {"keep_checkpoints": 0}),
+    ("keep_every", 1000, {"keep_every": 1000}),
+    ("keep_best", False, {"keep_best": False}),
+    ("tensorboard", True, {"tensorboard": True}),
+]
+
+
+def test_every_field_reaches_the_settings(started) -> None:
+    """All of them in one run of the page; those of the same field come last."""
+    app = open_training(data="digits", digits=400, name="run")
+    wanted: dict[str, object] = {}
+    for key, value, there in FIELDS:
+        fields = [*app.selectbox, *app.number_input, *app.toggle]
+        [field] = [field for field in fields if field.key == key]
+        field.set_value(value)
+        wanted |= there
+    wanted["schedule"] = {"kind": "linear", "timesteps": 500}
+    wanted["ema_decays"] = {"long": 0.9999}
+    press(app, "Start")
+    assert not app.error
+    [(_, arguments)] = started
+    config = settings(arguments)
+    assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+def test_settings_that_contradict_each_other_get_a_sentence(started) -> None:
+    app = press(open_training(zero_snr="true", target="noise"), "Start")
+    [error] = app.error
+    assert "zero terminal SNR cannot be learned through epsilon" in error.value
+    assert not started
+
+
+def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
+    small = PRESETS["small"]
+    entries = form_values.entries_of(small, None) | {"steps": 60}
+    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 6
+    entries["warmup"] = 50
+    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 50

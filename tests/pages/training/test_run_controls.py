@@ -1,0 +1,224 @@
+"""What an operator can do with runs on the Training page: change, continue, queue, delete, undo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from diffusion_core.runs import jobs, trash
+from diffusion_core.runs.changes import read_changes
+from diffusion_core.runs.run import Run, list_runs, read_queue
+from tests.pages.training.test_training import (
+    buttons,
+    open_training,
+    press,
+    started,
+    words,
+    write_run,
+)
+
+__all__ = ["started"]  # a fixture
+
+
+def keyed(app: AppTest, start: str) -> object:
+    """The number input whose key begins like this."""
+    [found] = [field for field in app.number_input if (field.key or "").startswith(start)]
+    return found
+
+
+def write_state(path: Path, step: int) -> None:
+    (path / "state").mkdir()
+    (path / "state" / f"step-{step:08d}.pt").touch()
+
+
+# ---------------------------------------------------------------- changes
+
+
+def test_settings_of_a_run_at_work_are_changed_from_the_page(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "busy", "running")
+    app = open_training()
+    keyed(app, "change-busy-learning_rate").set_value(2e-4)
+    keyed(app, "change-busy-sample_every").set_value(50)
+    press(app, "Change")
+    asked = json.loads((path / "request.json").read_text())
+    assert (asked["action"], asked["settings"]) == (
+        "change",
+        {"learning_rate": 2e-4, "sample_every": 50},
+    )
+    assert "Its settings were changed; the change holds from its next step on." in words(app)
+    disabled = [button.label for button in app.button if button.disabled]
+    assert disabled == ["Sample now", "Checkpoint now"]
+
+
+def test_a_change_that_cannot_be_is_refused_with_a_message(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "busy", "running")
+    app = open_training()
+    keyed(app, "change-busy-steps").set_value(50)
+    press(app, "Change")
+    assert app.toast[0].value == "busy has made 50 steps; steps is 50 and must be more."
+    assert not (path / "request.json").exists()
+
+
+def test_the_fields_follow_what_was_changed_elsewhere(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "rests", "stopped")
+    app = open_training()
+    jobs.change(Run(path), {"learning_rate": 5e-4})
+    app.run()
+    keyed(app, "change-rests-steps").set_value(900)
+    press(app, "Change")
+    assert [change.settings for change in read_changes(path)] == [
+        {"learning_rate": 5e-4},
+        {"steps": 900},
+    ]
+
+
+def test_an_installation_caps_the_steps_of_changes_too(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "300")
+    path = write_run(runs_dir, "rests", "stopped")
+    app = open_training()
+    keyed(app, "change-rests-steps").set_value(301)
+    press(app, "Change")
+    assert app.toast[0].value == "This installation allows 300 steps."
+    assert not read_changes(path)
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_a_finished_run_goes_on_with_more_steps(runs_dir: Path, started) -> None:
+    path = write_run(runs_dir, "done", step=200)
+    app = open_training()
+    field = keyed(app, "more-steps-done")
+    assert (field.min, field.value) == (201, 400)
+    field.set_value(350)
+    press(app, "Continue")
+    assert started == [(path, ["--resume"])]
+    assert Run(path).config.steps == 350
+    assert "**done** is starting." in words(app)
+
+
+def test_a_run_of_which_only_weights_were_kept_says_so(runs_dir: Path, started) -> None:
+    path = write_run(runs_dir, "done")
+    (path / "weights").mkdir()
+    (path / "weights" / "step-00000200.safetensors").touch()
+    app = open_training()
+    assert "only the weights were kept" in words(app)
+    assert [b.label for b in app.button if b.disabled] == ["Continue"]
+
+
+def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path, started) -> None:
+    write_run(runs_dir, "other", "failed", error="The pictures are gone.", created=1.0)
+    path = write_run(runs_dir, "broke", "failed", error="The loss is NaN.", not_finite=True)
+    assert "Resume with a lower rate" not in buttons(open_training(run="other"))
+    app = press(open_training(run="broke"), "Resume with a lower rate")
+    assert not app.exception
+    assert started == [(path, ["--resume"])]
+    assert Run(path).config.learning_rate == 1e-4
+
+
+# ---------------------------------------------------------------- the queue
+
+
+@pytest.fixture
+def queue(runs_dir: Path) -> list[str]:
+    write_run(runs_dir, "busy", "running", created=9.0)
+    for number, name in enumerate(("a", "b", "c")):
+        write_run(runs_dir, name, "queued", created=1.0, queued_at=float(number), pid=None)
+    return ["a", "b", "c"]
+
+
+def in_order(runs_dir: Path) -> list[str]:
+    return [run.name for run in read_queue(runs_dir)]
+
+
+def test_the_queue_is_shown_in_order_and_can_be_moved_and_cancelled(runs_dir: Path, queue) -> None:
+    app = open_training(run="busy")
+    text = words(app)
+    assert [line in text for line in ("1. **a**", "2. **b**", "3. **c**")] == [True] * 3
+    app.button(key="move--1-c").click().run()
+    assert in_order(runs_dir) == ["a", "c", "b"]
+    app.button(key="move-1-a").click().run()
+    assert in_order(runs_dir) == ["c", "a", "b"]
+    app.button(key="cancel-a").click().run()
+    assert in_order(runs_dir) == ["c", "b"]
+    assert Run(runs_dir / "a").state == "stopped"
+    assert [app.button(key=f"move-{way}").disabled for way in ("-1-c", "1-b")] == [True, True]
+    assert "1. **c**" in words(app)
+
+
+def test_a_viewer_sees_the_queue_and_cannot_touch_it(
+    runs_dir: Path, queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    trash.delete(Run(write_run(runs_dir, "gone")))
+    app = open_training(run="busy")
+    assert "1. **a**" in words(app)
+    assert buttons(app) == []
+
+
+def test_a_run_that_waits_on_another_machine_says_where(runs_dir: Path) -> None:
+    write_run(runs_dir, "away", "queued", host="gpu-box", pid=None, queued_at=1.0)
+    assert "It waits on gpu-box. To start it on this machine instead" in words(open_training())
+
+
+def test_what_the_form_says_of_the_queue(runs_dir: Path, queue) -> None:
+    app = open_training(run="busy")
+    assert "busy uses the device; a new run waits for its turn, with 3 runs already" in words(app)
+
+
+# ---------------------------------------------------------------- deleting
+
+
+def test_a_run_is_deleted_after_a_question_and_comes_back_by_undo(runs_dir: Path) -> None:
+    write_run(runs_dir, "old", created=1.0)
+    write_run(runs_dir, "new")
+    app = press(open_training(run="new"), "Delete")
+    assert "**new** goes with all that is in its folder: no checkpoints, 2 sample" in words(app)
+    assert [run.name for run in list_runs(runs_dir)] == ["new", "old"]
+    press(app, "Delete it")
+    assert [run.name for run in list_runs(runs_dir)] == ["old"]
+    text = words(app)
+    assert "**new** is deleted." in text
+    assert "**old** has finished." in text
+    assert "There is no run called" not in text
+    assert "goes with all that is in its folder" not in text
+    press(app, "Undo")
+    assert [run.name for run in list_runs(runs_dir)] == ["new", "old"]
+    assert "**new** has finished." in words(app)
+    assert "is deleted" not in words(app)
+
+
+def test_a_run_that_is_kept_stays(runs_dir: Path) -> None:
+    write_run(runs_dir, "run")
+    app = press(open_training(), "Delete")
+    press(app, "Keep it")
+    assert "goes with all" not in words(app)
+    assert [run.name for run in list_runs(runs_dir)] == ["run"]
+
+
+def test_what_was_deleted_lately_can_be_restored_later(runs_dir: Path) -> None:
+    trash.delete(Run(write_run(runs_dir, "gone")))
+    app = open_training()
+    assert "**gone**, deleted 2" in words(app)
+    press(app, "Restore")
+    assert "**gone** has finished." in words(app)
+    assert not trash.deleted(runs_dir)
+
+
+def test_the_offer_to_undo_ends_when_somebody_goes_to_another_page(runs_dir: Path) -> None:
+    from dashboard.ui.navigation import FOLDER
+
+    write_run(runs_dir, "run")
+    app = press(press(open_training(), "Delete"), "Delete it")
+    assert "Undo" in buttons(app)
+    app.run()
+    assert "Undo" in buttons(app)
+    app.switch_page(str(FOLDER / "schedule.py")).run()
+    app.switch_page(str(FOLDER / "training.py")).run()
+    assert "Undo" not in buttons(app)
+    assert "Restore" in buttons(app)

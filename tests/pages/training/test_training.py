@@ -1,0 +1,374 @@
+"""The Training page, by Streamlit's AppTest: its form, and what it says of every kind of run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dashboard.training import form_values
+from diffusion_core.runs import queue as run_queue
+from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
+from diffusion_core.runs.presets import preset
+from tests.pages.app import open_page
+
+
+def open_training(**settings: object) -> AppTest:
+    return open_page("training.py", **settings)
+
+
+def write_run(
+    runs_dir: Path, name: str, state: str = "finished", *, preset_name: str = "small", **status
+) -> Path:
+    """A run folder as the trainer leaves it; in a state of work its process is this test's."""
+    path = runs_dir / name
+    (path / "samples").mkdir(parents=True)
+    this = psutil.Process()
+    record = {
+        "state": state,
+        "step": 50,
+        "total": 200,
+        "created": time.time(),
+        "heartbeat": time.time(),
+        "host": os.uname().nodename,
+        "device": "cpu",
+        "pid": this.pid,
+        "process_started": this.create_time(),
+        "checkpoint_step": 40,
+        "loss": 0.1234,
+        "images_per_second": 20.0,
+        "memory_bytes": 1_500_000_000,
+        "eta_seconds": 200.0,
+    }
+    (path / "status.json").write_text(json.dumps(record | status))
+    (path / "config.json").write_text(preset(preset_name).replace(steps=200, seed=7).to_json())
+    metrics = MetricsWriter(path / "metrics.sqlite")
+    for step in range(1, 51):
+        metrics.add((step, curve, 1 / step, 0.0) for curve in ("loss", "gradient_norm", *BIN_NAMES))
+    metrics.add([(50, "validation_loss", 0.4321, 0.0)])
+    metrics.close()
+    for step in (25, 50):
+        Image.new("RGB", (64, 16)).save(path / "samples" / f"step-{step:08d}.png")
+    return path
+
+
+def words(app: AppTest) -> str:
+    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return "\n".join(element.value for element in shown)
+
+
+def buttons(app: AppTest) -> list[str]:
+    return [button.label for button in app.button]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    [button] = [button for button in app.button if button.label == label]
+    return button.click().run()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
+    """(folder, arguments) of every trainer that would have been started."""
+    calls: list[tuple[Path, list[str]]] = []
+
+    def spawn(path: Path, arguments: list[str], device: str | None) -> None:
+        calls.append((path, arguments))
+        status = {"state": "starting", "created": time.time(), "heartbeat": time.time()}
+        (path / "status.json").write_text(json.dumps(status))
+
+    monkeypatch.setattr(run_queue, "_spawn", spawn)
+    return calls
+
+
+# ---------------------------------------------------------------- the form
+
+
+def test_without_runs_the_page_explains_itself_and_offers_the_form() -> None:
+    app = open_training()
+    assert "There are no runs yet." in words(app)
+    assert "Start" in buttons(app)
+    assert app.expander[0].proto.expanded
+
+
+def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_name(
+    runs_dir: Path, started
+) -> None:
+    write_run(runs_dir, "small-digits")
+    app = open_training(data="digits", digits=64, steps=60, batch=8, lr=0.002, size=16, every=10)
+    assert app.text_input(key="name").placeholder == "small-digits-2"
+    press(app, "Start")
+    assert not app.exception
+    [(path, arguments)] = started
+    assert path == runs_dir / "small-digits-2"
+    settings = dict(word.split("=", 1) for word in arguments if "=" in word)
+    assert arguments[:2] == ["--preset", "small"]
+    assert settings == {
+        "data": "digits:64",
+        "steps": "60",
+        "batch_size": "8",
+        "learning_rate": "0.002",
+        "image_size": "16",
+        "warmup_steps": "6",
+        "checkpoint_every": "10",
+        "sample_every": "10",
+        "validate_every": "10",
+    }
+    assert app.session_state["run"] == "small-digits-2"
+    assert "**small-digits-2** is starting." in words(app)
+
+
+def test_another_preset_brings_its_own_numbers() -> None:
+    app = open_training(steps=77)
+    app.selectbox(key="preset").select("lecture").run()
+    numbers = {key: app.number_input(key=key).value for key in ("steps", "batch", "every")}
+    assert numbers == {"steps": 252, "batch": 128, "every": 25}
+
+
+def test_other_pictures_bring_the_size_that_suits_them() -> None:
+    app = open_training()
+    app.selectbox(key="data").select("digits").run()
+    assert app.number_input(key="size").value == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"size": 20}, "image_size is 20; it must be divisible by 8"),
+        ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
+        ({"data": "folder"}, "Give the folder that holds the pictures."),
+        ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
+        ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
+        ({"data": "digits", "digits": 9}, "leaves 9 pictures for training, fewer than a batch"),
+        ({"name": "../up"}, "'../up' cannot be a run's name."),
+        ({"name": "taken"}, "There is already a run called taken; choose another name."),
+    ],
+)
+def test_bad_settings_get_one_sentence_and_make_no_folder(
+    settings: dict, sentence: str, runs_dir: Path, started
+) -> None:
+    write_run(runs_dir, "taken")
+    app = press(open_training(**settings), "Start")
+    assert not app.exception
+    [error] = app.error
+    assert sentence in error.value
+    assert not started
+    assert [path.name for path in runs_dir.iterdir()] == ["taken"]
+
+
+def test_settings_in_the_url_that_make_no_sense_are_left_out() -> None:
+    app = open_training(steps="many", preset="huge", data="cats", lr="x")
+    assert app.selectbox(key="preset").value == "small"
+    assert app.number_input(key="steps").value == 6000
+
+
+def test_an_installation_caps_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "300")
+    app = open_training()
+    assert (app.number_input(key="steps").max, app.number_input(key="steps").value) == (300, 300)
+    app.selectbox(key="preset").select("lecture").run()
+    assert app.number_input(key="steps").value == 252
+    with pytest.raises(ValueError, match="allows 300 steps"):
+        entries = form_values.entries_of(preset("small"), None)
+        form_values.make_config(preset("small"), "cars", entries | {"steps": 301}, max_steps=300)
+
+
+def test_a_viewer_sees_the_run_and_neither_form_nor_buttons(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    write_run(runs_dir, "seen", "running")
+    app = open_training()
+    assert "left to the operator" in words(app)
+    assert "**seen** is training." in words(app)
+    assert buttons(app) == []
+    assert "preset" not in app.session_state
+
+
+def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_dir: Path) -> None:
+    write_run(runs_dir, "known")
+    text = words(open_training(steps=1000, batch=32))
+    assert "About 26 min 40 s" not in text  # from ten minutes on there are no seconds
+    assert "About 26 min, at the 20.0 images a second of known" in text
+    write_run(runs_dir, "known-elsewhere", host="another")
+    (runs_dir / "known" / "status.json").unlink()
+    assert "images a second of" not in words(open_training(steps=1000))
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_dir: Path) -> None:
+    write_run(runs_dir, "busy", "running")
+    app = open_training()
+    text = words(app)
+    assert "**busy** is training." in text
+    assert "learning rate 0.001 · seed 7" in text
+    assert {m.label: m.value for m in app.metric} == {
+        "Loss": "0.0200",
+        "Validation loss": "0.4321",
+        "Images per second": "20.0",
+        "Memory": "1.5 GB",
+    }
+    assert buttons(app) == [
+        "Start",
+        *("Pause", "Stop", "Sample now", "Checkpoint now", "Change", "Start another like this"),
+    ]
+    assert not app.expander[0].proto.expanded
+    assert "busy uses the device; a new run waits until it is free." in text
+    assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
+    assert "Every strip of a run is drawn from the same noise" in text
+
+
+LIKE = "Start another like this"
+MOVES = ["Up", "Down", "Cancel"]
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence", "offered"),
+    [
+        ("queued", "**odd** waits for the device. It is next.", ["Cancel", "Change", LIKE, *MOVES]),
+        (
+            "starting",
+            "**odd** is starting. This takes a few seconds.",
+            ["Pause", "Stop", "Change", LIKE],
+        ),
+        ("pausing", "**odd** is pausing. It writes a checkpoint first.", [LIKE]),
+        ("paused", "**odd** is paused. The device is free; resume it to go on from step 40.", None),
+        ("stopping", "**odd** is stopping. It writes a checkpoint first.", [LIKE]),
+        ("stopped", "**odd** was stopped.", None),
+        ("finished", "**odd** has finished.", ["Continue", LIKE, "Delete"]),
+        ("failed", "**odd** has failed. The loss of step 9 is not a number.", None),
+    ],
+)
+def test_every_state_has_its_words_and_its_buttons(
+    state: str, sentence: str, offered: list[str] | None, runs_dir: Path
+) -> None:
+    error = "The loss of step 9 is not a number." if state == "failed" else None
+    write_run(runs_dir, "odd", state, error=error)
+    app = open_training()
+    assert sentence in words(app)
+    at_rest = ["Resume", "Change", LIKE, "Delete"]
+    assert buttons(app)[1:] == (at_rest if offered is None else offered)
+
+
+def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Path, started) -> None:
+    path = write_run(runs_dir, "gone", "running", process_started=1.0, heartbeat=0.0)
+    (path / "train.log").write_text("Killed\n")
+    app = open_training()
+    assert "**gone** is lost." in words(app)
+    assert "resumed from step 40" in words(app)
+    assert "Killed" in [code.value for code in app.code]
+    press(app, "Resume")
+    assert started == [(path, ["--resume"])]
+    assert "**gone** is starting." in words(app)
+
+
+def test_what_was_asked_and_not_yet_taken_up_is_shown(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "busy", "running")
+    app = press(open_training(), "Pause")
+    assert json.loads((path / "request.json").read_text())["action"] == "pause"
+    assert "It was asked to pause, and will at its next step." in words(app)
+    disabled = [button.label for button in app.button if button.disabled]
+    assert disabled == ["Pause", "Sample now", "Checkpoint now"]
+    press(app, "Stop")
+    assert json.loads((path / "request.json").read_text())["action"] == "stop"
+
+
+def test_a_queued_run_says_who_is_before_it(runs_dir: Path) -> None:
+    write_run(runs_dir, "first", "running")
+    write_run(runs_dir, "second", "queued", queued_at=1.0)
+    write_run(runs_dir, "third", "queued", queued_at=2.0)
+    assert "first is on it. 1 more before it." in words(open_training(run="third"))
+
+
+def test_warnings_and_broken_checkpoints_are_named(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "full", "running", warning="The disk is full: go on later.")
+    (path / "weights").mkdir()
+    (path / "weights" / "step-00000040.safetensors").write_bytes(b"cut")
+    text = words(open_training())
+    assert "The disk is full: go on later." in text
+    assert "A checkpoint is skipped: step-00000040.safetensors is damaged" in text
+
+
+def test_a_run_of_the_lecture_is_shown_beside_the_lectures_own_losses(runs_dir: Path) -> None:
+    write_run(runs_dir, "lecture", preset_name="lecture")
+    text = words(open_training())
+    assert "mean absolute difference between the true and the predicted noise" in text
+    assert "Stanford Cars. This run learns cars, so the two need not meet." in text
+
+
+def test_other_runs_can_be_laid_over_it(runs_dir: Path) -> None:
+    write_run(runs_dir, "older", created=1.0)
+    write_run(runs_dir, "newer")
+    app = open_training(compare="older")
+    assert app.multiselect(key="compare").value == ["older"]
+    assert "only the shapes can be compared" in words(app)
+
+
+def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> None:
+    write_run(runs_dir, "older", created=1.0)
+    write_run(runs_dir, "newer")
+    assert "**older** has finished." in words(open_training(run="older"))
+    text = words(open_training(run="nobody"))
+    assert "There is no run called nobody here" in text
+    assert "**newer** has finished." in text
+
+
+# ---------------------------------------------------------------- what may be on the disk
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("status.json", "{", "Its status.json is missing or damaged"),
+        ("status.json", '{"state": 5, "step": "x", "created": []}', "**hurt** is lost"),
+        ("status.json", '{"state": "on fire", "total": null}', "**hurt** is lost"),
+        ("config.json", "{", "settings of hurt cannot be used: config.json is damaged"),
+        ("config.json", '{"steps": "many"}', "settings of hurt cannot be used: A setting is of"),
+        ("config.json", None, "The losses"),
+        ("metrics.sqlite", "no database, " * 999, "cannot be drawn: metrics.sqlite cannot be read"),
+        ("metrics.sqlite", None, "The losses appear here after the first steps."),
+        ("samples/step-00000050.png", "x", "Every strip of a run is drawn from the same noise"),
+    ],
+)
+def test_a_damaged_or_half_written_folder_gets_a_sentence(
+    file: str, content: str | None, sentence: str, runs_dir: Path
+) -> None:
+    path = write_run(runs_dir, "hurt") / file
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    app = open_training()
+    assert not app.exception
+    if file == "config.json" and content is None:
+        assert "**hurt** has finished." in words(app)
+    else:
+        assert sentence in words(app)
+
+
+def test_the_table_names_every_run(runs_dir: Path) -> None:
+    write_run(runs_dir, "older", "stopped", created=1.0)
+    write_run(runs_dir, "newer")
+    table = open_training().dataframe[0].value
+    assert table["Run"].tolist() == ["newer", "older"]
+    assert table["State"].tolist() == ["finished", "stopped"]
+    assert table["Step"].tolist() == ["50 / 200"] * 2
+    assert table["Preset"].tolist() == ["small"] * 2
+
+
+def test_all_numbers_of_a_run_can_be_kept_as_csv_and_parquet(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "numbers", "finished")
+    (path / "metrics.sqlite").rename(path / "kept")
+    app = open_training(more="Settings")
+    offered = {button.proto.label: button.proto for button in app.get("download_button")}
+    assert all(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    (path / "kept").rename(path / "metrics.sqlite")
+    app.run()
+    offered = {button.proto.label: button.proto for button in app.get("download_button")}
+    assert not any(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
