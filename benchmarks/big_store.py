@@ -1,15 +1,15 @@
 """A large data set in little memory: the store is mapped, not loaded.
 
-    python -m benchmarks.big_store [--pictures 200000] [--limit 2.0] [--cache FOLDER]
+    python -m benchmarks.big_store [--images 200000] [--limit 2.0] [--cache FOLDER]
 
-Draws the pictures into a store and trains a tiny network on it, all in one process tree that may
+Draws the images into a store and trains a tiny network on it, all in one process tree that may
 use `--limit` GB of memory, the page cache included (a control group of the kernel, made below
 the one that this runs in; on systemd machines `systemd-run --user --scope -p MemoryMax=2G python
 -m benchmarks.big_store` does the same). Where the system allows no such group it says so and
 runs without. The memory that counts is printed either way: what the processes hold themselves
 (RssAnon), which the kernel cannot take back as it can the mapped pages of the store.
 
-200,000 pictures of 64 x 64 are 2.5 GB and take some minutes to draw. `--cache` keeps the store
+200,000 images of 64 x 64 are 2.5 GB and take some minutes to draw. `--cache` keeps the store
 for the next time; else it goes into a temporary folder that is removed.
 """
 
@@ -110,7 +110,7 @@ def work(spec: str, size: int, steps: int) -> None:
     start = time.perf_counter()
     store = build_store(spec, size)
     print(
-        f"store: {len(store):,} pictures of {size} x {size}, {store.images.nbytes / GB:.2f} GB, "
+        f"store: {len(store):,} images of {size} x {size}, {store.images.nbytes / GB:.2f} GB, "
         f"ready after {time.perf_counter() - start:.1f} s",
         flush=True,
     )
@@ -135,19 +135,19 @@ def work(spec: str, size: int, steps: int) -> None:
         )
     speed = config.batch_size * (len(ended) - 2) / (ended[-2] - ended[0])
     seen = config.batch_size * len(ended)
-    print(f"training: {len(ended)} steps, {seen:,} pictures seen, {speed:.0f} images/s", flush=True)
+    print(f"training: {len(ended)} steps, {seen:,} images seen, {speed:.0f} images/s", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=200_000)
+    parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=96)
     parser.add_argument("--limit", type=float, default=2.0, help="GB of memory (10^9 bytes)")
     parser.add_argument("--cache", type=Path, help="keep the store in this folder")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
-    spec = f"cars:{words.pictures}"
+    spec = f"cars:{words.images}"
     if words.inside:
         work(spec, words.size, words.steps)
         return 0

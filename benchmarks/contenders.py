@@ -39,7 +39,7 @@ JOB_DATA = "cars:16160"  # 126 full batches of 128 and 32 held out, as the lectu
 
 @dataclass(frozen=True)
 class Job:
-    folder: str  # holds `train` and `test`, each a folder of pictures as `ImageFolder` reads it
+    folder: str  # holds `train` and `test`, each a folder of images as `ImageFolder` reads it
     batch: int
     warmup: int  # steps before the clock runs
     steps: int  # steps that are timed
@@ -318,7 +318,7 @@ def train_as_diffusers(network: str, job: Job) -> dict[str, float]:
         ]
     )
     parts = [ImageFolder(Path(job.folder) / part, convert) for part in ("train", "test")]
-    # drop_last is not in the example; here it keeps every step at the same number of pictures.
+    # drop_last is not in the example; here it keeps every step at the same number of images.
     loader: DataLoader = DataLoader(
         ConcatDataset(parts), batch_size=job.batch, shuffle=True, drop_last=True
     )

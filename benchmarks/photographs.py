@@ -1,4 +1,4 @@
-"""Picture files like those of a photographs' data set, made from the drawn cars.
+"""Image files like those of a photographs' data set, made from the drawn cars.
 
 700 x 480 pixels and JPEG at quality 90, because that is what decoding them costs; what they show
 does not matter to a speed.
@@ -26,11 +26,11 @@ def write_photographs(folder: Path, count: int) -> int:
     textures = [texture(rng) for _ in range(TEXTURES)]
     sizes = 0
     for index in range(count):
-        picture, label = draw_car(index)
-        image = Image.fromarray(picture).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        image, label = draw_car(index)
+        pil_image = Image.fromarray(image).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
         # Shifted round, so that no two files hold the same.
         grain = np.roll(textures[index % TEXTURES], int(rng.integers(WIDTH)), axis=1)
-        pixels = np.asarray(image, np.float32) + grain[..., None]
+        pixels = np.asarray(pil_image, np.float32) + grain[..., None]
         part = "test" if index % 2 else "train"
         path = folder / part / f"kind-{label}" / f"{index:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_photographs(folder: Path, count: int) -> int:
 def texture(rng: np.random.Generator) -> np.ndarray:
     """Detail at every scale, as in a photograph: float32 (HEIGHT, WIDTH) around 0, in grey levels.
 
-    The amplitude of each frequency falls with 1/f, the spectrum of natural pictures.
+    The amplitude of each frequency falls with 1/f, the spectrum of natural images.
     """
     fy, fx = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
     frequency = np.maximum(np.hypot(fx, fy), 1 / WIDTH)

@@ -3,10 +3,10 @@
     python -m benchmarks.sampling [--device cpu] [--presets lecture small] [--at-once 1 16]
                                   [--rounds 3]
 
-Seconds a picture, by default one at a time and 16 at once, by DDPM over the whole schedule, DDIM in
+Seconds an image, by default one at a time and 16 at once, by DDPM over the whole schedule, DDIM in
 50 steps and DPM-Solver++ in 20:
 
-- the lecture's loop: float32, its 300 steps, one picture at a time;
+- the lecture's loop: float32, its 300 steps, one image at a time;
 - diffusers' `DDPMPipeline` and `DDIMPipeline`, and its `DPMSolverMultistepScheduler` in a plain
   loop, around the same network in float32;
 - ours: `sample` with the network in the form that `load_model` gives.
@@ -51,7 +51,7 @@ from diffusion_core.sampling.sample import sample
 TIMED_STEPS = 20  # of every walk
 LECTURE_STEPS = 300
 WORDS = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
-Seconds = dict[tuple[str, str, int], float]  # by way, method and pictures at once; a picture
+Seconds = dict[tuple[str, str, int], float]  # by way, method and images at once; an image
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def measure(bench: Bench, batches: Sequence[int], rounds: int) -> Seconds:
 
 def overheads(bench: Bench, rounds: int, steps: int = TIMED_STEPS) -> dict[str, float]:
     """For each method the share of the network's own time that our loop takes beyond it, drawing
-    one picture."""
+    one image."""
     found = {}
     for method in WORDS:
         asked: list[tuple[Tensor, Tensor]] = []
@@ -216,7 +216,7 @@ def overheads(bench: Bench, rounds: int, steps: int = TIMED_STEPS) -> dict[str, 
 
 
 def table(name: str, bench: Bench, batches: Sequence[int], found: Seconds) -> str:
-    """Seconds a picture and how many times sooner ours comes, in Markdown."""
+    """Seconds an image and how many times sooner ours comes, in Markdown."""
     loop = found["lecture", "ddpm", 1]
     lines = [
         "| network | method | at once | the lecture's loop | diffusers | ours | × the loop "
@@ -249,7 +249,7 @@ def main() -> None:
         found = measure(bench, words.at_once, words.rounds)
         print(f"\n{table(name, bench, words.at_once, found)}", flush=True)
         spent[name] = overheads(bench, 3 * words.rounds)
-    print("\n| network | method | our loop beyond the network, one picture |\n|---|---|---|")
+    print("\n| network | method | our loop beyond the network, one image |\n|---|---|---|")
     for name, of_methods in spent.items():
         for method, share in of_methods.items():
             print(f"| {name} | {WORDS[method]}, {TIMED_STEPS} steps | {100 * share:.1f} % |")

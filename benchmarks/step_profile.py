@@ -45,7 +45,7 @@ OTHER, OUTSIDE = "other operations", "between the operations"
 
 
 class Flops(NamedTuple):
-    """Floating-point operations of one picture in a training step."""
+    """Floating-point operations of one image in a training step."""
 
     forward: int  # of the convolutions
     backward: int

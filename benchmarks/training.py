@@ -3,7 +3,7 @@
     python -m benchmarks.training [--device cuda] [--rounds 3] [--steps 6] [--batch 32]
                                   [--only a b c] [--profile] [--overhead] [--env FOLDER]
 
-Images per second over the same picture files, batch size and number of steps, on
+Images per second over the same image files, batch size and number of steps, on
 
 (a) the lecture's network: its own loop (`ImageFolder`, Adam, the loss of each step printed);
 (b) the lecture's network and lucidrains' in denoising-diffusion-pytorch's `Trainer`;
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="timed steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pictures", type=int, default=384, help="files to make")
+    parser.add_argument("--images", type=int, default=384, help="files to make")
     parser.add_argument(
         "--only",
         nargs="*",
@@ -184,8 +184,8 @@ def main() -> None:
     parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--env", type=Path, default=default_cache_dir() / "benchmark-env")
     words = parser.parse_args()
-    if words.pictures < max(words.batch, 100):
-        parser.error("--pictures must be at least 100 and fill a batch.")
+    if words.images < max(words.batch, 100):
+        parser.error("--images must be at least 100 and fill a batch.")
     if min(words.rounds, words.steps, words.warmup) < 1:
         parser.error("--rounds, --steps and --warmup must be at least 1.")
     device = pick_device(words.device)
@@ -193,13 +193,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DIFFUSION_LAB_CACHE_DIR"] = str(Path(folder) / "cache")
         files = Path(folder) / "photographs"
-        size = write_photographs(files, words.pictures)
+        size = write_photographs(files, words.images)
         start = time.perf_counter()
         build_store(f"folder:{files}", SIZE)
         seconds = time.perf_counter() - start
         print(
-            f"{words.pictures} JPEG files of 700 x 480, {size / 1000:.0f} kB each; our store of "
-            f"them was ready after {seconds:.1f} s ({1000 * seconds / words.pictures:.1f} ms each)"
+            f"{words.images} JPEG files of 700 x 480, {size / 1000:.0f} kB each; our store of "
+            f"them was ready after {seconds:.1f} s ({1000 * seconds / words.images:.1f} ms each)"
         )
         job = Job(str(files), words.batch, words.warmup, words.steps, str(device))
         if words.only:

@@ -1,1 +1,1 @@
-"""What the pages share: settings, cached resources, figures and pictures."""
+"""What the pages share: settings, cached resources, figures and images."""

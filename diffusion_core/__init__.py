@@ -1,7 +1,7 @@
 """Diffusion Lab's core: schedules, networks, samplers, training, run folders.
 
 Good alone as a library and as a command line (`python -m diffusion_core`). The names below are
-loaded when they are first used, so that a process that only draws training pictures does not
+loaded when they are first used, so that a process that only draws training images does not
 pay for PyTorch.
 """
 

@@ -1,7 +1,7 @@
-"""Draw four pictures with diffusers' scheduler and an exported network.
+"""Draw four images with diffusers' scheduler and an exported network.
 
     python -m diffusion_core export RUN --format diffusers --out FOLDER
-    python docs/sample_with_diffusers.py FOLDER pictures.png
+    python docs/sample_with_diffusers.py FOLDER images.png
 
 Run it where `diffusion_core` can be imported (PYTHONPATH=.), with diffusers installed.
 """
@@ -17,7 +17,7 @@ from torchvision.utils import save_image
 
 from diffusion_core.runs.presets import build_network
 
-folder, picture = Path(sys.argv[1]), sys.argv[2]
+folder, image = Path(sys.argv[1]), sys.argv[2]
 config = json.loads((folder / "unet/config.json").read_text())
 network = build_network(config["network"], config["network_args"]).eval()
 safetensors.torch.load_model(network, folder / "unet/diffusion_pytorch_model.safetensors")
@@ -31,4 +31,4 @@ with torch.inference_mode():
     for t in scheduler.timesteps:
         prediction = network(x, t.repeat(4) - config["first_timestep"], *labels)
         x = scheduler.step(prediction, t, x).prev_sample
-save_image(x, picture, normalize=True, value_range=(-1, 1))
+save_image(x, image, normalize=True, value_range=(-1, 1))

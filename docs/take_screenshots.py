@@ -1,4 +1,4 @@
-"""Take a picture of every page of a running dashboard: light and dark, wide and on a phone.
+"""Take an image of every page of a running dashboard: light and dark, wide and on a phone.
 
     python docs/take_screenshots.py http://localhost:8501 docs/screenshots [PAGE?SETTINGS ...]
 
@@ -23,7 +23,7 @@ SCHEMES = ("light", "dark")
 
 
 def take(browser: Browser, url: str, target: Path, scheme: str, size: tuple[int, int]) -> None:
-    """The whole page in one picture, however long it is."""
+    """The whole page in one image, however long it is."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"

@@ -5,11 +5,11 @@
 
 Run it from the repository's folder (PYTHONPATH=.). Everything is drawn from fixed seeds; the same
 machine and version of PyTorch give the same weights. The cars are of seeds of their own, which no
-run trains on; of the 1,797 digits every sixth is held out. What else a car picture shows (paint,
-light, scenery, direction) is recorded while it is drawn. Some pictures are made coarse or noisy,
+run trains on; of the 1,797 digits every sixth is held out. What else a car image shows (paint,
+light, scenery, direction) is recorded while it is drawn. Some images are made coarse or noisy,
 and the networks learn to tell which: the distances between features then see these faults too.
 
-The last lines say how many pictures, held out and as they are, are told right.
+The last lines say how many images, held out and as they are, are told right.
 """
 
 import json
@@ -30,8 +30,8 @@ from diffusion_core.evaluation.features import ASSETS, CLASS, Classifier, prepar
 from diffusion_core.files import replacing
 
 TRAINING_SEED, HELD_OUT_SEED = 1_000_001, 1_000_002
-COARSE = (1.0, 0.5, 0.25)  # of a picture's side, then enlarged again
-NOISE = (0.0, 0.04, 0.12)  # standard deviations, of pictures in [-1, 1]
+COARSE = (1.0, 0.5, 0.25)  # of an image's side, then enlarged again
+NOISE = (0.0, 0.04, 0.12)  # standard deviations, of images in [-1, 1]
 FAULTS = {"coarse": len(COARSE), "noise": len(NOISE)}
 SCENERIES = ("_hills", "_skyline", "_trees", "_sea", "_fields")
 CARS = {
@@ -81,12 +81,12 @@ def watched(module, name: str, seen: dict) -> None:
 
 
 def draw_cars(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Pictures (count, 64, 64, 3) and what each head of the network should tell of them."""
-    pictures = np.empty((count, 64, 64, 3), np.uint8)
+    """Images (count, 64, 64, 3) and what each head of the network should tell of them."""
+    images = np.empty((count, 64, 64, 3), np.uint8)
     labels = {name: np.zeros(count, np.int64) for name in CARS["heads"]}
     for index in tqdm(range(count), desc="drawing", mininterval=5):
         seen.clear()
-        pictures[index], labels[CLASS][index] = cars.draw_car(index, seed)
+        images[index], labels[CLASS][index] = cars.draw_car(index, seed)
         _, light, rng = seen["_Car"]
         paint = np.square(np.array(PAINTS) - seen["colour"]).sum(1).argmin()
         outdoors = [k for k, name in enumerate(SCENERIES) if name in seen]
@@ -95,14 +95,14 @@ def draw_cars(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]
         labels["light"][index] = lights.index(light) if outdoors else len(lights)
         labels["scenery"][index] = outdoors[0] if outdoors else len(SCENERIES)
         labels["right"][index] = rng.last >= 0.5
-    return pictures, labels
+    return images, labels
 
 
 def draw_digits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     drawn = [digits.draw_digit(index) for index in range(digits.COUNT)]
     labels = {name: np.zeros(len(drawn), np.int64) for name in DIGITS["heads"]}
     labels[CLASS][:] = [label for _, label in drawn]
-    return np.stack([picture for picture, _ in drawn]), labels
+    return np.stack([image for image, _ in drawn]), labels
 
 
 def augmented(x: Tensor, labels: dict[str, Tensor], kind: str, rng: np.random.Generator) -> Tensor:
@@ -131,21 +131,21 @@ def augmented(x: Tensor, labels: dict[str, Tensor], kind: str, rng: np.random.Ge
 def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    pictures, labels = training
+    images, labels = training
     model = Classifier(recipe["widths"], recipe["heads"]).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
-    steps = epochs * (len(pictures) // batch)
+    steps = epochs * (len(images) // batch)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps, pct_start=0.2)
     # A share of each batch has its own shift and mirroring.
     part = batch // 8
     for _ in (progress := tqdm(range(epochs), desc="training")):
         for start, order in enumerate(
-            rng.permutation(len(pictures))[: len(pictures) // batch * batch].reshape(-1, batch)
+            rng.permutation(len(images))[: len(images) // batch * batch].reshape(-1, batch)
         ):
             x, truth = [], []
             for rows in order.reshape(-1, part):
                 targets = {name: torch.from_numpy(v[rows]) for name, v in labels.items()}
-                plain = prepare(torch.from_numpy(pictures[rows]), recipe["size"])
+                plain = prepare(torch.from_numpy(images[rows]), recipe["size"])
                 x.append(augmented(plain, targets, kind, rng))
                 truth.append(targets)
             inputs = torch.cat(x).to(memory_format=torch.channels_last)
@@ -170,20 +170,20 @@ def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) 
                if not name.endswith("num_batches_tracked")}  # fmt: skip
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
     model.eval()
-    pictures, labels = held_out
+    images, labels = held_out
     with torch.inference_mode():
         parts = [
             model(prepare(torch.from_numpy(rows), recipe["size"]))[1]
-            for rows in np.array_split(pictures, max(1, len(pictures) // 250))
+            for rows in np.array_split(images, max(1, len(images) // 250))
         ]
     accuracy = {
         name: float((torch.cat([p[name] for p in parts]).argmax(1).numpy() == truth).mean())
         for name, truth in labels.items()
     }
-    told = {**recipe, "held_out": len(pictures), "accuracy": accuracy}
+    told = {**recipe, "held_out": len(images), "accuracy": accuracy}
     with replacing(ASSETS / f"features-{kind}.safetensors") as file:
         file.write(safetensors.torch.save(weights, {"diffusion_lab": json.dumps(told)}))
-    print(f"Of {len(pictures):,} held-out pictures told right:",
+    print(f"Of {len(images):,} held-out images told right:",
           ", ".join(f"{name} {share:.2%}" for name, share in accuracy.items()))  # fmt: skip
 
 
@@ -207,8 +207,8 @@ if __name__ == "__main__":
         np.random.default_rng = default_rng
         train(kind, CARS, 10, 128, training, held_out)
     else:
-        pictures, labels = draw_digits()
-        out = np.arange(len(pictures)) % 6 == 5
-        sets = [(pictures[k], {n: v[k] for n, v in labels.items()}) for k in (~out, out)]
+        images, labels = draw_digits()
+        out = np.arange(len(images)) % 6 == 5
+        sets = [(images[k], {n: v[k] for n, v in labels.items()}) for k in (~out, out)]
         train(kind, DIGITS, 60, 64, *sets)
     print(f"{time.perf_counter() - started:.0f} s")

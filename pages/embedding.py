@@ -47,7 +47,7 @@ def show_layer(layer: nn.Module, size: int, timesteps: int, t: int, name: str) -
 
 
 def show_trained(t: int) -> None:
-    """The same two pictures for the `time_mlp` of a run's latest checkpoint."""
+    """The same two images for the `time_mlp` of a run's latest checkpoint."""
     usable, damaged = {}, []
     for run in list_runs(get_settings().runs_dir):
         if checkpoint := run.latest_checkpoint():
@@ -83,7 +83,7 @@ def show_trained(t: int) -> None:
 st.title("Embedding")
 st.markdown(
     r"""
-The network must know how noisy the picture is that it looks at, so it is told the timestep $t$. One
+The network must know how noisy the image is that it looks at, so it is told the timestep $t$. One
 large number would be hard to work with. Instead $t$ is read off many clocks at once, half of them
 sines and half cosines, from fast to slow, for $i = 0 \dots h-1$ with $h$ half the size:
 """

@@ -8,7 +8,7 @@ from dashboard.services.cached import device
 from dashboard.services.settings import Settings, get_settings
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import SECTIONS, entry
-from diffusion_core.data.decode import PictureError
+from diffusion_core.data.decode import ImageError
 from diffusion_core.device import describe
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import ACTIVE, Run, list_runs
@@ -34,12 +34,12 @@ def show_samples(run: Run) -> None:
         return
     step, path = samples[-1]
     try:
-        pictures = read_strip(path)
-    except PictureError:
+        images = read_strip(path)
+    except ImageError:
         st.warning(f"The samples in {path.name} cannot be read; the next ones replace them.")
         return
     words = f"Newest samples of {run.name}, at step {step:,}"
-    show_row(pictures, alt=words, width=108)
+    show_row(images, alt=words, width=108)
     st.caption(words)
 
 
@@ -70,9 +70,9 @@ def show_latest_run(settings: Settings, was_active: bool) -> None:
 st.title("Diffusion Lab")
 st.markdown(
     """
-A diffusion model learns to draw by learning to remove noise. A picture is buried in noise step by
+A diffusion model learns to draw by learning to remove noise. An image is buried in noise step by
 step; a network learns to say what was added; then it starts from pure noise and goes the way back,
-and a new picture appears. Here you can look at each part of that, train a model and draw with it.
+and a new image appears. Here you can look at each part of that, train a model and draw with it.
 """
 )
 settings = get_settings()

@@ -1,11 +1,11 @@
-"""Sampling: draw pictures from a run's checkpoint and see them form out of noise."""
+"""Sampling: draw images from a run's checkpoint and see them form out of noise."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from dashboard.sampling import batch, between, compare, edit, generate, restore
-from dashboard.sampling.controls import Chosen, pick_checkpoint, pick_order
+from dashboard.sampling.controls import Chosen, pick_checkpoint, pick_spec
 from dashboard.sampling.wording import explain_sampler, sharing_sentence
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
@@ -16,16 +16,16 @@ from diffusion_core.runs.run import ACTIVE, Run, list_runs
 
 # Each mode's module, and what it is for; its controls and results stand where the page says.
 MODES = {
-    "Draw": (generate, "Pictures out of pure noise, as they form."),
+    "Draw": (generate, "Images out of pure noise, as they form."),
     "From a picture": (
         edit,
-        "A picture varied, repainted in part, or led back to the noise that draws it.",
+        "An image varied, repainted in part, or led back to the noise that draws it.",
     ),
-    "Between two": (between, "A film of the pictures between two noises."),
+    "Between two": (between, "A film of the images between two noises."),
     "Side by side": (compare, "The same noises drawn in two to six ways."),
-    "Many": (batch, "Up to 4,096 pictures in the background, kept with the run."),
+    "Many": (batch, "Up to 4,096 images in the background, kept with the run."),
 }
-# These ask for a number of pictures of their own.
+# These ask for a number of images of their own.
 OWN_COUNT = ("From a picture", "Between two", "Side by side", "Many")
 
 
@@ -54,8 +54,8 @@ def wait_for_checkpoint(runs: list[Run]) -> None:
 
 st.title("Sampling")
 st.markdown(
-    "A picture is drawn by walking the noising backwards: start from pure noise $x_T$, let the "
-    "network say what the clean picture might be, go a small step towards it, and ask again."
+    "An image is drawn by walking the noising backwards: start from pure noise $x_T$, let the "
+    "network say what the clean image might be, go a small step towards it, and ask again."
 )
 settings = get_settings()
 found = {run.name: (run, *run.checkpoints()) for run in list_runs(settings.runs_dir)}
@@ -82,11 +82,11 @@ with controls:
     if broken:
         st.warning(f"Skipped: {' '.join(broken)}")
     checkpoint = pick_checkpoint(run, usable)
-    order = pick_order(run, checkpoint, count=mode not in OWN_COUNT)
+    spec = pick_spec(run, checkpoint, count=mode not in OWN_COUNT)
     sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)
 with formula:
-    explain_sampler(order)
+    explain_sampler(spec)
 with watching_all(elsewhere):
-    module.show(Chosen(run, checkpoint, order, [run for run, _ in ready]), controls, results)
+    module.show(Chosen(run, checkpoint, spec, [run for run, _ in ready]), controls, results)

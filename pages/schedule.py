@@ -25,14 +25,14 @@ def show_links(schedules: list[NoiseSchedule], t: int) -> None:
             "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
             "t": str(t),
         }
-        label = f"Noise a picture: {schedule.kind}, t = {t:,}"
+        label = f"Noise an image: {schedule.kind}, t = {t:,}"
         st.page_link(page.path, label=label, icon=page.icon, query_params=settings)
 
 
 st.title("Schedule")
 st.markdown(
     r"""
-A picture $x_0$ is turned into noise in $T$ small steps. Step $t$ shrinks what is there a little and
+An image $x_0$ is turned into noise in $T$ small steps. Step $t$ shrinks what is there a little and
 adds a little noise; the schedule $\beta_0 \dots \beta_{T-1}$ says how much. Because everything is
 Gaussian, all steps up to $t$ can be taken at once:
 """

@@ -117,7 +117,7 @@ st.title("Training")
 st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
 st.markdown(
     r"""
-Every step takes a batch of pictures $x_0$, draws a timestep $t$ and noise $\epsilon$ for each,
+Every step takes a batch of images $x_0$, draws a timestep $t$ and noise $\epsilon$ for each,
 shows the network $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon$ and moves
 its weights a little so that what it says was added comes closer to the truth:
 $L = \mathbb{E}\,\lVert \epsilon - \epsilon_\theta(x_t, t) \rVert$. A run is a process of its own:

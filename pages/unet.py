@@ -17,18 +17,18 @@ from diffusion_core.runs.run import list_runs
 SMALLEST, LARGEST = 16, 256  # pixels a side
 PREDICTS = {
     "epsilon": "the noise $\\epsilon$",
-    "x_0": "the clean picture $x_0$",
-    "v_prediction": "$v$, a mixture of noise and clean picture from which either follows",
+    "x_0": "the clean image $x_0$",
+    "v_prediction": "$v$, a mixture of noise and clean image from which either follows",
 }
 ABOUT = """
-The network is the part of a diffusion model that learns. It is given a noisy picture $x_t$ and the
-step $t$, and answers with a picture of the same size: what it believes the noise in it is.
+The network is the part of a diffusion model that learns. It is given a noisy image $x_t$ and the
+step $t$, and answers with an image of the same size: what it believes the noise in it is.
 """
 WHY_A_U = """
 A **U-Net** goes down and up again. On the way down each level halves height and width and has more
-channels, so that a single pixel comes to stand for a large part of the picture: there it can be
-seen what the picture shows. On the way up the size is doubled again, until the answer is as large
-as the picture. Where something is, to the pixel, is lost on the way down; the **skips** carry it
+channels, so that a single pixel comes to stand for a large part of the image: there it can be
+seen what the image shows. On the way up the size is doubled again, until the answer is as large
+as the image. Where something is, to the pixel, is lost on the way down; the **skips** carry it
 across, joined as further channels to what comes up. Every level is also told the step $t$, because
 a little noise and a lot of it are removed differently.
 """
@@ -75,12 +75,12 @@ def pick_size(config: RunConfig) -> int:
         st.stop()
     sizes = [size for size in range(multiple, LARGEST + 1, multiple) if size >= SMALLEST]
     if not sizes:
-        st.error(f"This network needs pictures of {multiple} or more pixels a side.")
+        st.error(f"This network needs images of {multiple} or more pixels a side.")
         st.stop()
     default = config.image_size if config.image_size in sizes else sizes[0]
     asked = st.query_params.get("size", str(default))
     size = st.select_slider(
-        "Picture, pixels a side",
+        "Image, pixels a side",
         sizes,
         default,
         help=f"This network takes multiples of {multiple}.",
@@ -89,7 +89,7 @@ def pick_size(config: RunConfig) -> int:
     )
     if asked not in map(str, sizes):
         st.info(
-            f"This network takes pictures of {sizes[0]} to {sizes[-1]} pixels a side, in "
+            f"This network takes images of {sizes[0]} to {sizes[-1]} pixels a side, in "
             f"multiples of {multiple}, not {asked}; it is shown at {size}."
         )
     return size
@@ -98,12 +98,12 @@ def pick_size(config: RunConfig) -> int:
 def show_totals(trace: Trace) -> None:
     parameters, work, memory = st.columns(3)
     parameters.metric("Parameters", f"{trace.parameters:,}")
-    work.metric("Multiply-adds a picture", short(trace.multiply_adds))
+    work.metric("Multiply-adds an image", short(trace.multiply_adds))
     memory.metric("Weights in float32", f"{trace.parameters * 4 / 1e6:,.1f} MB")
     st.caption(
         f"Of one forward pass, in convolutions, linear layers and attention. A multiply-add is "
         f"two operations, so that is {2 * trace.multiply_adds / 1e9:.4g} GFLOP; training costs "
-        f"about three times as much a picture, because the gradients go the way back."
+        f"about three times as much an image, because the gradients go the way back."
     )
 
 
@@ -168,7 +168,7 @@ with right:
     size = pick_size(config)
 trace = cached.network_trace(config.network, config.network_args, size)
 st.caption(
-    f"Pictures of {size}×{size}; this network is trained to answer with "
+    f"Images of {size}×{size}; this network is trained to answer with "
     f"{PREDICTS[config.prediction_type]}."
 )
 show_totals(trace)
@@ -189,7 +189,7 @@ if config.network == "lecture":
 
 st.header("Shapes")
 st.markdown(
-    "One picture on its way through, block by block in order of execution; a shape is (pictures, "
+    "One image on its way through, block by block in order of execution; a shape is (images, "
     "channels, height, width)."
 )
 show_table(trace)

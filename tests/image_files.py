@@ -1,4 +1,4 @@
-"""Picture files as people upload them, good and bad, each as bytes. Knows no test."""
+"""Image files as people upload them, good and bad, each as bytes. Knows no test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HALVES = np.zeros((20, 40, 3), np.uint8)
 HALVES[:, :20] = RED
 HALVES[:, 20:] = (30, 30, 200)
 
-TEXT = b"This is a letter, not a picture.\n" * 40
+TEXT = b"This is a letter, not an image.\n" * 40
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

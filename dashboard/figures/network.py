@@ -32,7 +32,7 @@ LANE = 1.6  # between two skips of one row
 class Box:
     """A rectangle of the U: what a block hands on, or the skip that is joined to it."""
 
-    row: int  # its index in Trace.rows; -1: the picture that goes in
+    row: int  # its index in Trace.rows; -1: the image that goes in
     part: str
     shape: Shape
     hover: str
@@ -118,8 +118,8 @@ def unet_figure(trace: Trace) -> go.Figure:
 
 def _boxes(trace: Trace) -> list[Box]:
     """The rectangles from left to right; a skip's stands right behind what it is joined to."""
-    picture = f"<b>x_t</b>, the noisy picture<br>{shape_text(trace.image)}"
-    boxes = [Box(-1, "picture", trace.image, picture, 0.0)]
+    image = f"<b>x_t</b>, the noisy image<br>{shape_text(trace.image)}"
+    boxes = [Box(-1, "picture", trace.image, image, 0.0)]
     for index, row in enumerate(trace.rows):
         part = PART_OF.get(row.part, "picture")
         same_shape = row.inputs[0] == row.output and not row.multiply_adds
@@ -280,7 +280,7 @@ def _add_conditions(
 
 
 def _is_told(row: TraceRow) -> bool:
-    """Whether the block is given the embedding of t beside its picture."""
+    """Whether the block is given the embedding of t beside its image."""
     return row.skip_from is None and len(row.inputs) == 2
 
 

@@ -1,4 +1,4 @@
-"""The Quality tab's figures: a metric over the training, and against what a picture costs."""
+"""The Quality tab's figures: a metric over the training, and against what an image costs."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ def over_training(results: Sequence[Result]) -> list[Result]:
     """Those that were drawn in a way that was measured at several steps of the same training."""
     steps: dict[tuple[str, str, int], set[int]] = {}
     for result in results:
-        order = result.order
-        steps.setdefault((order.run, result.way(), order.n), set()).add(order.step)
-    return [r for r in results if len(steps[r.order.run, r.way(), r.order.n]) > 1]
+        spec = result.spec
+        steps.setdefault((spec.run, result.way(), spec.n), set()).add(spec.step)
+    return [r for r in results if len(steps[r.spec.run, r.way(), r.spec.n]) > 1]
 
 
 def over_cost(results: Sequence[Result]) -> list[Result]:
-    """What to draw against the cost: of each run and number of pictures one step of the training.
+    """What to draw against the cost: of each run and number of images one step of the training.
 
     That is the newest step at which one way to draw was measured at several costs, so that its
-    curve stays while later steps are measured at one; else the newest step. A number of pictures
+    curve stays while later steps are measured at one; else the newest step. A number of images
     with a single cost in all is left out.
     """
     costs: dict[tuple[str, int, int, str], set[int]] = {}
     for result in results:
-        order = result.order
-        way = (order.run, order.n, order.step, result.way(with_steps=False))
+        spec = result.spec
+        way = (spec.run, spec.n, spec.step, result.way(with_steps=False))
         costs.setdefault(way, set()).add(result.evaluations)
     best: dict[tuple[str, int], tuple[bool, int]] = {}
     for (run, n, step, _), found in costs.items():
         best[run, n] = max(best.get((run, n), (False, 0)), (len(found) > 1, step))
-    taken = [r for r in results if r.order.step == best[r.order.run, r.order.n][1]]
+    taken = [r for r in results if r.spec.step == best[r.spec.run, r.spec.n][1]]
     of_n: dict[int, set[int]] = {}
     for result in taken:
-        of_n.setdefault(result.order.n, set()).add(result.evaluations)
-    return [result for result in taken if len(of_n[result.order.n]) > 1]
+        of_n.setdefault(result.spec.n, set()).add(result.evaluations)
+    return [result for result in taken if len(of_n[result.spec.n]) > 1]
 
 
 def end_names(ends: Sequence[Result], results: Sequence[Result], words: str) -> list[str]:
     """`words` for each of the results' yardsticks, and after them what tells it from the others."""
     several_data = len({end.data for end in ends}) > 1
-    several_counts = len({end.order.n for end in ends}) > 1
-    several_runs = len({result.order.run for result in results}) > 1
+    several_counts = len({end.spec.n for end in ends}) > 1
+    several_runs = len({result.spec.run for result in results}) > 1
     names = []
     for end in ends:
         parts = [words]
         if several_data:
             parts.append(end.data)
         if several_counts:
-            parts.append(f"for {end.order.n:,} drawn")
+            parts.append(f"for {end.spec.n:,} drawn")
         # The same data may be of another size in another run, and change in the course of one.
-        alike = [e for e in ends if (e.data, e.order.n) == (end.data, end.order.n)]
+        alike = [e for e in ends if (e.data, e.spec.n) == (end.data, end.spec.n)]
         if len(alike) > 1 and several_runs:
             held = [r for r in results if (r.data, r.fingerprint) == (end.data, end.fingerprint)]
-            parts.append(f"as in {' and '.join(dict.fromkeys(r.order.run for r in held))}")
+            parts.append(f"as in {' and '.join(dict.fromkeys(r.spec.run for r in held))}")
         elif any(other.written > end.written for other in alike):
             parts.append("before the data changed")
         names.append(", ".join(parts))
@@ -82,14 +82,14 @@ def training_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
         measured,
         metric,
         line_of=lambda r: r.way(),
-        x_of=lambda r: r.order.step,
+        x_of=lambda r: r.spec.step,
         x_title="step of the training",
     )
     return figure.update_xaxes(tickformat=",~r")
 
 
 def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
-    """The metric against the evaluations of the network for a picture, on a logarithmic axis, by
+    """The metric against the evaluations of the network for an image, on a logarithmic axis, by
     those results that `over_cost` chooses.
 
     A line for each way to draw, step of the training and run. None where there is only one cost.
@@ -102,9 +102,9 @@ def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
         taken,
         measured,
         metric,
-        line_of=lambda r: f"{r.way(with_steps=False)}, step {r.order.step:,}",
+        line_of=lambda r: f"{r.way(with_steps=False)}, step {r.spec.step:,}",
         x_of=lambda r: r.evaluations,
-        x_title="evaluations of the network for a picture",
+        x_title="evaluations of the network for an image",
     )
     counts = sorted({result.evaluations for result in taken})
     ticks = [f"{count:,}" for count in counts]
@@ -122,16 +122,16 @@ def _figure(
 ) -> go.Figure:
     """Lines with upright bars for the 95 % intervals; grey and broken, the floors.
 
-    A line's name says its run and number of pictures where they differ `among` all that could be
+    A line's name says its run and number of images where they differ `among` all that could be
     drawn.
     """
     lines: dict[str, list[tuple[float, Estimate]]] = {}
-    several_runs = len({result.order.run for result in among}) > 1
-    several_counts = len({result.order.n for result in among}) > 1
+    several_runs = len({result.spec.run for result in among}) > 1
+    several_counts = len({result.spec.n for result in among}) > 1
     for result in results:
-        name = f"{result.order.run}: {line_of(result)}" if several_runs else line_of(result)
+        name = f"{result.spec.run}: {line_of(result)}" if several_runs else line_of(result)
         if several_counts:
-            name += f", {result.order.n:,} pictures"
+            name += f", {result.spec.n:,} images"
         lines.setdefault(name, []).append((x_of(result), result.metrics[metric]))
     figure = go.Figure()
     for k, (name, points) in enumerate(lines.items()):
@@ -161,7 +161,7 @@ def _figure(
             hovertemplate=f"%{{x:,}}: %{{y:.3~g}} (%{{customdata}})<extra>{name}</extra>",
         )
     floors = [end for end in yardsticks(list(results)) if metric in end.floor]
-    names = end_names(floors, results, "held-out real pictures")
+    names = end_names(floors, results, "held-out real images")
     for end, name, dash in zip(floors, names, cycle(("dash", "dot", "dashdot"))):
         line = {"color": GREY, "width": 1.2, "dash": dash}
         figure.add_hline(y=_shown(metric, end.floor[metric].value), line=line)

@@ -1,4 +1,4 @@
-"""The Sampling page's figures: what changes from step to step, and where a picture is decided."""
+"""The Sampling page's figures: what changes from step to step, and where an image is decided."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def decided_figure(found: Sequence[Parting]) -> go.Figure:
 
 
 def _falling(figure: go.Figure) -> go.Figure:
-    """Time goes to the right as it is sampled: from the noise down to the picture."""
+    """Time goes to the right as it is sampled: from the noise down to the image."""
     return figure.update_xaxes(autorange="reversed")
 
 
 def _mean_and_range(
     figure: go.Figure, x: np.ndarray, values: np.ndarray, name: str, colour: int
 ) -> None:
-    """The mean over the pictures as a line, the least and the most dotted; values (S, n)."""
+    """The mean over the images as a line, the least and the most dotted; values (S, n)."""
     line = {"color": COLOURS[colour]}
     if values.shape[1] > 1:
         for edge in (values.min(axis=1), values.max(axis=1)):

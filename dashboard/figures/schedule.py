@@ -38,7 +38,7 @@ QUANTITIES = (
     Quantity(
         "alphas_cumprod",
         "ᾱ",
-        "The share of the variance of $x_t$ that is still picture: "
+        "The share of the variance of $x_t$ that is still image: "
         r"$\bar\alpha_t = \prod_{s\le t} \alpha_s$ with $\alpha_s = 1-\beta_s$.",
     ),
     Quantity(
@@ -50,7 +50,7 @@ QUANTITIES = (
     Quantity(
         "sqrt_alphas_cumprod",
         "√ᾱ",
-        r"The weight of the picture in $x_t$: $\sqrt{\bar\alpha_t}$, from almost 1 down.",
+        r"The weight of the image in $x_t$: $\sqrt{\bar\alpha_t}$, from almost 1 down.",
     ),
     Quantity(
         "sqrt_one_minus_alphas_cumprod",
@@ -61,7 +61,7 @@ QUANTITIES = (
         "log_snr",
         "log-SNR",
         r"Signal to noise, $\log\,\bar\alpha_t\,/\,(1-\bar\alpha_t)$: "
-        "above 0 the picture outweighs the noise, below 0 the noise.",
+        "above 0 the image outweighs the noise, below 0 the noise.",
     ),
 )
 SYMBOLS = {
@@ -141,17 +141,17 @@ def number(value: float) -> str:
 
 
 def summary(schedule: NoiseSchedule) -> str:
-    """In a sentence: where the noise takes over, and what is left of the picture at the end."""
+    """In a sentence: where the noise takes over, and what is left of the image at the end."""
     mostly_noise = np.flatnonzero(schedule.log_snr.numpy() < 0)
     takes_over = (
-        f"the noise outweighs the picture from t = {mostly_noise[0]:,} on"
+        f"the noise outweighs the image from t = {mostly_noise[0]:,} on"
         if len(mostly_noise)
-        else "the picture outweighs the noise to the end"
+        else "the image outweighs the noise to the end"
     )
     left = float(schedule.sqrt_alphas_cumprod[-1])
     at_the_end = "exactly 0" if left == 0 else number(left)
     return (
-        f"**{schedule.kind}**: {takes_over}; the picture's weight at the last step is {at_the_end}."
+        f"**{schedule.kind}**: {takes_over}; the image's weight at the last step is {at_the_end}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The tab "Quality" of a run: how good its pictures are, measured; and the button that measures.
+"""The tab "Quality" of a run: how good its images are, measured; and the button that measures.
 
 The results are files of the run folder, made here or by `python -m diffusion_core evaluate`.
 """
@@ -13,13 +13,13 @@ import streamlit as st
 from dashboard.components.chart.chart import show_live
 from dashboard.figures.quality import cost_figure, end_names, training_figure
 from dashboard.services import cached, sampling_queue
-from dashboard.services.sampling_queue import Drawing, OnStep, Snapshot, Task
+from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
 from dashboard.services.settings import get_settings
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.progress import show_progress, watch
 from dashboard.ui.run_wording import duration
-from diffusion_core.data.decode import PictureError
-from diffusion_core.evaluation.evaluate import evaluate, make_order
+from diffusion_core.data.decode import ImageError
+from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import FEWEST, cost
 from diffusion_core.evaluation.results import (
     METRICS,
@@ -37,31 +37,31 @@ from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.sample import samplers_for
-from diffusion_core.sampling.spec import MOST_PICTURES, Order
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 LATEST, EVERY = "latest", "every one"
-REAL, NOISE = "Held-out real pictures", "Noise"
+REAL, NOISE = "Held-out real images", "Noise"
 STEPS = ["5", "10", "20", "50", "100", "250"]
 # What each metric says, for people who have not met it.
 MEANINGS = {
-    "frechet": "how far apart drawn and real pictures are as a whole, to the eye of a small "
+    "frechet": "how far apart drawn and real images are as a whole, to the eye of a small "
     "classifier: the distance of the means and spreads of what it sees. FID is the same by a "
     "large network.",
-    "precision": "the share of drawn pictures that look like some real one.",
-    "recall": "the share of real pictures that some drawn one looks like: low where kinds of "
-    "pictures are missing.",
-    "density": "how closely drawn pictures crowd where real ones are; real pictures get about 1.",
-    "coverage": "the share of real pictures that have a drawn one in their neighbourhood.",
+    "precision": "the share of drawn images that look like some real one.",
+    "recall": "the share of real images that some drawn one looks like: low where kinds of "
+    "images are missing.",
+    "density": "how closely drawn images crowd where real ones are; real images get about 1.",
+    "coverage": "the share of real images that have a drawn one in their neighbourhood.",
     "accuracy": "how often the classifier sees the class that was asked for.",
     "balance": "how evenly the classes are drawn: 1 where all are equally frequent.",
-    "sliced_wasserstein": "how different small patches of drawn and real pictures are, at several "
+    "sliced_wasserstein": "how different small patches of drawn and real images are, at several "
     "sizes of detail. It needs no classifier.",
-    "copies": "the share of drawn pictures that lie nearer to a training picture than 95 % of "
-    "unseen real pictures do. About 5 % says that nothing is copied; far more says that the "
+    "copies": "the share of drawn images that lie nearer to a training image than 95 % of "
+    "unseen real images do. About 5 % says that nothing is copied; far more says that the "
     "network repeats what it was trained on.",
     "fid": "the Fréchet distance by the network that papers use.",
-    "kid": "like FID, but fair to small numbers of pictures.",
-    "bits_per_dim": "how many bits a pixel's colour of an unseen picture costs when the network "
+    "kid": "like FID, but fair to small numbers of images.",
+    "bits_per_dim": "how many bits a pixel's colour of an unseen image costs when the network "
     "predicts it (an upper bound). It belongs to the checkpoint, not to the sampler.",
 }
 DIRECTIONS = {
@@ -72,7 +72,7 @@ DIRECTIONS = {
 
 
 @st.cache_resource(show_spinner=False)
-def measurings() -> dict[str, Drawing]:
+def measurings() -> dict[str, SamplingJob]:
     """The newest measuring of each run folder, for all sessions of this server."""
     return {}
 
@@ -107,7 +107,7 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
 def say_how_to_begin(may_operate: bool) -> None:
     who = "Press Measure above:" if may_operate else "When the operator measures it,"
     st.info(
-        f"Nothing was measured of this run yet. {who} many pictures are drawn and held against "
+        f"Nothing was measured of this run yet. {who} many images are drawn and held against "
         "real ones, and what comes out stands here.",
         icon=":material/straighten:",
     )
@@ -121,15 +121,15 @@ class Plan:
     """Measurings, one after the other."""
 
     run: Run
-    parts: tuple[tuple[Checkpoint, Order], ...]
+    parts: tuple[tuple[Checkpoint, SamplingSpec], ...]
     bits: bool
 
     def cost(self) -> int:
         """Evaluations of the network, about."""
-        return sum(self.cost_of(checkpoint, order) for checkpoint, order in self.parts)
+        return sum(self.cost_of(checkpoint, spec) for checkpoint, spec in self.parts)
 
-    def cost_of(self, checkpoint: Checkpoint, order: Order) -> int:
-        return cost(order, build_schedule(checkpoint.config), self.bits)
+    def cost_of(self, checkpoint: Checkpoint, spec: SamplingSpec) -> int:
+        return cost(spec, build_schedule(checkpoint.config), self.bits)
 
 
 def show_measure(run: Run) -> None:
@@ -176,11 +176,11 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         key="quality_sampler",
     )
     n = columns[2].number_input(
-        "Pictures to draw",
+        "Images to draw",
         FEWEST,
-        MOST_PICTURES,
+        MOST_IMAGES,
         512,
-        help="More make the intervals narrower. Only results of equally many pictures can be "
+        help="More make the intervals narrower. Only results of equally many images can be "
         "compared: papers draw 10,000 and more.",
         key="quality_n",
     )
@@ -201,13 +201,13 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
             1.0,
             8.0,
             step=0.5,
-            help="Above 1 pictures look more typical of their class, and vary less; each costs "
+            help="Above 1 images look more typical of their class, and vary less; each costs "
             "twice the evaluations.",
             key="quality_guidance",
         )
     bits = st.toggle(
         "Bits per dimension too",
-        help="How well the network predicts held-out pictures; measured once for each checkpoint. "
+        help="How well the network predicts held-out images; measured once for each checkpoint. "
         "A flow has none.",
         disabled=isinstance(schedule, FlowSchedule),
         key="quality_bits",
@@ -221,7 +221,7 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     parts = tuple(
         (
             checkpoint,
-            make_order(
+            make_spec(
                 run.name,
                 checkpoint,
                 n=int(n),
@@ -238,21 +238,21 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
 
 def start(plan: Plan) -> None:
     """Put it in the device's line; what refuses it is said."""
-    checkpoint, order = plan.parts[0]
+    checkpoint, spec = plan.parts[0]
     count = len(plan.parts)
     words = f"Measuring {plan.run.name}: {count} result{'s' if count > 1 else ''}"
     task = Task(
-        order,
+        spec,
         words,
         plan.cost(),
         plan.cost(),
-        sampling_queue.pace_key(order, checkpoint.config),
+        sampling_queue.pace_key(spec, checkpoint.config),
         lambda on_step: measure(plan, on_step),
         background=True,
     )
     try:
         job = sampling_queue.queue_of(cached.device()).submit(task)
-    except sampling_queue.LineFull as error:
+    except sampling_queue.QueueFull as error:
         st.error(str(error))
         return
     measurings()[str(plan.run.path)] = job
@@ -266,20 +266,20 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
     with out of the memory that is shared.
     """
     before, loaded, held = 0, None, None
-    for checkpoint, order in plan.parts:
+    for checkpoint, spec in plan.parts:
         if loaded is None or held != checkpoint:
-            loaded, held = load_model(checkpoint, cached.device(), order.average), checkpoint
+            loaded, held = load_model(checkpoint, cached.device(), spec.average), checkpoint
         # Without processes: each would import the whole app first.
         work = evaluate(
-            plan.run, checkpoint, order, loaded, bits=plan.bits, workers=0, on_step=on_step
+            plan.run, checkpoint, spec, loaded, bits=plan.bits, workers=0, on_step=on_step
         )
         for done in work:
             yield before + done
-        before += plan.cost_of(checkpoint, order)
+        before += plan.cost_of(checkpoint, spec)
         yield before
 
 
-def show_measuring(job: Drawing, seen: Snapshot) -> None:
+def show_measuring(job: SamplingJob, seen: Snapshot) -> None:
     if seen.active:
         st.markdown(f"**{job.task.words}**")
         show_progress(job, seen, "Evaluation")
@@ -293,7 +293,7 @@ def show_measuring(job: Drawing, seen: Snapshot) -> None:
 
 
 def show_table(results: Sequence[Result], *, several: bool) -> None:
-    """A row each, between what held-out real pictures get and what noise gets."""
+    """A row each, between what held-out real images get and what noise gets."""
     metrics = known_metrics(list(results))
     ends = yardsticks(list(results))
     floors, ceilings = [e for e in ends if e.floor], [e for e in ends if e.ceiling]
@@ -302,12 +302,12 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
         for name, end in zip(end_names(floors, results, REAL), floors, strict=True)
     ]
     for result in results:
-        row: dict[str, object] = {"Run": result.order.run} if several else {}
+        row: dict[str, object] = {"Run": result.spec.run} if several else {}
         row |= {
             "Drawn by": result.way(),
-            "Step": result.order.step,
+            "Step": result.spec.step,
             "Evaluations": result.evaluations,
-            "Pictures": result.order.n,
+            "Images": result.spec.n,
         }
         for name in metrics:
             if name in result.metrics:
@@ -324,15 +324,15 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
         placeholder="",
         column_order=[
             *(["Run"] if several else []),
-            *("Drawn by", "Step", "Evaluations", "Pictures"),
+            *("Drawn by", "Step", "Evaluations", "Images"),
             *(METRICS[name].title for name in metrics),
         ],
         column_config={
             "Step": st.column_config.NumberColumn(format="%,d"),
             "Evaluations": st.column_config.NumberColumn(
-                format="%,d", help="How often the network computes one picture."
+                format="%,d", help="How often the network computes one image."
             ),
-            "Pictures": st.column_config.NumberColumn(format="%,d"),
+            "Images": st.column_config.NumberColumn(format="%,d"),
             **{
                 METRICS[name].title: st.column_config.TextColumn(
                     help=f"{DIRECTIONS[METRICS[name].better].capitalize()}: {MEANINGS[name]}"
@@ -340,25 +340,25 @@ def show_table(results: Sequence[Result], *, several: bool) -> None:
                 for name in metrics
             },
         },
-        alt="How good the pictures are",
+        alt="How good the images are",
     )
     words = (
-        "In brackets the 95 % interval: where the value would lie with other pictures of the same "
+        "In brackets the 95 % interval: where the value would lie with other images of the same "
         "number."
     )
     if floors:
-        words += f" “{REAL}”: what real pictures get that the training has not seen."
+        words += f" “{REAL}”: what real images get that the training has not seen."
     if ceilings:
         words += f" “{NOISE}”: what pure noise gets."
-    if len({end.order.n for end in ends}) > 1:
-        words += " Hold a result against the rows for its own number of pictures."
+    if len({end.spec.n for end in ends}) > 1:
+        words += " Hold a result against the rows for its own number of images."
     st.caption(words)
 
 
 def end_row(words: str, result: Result, end: str, metrics: Sequence[str]) -> dict[str, object]:
     found = getattr(result, end)
     counts = [estimate.n_fake for estimate in found.values()]
-    row: dict[str, object] = {"Drawn by": words, "Pictures": max(counts, default=None)}
+    row: dict[str, object] = {"Drawn by": words, "Images": max(counts, default=None)}
     for name in metrics:
         if name in found:
             row[METRICS[name].title] = estimate_words(name, found[name])
@@ -367,9 +367,9 @@ def end_row(words: str, result: Result, end: str, metrics: Sequence[str]) -> dic
 
 def show_notes(results: Sequence[Result]) -> None:
     """Each once; of compared runs it says whose it is where not all have it."""
-    runs = {result.order.run: None for result in results}
+    runs = {result.spec.run: None for result in results}
     for note in dict.fromkeys(note for result in results for note in result.notes):
-        of = {result.order.run: None for result in results if note in result.notes}
+        of = {result.spec.run: None for result in results if note in result.notes}
         whose = "" if of == runs else f"{', '.join(of)}: "
         st.caption(f":material/info: {whose}{note}")
 
@@ -384,22 +384,22 @@ def show_charts(results: Sequence[Result], run: Run) -> None:
         f"{DIRECTIONS[METRICS[metric].better].capitalize()}."
     )
     shown = [result for result in results if metric in result.metrics]
-    counts = {result.order.n for result in shown}
+    counts = {result.spec.n for result in shown}
     if len(counts) > 1:
         st.caption(
-            "The results are of different numbers of pictures; only those of equal numbers can be "
+            "The results are of different numbers of images; only those of equal numbers can be "
             "compared."
         )
     charts = []
     if (figure := cost_figure(shown, metric)) is not None:
-        over = "the evaluations of the network for a picture"
-        charts.append(("Against what a picture costs", figure, over))
+        over = "the evaluations of the network for an image"
+        charts.append(("Against what an image costs", figure, over))
     if (figure := training_figure(shown, metric)) is not None:
         over = "the steps of the training"
         charts.append(("Over the training", figure, over))
     if not charts:
         st.caption(
-            "A curve stands here as soon as pictures of several numbers of steps, or of several "
+            "A curve stands here as soon as images of several numbers of steps, or of several "
             "checkpoints, are measured: equally many of each."
         )
         return
@@ -410,12 +410,12 @@ def show_charts(results: Sequence[Result], run: Run) -> None:
 
 
 def show_neighbours(run: Run, results: Sequence[Result]) -> None:
-    """The samples nearest to a training picture, each above that picture."""
-    own = [result for result in results if result.order.run == run.name and result.neighbours]
+    """The samples nearest to a training image, each above that image."""
+    own = [result for result in results if result.spec.run == run.name and result.neighbours]
     if not own:
         return
     st.markdown("**Is it copying?**")
-    labels = {f"step {r.order.step:,}, {r.way()}, {r.order.n:,} pictures": r for r in own}
+    labels = {f"step {r.spec.step:,}, {r.way()}, {r.spec.n:,} images": r for r in own}
     newest = max(labels, key=lambda label: labels[label].written)
     chosen = st.selectbox(
         "Samples of",
@@ -426,22 +426,22 @@ def show_neighbours(run: Run, results: Sequence[Result]) -> None:
     )
     result = labels[chosen]
     try:
-        pairs = read_strip(sheet_path(result_path(run.path, result.order)), rows=2)
-    except PictureError:
-        st.caption("The picture of the nearest neighbours is missing or cannot be read.")
+        pairs = read_strip(sheet_path(result_path(run.path, result.spec)), rows=2)
+    except ImageError:
+        st.caption("The image of the nearest neighbours is missing or cannot be read.")
         return
     captions = [f"distance {neighbour.distance:.1f}" for neighbour in result.neighbours]
     pairs = pairs[: len(captions)]  # a file from elsewhere may hold more
-    show_row(pairs, "A sample above its nearest training picture", 96, captions)
+    show_row(pairs, "A sample above its nearest training image", 96, captions)
     words = (
-        f"Of {result.order.n:,} samples the {len(pairs)} that are nearest to a training picture, "
+        f"Of {result.spec.n:,} samples the {len(pairs)} that are nearest to a training image, "
         "each above it. The distance is the root mean square difference in grey levels (0 to 255), "
-        "of the pictures made small."
+        "of the images made small."
     )
     if "copies" in result.metrics:
         share = number_words("copies", result.metrics["copies"].value)
         words += (
-            f" {share} of the samples are nearer than {result.near:.1f}; of real pictures that the "
+            f" {share} of the samples are nearer than {result.near:.1f}; of real images that the "
             "training has not seen, 5 % are."
         )
     st.caption(words)

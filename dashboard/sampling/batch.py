@@ -1,4 +1,4 @@
-"""Sampling, mode Many: up to 4,096 pictures in the background, as files in the run's folder.
+"""Sampling, mode Many: up to 4,096 images in the background, as files in the run's folder.
 
 The folders are the truth: all visitors see the same series, also after the server was started
 anew. What of them this server draws is in its line, like every other drawing.
@@ -17,9 +17,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.sampling.controls import Chosen
 from dashboard.services import cached, sampling_queue
-from dashboard.services.sampling_queue import Drawing, LineFull, Task
+from dashboard.services.sampling_queue import QueueFull, SamplingJob, Task
 from dashboard.services.settings import Settings, get_settings
-from dashboard.ui.images import show_picture
+from dashboard.ui.images import show_image
 from dashboard.ui.progress import say_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
@@ -30,14 +30,14 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import ACTIVE, RESUMABLE, Run
 from diffusion_core.sampling import series as series_folder
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.series import DrawingsError, Series
-from diffusion_core.sampling.spec import MOST_PICTURES, Order
+from diffusion_core.sampling.series import Series, SeriesError
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 USUAL = 64
 AT_ONCE = 4  # series under way in this server: the line has places for others
-VIEWERS_PICTURES = 256  # of a series, unless the installation says otherwise
+VIEWERS_IMAGES = 256  # of a series, unless the installation says otherwise
 VIEWERS_SERIES = 20  # of a run, that viewers may make it up to
-SHOWN = 64  # pictures at a time
+SHOWN = 64  # images at a time
 MAX_ZIP = 512 * 2**20  # bytes that the server holds in memory while it sends them
 STATE_WORDS = {
     "queued": "waits for the device",
@@ -49,7 +49,7 @@ STATE_WORDS = {
     "lost": "was interrupted: the app was stopped or started anew",
 }
 
-_jobs: dict[Path, Drawing] = {}  # what this server draws, or has drawn
+_jobs: dict[Path, SamplingJob] = {}  # what this server draws, or has drawn
 _jobs_lock = threading.Lock()
 
 
@@ -67,7 +67,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if not series:
             st.info(
                 "Each series that is begun here appears in this place, for everybody who opens "
-                "the page. It goes on when you leave, and its pictures stay with the run.",
+                "the page. It goes on when you leave, and its images stay with the run.",
                 icon=":material/photo_library:",
             )
             return
@@ -81,9 +81,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
 
 def show_form(chosen: Chosen, settings: Settings) -> None:
     run, checkpoint = chosen.run, chosen.checkpoint
-    most = most_pictures(settings)
+    most = most_images(settings)
     number = st.number_input(
-        "Pictures",
+        "Images",
         1,
         most,
         min(USUAL, most),
@@ -91,21 +91,21 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         key="many",
         bind="query-params",
     )
-    order = replace(chosen.order, n=int(number))
+    spec = replace(chosen.spec, n=int(number))
     name = st.text_input(
         "Name",
-        placeholder=usual_name(run, order),
+        placeholder=usual_name(run, spec),
         max_chars=80,
-        help="Of the folder that the pictures are written to. Left empty: the one shown.",
+        help="Of the folder that the images are written to. Left empty: the one shown.",
         key="series_name",
     )
-    if most < MOST_PICTURES:
-        st.caption(f"A series here has up to {most:,} pictures; the app's operator sets that.")
+    if most < MOST_IMAGES:
+        st.caption(f"A series here has up to {most:,} images; the app's operator sets that.")
     if st.button(
         "Draw in the background", type="primary", icon=":material/brush:", width="stretch"
     ):
         try:
-            series = begin(run, checkpoint, order, name.strip(), settings)
+            series = begin(run, checkpoint, spec, name.strip(), settings)
         except (ValueError, RuntimeError, OSError) as error:
             st.error(sampling_queue.explain(error))
             return
@@ -113,67 +113,69 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         st.session_state.setdefault("own_series", set()).add(series.path)
         st.rerun()
     config = checkpoint.config
-    say_expected(order, config, order.evaluations(build_schedule(config)))
+    say_expected(spec, config, spec.evaluations(build_schedule(config)))
     st.caption("Other drawings go first, between its batches.")
 
 
-def most_pictures(settings: Settings) -> int:
+def most_images(settings: Settings) -> int:
     """Of a series in this installation."""
-    usual = MOST_PICTURES if settings.may_operate else VIEWERS_PICTURES
-    return min(settings.max_pictures or usual, MOST_PICTURES)
+    usual = MOST_IMAGES if settings.may_operate else VIEWERS_IMAGES
+    return min(settings.max_images or usual, MOST_IMAGES)
 
 
-def usual_name(run: Run, order: Order) -> str:
-    stem = f"{order.method}-{order.steps}-seed-{order.seed}"
+def usual_name(run: Run, spec: SamplingSpec) -> str:
+    stem = f"{spec.method}-{spec.steps}-seed-{spec.seed}"
     return free_name(run.path / series_folder.FOLDER, stem)
 
 
-def begin(run: Run, checkpoint: Checkpoint, order: Order, name: str, settings: Settings) -> Series:
+def begin(
+    run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str, settings: Settings
+) -> Series:
     """Make the folder and put the drawing in the device's line. Raises ValueError, LineFull and
     OSError with a sentence."""
     try:
-        name = check_name(name or usual_name(run, order))
+        name = check_name(name or usual_name(run, spec))
     except JobError as error:
-        raise DrawingsError(str(error).replace("a run's name", "the name of a series")) from error
-    check_room(order, settings)
+        raise SeriesError(str(error).replace("a run's name", "the name of a series")) from error
+    check_room(spec, settings)
     made = len(series_folder.list_series(run.path))
     if not settings.may_operate and made >= VIEWERS_SERIES:
-        raise DrawingsError(
+        raise SeriesError(
             f"{run.name} has {made} series already, and no more are made here; the app's operator "
             "can delete some."
         )
     config = checkpoint.config
-    batch = series_folder.batch_for(order, config.image_size, cached.device())
-    series = series_folder.create(run.path / series_folder.FOLDER / name, order, checkpoint, batch)
+    batch = series_folder.batch_for(spec, config.image_size, cached.device())
+    series = series_folder.create(run.path / series_folder.FOLDER / name, spec, checkpoint, batch)
     try:
         submit(series, checkpoint)
-    except LineFull:
+    except QueueFull:
         series_folder.cancel(series)
         series_folder.remove(series)
         raise
     return series
 
 
-def check_room(order: Order, settings: Settings) -> None:
+def check_room(spec: SamplingSpec, settings: Settings) -> None:
     """Raises DrawingsError where this installation draws no such series now."""
-    most = most_pictures(settings)
-    if order.n > most:
-        raise DrawingsError(f"A series here has up to {most:,} pictures, not {order.n:,}.")
+    most = most_images(settings)
+    if spec.n > most:
+        raise SeriesError(f"A series here has up to {most:,} images, not {spec.n:,}.")
     if len(under_way()) >= AT_ONCE:
-        raise DrawingsError(f"{AT_ONCE} series are under way already; wait until one is done.")
+        raise SeriesError(f"{AT_ONCE} series are under way already; wait until one is done.")
 
 
 def submit(series: Series, checkpoint: Checkpoint) -> None:
     """Put a queued series in the line of the device. Raises LineFull."""
-    order, device = series.order, cached.device()
+    spec, device = series.spec, cached.device()
     task = Task(
-        order,
-        f"{series.name}: {order.words()}",
-        order.n,
-        order.evaluations(build_schedule(checkpoint.config)),
-        sampling_queue.pace_key(order, checkpoint.config),
+        spec,
+        f"{series.name}: {spec.words()}",
+        spec.n,
+        spec.evaluations(build_schedule(checkpoint.config)),
+        sampling_queue.pace_key(spec, checkpoint.config),
         lambda on_step: series_folder.draw(
-            series, lambda: cached.model(checkpoint, order.average), str(device), on_step
+            series, lambda: cached.model(checkpoint, spec.average), str(device), on_step
         ),
         background=True,
     )
@@ -184,7 +186,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
         _jobs[series.path] = job
 
 
-def under_way() -> list[Drawing]:
+def under_way() -> list[SamplingJob]:
     with _jobs_lock:
         return [job for job in _jobs.values() if job.active]
 
@@ -212,7 +214,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
         status = each.status
         done, total = status.get("step", 0), max(1, status.get("total", 1))
         words = f"**{each.name}** {STATE_WORDS.get(each.state, 'is stopping')}"
-        words += f", {done:,} of {total:,} pictures"
+        words += f", {done:,} of {total:,} images"
         with _jobs_lock:
             job = _jobs.get(each.path)
         seen = job.snapshot() if job is not None and job.active else None
@@ -254,16 +256,16 @@ def cancel(series: Series) -> None:
 
 def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
     try:
-        order = series.order
-    except DrawingsError as error:
+        spec = series.spec
+    except SeriesError as error:
         st.error(str(error))
         if settings.may_operate:
             show_delete(series)
         return
     state, numbers = series.state, series.drawn()
-    st.markdown(f"**{order.words()}**")
+    st.markdown(f"**{spec.words()}**")
     if state not in ACTIVE:  # else the bar above says it
-        show_state(series, state, len(numbers), order.n)
+        show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE and may_change(series):
             st.button(
@@ -271,22 +273,22 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
                 type="primary",
                 icon=":material/play_arrow:",
                 on_click=resume,
-                args=(series, order, chosen.run),
+                args=(series, spec, chosen.run),
                 key="series-resume",
             )
         if numbers:
-            show_downloads(series, order, len(numbers))
+            show_downloads(series, spec, len(numbers))
         if state not in ACTIVE and settings.may_operate:
             show_delete(series)
     if numbers:
-        show_pictures(series, order)
+        show_images(series, spec)
 
 
 def show_state(series: Series, state: str, done: int, total: int) -> None:
     status = series.status
     seconds = status.get("seconds")
     took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) and seconds else ""
-    words = f"It {STATE_WORDS[state]}. {done:,} of {total:,} pictures{took}."
+    words = f"It {STATE_WORDS[state]}. {done:,} of {total:,} images{took}."
     if state == "failed":
         st.error(f"{words} {status.get('error') or 'See the log of the server for the reason.'}")
     elif state in ("stopped", "lost"):
@@ -309,14 +311,14 @@ def forget_deletion() -> None:
 @st.dialog("Delete this series?", on_dismiss=forget_deletion)
 def confirm_deletion(series: Series) -> None:
     st.write(
-        f"**{series.name}** goes for good with its {count(len(series.drawn()), 'picture')}, "
+        f"**{series.name}** goes for good with its {count(len(series.drawn()), 'image')}, "
         f"{size(folder_size(series.path))} in all. Its settings can draw the same again."
     )
     with st.container(horizontal=True):
         if st.button("Delete it", type="primary", icon=":material/delete:"):
             try:
                 series_folder.remove(series)
-            except DrawingsError as error:
+            except SeriesError as error:
                 refuse(error)
             forget_deletion()
             st.rerun()
@@ -325,18 +327,18 @@ def confirm_deletion(series: Series) -> None:
             st.rerun()
 
 
-def resume(series: Series, order: Order, run: Run) -> None:
+def resume(series: Series, spec: SamplingSpec, run: Run) -> None:
     try:
-        check_room(order, get_settings())
-        checkpoint = run.checkpoint(order.step)
+        check_room(spec, get_settings())
+        checkpoint = run.checkpoint(spec.step)
         series_folder.line_up(series, checkpoint)
         try:
             submit(series, checkpoint)
-        except LineFull:
+        except QueueFull:
             series_folder.cancel(series)
             raise
     except CheckpointError as error:
-        refuse(DrawingsError(f"{series.name} cannot go on: {error}"))
+        refuse(SeriesError(f"{series.name} cannot go on: {error}"))
         return
     except (ValueError, RuntimeError, OSError) as error:
         refuse(error)
@@ -352,13 +354,13 @@ def show_refusal() -> None:
         st.error(refusal)
 
 
-def show_downloads(series: Series, order: Order, done: int) -> None:
-    part = "" if done == order.n else f" of {done:,} so far"
+def show_downloads(series: Series, spec: SamplingSpec, done: int) -> None:
+    part = "" if done == spec.n else f" of {done:,} so far"
     too_large = folder_size(series.path) > MAX_ZIP
     st.download_button(
         f"ZIP{part}",
         lambda: zip_of(series),
-        file_name=f"{order.run}-{series.name}.zip",
+        file_name=f"{spec.run}-{series.name}.zip",
         mime="application/zip",
         on_click="ignore",
         icon=":material/folder_zip:",
@@ -371,8 +373,8 @@ def show_downloads(series: Series, order: Order, done: int) -> None:
     )
     st.download_button(
         f"Grid as PNG{part}",
-        lambda: grid_png(series, order),
-        file_name=f"{order.run}-{series.name}-grid.png",
+        lambda: grid_png(series, spec),
+        file_name=f"{spec.run}-{series.name}-grid.png",
         mime="image/png",
         on_click="ignore",
         icon=":material/grid_on:",
@@ -388,13 +390,13 @@ def zip_of(series: Series) -> bytes:
         return file.read()
 
 
-def grid_png(series: Series, order: Order) -> bytes:
-    return png(series_folder.grid_of(series), text=entries(order))
+def grid_png(series: Series, spec: SamplingSpec) -> bytes:
+    return png(series_folder.grid_of(series), text=entries(spec))
 
 
-def show_pictures(series: Series, order: Order) -> None:
+def show_images(series: Series, spec: SamplingSpec) -> None:
     """So many at a time, and one of them large."""
-    pages = -(-order.n // SHOWN)
+    pages = -(-spec.n // SHOWN)
     page = 1
     if pages > 1:
         page = int(
@@ -403,50 +405,46 @@ def show_pictures(series: Series, order: Order) -> None:
             )
         )
     first = (page - 1) * SHOWN
-    shown = range(first, min(first + SHOWN, order.n))
-    found = {
-        k: p for k in shown if (p := series_folder.read_picture(series.picture(k))) is not None
-    }
+    shown = range(first, min(first + SHOWN, spec.n))
+    found = {k: p for k in shown if (p := series_folder.read_image(series.image(k))) is not None}
     if not found:
-        st.caption(f"Pictures {first + 1:,} to {shown[-1] + 1:,} are not drawn yet.")
+        st.caption(f"Images {first + 1:,} to {shown[-1] + 1:,} are not drawn yet.")
         return
     blank = np.zeros_like(next(iter(found.values())))
     # No further than the last that is there: the rest of the page would be one black field.
-    pictures = np.stack([found.get(k, blank) for k in range(first, max(found) + 1)])
-    whole = grid(pictures, order.columns(len(shown)))
+    images = np.stack([found.get(k, blank) for k in range(first, max(found) + 1)])
+    whole = grid(images, spec.columns(len(shown)))
     missing = len(shown) - len(found)
-    show_picture(
+    show_image(
         whole,
-        f"Pictures {first + 1} to {shown[-1] + 1} of {series.name}",
+        f"Images {first + 1} to {shown[-1] + 1} of {series.name}",
         700,
-        f"Pictures {first + 1:,} to {shown[-1] + 1:,}, row by row"
+        f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
         + (f"; {missing:,} are not drawn yet" if missing else ""),
         stretch=len(shown) > 16,
     )
-    show_one(series, order)
+    show_one(series, spec)
 
 
-def show_one(series: Series, order: Order) -> None:
+def show_one(series: Series, spec: SamplingSpec) -> None:
     k = 1
-    if order.n > 1:
+    if spec.n > 1:
         k = int(
-            st.number_input(
-                "One picture", 1, order.n, width=160, key="picture", bind="query-params"
-            )
+            st.number_input("One image", 1, spec.n, width=160, key="picture", bind="query-params")
         )
-    path = series.picture(k - 1)
-    picture = series_folder.read_picture(path)
-    if picture is None:
-        st.caption(f"Picture {k:,} is not drawn yet.")
+    path = series.image(k - 1)
+    image = series_folder.read_image(path)
+    if image is None:
+        st.caption(f"Image {k:,} is not drawn yet.")
         return
-    name = order.class_of(k - 1)
-    side = picture.shape[0]
-    caption = f"Picture {k:,}{f', {name}' if name else ''}, {side}×{side} pixels"
-    show_picture(picture, f"Picture {k}, enlarged", 256, caption)
+    name = spec.class_of(k - 1)
+    side = image.shape[0]
+    caption = f"Image {k:,}{f', {name}' if name else ''}, {side}×{side} pixels"
+    show_image(image, f"Image {k}, enlarged", 256, caption)
     st.download_button(
-        "This picture as PNG",
+        "This image as PNG",
         lambda: path.read_bytes(),
-        file_name=f"{order.run}-{series.name}-{path.name}",
+        file_name=f"{spec.run}-{series.name}-{path.name}",
         mime="image/png",
         on_click="ignore",
         icon=":material/download:",

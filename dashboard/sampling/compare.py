@@ -15,7 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.sampling.controls import CORRECT, LECTURE, Chosen, takes_lecture
 from dashboard.sampling.wording import precise
 from dashboard.services import cached
-from dashboard.services.sampling_queue import Drawing, OnStep, Snapshot, Task
+from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import has_result, press, session_job, watch
 from diffusion_core.media.images import grid, png, to_uint8
@@ -25,12 +25,12 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import samplers_for
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, Order
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, SamplingSpec
 
 KEY = "compare"
 FEWEST, MOST = 2, 6
-MOST_PICTURES = 8  # of a way
-SIDE = 96  # screen pixels of a picture
+MOST_IMAGES = 8  # of a way
+SIDE = 96  # screen pixels of an image
 STEPS = [2, 5, 10, 20, 30, 50, 100, 250, 1000]
 SCALES = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
 SEEDS = list(range(10))
@@ -52,15 +52,15 @@ LISTS = {
 class Way:
     """One row of the grid."""
 
-    order: Order
+    spec: SamplingSpec
     checkpoint: Checkpoint
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ComparedRow:
     way: Way
-    pictures: np.ndarray  # uint8 (n, H, W, C)
-    evaluations: int  # of the network, for one picture
+    images: np.ndarray  # uint8 (n, H, W, C)
+    evaluations: int  # of the network, for one image
     seconds: float
 
 
@@ -68,9 +68,9 @@ class Drawn:
 class Compared:
     """What came of it."""
 
-    order: Order  # what all have in common, as chosen above the lists
+    spec: SamplingSpec  # what all have in common, as chosen above the lists
     page: dict[str, Any]  # of the page's address, that brings the lists back
-    rows: list[Drawn]
+    rows: list[ComparedRow]
 
 
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
@@ -91,14 +91,14 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             disabled=isinstance(schedule, FlowSchedule),
             width="stretch",
         )
-        order, lists, problem = pick_lists(chosen)
-        ways, unfit = make_ways(chosen, order, lists)
+        spec, lists, problem = pick_lists(chosen)
+        ways, unfit = make_ways(chosen, spec, lists)
         problem = problem or unfit
         if problem:
             st.caption(problem)
         press(
             f"Draw {len(ways)} side by side" if not problem else "Draw side by side",
-            lambda: compare_task(order, settings(order, lists, ways), ways),
+            lambda: compare_task(spec, settings(spec, lists, ways), ways),
             KEY,
             icon=":material/view_week:",
             disabled=bool(problem),
@@ -146,16 +146,14 @@ def own_numbers(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
     return {"vs_steps": (1, build_schedule(checkpoint.config).timesteps), "vs_seed": (0, MAX_SEED)}
 
 
-def pick_lists(chosen: Chosen) -> tuple[Order, dict[str, list], str]:
+def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
     """What all ways have in common, the values chosen of each list, and a sentence where one of
     them is none that can be."""
     checkpoint = chosen.checkpoint
-    count = st.number_input(
-        "Pictures in a row", 1, MOST_PICTURES, 4, key="vs_n", bind="query-params"
-    )
-    order = replace(chosen.order, n=int(count))
+    count = st.number_input("Images in a row", 1, MOST_IMAGES, 4, key="vs_n", bind="query-params")
+    spec = replace(chosen.spec, n=int(count))
     own = own_numbers(checkpoint)
-    guides = checkpoint.config.label_dropout > 0 and order.label not in ("", ANY_CLASS)
+    guides = checkpoint.config.label_dropout > 0 and spec.label not in ("", ANY_CLASS)
     lists: dict[str, list] = {}
     problem = ""
     for key, options in offered(chosen.run, checkpoint, chosen.runs).items():
@@ -182,7 +180,7 @@ def pick_lists(chosen: Chosen) -> tuple[Order, dict[str, list], str]:
             lists[key] = numbers or []
             if numbers is None:
                 problem = f"{LISTS[key]}: only whole numbers from {low:,} to {high:,} are possible."
-    return order, lists, problem
+    return spec, lists, problem
 
 
 def whole_numbers(given: list, low: int, high: int) -> list[int] | None:
@@ -197,7 +195,7 @@ def whole_numbers(given: list, low: int, high: int) -> list[int] | None:
     return list(dict.fromkeys(numbers))
 
 
-def make_ways(chosen: Chosen, order: Order, lists: dict[str, list]) -> tuple[list[Way], str]:
+def make_ways(chosen: Chosen, spec: SamplingSpec, lists: dict[str, list]) -> tuple[list[Way], str]:
     """Every combination of the values chosen, and a sentence where these cannot be compared."""
     by_name = {run.name: run for run in chosen.runs}
     places = checkpoints_of(chosen, [by_name[name] for name in lists["vs_run"]], lists["vs_step"])
@@ -208,24 +206,24 @@ def make_ways(chosen: Chosen, order: Order, lists: dict[str, list]) -> tuple[lis
     if count > MOST:
         return [], f"These are {count:,} combinations; choose at most {MOST}."
     ways = [
-        Way(changed(order, place, *combination), place)
+        Way(changed(spec, place, *combination), place)
         for place, *combination in itertools.product(places, *values)
     ]
     for k, way in enumerate(ways):
         if problem := why_not(way):
             return ways, problem
-        if way.order in [other.order for other in ways[:k]]:
-            return ways, f"Two of the rows would be the same: {way.order.words()}."
+        if way.spec in [other.spec for other in ways[:k]]:
+            return ways, f"Two of the rows would be the same: {way.spec.words()}."
     return ways, ""
 
 
-def settings(order: Order, lists: dict[str, list], ways: list[Way]) -> dict[str, Any]:
+def settings(spec: SamplingSpec, lists: dict[str, list], ways: list[Way]) -> dict[str, Any]:
     """Of the page's address, and of which checkpoint each of the runs was drawn."""
-    page = {"mode": "Side by side", "vs_n": order.n} | {
+    page = {"mode": "Side by side", "vs_n": spec.n} | {
         key: values for key, values in lists.items() if values
     }
     if lists["vs_run"]:
-        page["drawn_at"] = {way.order.run: way.order.step for way in ways}
+        page["drawn_at"] = {way.spec.run: way.spec.step for way in ways}
     return page
 
 
@@ -244,7 +242,7 @@ def checkpoints_of(chosen: Chosen, runs: list[Run], at: list[str]) -> list[Check
 
 
 def changed(
-    order: Order,
+    spec: SamplingSpec,
     place: Checkpoint,
     average: str | None,
     sampler: str | None,
@@ -253,16 +251,16 @@ def changed(
     seed: int | None,
     variance: str | None,
     term: str | None,
-) -> Order:
+) -> SamplingSpec:
     """The order with what a way has of its own."""
     flow = isinstance(build_schedule(place.config), FlowSchedule)
-    order = replace(order, run=place.path.parent.parent.name, step=place.step, flow=flow)
+    spec = replace(spec, run=place.path.parent.parent.name, step=place.step, flow=flow)
     if flow:
-        order = replace(order, spacing="trailing")  # the only one that a flow has
-    if order.classes != place.classes:
+        spec = replace(spec, spacing="trailing")  # the only one that a flow has
+    if spec.classes != place.classes:
         # Another set of classes: each in turn, where there are any.
-        order = replace(
-            order,
+        spec = replace(
+            spec,
             classes=place.classes,
             label=EACH_IN_TURN if place.classes else "",
             guidance_scale=1.0,
@@ -270,109 +268,107 @@ def changed(
             guidance_interval=None,
         )
     if average is not None:
-        order = replace(order, average=average)
+        spec = replace(spec, average=average)
     if sampler is not None:
-        order = replace(order, sampler=sampler, as_lecture=False)
+        spec = replace(spec, sampler=sampler, as_lecture=False)
     if steps is not None:
-        order = replace(order, steps=steps)
+        spec = replace(spec, steps=steps)
     if scale is not None:
-        order = replace(order, guidance_scale=scale)
+        spec = replace(spec, guidance_scale=scale)
     if seed is not None:
-        order = replace(order, seed=seed)
+        spec = replace(spec, seed=seed)
     if term == CORRECT:
-        order = replace(order, sampler=sampler or "ddpm", as_lecture=False, spacing="trailing")
+        spec = replace(spec, sampler=sampler or "ddpm", as_lecture=False, spacing="trailing")
     elif term == LECTURE:
-        order = replace(order, sampler="ddpm", as_lecture=True, spacing="trailing")
+        spec = replace(spec, sampler="ddpm", as_lecture=True, spacing="trailing")
     if variance is not None:
-        return replace(order, variance=variance)
+        return replace(spec, variance=variance)
     # That chosen above is of ddpm alone.
-    own = order.method == "ddpm" and not order.as_lecture
-    return order if own else replace(order, variance=VARIANCES[0])
+    own = spec.method == "ddpm" and not spec.as_lecture
+    return spec if own else replace(spec, variance=VARIANCES[0])
 
 
 def why_not(way: Way) -> str:
     """A sentence where a way cannot be drawn, or its settings mean nothing there."""
-    order, checkpoint, config = way.order, way.checkpoint, way.checkpoint.config
+    spec, checkpoint, config = way.spec, way.checkpoint, way.checkpoint.config
     schedule = build_schedule(config)
-    where = f"{order.run} at step {order.step:,}"
-    if order.method not in samplers_for(schedule):
-        return f"{where} cannot be drawn from by {order.method}."
-    if order.average not in checkpoint.averages:
-        return f"{where} has no averaged weights called {order.average}."
-    if order.as_lecture and not takes_lecture(config):
+    where = f"{spec.run} at step {spec.step:,}"
+    if spec.method not in samplers_for(schedule):
+        return f"{where} cannot be drawn from by {spec.method}."
+    if spec.average not in checkpoint.averages:
+        return f"{where} has no averaged weights called {spec.average}."
+    if spec.as_lecture and not takes_lecture(config):
         return (
             f"{where} cannot be drawn from as the lecture does: that takes the lecture's network "
-            "and pictures of more than 16 pixels."
+            "and images of more than 16 pixels."
         )
-    if order.variance != VARIANCES[0] and order.as_lecture:
+    if spec.variance != VARIANCES[0] and spec.as_lecture:
         return "The lecture's way has a noise term of its own; choose no variances beside it."
-    if order.variance != VARIANCES[0] and order.method != "ddpm":
-        return f"{order.method} has no variance to choose; choose ddpm alone under Samplers."
-    guided, knows_any = order.guidance_scale != 1, config.label_dropout > 0
-    if guided and not order.classes:
+    if spec.variance != VARIANCES[0] and spec.method != "ddpm":
+        return f"{spec.method} has no variance to choose; choose ddpm alone under Samplers."
+    guided, knows_any = spec.guidance_scale != 1, config.label_dropout > 0
+    if guided and not spec.classes:
         return f"{where} was trained without classes, so nothing can guide it."
-    if guided and order.label == ANY_CLASS:
+    if guided and spec.label == ANY_CLASS:
         return f"{where} is asked for any class, so nothing can guide it; choose another class."
-    if not knows_any and (order.label == ANY_CLASS or (guided and not order.negative)):
+    if not knows_any and (spec.label == ANY_CLASS or (guided and not spec.negative)):
         return (
             f"{where} was trained with the class always given, so it knows no “{ANY_CLASS}”; "
             "choose a class above, without guidance."
         )
     try:
-        order.evaluations(schedule)
+        spec.evaluations(schedule)
     except ValueError as error:
         return f"{where}: {error}"
     return ""
 
 
-def compare_task(order: Order, page: dict[str, Any], ways: list[Way]) -> Task:
+def compare_task(spec: SamplingSpec, page: dict[str, Any], ways: list[Way]) -> Task:
     """Its result is a `Compared`; `order` and `page` are only kept in it."""
-    counts = [way.order.evaluations(build_schedule(way.checkpoint.config)) for way in ways]
+    counts = [way.spec.evaluations(build_schedule(way.checkpoint.config)) for way in ways]
 
     def work(on_step: OnStep) -> Compared:
         found = []
         for way, count in zip(ways, counts, strict=True):
-            loaded = cached.model(way.checkpoint, way.order.average)
-            way.order.make(loaded, steps=1)  # a network's first time takes longer
+            loaded = cached.model(way.checkpoint, way.spec.average)
+            way.spec.make(loaded, steps=1)  # a network's first time takes longer
             start = time.perf_counter()
-            pictures = to_uint8(way.order.make(loaded, on_step))
+            images = to_uint8(way.spec.make(loaded, on_step))
             seconds = time.perf_counter() - start
-            found.append(Drawn(way, pictures, count // way.order.n, seconds))
-        return Compared(order, page, found)
+            found.append(ComparedRow(way, images, count // way.spec.n, seconds))
+        return Compared(spec, page, found)
 
     return Task(
-        ways[0].order,
+        ways[0].spec,
         f"{len(ways)} ways side by side",
-        sum(way.order.steps for way in ways),
+        sum(way.spec.steps for way in ways),
         sum(counts),
         f"compare {len(ways)}",
         work,
     )
 
 
-def show_rows(job: Drawing, seen: Snapshot) -> None:
+def show_rows(job: SamplingJob, seen: Snapshot) -> None:
     if not has_result(job, seen):
         return
     made: Compared = job.result
     rows = made.rows
-    for k, (row, words) in enumerate(
-        zip(rows, differing([r.way.order for r in rows]), strict=True)
-    ):
+    for k, (row, words) in enumerate(zip(rows, differing([r.way.spec for r in rows]), strict=True)):
         st.markdown(f"**{words}**")
         st.caption(
-            f"{row.evaluations:,} evaluations a picture · {precise(row.seconds)} for "
-            f"{row.way.order.n}"
+            f"{row.evaluations:,} evaluations an image · {precise(row.seconds)} for "
+            f"{row.way.spec.n}"
         )
-        show_row(list(row.pictures), f"{words}, row {k + 1}", SIDE)
-    sizes = {row.pictures.shape[1:] for row in rows}
+        show_row(list(row.images), f"{words}, row {k + 1}", SIDE)
+    sizes = {row.images.shape[1:] for row in rows}
     if len(sizes) == 1:
-        whole = grid(np.concatenate([row.pictures for row in rows]), rows[0].way.order.n)
-        text = entries(made.order, what="side by side", page=made.page)
-        offer_png("All rows as PNG", png(whole, text=text), f"{made.order.run}-side-by-side.png")
+        whole = grid(np.concatenate([row.images for row in rows]), rows[0].way.spec.n)
+        text = entries(made.spec, what="side by side", page=made.page)
+        offer_png("All rows as PNG", png(whole, text=text), f"{made.spec.run}-side-by-side.png")
 
 
-def differing(orders: list[Order]) -> list[str]:
+def differing(specs: list[SamplingSpec]) -> list[str]:
     """Of each the pieces of its words that not all have."""
-    parts = [[f"{order.run} at step {order.step:,}", *order.parts()] for order in orders]
+    parts = [[f"{spec.run} at step {spec.step:,}", *spec.parts()] for spec in specs]
     shared = set(parts[0]).intersection(*map(set, parts[1:]))
     return [", ".join(part for part in each if part not in shared) or "the same" for each in parts]

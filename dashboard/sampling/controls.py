@@ -17,7 +17,7 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import ACTIVE, Run
 from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS
 from diffusion_core.sampling.sample import samplers_for, usual_steps
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, Order
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, SamplingSpec
 
 LATEST = "latest"
 CORRECT, LECTURE = "correct", "as the lecture does"
@@ -29,11 +29,11 @@ class Chosen:
 
     run: Run
     checkpoint: Checkpoint
-    order: Order
+    spec: SamplingSpec
     runs: list[Run]  # all that can be drawn from
 
 
-def max_pictures(image_size: int) -> int:
+def max_images(image_size: int) -> int:
     """64 up to 128 pixels, 16 at 256: what a visitor's browser and the server hold with ease."""
     return min(64, 2**20 // image_size**2)
 
@@ -84,8 +84,8 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
         st.rerun()  # of the whole page, which stops asking
 
 
-def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order:
-    """What to draw; `count`: ask for the number of pictures, where the mode does not."""
+def pick_spec(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> SamplingSpec:
+    """What to draw; `count`: ask for the number of images, where the mode does not."""
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
     as_lecture, sampler, eta, spacing = False, "ddpm", 0.0, "trailing"
@@ -96,7 +96,7 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
         spacing = pick_spacing(schedule)
     timesteps = schedule.timesteps
     usual = usual_steps(sampler, schedule)
-    most = max_pictures(config.image_size)
+    most = max_images(config.image_size)
     with st.container(horizontal=True):
         given_steps = st.number_input(
             "Steps",
@@ -111,13 +111,13 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
         number = min(16, most)
         if count:
             number = st.number_input(
-                "Pictures", 1, most, number, help=f"1 to {most}.", key="n", bind="query-params"
+                "Images", 1, most, number, help=f"1 to {most}.", key="n", bind="query-params"
             )
     seed = st.number_input(
         "Seed",
         min_value=0,
         max_value=MAX_SEED,
-        help="Picture k of a seed always starts from the same noise, however many are drawn.",
+        help="Image k of a seed always starts from the same noise, however many are drawn.",
         key="seed",
         bind="query-params",
     )
@@ -158,7 +158,7 @@ def pick_order(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Order
         )
         if knows_any and label != ANY_CLASS:
             guidance = pick_guidance(classes, timesteps)
-    return Order(
+    return SamplingSpec(
         run=run.name,
         step=checkpoint.step,
         n=int(number),
@@ -204,7 +204,7 @@ def pick_guidance(classes: tuple[str, ...], timesteps: int) -> Guidance:
         "Away from",
         [ANY_CLASS, *classes],
         help="What the prediction of the class is held against: any class as a rule, or one class "
-        "that the pictures should not look like (the negative class).",
+        "that the images should not look like (the negative class).",
         required=True,
         key="negative",
         bind="query-params",
@@ -234,7 +234,7 @@ def pick_sampler(schedule: Schedule) -> str:
     return st.selectbox(
         "Sampler",
         names,
-        help="How to get from noise to a picture. DPM-Solver++ and UniPC are good with the fewest "
+        help="How to get from noise to an image. DPM-Solver++ and UniPC are good with the fewest "
         "steps; DDPM is the lecture's and wants all of them.",
         required=True,
         key="flow_sampler" if isinstance(schedule, FlowSchedule) else "sampler",
@@ -292,38 +292,38 @@ def pick_way() -> str:
         st.caption(
             "The lecture adds $\\tilde\\beta_t z$ where Ho et al. have $\\sqrt{\\tilde\\beta_t}\\,"
             "z$, clamps every $x_t$ to [-1, 1], and leaves the network in training mode, so that "
-            "BatchNorm uses the statistics of the one picture it sees."
+            "BatchNorm uses the statistics of the one image it sees."
         )
     return way
 
 
-def link(order: Order) -> str:
+def link(spec: SamplingSpec) -> str:
     """This page with the settings of a drawing, the checkpoint's step included."""
-    return f"{st.context.url or ''}?{urlencode(url_settings(order), doseq=True)}"
+    return f"{st.context.url or ''}?{urlencode(url_settings(spec), doseq=True)}"
 
 
-def url_settings(order: Order) -> dict[str, object]:
+def url_settings(spec: SamplingSpec) -> dict[str, object]:
     """The parameters of the page's address that bring an order's settings back."""
-    settings: dict[str, object] = {"run": order.run, "step": order.step, "steps": order.steps}
-    settings |= {"n": order.n, "seed": order.seed}
-    if order.as_lecture:
+    settings: dict[str, object] = {"run": spec.run, "step": spec.step, "steps": spec.steps}
+    settings |= {"n": spec.n, "seed": spec.seed}
+    if spec.as_lecture:
         settings |= {"way": LECTURE}
     else:
-        settings |= {"flow_sampler" if order.flow else "sampler": order.sampler}
-        if order.spacing != "trailing":
-            settings |= {"spacing": order.spacing}
-    if order.eta:
-        settings |= {"eta": order.eta}
-    if order.variance != VARIANCES[0]:
-        settings |= {"variance": order.variance}
-    if order.average != MAIN_AVERAGE:
-        settings |= {"average": order.average}
-    if order.label:
-        settings |= {"label": order.label}
-    if order.guidance_scale != 1.0:
-        settings |= {"guidance": order.guidance_scale}
-        if order.negative:
-            settings |= {"negative": order.negative}
-        if order.guidance_interval is not None:
-            settings |= {"guided": [round(end) for end in order.guidance_interval]}
+        settings |= {"flow_sampler" if spec.flow else "sampler": spec.sampler}
+        if spec.spacing != "trailing":
+            settings |= {"spacing": spec.spacing}
+    if spec.eta:
+        settings |= {"eta": spec.eta}
+    if spec.variance != VARIANCES[0]:
+        settings |= {"variance": spec.variance}
+    if spec.average != MAIN_AVERAGE:
+        settings |= {"average": spec.average}
+    if spec.label:
+        settings |= {"label": spec.label}
+    if spec.guidance_scale != 1.0:
+        settings |= {"guidance": spec.guidance_scale}
+        if spec.negative:
+            settings |= {"negative": spec.negative}
+        if spec.guidance_interval is not None:
+            settings |= {"guided": [round(end) for end in spec.guidance_interval]}
     return settings

@@ -33,7 +33,7 @@ from dashboard.sampling.edit_controls import (
 )
 from dashboard.sampling.wording import NAMES, precise
 from dashboard.services import cached
-from dashboard.services.sampling_queue import Drawing, OnStep, Snapshot, Task, pace_key
+from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import (
     has_result,
@@ -43,27 +43,27 @@ from dashboard.ui.progress import (
     watch,
 )
 from diffusion_core.media.images import grid, png, to_uint8
-from diffusion_core.process.noising import NOISE_RANGE, noise_to_uint8, picture_to_x_0
+from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, noise_to_uint8
 from diffusion_core.process.objective import Schedule
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.edits import last_steps, picture_errors
+from diffusion_core.sampling.edits import image_errors, last_steps
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import count_evaluations, invert
-from diffusion_core.sampling.spec import ANY_CLASS, Loaded, Order
+from diffusion_core.sampling.spec import ANY_CLASS, Loaded, SamplingSpec
 
 KEY = "edit"
-AMPLIFIED = 10  # how much brighter the picture of the errors is
+AMPLIFIED = 10  # how much brighter the image of the errors is
 VARIANT = 122  # of one among the variants; five fit
 
 
 @dataclass(frozen=True)
 class Edited:
-    """What came of it; all pictures uint8 (n, H, W, C)."""
+    """What came of it; all images uint8 (n, H, W, C)."""
 
     given: Given
     edit: Edit
-    pictures: np.ndarray  # the variants, or the one that came back
+    images: np.ndarray  # the variants, or the one that came back
     x_T: np.ndarray | None = None  # of an inversion: the noise that was found, to be shown,
     spread: tuple[float, float] = (0.0, 0.0)  # its mean and standard deviation,
     errors: np.ndarray | None = None  # |back - given|, AMPLIFIED times,
@@ -84,109 +84,111 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         job = session_job(KEY)
         if job is not None:
             watch(job, show_edit)
-    asked = replace(chosen.order, n=1 if edit.kind == INVERT else pick_count(controls))
-    order = usable_order(asked, edit)
+    asked = replace(chosen.spec, n=1 if edit.kind == INVERT else pick_count(controls))
+    spec = usable_order(asked, edit)
     with controls:
-        if order != asked:
+        if spec != asked:
             st.caption(
                 f"{NAMES[asked.method]} cannot repaint, because its steps build on each other: "
-                f"this is drawn by {NAMES[order.method]}."
+                f"this is drawn by {NAMES[spec.method]}."
             )
-        show_button(chosen, order, given, edit)
+        show_button(chosen, spec, given, edit)
 
 
 # ---------------------------------------------------------------- the drawing
 
 
-def show_button(chosen: Chosen, order: Order, given: Given | None, edit: Edit) -> None:
+def show_button(chosen: Chosen, spec: SamplingSpec, given: Given | None, edit: Edit) -> None:
     config = chosen.checkpoint.config
     schedule = build_schedule(config)
-    refused = why_not(order, schedule, edit)
+    refused = why_not(spec, schedule, edit)
     if refused:
         st.warning(refused)
     elif edit.kind == VARY:
-        st.caption(start_words(order, schedule, edit.strength))
+        st.caption(start_words(spec, schedule, edit.strength))
     elif edit.kind == INVERT:
-        st.caption(inversion_words(order, config))
+        st.caption(inversion_words(spec, config))
     elif edit.anew is not None and not edit.anew.any():
-        st.caption("Paint on the picture what should be drawn anew, or choose a part of it above.")
+        st.caption("Paint on the image what should be drawn anew, or choose a part of it above.")
     ready = given is not None and not refused and (edit.anew is None or bool(edit.anew.any()))
 
     def make_task() -> Task:
         assert given is not None  # else the button is off
-        loaded = cached.model(chosen.checkpoint, order.average)
-        return edit_task(order, loaded, given, edit)
+        loaded = cached.model(chosen.checkpoint, spec.average)
+        return edit_task(spec, loaded, given, edit)
 
     labels = {VARY: "Vary", REPAINT: "Repaint", INVERT: "Invert and draw back"}
     press(labels[edit.kind], make_task, KEY, disabled=not ready)
     if ready:
-        say_expected(order, config, evaluations(order, schedule, edit))
+        say_expected(spec, config, evaluations(spec, schedule, edit))
 
 
-def evaluations(order: Order, schedule: Schedule, edit: Edit) -> int:
-    """How often the network computes one picture, over all of them."""
+def evaluations(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> int:
+    """How often the network computes one image, over all of them."""
     if edit.kind == INVERT:
-        return 2 * order.steps
-    return order.n * count_evaluations(
-        order.method,
-        last_steps(make_levels(schedule, order.steps, order.spacing), edit.strength),
-        guided=order.guidance_scale != 1.0,
-        guidance_interval=order.guidance_interval,
+        return 2 * spec.steps
+    return spec.n * count_evaluations(
+        spec.method,
+        last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength),
+        guided=spec.guidance_scale != 1.0,
+        guidance_interval=spec.guidance_interval,
         resample=edit.resample,
     )
 
 
-def edit_task(order: Order, loaded: Loaded, given: Given, edit: Edit) -> Task:
+def edit_task(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit) -> Task:
     """Its result is an `Edited`."""
     _, schedule, config = loaded
-    walk = last_steps(make_levels(schedule, order.steps, order.spacing), edit.strength)
+    walk = last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength)
     work: Callable[[OnStep], Edited]
     if edit.kind == INVERT:
-        label = inversion_label(order, config)
-        order = replace(
-            order,
+        label = inversion_label(spec, config)
+        spec = replace(
+            spec,
             n=1,
-            label=label or (ANY_CLASS if order.classes else ""),
-            sampler="euler" if order.flow else "ddim",
+            label=label or (ANY_CLASS if spec.classes else ""),
+            sampler="euler" if spec.flow else "ddim",
             eta=0.0,
             as_lecture=False,
             guidance_scale=1.0,
             negative="",
             guidance_interval=None,
         )
-        steps = 2 * order.steps
-        work = lambda on_step: inverted(order, loaded, given, edit, on_step)  # noqa: E731
+        steps = 2 * spec.steps
+        work = lambda on_step: inverted(spec, loaded, given, edit, on_step)  # noqa: E731
     else:
         steps = len(walk) - 1
-        work = lambda on_step: drawn(order, loaded, given, edit, on_step)  # noqa: E731
-    words = f"{order.words()}; {given.words}, {edit.words()}"
-    count = evaluations(order, schedule, edit)
-    return Task(order, words, steps, count, pace_key(order, config), work)
+        work = lambda on_step: drawn(spec, loaded, given, edit, on_step)  # noqa: E731
+    words = f"{spec.words()}; {given.words}, {edit.words()}"
+    count = evaluations(spec, schedule, edit)
+    return Task(spec, words, steps, count, pace_key(spec, config), work)
 
 
-def drawn(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
-    more: dict[str, Any] = {"picture": picture_to_x_0(given.picture), "strength": edit.strength}
+def drawn(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
+    more: dict[str, Any] = {"image": image_to_x_0(given.image), "strength": edit.strength}
     if edit.anew is not None:
         more |= {"mask": torch.from_numpy(~edit.anew)[None, None].float()}
         more |= {"resample": edit.resample}
-    return Edited(given, edit, to_uint8(order.make(loaded, on_step, **more)))
+    return Edited(given, edit, to_uint8(spec.make(loaded, on_step, **more)))
 
 
-def inverted(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
+def inverted(
+    spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep
+) -> Edited:
     model, schedule, config = loaded
-    wanted = picture_to_x_0(given.picture)
+    wanted = image_to_x_0(given.image)
     x_T: Tensor = invert(
         model,
         schedule,
         wanted,
-        order.steps,
+        spec.steps,
         config.prediction_type,
-        order.spacing,
-        order.labels(),
+        spec.spacing,
+        spec.labels(),
         on_step,
     )
-    back = order.make(loaded, on_step, x_T=x_T, clip_x0=False).cpu()
-    rmse, psnr = picture_errors(back, wanted)
+    back = spec.make(loaded, on_step, x_T=x_T, clip_x0=False).cpu()
+    rmse, psnr = image_errors(back, wanted)
     return Edited(
         given,
         edit,
@@ -202,43 +204,43 @@ def inverted(order: Order, loaded: Loaded, given: Given, edit: Edit, on_step: On
 # ---------------------------------------------------------------- what came of it
 
 
-def show_edit(job: Drawing, seen: Snapshot) -> None:
+def show_edit(job: SamplingJob, seen: Snapshot) -> None:
     if not has_result(job, seen):
         if seen.active and seen.now is not None:
-            show_row(list(seen.now.x_t), "A picture as it forms", VARIANT)
+            show_row(list(seen.now.x_t), "An image as it forms", VARIANT)
         return
     made: Edited = job.result
     count = job.task.evaluations
     st.caption(f"{precise(seen.seconds)}, {count:,} evaluations of the network.")
     if made.x_T is None or made.errors is None:
-        show_variants(job.order, made)
+        show_variants(job.spec, made)
     else:
-        show_inversion(job.order, made, made.x_T, made.errors)
+        show_inversion(job.spec, made, made.x_T, made.errors)
 
 
-def show_variants(order: Order, made: Edited) -> None:
-    original = made.given.picture
+def show_variants(spec: SamplingSpec, made: Edited) -> None:
+    original = made.given.image
     if made.edit.anew is not None:
         original = covered(original, made.edit.anew)
-    names = [order.class_of(k) for k in range(order.n)]
+    names = [spec.class_of(k) for k in range(spec.n)]
     captions = [f"{k + 1}{f', {name}' if name else ''}" for k, name in enumerate(names)]
     show_row(
-        [original, *made.pictures],
+        [original, *made.images],
         "The original and what was drawn from it",
         VARIANT,
         ["The original", *captions],
     )
     with st.container(horizontal=True):
-        download("All as PNG", order, made, grid(np.stack([made.given.picture, *made.pictures])))
+        download("All as PNG", spec, made, grid(np.stack([made.given.image, *made.images])))
         number = 1
-        if order.n > 1:
-            number = int(st.number_input("Variant", 1, order.n, width=140, key="variant"))
-        download("This variant as PNG", order, made, made.pictures[number - 1], number)
+        if spec.n > 1:
+            number = int(st.number_input("Variant", 1, spec.n, width=140, key="variant"))
+        download("This variant as PNG", spec, made, made.images[number - 1], number)
 
 
-def show_inversion(order: Order, made: Edited, x_T: np.ndarray, errors: np.ndarray) -> None:
+def show_inversion(spec: SamplingSpec, made: Edited, x_T: np.ndarray, errors: np.ndarray) -> None:
     show_row(
-        [made.given.picture, x_T[0], made.pictures[0], errors[0]],
+        [made.given.image, x_T[0], made.images[0], errors[0]],
         "The original, its noise, what is drawn back from it, and the errors",
         SIDE,
         [
@@ -261,20 +263,20 @@ def show_inversion(order: Order, made: Edited, x_T: np.ndarray, errors: np.ndarr
         "smaller steps they differ less."
     )
     with st.container(horizontal=True):
-        four = np.stack([made.given.picture, x_T[0], made.pictures[0], errors[0]])
-        download("All four as PNG", order, made, grid(four, 4))
-        download("What came back as PNG", order, made, made.pictures[0], 1)
+        four = np.stack([made.given.image, x_T[0], made.images[0], errors[0]])
+        download("All four as PNG", spec, made, grid(four, 4))
+        download("What came back as PNG", spec, made, made.images[0], 1)
 
 
 def download(
-    label: str, order: Order, made: Edited, picture: np.ndarray, number: int | None = None
+    label: str, spec: SamplingSpec, made: Edited, image: np.ndarray, number: int | None = None
 ) -> None:
     """In its real size, with what made it in the file."""
     which = "all" if number is None else f"variant {number}"
     text = entries(
-        order,
+        spec,
         what=f"{made.given.words}, {made.edit.words()}, {which}",
         page=made.edit.settings() | made.given.settings,
     )
-    name = f"{order.run}-step-{order.step}-seed-{order.seed}-{made.edit.kind}-{which}.png"
-    offer_png(label, png(picture, text=text), name.lower().replace(" ", "-"))
+    name = f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{made.edit.kind}-{which}.png"
+    offer_png(label, png(image, text=text), name.lower().replace(" ", "-"))

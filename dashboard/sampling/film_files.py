@@ -17,14 +17,14 @@ KINDS = {
     "moving PNG": ("png", "png", "image/png"),
 }
 SIDE = 768  # pixels that a film's longer side has at the most, unless it is larger by itself
-PICTURE = 256  # and one picture of it
+IMAGE = 256  # and one image of it
 
 
 def offer_film(
     make: Callable[[], np.ndarray], name: str, text: Mapping[str, str], side: int, key: str
 ) -> None:
-    """A choice of formats and a button. `make` gives the frames uint8 (k, H, W, C), in which a
-    picture is `side` pixels high; `name`: of the file, without its end; `text`: see `animate`."""
+    """A choice of formats and a button. `make` gives the frames uint8 (k, H, W, C), in which an
+    image is `side` pixels high; `name`: of the file, without its end; `text`: see `animate`."""
     kind = st.segmented_control(
         "Kind of file", list(KINDS), default="WebP", required=True, key=f"{key}-kind"
     )
@@ -32,7 +32,7 @@ def offer_film(
 
     def film() -> bytes:
         frames = make()
-        enlarge = max(1, min(PICTURE // side, SIDE // max(frames.shape[1:3])))
+        enlarge = max(1, min(IMAGE // side, SIDE // max(frames.shape[1:3])))
         return animate(frames, format, enlarge=enlarge, text=text)
 
     st.download_button(

@@ -1,4 +1,4 @@
-"""Sampling, mode Draw: pictures out of noise, as they form, large and to keep."""
+"""Sampling, mode Draw: images out of noise, as they form, large and to keep."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dashboard.sampling.decided import show_decided
 from dashboard.sampling.trajectory import file_name, show_trajectory
 from dashboard.sampling.wording import precise
 from dashboard.services import cached
-from dashboard.services.sampling_queue import Drawing, Snapshot, draw_task
-from dashboard.ui.images import offer_png, read_strip, show_picture, show_row
+from dashboard.services.sampling_queue import SamplingJob, Snapshot, sample_task
+from dashboard.ui.images import offer_png, read_strip, show_image, show_row
 from dashboard.ui.progress import (
     has_result,
     press,
@@ -20,69 +20,69 @@ from dashboard.ui.progress import (
     session_job,
     watch,
 )
-from diffusion_core.data.decode import PictureError
+from diffusion_core.data.decode import ImageError
 from diffusion_core.media.images import grid, png
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.spec import EACH_IN_TURN, Order
+from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
 KEY = "draw"
 X_T, X_0 = "the noisy x_t", "the predicted x_0"
 
 
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
-    order, checkpoint = chosen.order, chosen.checkpoint
+    spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
-        press("Draw", lambda: draw_task(order, cached.model(checkpoint, order.average)), key=KEY)
+        press("Draw", lambda: sample_task(spec, cached.model(checkpoint, spec.average)), key=KEY)
         config = checkpoint.config
-        say_expected(order, config, order.evaluations(build_schedule(config)))
+        say_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
         job = session_job(KEY)
         if job is None:
             show_newest_strip(chosen.run)
             return
-        watch(job, show_drawing)
+        watch(job, show_job)
         seen = job.snapshot()
         if seen.state == "done":
-            show_downloads(job.order, job.result.pictures)
-            if job.order != order:
+            show_downloads(job.spec, job.result.images)
+            if job.spec != spec:
                 st.caption("The settings have changed since; Draw uses the new ones.")
-            number = show_trajectory(job.order, job.result)
-            show_decided(job.order, chosen.runs, number)
+            number = show_trajectory(job.spec, job.result)
+            show_decided(job.spec, chosen.runs, number)
 
 
 def show_newest_strip(run: Run) -> None:
     samples = run.samples()
-    st.info("Press Draw, and the pictures form here out of noise.", icon=":material/brush:")
+    st.info("Press Draw, and the images form here out of noise.", icon=":material/brush:")
     if samples:
         step, path = samples[-1]
         try:
-            pictures = read_strip(path)
-        except PictureError:
+            images = read_strip(path)
+        except ImageError:
             st.caption(f"The samples in {path.name} cannot be read.")
             return
         st.caption(f"Until then, what {run.name} drew by itself at step {step:,} of its training:")
-        show_row(pictures, f"Samples of {run.name} at step {step}", 96)
+        show_row(images, f"Samples of {run.name} at step {step}", 96)
 
 
-def show_grid(order: Order, pictures: np.ndarray) -> None:
-    whole = grid(pictures, order.columns())
-    across = whole.shape[1] // pictures.shape[2]
+def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
+    whole = grid(images, spec.columns())
+    across = whole.shape[1] // images.shape[2]
     width = min(768, 160 * across)
-    show_picture(whole, f"{order.n} pictures by {order.words()}", width)
-    if order.label == EACH_IN_TURN:
-        way = "Columns from the left" if across == len(order.classes) else "In turn, row by row"
-        st.caption(f"{way}: {', '.join(order.classes)}.")
+    show_image(whole, f"{spec.n} images by {spec.words()}", width)
+    if spec.label == EACH_IN_TURN:
+        way = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
+        st.caption(f"{way}: {', '.join(spec.classes)}.")
 
 
-def show_drawing(job: Drawing, seen: Snapshot) -> None:
+def show_job(job: SamplingJob, seen: Snapshot) -> None:
     """The session's drawing, forming or finished, with the settings that it was made with."""
     if has_result(job, seen):
         st.caption(cost_words(job, seen))
     if seen.now is None:
         return
-    pictures = seen.now.x_t
+    images = seen.now.x_t
     if seen.state != "done":
         what = st.segmented_control(
             "Show",
@@ -92,29 +92,29 @@ def show_drawing(job: Drawing, seen: Snapshot) -> None:
             key="show",
             bind="query-params",
         )
-        pictures = seen.now.x_t if what == X_T else seen.now.x_0
-    show_grid(job.order, pictures)
+        images = seen.now.x_t if what == X_T else seen.now.x_0
+    show_grid(job.spec, images)
 
 
-def cost_words(job: Drawing, seen: Snapshot) -> str:
-    order, count = job.order, job.task.evaluations
-    other = order.negative or "without"
-    twice = f" × 2, with the class and {other}" if order.guidance_scale != 1.0 else ""
-    if order.guidance_interval is not None:
+def cost_words(job: SamplingJob, seen: Snapshot) -> str:
+    spec, count = job.spec, job.task.evaluations
+    other = spec.negative or "without"
+    twice = f" × 2, with the class and {other}" if spec.guidance_scale != 1.0 else ""
+    if spec.guidance_interval is not None:
         twice = f", with the class and {other} where it is guided"
-    if order.method == "heun":
+    if spec.method == "heun":
         twice = f", both ends of each step but the last{twice}"
     return (
-        f"{precise(seen.seconds)}, {count:,} evaluations of the network ({order.n} "
-        f"picture{'s' if order.n > 1 else ''} × {order.steps} steps{twice}), "
+        f"{precise(seen.seconds)}, {count:,} evaluations of the network ({spec.n} "
+        f"image{'s' if spec.n > 1 else ''} × {spec.steps} steps{twice}), "
         f"{1000 * seen.seconds / count:.1f} ms each."
     )
 
 
-def show_downloads(order: Order, pictures: np.ndarray) -> None:
+def show_downloads(spec: SamplingSpec, images: np.ndarray) -> None:
     with st.container(horizontal=True):
-        whole = png(grid(pictures, order.columns()), text=entries(order))
-        offer_png("Grid as PNG", whole, f"{file_name(order, 'grid')}.png")
+        whole = png(grid(images, spec.columns()), text=entries(spec))
+        offer_png("Grid as PNG", whole, f"{file_name(spec, 'grid')}.png")
         with st.popover("Link to this", icon=":material/link:"):
-            st.caption("Whoever opens it and presses Draw gets the same pictures.")
-            st.code(link(order), language=None, wrap_lines=True)
+            st.caption("Whoever opens it and presses Draw gets the same images.")
+            st.code(link(spec), language=None, wrap_lines=True)

@@ -1,4 +1,4 @@
-"""Dropping a downloaded picture on the Sampling page sets the controls as they were for it."""
+"""Dropping a downloaded image on the Sampling page sets the controls as they were for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import streamlit as st
 
 from dashboard.sampling import compare
-from dashboard.sampling.batch import most_pictures
+from dashboard.sampling.batch import most_images
 from dashboard.sampling.between import MOST_FRAMES
 from dashboard.sampling.controls import (
     CORRECT,
     LATEST,
     LECTURE,
-    max_pictures,
+    max_images,
     takes_lecture,
     url_settings,
 )
@@ -47,9 +47,9 @@ from diffusion_core.sampling.sample import samplers_for
 from diffusion_core.sampling.spec import (
     ANY_CLASS,
     MAX_SEED,
-    MOST_PICTURES,
+    MOST_IMAGES,
     VARIANCES,
-    Order,
+    SamplingSpec,
     is_number,
     is_whole,
 )
@@ -100,13 +100,13 @@ PAGES: dict[str, dict[str, Check]] = {
         "example": whole(0, 2**31),
     },
     BETWEEN: {
-        "from_picture": whole(1, MOST_PICTURES),
-        "to_picture": whole(1, MOST_PICTURES),
+        "from_picture": whole(1, MOST_IMAGES),
+        "to_picture": whole(1, MOST_IMAGES),
         "to_seed": whole(0, MAX_SEED),
         "frames": whole(2, MOST_FRAMES),
     },
     COMPARE: {
-        "vs_n": whole(1, compare.MOST_PICTURES),
+        "vs_n": whole(1, compare.MOST_IMAGES),
         "vs_run": several(name),
         "vs_step": several(name),
         "vs_average": several(name),
@@ -122,11 +122,11 @@ PAGES: dict[str, dict[str, Check]] = {
 
 
 def offer() -> None:
-    """The place to drop a picture on, and what came of the last one. Draw it above the controls:
+    """The place to drop an image on, and what came of the last one. Draw it above the controls:
     the settings are taken before the page is drawn again."""
     count = st.session_state.setdefault("restored_count", 0)
     with st.popover(
-        "Restore settings from a picture",
+        "Restore settings from an image",
         icon=":material/settings_backup_restore:",
         key=f"restoring-{count}",  # another one each time: it is closed again
     ):
@@ -151,7 +151,7 @@ def take(key: str) -> None:
     st.session_state["restored_count"] += 1
     try:
         made = read(file.getvalue())
-        run, checkpoint, missing = find(made.order)
+        run, checkpoint, missing = find(made.spec)
         values = controls(made, checkpoint, missing)
         page, lost = page_values(made, run, checkpoint)
     except NoSettings as error:
@@ -160,7 +160,7 @@ def take(key: str) -> None:
     values |= page
     # A control that stands on the page only from now on does not write its value into the
     # address; one that stood there does, and nobody else may.
-    known: dict[str, Any] = url_settings(made.order) | {"many": made.order.n} | page
+    known: dict[str, Any] = url_settings(made.spec) | {"many": made.spec.n} | page
     if missing:
         del known["step"]
     new = [name for name in known if name in values and name not in st.session_state]
@@ -171,142 +171,142 @@ def take(key: str) -> None:
 
 def what_came_back(made: Made, missing: bool, lost: list[str]) -> tuple[str, str]:
     """The kind of the message, and the message; `lost`: what did not, in sentences."""
-    order = made.order
+    spec = made.spec
     # Of a file, `what` is not to be shown: it may say anything.
-    kind = "picture"
+    kind = "image"
     if not made.mode and made.what.startswith("film"):
         kind = "film"
     elif not made.mode and made.what.endswith("out of the noise"):
         kind = "strip"
-    what = f"The {kind} is of {order.words()}"
+    what = f"The {kind} is of {spec.words()}"
     if not made.what and not made.mode:
-        which = "The grid" if made.picture is None else f"Picture {made.picture + 1:,}"
-        what = f"{which} is of {order.words()}"
+        which = "The grid" if made.image is None else f"Image {made.image + 1:,}"
+        what = f"{which} is of {spec.words()}"
     if missing:
         gone = "That checkpoint is not here any more; the newest is chosen, which draws other"
-        return "warning", " ".join([f"{what}. {gone} pictures.", *lost])
+        return "warning", " ".join([f"{what}. {gone} images.", *lost])
     if lost:
-        return "warning", " ".join([f"The settings of {order.words()} are restored.", *lost])
+        return "warning", " ".join([f"The settings of {spec.words()} are restored.", *lost])
     restored = f"The settings of this {kind} are restored."
     if made.mode:
         # The rows of Side by side have other settings than the order, each its own.
-        rows = f"{order.run} at step {order.step:,}"
-        how = f"under {made.mode} by {rows if made.mode == COMPARE else order.words()}"
+        rows = f"{spec.run} at step {spec.step:,}"
+        how = f"under {made.mode} by {rows if made.mode == COMPARE else spec.words()}"
         return "success", f"{restored} It was made {how}; drawn again, it is the same."
     if not made.what:
         return "success", f"{restored} {what}; drawn again, it is the same."
-    below = "" if kind == "picture" else f", and the {kind} below them"
-    return "success", f"{restored} {what}: Draw brings these pictures again{below}."
+    below = "" if kind == "image" else f", and the {kind} below them"
+    return "success", f"{restored} {what}: Draw brings these images again{below}."
 
 
-def find(order: Order) -> tuple[Run, Checkpoint, bool]:
+def find(spec: SamplingSpec) -> tuple[Run, Checkpoint, bool]:
     """The order's run with its checkpoint or, where that is gone, the newest, and whether it is.
     Raises NoSettings."""
     runs = {run.name: run for run in list_runs(get_settings().runs_dir)}
-    if order.run not in runs:
-        raise NoSettings(f"The picture was drawn from the run {order.run}, which is not here.")
-    usable, _ = runs[order.run].checkpoints()
+    if spec.run not in runs:
+        raise NoSettings(f"The image was drawn from the run {spec.run}, which is not here.")
+    usable, _ = runs[spec.run].checkpoints()
     if not usable:
-        raise NoSettings(f"The picture's run, {order.run}, has no checkpoint to draw from.")
+        raise NoSettings(f"The image's run, {spec.run}, has no checkpoint to draw from.")
     for checkpoint in usable:
-        if checkpoint.step == order.step:
-            return runs[order.run], checkpoint, False
-    return runs[order.run], usable[-1], True
+        if checkpoint.step == spec.step:
+            return runs[spec.run], checkpoint, False
+    return runs[spec.run], usable[-1], True
 
 
 def controls(made: Made, checkpoint: Checkpoint, missing: bool) -> dict[str, Any]:
     """The value of each control of the page, by its key. Raises NoSettings where the run is not
     the one that the file means, or the controls do not reach so far."""
-    order = made.order
+    spec = made.spec
     schedule = build_schedule(checkpoint.config)
     last = schedule.timesteps - 1
-    guided, knows_any = order.guidance_scale != 1, checkpoint.config.label_dropout > 0
+    guided, knows_any = spec.guidance_scale != 1, checkpoint.config.label_dropout > 0
     fits = (
-        order.classes == checkpoint.classes
-        and order.average in checkpoint.averages
-        and order.flow == isinstance(schedule, FlowSchedule)
-        and order.method in (names := samplers_for(schedule))
-        and (order.spacing not in OF_SIGMA or "dpmpp_2m" in names)
-        and order.steps <= schedule.timesteps
-        and (not order.as_lecture or takes_lecture(checkpoint.config))
-        and (knows_any or (order.label != ANY_CLASS and (not guided or order.negative != "")))
+        spec.classes == checkpoint.classes
+        and spec.average in checkpoint.averages
+        and spec.flow == isinstance(schedule, FlowSchedule)
+        and spec.method in (names := samplers_for(schedule))
+        and (spec.spacing not in OF_SIGMA or "dpmpp_2m" in names)
+        and spec.steps <= schedule.timesteps
+        and (not spec.as_lecture or takes_lecture(checkpoint.config))
+        and (knows_any or (spec.label != ANY_CLASS and (not guided or spec.negative != "")))
     )
     if not fits:
-        raise NoSettings(f"The picture was drawn from another run that was called {order.run} too.")
-    if not 1 <= order.guidance_scale <= MAX_GUIDANCE:
+        raise NoSettings(f"The image was drawn from another run that was called {spec.run} too.")
+    if not 1 <= spec.guidance_scale <= MAX_GUIDANCE:
         raise NoSettings(
-            f"The picture has guidance {order.guidance_scale:g}, and this page goes from 1 to "
+            f"The image has guidance {spec.guidance_scale:g}, and this page goes from 1 to "
             f"{MAX_GUIDANCE:g}."
         )
-    low, high = order.guidance_interval or (0, last)
+    low, high = spec.guidance_interval or (0, last)
     if high > last or any(not float(end).is_integer() for end in (low, high)):
-        raise NoSettings("The picture's guided timesteps are none that this page can set.")
+        raise NoSettings("The image's guided timesteps are none that this page can set.")
     values: dict[str, Any] = {
-        "run": order.run,
-        "step": LATEST if missing else str(order.step),
-        "way": LECTURE if order.as_lecture else CORRECT,
-        "flow_sampler" if order.flow else "sampler": order.method,
-        "spacing": order.spacing,
-        "steps": order.steps,
-        "seed": order.seed,
-        "eta": float(order.eta),
-        "variance": order.variance,
-        "average": order.average or MAIN_AVERAGE,
+        "run": spec.run,
+        "step": LATEST if missing else str(spec.step),
+        "way": LECTURE if spec.as_lecture else CORRECT,
+        "flow_sampler" if spec.flow else "sampler": spec.method,
+        "spacing": spec.spacing,
+        "steps": spec.steps,
+        "seed": spec.seed,
+        "eta": float(spec.eta),
+        "variance": spec.variance,
+        "average": spec.average or MAIN_AVERAGE,
     }
-    if order.classes:
-        values |= {"label": order.label, "guidance": float(order.guidance_scale)}
+    if spec.classes:
+        values |= {"label": spec.label, "guidance": float(spec.guidance_scale)}
     if guided:
-        values |= {"negative": order.negative or ANY_CLASS, "guided": (round(low), round(high))}
-    if made.picture is not None:
-        values["picture"] = made.picture + 1
+        values |= {"negative": spec.negative or ANY_CLASS, "guided": (round(low), round(high))}
+    if made.image is not None:
+        values["picture"] = made.image + 1
     return values
 
 
 def page_values(made: Made, run: Run, checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
     """The mode, the values of its own controls by their keys, and a sentence for each thing that
     does not come back. Raises NoSettings where the controls do not reach so far."""
-    order, config = made.order, checkpoint.config
+    spec, config = made.spec, checkpoint.config
     checks = PAGES.get(made.mode)
     if checks is None:
-        many = order.n > max_pictures(config.image_size)
-        if many and order.n > (most := most_pictures(get_settings())):
-            raise NoSettings(f"The picture is of {order.n:,}, and here {most:,} at most are drawn.")
+        many = spec.n > max_images(config.image_size)
+        if many and spec.n > (most := most_images(get_settings())):
+            raise NoSettings(f"The image is of {spec.n:,}, and here {most:,} at most are drawn.")
         lost = ["It was made in a mode that this version of the app does not have."]
-        mode = {"mode": "Many", "many": order.n} if many else {"mode": "Draw", "n": order.n}
+        mode = {"mode": "Many", "many": spec.n} if many else {"mode": "Draw", "n": spec.n}
         return mode, lost if made.mode else []
     page = {key: made.page[key] for key in checks if key in made.page}
     for key, value in page.items():
         if not checks[key](value):
             raise NoSettings(
-                f"The picture's settings of {made.mode} cannot be used: “{key}” is none that can "
+                f"The image's settings of {made.mode} cannot be used: “{key}” is none that can "
                 "be chosen there."
             )
     lost = []
     if made.mode == EDIT:
-        lost = fit_edit(page, order, config.data)
+        lost = fit_edit(page, spec, config.data)
     elif made.mode == COMPARE:
         lost = fit_lists(page, run, checkpoint)
     return {"mode": made.mode} | page, lost
 
 
-def fit_edit(page: dict[str, Any], order: Order, data: str) -> list[str]:
+def fit_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[str]:
     """Complete the settings of From a picture; returns what does not come back."""
     lost = []
     if "strength" in page:
         page["strength"] = float(page["strength"])
     if page.get("edit") != INVERT:
-        if order.n > MOST_VARIANTS:
-            raise NoSettings(f"The picture has {order.n:,} variants; {MOST_VARIANTS} can be drawn.")
-        page["variants"] = order.n
+        if spec.n > MOST_VARIANTS:
+            raise NoSettings(f"The image has {spec.n:,} variants; {MOST_VARIANTS} can be drawn.")
+        page["variants"] = spec.n
     if page.setdefault("from", DRAWN) != DATA:
         page.pop("example", None)
-        lost.append("The picture that it started from does not come with it; choose it again.")
+        lost.append("The image that it started from does not come with it; choose it again.")
     elif "example" in page:
         with suppress(DataError):  # the page itself says what is wrong with the data
-            count = cached.picture_count(data)
+            count = cached.image_count(data)
             if page["example"] >= count:
                 raise NoSettings(
-                    f"The picture started from number {page['example']:,} of {data}, and the last "
+                    f"The image started from number {page['example']:,} of {data}, and the last "
                     f"one here is {count - 1:,}."
                 )
     if page.get("edit") == REPAINT and page.get("area", BY_HAND) == BY_HAND:

@@ -1,4 +1,4 @@
-"""Below a finished drawing: how its pictures came out of the noise."""
+"""Below a finished drawing: how its images came out of the noise."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dashboard.components.flipbook.flipbook import Book, Histogram, Sent, show_f
 from dashboard.figures.sampling import change_figure, noise_figure
 from dashboard.figures.theme import show
 from dashboard.sampling.film_files import offer_film
-from dashboard.services.sampling_queue import Drawn
-from dashboard.ui.images import offer_png, show_picture
+from dashboard.services.sampling_queue import GeneratedImages
+from dashboard.ui.images import offer_png, show_image
 from diffusion_core.media.images import grid, png, strip
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import EDGES, Trajectory
 
-LOOKS = 10  # pictures in the strip, as in the lecture
+LOOKS = 10  # images in the strip, as in the lecture
 X_T, X_0, BOTH = "noisy x_t", "predicted x_0", "both"
 ONE, ALL = "one", "all"
 
 
-def show_trajectory(order: Order, made: Drawn) -> int:
-    """The picture that the visitor has chosen, from 1, from the noise on; returns its number."""
+def show_trajectory(spec: SamplingSpec, made: GeneratedImages) -> int:
+    """The image that the visitor has chosen, from 1, from the noise on; returns its number."""
     walk = made.trajectory
     kept = walk.x_t.shape[1]
     st.subheader("Out of the noise")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        number = pick_picture(order)
-        picture = made.pictures[number - 1]
-        single = png(picture, text=entries(order, number - 1))
-        offer_png("This picture as PNG", single, file_name(order, f"picture-{number}") + ".png")
+        number = pick_image(spec)
+        image = made.images[number - 1]
+        single = png(image, text=entries(spec, number - 1))
+        offer_png("This image as PNG", single, file_name(spec, f"image-{number}") + ".png")
     if number > kept:
-        show_picture(picture, f"Picture {number}, enlarged", 256, picture_words(order, number))
-        first = "picture alone" if kept == 1 else f"{kept} pictures"
+        show_image(image, f"Image {number}, enlarged", 256, image_words(spec, number))
+        first = "image alone" if kept == 1 else f"{kept} images"
         st.caption(f"The way out of the noise is kept of the first {first}; choose one of these.")
     else:
         st.markdown(
-            r"Drag the slider from the noise to the picture: $x_t$ is what the sampler has after "
-            r"the step that starts at $t$, $\hat x_0$ the clean picture that the network expects "
+            r"Drag the slider from the noise to the image: $x_t$ is what the sampler has after "
+            r"the step that starts at $t$, $\hat x_0$ the clean image that the network expects "
             "there."
         )
         sent = show_flipbook(
-            walk, lambda: book_of(order, walk), "trajectory", number, on_pick=remember
+            walk, lambda: book_of(spec, walk), "trajectory", number, on_pick=remember
         )
-        st.caption(sent_words(order, walk, sent))
-        show_lecture_strip(order, walk, number - 1)
-        offer_trajectory(order, walk, number)
+        st.caption(sent_words(spec, walk, sent))
+        show_lecture_strip(spec, walk, number - 1)
+        offer_trajectory(spec, walk, number)
     numbers = st.expander(
         "The steps in numbers", icon=":material/show_chart:", key="numbers", on_change="rerun"
     )
@@ -56,12 +56,10 @@ def show_trajectory(order: Order, made: Drawn) -> int:
     return number
 
 
-def pick_picture(order: Order) -> int:
-    if order.n == 1:
+def pick_image(spec: SamplingSpec) -> int:
+    if spec.n == 1:
         return 1
-    return int(
-        st.number_input("Picture", 1, order.n, width=160, key="picture", bind="query-params")
-    )
+    return int(st.number_input("Image", 1, spec.n, width=160, key="picture", bind="query-params"))
 
 
 def remember(number: int) -> None:
@@ -69,22 +67,22 @@ def remember(number: int) -> None:
     st.session_state["picture"] = number
 
 
-def picture_words(order: Order, number: int) -> str:
-    name = order.class_of(number - 1)
-    return f"Picture {number}{f', {name}' if name else ''}"
+def image_words(spec: SamplingSpec, number: int) -> str:
+    name = spec.class_of(number - 1)
+    return f"Image {number}{f', {name}' if name else ''}"
 
 
-def file_name(order: Order, what: str) -> str:
-    return f"{order.run}-step-{order.step}-seed-{order.seed}-{what}"
+def file_name(spec: SamplingSpec, what: str) -> str:
+    return f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{what}"
 
 
-def book_of(order: Order, walk: Trajectory) -> Book:
+def book_of(spec: SamplingSpec, walk: Trajectory) -> Book:
     total = len(walk.timesteps)
     numbers = range(1, walk.x_t.shape[1] + 1)
     return Book(
         {X_T: walk.x_t, X_0: walk.x_0},
         [f"step {k + 1:,} of {total:,}, t = {walk.timesteps[k]:.4g}" for k in walk.kept],
-        [picture_words(order, number).removeprefix("Picture ") for number in numbers],
+        [image_words(spec, number).removeprefix("Image ") for number in numbers],
         {
             "change of x_t": walk.change_x_t[walk.kept],
             "change of the predicted x_0": walk.change_x_0[walk.kept],
@@ -94,43 +92,43 @@ def book_of(order: Order, walk: Trajectory) -> Book:
     )
 
 
-def sent_words(order: Order, walk: Trajectory, sent: Sent) -> str:
+def sent_words(spec: SamplingSpec, walk: Trajectory, sent: Sent) -> str:
     total = len(walk.timesteps)
-    first, last = sent.first + 1, sent.first + sent.pictures
-    which = f"Picture {first}" if first == last else f"Pictures {first} to {last}"
-    if (first, last) == (1, order.n):
-        which = "The picture" if order.n == 1 else f"All {order.n} pictures"
-    elif order.n > 1:
-        which += f" of {order.n}"
+    first, last = sent.first + 1, sent.first + sent.images
+    which = f"Image {first}" if first == last else f"Images {first} to {last}"
+    if (first, last) == (1, spec.n):
+        which = "The image" if spec.n == 1 else f"All {spec.n} images"
+    elif spec.n > 1:
+        which += f" of {spec.n}"
     steps = "every step" if sent.frames == total else f"{sent.frames} of {total:,} steps"
     return (
         f"{which}, {steps}, {sent.bytes / 1e6:.1f} MB. Changes and sizes are root mean squares "
-        "over a picture's values; noise of N(0, 1) has the size 1."
+        "over an image's values; noise of N(0, 1) has the size 1."
     )
 
 
-def show_lecture_strip(order: Order, walk: Trajectory, k: int) -> None:
-    """Ten looks at a picture, the finished one on the left, as the lecture shows them."""
+def show_lecture_strip(spec: SamplingSpec, walk: Trajectory, k: int) -> None:
+    """Ten looks at an image, the finished one on the left, as the lecture shows them."""
     looks = walk.evenly(LOOKS)[::-1]
     whole = strip([walk.x_t[look, k] for look in looks])
-    name = f"Picture {k + 1}" if order.n > 1 else "The picture"
+    name = f"Image {k + 1}" if spec.n > 1 else "The image"
     timesteps = [f"{walk.timesteps[walk.kept[look]]:.4g}" for look in looks]
     words = (
         f"{name} on the left and the noise that it came from on the right, as in the lecture: x_t "
         f"after the steps from t = {', '.join(timesteps)}."
     )
-    show_picture(whole, f"{name} out of the noise", 72 * len(looks), words, stretch=True)
-    text = entries(order, k, f"{name.lower()} out of the noise")
-    name = file_name(order, f"strip-{k + 1}")
+    show_image(whole, f"{name} out of the noise", 72 * len(looks), words, stretch=True)
+    text = entries(spec, k, f"{name.lower()} out of the noise")
+    name = file_name(spec, f"strip-{k + 1}")
     offer_png("This strip as PNG", png(whole, text=text), f"{name}.png")
 
 
-def offer_trajectory(order: Order, walk: Trajectory, number: int) -> None:
-    """As a film, of the picture or of all that are kept."""
+def offer_trajectory(spec: SamplingSpec, walk: Trajectory, number: int) -> None:
+    """As a film, of the image or of all that are kept."""
     kept, side = walk.x_t.shape[1:3]
-    name = {ONE: f"picture {number}", ALL: "all pictures"}
-    if kept < order.n:
-        name[ALL] = f"pictures 1 to {kept}"
+    name = {ONE: f"image {number}", ALL: "all images"}
+    if kept < spec.n:
+        name[ALL] = f"images 1 to {kept}"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         of = ONE
         if kept > 1:
@@ -144,16 +142,16 @@ def offer_trajectory(order: Order, walk: Trajectory, number: int) -> None:
             )
         shown = st.segmented_control("showing", [X_T, X_0, BOTH], default=X_T, required=True)
         offer_film(
-            lambda: film_of(walk, number - 1 if of == ONE else None, shown, order.columns()),
-            file_name(order, name[of].replace(" ", "-")),
-            entries(order, number - 1 if of == ONE else None, f"film of {name[of]}"),
+            lambda: film_of(walk, number - 1 if of == ONE else None, shown, spec.columns()),
+            file_name(spec, name[of].replace(" ", "-")),
+            entries(spec, number - 1 if of == ONE else None, f"film of {name[of]}"),
             side,
             key="trajectory",
         )
 
 
 def film_of(walk: Trajectory, k: int | None, shown: str, columns: int | None) -> np.ndarray:
-    """Frames of picture k, or of a grid of all (None): of x_t, of x_0 or of both side by side."""
+    """Frames of image k, or of a grid of all (None): of x_t, of x_0 or of both side by side."""
     parts = [walk.x_t] * (shown != X_0) + [walk.x_0] * (shown != X_T)
     if k is not None:
         films = [part[:, k] for part in parts]
@@ -170,6 +168,6 @@ def show_numbers(walk: Trajectory) -> None:
     with right:
         show(noise_figure(walk), "noise", "The size of the predicted noise in each step")
     st.caption(
-        "The lines are means over the pictures, the dotted ones the least and the most of any. "
-        "Where the predicted picture hardly changes any more, little of it is open."
+        "The lines are means over the images, the dotted ones the least and the most of any. "
+        "Where the predicted image hardly changes any more, little of it is open."
     )

@@ -9,7 +9,7 @@ import torch
 
 from dashboard.ui.run_wording import duration
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 
 NAMES = {
     "ddim": "DDIM",
@@ -84,42 +84,42 @@ LECTURE_FORMULA = r"""x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\Bigl(x_t
 - \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon_\theta\Bigr) + \tilde\beta_t z"""
 
 
-def explain_sampler(order: Order) -> None:
-    name = "the lecture" if order.as_lecture else NAMES[order.sampler]
+def explain_sampler(spec: SamplingSpec) -> None:
+    name = "the lecture" if spec.as_lecture else NAMES[spec.sampler]
     with st.expander(f"The formula of {name}", icon=":material/function:"):
-        if order.as_lecture:
+        if spec.as_lecture:
             st.latex(LECTURE_FORMULA)
             st.write("From $t = T - 1$ down to 0, without the last term at $t = 0$.")
-        elif order.flow:
-            st.latex(FLOW_FORMULAS[order.sampler])
+        elif spec.flow:
+            st.latex(FLOW_FORMULAS[spec.sampler])
             st.write(
                 r"From $x_1 \sim \mathcal N(0, I)$ along $s$ from 1 down to 0, the share of noise: "
                 r"$x_s = (1-s)\,x_0 + s\,\epsilon$. The network predicts the direction of that "
                 r"line, $\epsilon - x_0$; $\hat x_0$ is clamped to [-1, 1]."
             )
         else:
-            of_lambda = order.sampler in ("dpmpp_2m", "dpmpp_2m_sde", "unipc")
-            symbols = SYMBOLS.get(order.sampler, OF_LAMBDA if of_lambda else OF_SIGMA)
-            formula = FORMULAS[order.sampler]
-            if order.variance == "large":
+            of_lambda = spec.sampler in ("dpmpp_2m", "dpmpp_2m_sde", "unipc")
+            symbols = SYMBOLS.get(spec.sampler, OF_LAMBDA if of_lambda else OF_SIGMA)
+            formula = FORMULAS[spec.sampler]
+            if spec.variance == "large":
                 formula = formula.replace(r"\tilde\beta", r"\beta")
                 symbols = symbols.replace(r"\tilde\beta_t$ the posterior", r"\beta_t$ the large")
-            elif order.variance == "lecture":
+            elif spec.variance == "lecture":
                 formula = formula.replace(r"\sqrt{\tilde\beta_t}", r"\tilde\beta_t")
             st.latex(formula)
             st.write(
                 r"From $x_T \sim \mathcal N(0, I)$ downwards. At each timestep the network's "
-                r"output is turned into a clean picture $\hat x_0$, clamped to [-1, 1]. " + symbols
+                r"output is turned into a clean image $\hat x_0$, clamped to [-1, 1]. " + symbols
             )
 
 
-def name_of(order: Order) -> str:
-    return "The lecture's way" if order.as_lecture else NAMES[order.sampler]
+def name_of(spec: SamplingSpec) -> str:
+    return "The lecture's way" if spec.as_lecture else NAMES[spec.sampler]
 
 
-def adds_noise(order: Order) -> bool:
-    """Whether its steps do, so that x_T alone does not decide the picture."""
-    return order.method in WITH_NOISE or (order.method == "ddim" and order.eta > 0)
+def adds_noise(spec: SamplingSpec) -> bool:
+    """Whether its steps do, so that x_T alone does not decide the image."""
+    return spec.method in WITH_NOISE or (spec.method == "ddim" and spec.eta > 0)
 
 
 def precise(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What all sessions of the app share, each computed once: schedules, pictures, models."""
+"""What all sessions of the app share, each computed once: schedules, images, models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from dashboard.services.model_cache import MODELS, Key, default_bound
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
-from diffusion_core.data.decode import open_picture, to_size
+from diffusion_core.data.decode import open_image, to_size
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.objective import Schedule
@@ -41,28 +41,28 @@ def schedule(
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def picture(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
-    """One picture of a data set: uint8 (size, size, 3), and its class's name.
+def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
+    """One image of a data set: uint8 (size, size, 3), and its class's name.
 
-    Raises DataError and PictureError.
+    Raises DataError and ImageError.
     """
-    pixels, _, name = store.load_picture(spec, index, size)
+    pixels, _, name = store.load_image(spec, index, size)
     return pixels, name
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def picture_count(spec: str) -> int:
-    """How many pictures a data set has. Raises DataError."""
+def image_count(spec: str) -> int:
+    """How many images a data set has. Raises DataError."""
     return store.count(spec)
 
 
-@st.cache_data(max_entries=32, show_spinner="Reading the picture …")
-def uploaded_picture(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture file's pixels, uint8 (size, size, 3), and its own width and height.
+@st.cache_data(max_entries=32, show_spinner="Reading the image …")
+def uploaded_image(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image file's pixels, uint8 (size, size, 3), and its own width and height.
 
-    `file_id` stands for the bytes `_data`, which are not compared. Raises PictureError.
+    `file_id` stands for the bytes `_data`, which are not compared. Raises ImageError.
     """
-    image = open_picture(_data)
+    image = open_image(_data)
     return to_size(image, size), image.size
 
 
@@ -110,12 +110,12 @@ def model(
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def size_multiple(network: str, network_args: dict[str, Any]) -> int:
-    """What the sides of a network's pictures must be divisible by. Raises ConfigError."""
+    """What the sides of a network's images must be divisible by. Raises ConfigError."""
     with torch.device("meta"):
         return build_network(network, network_args).size_multiple
 
 
-@st.cache_data(max_entries=256, show_spinner="Following a picture through the network …")
+@st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
 def network_trace(network: str, network_args: dict[str, Any], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Drawing pictures in the background: one drawing at a time on a device, the others in a line.
+"""Drawing images in the background: one drawing at a time on a device, the others in a line.
 
 A drawing runs in a thread of the server and outlives the reruns of the page that ordered it; the
 page sees it through snapshots. One that nobody looks at any more ends by itself, so that a visitor
@@ -26,10 +26,10 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import Loaded, Order
+from diffusion_core.sampling.spec import Loaded, SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
-LONGEST_LINE = 16
+MAX_WAITING = 16
 # Seconds without a snapshot until a drawing ends by itself. Browsers wake a hidden tab only once a
 # minute, so the long one lets people do something else meanwhile, unless somebody waits.
 PATIENCE = 90.0
@@ -38,7 +38,7 @@ PATIENCE_IN_DEMAND = 15.0
 OnStep = Callable[[StepView], None]
 
 
-class LineFull(RuntimeError):
+class QueueFull(RuntimeError):
     """Too many drawings wait already."""
 
 
@@ -51,54 +51,54 @@ class Task:
     first in between.
     """
 
-    order: Order
+    spec: SamplingSpec
     words: str  # for people: what is drawn
     steps: int  # calls of `on_step`, or what a generator yields at its end
-    evaluations: int  # of the network, over all pictures
+    evaluations: int  # of the network, over all images
     pace_key: str  # of what takes as long an evaluation; see `pace_key`
     work: Callable[[OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # goes on when nobody looks
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class GeneratedImages:
     """The result of the plain drawing."""
 
-    pictures: np.ndarray  # uint8 (n, H, W, C)
+    images: np.ndarray  # uint8 (n, H, W, C)
     trajectory: Trajectory  # of as many of them as it keeps
 
 
-def draw_task(order: Order, loaded: Loaded) -> Task:
-    """The plain one: all pictures of an order at once, a `Drawn`."""
+def sample_task(spec: SamplingSpec, loaded: Loaded) -> Task:
+    """The plain one: all images of an order at once, a `GeneratedImages`."""
     _, schedule, config = loaded
 
-    def work(on_step: OnStep) -> Drawn:
-        recorder = Recorder(make_levels(schedule, order.steps, order.spacing))
+    def work(on_step: OnStep) -> GeneratedImages:
+        recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
 
         def on_both(view: StepView) -> None:
             recorder(view)
             on_step(view)
 
-        pictures = order.make(loaded, on_both)
-        return Drawn(to_uint8(pictures), recorder.finish())
+        images = spec.make(loaded, on_both)
+        return GeneratedImages(to_uint8(images), recorder.finish())
 
     return Task(
-        order,
-        order.words(),
-        order.steps,
-        order.evaluations(schedule),
-        pace_key(order, config),
+        spec,
+        spec.words(),
+        spec.steps,
+        spec.evaluations(schedule),
+        pace_key(spec, config),
         work,
     )
 
 
 @dataclass(frozen=True)
-class Look:
-    """The pictures after one step; uint8 (n, H, W, C)."""
+class Preview:
+    """The images after one step; uint8 (n, H, W, C)."""
 
     timestep: float  # where the step started; between two of the schedule's a fraction
     x_t: np.ndarray
-    x_0: np.ndarray  # the clean pictures that the network predicted there
+    x_0: np.ndarray  # the clean images that the network predicted there
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Snapshot:
     state: str  # waiting, drawing, done, cancelled or failed
     before: int  # drawings that come first, while it waits
     step: int  # steps taken of `Task.steps`
-    now: Look | None  # after the newest step; None before the first
+    now: Preview | None  # after the newest step; None before the first
     seconds: float  # since it started to draw
     seconds_left: float | None  # None while unknown
     sentence: str  # why it was cancelled or failed, or what else there is to say
@@ -118,12 +118,12 @@ class Snapshot:
         return self.state in ("waiting", "drawing")
 
 
-class Drawing:
+class SamplingJob:
     """One task in a queue. Its methods may be called from any thread."""
 
-    def __init__(self, task: Task, queue: Queue) -> None:
+    def __init__(self, task: Task, queue: SamplingQueue) -> None:
         self.task = task
-        self.order = task.order
+        self.spec = task.spec
         self.result: Any = None  # what the work returned, once it is done
         self._queue = queue
         self._lock = queue.lock
@@ -133,7 +133,7 @@ class Drawing:
         self._stop = ""  # why it should end
         self._step = 0  # steps taken
         self._view: StepView | None = None  # after the newest step
-        self._now: Look | None = None
+        self._now: Preview | None = None
         self._started: float | None = None  # of this turn
         self._seconds = 0.0  # of the turns before
         self._seen = queue.clock()
@@ -154,7 +154,7 @@ class Drawing:
             view, now = self._view, self._now
         # Turned to bytes here and not in on_step: only what somebody looks at costs time.
         if view is not None and now is None:
-            now = look(view)
+            now = preview(view)
         with self._lock:
             if view is self._view:
                 self._now = now
@@ -238,7 +238,7 @@ class Drawing:
         self._seconds, self._started = self._spent(), None
         self._state, self._sentence = state, sentence
         if self._view is not None and self._now is None and state != "failed":
-            self._now = look(self._view)
+            self._now = preview(self._view)
         # The work and its turns hold the model, which a session would keep from being let go of.
         self.task = replace(self.task, work=None)
         self._turns = self._view = None
@@ -251,7 +251,7 @@ def _no_turns(result: Any) -> Generator[int, None, Any]:
     return result
 
 
-class Queue:
+class SamplingQueue:
     """The drawings of one device: first come, first served, one at a time.
 
     `clock` gives seconds. The thread lives as long as there is something to draw.
@@ -260,40 +260,40 @@ class Queue:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.lock = threading.RLock()
-        self.waiting: deque[Drawing] = deque()
-        self.running: Drawing | None = None
+        self.waiting: deque[SamplingJob] = deque()
+        self.running: SamplingJob | None = None
         self._thread: threading.Thread | None = None
         self._pace: dict[str, float] = {}  # seconds per network evaluation, by network
 
-    def submit(self, task: Task) -> Drawing:
+    def submit(self, task: Task) -> SamplingJob:
         """Raises LineFull."""
         with self.lock:
             self._send_home()
-            if len(self.waiting) >= LONGEST_LINE:
-                raise LineFull(
-                    f"{LONGEST_LINE} drawings wait for this device already; try again in a while."
+            if len(self.waiting) >= MAX_WAITING:
+                raise QueueFull(
+                    f"{MAX_WAITING} drawings wait for this device already; try again in a while."
                 )
-            drawing = Drawing(task, self)
-            self._line_up(drawing)
+            job = SamplingJob(task, self)
+            self._line_up(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="drawing", daemon=True)
                 self._thread.start()
-            return drawing
+            return job
 
-    def before(self, drawing: Drawing) -> int:
+    def before(self, job: SamplingJob) -> int:
         """How many drawings come before a waiting one; 0 for others."""
         with self.lock:
             self._send_home()
-            if drawing not in self.waiting:
+            if job not in self.waiting:
                 return 0
-            return self.waiting.index(drawing) + (self.running is not None)
+            return self.waiting.index(job) + (self.running is not None)
 
-    def leave(self, drawing: Drawing) -> bool:
+    def leave(self, job: SamplingJob) -> bool:
         """Whether it was in the line and is not any more; else its turn has come, or is over."""
         with self.lock:
-            if drawing not in self.waiting:
+            if job not in self.waiting:
                 return False
-            self.waiting.remove(drawing)
+            self.waiting.remove(job)
             return True
 
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
@@ -307,17 +307,17 @@ class Queue:
     def note_pace(self, task: Task, seconds: float) -> None:
         self._pace[task.pace_key] = seconds
 
-    def _line_up(self, drawing: Drawing) -> None:
+    def _line_up(self, job: SamplingJob) -> None:
         """At the end, but before those for the background."""
         behind = [k for k, other in enumerate(self.waiting) if other.task.background]
-        at_end = drawing.task.background or not behind
-        self.waiting.insert(len(self.waiting) if at_end else behind[0], drawing)
+        at_end = job.task.background or not behind
+        self.waiting.insert(len(self.waiting) if at_end else behind[0], job)
 
     def _send_home(self) -> None:
         """Those in the line whom nobody looks at any more."""
-        for drawing in list(self.waiting):
-            if drawing.unseen(PATIENCE):
-                drawing.cancel("Cancelled, because nobody was looking any more.")
+        for job in list(self.waiting):
+            if job.unseen(PATIENCE):
+                job.cancel("Cancelled, because nobody was looking any more.")
 
     def _work(self) -> None:
         while True:
@@ -333,31 +333,31 @@ class Queue:
             self.running.take_turn()
 
 
-def pace_key(order: Order, config: RunConfig) -> str:
-    """What an evaluation's time depends on, apart from the number of pictures at once."""
-    return f"{config.network} {config.network_args} {config.image_size} {order.as_lecture}"
+def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
+    """What an evaluation's time depends on, apart from the number of images at once."""
+    return f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture}"
 
 
-def look(view: StepView) -> Look:
-    return Look(view.timestep, to_uint8(view.x_t), to_uint8(view.x_0))
+def preview(view: StepView) -> Preview:
+    return Preview(view.timestep, to_uint8(view.x_t), to_uint8(view.x_0))
 
 
 def explain(error: Exception) -> str:
     """What went wrong, in one sentence; the unexpected also goes to the server's log."""
     text = str(error)
     if is_out_of_memory(error):
-        return "The device has not enough memory for that; draw fewer pictures at once."
-    if isinstance(error, (ValueError, LineFull)):
+        return "The device has not enough memory for that; draw fewer images at once."
+    if isinstance(error, (ValueError, QueueFull)):
         return text
     logging.getLogger(__name__).error("A drawing failed", exc_info=error)
     return f"Drawing failed: {text or type(error).__name__}"
 
 
-_queues: dict[str, Queue] = {}
+_queues: dict[str, SamplingQueue] = {}
 _queues_lock = threading.Lock()
 
 
-def queue_of(device: torch.device) -> Queue:
+def queue_of(device: torch.device) -> SamplingQueue:
     """The one queue that all sessions of this server share for a device."""
     with _queues_lock:
-        return _queues.setdefault(str(device), Queue())
+        return _queues.setdefault(str(device), SamplingQueue())

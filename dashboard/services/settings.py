@@ -27,10 +27,10 @@ class Settings:
     """What an installation may choose.
 
     `max_steps` is the highest number of training steps that the pages let somebody ask for (None:
-    no limit); `max_upload_mb` the largest picture file they accept, in MB; `model_cache_mb`
+    no limit); `max_upload_mb` the largest image file they accept, in MB; `model_cache_mb`
     how much memory of the device loaded models may keep, in MB (None: see
-    `model_cache.default_bound`); `max_pictures` the most pictures of a series (None: see
-    `sampling_many.most_pictures`); `device` a name for `diffusion_core.device.pick_device` (None:
+    `model_cache.default_bound`); `max_images` the most images of a series (None: see
+    `sampling_many.most_images`); `device` a name for `diffusion_core.device.pick_device` (None:
     the best one here).
     """
 
@@ -39,7 +39,7 @@ class Settings:
     max_steps: int | None = None
     max_upload_mb: int = 64
     model_cache_mb: int | None = None
-    max_pictures: int | None = None
+    max_images: int | None = None
     device: str | None = None
 
     @property
@@ -66,7 +66,7 @@ def get_settings() -> Settings:
         max_steps=_positive(given, "MAX_STEPS"),
         max_upload_mb=_positive(given, "MAX_UPLOAD_MB") or default.max_upload_mb,
         model_cache_mb=_positive(given, "MODEL_CACHE_MB"),
-        max_pictures=_positive(given, "MAX_PICTURES"),
+        max_images=_positive(given, "MAX_PICTURES"),
         device=_text(given, "DEVICE"),
     )
 

@@ -72,7 +72,7 @@ def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
                 config, form_values.data_spec(kind, detail), entries, settings.max_steps
             )
             if pressed:
-                with st.spinner("Looking at the pictures …"):
+                with st.spinner("Looking at the images …"):
                     run = form_values.start_run(settings, name.strip() or hint, config)
                 st.session_state["started"] = run.name
                 st.rerun()
@@ -99,7 +99,7 @@ def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
 
 
 def take_settings(start: str) -> None:
-    """Put the settings of a preset or a run into the form; a preset brings no pictures."""
+    """Put the settings of a preset or a run into the form; a preset brings no images."""
     settings = get_settings()
     try:
         config = form_values.start_config(start, settings.runs_dir)
@@ -117,9 +117,9 @@ def take_datas_size() -> None:
 
 
 def pick_data(defaults: dict[str, Any]) -> tuple[str, str]:
-    """The kind of data and what belongs to it: a number of pictures, a folder, a name."""
+    """The kind of data and what belongs to it: a number of images, a folder, a name."""
     kind = st.selectbox(
-        "Pictures",
+        "Images",
         form_values.DATA,
         index=form_values.DATA.index(defaults["data"]),
         help="cars are drawn by this app, digits are real handwriting; or give a folder of your "
@@ -136,12 +136,12 @@ def pick_data(defaults: dict[str, Any]) -> tuple[str, str]:
         )
     most = CARS_COUNT if kind == "cars" else DIGITS_COUNT
     number = st.number_input(
-        "How many pictures",
+        "How many images",
         min_value=1,
         max_value=most,
         value=min(defaults.get(kind, most), most),
         step=100,
-        help="The first time that a set is used its pictures are made ready, which takes the "
+        help="The first time that a set is used its images are made ready, which takes the "
         "longer the more they are.",
         key=kind,
         bind="query-params",
@@ -159,7 +159,7 @@ def pick_numbers(defaults: dict[str, Any], kind: str, max_steps: int | None) -> 
         entries: dict[str, Any] = {
             "steps": number("Steps", "steps", defaults["steps"], 1, max_steps or 10**7, 100),
             "size": number(
-                "Picture size", "size", size, 16, 256, 16, "Pixels of each side; a multiple of 8."
+                "Image size", "size", size, 16, 256, 16, "Pixels of each side; a multiple of 8."
             ),
         }
     with columns[1]:
@@ -204,8 +204,8 @@ def pick_more(defaults: dict[str, Any], start: RunConfig, steps: int) -> dict[st
             "target",
             form_values.TARGETS,
             defaults,
-            "What the network says of a noisy picture: the noise in it, the picture behind it, "
-            "their mixture called velocity, or the straight way from the picture to the noise "
+            "What the network says of a noisy image: the noise in it, the image behind it, "
+            "their mixture called velocity, or the straight way from the image to the noise "
             "(rectified flow). In the settings: epsilon, x_0, v_prediction, flow_prediction.",
         )
         entries["loss"] = choice(
@@ -233,17 +233,17 @@ def pick_more(defaults: dict[str, Any], start: RunConfig, steps: int) -> dict[st
         entries["zero_snr"] = st.toggle(
             "End in pure noise",
             defaults["zero_snr"],
-            help="Nothing of the picture is left at the last timestep (zero terminal SNR, Lin et "
+            help="Nothing of the image is left at the last timestep (zero terminal SNR, Lin et "
             "al. 2024).",
             key="zero_snr",
             bind="query-params",
         )
-        st.markdown("**The pictures**")
+        st.markdown("**The images**")
         entries["channels"] = choice("Channels", "channels", form_values.CHANNELS, defaults)
         entries["labels"] = st.toggle(
             "Learn the classes",
             defaults["labels"],
-            help="Where the pictures have any and the network can. Samples can then be asked for "
+            help="Where the images have any and the network can. Samples can then be asked for "
             "by class.",
             key="labels",
             bind="query-params",
@@ -255,7 +255,7 @@ def pick_more(defaults: dict[str, Any], start: RunConfig, steps: int) -> dict[st
             0.0,
             1.0,
             0.05,
-            "The share of pictures shown without their class, so that guidance works.",
+            "The share of images shown without their class, so that guidance works.",
         )
     with right:
         st.markdown("**The optimisation**")

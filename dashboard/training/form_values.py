@@ -37,7 +37,7 @@ def data_spec(kind: str, detail: str) -> str:
     """A data set as the core names it; raises DataError where a folder or name is missing."""
     detail = detail.strip()
     if kind == "folder" and not detail:
-        raise DataError("Give the folder that holds the pictures.")
+        raise DataError("Give the folder that holds the images.")
     if kind == "torchvision" and not detail:
         raise DataError("Give the data set's name in torchvision, for example CIFAR10.")
     return f"{kind}:{detail}" if detail else kind

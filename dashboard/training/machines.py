@@ -39,7 +39,7 @@ def show_commands(
             return
         if machines > 1:
             st.markdown(
-                f"Every machine needs this app, the pictures, and the run's folder `{folder}` on a "
+                f"Every machine needs this app, the images, and the run's folder `{folder}` on a "
                 f"disk that all of them share. Put the address of machine 1 in place of "
                 f"{FIRST_MACHINE}; it listens on port {PORT}, and all must reach each other."
             )

@@ -217,7 +217,7 @@ def show_queue(settings: Settings) -> None:
     queue = read_queue(settings.runs_dir)
     if not queue:
         return
-    st.header("Queue")
+    st.header("SamplingQueue")
     for number, run in enumerate(queue, 1):
         peers = [other for other in queue if same_place(other.status, run.status)]
         at = peers.index(run)

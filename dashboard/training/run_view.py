@@ -258,7 +258,7 @@ def show_samples(runs: list[Run], alignment: str) -> None:
 
 
 def is_forming(run: Run) -> bool:
-    """Whether a strip of the run is one picture on its way, as in the lecture."""
+    """Whether a strip of the run is one image on its way, as in the lecture."""
     try:
         config = run.config
     except ConfigError:
@@ -309,7 +309,7 @@ def show_timesteps(run: Run) -> None:
         alt=f"The loss of {run.name} by tenth of the schedule over the steps",
     )
     st.caption(
-        "The unweighted error of the training pictures by how noisy they were: little noise at "
+        "The unweighted error of the training images by how noisy they were: little noise at "
         "the bottom, nearly only noise at the top."
     )
 

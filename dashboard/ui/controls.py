@@ -82,7 +82,7 @@ def pick_betas(disabled: bool = False) -> tuple[float, float]:
 def pick_zero_snr() -> bool:
     return st.toggle(
         "End in pure noise",
-        help="Rescale the schedule so that nothing of the picture is left at the last step "
+        help="Rescale the schedule so that nothing of the image is left at the last step "
         "(zero terminal SNR, Lin et al. 2024).",
         key="zero_snr",
         bind="query-params",

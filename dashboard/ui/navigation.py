@@ -39,7 +39,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "noising.py",
             "Noising",
             ":material/grain:",
-            "Take a picture, or your own, to any step t and see what is left of it.",
+            "Take an image, or your own, to any step t and see what is left of it.",
         ),
         PageEntry(
             "embedding.py",
@@ -65,7 +65,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "sampling.py",
             "Sampling",
             ":material/brush:",
-            "Draw new pictures from the latest checkpoint and see them form out of noise.",
+            "Draw new images from the latest checkpoint and see them form out of noise.",
         ),
     ],
 }

@@ -9,15 +9,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import cached, sampling_queue
-from dashboard.services.sampling_queue import Drawing, Snapshot, Task
+from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.ui.run_wording import duration
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 
 POLL_SECONDS = 0.7  # between two looks at a drawing under way
 
 
-def session_job(key: str) -> Drawing | None:
+def session_job(key: str) -> SamplingJob | None:
     """This session's newest drawing of one mode."""
     return st.session_state.setdefault("drawings", {}).get(key)
 
@@ -55,15 +55,15 @@ def press(
     st.rerun()
 
 
-def say_expected(order: Order, config: RunConfig, evaluations: int) -> None:
+def say_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
     """How long so many evaluations will take, where a drawing like it was made before."""
     queue = sampling_queue.queue_of(cached.device())
-    expected = queue.expected_seconds(sampling_queue.pace_key(order, config), evaluations)
+    expected = queue.expected_seconds(sampling_queue.pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():
         st.caption(f"Takes about {duration(max(1.0, expected))}, going by the last drawing.")
 
 
-def watch(job: Drawing, show: Callable[[Drawing, Snapshot], object]) -> None:
+def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> None:
     """`show` the job in a fragment, again and again while it is active; then the whole page."""
     st.session_state.setdefault("watched", []).append(job)
 
@@ -80,7 +80,7 @@ def watch(job: Drawing, show: Callable[[Drawing, Snapshot], object]) -> None:
 def watching_all(place: DeltaGenerator) -> Iterator[None]:
     """Where the page that the block draws does not watch a drawing that is under way, as after a
     change of mode, `place` shows it: all buttons wait for it, and unseen it would be cancelled."""
-    watched: list[Drawing] = []
+    watched: list[SamplingJob] = []
     st.session_state["watched"] = watched
     yield
     for job in st.session_state.setdefault("drawings", {}).values():
@@ -89,7 +89,7 @@ def watching_all(place: DeltaGenerator) -> Iterator[None]:
                 watch(job, has_result)
 
 
-def has_result(job: Drawing, seen: Snapshot) -> bool:
+def has_result(job: SamplingJob, seen: Snapshot) -> bool:
     """Says what is drawn and, where it has no result, how far it is or why not."""
     st.markdown(f"**{job.task.words}**")
     if seen.active:
@@ -99,7 +99,7 @@ def has_result(job: Drawing, seen: Snapshot) -> bool:
     return seen.state == "done"
 
 
-def show_progress(job: Drawing, seen: Snapshot, unit: str = "Step") -> None:
+def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     """The bar, the place in the line and the button Cancel, of a drawing that is under way."""
     total = job.task.steps
     if seen.state == "waiting":

@@ -43,7 +43,7 @@ ASKED = {
 QUANTITIES = {
     "epsilon": "noise ε",
     "v_prediction": "velocity v",
-    "x_0": "picture x₀",
+    "x_0": "image x₀",
     "flow_prediction": "flow ε − x₀",
 }
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
@@ -145,7 +145,7 @@ def lecture_sentence(config: RunConfig) -> str:
         "Grey: the loss that the lecture printed, 2 epochs of 126 batches of 128 from Stanford Cars"
     )
     if config.data.startswith("folder:"):
-        return f"{sentence}. On the same pictures this run should follow it."
+        return f"{sentence}. On the same images this run should follow it."
     return f"{sentence}. This run learns {config.data}, so the two need not meet."
 
 

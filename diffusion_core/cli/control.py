@@ -191,7 +191,7 @@ def do_command(words: argparse.Namespace) -> int:
     if words.machines > 1:
         complain(
             f"Type them on the machines in this order, with the address of the first in place of "
-            f"{FIRST_MACHINE}. All must see the folder {run.path.resolve()} and the pictures."
+            f"{FIRST_MACHINE}. All must see the folder {run.path.resolve()} and the images."
         )
     return DONE
 

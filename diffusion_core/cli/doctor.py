@@ -38,13 +38,13 @@ def report(runs_dir: Path, device: torch.device) -> int:
         print(f"runs         {runs_dir} cannot be written to: {error.strerror}")
         well = False
     for name in PRESETS:
-        print(f"{name:12} {seconds_per_picture(name, device) * 1000:.1f} ms a forward pass")
+        print(f"{name:12} {seconds_per_image(name, device) * 1000:.1f} ms a forward pass")
     return 0 if well else 1
 
 
 @torch.inference_mode()
-def seconds_per_picture(name: str, device: torch.device, batch: int = 4, times: int = 3) -> float:
-    """The median time of a preset's network on one 64 x 64 picture, out of a batch."""
+def seconds_per_image(name: str, device: torch.device, batch: int = 4, times: int = 3) -> float:
+    """The median time of a preset's network on one 64 x 64 image, out of a batch."""
     model = build_model(name).to(device).eval()
     x, t = torch.randn(batch, 3, 64, 64, device=device), torch.zeros(batch, device=device).long()
     seconds = []

@@ -1,4 +1,4 @@
-"""The command `evaluate`: measure a run's pictures, print what was found as a table."""
+"""The command `evaluate`: measure a run's images, print what was found as a table."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
-from diffusion_core.sampling.spec import MAX_GUIDANCE, MAX_SEED, MOST_PICTURES
+from diffusion_core.sampling.spec import MAX_GUIDANCE, MAX_SEED, MOST_IMAGES
 
 Row = tuple[str, Estimates]  # what was measured, and what was found
 
 
 def add_commands(command: AddCommand, device: str | None) -> None:
     """`command(name, do, help)` adds a command; `device`: the default of this installation."""
-    evaluate = command("evaluate", do_evaluate, "measure how good a run's pictures are")
+    evaluate = command("evaluate", do_evaluate, "measure how good a run's images are")
     evaluate.add_argument("--run", required=True, help="a folder, or a name in the runs folder")
     which = evaluate.add_mutually_exclusive_group()
     which.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
     which.add_argument("--all-steps", action="store_true", help="every checkpoint that there is")
-    evaluate.add_argument("--n", type=int, default=2048, help="pictures; by default 2048")
+    evaluate.add_argument("--n", type=int, default=2048, help="images; by default 2048")
     evaluate.add_argument("--sampler", help="by default dpmpp_2m where the run takes it")
     evaluate.add_argument(
         "--steps", type=int, nargs="+", help="one measurement for each; by default 20"
@@ -52,11 +52,11 @@ def add_commands(command: AddCommand, device: str | None) -> None:
 
 
 def do_evaluate(words: argparse.Namespace) -> int:
-    from diffusion_core.evaluation.evaluate import evaluate, make_order
+    from diffusion_core.evaluation.evaluate import evaluate, make_spec
     from diffusion_core.evaluation.evaluator import FEWEST, cost
 
-    if not FEWEST <= words.n <= MOST_PICTURES:
-        raise ConfigError(f"--n is {words.n}; it must lie between {FEWEST} and {MOST_PICTURES:,}.")
+    if not FEWEST <= words.n <= MOST_IMAGES:
+        raise ConfigError(f"--n is {words.n}; it must lie between {FEWEST} and {MOST_IMAGES:,}.")
     if not 0 <= words.seed <= MAX_SEED:
         raise ConfigError(f"--seed is {words.seed}; it must lie between 0 and {MAX_SEED:,}.")
     if not 0 <= words.guidance_scale <= MAX_GUIDANCE:
@@ -70,7 +70,7 @@ def do_evaluate(words: argparse.Namespace) -> int:
     for checkpoint in find_checkpoints(run, words):
         loaded = load_model(checkpoint, device, words.average)
         for steps in words.steps or [min(20, loaded[1].timesteps)]:
-            order = make_order(
+            spec = make_spec(
                 run.name,
                 checkpoint,
                 n=words.n,
@@ -82,10 +82,10 @@ def do_evaluate(words: argparse.Namespace) -> int:
                 spacing=words.spacing,
             )
             work = evaluate(
-                run, checkpoint, order, loaded, bits=words.bits_per_dim, again=words.again
+                run, checkpoint, spec, loaded, bits=words.bits_per_dim, again=words.again
             )
-            total = cost(order, loaded[1], words.bits_per_dim)
-            label = f"step {order.step:,}, {order.method}, {order.steps} steps"
+            total = cost(spec, loaded[1], words.bits_per_dim)
+            label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
             with tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True) as bar:
                 while True:
                     try:
@@ -98,7 +98,7 @@ def do_evaluate(words: argparse.Namespace) -> int:
     print(table(found, shutil.get_terminal_size((120, 24)).columns))
     for note in dict.fromkeys(note for result in found for note in result.notes):
         print(note)
-    print(f"Written to {result_path(run.path, found[-1].order).parent}.")
+    print(f"Written to {result_path(run.path, found[-1].spec).parent}.")
     return DONE
 
 
@@ -115,11 +115,11 @@ def table(results: Sequence[Result], width: int) -> str:
     in `width` characters, the others below."""
     rows: list[Row] = []
     ends = yardsticks(list(results))
-    several = len({result.order.n for result in results}) > 1
-    of = {id(end): f" ({end.order.n:,})" if several else "" for end in ends}
-    rows += [(f"held-out pictures{of[id(end)]}", end.floor) for end in ends if end.floor]
+    several = len({result.spec.n for result in results}) > 1
+    of = {id(end): f" ({end.spec.n:,})" if several else "" for end in ends}
+    rows += [(f"held-out images{of[id(end)]}", end.floor) for end in ends if end.floor]
     for result in results:
-        rows.append((f"step {result.order.step:,}, {result.way()}", result.metrics))
+        rows.append((f"step {result.spec.step:,}, {result.way()}", result.metrics))
     rows += [(f"noise{of[id(end)]}", end.ceiling) for end in ends]
     first = max(len(name) for name, _ in rows)
     columns = []

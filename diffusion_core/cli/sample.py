@@ -1,4 +1,4 @@
-"""The command `sample`: pictures of a run's checkpoint, as one grid or as a folder of files."""
+"""The command `sample`: images of a run's checkpoint, as one grid or as a folder of files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
 from diffusion_core.sampling.sample import SAMPLERS, Cancelled, samplers_for, usual_steps
-from diffusion_core.sampling.spec import EACH_IN_TURN, MAX_SEED, MOST_PICTURES, VARIANCES, Order
+from diffusion_core.sampling.spec import (
+    EACH_IN_TURN,
+    MAX_SEED,
+    MOST_IMAGES,
+    VARIANCES,
+    SamplingSpec,
+)
 
-# What makes the pictures, by its name among the words, with its default.
+# What makes the images, by its name among the words, with its default.
 OPTIONS = {
     "step": None,
     "sampler": None,
@@ -42,7 +48,7 @@ OPTIONS = {
 
 def add_command(command: AddCommand, device: str | None) -> None:
     """`command(name, do, help)` adds a command; `device`: the default of this installation."""
-    sample = command("sample", do_sample, "draw pictures from a run's checkpoint")
+    sample = command("sample", do_sample, "draw images from a run's checkpoint")
     sample.add_argument("--run", type=Path, required=True)
     sample.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
     sample.add_argument(
@@ -58,7 +64,7 @@ def add_command(command: AddCommand, device: str | None) -> None:
         help="of the noise of ddpm: beta~ or beta; lecture has beta~ where its root should be",
     )
     sample.add_argument("--average", help="which averaged weights; main or another")
-    sample.add_argument("--n", type=int, help=f"pictures, up to {MOST_PICTURES}; by default 16")
+    sample.add_argument("--n", type=int, help=f"images, up to {MOST_IMAGES}; by default 16")
     sample.add_argument("--seed", type=int)
     sample.add_argument("--label", help="a class by name or number; by default each in turn")
     sample.add_argument("--guidance-scale", type=float)
@@ -74,9 +80,9 @@ def add_command(command: AddCommand, device: str | None) -> None:
     sample.set_defaults(**OPTIONS)
     sample.add_argument("--device", default=device)
     sample.add_argument(
-        "--out", default="grid.png", help="a file, or with / at its end a folder of pictures"
+        "--out", default="grid.png", help="a file, or with / at its end a folder of images"
     )
-    sample.add_argument("--resume", action="store_true", help="go on with a folder of pictures")
+    sample.add_argument("--resume", action="store_true", help="go on with a folder of images")
 
 
 def do_sample(words: argparse.Namespace) -> int:
@@ -84,15 +90,15 @@ def do_sample(words: argparse.Namespace) -> int:
     out = Path(words.out)
     check_place(out)
     if out.is_dir() or words.out.endswith(("/", os.sep)):
-        return draw_folder(words, run, out)
+        return sample_folder(words, run, out)
     if words.resume:
-        raise ConfigError("--resume goes on with a folder of pictures; end --out with a /.")
+        raise ConfigError("--resume goes on with a folder of images; end --out with a /.")
     checkpoint = find_checkpoint(run, words.step)
-    draw_grid(make_order(words, run, checkpoint), checkpoint, words.device, out)
+    sample_grid(make_spec(words, run, checkpoint), checkpoint, words.device, out)
     return DONE
 
 
-def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> Order:
+def make_spec(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> SamplingSpec:
     """What the words order. Raises ConfigError."""
     config, classes = checkpoint.config, checkpoint.classes
     schedule = build_schedule(config)
@@ -107,7 +113,7 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
     if steps is None:
         steps = usual_steps(sampler, schedule)
     for name, value, low, high in (
-        ("n", words.n, 1, MOST_PICTURES),
+        ("n", words.n, 1, MOST_IMAGES),
         ("steps", steps, 1, timesteps),
         ("seed", words.seed, 0, MAX_SEED),
         ("eta", words.eta, 0, 1),
@@ -125,7 +131,7 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
         raise ConfigError(
             "--negative and --guidance-interval say how to guide; give a --guidance-scale too."
         )
-    order = Order(
+    spec = SamplingSpec(
         run=run.name,
         step=checkpoint.step,
         n=words.n,
@@ -145,34 +151,36 @@ def make_order(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> O
         variance=words.variance,
     )
     try:
-        order.evaluations(schedule)  # whether the steps can be spaced so
-        return Order.from_json(order.to_json())  # which looks at everything else
+        spec.evaluations(schedule)  # whether the steps can be spaced so
+        return SamplingSpec.from_json(spec.to_json())  # which looks at everything else
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def draw_grid(order: Order, checkpoint: Checkpoint, device_name: str | None, out: Path) -> None:
+def sample_grid(
+    spec: SamplingSpec, checkpoint: Checkpoint, device_name: str | None, out: Path
+) -> None:
     from diffusion_core.files import replacing
     from diffusion_core.media.images import grid, png, to_uint8
     from diffusion_core.sampling.metadata import entries
     from diffusion_core.sampling.series import batch_for
 
     device = pick_device(device_name)
-    loaded = load_model(checkpoint, device, order.average)
-    batch = batch_for(order, checkpoint.config.image_size, device)
-    firsts = range(0, order.n, batch)
-    with tqdm(total=order.steps * len(firsts), unit="step", dynamic_ncols=True) as bar:
-        pictures = [
-            to_uint8(order.make(loaded, lambda view: bar.update(), k, min(batch, order.n - k)))
+    loaded = load_model(checkpoint, device, spec.average)
+    batch = batch_for(spec, checkpoint.config.image_size, device)
+    firsts = range(0, spec.n, batch)
+    with tqdm(total=spec.steps * len(firsts), unit="step", dynamic_ncols=True) as bar:
+        images = [
+            to_uint8(spec.make(loaded, lambda view: bar.update(), k, min(batch, spec.n - k)))
             for k in firsts
         ]
     with replacing(out) as file:
-        whole = grid(np.concatenate(pictures), order.columns())
-        file.write(png(whole, text=entries(order)))
-    print(f"{order.n} pictures of {order.run}, step {checkpoint.step}: {out}")
+        whole = grid(np.concatenate(images), spec.columns())
+        file.write(png(whole, text=entries(spec)))
+    print(f"{spec.n} images of {spec.run}, step {checkpoint.step}: {out}")
 
 
-def draw_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
+def sample_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
     """Draw into a new folder, or what is missing in one; Ctrl-C leaves it to be gone on with."""
     from diffusion_core.sampling.series import Series, batch_for, create, draw, line_up
 
@@ -180,39 +188,39 @@ def draw_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
     series = Series(out)
     begun = (out / "order.json").exists()
     if begun:
-        order = series.order
+        spec = series.spec
         if not words.resume:
-            raise ConfigError(f"{out} holds {order.words()}. Go on with it by --resume.")
-        checkpoint = run.checkpoint(order.step)
+            raise ConfigError(f"{out} holds {spec.words()}. Go on with it by --resume.")
+        checkpoint = run.checkpoint(spec.step)
         given = any(getattr(words, name) != default for name, default in OPTIONS.items())
-        if order.run != run.name or (given and make_order(words, run, checkpoint) != order):
+        if spec.run != run.name or (given and make_spec(words, run, checkpoint) != spec):
             raise ConfigError(
-                f"{out} holds {order.words()}. To go on with it leave other settings out."
+                f"{out} holds {spec.words()}. To go on with it leave other settings out."
             )
     else:
         if words.resume:
-            raise ConfigError(f"There are no pictures in {out} to go on with.")
+            raise ConfigError(f"There are no images in {out} to go on with.")
         checkpoint = find_checkpoint(run, words.step)
-        order = make_order(words, run, checkpoint)
-    loaded = load_model(checkpoint, device, order.average)  # before anything is written
+        spec = make_spec(words, run, checkpoint)
+    loaded = load_model(checkpoint, device, spec.average)  # before anything is written
     if begun:
         line_up(series, checkpoint)
     else:
-        create(out, order, checkpoint, batch_for(order, checkpoint.config.image_size, device))
+        create(out, spec, checkpoint, batch_for(spec, checkpoint.config.image_size, device))
     done = len(series.drawn())
-    with tqdm(total=order.n, initial=done, unit="picture", dynamic_ncols=True) as bar:
+    with tqdm(total=spec.n, initial=done, unit="picture", dynamic_ncols=True) as bar:
         try:
             for done in draw(series, lambda: loaded, str(device)):
                 bar.update(done - bar.n)
         except Cancelled:
             bar.close()
             print(
-                f"Stopped with {len(series.drawn()):,} of {order.n:,} pictures. Go on with: "
+                f"Stopped with {len(series.drawn()):,} of {spec.n:,} images. Go on with: "
                 f"python -m diffusion_core sample --run {words.run} --out {out}/ --resume",
                 file=sys.stderr,
             )
             return STOPPED
-    print(f"{order.n} pictures of {run.name}, step {order.step}: {out}")
+    print(f"{spec.n} images of {run.name}, step {spec.step}: {out}")
     return DONE
 
 

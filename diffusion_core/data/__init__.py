@@ -1,1 +1,1 @@
-"""Data sets: where the pictures come from and how they are kept."""
+"""Data sets: where the images come from and how they are kept."""

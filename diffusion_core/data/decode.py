@@ -1,4 +1,4 @@
-"""Picture files of any make to RGB pixels, or one sentence that says what is wrong with them.
+"""Image files of any make to RGB pixels, or one sentence that says what is wrong with them.
 
 Knows nothing of data sets.
 """
@@ -13,57 +13,55 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# A 50-megapixel picture needs 200 MB when decoded; what it is for is 64 x 64.
+# A 50-megapixel image needs 200 MB when decoded; what it is for is 64 x 64.
 MAX_PIXELS = 50_000_000
 # Only these are tried: Pillow would hand an EPS file to Ghostscript, which runs what is in it.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
-class PictureError(ValueError):
-    """A file that cannot be used as a picture; the message says why and what to do."""
+class ImageError(ValueError):
+    """A file that cannot be used as an image; the message says why and what to do."""
 
 
-def open_picture(source: bytes | Path | IO[bytes]) -> Image.Image:
-    """Decode a picture to RGB, upright; of an animation the first frame; transparency on white.
+def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
+    """Decode an image to RGB, upright; of an animation the first frame; transparency on white.
 
-    The size is read from the header before anything is decoded. Raises PictureError.
+    The size is read from the header before anything is decoded. Raises ImageError.
     """
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large and damaged pictures; the errors below say it in our words.
+            # Pillow warns of large and damaged images; the errors below say it in our words.
             warnings.simplefilter("ignore")
             image = Image.open(source, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(image.width, image.height)
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except PictureError:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError(
-            f"The picture has far more than {MAX_PIXELS // 10**6} megapixels. Make it smaller and "
+        raise ImageError(
+            f"The image has far more than {MAX_PIXELS // 10**6} megapixels. Make it smaller and "
             f"try again."
         ) from error
     except UnidentifiedImageError as error:
-        raise PictureError(
-            "This is not a picture that can be read. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+        raise ImageError(
+            "This is not an image that can be read. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
         ) from error
     except MemoryError as error:
-        raise PictureError(
-            "There is not enough memory for this picture; make it smaller."
-        ) from error
+        raise ImageError("There is not enough memory for this image; make it smaller.") from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise PictureError(
-            "The picture is damaged or incomplete. Save it again in another program, as PNG or "
+        raise ImageError(
+            "The image is damaged or incomplete. Save it again in another program, as PNG or "
             "JPEG, and try again."
         ) from error
 
 
-def too_large(width: int, height: int) -> PictureError:
-    return PictureError(
-        f"The picture has {width:,} x {height:,} = {width * height / 1e6:,.0f} megapixels; "
+def too_large(width: int, height: int) -> ImageError:
+    return ImageError(
+        f"The image has {width:,} x {height:,} = {width * height / 1e6:,.0f} megapixels; "
         f"at most {MAX_PIXELS // 10**6} can be read. Make it smaller and try again."
     )
 

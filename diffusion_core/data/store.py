@@ -1,4 +1,4 @@
-"""The decoded store: every picture of a data set once as uint8, memory-mapped.
+"""The decoded store: every image of a data set once as uint8, memory-mapped.
 
 Decoding happens here and once; training gathers rows. PyTorch is not imported, so that the
 processes that draw or decode start quickly.
@@ -24,10 +24,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from diffusion_core.data.decode import PictureError, open_picture, to_size
+from diffusion_core.data.decode import ImageError, open_image, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import cars, digits
-from diffusion_core.data.sources.folder import find_pictures
+from diffusion_core.data.sources.folder import find_images
 from diffusion_core.files import is_disk_full
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "build_store",
     "count",
     "fingerprint_of",
-    "load_picture",
+    "load_image",
     "native_size",
 ]
 
@@ -47,9 +47,9 @@ DRAWN_PIXELS = {
     "cars": "39fd65dff1e523514a9df2618d196c644859a8ffc3bbb2aaba126336a501c477",
     "digits": "e463eefffa854c6f8c390e5661614d8dac04f7ce1d3d847cf583069835574a66",
 }
-CHUNK = 250  # pictures that a process decodes before it hands them over
+CHUNK = 250  # images that a process decodes before it hands them over
 
-Progress = Callable[[int, int], None]  # pictures ready, pictures in all
+Progress = Callable[[int, int], None]  # images ready, images in all
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class ImageStore:
     classes: tuple[str, ...]
     spec: str  # as it was asked for
     size: int  # H = W
-    fingerprint: str  # sha256 of what the pictures are made from
-    skipped: tuple[str, ...]  # names of files that are no usable pictures
+    fingerprint: str  # sha256 of what the images are made from
+    skipped: tuple[str, ...]  # names of files that are no usable images
     file: IO[bytes]  # of the images, opened to read
-    start: int  # where in it the first picture lies
+    start: int  # where in it the first image lies
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The pictures of these rows, uint8 (n, C, H, W), each read by itself.
+        """The images of these rows, uint8 (n, C, H, W), each read by itself.
 
         Of a set that is larger than the memory the map would bring in whole neighbourhoods, which
         nobody asked for, and throw out others for them.
@@ -79,8 +79,8 @@ class ImageStore:
             return self.images[rows]
         out = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
         size = self.images[0].nbytes
-        for picture, row in zip(out, rows, strict=True):
-            os.preadv(self.file.fileno(), [picture.reshape(-1).data], self.start + int(row) * size)
+        for image, row in zip(out, rows, strict=True):
+            os.preadv(self.file.fileno(), [image.reshape(-1).data], self.start + int(row) * size)
         return out
 
 
@@ -90,7 +90,7 @@ class Source:
 
     kind: str  # cars, digits, folder or torchvision
     count: int
-    size: int  # the natural side of a picture, pixels
+    size: int  # the natural side of an image, pixels
     classes: tuple[str, ...]
     identity: str  # what the fingerprint is made from
     files: tuple[tuple[Path, int], ...] = ()  # of a folder
@@ -105,22 +105,22 @@ def open_source(spec: str) -> Source:
         number = most
         if rest:
             if not rest.isdecimal() or not 1 <= int(rest) <= (10**7 if kind == "cars" else most):
-                raise DataError(f"{spec!r}: behind {kind}: stands a number of pictures, 1 or more.")
+                raise DataError(f"{spec!r}: behind {kind}: stands a number of images, 1 or more.")
             number = int(rest)
         module = cars if kind == "cars" else digits
         return Source(kind, number, module.SIZE, module.CLASSES, f"{kind} {DRAWN_PIXELS[kind]}")
     if kind == "folder" and rest:
         path = Path(rest).expanduser()
-        files, classes = find_pictures(path)
+        files, classes = find_images(path)
         lines = [f"{file.relative_to(path)} {_size_and_time(file)}" for file, _ in files]
         return Source(kind, len(files), 64, classes, "\n".join(lines), tuple(files))
     if kind == "torchvision" and rest:
-        pictures = _torchvision(rest)
-        classes = tuple(str(c) for c in getattr(pictures, "classes", ()))
+        images = _torchvision(rest)
+        classes = tuple(str(c) for c in getattr(images, "classes", ()))
         if not classes:
-            labels = sorted({int(pictures[k][1]) for k in range(min(len(pictures), 2000))})
+            labels = sorted({int(images[k][1]) for k in range(min(len(images), 2000))})
             classes = tuple(str(k) for k in range(labels[-1] + 1))
-        return Source(kind, len(pictures), 32, classes, f"{rest} {len(pictures)}", name=rest)
+        return Source(kind, len(images), 32, classes, f"{rest} {len(images)}", name=rest)
     raise DataError(
         f"{spec!r} is no data set. Use cars, cars:N, digits, folder:PATH or torchvision:NAME."
     )
@@ -135,7 +135,7 @@ def _size_and_time(file: Path) -> str:
 
 
 def count(spec: str) -> int:
-    """How many pictures a data set has. Raises DataError."""
+    """How many images a data set has. Raises DataError."""
     return open_source(spec).count
 
 
@@ -155,16 +155,16 @@ def _fingerprint(source: Source, size: int, channels: int) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
-def load_picture(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
-    """One picture without a store: uint8 (H, W, 3), its label and its class's name.
+def load_image(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
+    """One image without a store: uint8 (H, W, 3), its label and its class's name.
 
-    Raises DataError for a spec or index that does not exist, PictureError for a broken file.
+    Raises DataError for a spec or index that does not exist, ImageError for a broken file.
     """
     source = open_source(spec)
     if not 0 <= index < source.count:
-        raise DataError(f"{spec} has the pictures 0 to {source.count - 1:,}, not {index}.")
-    picture, label = _read(source, index, size or source.size)
-    return picture, label, source.classes[label]
+        raise DataError(f"{spec} has the images 0 to {source.count - 1:,}, not {index}.")
+    image, label = _read(source, index, size or source.size)
+    return image, label, source.classes[label]
 
 
 def build_store(
@@ -236,7 +236,7 @@ def _build(
         needed = int(np.prod(shape)) + 2**20
         if free < needed:
             raise DataError(
-                f"The decoded pictures need {needed / 2**20:.0f} MiB and {folder.parent} has "
+                f"The decoded images need {needed / 2**20:.0f} MiB and {folder.parent} has "
                 f"{free / 2**20:.0f} MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR to "
                 f"another disk."
             )
@@ -247,15 +247,15 @@ def _build(
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             end = file.tell() + int(np.prod(shape))
-            for pictures, numbers, broken in _decoded(source, size, workers):
-                file.write((pictures if channels == 3 else to_grey(pictures)).tobytes())
+            for images, numbers, broken in _decoded(source, size, workers):
+                file.write((images if channels == 3 else to_grey(images)).tobytes())
                 labels[ready : ready + len(numbers)] = numbers
                 ready += len(numbers)
                 skipped += broken
                 if progress is not None:
                     progress(ready + len(skipped), source.count)
             if not ready:
-                raise DataError(f"None of the {source.count} files is a picture that can be read.")
+                raise DataError(f"None of the {source.count} files is an image that can be read.")
             file.flush()
             os.ftruncate(file.fileno(), end)  # where files were skipped
             os.fsync(file.fileno())
@@ -269,7 +269,7 @@ def _build(
     except OSError as error:
         if is_disk_full(error):
             raise DataError(
-                f"The disk is full: the decoded pictures do not fit into {folder.parent}. Free "
+                f"The disk is full: the decoded images do not fit into {folder.parent}. Free "
                 f"some space there, or set DIFFUSION_LAB_CACHE_DIR to another disk."
             ) from error
         raise
@@ -277,9 +277,9 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def to_grey(pictures: np.ndarray) -> np.ndarray:
+def to_grey(images: np.ndarray) -> np.ndarray:
     """uint8 (N, 3, H, W) to (N, 1, H, W): the luma of ITU-R 601, as Pillow's mode "L"."""
-    red, green, blue = (pictures[:, k : k + 1].astype(np.uint32) for k in range(3))
+    red, green, blue = (images[:, k : k + 1].astype(np.uint32) for k in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
 
 
@@ -287,7 +287,7 @@ Chunk = tuple[np.ndarray, list[int], list[str]]
 
 
 def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
-    """Chunks (pictures (n, 3, size, size), labels, names of broken files) in order."""
+    """Chunks (images (n, 3, size, size), labels, names of broken files) in order."""
     starts = range(0, source.count, CHUNK)
     decode = functools.partial(_decode, source, size)
     workers = min(os.cpu_count() or 1 if workers is None else workers, len(starts))
@@ -321,33 +321,33 @@ def _end_with_parent() -> None:
 
 
 def _decode(source: Source, size: int, start: int) -> Chunk:
-    pictures, labels, broken = [], [], []
+    images, labels, broken = [], [], []
     for index in range(start, min(start + CHUNK, source.count)):
         try:
-            picture, label = _read(source, index, size)
-        except PictureError:
+            image, label = _read(source, index, size)
+        except ImageError:
             broken.append(str(source.files[index][0].name))
             continue
-        pictures.append(picture.transpose(2, 0, 1))
+        images.append(image.transpose(2, 0, 1))
         labels.append(label)
-    if not pictures:
+    if not images:
         return np.empty((0, 3, size, size), np.uint8), labels, broken
-    return np.stack(pictures), labels, broken
+    return np.stack(images), labels, broken
 
 
 def _read(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
-    """One picture as uint8 (size, size, 3) and its label."""
+    """One image as uint8 (size, size, 3) and its label."""
     if source.kind == "folder":
         file, label = source.files[index]
-        return to_size(open_picture(file), size), label
+        return to_size(open_image(file), size), label
     if source.kind == "torchvision":
-        image, label = _torchvision(source.name)[index]
-        return to_size(image.convert("RGB"), size), int(label)
+        pil_image, label = _torchvision(source.name)[index]
+        return to_size(pil_image.convert("RGB"), size), int(label)
     draw = cars.draw_car if source.kind == "cars" else digits.draw_digit
-    picture, label = draw(index)
+    image, label = draw(index)
     if size != source.size:
-        picture = to_size(Image.fromarray(picture), size)
-    return picture, label
+        image = to_size(Image.fromarray(image), size)
+    return image, label
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""How good a run's pictures are: draw many, hold them against real ones, write what is found.
+"""How good a run's images are: draw many, hold them against real ones, write what is found.
 
 `evaluate` is a generator, so that the dashboard can let other drawings go first in between. The
 measuring itself is in `measuring.py`, what is written in `quality_results.py`.
@@ -12,19 +12,19 @@ from collections.abc import Generator
 from diffusion_core.data.store import build_store, fingerprint_of
 from diffusion_core.evaluation.evaluator import OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
-from diffusion_core.evaluation.results import Result, read_results, same_drawing, write_result
+from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.sample import samplers_for
-from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, Order
+from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, SamplingSpec
 
 Turns = Generator[int, None, Result]
 
 
-def make_order(
+def make_spec(
     run: str,
     checkpoint: Checkpoint,
     *,
@@ -35,7 +35,7 @@ def make_order(
     guidance_scale: float = 1.0,
     average: str = MAIN_AVERAGE,
     spacing: str = "trailing",
-) -> Order:
+) -> SamplingSpec:
     """What to draw; by default by DPM-Solver++ 2M where the model takes it.
 
     Of a network with classes it says "each in turn"; `evaluate` asks for each as often as the
@@ -57,7 +57,7 @@ def make_order(
             f"{run} was trained with the class always given, so nothing can guide it; leave the "
             "guidance scale at 1."
         )
-    return Order(
+    return SamplingSpec(
         run=run,
         step=checkpoint.step,
         n=n,
@@ -76,7 +76,7 @@ def make_order(
 def evaluate(
     run: Run,
     checkpoint: Checkpoint,
-    order: Order,
+    spec: SamplingSpec,
     loaded: Loaded,
     *,
     bits: bool = False,
@@ -85,48 +85,48 @@ def evaluate(
     on_step: OnStep | None = None,
 ) -> Turns:
     """Measure what `order` draws and write it into the run; what is there already, of this very
-    checkpoint and these very pictures, is not made anew.
+    checkpoint and these very images, is not made anew.
 
     Yields after every batch how many of the `cost` evaluations are done; returns the result.
     `bits`: also the bits per dimension, of the checkpoint and not of the sampling. `again`: make it
-    anew. `workers`: see `build_store`. Raises DataError where the run's pictures cannot be had,
+    anew. `workers`: see `build_store`. Raises DataError where the run's images cannot be had,
     ConfigError where there are too few or the network has no such number, ValueError where the
     network answers with NaN.
     """
     _, schedule, config = loaded
     fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
     known = [] if again else _known(run, checkpoint, fingerprint)
-    result = next((other for other in known if same_drawing(other.order, order)), None)
+    result = next((other for other in known if same_sampling(other.spec, spec)), None)
     wanted = bits and (result is None or "bits_per_dim" not in result.metrics)
     if result is not None and not wanted:
         return result
-    if bits and order.flow:
+    if bits and spec.flow:
         raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
     store = build_store(config.data, config.image_size, config.channels, workers=workers)
-    drawing = order.evaluations(schedule)
+    sampling_cost = spec.evaluations(schedule)
     if result is None:
-        result, sheet = yield from measure(run, checkpoint, order, loaded, store, again, on_step)
+        result, sheet = yield from measure(run, checkpoint, spec, loaded, store, again, on_step)
         write_result(run.path, result, sheet)
     if wanted:
-        yield drawing
-        found = _known_bits(known, order.average)
+        yield sampling_cost
+        found = _known_bits(known, spec.average)
         if found is None:
-            found = yield from measure_bits(checkpoint, order, loaded, store, drawing)
+            found = yield from measure_bits(checkpoint, spec, loaded, store, sampling_cost)
         result = dataclasses.replace(result, metrics=result.metrics | {"bits_per_dim": found})
         write_result(run.path, result)
     return result
 
 
 def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
-    """What was measured of this writing of the checkpoint, against the pictures of now."""
+    """What was measured of this writing of the checkpoint, against the images of now."""
     now = (checkpoint.step, checkpoint.time, fingerprint)
     results, _ = read_results(run.path)
-    return [r for r in results if (r.order.step, r.checkpoint_time, r.fingerprint) == now]
+    return [r for r in results if (r.spec.step, r.checkpoint_time, r.fingerprint) == now]
 
 
 def _known_bits(known: list[Result], average: str) -> Estimate | None:
-    """Measured already with other settings: they are the same however pictures are drawn."""
+    """Measured already with other settings: they are the same however images are drawn."""
     for other in known:
-        if other.order.average == average and "bits_per_dim" in other.metrics:
+        if other.spec.average == average and "bits_per_dim" in other.metrics:
             return other.metrics["bits_per_dim"]
     return None

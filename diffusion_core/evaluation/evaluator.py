@@ -1,4 +1,4 @@
-"""Drawing the pictures of an order and measuring them against real ones, in turns.
+"""Drawing the images of an order and measuring them against real ones, in turns.
 
 What takes long is a generator, so that the dashboard can let other drawings go first in between: it
 yields how many evaluations of the network are done. What it measures with is in `quality.py`,
@@ -18,7 +18,7 @@ import torch
 
 from diffusion_core.data.store import (
     ImageStore,
-    load_picture,
+    load_image,
     to_grey,
 )
 from diffusion_core.device import describe, device_of, is_out_of_memory
@@ -38,37 +38,37 @@ from diffusion_core.process.objective import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import StepView, picture_noise
+from diffusion_core.sampling.sample import StepView, image_noise
 from diffusion_core.sampling.series import batch_for
-from diffusion_core.sampling.spec import Loaded, Order
+from diffusion_core.sampling.spec import Loaded, SamplingSpec
 from diffusion_core.training.batches import split
 
-FEWEST = 16  # pictures; below that no interval means anything
+FEWEST = 16  # images; below that no interval means anything
 SHOWN_NEIGHBOURS = 8
 CARS_A_TURN = 250  # drawn before other work goes first; under a second
-INCEPTION_A_TURN = 128  # pictures that Inception sees before other work goes first
-CHUNK = 2000  # training pictures in memory at once while neighbours are looked for
-# The bits per dimension: of so many held-out pictures, each at so many timesteps.
-BITS_PICTURES, BITS_TIMESTEPS = 256, 50
+INCEPTION_A_TURN = 128  # images that Inception sees before other work goes first
+CHUNK = 2000  # training images in memory at once while neighbours are looked for
+# The bits per dimension: of so many held-out images, each at so many timesteps.
+BITS_IMAGES, BITS_TIMESTEPS = 256, 50
 
 OnStep = Callable[[StepView], None]
 Found = TypeVar("Found")
 
 
-def cost(order: Order, schedule: Schedule, bits: bool) -> int:
+def cost(spec: SamplingSpec, schedule: Schedule, bits: bool) -> int:
     """The evaluations of the network, about: what the counting goes up to."""
-    return order.evaluations(schedule) + (BITS_PICTURES * BITS_TIMESTEPS if bits else 0)
+    return spec.evaluations(schedule) + (BITS_IMAGES * BITS_TIMESTEPS if bits else 0)
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     pixels: np.ndarray  # uint8 (n, H, W, C)
     labels: np.ndarray  # (n,) integers
 
 
-def held_out_pictures(
+def held_out_images(
     config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
-) -> Generator[int, None, Pictures]:
-    """Up to n real pictures that the training has not seen; yields `done` now and then.
+) -> Generator[int, None, Images]:
+    """Up to n real images that the training has not seen; yields `done` now and then.
 
     Of the drawn cars there are always more: those that come after the store's last one. Of other
     data they are those that the run held out for its validation.
@@ -79,13 +79,13 @@ def held_out_pictures(
     for k in range(n):
         if k % CARS_A_TURN == 0:
             yield done
-        picture, label, _ = load_picture(spec, len(store) + k, config.image_size)
-        pixels.append(picture)
+        image, label, _ = load_image(spec, len(store) + k, config.image_size)
+        pixels.append(image)
         labels.append(label)
     found = np.stack(pixels)
     if config.channels == 1:
         found = to_grey(found.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
-    return Pictures(found, np.array(labels))
+    return Images(found, np.array(labels))
 
 
 def _some(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -93,23 +93,23 @@ def _some(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, len(rows), n]).permutation(rows)[:n]
 
 
-def _rows(store: ImageStore, rows: np.ndarray) -> Pictures:
-    return Pictures(store.read(rows).transpose(0, 2, 3, 1), store.labels[rows])
+def _rows(store: ImageStore, rows: np.ndarray) -> Images:
+    return Images(store.read(rows).transpose(0, 2, 3, 1), store.labels[rows])
 
 
 class Nearest(NamedTuple):
-    """The training picture nearest to each of a set's pictures."""
+    """The training image nearest to each of a set's images."""
 
     row: np.ndarray  # in the store
     distance: np.ndarray  # as `quality.nearest` measures it
 
 
 class Seen(NamedTuple):
-    """Pictures as the metrics see them."""
+    """Images as the metrics see them."""
 
     pixels: np.ndarray  # uint8 (n, H, W, C)
     labels: np.ndarray | None  # the classes that they should be of
-    features: np.ndarray | None  # (n, d), where a classifier knows such pictures
+    features: np.ndarray | None  # (n, d), where a classifier knows such images
     probabilities: np.ndarray | None  # (n, classes), likewise
     inception: np.ndarray | None  # (n, 2048), where FID and KID can be had
 
@@ -121,55 +121,53 @@ class Seen(NamedTuple):
 def measure(
     run: Run,
     checkpoint: Checkpoint,
-    order: Order,
+    spec: SamplingSpec,
     loaded: Loaded,
     store: ImageStore,
     again: bool,
     on_step: OnStep | None,
 ) -> Generator[int, None, tuple[Result, bytes]]:
-    """Draw and measure all but the bits per dimension; also the picture of the neighbours."""
+    """Draw and measure all but the bits per dimension; also the image of the neighbours."""
     model, schedule, config = loaded
     device = device_of(model)
-    held_out = yield from held_out_pictures(config, store, order.n, order.seed)
+    held_out = yield from held_out_images(config, store, spec.n, spec.seed)
     training, _ = split(config, len(store))
-    real = _rows(store, _some(training, order.n, order.seed))
-    asked = _asked(order, store, real)
-    samples, seconds = yield from _draw(order, loaded, asked, on_step)
-    drawn = order.evaluations(schedule)
+    real = _rows(store, _some(training, spec.n, spec.seed))
+    asked = _asked(spec, store, real)
+    samples, seconds = yield from _draw(spec, loaded, asked, on_step)
+    drawn = spec.evaluations(schedule)
 
     net = feature_net(config.data, config.channels, config.image_size, device)
     inception, without = load_inception(device)
     see = functools.partial(_see, net, inception, drawn)
     real_seen = yield from see(*real)
-    named = asked if net is not None and tuple(net.classes) == order.classes else None
+    named = asked if net is not None and tuple(net.classes) == spec.classes else None
     seen = yield from see(samples, named)
-    metrics = yield from _compare(real_seen, seen, order.seed, drawn)
+    metrics = yield from _compare(real_seen, seen, spec.seed, drawn)
     enough = len(held_out.pixels) >= FEWEST
     wanted = metrics.keys() | ({"copies"} if enough else set())
-    floor, ceiling = ({}, {}) if again else _known_ends(run, store, order.n, wanted)
+    floor, ceiling = ({}, {}) if again else _known_ends(run, store, spec.n, wanted)
     sets = {"samples": samples}
     if enough:
         sets["held out"] = held_out.pixels
     if not ceiling:
-        sets["noise"] = to_uint8(picture_noise(order.seed, order.n, _shape(config))())
+        sets["noise"] = to_uint8(image_noise(spec.seed, spec.n, _shape(config))())
     nearest = yield from _nearest(sets, store, training, config.random_flip, drawn)
     near, copies = 0.0, {name: Estimates() for name in sets}
     if enough:
         far = nearest["held out"].distance
         near = image_metrics.near_distance(far)
         for name, found in nearest.items():
-            copies[name] = {
-                "copies": image_metrics.copies_estimate(found.distance, far, order.seed)
-            }
+            copies[name] = {"copies": image_metrics.copies_estimate(found.distance, far, spec.seed)}
     metrics |= copies["samples"]
     if not floor and enough:
         count = min(len(held_out.pixels), len(real.pixels))
         unseen = yield from see(*held_out)
-        floor = yield from _compare(real_seen.first(count), unseen, order.seed, drawn)
+        floor = yield from _compare(real_seen.first(count), unseen, spec.seed, drawn)
         floor |= copies["held out"]
     if not ceiling:
         seen = yield from see(sets["noise"], named)
-        ceiling = yield from _compare(real_seen, seen, order.seed, drawn)
+        ceiling = yield from _compare(real_seen, seen, spec.seed, drawn)
         ceiling |= copies["noise"]
     row, distance = nearest["samples"]
     shown = np.argsort(distance)[:SHOWN_NEIGHBOURS]
@@ -178,19 +176,19 @@ def measure(
             sample=int(k),
             training=int(row[k]),
             distance=float(distance[k]),
-            label="" if asked is None else order.classes[asked[k]],
+            label="" if asked is None else spec.classes[asked[k]],
         )
         for k in shown
     ]
-    notes = _notes(run, config, store, net, len(held_out.pixels), order.n)
+    notes = _notes(run, config, store, net, len(held_out.pixels), spec.n)
     if without:
         notes.append(without)
     result = Result(
-        order=order,
+        spec=spec,
         metrics=metrics,
         floor=floor,
         ceiling=ceiling,
-        evaluations=round(drawn / order.n),
+        evaluations=round(drawn / spec.n),
         seconds=seconds,
         device=describe(device),
         data=config.data,
@@ -204,19 +202,19 @@ def measure(
     return result, _sheet(samples[shown], _rows(store, row[shown]).pixels, config.random_flip)
 
 
-def _asked(order: Order, store: ImageStore, real: Pictures) -> np.ndarray | None:
+def _asked(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray | None:
     """The class of each sample, (n,): each as often as the training met it.
 
     In turn where the data now has other classes than the network; None where it takes none.
     """
-    if order.classes == store.classes:
-        return real.labels[np.arange(order.n) % len(real.labels)]
-    labels = order.labels()
+    if spec.classes == store.classes:
+        return real.labels[np.arange(spec.n) % len(real.labels)]
+    labels = spec.labels()
     return None if labels is None else labels.numpy()
 
 
 def _draw(
-    order: Order, loaded: Loaded, asked: np.ndarray | None, on_step: OnStep | None
+    spec: SamplingSpec, loaded: Loaded, asked: np.ndarray | None, on_step: OnStep | None
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
     """The samples, uint8 (n, H, W, C), and the seconds that they took."""
     model, schedule, config = loaded
@@ -224,23 +222,23 @@ def _draw(
     def draw(first: int, count: int) -> tuple[np.ndarray, float]:
         started = time.monotonic()
         more = {} if asked is None else {"labels": torch.from_numpy(asked[first : first + count])}
-        drawn = to_uint8(order.make(loaded, on_step, first, count, **more))
+        drawn = to_uint8(spec.make(loaded, on_step, first, count, **more))
         return drawn, time.monotonic() - started
 
-    total, seconds, found = order.evaluations(schedule), 0.0, []
+    total, seconds, found = spec.evaluations(schedule), 0.0, []
     yield 0
-    batch = batch_for(order, config.image_size, device_of(model))
-    for ready, (drawn, spent) in _in_batches(order.n, batch, draw):
+    batch = batch_for(spec, config.image_size, device_of(model))
+    for ready, (drawn, spent) in _in_batches(spec.n, batch, draw):
         found.append(drawn)
         seconds += spent
-        yield total * ready // order.n
+        yield total * ready // spec.n
     return np.concatenate(found), seconds
 
 
 def _in_batches(
     n: int, batch: int, work: Callable[[int, int], Found]
 ) -> Iterator[tuple[int, Found]]:
-    """What `work(first, count)` finds of n pictures, and how many are ready then.
+    """What `work(first, count)` finds of n images, and how many are ready then.
 
     So many at once, and half as many each time that memory is short.
     """
@@ -303,19 +301,19 @@ def _nearest(
     mirrored: bool,
     done: int,
 ) -> Generator[int, None, dict[str, Nearest]]:
-    """For the pictures of each set their nearest training pictures.
+    """For the images of each set their nearest training images.
 
-    The training pictures are read some at a time: there may be more than fit the memory.
+    The training images are read some at a time: there may be more than fit the memory.
     """
     best = {
-        name: Nearest(np.zeros(len(pictures), np.int64), np.full(len(pictures), np.inf))
-        for name, pictures in sets.items()
+        name: Nearest(np.zeros(len(images), np.int64), np.full(len(images), np.inf))
+        for name, images in sets.items()
     }
     for start in range(0, len(training), CHUNK):
         rows = training[start : start + CHUNK]
         pixels = _rows(store, rows).pixels
-        for name, pictures in sets.items():
-            index, distance = image_metrics.nearest(pictures, pixels, mirrored=mirrored)
+        for name, images in sets.items():
+            index, distance = image_metrics.nearest(images, pixels, mirrored=mirrored)
             old, nearer = best[name], distance < best[name].distance
             best[name] = Nearest(
                 np.where(nearer, rows[index], old.row), np.minimum(distance, old.distance)
@@ -327,11 +325,11 @@ def _nearest(
 def _known_ends(
     run: Run, store: ImageStore, n: int, wanted: Set[str]
 ) -> tuple[Estimates, Estimates]:
-    """Floor and ceiling with all that is wanted, as they were measured before for the same pictures
+    """Floor and ceiling with all that is wanted, as they were measured before for the same images
     and count; each empty where they were not."""
     floor, ceiling = Estimates(), Estimates()
     for other in read_results(run.path)[0]:
-        if (other.fingerprint, other.order.n) == (store.fingerprint, n):
+        if (other.fingerprint, other.spec.n) == (store.fingerprint, n):
             floor = other.floor if wanted <= other.floor.keys() else floor
             ceiling = other.ceiling if wanted <= other.ceiling.keys() else ceiling
     return dict(floor), dict(ceiling)
@@ -350,21 +348,21 @@ def _notes(
     trained_on = run.details.get("data_fingerprint")
     if trained_on and trained_on != store.fingerprint:
         notes.append(
-            f"The pictures of {config.data} are not those of the training: they have changed "
+            f"The images of {config.data} are not those of the training: they have changed "
             "since, or lie in another place."
         )
     if held_out < FEWEST:
-        notes.append("The run held out too few pictures for a floor, and to tell copies by.")
+        notes.append("The run held out too few images for a floor, and to tell copies by.")
     elif held_out < n:
         notes.append(
-            f"Only {held_out:,} pictures were held out. The floor is measured with so many on each "
-            f"side; with fewer pictures than {n:,} distances come out larger."
+            f"Only {held_out:,} images were held out. The floor is measured with so many on each "
+            f"side; with fewer images than {n:,} distances come out larger."
         )
     return notes
 
 
 def _sheet(samples: np.ndarray, training: np.ndarray, mirrored: bool) -> bytes:
-    """PNG: the samples side by side, below each its training picture, turned as it fits better."""
+    """PNG: the samples side by side, below each its training image, turned as it fits better."""
     if mirrored:
         apart = [
             np.square(samples.astype(np.float32) - turned).mean(axis=(1, 2, 3))
@@ -377,22 +375,22 @@ def _sheet(samples: np.ndarray, training: np.ndarray, mirrored: bool) -> bytes:
 
 def measure_bits(
     checkpoint: Checkpoint,
-    order: Order,
+    spec: SamplingSpec,
     loaded: Loaded,
     store: ImageStore,
     done: int,
 ) -> Generator[int, None, Estimate]:
-    """The bits per dimension of held-out pictures, by the plain network in float32.
+    """The bits per dimension of held-out images, by the plain network in float32.
 
     They belong to the checkpoint: of the order only its averaged weights matter.
     """
     device = device_of(loaded[0])
-    model, schedule, config = load_model(checkpoint, device, order.average, exact=True)
-    held_out = yield from held_out_pictures(config, store, BITS_PICTURES, config.seed, done)
+    model, schedule, config = load_model(checkpoint, device, spec.average, exact=True)
+    held_out = yield from held_out_images(config, store, BITS_IMAGES, config.seed, done)
     pixels, labels = held_out
     if len(pixels) < FEWEST:
-        raise ConfigError("The run held out too few pictures to measure bits per dimension.")
-    known = store.classes == order.classes
+        raise ConfigError("The run held out too few images to measure bits per dimension.")
+    known = store.classes == spec.classes
     timesteps = min(BITS_TIMESTEPS, schedule.timesteps)
 
     def bits_of(first: int, count: int) -> np.ndarray:
@@ -410,11 +408,11 @@ def measure_bits(
         return bits.total
 
     found = []
-    batch = batch_for(dataclasses.replace(order, steps=timesteps), config.image_size, device)
+    batch = batch_for(dataclasses.replace(spec, steps=timesteps), config.image_size, device)
     for ready, total in _in_batches(len(pixels), batch, bits_of):
         if not np.isfinite(total).all():
             raise ValueError(
-                f"The network of {order.run} at step {order.step:,} has no finite bits per "
+                f"The network of {spec.run} at step {spec.step:,} has no finite bits per "
                 "dimension: it answers with NaN or infinity. Choose another checkpoint."
             )
         found.append(total)

@@ -1,8 +1,8 @@
-"""What a small trained network sees in a picture: features for `quality.py`, and the class.
+"""What a small trained network sees in an image: features for `quality.py`, and the class.
 
 Two networks are shipped, for `cars` and for `digits`, in `assets/`; `docs/train_features.py` trains
 them. They have learnt the kind of car (and its paint, light, scenery and direction, so that the
-features say more than the kind) and the digit, from pictures that no run trains on (cars of other
+features say more than the kind) and the digit, from images that no run trains on (cars of other
 seeds) or from five sixths of the set (digits). For other data there is none.
 """
 
@@ -27,7 +27,7 @@ CLASS = "class"  # the name of the head that tells the class
 class Classifier(nn.Module):
     """A small convolutional network with one linear head for each thing that it tells.
 
-    Takes (B, 3, size, size) in [-1, 1]; pooled over the picture, the last layer is the features.
+    Takes (B, 3, size, size) in [-1, 1]; pooled over the image, the last layer is the features.
     """
 
     def __init__(self, widths: list[int], heads: dict[str, int]) -> None:
@@ -64,7 +64,7 @@ def _layer(before: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 class FeatureNet:
-    """A trained `Classifier`, for uint8 pictures of any size."""
+    """A trained `Classifier`, for uint8 images of any size."""
 
     def __init__(self, model: Classifier, classes: tuple[str, ...], size: int) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -77,31 +77,31 @@ class FeatureNet:
         return self
 
     @torch.inference_mode()
-    def features(self, pictures: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """What it sees in uint8 pictures (n, H, W, C), C = 3, or 1 for grey.
+    def features(self, images: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """What it sees in uint8 images (n, H, W, C), C = 3, or 1 for grey.
 
         Returns (features (n, d), probabilities of the classes (n, classes)), both float32. Raises
-        ValueError for pictures of another kind.
+        ValueError for images of another kind.
         """
-        if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] not in (1, 3):
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
             raise ValueError(
-                f"The pictures must be uint8 of shape (n, H, W, 3) or (n, H, W, 1), not "
-                f"{pictures.dtype} of shape {pictures.shape}."
+                f"The images must be uint8 of shape (n, H, W, 3) or (n, H, W, 1), not "
+                f"{images.dtype} of shape {images.shape}."
             )
         device = device_of(self.model)
         found = [np.empty((0, self.model.width), np.float32)]
         shares = [np.empty((0, len(self.classes)), np.float32)]
-        for start in range(0, len(pictures), batch):
-            rows = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch]))
+        for start in range(0, len(images), batch):
+            rows = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
             features, logits = self.model(prepare(rows.to(device), self.size))
             found.append(features.float().cpu().numpy())
             shares.append(logits[CLASS].float().softmax(1).cpu().numpy())
         return np.concatenate(found), np.concatenate(shares)
 
 
-def prepare(pictures: Tensor, size: int) -> Tensor:
+def prepare(images: Tensor, size: int) -> Tensor:
     """uint8 (n, H, W, C) as the network takes them: float32 (n, 3, size, size) in [-1, 1]."""
-    x = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     if x.shape[2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
     return x.expand(-1, 3, -1, -1)
@@ -112,7 +112,7 @@ def feature_net(
 ) -> FeatureNet | None:
     """The network for a run's data set (`cars`, `cars:N`, `digits`, `digits:N`); None for others.
 
-    It looks at colour and grey pictures (`channels` 3 and 1) of any `image_size` from 16 on; of a
+    It looks at colour and grey images (`channels` 3 and 1) of any `image_size` from 16 on; of a
     smaller one it knows nothing, and there is none either.
     """
     kind = data.partition(":")[0]

@@ -21,10 +21,10 @@ from diffusion_core.evaluation.intervals import WIDTH, Estimate
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 CHECKSUM = "6726825d"  # what their sha256 begins with, in the manner of torch.hub
-SUBSET = 1000  # pictures in each of KID's subsets, as usual; half of them where there are fewer
+SUBSET = 1000  # images in each of KID's subsets, as usual; half of them where there are fewer
 SUBSETS = 100
 REPEATS = 20  # of the halves for FID: with 2,048 features each takes up to seconds
-FEWEST = 4  # pictures
+FEWEST = 4  # images
 
 
 class Inception:
@@ -34,11 +34,11 @@ class Inception:
         self.model = model.eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def features(self, pictures: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Of uint8 pictures (n, H, W, C), C = 3, or 1 for grey, n at least 1: float32 (n, 2048)."""
+    def features(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+        """Of uint8 images (n, H, W, C), C = 3, or 1 for grey, n at least 1: float32 (n, 2048)."""
         found = []
-        for start in range(0, len(pictures), batch):
-            rows = np.ascontiguousarray(pictures[start : start + batch].transpose(0, 3, 1, 2))
+        for start in range(0, len(images), batch):
+            rows = np.ascontiguousarray(images[start : start + batch].transpose(0, 3, 1, 2))
             x = torch.from_numpy(rows).to(device_of(self.model)).expand(-1, 3, -1, -1)
             found.append(self.model(x)[0].float().cpu().numpy())
         return np.concatenate(found)
@@ -69,14 +69,14 @@ def load_inception(
 def fidelity_estimates(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[str, Estimate]:
     """`fid` and `kid` (times 1,000) of Inception's features (n, 2048) and (m, 2048), n, m >= 4.
 
-    FID is made for 10,000 pictures or more; with fewer it is far too high. KID is the mean of its
-    subsets, which are drawn without replacement. Of half of the pictures they spread as the value
-    of all of them does (see `intervals.py`); smaller ones, of many pictures, spread more, and the
+    FID is made for 10,000 images or more; with fewer it is far too high. KID is the mean of its
+    subsets, which are drawn without replacement. Of half of the images they spread as the value
+    of all of them does (see `intervals.py`); smaller ones, of many images, spread more, and the
     interval is on the wide side.
     """
     count = min(len(real), len(fake))
     if count < FEWEST:
-        raise ValueError(f"FID and KID need at least {FEWEST} pictures of each kind, not {count}.")
+        raise ValueError(f"FID and KID need at least {FEWEST} images of each kind, not {count}.")
     found = importlib.import_module("torch_fidelity.metric_kid").kid_features_to_metric(
         torch.from_numpy(fake),
         torch.from_numpy(real),

@@ -1,13 +1,13 @@
-"""How good drawn pictures are, in numbers, without the internet.
+"""How good drawn images are, in numbers, without the internet.
 
 `real` and `fake` are two sets: rows of features (n, d), as `features.py` makes them, or uint8
-pictures (n, H, W, C). Everything is computed in float64, in pieces, so that 10,000 by 10,000
-pictures fit. The functions without "estimate" in their name give the value alone; the others also
+images (n, H, W, C). Everything is computed in float64, in pieces, so that 10,000 by 10,000
+images fit. The functions without "estimate" in their name give the value alone; the others also
 its 95 % interval, by the half sampling of `intervals.py`. Bits per dimension are in
 `likelihood.py`, FID and KID, which need other people's weights, in `fidelity.py`.
 
-All of these depend on how many pictures there are: compare values of equal counts, and see what
-the same count of held-out real pictures gets (the floor) and of noise (the ceiling).
+All of these depend on how many images there are: compare values of equal counts, and see what
+the same count of held-out real images gets (the floor) and of noise (the ceiling).
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffusion_core.evaluation.intervals import REPEATS, Estimate, Rows, bootstrap, mean_estimate
+from diffusion_core.evaluation.intervals import (
+    REPEATS,
+    Estimate,
+    Rows,
+    half_sampling,
+    mean_estimate,
+)
 from diffusion_core.evaluation.sliced import sliced_wasserstein, sliced_wasserstein_estimates
 
 __all__ = [
     "Estimate",
-    "bootstrap",
     "class_scores",
     "class_scores_estimates",
     "copies",
@@ -30,6 +35,7 @@ __all__ = [
     "density_coverage",
     "frechet_distance",
     "frechet_estimate",
+    "half_sampling",
     "manifold_estimates",
     "mean_estimate",
     "nearest",
@@ -39,9 +45,9 @@ __all__ = [
 ]
 
 CHUNK = 512  # rows whose distances to all others are in memory at once
-DEPTH = 40  # nearest neighbours that are kept of each picture; half of them are in a half of a set
-THUMB = 16  # pixels, the side of the small pictures in which neighbours are sought
-NEAR = 0.05  # quantile of the held-out pictures' distances below which a sample is a near copy
+DEPTH = 40  # nearest neighbours that are kept of each image; half of them are in a half of a set
+THUMB = 16  # pixels, the side of the small images in which neighbours are sought
+NEAR = 0.05  # quantile of the held-out images' distances below which a sample is a near copy
 
 
 # ---------------------------------------------------------------- Fréchet distance
@@ -72,7 +78,7 @@ def frechet_estimate(
     def statistic(real_rows: Rows, fake_rows: Rows) -> dict[str, float]:
         return {"frechet": frechet_distance(real[real_rows], fake[fake_rows])}
 
-    return bootstrap(statistic, len(real), len(fake), seed=seed, repeats=repeats)["frechet"]
+    return half_sampling(statistic, len(real), len(fake), seed=seed, repeats=repeats)["frechet"]
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
@@ -89,9 +95,9 @@ def _spread(rows: np.ndarray) -> np.ndarray:
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019), each in [0, 1].
 
-    Precision: the share of the fakes that lie in the ball of some real picture, which reaches to
-    its k-th nearest other real picture ("do the pictures look real?"). Recall: the same with real
-    and fake exchanged ("is every kind of real picture drawn?"). Both sets need 2 rows or more; a
+    Precision: the share of the fakes that lie in the ball of some real image, which reaches to
+    its k-th nearest other real image ("do the images look real?"). Recall: the same with real
+    and fake exchanged ("is every kind of real image drawn?"). Both sets need 2 rows or more; a
     set of k rows or fewer is taken with k = rows - 1. k may be up to 20.
     """
     found = _Balls(real, fake)
@@ -101,9 +107,9 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
     """Density, 0 or more, and coverage, in [0, 1] (Naeem et al. 2020).
 
-    Density: in how many real pictures' balls a fake lies, in units of k, on average (1 is what real
-    pictures get; more where the fakes crowd where the real ones are dense). Coverage: the share of
-    the real pictures that have a fake in their ball. The sizes of the sets as `precision_recall`.
+    Density: in how many real images' balls a fake lies, in units of k, on average (1 is what real
+    images get; more where the fakes crowd where the real ones are dense). Coverage: the share of
+    the real images that have a fake in their ball. The sizes of the sets as `precision_recall`.
     """
     found = _Balls(real, fake)
     return found.density(k), found.coverage(k)
@@ -129,7 +135,7 @@ def manifold_estimates(
 
     n, m = len(real), len(fake)
     shares = {"precision": m, "recall": n, "coverage": n}
-    return bootstrap(statistic, n, m, seed=seed, shares=shares)
+    return half_sampling(statistic, n, m, seed=seed, shares=shares)
 
 
 class _Balls:
@@ -145,7 +151,7 @@ class _Balls:
         centres, points = _features(centres, points)
         n = len(centres)
         if n < 2 or len(points) < 1:
-            raise ValueError("Neighbours need at least 2 pictures in each set.")
+            raise ValueError("Neighbours need at least 2 images in each set.")
         depth = min(DEPTH, n - 1)
         self.neighbours = np.empty((n, depth), np.int32)
         self.nearer = np.full((n, len(points)), depth, np.uint8)
@@ -218,7 +224,7 @@ def _features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarra
             f"Both sets must be rows of equally many features, not {real.shape} and {fake.shape}."
         )
     if not len(real) or not len(fake):
-        raise ValueError("Both sets need at least one picture.")
+        raise ValueError("Both sets need at least one image.")
     return real.astype(np.float64, copy=False), fake.astype(np.float64, copy=False)
 
 
@@ -226,9 +232,9 @@ def _features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def class_scores(probabilities: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
-    """What a classifier says of drawn pictures, from its probabilities (m, classes).
+    """What a classifier says of drawn images, from its probabilities (m, classes).
 
-    `accuracy`, only with `labels` (m,): the share of pictures that it takes for the class that was
+    `accuracy`, only with `labels` (m,): the share of images that it takes for the class that was
     asked. `balance`: the entropy of how often it names each class, over that of equal shares; 1
     where all are equally frequent, 0 where there is one only.
     """
@@ -252,7 +258,7 @@ def class_scores_estimates(
         return class_scores(probabilities[rows], None if labels is None else labels[rows])
 
     shares = {} if labels is None else {"accuracy": len(labels)}
-    found = bootstrap(statistic, 0, len(probabilities), seed=seed, shares=shares)
+    found = half_sampling(statistic, 0, len(probabilities), seed=seed, shares=shares)
     balance = found["balance"]
     found["balance"] = replace(balance, high=min(1.0, balance.high))
     return found
@@ -264,22 +270,22 @@ def class_scores_estimates(
 def nearest(
     fake: np.ndarray, real: np.ndarray, *, mirrored: bool = False, without_self: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The real picture nearest to each fake: its row, int (m,), and its distance, float64 (m,).
+    """The real image nearest to each fake: its row, int (m,), and its distance, float64 (m,).
 
-    Uint8 pictures (n, H, W, C) are compared at about 16 x 16 pixels; the distance is the root of
+    Uint8 images (n, H, W, C) are compared at about 16 x 16 pixels; the distance is the root of
     the mean squared difference of two pixels, in grey levels (0 to 255). Rows of features (n, d)
-    have their plain distance. `mirrored` takes a real picture turned left to right for the same
-    picture, as training with random flips does. `without_self` is for a set against itself: row k
+    have their plain distance. `mirrored` takes a real image turned left to right for the same
+    image, as training with random flips does. `without_self` is for a set against itself: row k
     is no neighbour of row k.
     """
     if not len(fake) or len(real) < (2 if without_self else 1):
-        raise ValueError("The nearest pictures need at least one other picture in each set.")
+        raise ValueError("The nearest images need at least one other image in each set.")
     scale = 1.0
     kinds = [real]
     if fake.ndim == 4:
         if fake.shape[1:] != real.shape[1:]:
             raise ValueError(
-                f"The pictures must be of one size and colour, not {fake.shape[1:]} and "
+                f"The images must be of one size and colour, not {fake.shape[1:]} and "
                 f"{real.shape[1:]}."
             )
         small = _thumbs(real)
@@ -305,11 +311,11 @@ def nearest(
 
 
 def copies(fake_distance: np.ndarray, held_out_distance: np.ndarray) -> float:
-    """The share of samples that lie nearer to a training picture than held-out pictures do.
+    """The share of samples that lie nearer to a training image than held-out images do.
 
-    Both are distances to the nearest training picture, of the samples and of real pictures that the
+    Both are distances to the nearest training image, of the samples and of real images that the
     training has not seen. Nearer means below the 5 % quantile of the latter: a network that does
-    not copy gets about 0.05, one that draws its training pictures 1.
+    not copy gets about 0.05, one that draws its training images 1.
     """
     return float((fake_distance < near_distance(held_out_distance)).mean())
 
@@ -328,14 +334,14 @@ def copies_estimate(
         return {"copies": copies(fake_distance[fake], held_out_distance[held_out])}
 
     n, m = len(held_out_distance), len(fake_distance)
-    return bootstrap(statistic, n, m, seed=seed, shares={"copies": m})["copies"]
+    return half_sampling(statistic, n, m, seed=seed, shares={"copies": m})["copies"]
 
 
-def _thumbs(pictures: np.ndarray) -> np.ndarray:
-    """Pictures as the means of whole blocks, at 16 x 16 or a little more: float32."""
-    n, height, width, channels = pictures.shape
+def _thumbs(images: np.ndarray) -> np.ndarray:
+    """Images as the means of whole blocks, at 16 x 16 or a little more: float32."""
+    n, height, width, channels = images.shape
     block = max(1, min(height, width) // THUMB)
     high, wide = height // block, width // block
-    cut = pictures[:, : high * block, : wide * block]
+    cut = images[:, : high * block, : wide * block]
     blocks = cut.reshape(n, high, block, wide, block, channels)
     return blocks.mean(axis=(2, 4), dtype=np.float32)

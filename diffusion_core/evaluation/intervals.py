@@ -1,16 +1,16 @@
 """How sure a measured value is: 95 % intervals by half sampling.
 
-The bootstrap draws with replacement, and then a value that compares pictures with pictures is off:
-copies of a picture are each other's nearest neighbours, and the spread of the drawn rows is too
+The bootstrap draws with replacement, and then a value that compares images with images is off:
+copies of an image are each other's nearest neighbours, and the spread of the drawn rows is too
 small. Half sampling draws half of the rows without replacement. It is the delete-d jackknife with
 d = n / 2 (Shao & Wu 1989), where the spread of the values of the halves is the standard error of
 the value of all rows, with no factor. Only the spread of the halves is used: their own value is
 that of a smaller count.
 
-The interval says how far the value would move with other pictures of the same counts. It does not
+The interval says how far the value would move with other images of the same counts. It does not
 take away what a small count adds to the value itself (a Fréchet distance of equal sets is above 0):
 compare only values of equal counts. Where two sets are of one kind and the value is near its least,
-the interval is wider than it need be; it is never much too narrow. Below some 50 pictures it is
+the interval is wider than it need be; it is never much too narrow. Below some 50 images it is
 rough.
 """
 
@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 WIDTH = 1.959964  # standard errors on each side of a 95 % interval
 REPEATS = 100
 
-Rows = np.ndarray  # of int, which pictures of a set
+Rows = np.ndarray  # of int, which images of a set
 Statistic = Callable[[Rows, Rows], Mapping[str, float]]
 
 Given = ParamSpec("Given")
@@ -59,12 +59,12 @@ class Estimate:
     value: float
     low: float
     high: float
-    n_real: int  # real pictures that it was measured with; 0 where it needs none
+    n_real: int  # real images that it was measured with; 0 where it needs none
     n_fake: int  # drawn ones, likewise
 
 
 @one_thread
-def bootstrap(
+def half_sampling(
     statistic: Statistic,
     n_real: int,
     n_fake: int,
@@ -101,8 +101,8 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Intervals of values of 0 or more, by name, from what their halves gave (repeats,).
 
-    `shares` names the values that are a share in [0, 1] and says of how many pictures: their
-    interval stays in [0, 1] and is never narrower than Wilson's of as many independent pictures,
+    `shares` names the values that are a share in [0, 1] and says of how many images: their
+    interval stays in [0, 1] and is never narrower than Wilson's of as many independent images,
     which is not empty at 0 and 1 either.
     """
     found = {}
@@ -117,9 +117,9 @@ def estimates(
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
-    """The mean of one value a real picture, which may be negative; by the central limit theorem.
+    """The mean of one value a real image, which may be negative; by the central limit theorem.
 
-    (For a mean the halves would find the same standard error.) One picture has no spread: its
+    (For a mean the halves would find the same standard error.) One image has no spread: its
     interval is infinite.
     """
     values = np.asarray(values, np.float64)

@@ -1,6 +1,6 @@
-"""Bits per dimension: how well a diffusion model compresses pictures, by the variational bound.
+"""Bits per dimension: how well a diffusion model compresses images, by the variational bound.
 
--log2 p(x_0) of a picture in 256 levels is at most (Ho et al. 2020, equation 5; as measured by
+-log2 p(x_0) of an image in 256 levels is at most (Ho et al. 2020, equation 5; as measured by
 Nichol & Dhariwal 2021)
 
     KL(q(x_T | x_0) || N(0, I)) + sum over t > 0 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
@@ -8,7 +8,7 @@ Nichol & Dhariwal 2021)
 
 divided by the number of pixels times channels. Here timesteps are counted from 0, as everywhere:
 the last term is that of t = 0, and the first that of the last timestep. It needs a network
-evaluation for every timestep and picture, or an unbiased share of them.
+evaluation for every timestep and image, or an unbiased share of them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from diffusion_core.device import device_of
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.objective import Schedule, to_x_0
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import picture_noise
+from diffusion_core.sampling.sample import image_noise
 
 VARIANCES = ("posterior", "beta")
 
 
 @dataclass(frozen=True)
 class BitsPerDim:
-    """The bound of each of n pictures, in bits per dimension, and what it is made of."""
+    """The bound of each of n images, in bits per dimension, and what it is made of."""
 
     total: np.ndarray  # float64 (n,): prior + the sum of the terms
     prior: np.ndarray  # float64 (n,): how far the last timestep is from pure noise
@@ -45,35 +45,35 @@ class BitsPerDim:
 def bits_per_dim(
     model: nn.Module,
     schedule: Schedule,
-    pictures: Tensor,
+    images: Tensor,
     prediction_type: str = "epsilon",
     seed: int = 0,
     labels: Tensor | None = None,
-    timesteps_per_picture: int | None = None,
+    timesteps_per_image: int | None = None,
     on_step: Callable[[int, int], None] | None = None,
     *,
     variance: str = "posterior",
     clip_x0: bool = True,
     first: int = 0,
 ) -> BitsPerDim:
-    """The variational bound of pictures (n, C, H, W) in [-1, 1], made from 256 levels.
+    """The variational bound of images (n, C, H, W) in [-1, 1], made from 256 levels.
 
     - `labels`: (n,) integers for a network with classes; without them it sees "any class".
-    - `timesteps_per_picture`: None asks the network at all timesteps; K asks it at t = 0 and at
+    - `timesteps_per_image`: None asks the network at all timesteps; K asks it at t = 0 and at
       one random timestep in each of K - 1 ranges, short where t is small and the terms are large
       (stratified: the expected bound is the same).
     - `variance`: of p(x_{t-1} | x_t), `posterior` or `beta`; see Ho et al. 2020, section 3.2. That
       of t = 0, which would be 0 in the former, is the posterior's of t = 1, as in the code of
       Nichol & Dhariwal, in both.
-    - `clip_x0`: clamp the predicted picture to [-1, 1].
-    - `first`: the number of the first picture. The noise of a picture depends on the seed and its
+    - `clip_x0`: clamp the predicted image to [-1, 1].
+    - `first`: the number of the first image. The noise of an image depends on the seed and its
       number alone, so that a set can be measured in batches of any size.
-    - `on_step(done, all)`: called after each evaluation of the network on all n pictures; raising
+    - `on_step(done, all)`: called after each evaluation of the network on all n images; raising
       in it stops the measurement.
 
     The network is held in evaluation mode. Raises ValueError with a sentence for a flow, whose
     steps have no variance, and for a model of the noise whose schedule ends in pure noise, where it
-    says nothing of the picture.
+    says nothing of the image.
     """
     if isinstance(schedule, FlowSchedule) or prediction_type == "flow_prediction":
         raise ValueError(
@@ -82,24 +82,24 @@ def bits_per_dim(
         )
     if variance not in VARIANCES:
         raise ValueError(f"Unknown variance {variance!r}; choose one of {', '.join(VARIANCES)}.")
-    asked = schedule.timesteps if timesteps_per_picture is None else timesteps_per_picture
+    asked = schedule.timesteps if timesteps_per_image is None else timesteps_per_image
     if not 2 <= asked <= schedule.timesteps:
         raise ValueError(
-            f"timesteps_per_picture must lie between 2 and {schedule.timesteps}, not {asked}."
+            f"timesteps_per_image must lie between 2 and {schedule.timesteps}, not {asked}."
         )
     tables = _Tables(schedule, variance)
     if tables.signal[-1] <= 0 and prediction_type == "epsilon":
         raise ValueError(
             "Bits per dimension cannot be measured: this network predicts the noise, and its "
-            "schedule ends in pure noise, where that says nothing of the picture. Train it on v or "
+            "schedule ends in pure noise, where that says nothing of the image. Train it on v or "
             "x_0 instead."
         )
     device = device_of(model)
-    n = len(pictures)
-    dimensions = math.prod(pictures.shape[1:])
-    x_0 = pictures.to(device).float()
+    n = len(images)
+    dimensions = math.prod(images.shape[1:])
+    x_0 = images.to(device).float()
     classes = [] if labels is None else [labels.to(device)]
-    draw = picture_noise(seed, n, x_0.shape[1:], device, first)
+    draw = image_noise(seed, n, x_0.shape[1:], device, first)
     timesteps, weights = _stratified(schedule.timesteps, asked, seed, n, first)
     terms = np.empty((n, asked))
     turned = [module for module in model.modules() if module.training]
@@ -113,7 +113,7 @@ def bits_per_dim(
             guess = to_x_0(prediction, x_t, signal, spread, prediction_type)
             if clip_x0:
                 guess = guess.clamp(-1, 1)
-            if column == 0:  # t = 0 of all pictures
+            if column == 0:  # t = 0 of all images
                 nats = _decoder(x_0, guess, tables.first_variance)
             else:
                 error = (x_0 - guess).square().flatten(1).sum(1).cpu().double().numpy()
@@ -148,13 +148,13 @@ class _Tables:
 
     def kl(self, t: np.ndarray, error: np.ndarray, dimensions: int) -> np.ndarray:
         """Nats (n,) between the posterior and the model's step, t > 0, where the squared error of
-        the predicted picture, summed over its dimensions, is `error`."""
+        the predicted image, summed over its dimensions, is `error`."""
         ratio = self.posterior_variance[t] / self.variance[t]
         spread = dimensions * (ratio - 1 - np.log(ratio))
         return (spread + self.slope[t] ** 2 * error / self.variance[t]) / 2
 
     def prior(self, squares: np.ndarray, dimensions: int) -> np.ndarray:
-        """Nats (n,) between q(x_T | x_0) and N(0, I); `squares` is each picture's sum of x_0^2."""
+        """Nats (n,) between q(x_T | x_0) and N(0, I); `squares` is each image's sum of x_0^2."""
         spread = -self.last_bar - np.log1p(-self.last_bar)
         return (dimensions * spread + self.last_bar * squares) / 2
 
@@ -181,7 +181,7 @@ def _decoder(x_0: Tensor, mean: Tensor, variance: float) -> np.ndarray:
 def _stratified(
     timesteps: int, asked: int, seed: int, n: int, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which timesteps each picture is asked at, int (n, asked), and what each stands for (asked,).
+    """Which timesteps each image is asked at, int (n, asked), and what each stands for (asked,).
 
     The first is 0, the others lie one in each range; the ranges grow with t as in a geometric row.
     """
@@ -198,5 +198,5 @@ def _stratified(
 
 
 def _shaped(values: np.ndarray, like: Tensor) -> Tensor:
-    """One number a picture, so that it broadcasts over pictures on their device."""
+    """One number an image, so that it broadcasts over images on their device."""
     return torch.from_numpy(values).float().to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,8 +1,8 @@
-"""What measurements of a run's pictures found: their names, and their files in the run folder.
+"""What measurements of a run's images found: their names, and their files in the run folder.
 
 `quality/step-00005000-1a2b3c4d5e6f.json` holds one: of one checkpoint, drawn with one set of
 settings, which the letters stand for. Beside it `….png` shows the samples that are nearest to a
-training picture, above that picture. Making them is `evaluate.py`.
+training image, above that image. Making them is `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.files import make_folder, read_json, replacing, write_json
-from diffusion_core.sampling.spec import Order, OrderError
+from diffusion_core.sampling.spec import SamplingSpec, SpecError
 
 VERSION = 1  # of the way to measure; results of another are not compared
 
@@ -29,7 +29,7 @@ class ResultError(ValueError):
 @dataclass(frozen=True)
 class Metric:
     title: str
-    better: str  # lower, higher, or nearest to that of held-out pictures: floor
+    better: str  # lower, higher, or nearest to that of held-out images: floor
     percent: bool = False
 
 
@@ -52,9 +52,9 @@ Estimates = dict[str, Estimate]  # by the names of METRICS
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A sample and the training picture nearest to it."""
+    """A sample and the training image nearest to it."""
 
-    sample: int  # number of the picture in its order
+    sample: int  # number of the image in its order
     training: int  # its row in the data set
     distance: float  # as `quality.nearest` measures it
     label: str  # the class that the sample was asked to be; empty where none was
@@ -64,19 +64,19 @@ class Neighbour:
 class Result:
     """One measurement."""
 
-    # How the pictures were drawn, n of them. But of a network with classes each class was asked for
+    # How the images were drawn, n of them. But of a network with classes each class was asked for
     # as often as the training met it, and not in turn: the neighbours tell their own.
-    order: Order
+    spec: SamplingSpec
     metrics: Estimates
-    floor: Estimates  # of real pictures that the training has not seen, in place of the drawn ones
+    floor: Estimates  # of real images that the training has not seen, in place of the drawn ones
     ceiling: Estimates  # of pure noise in their place
-    evaluations: int  # of the network for a picture
+    evaluations: int  # of the network for an image
     seconds: float  # that the drawing took
     device: str  # in words
     data: str  # the run's data set
-    fingerprint: str  # of its pictures
+    fingerprint: str  # of its images
     checkpoint_time: float  # when the checkpoint was written; 0 in files that do not say
-    neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the picture beside the file
+    neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the image beside the file
     near: float  # a sample nearer than this counts as a near copy; 0 where nothing says
     notes: tuple[str, ...]  # sentences on what could not be measured
     written: float  # seconds since 1970
@@ -88,34 +88,34 @@ class Result:
         """
         usual = {"seed 0", "each class in turn"}
         if not with_steps:
-            usual.add(f"{self.order.steps} step{'s' if self.order.steps > 1 else ''}")
-        return ", ".join(part for part in self.order.parts()[1:] if part not in usual)
+            usual.add(f"{self.spec.steps} step{'s' if self.spec.steps > 1 else ''}")
+        return ", ".join(part for part in self.spec.parts()[1:] if part not in usual)
 
 
-def same_drawing(one: Order, other: Order) -> bool:
+def same_sampling(one: SamplingSpec, other: SamplingSpec) -> bool:
     """Whether both draw the same way from the same step, whatever the run and its classes are
     called."""
     return _bare(one) == _bare(other)
 
 
-def _bare(order: Order) -> Order:
-    return dataclasses.replace(order, run="", classes=())
+def _bare(spec: SamplingSpec) -> SamplingSpec:
+    return dataclasses.replace(spec, run="", classes=())
 
 
-def result_path(run: Path, order: Order) -> Path:
+def result_path(run: Path, spec: SamplingSpec) -> Path:
     """Where the result of an order is, or else belongs.
 
     A file of an older version, whose order has fewer settings, has letters of its own: whatever it
     is called, it is the one whose order is the same.
     """
-    start = f"step-{order.step:08d}-"
+    start = f"step-{spec.step:08d}-"
     for path in sorted((run / "quality").glob(f"{start}*.json")):
         try:
-            if same_drawing(read_result(path).order, order):
+            if same_sampling(read_result(path).spec, spec):
                 return path
         except ResultError:
             continue
-    told = asdict(order)
+    told = asdict(spec)
     for name in ("run", "step", "classes"):
         del told[name]
     text = json.dumps({"version": VERSION, **told}, sort_keys=True)
@@ -128,13 +128,15 @@ def sheet_path(result: Path) -> Path:
 
 
 def write_result(run: Path, result: Result, sheet: bytes | None = None) -> Path:
-    """Write a result, and before it its picture (PNG). Raises DiskFull."""
-    path = result_path(run, result.order)
+    """Write a result, and before it its image (PNG). Raises DiskFull."""
+    path = result_path(run, result.spec)
     make_folder(path.parent)
     if sheet is not None:
         with replacing(sheet_path(path)) as file:
             file.write(sheet)
-    write_json(path, {"version": VERSION, **asdict(result)})
+    values = asdict(result)
+    values["order"] = values.pop("spec")  # its name in the files since the first version
+    write_json(path, {"version": VERSION, **values})
     return path
 
 
@@ -164,23 +166,23 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
             if path.exists():
                 broken.append(str(error))
             continue
-        good.append(dataclasses.replace(result, order=_called(result.order, run.name)))
-    good.sort(key=lambda r: (r.order.step, r.order.method, r.evaluations, r.order.n))
+        good.append(dataclasses.replace(result, spec=_called(result.spec, run.name)))
+    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n))
     return good, broken
 
 
-def _called(order: Order, run: str) -> Order:
-    return dataclasses.replace(order, run=run)
+def _called(spec: SamplingSpec, run: str) -> SamplingSpec:
+    return dataclasses.replace(spec, run=run)
 
 
 def _from_dict(values: dict[str, Any]) -> Result:
     """Believes nothing; raises KeyError, TypeError or ValueError."""
     try:
-        order = Order.from_dict(values["order"])
-    except OrderError as error:
+        spec = SamplingSpec.from_dict(values["order"])
+    except SpecError as error:
         raise ValueError(f"order: {error}") from error
     return Result(
-        order=order,
+        spec=spec,
         metrics=_estimates(values["metrics"]),
         floor=_estimates(values["floor"]),
         ceiling=_estimates(values["ceiling"]),
@@ -261,5 +263,5 @@ def yardsticks(results: list[Result]) -> list[Result]:
     """One result for each pair of floor and ceiling: the newest of the same data and count."""
     newest = {}
     for result in sorted(results, key=lambda result: result.written):
-        newest[result.data, result.fingerprint, result.order.n] = result
+        newest[result.data, result.fingerprint, result.spec.n] = result
     return list(newest.values())

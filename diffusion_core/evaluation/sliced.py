@@ -1,6 +1,6 @@
 """Sliced Wasserstein distance on a Laplacian pyramid (Karras et al. 2018, appendix A of ProGAN).
 
-It needs no trained network: the pictures are taken apart by the size of their details, and at each
+It needs no trained network: the images are taken apart by the size of their details, and at each
 size the 7 x 7 patches of two sets are compared along random directions. As in the authors' code,
 the channels of the patches of each set are brought to mean 0 and variance 1, and the distance is
 printed times 1,000.
@@ -16,18 +16,18 @@ from diffusion_core.evaluation.intervals import Estimate, Rows, estimates, half_
 
 PATCH = 7
 SMALLEST = 16  # pixels, the side of the last level
-DESCRIPTORS = 2**15  # patches of a set at a level, about; at most 128 of a picture
+DESCRIPTORS = 2**15  # patches of a set at a level, about; at most 128 of an image
 DIRECTIONS = 256
 EDGES = 32  # quantiles of each set between which the halves are compared
 PRINTED = 1000.0
-CHUNK = 256  # pictures that are taken apart at once
+CHUNK = 256  # images that are taken apart at once
 
 
 def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[int, float]:
     """The distance at each level, by the level's side in pixels (64, 32, 16); 0 for equal sets.
 
     `real` and `fake` are uint8 (n, H, W, C) of one size, C = 1 or 3. Of the larger set only the
-    first pictures are used, as many as the smaller has. Raises ValueError for pictures that do not
+    first images are used, as many as the smaller has. Raises ValueError for images that do not
     match or are smaller than 16 pixels.
     """
     real, fake = _matched(real, fake)
@@ -39,7 +39,7 @@ def sliced_wasserstein_estimates(
 ) -> dict[str, Estimate]:
     """`sliced_wasserstein` with intervals, under "64", "32", "16", and their mean under "mean".
 
-    Halves of the pictures are drawn, with all their patches.
+    Halves of the images are drawn, with all their patches.
     """
     real, fake = _matched(real, fake)
     count = len(real)
@@ -57,12 +57,12 @@ def sliced_wasserstein_estimates(
 def _matched(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if real.shape[1:] != fake.shape[1:]:
         raise ValueError(
-            f"The two sets must have pictures of one size and colour, not {real.shape[1:]} and "
+            f"The two sets must have images of one size and colour, not {real.shape[1:]} and "
             f"{fake.shape[1:]}."
         )
     count = min(len(real), len(fake))
     if not count or min(real.shape[1:3]) < SMALLEST:
-        raise ValueError(f"Both sets need pictures, of {SMALLEST} pixels or more on each side.")
+        raise ValueError(f"Both sets need images, of {SMALLEST} pixels or more on each side.")
     return real[:count], fake[:count]
 
 
@@ -71,14 +71,14 @@ def _patches(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """For each level its side and the normalised patches of both sets, float32 (n * each, 147).
 
-    Both sets are cut at places of their own. A picture's patches lie behind each other.
+    Both sets are cut at places of their own. An image's patches lie behind each other.
     """
     each = min(128, max(1, DESCRIPTORS // len(real)))
     streams = [np.random.default_rng([seed, number]) for number in (1, 2)]
     levels: list[list[list[np.ndarray]]] = [[], []]
-    for cuts, pictures, rng in zip(levels, (real, fake), streams, strict=True):
-        for start in range(0, len(pictures), CHUNK):
-            chunk = pictures[start : start + CHUNK]
+    for cuts, images, rng in zip(levels, (real, fake), streams, strict=True):
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start : start + CHUNK]
             cuts.append([_cut(level, each, rng) for level in laplacian_pyramid(chunk)])
     for number, of_real in enumerate(zip(*levels[0], strict=True)):
         of_fake = [chunk[number] for chunk in levels[1]]
@@ -86,12 +86,12 @@ def _patches(
         yield real.shape[1] // 2**number, sets[0], sets[1]
 
 
-def laplacian_pyramid(pictures: np.ndarray) -> list[np.ndarray]:
+def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
     """(n, H, W, C) taken apart: what each halving of the size loses, float32, the largest first.
 
-    The last level is what is left of the pictures, at 16 pixels or as near as halving comes to it.
+    The last level is what is left of the images, at 16 pixels or as near as halving comes to it.
     """
-    level = pictures.astype(np.float32)
+    level = images.astype(np.float32)
     levels = []
     while min(level.shape[1:3]) // 2 >= SMALLEST and not (level.shape[1] % 2 or level.shape[2] % 2):
         smaller = _blurred(level)[:, ::2, ::2]
@@ -102,12 +102,12 @@ def laplacian_pyramid(pictures: np.ndarray) -> list[np.ndarray]:
     return [*levels, level]
 
 
-def _blurred(pictures: np.ndarray) -> np.ndarray:
-    """With the binomial filter 1 4 6 4 1 along both sides; the pictures go on mirrored."""
-    height, width = pictures.shape[1:3]
-    wide = np.pad(pictures, [(0, 0), (2, 2), (0, 0), (0, 0)], mode="reflect")
-    pictures = _binomial([wide[:, k : k + height] for k in range(5)])
-    wide = np.pad(pictures, [(0, 0), (0, 0), (2, 2), (0, 0)], mode="reflect")
+def _blurred(images: np.ndarray) -> np.ndarray:
+    """With the binomial filter 1 4 6 4 1 along both sides; the images go on mirrored."""
+    height, width = images.shape[1:3]
+    wide = np.pad(images, [(0, 0), (2, 2), (0, 0), (0, 0)], mode="reflect")
+    images = _binomial([wide[:, k : k + height] for k in range(5)])
+    wide = np.pad(images, [(0, 0), (0, 0), (2, 2), (0, 0)], mode="reflect")
     return _binomial([wide[:, :, k : k + width] for k in range(5)])
 
 
@@ -115,14 +115,14 @@ def _binomial(parts: list[np.ndarray]) -> np.ndarray:
     return (parts[0] + parts[4] + 4 * (parts[1] + parts[3]) + 6 * parts[2]) / np.float32(16)
 
 
-def _cut(pictures: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
-    """`each` patches of every picture, from random places: (n, each, 7, 7, C)."""
-    count, height, width, _ = pictures.shape
+def _cut(images: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
+    """`each` patches of every image, from random places: (n, each, 7, 7, C)."""
+    count, height, width, _ = images.shape
     y = rng.integers(height - PATCH + 1, size=(count, each, 1, 1))
     x = rng.integers(width - PATCH + 1, size=(count, each, 1, 1))
     across = np.arange(PATCH)
-    picture = np.arange(count).reshape(-1, 1, 1, 1)
-    return pictures[picture, y + across[:, None], x + across]
+    image = np.arange(count).reshape(-1, 1, 1, 1)
+    return images[image, y + across[:, None], x + across]
 
 
 def _normalised(patches: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def _slices(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """For each level its side and the patches of both sets along the same random directions.
 
-    float32 (directions, patches); those of a picture lie behind each other.
+    float32 (directions, patches); those of an image lie behind each other.
     """
     rng = np.random.default_rng([seed, 0])
     for side, *sets in _patches(real, fake, seed):
@@ -163,7 +163,7 @@ def _distances_of_halves(
     count: int,
     pairs: list[tuple[Rows, Rows]],
 ) -> np.ndarray:
-    """The distance of each pair of halves of the `count` pictures, float64 (pairs,).
+    """The distance of each pair of halves of the `count` images, float64 (pairs,).
 
     By the other form of the distance, the area between the two distribution functions, which is
     taken at quantiles of both sets: the patches need not be sorted again for each half.
@@ -184,7 +184,7 @@ def _distances_of_halves(
 
 
 def _shares_below(values: np.ndarray, edges: np.ndarray, count: int) -> np.ndarray:
-    """For each picture the share of its patches up to each edge, float32 (count, edges)."""
+    """For each image the share of its patches up to each edge, float32 (count, edges)."""
     each = len(values) // count
     cells = np.arange(len(values)) // each * (len(edges) + 1) + np.searchsorted(edges, values)
     counts = np.bincount(cells, minlength=count * (len(edges) + 1)).reshape(count, -1)

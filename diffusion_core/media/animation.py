@@ -1,4 +1,4 @@
-"""Pictures as a film that plays elsewhere: GIF, WebP, MP4 or animated PNG, made in memory."""
+"""Images as a film that plays elsewhere: GIF, WebP, MP4 or animated PNG, made in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def animate(
     Every pixel is drawn `enlarge` times as large and stays sharp. The last frame stays for `hold`
     seconds; all but MP4 then begin again. WebP and PNG keep every value, GIF has one palette of 256
     colours for all frames, MP4 is H.264 (yuv420p) that browsers play; its sides are made even by
-    repeating the last row or column. `text`: entries that a PNG keeps, see `pictures.png`.
+    repeating the last row or column. `text`: entries that a PNG keeps, see `images.png`.
 
     Raises ValueError for an unknown format or frames of another shape.
     """
@@ -96,7 +96,7 @@ def _mp4(frames: np.ndarray, fps: int, hold: float) -> bytes:
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, fps)
         for frame in [*frames, *[frames[-1]] * round(hold * fps)]:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     return buffer.getvalue()

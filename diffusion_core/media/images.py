@@ -1,4 +1,4 @@
-"""Tensors to pictures that people see: uint8, strips, grids, PNG."""
+"""Tensors to images that people see: uint8, strips, grids, PNG."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ LONG_TEXT = 1000  # characters from which an entry of a PNG is worth compressing
 def to_uint8(x: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C): (x + 1) / 2 * 255, rounded.
 
-    Rounded, not cut off as in the lecture: a picture scaled to [-1, 1] comes back the same.
+    Rounded, not cut off as in the lecture: an image scaled to [-1, 1] comes back the same.
     """
     scaled = ((x.detach().float().cpu() + 1) * 127.5).clamp(0, 255).round()
     return scaled.permute(0, 2, 3, 1).byte().numpy()
 
 
-def strip(pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Pictures (H, W, C) beside each other: (H, n W, C)."""
-    return np.concatenate(list(pictures), axis=1)
+def strip(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Images (H, W, C) beside each other: (H, n W, C)."""
+    return np.concatenate(list(images), axis=1)
 
 
-def grid(pictures: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Pictures (n, H, W, C) as rows of `columns` (by default nearly square); the rest is black."""
-    n, height, width, channels = pictures.shape
+def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Images (n, H, W, C) as rows of `columns` (by default nearly square); the rest is black."""
+    n, height, width, channels = images.shape
     columns = min(n, columns or int(np.ceil(n**0.5)))
     rows = -(-n // columns)
-    empty = np.zeros((rows * columns - n, height, width, channels), pictures.dtype)
-    cells = np.concatenate([pictures, empty]).reshape(rows, columns, height, width, channels)
+    empty = np.zeros((rows * columns - n, height, width, channels), images.dtype)
+    cells = np.concatenate([images, empty]).reshape(rows, columns, height, width, channels)
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def png(picture: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
-    """A uint8 picture (H, W, 3) or (H, W, 1) as PNG, each pixel drawn `enlarge` times as large.
+def png(image: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
+    """A uint8 image (H, W, 3) or (H, W, 1) as PNG, each pixel drawn `enlarge` times as large.
 
-    `text`: entries that are kept in the file beside the picture, such as what made it.
+    `text`: entries that are kept in the file beside the image, such as what made it.
     """
-    image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+    pil_image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     if enlarge > 1:
-        size = (image.width * enlarge, image.height * enlarge)
-        image = image.resize(size, Image.Resampling.NEAREST)
+        size = (pil_image.width * enlarge, pil_image.height * enlarge)
+        pil_image = pil_image.resize(size, Image.Resampling.NEAREST)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=png_entries(text))
+    pil_image.save(buffer, format="PNG", pnginfo=png_entries(text))
     return buffer.getvalue()
 
 
 def png_entries(text: Mapping[str, str] | None) -> PngInfo:
-    """What Pillow's PNG writer takes to keep `text` beside the picture."""
+    """What Pillow's PNG writer takes to keep `text` beside the image."""
     entries = PngInfo()
     for name, value in (text or {}).items():
         entries.add_itxt(name, value, zip=len(value) > LONG_TEXT)

@@ -1,9 +1,9 @@
 """The form of a network that draws fastest; it cannot be trained, and its weights not be read.
 
 A plain convolution on the CPU has its weights put into another order at every call, which takes
-half the time of a single picture by the lecture's network. Here that is done once, and in bfloat16
-where the hardware computes in it. All else stays float32: linear layers, which see a few numbers a
-picture, and the norms. BatchNorm keeps both its modes, so the lecture's own sampling works too. It
+half the time of a single image by the lecture's network. Here that is done once, and in bfloat16
+where the hardware computes in it. All else stays float32: linear layers, which see a few numbers an
+image, and the norms. BatchNorm keeps both its modes, so the lecture's own sampling works too. It
 cannot be folded into a convolution anyway: in the lecture's network a ReLU stands between them.
 """
 

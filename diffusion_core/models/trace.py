@@ -1,4 +1,4 @@
-"""What a network does with one picture: every block and layer in order, with shapes and cost.
+"""What a network does with one image: every block and layer in order, with shapes and cost.
 
 The forward pass runs on PyTorch's `meta` device, which knows shapes and holds no numbers, so a
 trace takes neither memory nor noticeable time. Knows nothing of how a trace is shown.
@@ -17,7 +17,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from diffusion_core.models.unet import Block, Level, ResidualBlock, SelfAttention, SimpleUnet, Unet
+from diffusion_core.models.unet import (
+    Block,
+    ResidualBlock,
+    SelfAttention,
+    SimpleUnet,
+    Unet,
+    UnetBlock,
+)
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
 
 Shape = tuple[int, ...]
@@ -68,7 +75,7 @@ class Trace:
 
 
 def trace(network: SimpleUnet | Unet, image_size: int) -> Trace:
-    """Follow one square picture of `image_size` pixels a side through the network.
+    """Follow one square image of `image_size` pixels a side through the network.
 
     The network may be on any device and in any mode; it is left as it is. Raises ValueError where
     the network cannot take the size.
@@ -227,7 +234,7 @@ def describe(module: nn.Module) -> str:
             return "sines and cosines of t"
         case Block():
             return "up block" if isinstance(module.transform, nn.ConvTranspose2d) else "down block"
-        case Level():
+        case UnetBlock():
             attends = isinstance(module.attention, SelfAttention)
             return "residual block, self-attention" if attends else "residual block"
         case ResidualBlock():

@@ -145,7 +145,7 @@ class SelfAttention(nn.Module):
         return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
 
 
-class Level(nn.Module):
+class UnetBlock(nn.Module):
     """A residual block, with self-attention behind it where the level has it."""
 
     def __init__(self, in_channels: int, out_channels: int, emb_size: int, attention: bool) -> None:
@@ -217,19 +217,19 @@ class Unet(nn.Module):
                 self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
             for _ in range(blocks):
-                self.downs.append(Level(width, out, emb_size, level in attention_levels))
+                self.downs.append(UnetBlock(width, out, emb_size, level in attention_levels))
                 width = out
                 skips.append(width)
 
         self.middle = nn.ModuleList(
-            [Level(width, width, emb_size, True), Level(width, width, emb_size, False)]
+            [UnetBlock(width, width, emb_size, True), UnetBlock(width, width, emb_size, False)]
         )
 
         self.ups = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 attention = level in attention_levels
-                self.ups.append(Level(width + skips.pop(), out, emb_size, attention))
+                self.ups.append(UnetBlock(width + skips.pop(), out, emb_size, attention))
                 width = out
             if level:
                 self.ups.append(
@@ -255,12 +255,12 @@ class Unet(nn.Module):
         x = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [x]
         for down in self.downs:
-            x = down(x, emb) if isinstance(down, Level) else down(x)
+            x = down(x, emb) if isinstance(down, UnetBlock) else down(x)
             skips.append(x)
         for level in self.middle:
             x = level(x, emb)
         for up in self.ups:
-            x = up(torch.cat((x, skips.pop()), dim=1), emb) if isinstance(up, Level) else up(x)
+            x = up(torch.cat((x, skips.pop()), dim=1), emb) if isinstance(up, UnetBlock) else up(x)
         x = self.output(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.patch)
 
@@ -289,6 +289,6 @@ def check_size(x: Tensor, multiple: int) -> None:
     height, width = x.shape[-2:]
     if height % multiple or width % multiple or 0 in (height, width):
         raise ValueError(
-            f"The picture is {height}×{width}; this network needs height and width divisible "
+            f"The image is {height}×{width}; this network needs height and width divisible "
             f"by {multiple}."
         )

@@ -1,4 +1,4 @@
-"""Rectified flow: straight lines between picture and noise (Liu et al. 2023; Lipman et al. 2023).
+"""Rectified flow: straight lines between image and noise (Liu et al. 2023; Lipman et al. 2023).
 
 x_t = (1 - s) x_0 + s epsilon with s = (t + 1) / timesteps, so that the last timestep is pure noise;
 the network predicts the direction of the line, epsilon - x_0. The algebra between the predictions

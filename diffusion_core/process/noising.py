@@ -1,4 +1,4 @@
-"""The forward process to look at: one picture and one fixed noise, taken to any timesteps.
+"""The forward process to look at: one image and one fixed noise, taken to any timesteps.
 
 Knows nothing of networks, files or pages.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import picture_noise
+from diffusion_core.sampling.sample import image_noise
 
 # The lecture's strip: t = 0, 30, ..., 270 of T = 300.
 STRIP_LENGTH = 10
@@ -21,15 +21,15 @@ STRIP_LENGTH = 10
 NOISE_RANGE = 3.0
 
 
-def picture_to_x_0(picture: np.ndarray) -> Tensor:
+def image_to_x_0(image: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1], the way that training scales."""
-    pixels = torch.from_numpy(picture.transpose(2, 0, 1).copy())
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
     return pixels[None].float().div_(127.5).sub_(1)
 
 
 def fixed_noise(seed: int, size: int) -> Tensor:
     """The epsilon of a seed, N(0, I) of shape (1, 3, size, size): always the same."""
-    return picture_noise(seed, 1, (3, size, size))()
+    return image_noise(seed, 1, (3, size, size))()
 
 
 def noise_to_uint8(noise: Tensor) -> np.ndarray:
@@ -45,7 +45,7 @@ def strip_timesteps(timesteps: int, length: int = STRIP_LENGTH) -> list[int]:
 def noised_at(
     schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, timesteps: Sequence[int]
 ) -> Tensor:
-    """One picture with one noise at each of the timesteps, as a batch.
+    """One image with one noise at each of the timesteps, as a batch.
 
     `x_0` and `noise` are (1, C, H, W); the result is (len(timesteps), C, H, W).
     """
@@ -55,7 +55,7 @@ def noised_at(
 
 
 def mean_and_std(x: Tensor) -> tuple[float, float]:
-    """Over all values of all pictures."""
+    """Over all values of all images."""
     return float(x.mean()), float(x.std(correction=0))
 
 
@@ -64,7 +64,7 @@ def noising_shapes(
 ) -> list[tuple[str, str, tuple[int, ...]]]:
     """What `add_noise` does to a batch, step by step: (what, how, the shape that it has).
 
-    `x_0` is (1, C, H, W), one picture that all `timesteps` have in common.
+    `x_0` is (1, C, H, W), one image that all `timesteps` have in common.
     """
     t = torch.tensor(timesteps)
     table = schedule.sqrt_alphas_cumprod
@@ -75,8 +75,8 @@ def noising_shapes(
     return [
         ("the timesteps", "t", tuple(t.shape)),
         ("the table of the schedule", "sqrt_alphas_cumprod", tuple(table.shape)),
-        ("gather: a coefficient for each picture", "sqrt_alphas_cumprod[t]", tuple(gathered.shape)),
+        ("gather: a coefficient for each image", "sqrt_alphas_cumprod[t]", tuple(gathered.shape)),
         ("reshape: room for the other dimensions", ".reshape(-1, 1, 1, 1)", tuple(reshaped.shape)),
-        ("the pictures", "x_0", tuple(batch.shape)),
-        ("broadcast: each picture times its own", "· x_0", tuple(product.shape)),
+        ("the images", "x_0", tuple(batch.shape)),
+        ("broadcast: each image times its own", "· x_0", tuple(product.shape)),
     ]

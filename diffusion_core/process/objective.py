@@ -1,6 +1,6 @@
 """The algebra between x_0, epsilon and v, the posterior, and the losses.
 
-Shapes: pictures (B, C, H, W), timesteps (B,) integers. Knows nothing of networks or loops.
+Shapes: images (B, C, H, W), timesteps (B,) integers. Knows nothing of networks or loops.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make_target(
 ) -> Tensor:
     """What the network is asked to predict, shape of `x_0`.
 
-    `epsilon`: the noise (Ho et al. 2020). `x_0`: the picture. `v_prediction`:
+    `epsilon`: the noise (Ho et al. 2020). `x_0`: the image. `v_prediction`:
     v = sqrt(alphas_cumprod) * epsilon - sqrt(1 - alphas_cumprod) * x_0 (Salimans & Ho 2022).
     `flow_prediction`: epsilon - x_0, the direction of a `FlowSchedule`'s line (Liu et al. 2023).
     """
@@ -43,7 +43,7 @@ def make_target(
 def predict_x_0(
     schedule: Schedule, x_t: Tensor, t: Tensor, prediction: Tensor, prediction_type: str
 ) -> Tensor:
-    """The picture that a prediction stands for; see `to_x_0`."""
+    """The image that a prediction stands for; see `to_x_0`."""
     return to_x_0(prediction, x_t, *_signal_and_spread(schedule, t, x_t.ndim), prediction_type)
 
 
@@ -61,7 +61,7 @@ def to_x_0(
     spread: Tensor | float,
     prediction_type: str,
 ) -> Tensor:
-    """The picture that a prediction stands for where x_t = signal x_0 + spread epsilon.
+    """The image that a prediction stands for where x_t = signal x_0 + spread epsilon.
 
     An epsilon prediction cannot say anything about x_0 where alphas_cumprod is 0 (a schedule
     rescaled to zero terminal SNR): the result is then not finite; train such a model on v or x_0.
@@ -114,7 +114,7 @@ def posterior(
 
 
 def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tensor:
-    """Mean error of each picture, shape (B,), never negative. Huber has delta = 1."""
+    """Mean error of each image, shape (B,), never negative. Huber has delta = 1."""
     functions: dict[str, Callable[..., Tensor]] = {
         "l1": F.l1_loss,
         "l2": F.mse_loss,
@@ -126,7 +126,7 @@ def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tens
 
 
 def min_snr_weight(schedule: Schedule, t: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """Weight of each picture's loss, shape (B,): min-SNR-gamma (Hang et al. 2023, section 3.4).
+    """Weight of each image's loss, shape (B,): min-SNR-gamma (Hang et al. 2023, section 3.4).
 
     On x_0 the weight is min(SNR, gamma); the same objective is min(SNR, gamma) / SNR on epsilon,
     min(SNR, gamma) / (SNR + 1) on v. On a direction epsilon - x_0 it is min(SNR, gamma) times the

@@ -1,7 +1,7 @@
-"""Noise schedules: how much picture and how much noise is left at each timestep.
+"""Noise schedules: how much image and how much noise is left at each timestep.
 
 Everything is computed once in float64 and kept as float32 tables of shape (timesteps,).
-The file knows nothing of networks, pictures or samplers.
+The file knows nothing of networks, images or samplers.
 """
 
 from __future__ import annotations

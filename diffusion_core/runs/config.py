@@ -44,12 +44,12 @@ class RunConfig:
     image_size: int = 64  # pixels, both sides
     channels: int = 3  # 3 for colour, 1 for grey
     random_flip: bool = True  # left to right, half of the time
-    validation_count: int = 256  # pictures held out for the validation loss
+    validation_count: int = 256  # images held out for the validation loss
 
     # The optimisation
     steps: int = 6000
-    batch_size: int = 32  # pictures per step over all processes
-    micro_batch: int = 0  # pictures that a process takes at once; 0: as many as fit its memory
+    batch_size: int = 32  # images per step over all processes
+    micro_batch: int = 0  # images that a process takes at once; 0: as many as fit its memory
     seed: int = 0
     optimizer: str = "adamw"  # adam or adamw
     learning_rate: float = 1e-3
@@ -61,7 +61,7 @@ class RunConfig:
 
     # The machine
     mixed_precision: str = "auto"  # auto, bf16 or no
-    num_workers: int = -1  # processes that decode the pictures once; -1: one per core
+    num_workers: int = -1  # processes that decode the images once; -1: one per core
 
     # What is written, every so many steps; 0 switches it off
     checkpoint_every: int = 250
@@ -69,8 +69,8 @@ class RunConfig:
     keep_every: int = 0  # weights of steps divisible by it stay too
     keep_best: bool = True  # and those with the lowest validation loss
     sample_every: int = 250
-    sample_count: int = 8  # pictures in a strip
-    sample_steps: int = 12  # of DPM-Solver++; 0: the lecture's strip, one picture forming in ten
+    sample_count: int = 8  # images in a strip
+    sample_steps: int = 12  # of DPM-Solver++; 0: the lecture's strip, one image forming in ten
     validate_every: int = 250
     tensorboard: bool = False  # write event files for TensorBoard as well
 

@@ -141,9 +141,9 @@ Written by Diffusion Lab with
 - `scheduler/` is read by diffusers: `{scheduler}.from_pretrained(folder, subfolder="scheduler")`.
 - `unet/` holds the averaged (EMA) weights. The network is Diffusion Lab's own: build it with \
 `diffusion_core.runs.presets.build_network(network, network_args)`, both from `unet/config.json`.
-- `network(x, t)` takes pictures in [-1, 1] and timesteps counted from 0\
+- `network(x, t)` takes images in [-1, 1] and timesteps counted from 0\
 {": diffusers' timestep minus 1." if flow else ", as diffusers counts them."}
 {f"- `network(x, t, labels)` draws classes: {classes}." if classes else "- It has no classes."}
 
-`docs/sample_with_diffusers.py` of Diffusion Lab draws pictures from this folder.
+`docs/sample_with_diffusers.py` of Diffusion Lab draws images from this folder.
 """

@@ -74,7 +74,7 @@ def free_name(runs_dir: Path, stem: str) -> str:
 
 
 def check_data(config: RunConfig) -> None:
-    """Look at the pictures that a run would learn before it is started.
+    """Look at the images that a run would learn before it is started.
 
     Raises DataError where there are none, ConfigError where they do not fill a batch. A set that
     torchvision may yet have to download is left to the run.

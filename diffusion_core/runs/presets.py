@@ -13,7 +13,7 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 
 PRESETS: dict[str, RunConfig] = {
     # The lecture, to the figure: nothing here is ours to improve. 32 held-out
-    # pictures leave Stanford Cars its 126 full batches of 128.
+    # images leave Stanford Cars its 126 full batches of 128.
     "lecture": RunConfig(
         preset="lecture",
         network="lecture",

@@ -104,7 +104,7 @@ class Run:
         return metrics.read_last(self.path / "metrics.sqlite")
 
     def samples(self) -> list[tuple[int, Path]]:
-        """(step, picture) of every sample strip, oldest first."""
+        """(step, image) of every sample strip, oldest first."""
         return _by_step(self.path / "samples", "*.png")
 
     def weights(self) -> list[tuple[int, Path]]:

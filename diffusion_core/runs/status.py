@@ -31,7 +31,7 @@ ENDING = ("pause", "stop")
 RESERVE = 16_384
 
 
-class Asked(Exception):
+class StopRequested(Exception):
     """A stop or pause came while the run waited or prepared, with nothing to keep yet."""
 
     def __init__(self, action: str) -> None:
@@ -173,7 +173,7 @@ class RunStatus:
         """Before the first step: raise Asked for a stop or pause; the others wait for the step."""
         asked = (read_json(self.path / "request.json") or {}).get("action")
         if (self.signalled or asked in ENDING) and (action := self.poll()) in ENDING:
-            raise Asked(action)
+            raise StopRequested(action)
 
     def __enter__(self) -> RunStatus:
         # What was asked of an earlier process of this run is not meant for this one.

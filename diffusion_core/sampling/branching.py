@@ -1,7 +1,7 @@
-"""Where on its way out of the noise a picture is decided.
+"""Where on its way out of the noise an image is decided.
 
-Branches of a picture share its noise, the start x_T and then the fresh noise of each step, up to a
-point and have noise of their own from there on. How much the finished pictures still differ says
+Branches of an image share its noise, the start x_T and then the fresh noise of each step, up to a
+point and have noise of their own from there on. How much the finished images still differ says
 how much was open at that point.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from diffusion_core.device import device_of
 from diffusion_core.media.images import to_uint8
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import picture_noise
+from diffusion_core.sampling.sample import image_noise
 from diffusion_core.sampling.solvers import Noise, StepView
-from diffusion_core.sampling.spec import Loaded, Order
+from diffusion_core.sampling.spec import Loaded, SamplingSpec
 
-OWN = 2**20  # number of the first picture of a seed that the branches' own noise is taken from
+OWN = 2**20  # number of the first image of a seed that the branches' own noise is taken from
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,10 @@ class Parting:
 
     shared: int  # how many noises, x_T among them; 0: nothing
     timestep: float | None  # at which they part: the last x_t that they share; None: nothing shared
-    variance: float  # across the finished pictures, in [-1, 1], mean over the pixels
-    mean: np.ndarray  # uint8 (H, W, C), the mean of the finished pictures
+    variance: float  # across the finished images, in [-1, 1], mean over the pixels
+    mean: np.ndarray  # uint8 (H, W, C), the mean of the finished images
     deviation: np.ndarray  # (H, W), standard deviation across them, over the channels
-    pictures: np.ndarray  # uint8 (m, H, W, C)
+    images: np.ndarray  # uint8 (m, H, W, C)
 
 
 def partings(steps: int, count: int) -> list[int]:
@@ -45,14 +45,14 @@ def partings(steps: int, count: int) -> list[int]:
 
 
 def branch(
-    order: Order,
+    spec: SamplingSpec,
     loaded: Loaded,
     number: int,
     count: int = 7,
     branches: int = 8,
     on_step: Callable[[StepView], None] | None = None,
 ) -> list[Parting]:
-    """Picture `number` of an order, from 0, drawn `branches` times from each of `count` partings.
+    """Image `number` of an order, from 0, drawn `branches` times from each of `count` partings.
 
     With a sampler that adds no noise in its steps x_T decides all, and the variance is 0 from the
     second parting on.
@@ -60,13 +60,13 @@ def branch(
     model, schedule, config = loaded
     device = device_of(model)
     shape = (config.channels, config.image_size, config.image_size)
-    levels = make_levels(schedule, order.steps, order.spacing)
-    one_class = replace(order, label=order.class_of(number) or order.label)
+    levels = make_levels(schedule, spec.steps, spec.spacing)
+    one_class = replace(spec, label=spec.class_of(number) or spec.label)
     found = []
-    for shared in partings(order.steps, count):
-        trunk = picture_noise(order.seed, 1, shape, device, number)
+    for shared in partings(spec.steps, count):
+        trunk = image_noise(spec.seed, 1, shape, device, number)
         # The same own noise at every parting: the variances differ by where they part alone.
-        own = picture_noise(order.seed, branches, shape, device, OWN)
+        own = image_noise(spec.seed, branches, shape, device, OWN)
         noise = shared_first(trunk, own, shared)
         drawn = one_class.make(loaded, on_step, 0, branches, noise=noise).float().cpu()
         found.append(parting(drawn, shared, levels[shared - 1].t if shared else None))
@@ -87,7 +87,7 @@ def shared_first(trunk: Noise, own: Noise, shared: int) -> Noise:
 
 
 def parting(drawn: Tensor, shared: int, timestep: float | None) -> Parting:
-    """Of finished pictures (m, C, H, W), m at least 2."""
+    """Of finished images (m, C, H, W), m at least 2."""
     variance = drawn.var(dim=0)
     return Parting(
         shared,

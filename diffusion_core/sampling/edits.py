@@ -1,6 +1,6 @@
-"""Drawing that starts from something given: a picture, a part of one, two noises.
+"""Drawing that starts from something given: an image, a part of one, two noises.
 
-Works on levels and predictions, as `methods.py`; `samplers.sample` takes its pictures and masks.
+Works on levels and predictions, as `methods.py`; `samplers.sample` takes its images and masks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_core.sampling.levels import Level
+from diffusion_core.sampling.levels import NoiseLevel
 from diffusion_core.sampling.solvers import Noise, Predict, Steps, StepView
 
 # The methods that remember nothing of the steps before: RePaint goes back and repeats.
@@ -20,7 +20,7 @@ ONE_STEP = ("ddpm", "ddim", "euler", "euler_ancestral")
 
 def check(
     n: int,
-    picture: Tensor | None,
+    image: Tensor | None,
     strength: float,
     mask: Tensor | None,
     resample: int,
@@ -31,12 +31,12 @@ def check(
         raise ValueError(f"strength must be above 0 and at most 1, not {strength:g}.")
     if not 1 <= resample <= 100:
         raise ValueError(f"resample must lie between 1 and 100, not {resample}.")
-    if picture is None:
+    if image is None:
         if mask is not None or strength != 1:
-            raise ValueError("strength and mask need a picture.")
+            raise ValueError("strength and mask need an image.")
         return
-    if len(picture) not in (1, n):
-        raise ValueError(f"picture needs one row, or one for each of {n}, not {len(picture)}.")
+    if len(image) not in (1, n):
+        raise ValueError(f"image needs one row, or one for each of {n}, not {len(image)}.")
     if mask is None:
         return
     if sampler not in ONE_STEP:
@@ -44,12 +44,12 @@ def check(
             f"A mask needs a method without memory ({', '.join(ONE_STEP)}), not {sampler}."
         )
     right = mask.ndim == 4 and len(mask) in (1, n) and mask.shape[1] == 1
-    if not right or mask.shape[2:] != picture.shape[2:]:
-        wanted = f"(1 or {n}, 1, {', '.join(map(str, picture.shape[2:]))})"
+    if not right or mask.shape[2:] != image.shape[2:]:
+        wanted = f"(1 or {n}, 1, {', '.join(map(str, image.shape[2:]))})"
         raise ValueError(f"mask must have the shape {wanted}, not {tuple(mask.shape)}.")
 
 
-def last_steps(levels: Sequence[Level], strength: float) -> list[Level]:
+def last_steps(levels: Sequence[NoiseLevel], strength: float) -> list[NoiseLevel]:
     """Of a walk the last round(strength * steps) steps, at least one (the img2img of diffusers
     rounds down)."""
     kept = max(1, round(strength * (len(levels) - 1)))
@@ -57,28 +57,28 @@ def last_steps(levels: Sequence[Level], strength: float) -> list[Level]:
 
 
 def noised(
-    picture: Tensor, levels: Sequence[Level], strength: float, noise: Tensor
-) -> tuple[list[Level], Tensor]:
-    """The last steps of a walk, and the picture noised to where they start: Meng et al. 2022,
+    image: Tensor, levels: Sequence[NoiseLevel], strength: float, noise: Tensor
+) -> tuple[list[NoiseLevel], Tensor]:
+    """The last steps of a walk, and the image noised to where they start: Meng et al. 2022,
     algorithm 1."""
     walk = last_steps(levels, strength)
-    return walk, walk[0].alpha * picture + walk[0].sigma * noise
+    return walk, walk[0].alpha * image + walk[0].sigma * noise
 
 
 def repaint(
     method: Callable[..., Iterator[StepView]],
     predict: Predict,
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     x_T: Tensor,
     noise: Noise,
     *,
-    picture: Tensor,
+    image: Tensor,
     mask: Tensor,
     resample: int = 1,
 ) -> Steps:
     """RePaint with jumps of one step: Lugmayr et al. 2022, algorithm 1, around a one-step method.
 
-    After each step the part where `mask` is 1 is the picture, noised to the same level. A step is
+    After each step the part where `mask` is 1 is the image, noised to the same level. A step is
     taken `resample` times, with noise added back in between, so that the new part fits the old.
     """
     x_t = x_T
@@ -86,7 +86,7 @@ def repaint(
         times = resample if after.sigma > 0 else 1
         for time in range(times):
             [view] = method(predict, [level, after], x_t, noise)
-            known = after.alpha * picture
+            known = after.alpha * image
             if after.sigma > 0:
                 known = known + after.sigma * noise()
             landed = mask * known + (1 - mask) * view.x_t
@@ -98,17 +98,17 @@ def repaint(
 
 
 def invert(
-    predict: Predict, levels: Sequence[Level], picture: Tensor, *, flow: bool = False
+    predict: Predict, levels: Sequence[NoiseLevel], image: Tensor, *, flow: bool = False
 ) -> Steps:
     """From a picture to the noise that `ddim` (of a `flow`: `euler`) leads back to it: Song et al.
     2021, section 4.3. `levels` as for the way down; exact as the steps grow small.
 
-    Each step goes from the picture at its lower end, with the network told the timestep of its
+    Each step goes from the image at its lower end, with the network told the timestep of its
     upper end, as diffusers' DDIMInverseScheduler does. What it answers is read as of the timestep
     that it was told. diffusers reads a v or an x_0 as of the lower end, which is the same for an
     epsilon and in the limit of small steps, but far worse in 50.
     """
-    x_t = picture
+    x_t = image
     walk = list(levels)[::-1]
     for index, (here, there) in enumerate(pairwise(walk)):
         x_0, epsilon = predict(x_t, there)
@@ -120,9 +120,9 @@ def invert(
         yield StepView(index, len(walk) - 1, there.t, x_t, x_0, epsilon)
 
 
-def picture_errors(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """How far pictures (n, C, H, W) in [-1, 1] are apart, (n,) each: root mean square difference in
-    units of an 8-bit picture (0 to 255), and peak signal-to-noise ratio in dB (infinite if equal).
+def image_errors(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """How far images (n, C, H, W) in [-1, 1] are apart, (n,) each: root mean square difference in
+    units of an 8-bit image (0 to 255), and peak signal-to-noise ratio in dB (infinite if equal).
     """
     rmse = 127.5 * (found - wanted).flatten(1).square().mean(1).sqrt()
     return rmse, 20 * torch.log10(255 / rmse)

@@ -1,19 +1,19 @@
-"""The noise levels that a sampler walks down: how much picture and noise is in x_t at each step.
+"""The noise levels that a sampler walks down: how much image and noise is in x_t at each step.
 
 x_t = alpha x_0 + sigma epsilon. The timestep t is what the network is told; between the schedule's
 own timesteps it is a fraction.
 
 Which levels belong to so many steps is a convention. Ours is the same for every method, so that
-two methods of as many steps are asked at the same levels and their pictures can be compared:
+two methods of as many steps are asked at the same levels and their images can be compared:
 
-- `steps` counts the levels at which the network is asked. After the last one comes the picture
+- `steps` counts the levels at which the network is asked. After the last one comes the image
   itself (sigma 0), and the step to it adds no noise: no noise is left in what is shown.
 - Every walk starts at x_T ~ N(0, I), whatever its first level: the same start for all.
 - `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
   are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
   ends of the schedule, and the network is told the fraction that belongs to it.
 
-On the same levels and noises our methods draw the pictures of diffusers. Its schedulers choose
+On the same levels and noises our methods draw the images of diffusers. Its schedulers choose
 other levels by themselves here (tests/core/test_methods.py shows each, and that nothing else
 differs):
 
@@ -45,14 +45,14 @@ KARRAS_RHO = 7.0  # Karras et al. 2022, equation 5
 
 
 @dataclass(frozen=True)
-class Level:
+class NoiseLevel:
     t: float  # timestep, whole for the first three spacings
-    alpha: float  # share of the picture
+    alpha: float  # share of the image
     sigma: float  # share of the noise
 
     @property
     def ratio(self) -> float:
-        """Noise to picture, sigma / alpha: the sigma of Karras et al. 2022."""
+        """Noise to image, sigma / alpha: the sigma of Karras et al. 2022."""
         return self.sigma / self.alpha if self.alpha else float("inf")
 
     @property
@@ -61,7 +61,7 @@ class Level:
         return float(np.log(self.alpha) - np.log(self.sigma)) if self.sigma else float("inf")
 
 
-PICTURE = Level(0.0, 1.0, 0.0)  # where every walk ends
+IMAGE = NoiseLevel(0.0, 1.0, 0.0)  # where every walk ends
 
 
 def spaced_timesteps(timesteps: int, steps: int, spacing: str = "trailing") -> list[int]:
@@ -81,8 +81,8 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: str = "trailing") -> l
     return [int(t) for t in found]
 
 
-def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> list[Level]:
-    """The `steps` levels at which the network is asked, the noisiest first, and `PICTURE`.
+def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> list[NoiseLevel]:
+    """The `steps` levels at which the network is asked, the noisiest first, and `IMAGE`.
 
     `karras` and `exponential` space sigma / alpha between the schedule's ends by Karras et al.
     2022, equation 5, and evenly in its logarithm; the timestep between two of the schedule's is
@@ -96,7 +96,7 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
     alphas, sigmas = exact_tables(schedule)
     if spacing not in OF_SIGMA:
         walk = spaced_timesteps(schedule.timesteps, steps, spacing)
-        return [*(Level(t, alphas[t], sigmas[t]) for t in walk), PICTURE]
+        return [*(NoiseLevel(t, alphas[t], sigmas[t]) for t in walk), IMAGE]
     if not 1 <= steps <= schedule.timesteps:
         raise ValueError(f"steps must lie between 1 and {schedule.timesteps}, not {steps}.")
     if alphas[-1] <= 0:
@@ -112,7 +112,7 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
     ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps))
     share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
     found = zip(ts, share, wanted * share, strict=True)
-    return [*(Level(float(t), float(a), float(s)) for t, a, s in found), PICTURE]
+    return [*(NoiseLevel(float(t), float(a), float(s)) for t, a, s in found), IMAGE]
 
 
 def exact_tables(schedule: Schedule) -> tuple[list[float], list[float]]:

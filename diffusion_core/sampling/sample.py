@@ -1,7 +1,7 @@
-"""Sampling: a network, a schedule and a method make pictures.
+"""Sampling: a network, a schedule and a method make images.
 
 The methods themselves are in `methods.py`, one function each, the noise levels that they walk down
-in `levels.py`, what starts from a given picture in `edits.py`.
+in `levels.py`, what starts from a given image in `edits.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from diffusion_core.device import device_of
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.objective import Schedule, to_epsilon, to_x_0
 from diffusion_core.sampling import edits, solvers
-from diffusion_core.sampling.levels import Level, make_levels
+from diffusion_core.sampling.levels import NoiseLevel, make_levels
 from diffusion_core.sampling.solvers import Noise, Predict, StepView
 
 # By their names; for models that predict the direction of a flow there are others.
@@ -66,13 +66,13 @@ def usual_steps(sampler: str, schedule: Schedule) -> int:
 
 def count_evaluations(
     sampler: str,
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     *,
     guided: bool = False,
     guidance_interval: tuple[float, float] | None = None,
     resample: int = 1,
 ) -> int:
-    """How often a sampler asks the network for one picture on its walk down `levels`.
+    """How often a sampler asks the network for one image on its walk down `levels`.
 
     `guided`: by a guidance scale other than 1, which asks twice within the interval. `resample`: of
     a walk with a mask.
@@ -87,12 +87,12 @@ def count_evaluations(
     return len(asked) + sum(low <= t <= high for t in asked)
 
 
-def picture_noise(
+def image_noise(
     seed: int, n: int, shape: Sequence[int], device: torch.device | str = "cpu", first: int = 0
 ) -> Noise:
-    """A source of N(0, I) of shape (n, *shape) in which picture k has a stream of its own.
+    """A source of N(0, I) of shape (n, *shape) in which image k has a stream of its own.
 
-    The streams are made on the CPU from (seed, first + k): the same picture on every device and
+    The streams are made on the CPU from (seed, first + k): the same image on every device and
     in every batch size.
     """
     generators = []
@@ -122,11 +122,11 @@ def make_predict(
 ) -> Predict:
     """The network as a sampler sees it: `predict(x_t, level) -> (x_0, epsilon)`.
 
-    `clip_x0` clamps x_0 to [-1, 1] and gives the epsilon that belongs to the clamped picture.
+    `clip_x0` clamps x_0 to [-1, 1] and gives the epsilon that belongs to the clamped image.
     `guidance_scale` other than 1 needs `labels`: other + scale * (labelled - other), Ho & Salimans
     2022, equation 6 with scale = 1 + w; other is the prediction for any class, or for
     `negative_labels` (B,). `guidance_interval` (low, high) guides where low <= t <= high only, and
-    costs nothing elsewhere (Kynkäänniemi et al. 2024). `one_by_one` shows the network one picture
+    costs nothing elsewhere (Kynkäänniemi et al. 2024). `one_by_one` shows the network one image
     at a time.
     """
     if guidance_scale != 1.0 and labels is None:
@@ -145,7 +145,7 @@ def make_predict(
         labelled, other = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
         return other + guidance_scale * (labelled - other)
 
-    def predict(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         # Between the schedule's own timesteps the network is told a fraction.
         kind = torch.long if float(level.t).is_integer() else torch.float32
         t = torch.full((len(x_t),), level.t, device=x_t.device, dtype=kind)
@@ -189,7 +189,7 @@ def sample_steps(
     guidance_interval: tuple[float, float] | None = None,
     first: int = 0,
     noise: Noise | None = None,
-    picture: Tensor | None = None,
+    image: Tensor | None = None,
     strength: float = 1.0,
     mask: Tensor | None = None,
     resample: int = 1,
@@ -197,15 +197,15 @@ def sample_steps(
     """The steps of `sample`, one `StepView` each; the same arguments.
 
     `training_mode` samples as the lecture does, with the network left in training mode and one
-    picture at a time, so that BatchNorm uses the statistics of a batch of one; the network's
+    image at a time, so that BatchNorm uses the statistics of a batch of one; the network's
     buffers and mode are put back afterwards.
 
     - `negative_labels` (n,), `guidance_interval`: see `make_predict`.
-    - `first`: these are pictures first to first + n - 1 of the seed.
+    - `first`: these are images first to first + n - 1 of the seed.
     - `noise`: a source of noises (n, C, H, W) instead of the seed's; the first is x_T.
-    - `picture` (n or 1, C, H, W) in [-1, 1]: start from it, noised, and walk only the last
+    - `image` (n or 1, C, H, W) in [-1, 1]: start from it, noised, and walk only the last
       round(strength * steps) steps (SDEdit, Meng et al. 2022).
-    - `mask` (n or 1, 1, H, W): keep the picture where it is 1 and draw anew where it is 0; every
+    - `mask` (n or 1, 1, H, W): keep the image where it is 1 and draw anew where it is 0; every
       step is taken `resample` times (RePaint, see `edits.repaint`).
 
     Raises ValueError for unknown names and values.
@@ -220,14 +220,14 @@ def sample_steps(
         )
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}.")
-    edits.check(n, picture, strength, mask, resample, sampler)
+    edits.check(n, image, strength, mask, resample, sampler)
     for name, given in (("x_T", x_T), ("labels", labels), ("negative_labels", negative_labels)):
         if given is not None and len(given) != n:
-            raise ValueError(f"{name} needs a row for each of the {n} pictures, not {len(given)}.")
+            raise ValueError(f"{name} needs a row for each of the {n} images, not {len(given)}.")
     device = device_of(model)
     if noise is None:
-        like = picture if x_T is None else x_T
-        noise = picture_noise(seed, n, shape if like is None else like.shape[1:], device, first)
+        like = image if x_T is None else x_T
+        noise = image_noise(seed, n, shape if like is None else like.shape[1:], device, first)
     # Drawn even where x_T is given, so that its own noise never comes back as a step's noise.
     drawn = noise()
     start = drawn if x_T is None else x_T.to(device)
@@ -250,13 +250,13 @@ def sample_steps(
         options = {"eta": eta}
     kinds = FLOW_SAMPLERS if isinstance(schedule, FlowSchedule) else SAMPLERS
     method = functools.partial(kinds[sampler], **options)
-    if picture is not None:
-        picture = picture.to(device)
-        levels, start = edits.noised(picture, levels, strength, start)
+    if image is not None:
+        image = image.to(device)
+        levels, start = edits.noised(image, levels, strength, start)
     if mask is not None:
-        assert picture is not None  # see `edits.check`
+        assert image is not None  # see `edits.check`
         method = functools.partial(
-            edits.repaint, method, picture=picture, mask=mask.to(device), resample=resample
+            edits.repaint, method, image=image, mask=mask.to(device), resample=resample
         )
     with _mode(model, training_mode):
         yield from method(predict, levels, start, noise)
@@ -278,19 +278,19 @@ def sample(
     on_step: Callable[[StepView], None] | None = None,
     **options: Any,
 ) -> Tensor:
-    """Draw n pictures: (n, C, H, W) in [-1, 1], on the model's device.
+    """Draw n images: (n, C, H, W) in [-1, 1], on the model's device.
 
     - `model(x, t[, labels])`: any module, x (B, C, H, W), t (B,) integers.
     - `sampler`: a name of SAMPLERS, with a `FlowSchedule` of FLOW_SAMPLERS.
     - `timestep_spacing`: see `levels.make_levels`.
     - `steps`: how many of the schedule's timesteps to walk; None for all of them.
-    - `seed`: picture k of a seed is the same picture whatever `n` is.
+    - `seed`: image k of a seed is the same image whatever `n` is.
     - `x_T`: start from this noise (n, C, H, W) instead of the seed's.
     - `labels`: (n,) integers for a network with classes.
     - `on_step`: called with every `StepView`; raising `Cancelled` in it stops cleanly.
     - `options`: the keyword arguments of `sample_steps`: `shape`, `eta`, the lecture's
       `noise_term="lecture"`, `clip_x_t=True`, `training_mode=True`, and those for guidance and for
-      starting from a picture.
+      starting from an image.
     """
     steps_taken = sample_steps(
         model,
@@ -321,7 +321,7 @@ def sample(
 def invert(
     model: nn.Module,
     schedule: Schedule,
-    pictures: Tensor,
+    images: Tensor,
     steps: int | None = None,
     prediction_type: str = "epsilon",
     timestep_spacing: str = "trailing",
@@ -329,9 +329,9 @@ def invert(
     on_step: Callable[[StepView], None] | None = None,
 ) -> Tensor:
     """The noise x_T (n, C, H, W) from which DDIM with as many steps, `clip_x0=False` and the same
-    labels draws `pictures` (n, C, H, W) in [-1, 1]; see `edits.invert`.
+    labels draws `images` (n, C, H, W) in [-1, 1]; see `edits.invert`.
 
-    Raises ValueError where the schedule ends in pure noise: nothing of the picture is left there.
+    Raises ValueError where the schedule ends in pure noise: nothing of the image is left there.
     """
     total = schedule.timesteps if steps is None else steps
     levels = make_levels(schedule, total, timestep_spacing)
@@ -345,7 +345,7 @@ def invert(
         clip_x0=False,
         labels=None if labels is None else labels.to(device),
     )
-    x_t = pictures.to(device)
+    x_t = images.to(device)
     with _mode(model, False):
         for view in edits.invert(predict, levels, x_t, flow=flow):
             x_t = view.x_t

@@ -1,9 +1,9 @@
-"""Many pictures of one order as files, in a folder that can be left at any time and gone on with.
+"""Many images of one order as files, in a folder that can be left at any time and gone on with.
 
 ```
-order.json     what to draw, the time of the checkpoint's file, how many pictures at once
-status.json    as a run's: state, step (pictures), total, pid, heartbeat, error; request.json: stop
-pictures/      000000.png ..., each whole or not there, with the settings that made it
+order.json     what to draw, the time of the checkpoint's file, how many images at once
+status.json    as a run's: state, step (images), total, pid, heartbeat, error; request.json: stop
+images/      000000.png ..., each whole or not there, with the settings that made it
 ```
 
 States are those of a run: queued, running, stopped, finished, failed, and lost where the process
@@ -47,22 +47,22 @@ from diffusion_core.runs.run import ACTIVE, Run, state_now
 from diffusion_core.runs.status import RunStatus
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import MOST_PICTURES, Loaded, Order, OrderError
+from diffusion_core.sampling.spec import MOST_IMAGES, Loaded, SamplingSpec, SpecError
 
 FOLDER = "drawings"  # of a run
-GRID_PIXELS = 2**24  # 4,096 pictures of 64 x 64; the grid of more is scaled down
+GRID_PIXELS = 2**24  # 4,096 images of 64 x 64; the grid of more is scaled down
 POLL_SECONDS = 0.5  # between two looks for a request to stop
 
 OnStep = Callable[[StepView], None]
 
 
-class DrawingsError(ValueError):
+class SeriesError(ValueError):
     """A series that cannot be made, used or gone on with; the message says why."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A folder of pictures of one order. Every property reads the disk."""
+    """A folder of images of one order. Every property reads the disk."""
 
     path: Path
 
@@ -75,16 +75,16 @@ class Series:
         """`order.json`. Raises DrawingsError where it is missing or damaged."""
         record = read_json(self.path / "order.json")
         if record is None:
-            raise DrawingsError(f"{self.name} has no readable order.json; delete it.")
+            raise SeriesError(f"{self.name} has no readable order.json; delete it.")
         return record
 
     @property
-    def order(self) -> Order:
+    def spec(self) -> SamplingSpec:
         """Raises DrawingsError."""
         try:
-            return Order.from_dict(self.record.get("order"))
-        except OrderError as error:
-            raise DrawingsError(f"{self.name} cannot be used. {error}") from error
+            return SamplingSpec.from_dict(self.record.get("order"))
+        except SpecError as error:
+            raise SeriesError(f"{self.name} cannot be used. {error}") from error
 
     @property
     def created(self) -> float:
@@ -102,18 +102,18 @@ class Series:
         status = self.status
         return state_now(status) if "state" in status else "lost"
 
-    def picture(self, k: int) -> Path:
-        """The file of picture k, from 0; it may not be there yet."""
+    def image(self, k: int) -> Path:
+        """The file of image k, from 0; it may not be there yet."""
         return self.path / "pictures" / f"{k:06d}.png"
 
     def drawn(self) -> list[int]:
-        """The numbers of the pictures that are there, from 0."""
+        """The numbers of the images that are there, from 0."""
         try:
-            n = self.order.n
-        except DrawingsError:
-            n = MOST_PICTURES
+            n = self.spec.n
+        except SeriesError:
+            n = MOST_IMAGES
         found = {path.name for path in (self.path / "pictures").glob("[0-9]*.png")}
-        return [k for k in range(n) if self.picture(k).name in found]
+        return [k for k in range(n) if self.image(k).name in found]
 
 
 def list_series(run: Path) -> list[Series]:
@@ -122,34 +122,34 @@ def list_series(run: Path) -> list[Series]:
     return sorted(found, key=lambda series: (series.created, series.name), reverse=True)
 
 
-def batch_for(order: Order, image_size: int, device: torch.device) -> int:
-    """How many pictures to draw at once: as many as keep the device busy, and no more than lets
+def batch_for(spec: SamplingSpec, image_size: int, device: torch.device) -> int:
+    """How many images to draw at once: as many as keep the device busy, and no more than lets
     others have their turn within some ten seconds. `draw` halves it where memory is short."""
     room = 64**2 / image_size**2
     if device.type == "cpu":
-        return max(1, min(round(16 * room), max(4, 800 // order.steps)))
-    return max(1, min(round(256 * room), max(16, 12_800 // order.steps)))
+        return max(1, min(round(16 * room), max(4, 800 // spec.steps)))
+    return max(1, min(round(256 * room), max(16, 12_800 // spec.steps)))
 
 
-def create(path: Path, order: Order, checkpoint: Checkpoint, batch: int) -> Series:
+def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -> Series:
     """A new folder at `path`, queued for this process to `draw`. Raises DrawingsError, OSError."""
     try:
         with naming_full_disk(path):
             path.parent.mkdir(exist_ok=True)
         with building_folder(path) as folder:
             record = {
-                "order": json.loads(order.to_json()),
+                "order": json.loads(spec.to_json()),
                 "checkpoint_time": checkpoint.time,
                 "batch": batch,
             }
             write_json(folder / "order.json", record)
-            write_json(folder / "status.json", {"created": time.time()} | _queued(order))
+            write_json(folder / "status.json", {"created": time.time()} | _queued(spec))
             (folder / "pictures").mkdir()
     except FileNotFoundError as error:
-        raise DrawingsError(f"The folder {path.parent.parent} is not there any more.") from error
+        raise SeriesError(f"The folder {path.parent.parent} is not there any more.") from error
     except OSError as error:
         if path.exists() and not is_disk_full(error):
-            raise DrawingsError(f"There is a {path.name} already; choose another name.") from error
+            raise SeriesError(f"There is a {path.name} already; choose another name.") from error
         raise
     return Series(path)
 
@@ -158,15 +158,15 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
     """Say that this process will `draw` the rest of a series. Raises DrawingsError, OSError."""
     state = series.state
     if state in ACTIVE:
-        raise DrawingsError(f"{series.name} is being drawn already.")
-    order = series.order
+        raise SeriesError(f"{series.name} is being drawn already.")
+    spec = series.spec
     if series.record.get("checkpoint_time") != checkpoint.time:
-        raise DrawingsError(
-            f"The checkpoint of step {order.step:,} was written anew since {series.name} was "
-            f"begun, so its pictures would not match; begin another."
+        raise SeriesError(
+            f"The checkpoint of step {spec.step:,} was written anew since {series.name} was "
+            f"begun, so its images would not match; begin another."
         )
     (series.path / "request.json").unlink(missing_ok=True)  # was meant for the last time
-    write_json(series.path / "status.json", series.status | _queued(order))
+    write_json(series.path / "status.json", series.status | _queued(spec))
 
 
 def cancel(series: Series) -> None:
@@ -181,34 +181,34 @@ def cancel(series: Series) -> None:
 def remove(series: Series) -> None:
     """Delete it for good. Raises DrawingsError."""
     if (state := series.state) in ACTIVE:
-        raise DrawingsError(f"{series.name} is {state}; cancel it first.")
+        raise SeriesError(f"{series.name} is {state}; cancel it first.")
     try:
         with _alone(series):
             shutil.rmtree(series.path)
     except OSError as error:
-        raise DrawingsError(f"{series.name} cannot be deleted: {os_sentence(error)}") from error
+        raise SeriesError(f"{series.name} cannot be deleted: {os_sentence(error)}") from error
 
 
 def draw(
     series: Series, load: Callable[[], Loaded], device: str, on_step: OnStep | None = None
 ) -> Generator[int, None, Series]:
-    """Draw what is missing, and what is cut short; yields the number of pictures after each batch.
+    """Draw what is missing, and what is cut short; yields the number of images after each batch.
 
     `load` gives the network, anew for each batch, so that its owner may let go of it in between.
     A batch always covers the same numbers and is drawn whole: a network in half precision rounds
-    otherwise in a batch of another size, and the pictures shall not tell how often they were
+    otherwise in a batch of another size, and the images shall not tell how often they were
     interrupted. Raises Cancelled after a request to stop, and where `on_step` does; DrawingsError
     where another process draws it or its folder is gone; DiskFull.
     """
     with _alone(series):
-        order, before = series.order, series.status.get("seconds", 0.0)
+        spec, before = series.spec, series.status.get("seconds", 0.0)
         before = before if isinstance(before, (int, float)) else 0.0
-        status = RunStatus(series.path, device=device, total=order.n)
+        status = RunStatus(series.path, device=device, total=spec.n)
         remove_leftovers(series.path, but="request.json")
         with status:
             clock = _Clock(before)
             try:
-                yield from _batches(series, order, load, status, clock, on_step)
+                yield from _batches(series, spec, load, status, clock, on_step)
             except (Cancelled, GeneratorExit, KeyboardInterrupt):
                 status.update(state="stopped", seconds=clock.seconds)
                 raise
@@ -223,7 +223,7 @@ def draw(
 
 def _batches(
     series: Series,
-    order: Order,
+    spec: SamplingSpec,
     load: Callable[[], Loaded],
     status: RunStatus,
     clock: _Clock,
@@ -243,19 +243,19 @@ def _batches(
     record = series.record
     batch = record.get("batch")
     batch = batch if type(batch) is int and batch > 0 else 1
-    missing = [k for k in range(order.n) if not _is_whole(series.picture(k))]
-    status.update(state="running", step=order.n - len(missing))
+    missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
+    status.update(state="running", step=spec.n - len(missing))
     while missing:
         first = missing[0] // batch * batch
-        count = min(batch, order.n - first)
+        count = min(batch, spec.n - first)
         with clock:
-            pictures = None
+            images = None
             try:
-                pictures = to_uint8(order.make(load(), look, first, count))
+                images = to_uint8(spec.make(load(), look, first, count))
             except (RuntimeError, MemoryError) as error:
                 if batch == 1 or not is_out_of_memory(error):
                     raise
-            if pictures is None:  # out here, for the error holds the tensors of the attempt
+            if images is None:  # out here, for the error holds the tensors of the attempt
                 batch //= 2
                 write_json(series.path / "order.json", record | {"batch": batch})
                 if torch.cuda.is_available():
@@ -263,19 +263,19 @@ def _batches(
                 continue
             for k in missing:
                 if k < first + count:
-                    _write(series, k, png(pictures[k - first], text=entries(order, k)))
+                    _write(series, k, png(images[k - first], text=entries(spec, k)))
         missing = [k for k in missing if k >= first + count]
-        done = order.n - len(missing)
+        done = spec.n - len(missing)
         status.update(step=done, seconds=clock.seconds)
         yield done
 
 
 def _write(series: Series, k: int, data: bytes) -> None:
     try:
-        with replacing(series.picture(k)) as file:
+        with replacing(series.image(k)) as file:
             file.write(data)
     except FileNotFoundError as error:
-        raise DrawingsError(f"The folder of {series.name} is not there any more.") from error
+        raise SeriesError(f"The folder of {series.name} is not there any more.") from error
 
 
 class _Clock:
@@ -296,24 +296,24 @@ def _alone(series: Series) -> Iterator[None]:
     """Hold the series for this generator. The lock is the operating system's: it is free again
     whenever its process is gone. Raises DrawingsError."""
     if not series.path.is_dir():  # the lock would make it anew
-        raise DrawingsError(f"The folder of {series.name} is not there any more.")
+        raise SeriesError(f"The folder of {series.name} is not there any more.")
     # Not of a thread: a generator may be closed by another one than has begun it.
     lock = filelock.FileLock(series.path / ".lock", thread_local=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise DrawingsError(f"Another process draws {series.name} just now.") from error
+        raise SeriesError(f"Another process draws {series.name} just now.") from error
     try:
         yield
     finally:
         lock.release()
 
 
-def _queued(order: Order) -> dict[str, Any]:
+def _queued(spec: SamplingSpec) -> dict[str, Any]:
     """What a status says of a series that this process is about to draw."""
     return {
         "state": "queued",
-        "total": order.n,
+        "total": spec.n,
         "error": None,
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
@@ -323,10 +323,10 @@ def _queued(order: Order) -> dict[str, Any]:
 
 
 def _is_whole(path: Path) -> bool:
-    return read_picture(path) is not None
+    return read_image(path) is not None
 
 
-def read_picture(path: Path) -> np.ndarray | None:
+def read_image(path: Path) -> np.ndarray | None:
     """uint8 (H, W, 3) or (H, W, 1); None where the file is missing, cut short or no PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -336,11 +336,11 @@ def read_picture(path: Path) -> np.ndarray | None:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-# ---------------------------------------------------------------- all pictures in one file
+# ---------------------------------------------------------------- all images in one file
 
 
 def write_zip(series: Series, file: IO[bytes]) -> int:
-    """The pictures that are there, and the settings as `settings.json`; returns how many.
+    """The images that are there, and the settings as `settings.json`; returns how many.
 
     PNG is compressed already, so they are only put behind each other, one at a time.
     """
@@ -348,34 +348,34 @@ def write_zip(series: Series, file: IO[bytes]) -> int:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("settings.json", json.dumps(series.record, indent=2))
         for k in numbers:
-            archive.write(series.picture(k), f"{series.name}/{k:06d}.png")
+            archive.write(series.image(k), f"{series.name}/{k:06d}.png")
     return len(numbers)
 
 
 def grid_of(series: Series, pixels: int = GRID_PIXELS) -> np.ndarray:
-    """All pictures that are there in rows, uint8 (H, W, 3 or 1); those that are not are black.
+    """All images that are there in rows, uint8 (H, W, 3 or 1); those that are not are black.
 
-    Where the whole would have more than so many pixels, each picture is scaled down. Raises
+    Where the whole would have more than so many pixels, each image is scaled down. Raises
     DrawingsError where there is none.
     """
-    order, numbers = series.order, series.drawn()
-    first = next((p for k in numbers if (p := read_picture(series.picture(k))) is not None), None)
+    spec, numbers = series.spec, series.drawn()
+    first = next((p for k in numbers if (p := read_image(series.image(k))) is not None), None)
     if first is None:
-        raise DrawingsError(f"{series.name} has no pictures yet.")
+        raise SeriesError(f"{series.name} has no images yet.")
     n = max(numbers) + 1
-    across = order.columns(n)
+    across = spec.columns(n)
     down = -(-n // across)
     size, channels = first.shape[0], first.shape[2]
     side = min(size, max(1, int((pixels / (across * down)) ** 0.5)))
     whole = np.zeros((down * side, across * side, channels), np.uint8)
     for k in numbers:
-        picture = read_picture(series.picture(k))
-        if picture is None or picture.shape != first.shape:
+        image = read_image(series.image(k))
+        if image is None or image.shape != first.shape:
             continue
         if side < size:
-            image = Image.fromarray(picture.squeeze(-1) if channels == 1 else picture)
-            small = np.asarray(image.resize((side, side), Image.Resampling.BOX))
-            picture = small.reshape(side, side, channels)
+            pil_image = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
+            small = np.asarray(pil_image.resize((side, side), Image.Resampling.BOX))
+            image = small.reshape(side, side, channels)
         y, x = k // across * side, k % across * side
-        whole[y : y + side, x : x + side] = picture
+        whole[y : y + side, x : x + side] = image
     return whole

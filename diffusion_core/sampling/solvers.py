@@ -1,7 +1,7 @@
-"""The sampling methods: from noise to pictures, each a generator of steps.
+"""The sampling methods: from noise to images, each a generator of steps.
 
-`predict(x_t, level)` gives the predicted (x_0, epsilon) at a `Level`; `noise()` gives fresh
-N(0, I) in the shape of x_T. Every method walks `levels` downwards and lands on the picture. They
+`predict(x_t, level)` gives the predicted (x_0, epsilon) at a `NoiseLevel`; `noise()` gives fresh
+N(0, I) in the shape of x_T. Every method walks `levels` downwards and lands on the image. They
 know nothing of networks, schedules, files or pages. With x_t = alpha x_0 + sigma epsilon:
 
 - ratio = sigma / alpha is the sigma of Karras et al. 2022, for x_t / alpha;
@@ -18,11 +18,11 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from diffusion_core.sampling.levels import Level
+from diffusion_core.sampling.levels import NoiseLevel
 
 NOISE_TERMS = ("posterior", "large", "lecture")
 
-Predict = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
+Predict = Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]]
 Noise = Callable[[], Tensor]
 
 
@@ -33,22 +33,22 @@ class StepView:
     index: int  # of this step, from 0
     steps: int  # how many there will be
     timestep: float  # where the step started
-    x_t: Tensor  # the picture after the step
-    x_0: Tensor  # the clean picture that the network predicted at `timestep`
+    x_t: Tensor  # the image after the step
+    x_0: Tensor  # the clean image that the network predicted at `timestep`
     epsilon: Tensor  # the noise that belongs to it
 
 
 Steps = Iterator[StepView]
 
 
-def _pairs(levels: Sequence[Level]) -> Iterator[tuple[int, Level, Level]]:
+def _pairs(levels: Sequence[NoiseLevel]) -> Iterator[tuple[int, NoiseLevel, NoiseLevel]]:
     """(index, level at which a step starts, level at which it lands)."""
     return ((k, start, end) for k, (start, end) in enumerate(pairwise(levels)))
 
 
 def ddpm(
     predict: Predict,
-    levels: Sequence[Level],
+    levels: Sequence[NoiseLevel],
     x_T: Tensor,
     noise: Noise,
     *,
@@ -79,7 +79,7 @@ def ddpm(
 
 
 def ddim(
-    predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise, *, eta: float = 0.0
+    predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Steps:
     """Song et al. 2021, equation 12; `eta` 0 adds no noise, 1 as much as DDPM (equation 16)."""
     x_t = x_T
@@ -93,11 +93,11 @@ def ddim(
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def euler(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def euler(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Euler's method along the probability flow (Karras et al. 2022, algorithm 1 without line 6).
 
     In x_t / alpha the direction is epsilon: the step is DDIM's with eta 0. Of a flow it is a step
-    along the straight line to the predicted picture (Liu et al. 2023).
+    along the straight line to the predicted image (Liu et al. 2023).
     """
     x_t = x_T
     for index, level, after in _pairs(levels):
@@ -106,7 +106,9 @@ def euler(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) 
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def euler_ancestral(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def euler_ancestral(
+    predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise
+) -> Steps:
     """Euler's method to a lower level and noise back up to the right one (Crowson, k-diffusion)."""
     x_t = x_T
     for index, level, after in _pairs(levels):
@@ -120,11 +122,11 @@ def euler_ancestral(predict: Predict, levels: Sequence[Level], x_T: Tensor, nois
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Heun's method in x_t / alpha over sigma / alpha (Karras et al. 2022, algorithm 1).
 
     The mean of the directions at both ends of a step: two evaluations, except in the last step,
-    which lands on the picture and is Euler's.
+    which lands on the image and is Euler's.
     """
     x_t = x_T
     for index, level, after in _pairs(levels):
@@ -138,7 +140,7 @@ def heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def flow_heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def flow_heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Heun's method on a flow's own equation dx/ds = epsilon - x_0, s = sigma (Liu et al. 2023)."""
     x_t = x_T
     for index, level, after in _pairs(levels):
@@ -152,7 +154,7 @@ def flow_heun(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noi
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def dpmpp_2m(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def dpmpp_2m(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """DPM-Solver++(2M): Lu et al. 2022, algorithm 2. The first and the last step are of order 1."""
     x_t, before = x_T, None
     for index, level, after in _pairs(levels):
@@ -168,7 +170,9 @@ def dpmpp_2m(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Nois
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
-def dpmpp_2m_sde(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def dpmpp_2m_sde(
+    predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise
+) -> Steps:
     """SDE-DPM-Solver++(2M), midpoint (Lu et al. 2022, section 5): as `dpmpp_2m`, with fresh noise
     in every step but the last."""
     x_t, before = x_T, None
@@ -188,7 +192,7 @@ def dpmpp_2m_sde(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: 
 
 
 def lms(
-    predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise, *, order: int = 4
+    predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise, *, order: int = 4
 ) -> Steps:
     """Linear multistep (Adams-Bashforth) in x_t / alpha over sigma / alpha, with the directions of
     the last `order` steps; their weights integrate the polynomial through them exactly."""
@@ -219,7 +223,7 @@ def _lagrange_integrals(ratios: Sequence[float], index: int, order: int) -> list
     return weights
 
 
-def unipc(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) -> Steps:
+def unipc(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """UniPC of order 2 with B(h) = exp(h) - 1: Zhao et al. 2023, algorithms 5 and 6, on x_0.
 
     Every evaluation is used twice: to correct the step that led to it, which makes the whole of
@@ -244,7 +248,10 @@ def unipc(predict: Predict, levels: Sequence[Level], x_T: Tensor, noise: Noise) 
 
 
 def _unipc_correct(
-    last: tuple[Tensor, Level], level: Level, newest: list[tuple[Tensor, float]], x_0: Tensor
+    last: tuple[Tensor, NoiseLevel],
+    level: NoiseLevel,
+    newest: list[tuple[Tensor, float]],
+    x_0: Tensor,
 ) -> Tensor:
     """The step from `last` to `level` again, now that x_0 at its end is known."""
     x, start = last

@@ -1,4 +1,4 @@
-"""What to draw from a checkpoint, as one record: pages, command line and picture files share it."""
+"""What to draw from a checkpoint, as one record: pages, command line and image files share it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffusion_core.sampling.sample import (
 
 EACH_IN_TURN = "each in turn"
 ANY_CLASS = "any class"
-MOST_PICTURES = 4096
+MOST_IMAGES = 4096
 MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
 VARIANCES = ("posterior", "large", "lecture")  # the noise terms of `methods.ddpm`
@@ -35,12 +35,12 @@ MAX_GUIDANCE = 20.0
 Loaded = tuple[nn.Module, Schedule, RunConfig]
 
 
-class OrderError(ValueError):
+class SpecError(ValueError):
     """An order that cannot be used; the message says which part."""
 
 
 @dataclass(frozen=True)
-class Order:
+class SamplingSpec:
     """What to draw; together with the checkpoint's file it determines every pixel."""
 
     run: str
@@ -62,7 +62,7 @@ class Order:
     variance: str = "posterior"  # ddpm only, of its noise: one of VARIANCES
 
     def labels(self, first: int = 0, n: int | None = None) -> Tensor | None:
-        """Of pictures first to first + n - 1 (all of them), (n,) integers; None where the network
+        """Of images first to first + n - 1 (all of them), (n,) integers; None where the network
         takes none or any class will do."""
         n = self.n if n is None else n
         if not self.classes or self.label == ANY_CLASS:
@@ -72,12 +72,12 @@ class Order:
         return torch.full((n,), self.classes.index(self.label))
 
     def class_of(self, k: int) -> str:
-        """The class that picture k was asked to be; empty where it was not asked."""
+        """The class that image k was asked to be; empty where it was not asked."""
         labels = self.labels(k, 1)
         return "" if labels is None else self.classes[int(labels[0])]
 
     def columns(self, n: int | None = None) -> int:
-        """Of a grid of n of its pictures (all of them), which is nearly square: classes in turn
+        """Of a grid of n of its images (all of them), which is nearly square: classes in turn
         have columns of their own, else no place is left empty where up to 8 columns do."""
         n = self.n if n is None else n
         square = math.ceil(n**0.5)
@@ -92,7 +92,7 @@ class Order:
         return "ddpm" if self.as_lecture else self.sampler
 
     def evaluations(self, schedule: Schedule) -> int:
-        """How often the network computes one picture, over all pictures; guidance needs it twice,
+        """How often the network computes one image, over all images; guidance needs it twice,
         with and without the class, at the timesteps of its interval."""
         return self.n * count_evaluations(
             self.method,
@@ -102,7 +102,7 @@ class Order:
         )
 
     def options(self, first: int = 0, n: int | None = None) -> dict[str, Any]:
-        """As arguments of `sample` for pictures first to first + n - 1 (all of them), all but the
+        """As arguments of `sample` for images first to first + n - 1 (all of them), all but the
         shape and the prediction type."""
         n = self.n if n is None else n
         how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
@@ -130,13 +130,13 @@ class Order:
         n: int | None = None,
         **more: Any,
     ) -> Tensor:
-        """Draw pictures first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
+        """Draw images first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
 
         `more`: further arguments of `sample`. Raises ValueError with a sentence where the network
         answers with NaN.
         """
         model, schedule, config = loaded
-        pictures = sample(
+        images = sample(
             model,
             schedule,
             prediction_type=config.prediction_type,
@@ -144,21 +144,21 @@ class Order:
             on_step=on_step,
             **(self.options(first, n) | more),
         )
-        if not pictures.isfinite().all():
+        if not images.isfinite().all():
             raise ValueError(
                 f"The network of {self.run} at step {self.step:,} answers with NaN or infinity; "
                 f"choose another checkpoint."
             )
-        return pictures
+        return images
 
     def words(self) -> str:
-        """For people: "demo-cars at step 250: 16 pictures, ddim, 50 steps, seed 0, van"."""
+        """For people: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
         return f"{self.run} at step {self.step:,}: {', '.join(self.parts())}"
 
     def parts(self) -> list[str]:
         """The pieces of `words` after the run and its step."""
         parts = [
-            f"{self.n:,} picture{'s' if self.n > 1 else ''}",
+            f"{self.n:,} image{'s' if self.n > 1 else ''}",
             "as the lecture does" if self.as_lecture else self.sampler,
             f"{self.steps} step{'s' if self.steps > 1 else ''}",
             f"seed {self.seed}",
@@ -186,19 +186,19 @@ class Order:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Order:
+    def from_json(cls, text: str) -> SamplingSpec:
         """The order that `to_json` wrote, believed in nothing. Raises OrderError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise OrderError("The settings are not readable JSON.") from error
+            raise SpecError("The settings are not readable JSON.") from error
         return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: Any) -> Order:
+    def from_dict(cls, values: Any) -> SamplingSpec:
         """Raises OrderError; names that are not known are of a newer version and left out."""
         if not isinstance(values, dict):
-            raise OrderError("The settings are not a record.")
+            raise SpecError("The settings are not a record.")
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
         if isinstance(classes := given.get("classes"), list):
@@ -206,13 +206,13 @@ class Order:
         if isinstance(interval := given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(interval)
         try:
-            order = cls(**given)
+            spec = cls(**given)
         except TypeError as error:
-            raise OrderError("The settings do not name the run and its step.") from error
-        for name, sound in order._checks().items():
+            raise SpecError("The settings do not name the run and its step.") from error
+        for name, sound in spec._checks().items():
             if not sound:
-                raise OrderError(f"The settings have no usable {name.replace('_', ' ')}.")
-        return order
+                raise SpecError(f"The settings have no usable {name.replace('_', ' ')}.")
+        return spec
 
     def _checks(self) -> dict[str, bool]:
         """Which fields hold what they may."""
@@ -227,7 +227,7 @@ class Order:
         return {
             "run": isinstance(self.run, str) and 0 < len(self.run) <= 255,
             "step": is_whole(self.step, 0, 2**53),
-            "n": is_whole(self.n, 1, MOST_PICTURES),
+            "n": is_whole(self.n, 1, MOST_IMAGES),
             "sampler": isinstance(self.sampler, str) and self.sampler in samplers,
             "steps": is_whole(self.steps, 1, MOST_TIMESTEPS),
             "seed": is_whole(self.seed, 0, MAX_SEED),

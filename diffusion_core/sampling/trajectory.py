@@ -1,4 +1,4 @@
-"""The way from noise to pictures, recorded while it is walked: what changes in every step."""
+"""The way from noise to images, recorded while it is walked: what changes in every step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_core.sampling.levels import Level
+from diffusion_core.sampling.levels import NoiseLevel
 from diffusion_core.sampling.solvers import StepView
 
 MOST_FRAMES = 60
-MOST_PICTURES = 16
+MOST_IMAGES = 16
 MOST_BYTES = 8 * 2**20  # of pixels, x_t and x_0 together; every visitor keeps so much
 EDGES = np.linspace(-4, 4, 65)  # of the histogram; what lies beyond is counted at the ends
 BINS = len(EDGES) - 1
@@ -21,7 +21,7 @@ BINS = len(EDGES) - 1
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A walk of S steps of n pictures, of which m pictures are kept after k of the steps."""
+    """A walk of S steps of n images, of which m images are kept after k of the steps."""
 
     timesteps: np.ndarray  # (S,) where each step started, falling
     change_x_t: np.ndarray  # (S, n) root mean square change of x_t over the step
@@ -30,7 +30,7 @@ class Trajectory:
     kept: np.ndarray  # (k,) indices of the steps, the first and the last among them
     x_t: np.ndarray  # uint8 (k, m, H, W, C), after the step
     x_0: np.ndarray  # uint8 (k, m, H, W, C), predicted at its start
-    counts: np.ndarray  # (k, m, BINS) values of a picture's predicted noise between EDGES
+    counts: np.ndarray  # (k, m, BINS) values of an image's predicted noise between EDGES
 
     def evenly(self, count: int) -> np.ndarray:
         """Indices of at most `count` of the kept steps, evenly spread, the last among them."""
@@ -45,11 +45,11 @@ def spread(total: int, count: int) -> np.ndarray:
 class Recorder:
     """Call it with every `StepView` of a walk down `levels`; then `finish`.
 
-    Everything stays on the device until then, so that no step waits for it. The pictures kept are
-    the first ones, as many as MOST_PICTURES and MOST_BYTES allow.
+    Everything stays on the device until then, so that no step waits for it. The images kept are
+    the first ones, as many as MOST_IMAGES and MOST_BYTES allow.
     """
 
-    def __init__(self, levels: Sequence[Level]) -> None:
+    def __init__(self, levels: Sequence[NoiseLevel]) -> None:
         self._start = levels[0]
         steps = len(levels) - 1
         self._kept = spread(steps, MOST_FRAMES)
@@ -75,17 +75,17 @@ class Recorder:
         self._timesteps.append(view.timestep)
         self._numbers.append(torch.stack([_rms(view.x_t - start), change_x_0, _rms(view.epsilon)]))
         if view.index in self._keep:
-            m = self.pictures(view.x_t.shape)
+            m = self.images(view.x_t.shape)
             self._x_t.append(_as_bytes(view.x_t[:m]))
             self._x_0.append(_as_bytes(view.x_0[:m]))
             place = view.epsilon[:m].float().sub(EDGES[0]).mul_(1 / (EDGES[1] - EDGES[0]))
             self._bins.append(place.clamp_(0, BINS - 1).byte())
 
-    def pictures(self, shape: Sequence[int]) -> int:
+    def images(self, shape: Sequence[int]) -> int:
         """How many of (n, C, H, W) are kept."""
         n, *sides = shape
         room = MOST_BYTES // (2 * len(self._kept) * int(np.prod(sides)))
-        return min(n, MOST_PICTURES, max(1, room))
+        return min(n, MOST_IMAGES, max(1, room))
 
     def finish(self) -> Trajectory:
         """Raises ValueError before the last step."""
@@ -99,18 +99,18 @@ class Recorder:
             change_x_0,
             epsilon,
             self._kept,
-            _as_pictures(self._x_t),
-            _as_pictures(self._x_0),
+            _as_images(self._x_t),
+            _as_images(self._x_0),
             np.array([[np.bincount(one, minlength=BINS) for one in step] for step in bins]),
         )
 
 
 def _as_bytes(x: Tensor) -> Tensor:
-    """As `pictures.to_uint8`, on the device and with the channels where they were."""
+    """As `images.to_uint8`, on the device and with the channels where they were."""
     return x.float().add(1).mul_(127.5).clamp_(0, 255).round_().byte()
 
 
-def _as_pictures(frames: list[Tensor]) -> np.ndarray:
+def _as_images(frames: list[Tensor]) -> np.ndarray:
     return torch.stack(frames).cpu().permute(0, 1, 3, 4, 2).contiguous().numpy()
 
 

@@ -47,7 +47,7 @@ def make_batch(
     """The share of process number `process` in the batch of `step` (from 1).
 
     `index` (N,) are the store's rows that are trained on. The whole batch's timesteps and noise
-    are drawn in every process, and each takes its rows. `resident`: see `load_pictures`.
+    are drawn in every process, and each takes its rows. `resident`: see `load_images`.
     """
     rows = index[batch_positions(config, len(index), step)]
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
@@ -59,7 +59,7 @@ def make_batch(
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
     mine = slice(process, None, processes)
     t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
-    x_0 = load_pictures(store, rows, device, resident)
+    x_0 = load_images(store, rows, device, resident)
     if config.random_flip:
         x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
     labels = None
@@ -70,7 +70,7 @@ def make_batch(
     return Batch(x_0, labels, t, noise)
 
 
-def load_pictures(
+def load_images(
     store: ImageStore, rows: np.ndarray, device: torch.device, resident: Tensor | None = None
 ) -> Tensor:
     """Rows of the store as float32 in [-1, 1], shape (B, C, H, W); scaled on the device.
@@ -78,10 +78,10 @@ def load_pictures(
     `resident`: the whole store on the device, where it is there.
     """
     if resident is not None:
-        pictures = resident[to_device(torch.from_numpy(rows), device)]
+        images = resident[to_device(torch.from_numpy(rows), device)]
     else:
-        pictures = to_device(torch.from_numpy(store.read(rows)), device)
-    return pictures.float().div_(127.5).sub_(1)
+        images = to_device(torch.from_numpy(store.read(rows)), device)
+    return images.float().div_(127.5).sub_(1)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -91,32 +91,32 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def held_out_count(config: RunConfig, pictures: int) -> int:
-    """How many of a set's pictures are kept for validation, at most a tenth of them.
+def held_out_count(config: RunConfig, images: int) -> int:
+    """How many of a set's images are kept for validation, at most a tenth of them.
 
     Raises ConfigError where the others do not fill a batch.
     """
-    held_out = min(config.validation_count, pictures // 10)
-    if pictures - held_out < config.batch_size:
+    held_out = min(config.validation_count, images // 10)
+    if images - held_out < config.batch_size:
         raise ConfigError(
-            f"{config.data} leaves {pictures - held_out} pictures for training, fewer than a "
-            f"batch of {config.batch_size}. Choose a smaller batch_size or more pictures."
+            f"{config.data} leaves {images - held_out} images for training, fewer than a "
+            f"batch of {config.batch_size}. Choose a smaller batch_size or more images."
         )
     return held_out
 
 
-def split(config: RunConfig, pictures: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a set of so many pictures that are trained on, and those held out; both sorted.
+def split(config: RunConfig, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a set of so many images that are trained on, and those held out; both sorted.
 
     Raises ConfigError as `held_out_count`.
     """
-    order = np.random.default_rng([config.seed, pictures]).permutation(pictures)
-    held_out = held_out_count(config, pictures)
+    order = np.random.default_rng([config.seed, images]).permutation(images)
+    held_out = held_out_count(config, images)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
-    """Which of `count` training pictures step `step` (from 1) sees, shape (batch_size,).
+    """Which of `count` training images step `step` (from 1) sees, shape (batch_size,).
 
     A new order every epoch, drawn from (seed, epoch); the last, incomplete batch is dropped.
     """

@@ -18,7 +18,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import RunStatus
 from diffusion_core.training import strips
 from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
-from diffusion_core.training.context import Setting
+from diffusion_core.training.context import TrainingContext
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
@@ -28,18 +28,18 @@ class CannotResume(RuntimeError):
     """The run's own files do not let it go on; the message is one sentence for the user."""
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes the checkpoints and draws the strips of a run, each in a thread of its own.
 
     The training gives it a snapshot and goes on.
     """
 
     def __init__(
-        self, path: Path, setting: Setting, status: RunStatus, events: EventWriter | None
+        self, path: Path, context: TrainingContext, status: RunStatus, events: EventWriter | None
     ) -> None:
         """`events`: where the strips go as well."""
         self.path = path
-        self.setting = setting
+        self.context = context
         self.status = status
         self.events = events
         self.writer = Background("checkpoints")
@@ -52,24 +52,24 @@ class Keeper:
         `must`: the last chance to keep these steps, so a full disk ends the run as failed; else
         training goes on with a warning and tries again at the next checkpoint.
         """
-        setting = self.setting
+        context = self.context
         state = snapshot(
             {
                 "step": step,
-                "model": setting.bare_model.state_dict(),
-                "optimizer": setting.optimizer.state_dict(),
-                "n_averaged": setting.averages[MAIN_AVERAGE].n_averaged,
-                "micro_batch": setting.micro_batch,
-                "processes": setting.accelerator.num_processes,
-                "data_fingerprint": setting.store.fingerprint,
+                "model": context.bare_model.state_dict(),
+                "optimizer": context.optimizer.state_dict(),
+                "n_averaged": context.averages[MAIN_AVERAGE].n_averaged,
+                "micro_batch": context.micro_batch,
+                "processes": context.accelerator.num_processes,
+                "data_fingerprint": context.store.fingerprint,
             }
         )
         averages = {
             name: snapshot(average.module.state_dict())
-            for name, average in setting.averages.items()
+            for name, average in context.averages.items()
         }
-        classes = setting.store.classes if setting.labelled else ()
-        beside, config = Beside(setting.device), setting.config
+        classes = context.store.classes if context.labelled else ()
+        beside, config = Beside(context.device), context.config
         self.held.append(
             (step, lambda: self._write(step, state, averages, config, classes, beside, must))
         )
@@ -84,9 +84,9 @@ class Keeper:
 
     def strip(self, step: int) -> None:
         """Draw the samples of this step; a full disk or memory costs them, not the training."""
-        setting, config = self.setting, self.setting.config
-        weights = snapshot(setting.average.state_dict())
-        beside = Beside(setting.device)
+        context, config = self.context, self.context.config
+        weights = snapshot(context.average.state_dict())
+        beside = Beside(context.device)
         self.drawer.submit(lambda: self._draw(step, weights, config, beside))
 
     def finish(self) -> None:
@@ -133,15 +133,15 @@ class Keeper:
     def _draw(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
     ) -> None:
-        setting = self.setting
-        half = setting.accelerator.mixed_precision == "bf16"
+        context = self.context
+        half = context.accelerator.mixed_precision == "bf16"
         try:
             with beside.stream():
                 if not all_finite(weights):
                     return  # the loss will say so
-                network = checkpoint.network_of(config, weights, setting.device)
+                network = checkpoint.network_of(config, weights, context.device)
                 network = for_sampling(network, half)
-                strip = strips.write_strip(self.path, step, network, setting.schedule, config)
+                strip = strips.write_strip(self.path, step, network, context.schedule, config)
             if self.events is not None:
                 self.events.add_strip(step, strip)
         except DiskFull as error:
@@ -165,7 +165,7 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
-def restore(path: Path, setting: Setting) -> tuple[int, str | None]:
+def restore(path: Path, context: TrainingContext) -> tuple[int, str | None]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it, 0 where the run has no checkpoint yet, and what is to be said of newer ones.
@@ -176,25 +176,25 @@ def restore(path: Path, setting: Setting) -> tuple[int, str | None]:
         try:
             found = load_run(path).checkpoint(step)
             state = checkpoint.load_state(path, step)
-            averages = {name: checkpoint.load_weights(found, name) for name in setting.averages}
+            averages = {name: checkpoint.load_weights(found, name) for name in context.averages}
         except checkpoint.CheckpointError as error:
             skipped.append(f"Step {step} cannot be resumed: {error}")
             complain(skipped[-1])
             continue
-        if state["data_fingerprint"] != setting.store.fingerprint:
+        if state["data_fingerprint"] != context.store.fingerprint:
             raise CannotResume(
-                f"The pictures of {setting.config.data} have changed since this run was started; "
+                f"The images of {context.config.data} have changed since this run was started; "
                 f"start a new run on them."
             )
-        setting.bare_model.load_state_dict(state["model"])
-        setting.optimizer.load_state_dict(state["optimizer"])
-        for name, average in setting.averages.items():
+        context.bare_model.load_state_dict(state["model"])
+        context.optimizer.load_state_dict(state["optimizer"])
+        for name, average in context.averages.items():
             average.module.load_state_dict(averages[name])
             average.n_averaged.copy_(state["n_averaged"])
         # The same parts as before, where each process has the same share of the batch: their order
         # of summing is part of an exact resume.
-        if state.get("processes") == setting.accelerator.num_processes:
-            setting.micro_batch = state["micro_batch"]
+        if state.get("processes") == context.accelerator.num_processes:
+            context.micro_batch = state["micro_batch"]
         return step, f"{' '.join(skipped)} Went on from step {step}." if skipped else None
     if skipped:
         raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")

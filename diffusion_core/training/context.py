@@ -1,4 +1,4 @@
-"""What training needs, made once: pictures, network, optimizer, averages, as one `Setting`."""
+"""What training needs, made once: images, network, optimizer and averages."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FUSED = ("cpu", "cuda")
 
 
 @dataclass
-class Setting:
+class TrainingContext:
     """Everything that a step needs."""
 
     config: RunConfig  # as it holds for the step at hand
     store: ImageStore
-    resident: Tensor | None  # the store's pictures on the device, where they fit there
+    resident: Tensor | None  # the store's images on the device, where they fit there
     train_index: np.ndarray  # positions in the store, shape (N,)
     validation_index: np.ndarray
     schedule: Schedule
@@ -43,7 +43,7 @@ class Setting:
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
     averages: dict[str, AveragedModel]
-    micro_batch: int  # pictures that this process takes at once
+    micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
 
     @property
@@ -65,7 +65,7 @@ class Setting:
         return self.averages[MAIN_AVERAGE].module
 
 
-def prepare_pictures(config: RunConfig, progress: Callable[[int, int], None]) -> ImageStore:
+def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> ImageStore:
     """Raises DataError; `progress` is that of `build_store`."""
     workers = None if config.num_workers < 0 else config.num_workers
     return build_store(
@@ -85,7 +85,7 @@ def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
     return config.replace(network_args=args)
 
 
-def make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> Setting:
+def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> TrainingContext:
     """Raises ConfigError where the batch cannot be made or shared."""
     train_index, validation_index = split(config, len(store))
     if device.type == "cuda":
@@ -119,7 +119,7 @@ def make_setting(config: RunConfig, store: ImageStore, device: torch.device) -> 
         name: AveragedModel(model, use_buffers=True) for name in (MAIN_AVERAGE, *config.ema_decays)
     }
     model, optimizer = accelerator.prepare(model, optimizer)
-    return Setting(
+    return TrainingContext(
         config=config,
         store=store,
         resident=_resident(store, accelerator.device),
@@ -157,24 +157,24 @@ def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:
 
 
 def _resident(store: ImageStore, device: torch.device) -> Tensor | None:
-    """The pictures on the device, where they take at most a quarter of what is free there."""
+    """The images on the device, where they take at most a quarter of what is free there."""
     if device.type != "cuda" or store.images.nbytes > free_memory(device) // 4:
         return None
     return torch.from_numpy(np.array(store.images)).to(device)
 
 
-def record(setting: Setting) -> dict[str, Any]:
+def record(context: TrainingContext) -> dict[str, Any]:
     """What `config.json` holds: the settings, and what they came to on this machine."""
-    config, store, accelerator = setting.config, setting.store, setting.accelerator
+    config, store, accelerator = context.config, context.store, context.accelerator
     resolved = {
-        "classes": list(store.classes) if setting.labelled else [],
+        "classes": list(store.classes) if context.labelled else [],
         "pictures": len(store),
-        "training_pictures": len(setting.train_index),
-        "validation_pictures": len(setting.validation_index),
+        "training_pictures": len(context.train_index),
+        "validation_pictures": len(context.validation_index),
         "data_fingerprint": store.fingerprint,
-        "parameters": sum(p.numel() for p in setting.model.parameters()),
+        "parameters": sum(p.numel() for p in context.model.parameters()),
         "mixed_precision": accelerator.mixed_precision,
-        "micro_batch": setting.micro_batch,
+        "micro_batch": context.micro_batch,
         "device": describe(accelerator.device),
         "processes": accelerator.num_processes,
         "command": " ".join(["python -m diffusion_core", *sys.argv[1:]]),

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, PartialState
 
-from diffusion_core.runs.status import Asked
+from diffusion_core.runs.status import StopRequested
 
 MEETING_SECONDS = 1.0  # from one meeting to the next
 # Until one that does not come counts as gone: a host without power or network says nothing.
@@ -35,11 +35,11 @@ LONGEST_STEP = timedelta(minutes=10)
 GRACE_SECONDS = 20.0
 
 
-class PeerLost(RuntimeError):
+class ProcessLost(RuntimeError):
     """Another process of this run is gone; the message says what is known, in a sentence."""
 
 
-class PeersDiffer(RuntimeError):
+class ProcessesDiffer(RuntimeError):
     """The processes would not train the same run; the message says what differs."""
 
 
@@ -88,7 +88,7 @@ def network_to(address: str) -> str | None:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Peers]:
+def joined(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the other processes of the run; at the end leave them and say why.
 
     Raises ValueError for a device that several processes cannot share out, and what
@@ -105,28 +105,28 @@ def joined(device: torch.device) -> Iterator[Peers]:
         # What the processes say to each other goes through the CPU and never waits for a GPU.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         PartialState(cpu=device.type == "cpu", backend=backend, timeout=LONGEST_STEP)
-    peers = Peers(several)
+    group = ProcessGroup(several)
     try:
-        yield peers
-        peers.leave()
+        yield group
+        group.leave()
     except BaseException as error:
-        peers.leave_alone(error)
+        group.leave_alone(error)
         raise
     finally:
-        peers.left.set()
+        group.left.set()
         # The state is global to the process: the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-class Peers:
+class ProcessGroup:
     """The other processes of the run, seen by one of them; without others nothing ever waits."""
 
     def __init__(self, several: bool) -> None:
         self.several = several
-        self.on_loss: Callable[[PeerLost], None] = lambda loss: None
+        self.on_loss: Callable[[ProcessLost], None] = lambda loss: None
         self.mine = Word(socket.gethostname())
         self.heard: list[Word] = []  # at the last meeting, by number
-        self.lost: PeerLost | Asked | None = None
+        self.lost: ProcessLost | StopRequested | None = None
         self.alarm = threading.Event()
         self.going = threading.Event()  # this process leaves
         self.left = threading.Event()
@@ -161,7 +161,7 @@ class Peers:
         views = accelerate.utils.gather_object([view])
         differ = [name for name in view if any(other[name] != views[0][name] for other in views)]
         if differ:
-            raise PeersDiffer(
+            raise ProcessesDiffer(
                 f"The processes of this run do not see the same {' and '.join(differ)}. Start it "
                 f"with the same settings everywhere, in a run folder that all machines share."
             )
@@ -171,9 +171,11 @@ class Peers:
         """Where the block fails because another process is gone, raise that instead."""
         try:
             yield
-        except (RuntimeError, Asked) as error:
+        except (RuntimeError, StopRequested) as error:
             # A launcher that sees one process die asks the others to stop.
-            by_peer = isinstance(error, (Asked, dist.DistError)) or type(error) is RuntimeError
+            by_peer = (
+                isinstance(error, (StopRequested, dist.DistError)) or type(error) is RuntimeError
+            )
             if self.several and by_peer and self.alarm.wait(3 * MEETING_SECONDS):
                 assert self.lost is not None
                 raise self.lost from error
@@ -193,7 +195,7 @@ class Peers:
     def leave_alone(self, error: BaseException) -> None:
         """Leave before the others and tell them why."""
         if not self.going.is_set():
-            asked = error.action if isinstance(error, Asked) else None
+            asked = error.action if isinstance(error, StopRequested) else None
             self._leave(str(error) or type(error).__name__, asked)
 
     def _leave(self, why: str | None = None, asked: str | None = None) -> None:
@@ -221,26 +223,26 @@ class Peers:
             try:
                 dist.all_gather_object(words, said, group=self.group)
             except (RuntimeError, OSError, EOFError):
-                self._lose(PeerLost("Another process of this run ended or lost its connection."))
+                self._lose(ProcessLost("Another process of this run ended or lost its connection."))
                 return
             self.heard = words
             if all(word.leaves for word in words) or said.why:
                 return
             for word in words:
                 if word.asked:
-                    self._lose(Asked(word.asked))
+                    self._lose(StopRequested(word.asked))
                     return
                 if word.why:
                     why = word.why.removesuffix(".")
-                    self._lose(PeerLost(f"The process on {word.host} ended: {why}."))
+                    self._lose(ProcessLost(f"The process on {word.host} ended: {why}."))
                     return
             self.going.wait(MEETING_SECONDS)
 
-    def _lose(self, loss: PeerLost | Asked) -> None:
+    def _lose(self, loss: ProcessLost | StopRequested) -> None:
         """The training is to end by itself; where it hangs, it is ended."""
         self.lost = loss
         self.alarm.set()
-        if isinstance(loss, PeerLost) and not self.going.is_set():
+        if isinstance(loss, ProcessLost) and not self.going.is_set():
             self.on_loss(loss)
         if not self.left.wait(GRACE_SECONDS):
             os._exit(1)

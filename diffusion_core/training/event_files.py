@@ -61,9 +61,9 @@ class EventWriter:
     def add_strip(self, step: int, path: Path) -> None:
         """Write the sample strip of the PNG file `path`. Raises OSError where it cannot be read."""
         png = path.read_bytes()
-        with Image.open(io.BytesIO(png)) as picture:
-            width, height = picture.size
-            colours = len(picture.getbands())
+        with Image.open(io.BytesIO(png)) as image:
+            width, height = image.size
+            colours = len(image.getbands())
         image = Summary.Image(
             height=height, width=width, colorspace=colours, encoded_image_string=png
         )

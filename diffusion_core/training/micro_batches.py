@@ -1,4 +1,4 @@
-"""How many pictures fit the memory at once: a batch that does not is taken in several parts."""
+"""How many images fit the memory at once: a batch that does not is taken in several parts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ COPIES = 4
 
 
 def fitting_micro_batch(config: RunConfig, device: torch.device, share: int) -> int:
-    """The largest even part of `share` pictures that training can take at once on this device.
+    """The largest even part of `share` images that training can take at once on this device.
 
     An estimate from the network's own shapes, without computing anything; at least 1.
     """
-    per_picture = activation_bytes(config)
+    per_image = activation_bytes(config)
     with torch.device("meta"):
         network = build_network(config.network, config.network_args)
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
     fixed = weights * (COPIES + 1 + len(config.ema_decays))
-    fits = int((free_memory(device) * SHARE_OF_FREE - fixed) // per_picture)
+    fits = int((free_memory(device) * SHARE_OF_FREE - fixed) // per_image)
     parts = -(-share // max(1, fits))
     return -(-share // parts)
 
 
 def activation_bytes(config: RunConfig) -> int:
-    """Bytes that one picture's forward pass keeps for the backward pass, in float32."""
+    """Bytes that one image's forward pass keeps for the backward pass, in float32."""
     with torch.device("meta"):
         network: nn.Module = build_network(config.network, config.network_args)
         x = torch.empty(2, config.channels, config.image_size, config.image_size)

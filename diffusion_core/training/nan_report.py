@@ -7,27 +7,27 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from diffusion_core.training.batches import make_batch
-from diffusion_core.training.context import Setting
+from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.step import objective
 
 
-def first_layer(setting: Setting, step: int) -> str:
+def first_layer(context: TrainingContext, step: int) -> str:
     """What was first not finite in the step whose weights `setting` still has, in words.
 
     The step is repeated with eyes on every layer: its weights, its output, its gradient.
     """
-    model = setting.bare_model
+    model = context.bare_model
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             return f"the weights of the layer {name.rpartition('.')[0]}"
     batch = make_batch(
-        setting.config,
-        setting.store,
-        setting.train_index,
+        context.config,
+        context.store,
+        context.train_index,
         step,
-        timesteps=setting.schedule.timesteps,
-        device=setting.device,
-        resident=setting.resident,
+        timesteps=context.schedule.timesteps,
+        device=context.device,
+        resident=context.resident,
     )
     found: list[str] = []
 
@@ -47,10 +47,10 @@ def first_layer(setting: Setting, step: int) -> str:
     leaves = [(n, m) for n, m in model.named_modules() if n and not list(m.children())]
     hooks = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
-        for first in range(0, len(batch.t), setting.micro_batch):
-            part = batch.part(first, setting.micro_batch)
-            with setting.accelerator.autocast():
-                weighted, _ = objective(setting, model, part)
+        for first in range(0, len(batch.t), context.micro_batch):
+            part = batch.part(first, context.micro_batch)
+            with context.accelerator.autocast():
+                weighted, _ = objective(context, model, part)
             weighted.mean().backward()
             if found:
                 return found[0]
@@ -60,5 +60,5 @@ def first_layer(setting: Setting, step: int) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-        setting.optimizer.zero_grad(set_to_none=True)
+        context.optimizer.zero_grad(set_to_none=True)
     return "the sum over the batch"

@@ -14,60 +14,60 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from diffusion_core.files import complain
 from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
-from diffusion_core.training.batches import Batch, load_pictures, make_batch, mixed_seed, to_device
-from diffusion_core.training.context import FUSED, Setting
+from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
+from diffusion_core.training.context import FUSED, TrainingContext
 
 RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
 
 
-class Stepped(NamedTuple):
+class StepOutput(NamedTuple):
     """What a step leaves to be logged; tensors on the device."""
 
     loss: Tensor  # (), the objective
-    errors: Tensor  # (B,), each picture's plain error
+    errors: Tensor  # (B,), each image's plain error
     t: Tensor  # (B,)
     norm: Tensor  # (), of the gradient before clipping
     learning_rate: float
     update_ratio: Tensor | None  # (), norm of the update by norm of the weights
 
 
-def one_step(setting: Setting, step: int) -> Stepped:
+def one_step(context: TrainingContext, step: int) -> StepOutput:
     """One update. A gradient that is not finite, and all after it, leave the weights as they are.
 
-    Raises torch.OutOfMemoryError where not even one picture fits.
+    Raises torch.OutOfMemoryError where not even one image fits.
     """
-    config, accelerator = setting.config, setting.accelerator
+    config, accelerator = context.config, context.accelerator
     batch = make_batch(
         config,
-        setting.store,
-        setting.train_index,
+        context.store,
+        context.train_index,
         step,
-        timesteps=setting.schedule.timesteps,
-        device=setting.device,
+        timesteps=context.schedule.timesteps,
+        device=context.device,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
-        resident=setting.resident,
+        resident=context.resident,
     )
-    loss, errors = gradients_in_parts(setting, batch)
-    parameters = list(setting.model.parameters())
+    loss, errors = gradients_in_parts(context, batch)
+    parameters = list(context.model.parameters())
     if config.gradient_clip:
         norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     rate = learning_rate(config, step)
-    for group in setting.optimizer.param_groups:
+    for group in context.optimizer.param_groups:
         group["lr"] = rate
     measure = step % RATIO_EVERY == 0
     before = [parameter.detach().clone() for parameter in parameters] if measure else None
-    _step_unless_broken(setting, norm)
+    _step_unless_broken(context, norm)
     ratio = None
     if before is not None:
         size = nn.utils.get_total_norm(before)
         torch._foreach_sub_(before, [parameter.detach() for parameter in parameters])
         ratio = nn.utils.get_total_norm(before) / size
-    setting.optimizer.zero_grad(set_to_none=True)
-    _follow(setting, step)
-    return Stepped(loss, errors, batch.t, norm, rate, ratio)
+    context.optimizer.zero_grad(set_to_none=True)
+    _follow(context, step)
+    return StepOutput(loss, errors, batch.t, norm, rate, ratio)
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -75,9 +75,9 @@ def learning_rate(config: RunConfig, step: int) -> float:
     return config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
 
 
-def objective(setting: Setting, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The weighted and the plain error of each picture, both (B,)."""
-    config, schedule = setting.config, setting.schedule
+def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The weighted and the plain error of each image, both (B,)."""
+    config, schedule = context.config, context.schedule
     x_0, labels, t, noise = batch
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
@@ -89,100 +89,100 @@ def objective(setting: Setting, model: nn.Module, batch: Batch) -> tuple[Tensor,
     return errors * weight, errors
 
 
-def gradients_in_parts(setting: Setting, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Put the gradients of the batch's mean objective in place: (loss, each picture's error).
+def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Put the gradients of the batch's mean objective in place: (loss, each image's error).
 
-    `micro_batch` pictures at once; where the device has no room for them, half as many from here
+    `micro_batch` images at once; where the device has no room for them, half as many from here
     on. The sum over the parts is the gradient of the whole batch, to rounding (BatchNorm, which the
     lecture's network has, takes its statistics from each part).
     """
     while True:
         try:
-            return _gradients(setting, batch)
+            return _gradients(context, batch)
         except torch.OutOfMemoryError:
-            if setting.micro_batch == 1:
+            if context.micro_batch == 1:
                 raise
-            setting.micro_batch = (setting.micro_batch + 1) // 2
-            complain(f"Out of memory: taking {setting.micro_batch} pictures at once from here on.")
-        setting.optimizer.zero_grad(set_to_none=True)
-        if setting.device.type == "cuda":
+            context.micro_batch = (context.micro_batch + 1) // 2
+            complain(f"Out of memory: taking {context.micro_batch} images at once from here on.")
+        context.optimizer.zero_grad(set_to_none=True)
+        if context.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _gradients(setting: Setting, batch: Batch) -> tuple[Tensor, Tensor]:
+def _gradients(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
     count = len(batch.t)
     losses, errors = [], []
-    for first in range(0, count, setting.micro_batch):
-        part = batch.part(first, setting.micro_batch)
-        last = first + setting.micro_batch >= count
+    for first in range(0, count, context.micro_batch):
+        part = batch.part(first, context.micro_batch)
+        last = first + context.micro_batch >= count
         # Processes exchange their gradients once, with the last part.
-        exchange = nullcontext() if last else setting.accelerator.no_sync(setting.model)
+        exchange = nullcontext() if last else context.accelerator.no_sync(context.model)
         with exchange:
-            weighted, plain = objective(setting, setting.model, part)
+            weighted, plain = objective(context, context.model, part)
             loss = weighted.sum() / count
-            setting.accelerator.backward(loss)
+            context.accelerator.backward(loss)
         losses.append(loss.detach())
         errors.append(plain.detach())
     return torch.stack(losses).sum(), torch.cat(errors)
 
 
-def _step_unless_broken(setting: Setting, norm: Tensor) -> None:
+def _step_unless_broken(context: TrainingContext, norm: Tensor) -> None:
     """Update the weights, unless this or an earlier gradient was not finite.
 
     Decided on the device, so that nothing waits: the fused kernels leave an update out where their
     `found_inf` is 1. The weights then stay those before the first bad step, which the log finds a
     moment later.
     """
-    setting.broken.logical_or_(~norm.isfinite())
-    if setting.device.type in FUSED:
-        optimizer = setting.optimizer
+    context.broken.logical_or_(~norm.isfinite())
+    if context.device.type in FUSED:
+        optimizer = context.optimizer
         if isinstance(optimizer, AcceleratedOptimizer):
             optimizer = optimizer.optimizer
         optimizer.grad_scale = None  # type: ignore[attr-defined]
-        optimizer.found_inf = setting.broken  # type: ignore[attr-defined]
-    setting.optimizer.step()
+        optimizer.found_inf = context.broken  # type: ignore[attr-defined]
+    context.optimizer.step()
 
 
-def _follow(setting: Setting, step: int) -> None:
+def _follow(context: TrainingContext, step: int) -> None:
     """Move the averaged weights a little towards the new ones."""
-    model = setting.bare_model
-    for name, average in setting.averages.items():
-        wanted = setting.config.ema_decay
+    model = context.bare_model
+    for name, average in context.averages.items():
+        wanted = context.config.ema_decay
         if name != MAIN_AVERAGE:
-            wanted = setting.config.ema_decays[name]
+            wanted = context.config.ema_decays[name]
         # The usual warm-up of the average: a short run is not held to its random start.
         average.multi_avg_fn = get_ema_multi_avg_fn(min(wanted, (1 + step) / (10 + step)))
         average.update_parameters(model)
 
 
 @torch.inference_mode()
-def validate(setting: Setting) -> Tensor:
-    """The plain error () of the averaged weights on the held-out pictures, at fixed (t, epsilon).
+def validate(context: TrainingContext) -> Tensor:
+    """The plain error () of the averaged weights on the held-out images, at fixed (t, epsilon).
 
     Timesteps are spread evenly over the schedule, so that the mean does not jump with the draw.
     Stays on the device.
     """
-    config, device, schedule = setting.config, setting.device, setting.schedule
-    model = setting.average
+    config, device, schedule = context.config, context.device, context.schedule
+    model = context.average
     model.eval()
-    count = len(setting.validation_index)
+    count = len(context.validation_index)
     spread = (torch.arange(count, device=device) * schedule.timesteps) // count
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, 0))
     errors = []
     for first in range(0, count, config.batch_size):
-        rows = setting.validation_index[first : first + config.batch_size]
-        x_0 = load_pictures(setting.store, rows, device, setting.resident)
+        rows = context.validation_index[first : first + config.batch_size]
+        x_0 = load_images(context.store, rows, device, context.resident)
         t = spread[first : first + config.batch_size]
         noise = torch.randn(x_0.shape, generator=generator, device=device)
         labels = None
-        if setting.labelled:
-            labels = to_device(torch.from_numpy(setting.store.labels[rows]), device)
-        for start in range(0, len(rows), setting.micro_batch):
-            part = slice(start, start + setting.micro_batch)
+        if context.labelled:
+            labels = to_device(torch.from_numpy(context.store.labels[rows]), device)
+        for start in range(0, len(rows), context.micro_batch):
+            part = slice(start, start + context.micro_batch)
             x_t, _ = schedule.add_noise(x_0[part], t[part], noise[part])
             target = make_target(schedule, x_0[part], noise[part], t[part], config.prediction_type)
             args = (x_t, t[part]) if labels is None else (x_t, t[part], labels[part])
-            with setting.accelerator.autocast():
+            with context.accelerator.autocast():
                 prediction = model(*args)
             errors.append(loss_per_image(prediction.float(), target, config.loss))
     return torch.cat(errors).mean()

@@ -19,7 +19,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
 from diffusion_core.runs.status import RunStatus
 from diffusion_core.training.event_files import EventWriter
-from diffusion_core.training.step import Stepped
+from diffusion_core.training.step import StepOutput
 
 FLUSH_SECONDS = 1.0
 
@@ -65,7 +65,7 @@ class StepLog:
         self.metrics = metrics
         self.events = events
         self.status = status
-        self.pending: list[tuple[int, float, Stepped]] = []
+        self.pending: list[tuple[int, float, StepOutput]] = []
         self.values: list[tuple[int, str, Tensor]] = []
         self.groups: list[Group] = []  # on their way
         self.written = 0  # all steps up to this one are in metrics.sqlite
@@ -73,8 +73,8 @@ class StepLog:
         self.speed: float | None = None
         self.utilisation = Utilisation(accelerator.device)
 
-    def add(self, step: int, stepped: Stepped) -> None:
-        self.pending.append((step, time.time(), stepped))
+    def add(self, step: int, step_output: StepOutput) -> None:
+        self.pending.append((step, time.time(), step_output))
 
     def add_value(self, step: int, name: str, value: Tensor) -> None:
         """A number () on the device of the first process, such as the validation loss."""
@@ -88,24 +88,26 @@ class StepLog:
         the same step."""
         if not self.pending:
             return
-        steps, times, stepped = (list(column) for column in zip(*self.pending, strict=True))
+        steps, times, step_output = (list(column) for column in zip(*self.pending, strict=True))
         now = time.monotonic()
         speed = self.config.batch_size * len(steps) / max(now - self.sent, 1e-9)
         self.sent = now
-        measured = [(step, each.update_ratio) for step, each in zip(steps, stepped, strict=True)]
+        measured = [
+            (step, each.update_ratio) for step, each in zip(steps, step_output, strict=True)
+        ]
         found = [(step, ratio) for step, ratio in measured if ratio is not None]
         on_device = {
-            "loss": self.accelerator.reduce(torch.stack([s.loss for s in stepped]), "mean"),
-            "norm": torch.stack([s.norm for s in stepped]).float(),
-            "error": self.accelerator.gather(torch.cat([s.errors for s in stepped])).float(),
-            "t": self.accelerator.gather(torch.cat([s.t for s in stepped])),
+            "loss": self.accelerator.reduce(torch.stack([s.loss for s in step_output]), "mean"),
+            "norm": torch.stack([s.norm for s in step_output]).float(),
+            "error": self.accelerator.gather(torch.cat([s.errors for s in step_output])).float(),
+            "t": self.accelerator.gather(torch.cat([s.t for s in step_output])),
         }
         if found:
             on_device["ratio"] = torch.stack([ratio for _, ratio in found])
         if self.values:
             on_device["value"] = torch.stack([value for _, _, value in self.values])
         host, arrived = _start_copy(on_device)
-        rates = [s.learning_rate for s in stepped]
+        rates = [s.learning_rate for s in step_output]
         values = [(step, name) for step, name, _ in self.values]
         ratios = [step for step, _ in found]
         self.groups.append(Group(steps, times, rates, speed, host, arrived, ratios, values))

@@ -13,7 +13,7 @@ from diffusion_core.process.objective import Schedule
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.sample import StepView, sample, samplers_for
 
-LECTURE_PICTURES = 10
+LECTURE_IMAGES = 10
 
 
 def write_strip(
@@ -21,17 +21,17 @@ def write_strip(
 ) -> Path:
     """Draw the strip of `step` with this network and write `samples/step-….png`.
 
-    `sample_steps` > 0: `sample_count` finished pictures by DPM-Solver++ 2M, which is good with few
+    `sample_steps` > 0: `sample_count` finished images by DPM-Solver++ 2M, which is good with few
     steps, the classes in turn; where a schedule ends in pure noise by DDIM.
-    `sample_steps` = 0: the lecture's strip, one picture by DDPM over the whole schedule, ten
-    looks at it, the picture on the left and the noise on the right. A flow takes Euler's steps.
+    `sample_steps` = 0: the lecture's strip, one image by DDPM over the whole schedule, ten
+    looks at it, the image on the left and the noise on the right. A flow takes Euler's steps.
     """
     shape = (config.channels, config.image_size, config.image_size)
     known = samplers_for(schedule)
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None
-        pictures = sample(
+        images = sample(
             model,
             schedule,
             config.sample_count,
@@ -44,7 +44,7 @@ def write_strip(
         )
     else:
         seen = []
-        every = max(1, schedule.timesteps // LECTURE_PICTURES)
+        every = max(1, schedule.timesteps // LECTURE_IMAGES)
 
         def look(view: StepView) -> None:
             if view.timestep % every == 0:
@@ -60,9 +60,9 @@ def write_strip(
             shape=shape,
             on_step=look,
         )
-        pictures = torch.cat(seen[::-1])
+        images = torch.cat(seen[::-1])
     path = run / "samples" / f"step-{step:08d}.png"
     make_folder(path.parent)
     with replacing(path) as file:
-        file.write(png(strip(to_uint8(pictures))))
+        file.write(png(strip(to_uint8(images))))
     return path

@@ -34,19 +34,19 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import load_run
-from diffusion_core.runs.status import ENDING, Asked, RunStatus, device_turn, only_trainer
-from diffusion_core.training.checkpoint_writer import CannotResume, Keeper, restore
+from diffusion_core.runs.status import ENDING, RunStatus, StopRequested, device_turn, only_trainer
+from diffusion_core.training.checkpoint_writer import CannotResume, CheckpointWriter, restore
 from diffusion_core.training.context import (
-    Setting,
-    make_setting,
-    prepare_pictures,
+    TrainingContext,
+    make_context,
+    prepare_images,
     record,
     settle_network,
 )
 from diffusion_core.training.distributed import (
-    PeerLost,
-    Peers,
-    PeersDiffer,
+    ProcessesDiffer,
+    ProcessGroup,
+    ProcessLost,
     joined,
     process_number,
     processes_here,
@@ -83,12 +83,12 @@ def train(
     """
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
-    with joined(device) as peers:
+    with joined(device) as group:
         config = _open_folder(path, config, resume)
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
-            return _train_alone(path, config, resume, device, lead, peers, on_step)
+            return _train_alone(path, config, resume, device, lead, group, on_step)
 
 
 def _train_alone(
@@ -97,7 +97,7 @@ def _train_alone(
     resume: bool,
     device: torch.device,
     lead: bool,
-    peers: Peers,
+    group: ProcessGroup,
     on_step: OnStep | None,
 ) -> str:
     """As `train`, with the run's folder to itself: keeps its status true, come what may."""
@@ -110,23 +110,25 @@ def _train_alone(
         arguments=words,
         processes=processes_here(),
     )
-    peers.on_loss = lambda loss: status.update(state="failed", error=_lost_sentence(loss, status))
+    group.on_loss = lambda loss: status.update(state="failed", error=_lost_sentence(loss, status))
     try:
-        with status, peers.blamed(), device_turn(status, path.parent, device):
-            state = _train(path, config, resume, device, status, peers, on_step)
+        with status, group.blamed(), device_turn(status, path.parent, device):
+            state = _train(path, config, resume, device, status, group, on_step)
             status.update(state=state, message="")
             return state
-    except Asked as asked:  # while it waited or prepared: nothing to keep
+    except StopRequested as asked:  # while it waited or prepared: nothing to keep
         state = "stopped" if asked.action == "stop" else "paused"
         status.update(state=state, message="")
-        peers.leave_alone(asked)
+        group.leave_alone(asked)
         return state
     except KeyboardInterrupt:
         status.update(state="stopped", message="")
         raise
     except Exception as error:
-        reason = _lost_sentence(error, status) if isinstance(error, PeerLost) else _sentence(error)
-        if not isinstance(error, (DiskFull, PeerLost)):  # which the sentence says all about
+        reason = (
+            _lost_sentence(error, status) if isinstance(error, ProcessLost) else _sentence(error)
+        )
+        if not isinstance(error, (DiskFull, ProcessLost)):  # which the sentence says all about
             _log_traceback(path)
         status.update(state="failed", error=reason)
         raise TrainingError(reason) from error
@@ -138,38 +140,38 @@ def _train(
     resume: bool,
     device: torch.device,
     status: RunStatus,
-    peers: Peers,
+    group: ProcessGroup,
     on_step: OnStep | None,
 ) -> str:
     def progress(ready: int, count: int) -> None:
-        peers.check()
+        group.check()
         status.raise_if_asked()
-        status.update(message=f"Preparing the pictures: {ready:,} of {count:,}.", quick=True)
+        status.update(message=f"Preparing the images: {ready:,} of {count:,}.", quick=True)
 
-    status.update(state="starting", message="Preparing the pictures.", not_finite=False)
-    peers.my_turn(status.raise_if_asked)
-    store = prepare_pictures(config, progress)
-    peers.all_ready(status.raise_if_asked)
-    setting = make_setting(settle_network(config, store), store, device)
-    done, warning = restore(path, setting) if resume else (0, None)
-    peers.check_same(_what_must_be_same(path, config, store, done))
-    lead = setting.accelerator.is_main_process
+    status.update(state="starting", message="Preparing the images.", not_finite=False)
+    group.my_turn(status.raise_if_asked)
+    store = prepare_images(config, progress)
+    group.all_ready(status.raise_if_asked)
+    context = make_context(settle_network(config, store), store, device)
+    done, warning = restore(path, context) if resume else (0, None)
+    group.check_same(_what_must_be_same(path, config, store, done))
+    lead = context.accelerator.is_main_process
     if lead and not (path / "config.json").exists():
-        write_json(path / "config.json", record(setting))
+        write_json(path / "config.json", record(context))
     status.update(state="running", message="", step=done, resumed_from=done)
     status.update(checkpoint_step=done or None, error=None, warning=warning)
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
     events = _open_events(path, done) if lead and config.tensorboard else None
-    timesteps = setting.schedule.timesteps
-    log = StepLog(config, setting.accelerator, timesteps, metrics, events, status)
-    keeper = Keeper(path, setting, status, events)
+    timesteps = context.schedule.timesteps
+    log = StepLog(config, context.accelerator, timesteps, metrics, events, status)
+    checkpoint_writer = CheckpointWriter(path, context, status, events)
     try:
-        return _steps(path, done, setting, status, peers, log, keeper, on_step)
+        return _steps(path, done, context, status, group, log, checkpoint_writer, on_step)
     except NotFinite as error:
         status.update(not_finite=True)
-        raise TrainingError(_not_finite_sentence(error, setting, status)) from error
+        raise TrainingError(_not_finite_sentence(error, context, status)) from error
     finally:
-        keeper.close()
+        checkpoint_writer.close()
         for writer in (metrics, events):
             if writer is not None:
                 writer.close()
@@ -178,48 +180,48 @@ def _train(
 def _steps(
     path: Path,
     done: int,
-    setting: Setting,
+    context: TrainingContext,
     status: RunStatus,
-    peers: Peers,
+    group: ProcessGroup,
     log: StepLog,
-    keeper: Keeper,
+    checkpoint_writer: CheckpointWriter,
     on_step: OnStep | None,
 ) -> str:
     """The loop, from the step after `done`. Returns `finished`, `stopped` or `paused`."""
-    lead = setting.accelerator.is_main_process
-    start, changes = setting.config, read_changes(path)
-    setting.config = log.config = with_changes(start, changes, done + 1)
-    status.update(total=setting.config.steps)
-    together = Together(setting.accelerator, status, done)
+    lead = context.accelerator.is_main_process
+    start, changes = context.config, read_changes(path)
+    context.config = log.config = with_changes(start, changes, done + 1)
+    status.update(total=context.config.steps)
+    control = ControlSync(context.accelerator, status, done)
     for step in itertools.count(done + 1):
-        log.add(step, one_step(setting, step))
-        config = setting.config
-        action, settings = together.ask(step)
+        log.add(step, one_step(context, step))
+        config = context.config
+        action, settings = control.ask(step)
         if settings:
             changes = _change(path, config, changes, step + 1, settings, lead)
         if any(change.step == step + 1 for change in changes):
-            setting.config = log.config = with_changes(start, changes, step + 1)
-            status.update(total=setting.config.steps)
-        last = step >= setting.config.steps
+            context.config = log.config = with_changes(start, changes, step + 1)
+            status.update(total=context.config.steps)
+        last = step >= context.config.steps
         ending = last or action in ("stop", "pause")
         if ending and not last:
             status.update(state="stopping" if action == "stop" else "pausing")
-        if lead and _due(step, config.validate_every, last) and len(setting.validation_index):
-            log.add_value(step, "validation_loss", validate(setting))
+        if lead and _due(step, config.validate_every, last) and len(context.validation_index):
+            log.add_value(step, "validation_loss", validate(context))
         keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
-        if keep or step == done + 1 or (together.met(step) if together.several else log.due()):
+        if keep or step == done + 1 or (control.met(step) if control.several else log.due()):
             log.send()
         loss = log.receive(wait=ending)  # raises on a broken step
         if lead and (_due(step, config.sample_every, last) or action == "sample"):
-            keeper.strip(step)
+            checkpoint_writer.strip(step)
         if lead and keep:
-            keeper.checkpoint(step, must=ending)
-        keeper.release(log.written)
+            checkpoint_writer.checkpoint(step, must=ending)
+        checkpoint_writer.release(log.written)
         if on_step is not None:
-            on_step(step, setting.config.steps, loss)
+            on_step(step, context.config.steps, loss)
         if ending:
-            peers.leave()  # the others need not wait for what is still to be written
-            keeper.finish()
+            group.leave()  # the others need not wait for what is still to be written
+            checkpoint_writer.finish()
             return "finished" if last else "stopped" if action == "stop" else "paused"
     raise AssertionError("itertools.count ends")
 
@@ -243,7 +245,7 @@ def _change(
     return with_change(changes, step, settings)
 
 
-class Together:
+class ControlSync:
     """What was asked of the run, heard by all its processes at the same step.
 
     A single process looks after every step. Several agree about once a second, since each
@@ -339,17 +341,17 @@ def _check_writable(path: Path) -> None:
             raise TrainingError(f"{folder} cannot be written to, and training writes there.")
 
 
-def _not_finite_sentence(error: NotFinite, setting: Setting, status: RunStatus) -> str:
+def _not_finite_sentence(error: NotFinite, context: TrainingContext, status: RunStatus) -> str:
     saved = status.fields["checkpoint_step"]
-    rate = f"a lower learning rate than {setting.config.learning_rate:g}"
+    rate = f"a lower learning rate than {context.config.learning_rate:g}"
     if saved:
         way = f"The checkpoint of step {saved:,} is intact: resume from it with {rate}."
     else:
         way = f"There is no checkpoint before it: start again with {rate}."
-    return f"{error} It shows first in {first_layer(setting, error.step)}. {way}"
+    return f"{error} It shows first in {first_layer(context, error.step)}. {way}"
 
 
-def _lost_sentence(loss: PeerLost, status: RunStatus) -> str:
+def _lost_sentence(loss: ProcessLost, status: RunStatus) -> str:
     saved = status.fields["checkpoint_step"]
     if saved:
         return f"{loss} Resume the run, and it goes on from step {saved:,}."
@@ -367,10 +369,10 @@ def _log_traceback(path: Path) -> None:
 
 def _sentence(error: Exception) -> str:
     """The reason in one sentence for the status and the terminal."""
-    if isinstance(error, (TrainingError, CannotResume, ConfigError, DataError, PeersDiffer)):
+    if isinstance(error, (TrainingError, CannotResume, ConfigError, DataError, ProcessesDiffer)):
         return str(error)
     if isinstance(error, OSError):
         return os_sentence(error)
     if isinstance(error, torch.OutOfMemoryError):
-        return "The device has not enough memory for a single picture of this size and network."
+        return "The device has not enough memory for a single image of this size and network."
     return f"{type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
 from benchmarks.timing import cpu_line, in_turns
 from benchmarks.training import table
-from diffusion_core.data.sources.folder import find_pictures
+from diffusion_core.data.sources.folder import find_images
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from tests.tiny_runs import LECTURE
 
@@ -40,7 +40,7 @@ def tiny_bench() -> sampling.Bench:
     return sampling.make_bench(LECTURE, torch.device("cpu"))
 
 
-def test_diffusers_draws_the_same_picture_with_our_network_as_we_do(
+def test_diffusers_draws_the_same_image_with_our_network_as_we_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = tiny_bench()
@@ -56,9 +56,9 @@ def test_diffusers_draws_the_same_picture_with_our_network_as_we_do(
 
 @pytest.mark.parametrize("method", ["ddpm", "ddim"])
 def test_diffusers_pipelines_take_our_network(method: str) -> None:
-    pictures = sampling.diffusers_way(tiny_bench(), method, 2, 3)
-    assert pictures.shape == (2, 3, 32, 32)
-    assert pictures.isfinite().all()
+    images = sampling.diffusers_way(tiny_bench(), method, 2, 3)
+    assert images.shape == (2, 3, 32, 32)
+    assert images.isfinite().all()
 
 
 def test_the_loop_that_we_compare_with_is_the_lecture_s() -> None:
@@ -159,14 +159,14 @@ def test_our_trainer_trains_the_network_of_another_library(
 
 def test_the_photographs_are_of_the_lecture_s_size_and_in_two_parts(tmp_path: Path) -> None:
     size = write_photographs(tmp_path, 4)
-    files, _ = find_pictures(tmp_path)
+    files, _ = find_images(tmp_path)
     assert sorted(file.relative_to(tmp_path).parts[0] for file, _ in files) == [
         "test",
         "test",
         "train",
         "train",
     ]
-    # A smooth picture of this size would be a fifth of what a photograph takes.
+    # A smooth image of this size would be a fifth of what a photograph takes.
     assert 60_000 < size < 200_000
 
 

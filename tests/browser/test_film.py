@@ -18,7 +18,7 @@ from tests.browser.server import Server
 from tests.tiny_runs import set_running, tiny, write_checkpoint, write_run
 
 # Moves the slider without letting go: fast to its end, a frame of the screen each time, then
-# through all of its places, waiting for the pictures of each; returns the colours that it saw.
+# through all of its places, waiting for the images of each; returns the colours that it saw.
 SCRUB = """
 async (slider) => {
   const root = slider.getRootNode();
@@ -53,7 +53,7 @@ RECORD = """
 
 
 def write_strip(run: Path, step: int, row: int = 0) -> None:
-    """Two pictures whose colour says the step and the row."""
+    """Two images whose colour says the step and the row."""
     (run / "samples").mkdir(exist_ok=True)
     strip = np.empty((16, 32, 3), np.uint8)
     strip[:] = (step // 256, step % 256, row)
@@ -76,8 +76,8 @@ def film_slider(page: Page) -> Locator:
     return page.get_by_role("slider", name="Samples through training")
 
 
-def picture(page: Page, run: str, step: str) -> Locator:
-    return page.get_by_role("img", name=f"Samples of {run} at step {step}, 2 pictures", exact=True)
+def image(page: Page, run: str, step: str) -> Locator:
+    return page.get_by_role("img", name=f"Samples of {run} at step {step}, 2 images", exact=True)
 
 
 def test_the_strips_of_four_runs_move_together_and_the_server_is_asked_once_for_each(
@@ -157,9 +157,9 @@ def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     for step in (10, 20, 30, 40):
         write_strip(run, step)
     page = open_page("/training?run=film-plays")
-    expect(picture(page, "film-plays", "40")).to_be_visible()
+    expect(image(page, "film-plays", "40")).to_be_visible()
     play = page.get_by_role("button", name="Play the film")
-    canvas = picture(page, "film-plays", "40").element_handle()
+    canvas = image(page, "film-plays", "40").element_handle()
     canvas.evaluate(RECORD)
     page.get_by_label("Loop").uncheck()
     page.get_by_label("Speed").select_option("fastest")
@@ -176,7 +176,7 @@ def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     slider = film_slider(page)
     slider.press("Home")
     slider.press("ArrowRight")
-    expect(picture(page, "film-plays", "20")).to_be_visible()
+    expect(image(page, "film-plays", "20")).to_be_visible()
     page.wait_for_url("**strip=20*film-plays*")
     slider.press(" ")
     expect(page.get_by_role("button", name="Pause the film")).to_be_visible()
@@ -185,26 +185,26 @@ def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     slider.press("End")
     page.wait_for_url(lambda url: "strip=" not in url)
     linked = open_page("/training?run=film-plays&strip=30@film-plays")
-    expect(picture(linked, "film-plays", "30")).to_be_visible()
+    expect(image(linked, "film-plays", "30")).to_be_visible()
     # A strip that is not there: the newest.
     linked = open_page("/training?run=film-plays&strip=31@film-plays")
-    expect(picture(linked, "film-plays", "40")).to_be_visible()
+    expect(image(linked, "film-plays", "40")).to_be_visible()
 
 
 def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, busy: Path) -> None:
     page = open_page("/training?run=film-busy")
-    expect(picture(page, "film-busy", "8")).to_be_visible()
+    expect(image(page, "film-busy", "8")).to_be_visible()
     write_strip(busy, 12)
-    expect(picture(page, "film-busy", "12")).to_be_visible()
+    expect(image(page, "film-busy", "12")).to_be_visible()
     slider = film_slider(page)
     slider.press("ArrowLeft")
-    expect(picture(page, "film-busy", "8")).to_be_visible()
+    expect(image(page, "film-busy", "8")).to_be_visible()
     write_strip(busy, 16)
     expect(slider).to_have_attribute("max", "3")
-    expect(picture(page, "film-busy", "8")).to_be_visible()
-    # The same step drawn again, as after a resume, is not the picture that the browser has.
+    expect(image(page, "film-busy", "8")).to_be_visible()
+    # The same step drawn again, as after a resume, is not the image that the browser has.
     write_strip(busy, 8, row=200)
-    canvas = picture(page, "film-busy", "8").element_handle()
+    canvas = image(page, "film-busy", "8").element_handle()
     page.wait_for_function(
         "c => c.getContext('2d').getImageData(0, 0, 1, 1).data[2] == 200", arg=canvas
     )
@@ -213,7 +213,7 @@ def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, bu
     write_strip(busy, 20)
     expect(slider).to_have_attribute("max", "4")
     expect(page.get_by_role("button", name="Pause the film")).to_be_visible()
-    expect(picture(page, "film-busy", "20")).to_be_visible()
+    expect(image(page, "film-busy", "20")).to_be_visible()
 
 
 def test_a_broken_strip_says_so_and_the_others_go_on(open_page: OpenPage, server: Server) -> None:
@@ -222,17 +222,17 @@ def test_a_broken_strip_says_so_and_the_others_go_on(open_page: OpenPage, server
         write_strip(run, step)
     (run / "samples" / "step-00000002.png").write_bytes(b"x")
     page = open_page("/training?run=film-broken")
-    expect(picture(page, "film-broken", "3")).to_be_visible()
+    expect(image(page, "film-broken", "3")).to_be_visible()
     slider = film_slider(page)
     slider.press("ArrowLeft")
     sentence = page.get_by_text("The samples in step-00000002.png cannot be read.")
     expect(sentence).to_be_visible()
     slider.press("ArrowLeft")
-    expect(picture(page, "film-broken", "1")).to_be_visible()
+    expect(image(page, "film-broken", "1")).to_be_visible()
     expect(sentence).to_have_count(0)
 
 
-def test_grey_strips_and_a_picture_that_forms_lie_below_each_other(
+def test_grey_strips_and_an_image_that_forms_lie_below_each_other(
     open_page: OpenPage, server: Server
 ) -> None:
     grey = write_run(server.runs_dir, "film-grey", config=tiny(), created=1.0)
@@ -244,9 +244,9 @@ def test_grey_strips_and_a_picture_that_forms_lie_below_each_other(
     page = open_page(
         "/training?run=film-grey&compare=film-forms", viewport={"width": 390, "height": 844}
     )
-    page.get_by_role("img", name="Samples of film-grey at step 4, 3 pictures").wait_for()
-    page.get_by_role("img", name="Samples of film-forms at step 4, 10 pictures").wait_for()
-    expect(page.get_by_text("one picture, from noise (last) to the finished")).to_be_visible()
+    page.get_by_role("img", name="Samples of film-grey at step 4, 3 images").wait_for()
+    page.get_by_role("img", name="Samples of film-forms at step 4, 10 images").wait_for()
+    expect(page.get_by_text("one image, from noise (last) to the finished")).to_be_visible()
     expect(film_slider(page)).to_be_hidden()  # one place alone is nothing to move through
     main = page.get_by_test_id("stMain")
     assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0

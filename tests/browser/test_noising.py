@@ -33,11 +33,11 @@ def test_t_and_the_noise_are_in_the_address_and_a_colleague_sees_the_same(
     expect_formula(page, 149, "0.6834", "0.7300")
     page.get_by_role("button", name="New noise").click()
     page.wait_for_url(re.compile(r"seed=1"))
-    pictures = page.get_by_test_id("stImage").locator("img")
-    expect(pictures).to_have_count(13)
+    images = page.get_by_test_id("stImage").locator("img")
+    expect(images).to_have_count(13)
     expect(page.get_by_role("spinbutton", name=re.compile("Seed"))).to_have_value("1")
     wait_until_shown(page)
-    shown = pictures.evaluate_all("all => all.map(e => new URL(e.src).pathname)")
+    shown = images.evaluate_all("all => all.map(e => new URL(e.src).pathname)")
 
     address = page.url.removeprefix(re.match(r"https?://[^/]+", page.url).group())
     colleague = open_page(address)
@@ -48,15 +48,15 @@ def test_t_and_the_noise_are_in_the_address_and_a_colleague_sees_the_same(
 
 def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) -> None:
     page = open_page("/noising?source=upload")
-    expect(page.get_by_text("Choose a picture file")).to_be_visible()
+    expect(page.get_by_text("Choose an image file")).to_be_visible()
     errors = page.get_by_test_id("stAlertContentError")
-    pictures = page.get_by_test_id("stImage").locator("img")
+    images = page.get_by_test_id("stImage").locator("img")
 
     upload(page, "letter.txt", image_files.TEXT)
-    expect(errors).to_have_text(re.compile("^This is not a picture that can be read"))
+    expect(errors).to_have_text(re.compile("^This is not an image that can be read"))
     upload(page, "huge.png", image_files.huge_png(10_000, 20_000))
     expect(errors).to_have_text(re.compile("far more than 50 megapixels"))
-    expect(pictures).to_have_count(0)
+    expect(images).to_have_count(0)
     for name, content, size in (
         ("printed.jpg", image_files.halves("JPEG", "CMYK"), "40×20"),
         ("deep.png", image_files.png_16_bit(), "64×8"),
@@ -65,7 +65,7 @@ def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) ->
     ):
         upload(page, name, content)
         expect(page.get_by_text(f"resized from {size}")).to_be_visible()
-        expect(pictures).to_have_count(13)
+        expect(images).to_have_count(13)
         expect(errors).to_have_count(0)
 
 

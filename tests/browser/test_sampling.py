@@ -1,4 +1,4 @@
-"""Sampling in a real browser: pictures form and are downloaded; a slow one is cancelled."""
+"""Sampling in a real browser: images form and are downloaded; a slow one is cancelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async (slider) => {
     await new Promise(requestAnimationFrame);
     frames.push({
       words: slider.getAttribute("aria-valuetext"),
-      pictures: [...root.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()),
+      images: [...root.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()),
       bars: root.querySelector(".bars").getAttribute("d"),
       facts: [...root.querySelectorAll("dd")].map((fact) => fact.textContent),
     });
@@ -52,27 +52,27 @@ def run(server: Server) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def press_draw(page: Page) -> None:
+def press_generate(page: Page) -> None:
     page.get_by_role("button", name="Draw", exact=True).click()
 
 
-def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Path) -> None:
+def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?steps=6&n=4&label=bus")
-    press_draw(page)
+    press_generate(page)
     main = page.get_by_test_id("stMain")
-    expect(main).to_contain_text("tiny at step 20: 4 pictures, dpmpp_2m, 6 steps, seed 0, bus")
+    expect(main).to_contain_text("tiny at step 20: 4 images, dpmpp_2m, 6 steps, seed 0, bus")
     expect(main).to_contain_text("24 evaluations of the network")
-    pictures = main.get_by_test_id("stImage").locator("img")
-    expect(pictures).to_have_count(2)  # the grid and the lecture's strip
+    images = main.get_by_test_id("stImage").locator("img")
+    expect(images).to_have_count(2)  # the grid and the lecture's strip
     for k in (0, 1):
-        expect(pictures.nth(k)).to_have_js_property("complete", True)
-        assert pictures.nth(k).evaluate("image => image.naturalWidth") > 0
+        expect(images.nth(k)).to_have_js_property("complete", True)
+        assert images.nth(k).evaluate("image => image.naturalWidth") > 0
     with page.expect_download() as started:
         page.get_by_role("button", name="Grid as PNG").click()
     assert started.value.suggested_filename == "tiny-step-20-seed-0-grid.png"
     with Image.open(io.BytesIO(Path(started.value.path()).read_bytes())) as image:
         assert image.size == (128, 128)
-        assert image.text["Description"].startswith("tiny at step 20: 4 pictures")
+        assert image.text["Description"].startswith("tiny at step 20: 4 images")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
     slider = page.get_by_role("slider", name="Frame of the film")
@@ -93,12 +93,10 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     slider.press("Home")
     bars = page.locator(".flipbook .bars")
     first = bars.get_attribute("d")
-    shown = page.get_by_role("img", name="noisy x_t, picture 1, bus, step 1 of 6", exact=False)
+    shown = page.get_by_role("img", name="noisy x_t, image 1, bus, step 1 of 6", exact=False)
     expect(shown).to_be_visible()
     page.locator(".flipbook .which").select_option("3")
-    expect(
-        page.get_by_role("img", name="predicted x_0, picture 3, bus, step 1 of 6")
-    ).to_be_visible()
+    expect(page.get_by_role("img", name="predicted x_0, image 3, bus, step 1 of 6")).to_be_visible()
     expect(bars).not_to_have_attribute("d", first)
     page.wait_for_url("**picture=3*")  # all of the page is about it now
     page.get_by_role("button", name="Play the film").click()
@@ -106,7 +104,7 @@ def test_a_visitor_draws_and_downloads_the_pictures(open_page: OpenPage, run: Pa
     page.get_by_text("MP4", exact=True).click()
     with page.expect_download() as started:
         page.get_by_role("button", name="Film as MP4").click()
-    assert started.value.suggested_filename == "tiny-step-20-seed-0-picture-3.mp4"
+    assert started.value.suggested_filename == "tiny-step-20-seed-0-image-3.mp4"
     assert b"ftyp" in Path(started.value.path()).read_bytes()[:12]
 
 
@@ -122,7 +120,7 @@ def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run
 
 def test_a_slow_drawing_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?sampler=ddpm&n=16", viewport={"width": 390, "height": 844})
-    press_draw(page)
+    press_generate(page)
     main = page.get_by_test_id("stMain")
     # Without the page being asked: two updates of the running drawing.
     shown = main.get_by_text("of 4,000, t = ")

@@ -45,6 +45,6 @@ def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page:
     assert len(lines) == 101
 
     page.get_by_role("slider").press("ArrowLeft")
-    page.get_by_role("link", name="Noise a picture: cosine, t = 98").click()
+    page.get_by_role("link", name="Noise an image: cosine, t = 98").click()
     expect(page.get_by_role("heading", name="Noising", level=1)).to_be_visible()
     page.wait_for_url(re.compile(r"/noising\?kind=cosine&T=100&t=98$"))

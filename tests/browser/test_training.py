@@ -54,6 +54,6 @@ def test_a_short_run_is_seen_to_its_end_and_found_by_another_session_on_a_phone(
     expect(first.get_by_text("short has finished.")).to_be_visible()
     second = open_page("/training?run=short", viewport={"width": 390, "height": 844})
     expect(second.get_by_text("short has finished.")).to_be_visible()
-    expect(second.get_by_role("img", name="Samples of short at step 3, 8 pictures")).to_be_visible()
+    expect(second.get_by_role("img", name="Samples of short at step 3, 8 images")).to_be_visible()
     main = second.get_by_test_id("stMain")
     assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0

@@ -1,4 +1,4 @@
-"""What the faults share: processes that are ended whatever happens, disks, a cache of pictures."""
+"""What the faults share: processes that are ended whatever happens, disks, a cache of images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.faults.processes import Forks, end_processes_of
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of decoded pictures for all tests, so that they are drawn once."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of decoded images for all tests, so that they are drawn once."""
     return tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture(autouse=True)
-def cache_dir(runs_dir: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(pictures))
-    return pictures
+def cache_dir(runs_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(images))
+    return images
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def forks(tmp_path: Path, cache_dir: Path) -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="module")
-def module_forks(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[Forks]:
+def module_forks(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Forks]:
     """Processes for what the tests of a file share, made before a test's own settings are."""
-    settings = {"DIFFUSION_LAB_CACHE_DIR": str(pictures), "DIFFUSION_LAB_DEVICE": "cpu"}
+    settings = {"DIFFUSION_LAB_CACHE_DIR": str(images), "DIFFUSION_LAB_DEVICE": "cpu"}
     made = Forks(tmp_path_factory.mktemp("shared"), settings)
     yield made
     made.end()

@@ -59,7 +59,7 @@ def test_the_command_line_draws_from_the_one_before_and_names_the_broken_one(
     drawn = forks.command("sample", *words)
     assert drawn.exit_code() == 0
     assert "Skipped: step-00000006.safetensors is damaged or cut short" in drawn.said()
-    assert "4 pictures of run, step 4:" in drawn.said()
+    assert "4 images of run, step 4:" in drawn.said()
     Image.open(out).load()
     named = forks.command("sample", "--step", 6, *words)
     assert named.exit_code() == 1

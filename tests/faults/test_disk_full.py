@@ -132,7 +132,7 @@ def start_on_full_disk(disk: Disk) -> None:
     assert not (disk.path / "run").exists()
 
 
-def test_pictures_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
+def test_images_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
     disk: Disk, forks: Forks, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(disk.path / "cache"))
@@ -141,7 +141,7 @@ def test_pictures_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
     assert forks.call(limited_training, run.path, disk).exit_code() == 1
     assert run.state == "failed"
     assert "MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR" in run.status["error"] or (
-        "The disk is full: the decoded pictures do not fit" in run.status["error"]
+        "The disk is full: the decoded images do not fit" in run.status["error"]
     )
     assert list((disk.path / "cache").iterdir()) == []
 
@@ -173,5 +173,5 @@ def build_on_filling_disk(disk: Disk) -> None:
         if ready == 250:  # the first chunk of several
             disk.fill(os.getpid())
 
-    with pytest.raises(DataError, match="The disk is full: the decoded pictures do not fit"):
+    with pytest.raises(DataError, match="The disk is full: the decoded images do not fit"):
         build_store("digits:1000", 32, cache_dir=disk.path / "cache", workers=0, progress=fill)

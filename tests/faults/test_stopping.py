@@ -80,10 +80,10 @@ def interrupted_while_it_saves(path: Path, config) -> int:
 
     take_step, save_state = trainer.one_step, checkpoint.save_state
 
-    def step_and_interrupt(setting, step: int):
+    def step_and_interrupt(context, step: int):
         if step == 7:
             signal.raise_signal(signal.SIGINT)
-        return take_step(setting, step)
+        return take_step(context, step)
 
     def save_and_interrupt(path: Path, step: int, state: dict) -> Path:
         if step == 7:

@@ -21,15 +21,15 @@ MB = 10**6
 # 100 sessions take about 10 MB: what a server that lets none go would grow by. Without a leak it
 # was within 4 MB either way.
 MOST_GROWTH = 6 * MB
-OF_ONE = 20_000  # bytes of pictures that the server holds for one visitor's browser, at most
-PICTURES = 'cache_memory_bytes{cache_type="st_memory_media_file_storage"'
+OF_ONE = 20_000  # bytes of images that the server holds for one visitor's browser, at most
+IMAGES = 'cache_memory_bytes{cache_type="st_memory_media_file_storage"'
 
 
-SEEDS = itertools.count()  # every visitor draws another picture
+SEEDS = itertools.count()  # every visitor draws another image
 
 
-async def come_draw_and_go(server: Server, visitors: int) -> None:
-    """All are there when the first draws, and all stay until the last has its picture."""
+async def come_sample_and_go(server: Server, visitors: int) -> None:
+    """All are there when the first draws, and all stay until the last has its image."""
     turns = asyncio.Semaphore(DRAWING)
     everybody = asyncio.Barrier(visitors)
 
@@ -55,7 +55,7 @@ async def come_draw_and_go(server: Server, visitors: int) -> None:
 def visit_and_go(server: Server, visitors: int) -> None:
     """In a thread: a browser test before this one may have left an event loop in the main one."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, come_draw_and_go(server, visitors)).result()
+        thread.submit(asyncio.run, come_sample_and_go(server, visitors)).result()
 
 
 def memory_left(server: Server) -> int:
@@ -77,6 +77,6 @@ def test_memory_returns_when_two_hundred_visitors_have_drawn_and_left(
         visit_and_go(server, AT_ONCE)
         wait_until(lambda: memory_left(server) - before < MOST_GROWTH, "the memory is back")
         # The server takes a new look at these only now and then.
-        wait_until(lambda: 0 < metric(server.url, PICTURES) < 5 * OF_ONE, "the pictures are gone")
+        wait_until(lambda: 0 < metric(server.url, IMAGES) < 5 * OF_ONE, "the images are gone")
         assert server.process.poll() is None
         assert "Traceback" not in server.log.read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard.services.sampling_queue import Drawing
+from dashboard.services.sampling_queue import SamplingJob
 from dashboard.ui.navigation import FOLDER
 
 SOON = 60.0  # seconds, on a busy machine
@@ -21,7 +21,7 @@ def open_page(file: str, **settings: object) -> AppTest:
     return app
 
 
-def press(app: AppTest, label: str, key: str) -> Drawing:
+def press(app: AppTest, label: str, key: str) -> SamplingJob:
     """Press a button that draws, and wait until the drawing of mode `key` is over and shown."""
     [button] = [b for b in app.button if b.label == label]
     button.click().run()

@@ -62,7 +62,7 @@ def test_home_shows_the_newest_run_with_its_settings_and_newest_samples(runs_dir
     assert "seed 7" in words(app)
     assert "older" not in words(app)
     assert "Newest samples of newer, at step 50" in words(app)
-    assert len(app.get("image")) == 4  # the strip's pictures, each by itself
+    assert len(app.get("image")) == 4  # the strip's images, each by itself
 
 
 def test_a_run_whose_process_is_gone_is_called_lost(runs_dir: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_run_whose_process_is_gone_is_called_lost(runs_dir: Path) -> None:
     assert "**gone** is lost" in words(open_home())
 
 
-def test_a_broken_sample_picture_gets_a_sentence(runs_dir: Path) -> None:
+def test_a_broken_sample_image_gets_a_sentence(runs_dir: Path) -> None:
     run = write_run(runs_dir, "cut", created=1.0)
     (run / "samples" / "step-00000025.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     app = open_home()

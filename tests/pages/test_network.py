@@ -153,7 +153,7 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
         ({"loss": "l3"}, "The settings of mine cannot be used: loss is 'l3'"),
         ({"network_args": {"depth": 3}}, "This network cannot be built: network_args:"),
         ({"network_args": {"blocks": 0}}, "blocks is 0; it must be at least 1"),
-        ({"network_args": {"patch": 128}}, "needs pictures of 512 or more pixels"),
+        ({"network_args": {"patch": 128}}, "needs images of 512 or more pixels"),
     ],
 )
 def test_a_run_whose_network_cannot_be_shown_says_why(

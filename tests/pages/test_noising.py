@@ -26,18 +26,18 @@ def formula(app: AppTest) -> str:
 
 
 def captions(app: AppTest) -> list[str]:
-    """Below the pictures, from the left: x_0, ε, x_t, then the strip."""
+    """Below the images, from the left: x_0, ε, x_t, then the strip."""
     return [image.caption for shown in app.get("image") for image in shown.proto.imgs]
 
 
 def addresses(app: AppTest) -> list[str]:
-    """Of the pictures; an address is made from a picture's content."""
+    """Of the images; an address is made from an image's content."""
     return [image.url for shown in app.get("image") for image in shown.proto.imgs]
 
 
 def upload(content: bytes, **settings: str) -> AppTest:
     app = open_noising(source="upload", **settings)
-    app.file_uploader[0].set_value(("picture.png", content, "image/png")).run()
+    app.file_uploader[0].set_value(("image.png", content, "image/png")).run()
     assert not app.exception
     return app
 
@@ -46,7 +46,7 @@ def test_the_page_opens_with_a_car_the_lectures_schedule_and_t_150() -> None:
     app = open_noising()
     assert not app.error
     assert formula(app) == r"x_{150} = 0.6800\,x_0 + 0.7332\,\epsilon"
-    assert captions(app)[0] == "$x_0$: sedan, picture 0 of 20,000"
+    assert captions(app)[0] == "$x_0$: sedan, image 0 of 20,000"
     assert captions(app)[3:] == [f"t = {t}" for t in range(0, 300, 30)]
 
 
@@ -75,13 +75,13 @@ def test_the_same_noise_is_kept_while_t_moves_and_new_noise_is_in_the_settings()
     assert addresses(open_noising(seed="1", t="60")) == renewed
 
 
-def test_another_picture_data_set_and_size_come_from_the_address() -> None:
+def test_another_image_data_set_and_size_come_from_the_address() -> None:
     app = open_noising(data="digits", picture="3", size="32")
-    assert captions(app)[0] == "$x_0$: 3, picture 3 of 1,797"
+    assert captions(app)[0] == "$x_0$: 3, image 3 of 1,797"
     assert "All 3,072 values" in app.main.caption[-1].value
     first = addresses(app)[0]
     app.number_input(key="picture").set_value(4).run()
-    assert captions(app)[0] == "$x_0$: 4, picture 4 of 1,797"
+    assert captions(app)[0] == "$x_0$: 4, image 4 of 1,797"
     assert addresses(app)[0] != first
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_in_an_address_leaves_a_working_page(settings: dict[str, 
     app = open_noising(**settings)
     assert not app.error
     assert formula(app) == r"x_{150} = 0.6800\,x_0 + 0.7332\,\epsilon"
-    assert captions(app)[0] == "$x_0$: sedan, picture 0 of 20,000"
+    assert captions(app)[0] == "$x_0$: sedan, image 0 of 20,000"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_t_stays_within_a_T_that_shrinks(settings: dict[str, str]) -> None:
     assert captions(app)[3:] == ["t = 0", "t = 1"]
 
 
-def test_the_page_says_how_much_of_the_picture_is_left_at_the_end() -> None:
+def test_the_page_says_how_much_of_the_image_is_left_at_the_end() -> None:
     def words(app: AppTest) -> str:
         return "\n".join(element.value for element in app.markdown)
 
@@ -137,9 +137,9 @@ def test_an_operator_reads_a_folder_by_its_path_and_a_viewer_does_not(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "one.png").write_bytes(image_files.halves("PNG"))
     spec = f"folder:{tmp_path / 'mine'}"
-    assert captions(open_noising(data=spec))[0] == "$x_0$: mine, picture 0 of 1"
+    assert captions(open_noising(data=spec))[0] == "$x_0$: mine, image 0 of 1"
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    assert captions(open_noising(data=spec))[0] == "$x_0$: sedan, picture 0 of 20,000"
+    assert captions(open_noising(data=spec))[0] == "$x_0$: sedan, image 0 of 20,000"
 
 
 @pytest.mark.parametrize(
@@ -156,20 +156,20 @@ def test_a_data_set_that_does_not_exist_gets_a_sentence(spec: str, sentence: str
     assert not captions(app)
 
 
-def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_picture_works(
+def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_image_works(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(image_files.truncated_jpeg())
     (tmp_path / "b.png").write_bytes(image_files.halves("PNG"))
     [error] = open_noising(data=f"folder:{tmp_path}").error
-    assert "The picture is damaged or incomplete." in error.value
+    assert "The image is damaged or incomplete." in error.value
     app = open_noising(data=f"folder:{tmp_path}", picture="1")
     assert not app.error and captions(app)
 
 
 def test_without_a_file_the_page_asks_for_one() -> None:
     app = open_noising(source="upload")
-    assert "Choose a picture file" in app.info[0].value
+    assert "Choose an image file" in app.info[0].value
     assert "a link to this page does not carry it" in app.caption[0].value
     assert not captions(app) and not app.error
 
@@ -187,7 +187,7 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
     assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
 
 
-def test_pictures_of_any_make_are_noised_one_after_the_other() -> None:
+def test_images_of_any_make_are_noised_one_after_the_other() -> None:
     app = open_noising(source="upload")
     for name, content in {
         "a JPEG": image_files.halves("JPEG"),
@@ -207,9 +207,9 @@ def test_a_file_that_cannot_be_used_gets_one_sentence_and_the_next_one_works() -
     app = open_noising(source="upload")
     good = ("good.png", image_files.halves("PNG"), "image/png")
     for content, sentence in (
-        (b"", "This is not a picture that can be read. Use a PNG, JPEG, WebP"),
-        (image_files.TEXT, "This is not a picture that can be read. Use a PNG, JPEG, WebP"),
-        (image_files.truncated_jpeg(), "The picture is damaged or incomplete."),
+        (b"", "This is not an image that can be read. Use a PNG, JPEG, WebP"),
+        (image_files.TEXT, "This is not an image that can be read. Use a PNG, JPEG, WebP"),
+        (image_files.truncated_jpeg(), "The image is damaged or incomplete."),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels."),
     ):
         app.file_uploader[0].set_value(("bad.png", content, "image/png")).run()
@@ -231,7 +231,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
     assert error.value == "The file has more than 1 MB. Make it smaller and try again."
 
 
-def test_an_uploaded_picture_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
+def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
     app = upload(image_files.halves("PNG"), size="16", t="0")
     assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
     assert "All 768 values" in app.main.caption[-1].value
@@ -251,8 +251,8 @@ def test_values_beyond_the_axis_are_counted_at_its_ends() -> None:
     assert np.array(bars.y)[[0, -1]].tolist() == pytest.approx([2.5, 2.5])
 
 
-def test_large_pictures_are_enlarged_with_crisp_pixels() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    shown = np.asarray(Image.open(io.BytesIO(png(picture, 32))))
+def test_large_images_are_enlarged_with_crisp_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    shown = np.asarray(Image.open(io.BytesIO(png(image, 32))))
     assert shown.shape == (512, 512, 3)
-    assert np.array_equal(shown[16::32, 16::32], picture)
+    assert np.array_equal(shown[16::32, 16::32], image)

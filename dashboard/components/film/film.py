@@ -1,6 +1,6 @@
 """The sample strips of several runs as one film: a slider moves all of them together.
 
-The slider, the pictures and the player live in the browser. It is told where the strips are and
+The slider, the images and the player live in the browser. It is told where the strips are and
 fetches each once, as the file that the trainer wrote; moving asks the server for nothing.
 """
 
@@ -36,7 +36,7 @@ class Strips:
     files: list[tuple[int, Path]]  # as of Run.samples
     at: np.ndarray  # (n,) where each lies on the axis, ascending
     colour: int = 0  # which of the chart's colours is the run's
-    forming: bool = False  # a strip is one picture on its way out of the noise
+    forming: bool = False  # a strip is one image on its way out of the noise
 
 
 def show_film(runs: list[Strips], alignment: str) -> None:

@@ -1,7 +1,7 @@
-"""Frames of one or several pictures under one slider, for example x_t and the predicted x_0.
+"""Frames of one or several images under one slider, for example x_t and the predicted x_0.
 
 All frames go to the browser once, as sheets in lossless WebP; slider, player and the choice of the
-picture live there and ask the server for nothing.
+image live there and ask the server for nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dashboard.components.player import player
 from diffusion_core.sampling.trajectory import spread
 
 MOST_BYTES = 5_000_000  # of the pixels that are sent; noise hardly becomes smaller as WebP
-WHICH = '<label class="choice">Picture <select class="which"></select></label>'
+WHICH = '<label class="choice">Image <select class="which"></select></label>'
 HTML = f"""
 <div class="flipbook">
   <div class="screen">
@@ -46,7 +46,7 @@ HTML = f"""
 
 @dataclass(frozen=True)
 class Histogram:
-    """A count of values for each frame and picture, seen as a density against N(0, 1)."""
+    """A count of values for each frame and image, seen as a density against N(0, 1)."""
 
     title: str
     edges: np.ndarray  # (bins + 1,), evenly spaced around 0
@@ -55,11 +55,11 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Book:
-    """k frames of m square pictures in one or several rows."""
+    """k frames of m square images in one or several rows."""
 
     rows: Mapping[str, np.ndarray]  # by what a row shows: uint8 (k, m, H, H, C)
     captions: Sequence[str]  # of each frame
-    names: Sequence[str]  # of each picture
+    names: Sequence[str]  # of each image
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)  # by their names: (k, m)
     histogram: Histogram | None = None
 
@@ -69,8 +69,8 @@ class Sent:
     """What the browser was told: `data`, and how much of the book that is."""
 
     data: dict[str, Any]
-    first: int  # of the pictures, from 0
-    pictures: int
+    first: int  # of the images, from 0
+    images: int
     frames: int
     bytes: int  # of the sheets
 
@@ -79,13 +79,13 @@ def show_flipbook(
     source: object,
     make: Callable[[], Book],
     key: str,
-    picture: int = 1,
+    image: int = 1,
     on_pick: Callable[[int], None] | None = None,
 ) -> Sent:
-    """The book of `source`, made and encoded once as long as that lives and the picture is of those
+    """The book of `source`, made and encoded once as long as that lives and the image is of those
     sent.
 
-    `picture`: the one to show first, from 1. `on_pick` is told when the visitor has chosen another
+    `image`: the one to show first, from 1. `on_pick` is told when the visitor has chosen another
     of those sent.
     """
 
@@ -96,22 +96,22 @@ def show_flipbook(
 
     with _lock:
         sent = _sent.get(source)
-        if sent is None or not sent.first < picture <= sent.first + sent.pictures:
-            sent = _sent[source] = pack(make(), picture - 1)
-    data = sent.data | {"film": f"{id(source):x}", "picture": picture}
-    player.component(Path(__file__), HTML)(key=key, data=data, on_picture_change=picked)
+        if sent is None or not sent.first < image <= sent.first + sent.images:
+            sent = _sent[source] = pack(make(), image - 1)
+    data = sent.data | {"film": f"{id(source):x}", "picture": image}
+    player.component(Path(__file__), HTML)(key=key, data=data, on_image_change=picked)
     return sent
 
 
-def pack(book: Book, picture: int = 0) -> Sent:
-    """As many pictures as MOST_BYTES hold, `picture` (from 0) among them; of a large one that
+def pack(book: Book, image: int = 0) -> Sent:
+    """As many images as MOST_BYTES hold, `image` (from 0) among them; of a large one that
     does not fit alone fewer frames, evenly spread."""
     shape = next(iter(book.rows.values())).shape
     total, side = shape[0], shape[2]
     one = len(book.rows) * int(np.prod(shape[2:]))
     kept = spread(total, max(2, MOST_BYTES // one))
     together = max(1, MOST_BYTES // (len(kept) * one))
-    first = picture // together * together
+    first = image // together * together
     chosen = range(first, min(first + together, shape[1]))
     columns = int(np.ceil(len(kept) ** 0.5))
     sheets = [[sheet(frames[kept, k], columns) for frames in book.rows.values()] for k in chosen]

@@ -1,6 +1,6 @@
-"""A part of a picture, painted on it with mouse, finger or pen.
+"""A part of an image, painted on it with mouse, finger or pen.
 
-Brush and picture live in the browser; the server hears of a mask when a stroke has ended.
+Brush and image live in the browser; the server hears of a mask when a stroke has ended.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ HTML = """
 """
 
 
-def draw_mask(picture: np.ndarray, key: str) -> np.ndarray:
-    """Where the visitor has painted: bool (H, W) of a square picture uint8 (H, H, C).
+def draw_mask(image: np.ndarray, key: str) -> np.ndarray:
+    """Where the visitor has painted: bool (H, W) of a square image uint8 (H, H, C).
 
     The mask stays in the session when the page shows something else meanwhile.
     """
@@ -44,9 +44,9 @@ def draw_mask(picture: np.ndarray, key: str) -> np.ndarray:
     def keep() -> None:
         st.session_state[kept] = st.session_state[key].get("mask")
 
-    size = picture.shape[0]
+    size = image.shape[0]
     given = st.session_state.get(kept)
-    address = f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+    address = f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
     _component()(
         key=key, data={"picture": address, "size": size, "mask": given}, on_mask_change=keep
     )

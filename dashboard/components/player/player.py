@@ -1,5 +1,5 @@
 """What the browser components that play a film share: slider, play button, speed and loop, and
-pictures whose pixels stay sharp.
+images whose pixels stay sharp.
 """
 
 from __future__ import annotations

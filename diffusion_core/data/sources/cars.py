@@ -1,10 +1,10 @@
 """The procedural `cars` set: side views of eight kinds of car, drawn with Pillow.
 
-Each picture depends on (seed, index) only, so the set needs no download and no licence.
-This file does not know how pictures are stored, split, augmented or scaled for a network.
+Each image depends on (seed, index) only, so the set needs no download and no licence.
+This file does not know how images are stored, split, augmented or scaled for a network.
 
 The proportions come from car_kinds.py and the background from scenery.py. Everything is drawn
-facing right at four times the size, mirrored for half of the pictures and reduced.
+facing right at four times the size, mirrored for half of the images and reduced.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _BLACK: Colour = (26, 27, 30)
 
 
 def draw_car(index: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Draw picture `index` of the set that `seed` names.
+    """Draw image `index` of the set that `seed` names.
 
-    Returns (picture, label): uint8 of shape (64, 64, 3), RGB in 0..255, and the position of
+    Returns (image, label): uint8 of shape (64, 64, 3), RGB in 0..255, and the position of
     the body kind in `CLASSES`, which is index % 8. Raises ValueError for a negative index
     or seed.
     """
@@ -53,11 +53,11 @@ def draw_car(index: int, seed: int = 0) -> tuple[np.ndarray, int]:
     indoors = rng.random() < 0.16
     light = LIGHTS[0 if indoors else rng.choice(len(LIGHTS), p=[p for p, _ in LIGHTS])][1]
     car = _Car(CLASSES[label], light, rng)
-    picture = studio(car.road, rng) if indoors else outdoors(light, car.road, rng)
-    car.paint_on(picture)
+    image = studio(car.road, rng) if indoors else outdoors(light, car.road, rng)
+    car.paint_on(image)
     if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)), label
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.array(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)), label
 
 
 def _rounded(corners: Sequence[Corner]) -> list[Point]:
@@ -117,9 +117,9 @@ class _Car:
     def tinted(self, colour: Colour, factor: float = 1.0) -> tuple[int, int, int]:
         return ink(shade(shade(colour, self.light.tint), factor))
 
-    def paint_on(self, picture: Image.Image) -> None:
-        """Draw the car, with its shadow, on the large picture."""
-        self._shadow(picture)
+    def paint_on(self, image: Image.Image) -> None:
+        """Draw the car, with its shadow, on the large image."""
+        self._shadow(image)
         mask = Image.new("L", (BIG, BIG))
         shape = ImageDraw.Draw(mask)
         body = self._coat(self.colour)
@@ -137,14 +137,14 @@ class _Car:
         for x in self.kind.wheels:
             centre = self.left + x * self.scale
             pen.ellipse(disc(centre, self.road - self.radius, self.radius * 1.2), ink(_BLACK))
-        picture.paste(body, mask=mask)
-        pen = ImageDraw.Draw(picture)
+        image.paste(body, mask=mask)
+        pen = ImageDraw.Draw(image)
         self._extras(pen)
         style = int(self.rng.integers(4))
         for x in self.kind.wheels:
             self._wheel(pen, self.left + x * self.scale, style)
 
-    def _shadow(self, picture: Image.Image) -> None:
+    def _shadow(self, image: Image.Image) -> None:
         mask = Image.new("L", (BIG, BIG))
         pen = ImageDraw.Draw(mask)
         middle = self.left + 50 * self.scale + self.rng.uniform(-6, 6)
@@ -153,8 +153,8 @@ class _Car:
             spread = 1 - k / 8
             ellipse = disc(middle, self.road, (46 + 8 * spread) * self.scale, 4 + 8 * spread)
             pen.ellipse(ellipse, fill=round((24 + 22 * k) * depth))
-        picture.paste((22, 24, 32), mask=mask)
-        pen = ImageDraw.Draw(picture)
+        image.paste((22, 24, 32), mask=mask)
+        pen = ImageDraw.Draw(image)
         x, y = self.at(5, self.kind.floor - 2)
         pen.rectangle([x, y - 20, self.at(95, 0)[0], y], fill=(20, 21, 25))
 

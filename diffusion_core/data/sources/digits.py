@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real pictures of 8 x 8, upscaled to 32 x 32 RGB."""
+"""scikit-learn's handwritten digits: 1,797 real images of 8 x 8, upscaled to 32 x 32 RGB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_digit(index: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Picture `index` as uint8 (32, 32, 3), grey, and its digit. There is nothing to seed."""
+    """Image `index` as uint8 (32, 32, 3), grey, and its digit. There is nothing to seed."""
     images, target = _digits()
     small = Image.fromarray((images[index] * (255 / 16)).round().astype(np.uint8))
     large = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC))

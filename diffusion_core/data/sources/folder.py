@@ -1,4 +1,4 @@
-"""A folder of pictures, read the way torchvision's `ImageFolder` reads it."""
+"""A folder of images, read the way torchvision's `ImageFolder` reads it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from diffusion_core.data.errors import DataError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def find_pictures(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """The picture files with their class numbers, in a fixed order, and the classes' names.
+def find_images(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+    """The image files with their class numbers, in a fixed order, and the classes' names.
 
     `PATH/class/x.jpg` is a class for each folder (anything deeper belongs to it). Where the
     folders hold folders of classes themselves (`PATH/train/class/x.jpg`, as in Stanford Cars),
@@ -21,7 +21,7 @@ def find_pictures(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     from torchvision.datasets import ImageFolder
 
     if not path.is_dir():
-        raise DataError(f"There is no folder {path}; give the folder that holds the pictures.")
+        raise DataError(f"There is no folder {path}; give the folder that holds the images.")
     try:
         folders = sorted(child for child in path.iterdir() if child.is_dir())
         splits = [folder for folder in folders if any(c.is_dir() for c in folder.iterdir())]
@@ -29,13 +29,13 @@ def find_pictures(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         raise DataError(f"The folder {path} cannot be read: {error.strerror}.") from error
     if splits and len(splits) == len(folders):
         roots = splits
-    elif any(has_picture(folder) for folder in folders):
+    elif any(has_image(folder) for folder in folders):
         roots = [path]
     else:
-        files = sorted(file for file in path.iterdir() if is_picture(file))
+        files = sorted(file for file in path.iterdir() if is_image(file))
         if not files:
             raise DataError(
-                f"There are no pictures in {path}. Put PNG or JPEG files into it, or into one "
+                f"There are no images in {path}. Put PNG or JPEG files into it, or into one "
                 f"folder for each class."
             )
         return [(file, 0) for file in files], (path.name,)
@@ -47,15 +47,15 @@ def find_pictures(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
             raise DataError(f"The folder {root} cannot be read: {error}.") from error
         found += [(Path(file), part.classes[label]) for file, label in part.samples]
     if not found:
-        raise DataError(f"There are no pictures in {path}. Put PNG or JPEG files into its folders.")
+        raise DataError(f"There are no images in {path}. Put PNG or JPEG files into its folders.")
     classes = tuple(sorted({name for _, name in found}))
     number = {name: k for k, name in enumerate(classes)}
     return [(file, number[name]) for file, name in found], classes
 
 
-def is_picture(file: Path) -> bool:
+def is_image(file: Path) -> bool:
     return file.is_file() and file.suffix.lower() in EXTENSIONS
 
 
-def has_picture(folder: Path) -> bool:
-    return any(is_picture(file) for file in folder.rglob("*"))
+def has_image(folder: Path) -> bool:
+    return any(is_image(file) for file in folder.rglob("*"))

@@ -60,7 +60,7 @@ def ink(colour: Colour) -> tuple[int, int, int]:
 
 
 def banded(stops: Sequence[tuple[float, Colour]]) -> Image.Image:
-    """A picture whose rows change colour smoothly from stop to stop; stops are (y, colour)."""
+    """An image whose rows change colour smoothly from stop to stop; stops are (y, colour)."""
     ys = [y for y, _ in stops]
     rows = np.arange(BIG)
     channels = [np.interp(rows, ys, [colour[i] for _, colour in stops]) for i in range(3)]
@@ -68,13 +68,13 @@ def banded(stops: Sequence[tuple[float, Colour]]) -> Image.Image:
     return Image.fromarray(column[:, None, :]).resize((BIG, BIG), Image.Resampling.NEAREST)
 
 
-def lit_from_side(picture: Image.Image, depth: float) -> Image.Image:
+def lit_from_side(image: Image.Image, depth: float) -> Image.Image:
     """Darken one side by the share `depth` (0..1): the left if positive, else the right."""
     ramp = np.linspace(1 - abs(depth), 1, BIG) * 255
     row = (ramp if depth > 0 else ramp[::-1]).round().astype(np.uint8)
     shade = np.repeat(row[None, :, None], 3, axis=2)
     full = Image.fromarray(shade).resize((BIG, BIG), Image.Resampling.NEAREST)
-    return ImageChops.multiply(picture, full)
+    return ImageChops.multiply(image, full)
 
 
 def disc(x: float, y: float, rx: float, ry: float | None = None) -> list[int]:
@@ -98,8 +98,8 @@ def studio(road: int, rng: np.random.Generator) -> Image.Image:
 def outdoors(light: Light, road: int, rng: np.random.Generator) -> Image.Image:
     """Sky, one of five simple sceneries, and a road."""
     horizon = road - int(rng.integers(22, 34))
-    picture = banded([(0, light.sky_top), (horizon, light.sky_low)])
-    pen = ImageDraw.Draw(picture)
+    image = banded([(0, light.sky_top), (horizon, light.sky_low)])
+    pen = ImageDraw.Draw(image)
     if light.lamps or rng.random() < 0.25:  # a low sun, or the moon
         glow = mix(light.sky_low, (255, 246, 222), 0.75)
         x, y = rng.uniform(20, 236), rng.uniform(28, 84)
@@ -110,12 +110,12 @@ def outdoors(light: Light, road: int, rng: np.random.Generator) -> Image.Image:
     asphalt = shade(mix((120, 122, 128), (150, 142, 132), rng.random()), light.tint)
     near = shade(asphalt, 0.8)
     surface = banded([(horizon, asphalt), (BIG - 1.0, near)])
-    picture.paste(surface.crop((0, horizon + 6, BIG, BIG)), (0, horizon + 6))
+    image.paste(surface.crop((0, horizon + 6, BIG, BIG)), (0, horizon + 6))
     pen.rectangle([0, horizon + 4, BIG, horizon + 8], fill=ink(mix(asphalt, WHITE, 0.3)))
     if rng.random() < 0.5:  # the line at the near side of the road
         y = min(road + 36, 236)
         pen.rectangle([0, y, BIG, y + 5], fill=ink(mix(near, WHITE, 0.5)))
-    return picture
+    return image
 
 
 def _wave(pen: ImageDraw.ImageDraw, level: float, height: float, phase: float, colour: Colour,

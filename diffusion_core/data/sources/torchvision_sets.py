@@ -16,7 +16,7 @@ def may_download() -> bool:
 
 
 def open_set(name: str, root: Path) -> Any:
-    """The training part of a set, as torchvision gives it: items (picture, label).
+    """The training part of a set, as torchvision gives it: items (image, label).
 
     Its files are looked for below `root`; they are downloaded only where the environment says
     DIFFUSION_LAB_DOWNLOAD=1. Raises DataError.

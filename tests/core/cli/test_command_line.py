@@ -27,7 +27,7 @@ from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.training import step as training_step
 
 ROOT = Path(diffusion_core.__file__).parent.parent
-# A network and pictures so small that a step takes milliseconds.
+# A network and images so small that a step takes milliseconds.
 TINY = [
     *("--data", "cars:48", "--batch-size", "4", "--device", "cpu", "--quiet"),
     *("--set", 'network_args={"widths": [8, 16], "blocks": 1, "attention_levels": [1]}'),
@@ -37,21 +37,21 @@ TINY = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def images_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pictures_cache: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, images_cache: None) -> Path:
     """A finished run of four steps, with weights of steps 2 and 4. Not to be changed."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(["train", "--run", str(run), "--steps", "4", *TINY]) == 0
     return run
 
 
-def picture(path: Path) -> np.ndarray:
+def image(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
@@ -178,14 +178,14 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
 ) -> None:
     assert draw(finished, tmp_path / "a.png", "--n", "3", "--seed", "5") == 0
     printed = capsys.readouterr()
-    assert one_line(printed.out) == f"3 pictures of tiny, step 4: {tmp_path / 'a.png'}"
+    assert one_line(printed.out) == f"3 images of tiny, step 4: {tmp_path / 'a.png'}"
     assert "3/3" in printed.err  # the progress bar
-    grid = picture(tmp_path / "a.png")
+    grid = image(tmp_path / "a.png")
     assert grid.shape == (16, 48, 3)
     assert draw(finished, tmp_path / "b.png", "--n", "3", "--seed", "5") == 0
     assert draw(finished, tmp_path / "c.png", "--n", "3", "--seed", "6") == 0
-    assert np.array_equal(picture(tmp_path / "b.png"), grid)
-    assert not np.array_equal(picture(tmp_path / "c.png"), grid)
+    assert np.array_equal(image(tmp_path / "b.png"), grid)
+    assert not np.array_equal(image(tmp_path / "c.png"), grid)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
 )
 def test_every_way_to_sample_works(finished: Path, tmp_path: Path, words: list[str]) -> None:
     assert draw(finished, tmp_path / "grid.png", "--n", "2", *words) == 0
-    assert picture(tmp_path / "grid.png").shape == (16, 32, 3)
+    assert image(tmp_path / "grid.png").shape == (16, 32, 3)
 
 
 def test_an_earlier_step_can_be_sampled(finished: Path, tmp_path: Path, capsys) -> None:
     assert draw(finished, tmp_path / "2.png", "--n", "1", "--step", "2") == 0
     assert "of tiny, step 2:" in capsys.readouterr().out
     assert draw(finished, tmp_path / "4.png", "--n", "1") == 0
-    assert not np.array_equal(picture(tmp_path / "2.png"), picture(tmp_path / "4.png"))
+    assert not np.array_equal(image(tmp_path / "2.png"), image(tmp_path / "4.png"))
 
 
 def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
@@ -252,7 +252,7 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
     assert not (tmp_path / "many").exists()
 
 
-def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(
+def test_a_grid_and_a_folder_of_images_hold_the_same_and_say_what_made_them(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
     words = ["--n", "9", "--sampler", "ddim", "--steps", "3", "--eta", "0.5", "--label", "bus"]
@@ -261,23 +261,23 @@ def test_a_grid_and_a_folder_of_pictures_hold_the_same_and_say_what_made_them(
     assert draw(finished, tmp_path / "grid.png", *words) == 0
     assert draw(finished, f"{tmp_path}/many/", *words) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[-1] == f"9 pictures of tiny, step 4: {tmp_path / 'many'}"
+    assert printed.out.splitlines()[-1] == f"9 images of tiny, step 4: {tmp_path / 'many'}"
     assert "9/9" in printed.err
     made = read((tmp_path / "grid.png").read_bytes())
-    assert made.order.negative == "van" and made.order.guidance_interval == (5, 19)
-    assert made.order.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
+    assert made.spec.negative == "van" and made.spec.guidance_interval == (5, 19)
+    assert made.spec.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
     file = tmp_path / "many" / "pictures" / "000004.png"
-    assert read(file.read_bytes()) == Made(made.order, 4)
-    assert np.array_equal(picture(file), picture(tmp_path / "grid.png")[16:32, 16:32])
+    assert read(file.read_bytes()) == Made(made.spec, 4)
+    assert np.array_equal(image(file), image(tmp_path / "grid.png")[16:32, 16:32])
 
 
-def test_a_folder_of_pictures_is_gone_on_with_by_its_own_settings(
+def test_a_folder_of_images_is_gone_on_with_by_its_own_settings(
     finished: Path, tmp_path: Path, capsys
 ) -> None:
     out = f"{tmp_path}/many/"
     words = ["--n", "3", "--steps", "2"]
     assert draw(finished, out, "--resume") == 2
-    assert "There are no pictures in" in one_line(capsys.readouterr().err)
+    assert "There are no images in" in one_line(capsys.readouterr().err)
     assert draw(finished, out, *words) == 0
     gone = tmp_path / "many" / "pictures" / "000001.png"
     before = gone.read_bytes()
@@ -285,7 +285,7 @@ def test_a_folder_of_pictures_is_gone_on_with_by_its_own_settings(
     capsys.readouterr()
     assert draw(finished, out, *words) == 2
     said = one_line(capsys.readouterr().err)
-    assert "holds tiny at step 4: 3 pictures, dpmpp_2m, 2 steps" in said and "--resume" in said
+    assert "holds tiny at step 4: 3 images, dpmpp_2m, 2 steps" in said and "--resume" in said
     assert draw(finished, out, "--seed", "4", "--resume") == 2
     assert "leave other settings out" in one_line(capsys.readouterr().err)
     assert draw(finished, out, *words, "--resume") == 0
@@ -354,7 +354,7 @@ def test_a_run_can_be_named_without_its_folder(
 def test_the_doctor_names_device_versions_and_the_runs_folder(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "seconds_per_picture", lambda name, device: 0.0125)
+    monkeypatch.setattr(doctor, "seconds_per_image", lambda name, device: 0.0125)
     assert main(["doctor", "--runs-dir", str(tmp_path / "new"), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "CPU, 1 thread" in printed
@@ -367,7 +367,7 @@ def test_the_doctor_names_device_versions_and_the_runs_folder(
 
 
 def test_the_doctor_times_a_real_forward_pass() -> None:
-    seconds = doctor.seconds_per_picture("small", torch.device("cpu"), batch=1, times=1)
+    seconds = doctor.seconds_per_image("small", torch.device("cpu"), batch=1, times=1)
     assert 1e-4 < seconds < 60
 
 
@@ -391,8 +391,8 @@ def test_it_runs_as_a_module_in_a_process_of_its_own(finished: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1 pictures of tiny, step 4: grid.png\n"
-    assert picture(tmp_path / "grid.png").shape == (16, 16, 3)
+    assert done.stdout == "1 images of tiny, step 4: grid.png\n"
+    assert image(tmp_path / "grid.png").shape == (16, 16, 3)
 
 
 def test_the_library_samples_a_run_in_five_lines(finished: Path) -> None:
@@ -400,7 +400,7 @@ def test_the_library_samples_a_run_in_five_lines(finished: Path) -> None:
 
     checkpoint = load_run(finished).latest_checkpoint()
     model, schedule, config = load_model(checkpoint, "cpu")
-    pictures = sample(
+    images = sample(
         model,
         schedule,
         2,
@@ -409,18 +409,18 @@ def test_the_library_samples_a_run_in_five_lines(finished: Path) -> None:
         prediction_type=config.prediction_type,
         x_T=torch.randn(2, 3, 16, 16),
     )
-    assert pictures.shape == (2, 3, 16, 16)
-    assert pictures.abs().max() <= 1
+    assert images.shape == (2, 3, 16, 16)
+    assert images.abs().max() <= 1
 
 
-def test_the_command_line_and_the_library_draw_the_same_pictures(
+def test_the_command_line_and_the_library_draw_the_same_images(
     finished: Path, tmp_path: Path
 ) -> None:
     from diffusion_core.media.images import grid, png, to_uint8
 
     assert draw(finished, tmp_path / "x.png", "--n", "2", "--seed", "3") == 0
     model, schedule, config = diffusion_core.load_model(load_run(finished).latest_checkpoint())
-    pictures = diffusion_core.sample(
+    images = diffusion_core.sample(
         model,
         schedule,
         2,
@@ -431,8 +431,8 @@ def test_the_command_line_and_the_library_draw_the_same_pictures(
         labels=torch.tensor([0, 1]),
         shape=(3, 16, 16),
     )
-    drawn = Image.open(io.BytesIO(png(grid(to_uint8(pictures)))))
-    assert np.array_equal(np.asarray(drawn), picture(tmp_path / "x.png"))
+    drawn = Image.open(io.BytesIO(png(grid(to_uint8(images)))))
+    assert np.array_equal(np.asarray(drawn), image(tmp_path / "x.png"))
 
 
 def test_the_names_of_the_design_can_be_imported() -> None:
@@ -492,7 +492,7 @@ def test_the_core_knows_nothing_of_the_dashboard() -> None:
             assert not roots & {"streamlit", "plotly", "dashboard", "pages"}, file.name
 
 
-def test_drawing_pictures_does_not_load_pytorch() -> None:
+def test_drawing_images_does_not_load_pytorch() -> None:
     """The processes that draw or decode start quickly."""
     code = "import sys, diffusion_core.data.store; print('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}

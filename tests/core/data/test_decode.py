@@ -1,4 +1,4 @@
-"""Picture files of every make: decoded to upright RGB, or one sentence that says what is wrong."""
+"""Image files of every make: decoded to upright RGB, or one sentence that says what is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_core.data import decode
-from diffusion_core.data.decode import MAX_PIXELS, PictureError, open_picture, to_rgb, to_size
+from diffusion_core.data.decode import MAX_PIXELS, ImageError, open_image, to_rgb, to_size
 from tests import image_files
 from tests.image_files import HALVES, RED
 
@@ -32,7 +32,7 @@ WHOLE = [
 
 
 def pixels(source: bytes) -> np.ndarray:
-    image = open_picture(source)
+    image = open_image(source)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -52,11 +52,11 @@ def test_formats_with_loss_come_back_nearly(kind: str) -> None:
 
 
 def test_a_path_and_an_open_file_are_read_like_bytes(tmp_path: Path) -> None:
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     file.write_bytes(image_files.halves("PNG"))
     with file.open("rb") as opened:
-        assert np.array_equal(np.asarray(open_picture(opened)), HALVES)
-    assert np.array_equal(np.asarray(open_picture(file)), HALVES)
+        assert np.array_equal(np.asarray(open_image(opened)), HALVES)
+    assert np.array_equal(np.asarray(open_image(file)), HALVES)
 
 
 def test_a_cmyk_jpeg_keeps_its_colours() -> None:
@@ -97,8 +97,8 @@ def test_an_animation_gives_its_first_frame() -> None:
     assert np.array_equal(pixels(image_files.animated_gif())[5, 5], (255, 0, 0))
 
 
-def test_a_single_pixel_is_a_picture() -> None:
-    image = open_picture(image_files.one_pixel())
+def test_a_single_pixel_is_an_image() -> None:
+    image = open_image(image_files.one_pixel())
     assert np.array_equal(to_size(image, 64), np.tile(np.uint8(RED), (64, 64, 1)))
 
 
@@ -153,12 +153,12 @@ def test_both_sides_are_resized_as_torchvision_does() -> None:
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        (b"", "This is not a picture that can be read."),
-        (image_files.TEXT, "This is not a picture that can be read."),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is not a picture that can be read."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a picture"),
-        (image_files.truncated_jpeg(), "The picture is damaged or incomplete."),
-        (image_files.halves("PNG")[:60], "The picture is damaged or incomplete."),
+        (b"", "This is not an image that can be read."),
+        (image_files.TEXT, "This is not an image that can be read."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is not an image that can be read."),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
+        (image_files.truncated_jpeg(), "The image is damaged or incomplete."),
+        (image_files.halves("PNG")[:60], "The image is damaged or incomplete."),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels. Make it smaller"),
         (image_files.huge_png(8_000, 8_000), "8,000 x 8,000 = 64 megapixels; at most 50"),
         (image_files.huge_png(2**30, 1), "far more than 50 megapixels"),
@@ -166,56 +166,56 @@ def test_both_sides_are_resized_as_torchvision_does() -> None:
     ids="empty text svg eps cut-jpeg cut-png 200-megapixels 64-megapixels one-long-row".split(),
 )
 def test_what_cannot_be_used_gets_one_sentence_that_says_why(file: bytes, sentence: str) -> None:
-    with pytest.raises(PictureError) as raised:
-        open_picture(file)
+    with pytest.raises(ImageError) as raised:
+        open_image(file)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_200_megapixel_picture_is_refused_before_it_is_decoded(
+def test_a_200_megapixel_image_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = image_files.huge_png(10_000, 20_000)
     assert len(file) < 100_000
 
     def load(self: Image.Image) -> None:
-        raise AssertionError("the picture was decoded")
+        raise AssertionError("the image was decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     tracemalloc.start()
-    with pytest.raises(PictureError):
-        open_picture(file)
+    with pytest.raises(ImageError):
+        open_image(file)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
 
 
-def test_the_largest_picture_that_is_taken_has_the_limits_pixels(
+def test_the_largest_image_that_is_taken_has_the_limits_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert MAX_PIXELS == 50_000_000
     monkeypatch.setattr(decode, "MAX_PIXELS", 800)
-    assert open_picture(image_files.huge_png(40, 20)).size == (40, 20)
-    with pytest.raises(PictureError, match="40 x 21 = 0 megapixels"):
-        open_picture(image_files.huge_png(40, 21))
+    assert open_image(image_files.huge_png(40, 20)).size == (40, 20)
+    with pytest.raises(ImageError, match="40 x 21 = 0 megapixels"):
+        open_image(image_files.huge_png(40, 21))
 
 
-def test_a_picture_that_the_memory_does_not_hold_is_refused(
+def test_an_image_that_the_memory_does_not_hold_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(self: Image.Image) -> None:
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    with pytest.raises(PictureError, match="not enough memory"):
-        open_picture(image_files.halves("PNG"))
+    with pytest.raises(ImageError, match="not enough memory"):
+        open_image(image_files.halves("PNG"))
 
 
 def decoded_or_refused(file: bytes) -> None:
-    """Whatever comes, an RGB picture or a PictureError with a sentence, and nothing else."""
+    """Whatever comes, an RGB image or a ImageError with a sentence, and nothing else."""
     try:
-        image = open_picture(file)
-    except PictureError as error:
+        image = open_image(file)
+    except ImageError as error:
         assert str(error).endswith(".")
         assert "\n" not in str(error)
     else:
@@ -229,9 +229,7 @@ def decoded_or_refused(file: bytes) -> None:
     rest=st.binary(max_size=200),
 )
 @example(start=b"", rest=b"")
-def test_arbitrary_bytes_never_raise_anything_but_a_picture_error(
-    start: bytes, rest: bytes
-) -> None:
+def test_arbitrary_bytes_never_raise_anything_but_an_image_error(start: bytes, rest: bytes) -> None:
     decoded_or_refused(start + rest)
 
 
@@ -242,7 +240,7 @@ def test_arbitrary_bytes_never_raise_anything_but_a_picture_error(
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(data=st.data(), file=st.sampled_from(WHOLE))
-def test_a_picture_with_some_bytes_changed_or_lost_never_raises_anything_else(
+def test_an_image_with_some_bytes_changed_or_lost_never_raises_anything_else(
     data: st.DataObject, file: bytes
 ) -> None:
     damaged = bytearray(file[: data.draw(st.integers(0, len(file)))])

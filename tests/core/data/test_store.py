@@ -1,4 +1,4 @@
-"""The decoded store: the pictures that torchvision would give, once, whole, in the same order."""
+"""The decoded store: the images that torchvision would give, once, whole, in the same order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Resize
 
 from diffusion_core.data import store
-from diffusion_core.data.decode import PictureError
+from diffusion_core.data.decode import ImageError
 from diffusion_core.data.sources.cars import CLASSES, draw_car
-from diffusion_core.data.store import DataError, build_store, count, load_picture, native_size
+from diffusion_core.data.store import DataError, build_store, count, load_image, native_size
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (37, 23)) -> Path:
-    """A smooth picture of its own for each seed, in the format of the file's name."""
+    """A smooth image of its own for each seed, in the format of the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
@@ -31,7 +31,7 @@ def paint(path: Path, seed: int, size: tuple[int, int] = (37, 23)) -> Path:
 
 
 def class_folders(root: Path, seed: int = 0) -> Path:
-    """Two classes of three and two pictures, PNG and JPEG, one of them in a deeper folder."""
+    """Two classes of three and two images, PNG and JPEG, one of them in a deeper folder."""
     for k, name in enumerate(["b/2.png", "b/10.jpg", "a/x.PNG", "a/deep/y.png", "a/z.jpeg"]):
         paint(root / name, seed + k)
     return root
@@ -40,8 +40,8 @@ def class_folders(root: Path, seed: int = 0) -> Path:
 def reference(root: Path, size: int) -> tuple[list[np.ndarray], list[int]]:
     """As the lecture reads a folder: torchvision's ImageFolder and Resize."""
     resize = Resize((size, size))
-    pairs = [(np.asarray(resize(image)), label) for image, label in ImageFolder(str(root))]
-    return [picture for picture, _ in pairs], [label for _, label in pairs]
+    pairs = [(np.asarray(resize(pil_image)), label) for pil_image, label in ImageFolder(str(root))]
+    return [image for image, _ in pairs], [label for _, label in pairs]
 
 
 # ---------------------------------------------------------------- drawn sets
@@ -54,8 +54,8 @@ def test_the_cars_in_the_store_are_the_cars_that_are_drawn(cache: Path) -> None:
     assert found.classes == CLASSES and found.skipped == ()
     assert (found.spec, found.size) == ("cars:9", 64)
     for index in range(9):
-        picture, label = draw_car(index)
-        assert np.array_equal(found.images[index].transpose(1, 2, 0), picture)
+        image, label = draw_car(index)
+        assert np.array_equal(found.images[index].transpose(1, 2, 0), image)
         assert found.labels[index] == label
 
 
@@ -68,7 +68,7 @@ def test_the_digits_are_scikit_learns(cache: Path) -> None:
     assert found.classes == tuple("0123456789")
     assert np.array_equal(found.labels, load_digits().target)
     assert set(found.labels) == set(range(10))
-    # Upscaled, not painted anew: shrunk again they are the 8 x 8 pictures, nearly.
+    # Upscaled, not painted anew: shrunk again they are the 8 x 8 images, nearly.
     grey = found.images[:, 0].reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4)) / 255 * 16
     assert np.abs(grey - load_digits().images).mean() < 1
     assert (found.images[:, 0] == found.images[:, 1]).all()
@@ -90,10 +90,10 @@ def test_class_folders_are_read_as_torchvision_reads_them(
 ) -> None:
     root = class_folders(tmp_path / "pictures")
     found = build_store(f"folder:{root}", size, cache_dir=cache, workers=0)
-    pictures, labels = reference(root, size)
+    images, labels = reference(root, size)
     assert found.classes == ("a", "b")
     assert found.labels.tolist() == labels == [0, 0, 0, 1, 1]
-    for ours, theirs in zip(found.images, pictures, strict=True):
+    for ours, theirs in zip(found.images, images, strict=True):
         assert np.abs(ours.transpose(1, 2, 0).astype(int) - theirs.astype(int)).max() <= 1
 
 
@@ -107,20 +107,20 @@ def test_train_and_test_folders_are_put_together_class_by_class(
     paint(root / "test" / "c" / "1.png", 99)
     found = build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
     assert found.classes == ("a", "b", "c")
-    wanted_pictures, wanted_labels = [], []
+    wanted_images, wanted_labels = [], []
     for part in ("test", "train"):
-        pictures, labels = reference(root / part, 16)
-        wanted_pictures += pictures
+        images, labels = reference(root / part, 16)
+        wanted_images += images
         wanted_labels += labels
     assert found.labels.tolist() == wanted_labels == [0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 1]
-    assert np.array_equal(found.images.transpose(0, 2, 3, 1), np.stack(wanted_pictures))
+    assert np.array_equal(found.images.transpose(0, 2, 3, 1), np.stack(wanted_images))
 
 
 def test_a_flat_folder_is_one_class_in_the_order_of_the_names(tmp_path: Path, cache: Path) -> None:
     root = tmp_path / "flat"
     for k, name in enumerate(["c.png", "a.png", "b.jpg"]):
         paint(root / name, k)
-    (root / "notes.txt").write_text("not a picture, and not asked to be one")
+    (root / "notes.txt").write_text("not an image, and not asked to be one")
     found = build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
     assert found.classes == ("flat",) and found.labels.tolist() == [0, 0, 0]
     assert found.skipped == ()
@@ -134,7 +134,7 @@ def test_broken_files_are_skipped_and_named_and_the_others_stay_in_order(
     tmp_path: Path, cache: Path
 ) -> None:
     root = class_folders(tmp_path / "pictures")
-    (root / "a" / "text.png").write_text("no picture")
+    (root / "a" / "text.png").write_text("no image")
     whole = (root / "a" / "z.jpeg").read_bytes()
     (root / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "b" / "nowhere.png").symlink_to(root / "gone.png")
@@ -147,7 +147,7 @@ def test_broken_files_are_skipped_and_named_and_the_others_stay_in_order(
     assert np.array_equal(found.images, again.images)
 
 
-def test_pictures_of_other_makes_become_rgb(tmp_path: Path, cache: Path) -> None:
+def test_images_of_other_makes_become_rgb(tmp_path: Path, cache: Path) -> None:
     root = tmp_path / "flat"
     root.mkdir()
     Image.new("L", (8, 8), 100).save(root / "1-grey.png")
@@ -175,7 +175,7 @@ def test_a_store_is_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert first.fingerprint == again.fingerprint
 
 
-def test_the_fingerprint_follows_the_pictures(tmp_path: Path, cache: Path) -> None:
+def test_the_fingerprint_follows_the_images(tmp_path: Path, cache: Path) -> None:
     root = class_folders(tmp_path / "pictures")
 
     def fingerprint(size: int = 16) -> str:
@@ -200,10 +200,10 @@ def test_the_fingerprint_follows_the_pictures(tmp_path: Path, cache: Path) -> No
 
 def test_a_changed_file_is_decoded_again(tmp_path: Path, cache: Path) -> None:
     root = tmp_path / "flat"
-    picture = paint(root / "1.png", 1)
+    image = paint(root / "1.png", 1)
     before = build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
-    paint(picture, 2)
-    os.utime(picture, ns=(1, 1))
+    paint(image, 2)
+    os.utime(image, ns=(1, 1))
     after = build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
     assert not np.array_equal(before.images, after.images)
 
@@ -234,7 +234,7 @@ def test_half_a_store_is_never_seen(cache: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_progress_counts_broken_files_too(tmp_path: Path, cache: Path) -> None:
     root = class_folders(tmp_path / "pictures")
-    (root / "a" / "text.png").write_text("no picture")
+    (root / "a" / "text.png").write_text("no image")
     calls = []
     build_store(
         f"folder:{root}", 16, cache_dir=cache, workers=0, progress=lambda *c: calls.append(c)
@@ -243,11 +243,11 @@ def test_progress_counts_broken_files_too(tmp_path: Path, cache: Path) -> None:
 
 
 def test_the_number_of_workers_does_not_change_the_bytes(tmp_path: Path) -> None:
-    """More pictures than one process decodes at a time, so that there are two chunks."""
+    """More images than one process decodes at a time, so that there are two chunks."""
     root = tmp_path / "flat"
     for k in range(store.CHUNK + 10):
         paint(root / f"{k:04}.bmp", k, size=(9, 8))
-    (root / "0100.bmp").write_bytes(b"no picture")
+    (root / "0100.bmp").write_bytes(b"no image")
     alone = build_store(f"folder:{root}", 16, cache_dir=tmp_path / "alone", workers=0)
     shared = build_store(f"folder:{root}", 16, cache_dir=tmp_path / "shared", workers=2)
     assert alone.fingerprint == shared.fingerprint
@@ -279,30 +279,30 @@ def test_the_cache_lies_where_the_environment_says(
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
 
-# ---------------------------------------------------------------- one picture
+# ---------------------------------------------------------------- one image
 
 
-def test_one_picture_is_the_one_of_the_store(tmp_path: Path, cache: Path) -> None:
+def test_one_image_is_the_one_of_the_store(tmp_path: Path, cache: Path) -> None:
     root = class_folders(tmp_path / "pictures")
     for spec in ("cars:5", "digits:5", f"folder:{root}"):
         whole = build_store(spec, 16, cache_dir=cache, workers=0)
         for index in (0, 4):
-            picture, label, name = load_picture(spec, index, 16)
-            assert np.array_equal(picture, whole.images[index].transpose(1, 2, 0))
+            image, label, name = load_image(spec, index, 16)
+            assert np.array_equal(image, whole.images[index].transpose(1, 2, 0))
             assert (label, name) == (whole.labels[index], whole.classes[label])
-    assert load_picture("digits", 1796)[0].shape == (32, 32, 3)
+    assert load_image("digits", 1796)[0].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(("spec", "index"), [("cars:5", 5), ("cars:5", -1), ("digits", 1797)])
-def test_a_picture_beyond_the_set_is_refused_with_its_bounds(spec: str, index: int) -> None:
-    with pytest.raises(DataError, match=rf"{spec} has the pictures 0 to [\d,]+, not {index}"):
-        load_picture(spec, index)
+def test_an_image_beyond_the_set_is_refused_with_its_bounds(spec: str, index: int) -> None:
+    with pytest.raises(DataError, match=rf"{spec} has the images 0 to [\d,]+, not {index}"):
+        load_image(spec, index)
 
 
-def test_one_broken_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_text("no picture")
-    with pytest.raises(PictureError, match="not a picture that can be read"):
-        load_picture(f"folder:{tmp_path}", 0)
+def test_one_broken_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        load_image(f"folder:{tmp_path}", 0)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -315,7 +315,7 @@ def test_one_broken_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
         ("", "'' is no data set"),
         ("folder:", "'folder:' is no data set"),
         ("torchvision:", "'torchvision:' is no data set"),
-        ("cars:0", "'cars:0': behind cars: stands a number of pictures, 1 or more"),
+        ("cars:0", "'cars:0': behind cars: stands a number of images, 1 or more"),
         ("cars:many", "'cars:many': behind cars:"),
         ("cars:-3", "'cars:-3': behind cars:"),
         ("digits:1798", "'digits:1798': behind digits:"),
@@ -325,7 +325,7 @@ def test_one_broken_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_a_set_that_does_not_exist_gets_a_sentence(spec: str, sentence: str) -> None:
-    for ask in (count, native_size, lambda s: build_store(s, 16), lambda s: load_picture(s, 0)):
+    for ask in (count, native_size, lambda s: build_store(s, 16), lambda s: load_image(s, 0)):
         with pytest.raises(DataError, match=sentence):
             ask(spec)
 
@@ -364,15 +364,15 @@ def test_a_torchvision_set_is_read_like_any_other(
 
 
 def test_empty_folders_get_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There are no pictures in .* Put PNG or JPEG files"):
+    with pytest.raises(DataError, match=r"There are no images in .* Put PNG or JPEG files"):
         build_store(f"folder:{tmp_path}", 16)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"There are no pictures in"):
+    with pytest.raises(DataError, match=r"There are no images in"):
         build_store(f"folder:{tmp_path}", 16)
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "a" / "b").mkdir()
-    with pytest.raises(DataError, match=r"There are no pictures in"):
+    with pytest.raises(DataError, match=r"There are no images in"):
         build_store(f"folder:{tmp_path}", 16)
 
 
@@ -381,8 +381,8 @@ def test_a_folder_of_broken_files_alone_gets_a_sentence_and_no_store(
 ) -> None:
     root = tmp_path / "flat"
     root.mkdir()
-    (root / "1.png").write_text("no picture")
-    with pytest.raises(DataError, match="None of the 1 files is a picture that can be read"):
+    (root / "1.png").write_text("no image")
+    with pytest.raises(DataError, match="None of the 1 files is an image that can be read"):
         build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
     assert list(cache.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Measuring a run's pictures: what is drawn and compared, what is written, the command."""
+"""Measuring a run's images: what is drawn and compared, what is written, the command."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from diffusion_core.data.sources import cars
 from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluation import evaluate as evaluating
 from diffusion_core.evaluation import evaluator, sliced
-from diffusion_core.evaluation.evaluate import evaluate, make_order
-from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_pictures
+from diffusion_core.evaluation.evaluate import evaluate, make_spec
+from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import (
     METRICS,
@@ -31,7 +31,7 @@ from diffusion_core.evaluation.results import (
     read_result,
     read_results,
     result_path,
-    same_drawing,
+    same_sampling,
     sheet_path,
     write_result,
 )
@@ -39,9 +39,9 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run, load_run
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.training.batches import split
-from diffusion_core.training.context import make_setting
+from diffusion_core.training.context import make_context
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
 CARS = tiny(data="cars:300")
@@ -50,7 +50,7 @@ N = 32
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def images_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(sliced, "DESCRIPTORS", 2**10)  # patches; a sixteenth of the work
@@ -68,8 +68,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
 def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
     """The result of a measuring, and what it yielded."""
     checkpoint = run.checkpoint(step)
-    order = make_order(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
-    return finished(evaluate(run, checkpoint, order, load_model(checkpoint), workers=0))
+    spec = make_spec(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
+    return finished(evaluate(run, checkpoint, spec, load_model(checkpoint), workers=0))
 
 
 def finished(work: Generator) -> tuple[Any, list[int]]:
@@ -82,7 +82,7 @@ def finished(work: Generator) -> tuple[Any, list[int]]:
             return end.value, yielded
 
 
-def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
+def test_a_result_has_every_metric_of_the_images_with_its_interval_and_counts(
     measured: tuple[Run, Result],
 ) -> None:
     run, result = measured
@@ -99,7 +99,7 @@ def test_a_result_has_every_metric_of_the_pictures_with_its_interval_and_counts(
     assert result.notes == (WITHOUT,)
 
 
-def test_untrained_pictures_lie_between_the_floor_and_far_from_it(
+def test_untrained_images_lie_between_the_floor_and_far_from_it(
     measured: tuple[Run, Result],
 ) -> None:
     _, result = measured
@@ -111,7 +111,7 @@ def test_untrained_pictures_lie_between_the_floor_and_far_from_it(
 
 def test_a_result_comes_back_from_its_file_as_it_was(measured: tuple[Run, Result]) -> None:
     run, result = measured
-    assert read_result(result_path(run.path, result.order)) == result
+    assert read_result(result_path(run.path, result.spec)) == result
     assert read_results(run.path) == ([result], [])
 
 
@@ -123,14 +123,14 @@ def test_what_was_measured_is_not_measured_again_unless_asked_to(
     def refuse(*_: object) -> None:
         raise AssertionError("it draws")
 
-    monkeypatch.setattr(Order, "make", refuse)
+    monkeypatch.setattr(SamplingSpec, "make", refuse)
     assert measure(run, 40) == (result, [])
     with pytest.raises(AssertionError, match="it draws"):
         checkpoint = run.checkpoint(40)
-        list(evaluate(run, checkpoint, result.order, load_model(checkpoint), again=True))
+        list(evaluate(run, checkpoint, result.spec, load_model(checkpoint), again=True))
 
 
-def test_floor_and_ceiling_are_measured_once_for_the_same_pictures(
+def test_floor_and_ceiling_are_measured_once_for_the_same_images(
     measured: tuple[Run, Result], tmp_path: Path
 ) -> None:
     _, first = measured
@@ -141,7 +141,7 @@ def test_floor_and_ceiling_are_measured_once_for_the_same_pictures(
     assert second.floor == marked
     assert second.ceiling == first.ceiling
     assert yielded == sorted(yielded)
-    assert yielded[-1] == cost(second.order, load_model(copy.checkpoint(20))[1], bits=False)
+    assert yielded[-1] == cost(second.spec, load_model(copy.checkpoint(20))[1], bits=False)
 
 
 def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
@@ -156,7 +156,7 @@ def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
 
 
 @pytest.mark.parametrize("change", [{"checkpoint_time": 1.0}, {"fingerprint": "of other cars"}])
-def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measured_anew(
+def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_anew(
     change: dict, measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, result = measured
@@ -167,14 +167,14 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measure
     def refuse(*_: object) -> None:
         raise AssertionError("it measures")
 
-    monkeypatch.setattr(Order, "make", refuse)
+    monkeypatch.setattr(SamplingSpec, "make", refuse)
     monkeypatch.setattr(evaluating, "measure_bits", refuse)
     bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
     plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
     both = dataclasses.replace(plain, metrics=plain.metrics | bits)
 
     def known(bits: bool) -> Result:
-        return finished(evaluate(run, checkpoint, result.order, loaded, bits=bits))[0]
+        return finished(evaluate(run, checkpoint, result.spec, loaded, bits=bits))[0]
 
     write_result(run.path, both)
     assert known(bits=True) == both
@@ -182,38 +182,40 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_pictures_is_measure
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=False)
     write_result(run.path, plain)
-    write_result(run.path, dataclasses.replace(both, order=again(both), **change))
+    write_result(run.path, dataclasses.replace(both, spec=again(both), **change))
     assert known(bits=False) == plain
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=True)
 
 
-def test_a_network_that_repeats_its_training_pictures_is_found_out(
+def test_a_network_that_repeats_its_training_images_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load_run(write_run(tmp_path, "parrot", 20, config=CARS))
     store = build_store(CARS.data, CARS.image_size)
     training, _ = split(CARS, len(store))
 
-    def repeat(_: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
-        pictures = torch.from_numpy(store.read(training[first : first + n]).copy())
-        return pictures.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
+    def repeat(
+        _: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
+    ):
+        images = torch.from_numpy(store.read(training[first : first + n]).copy())
+        return images.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
 
-    monkeypatch.setattr(Order, "make", repeat)
+    monkeypatch.setattr(SamplingSpec, "make", repeat)
     result, _ = measure(run, 20)
     assert result.metrics["copies"].value == 1.0
     assert [neighbour.distance for neighbour in result.neighbours] == [0.0] * 8
     assert {n.training for n in result.neighbours} <= set(training[:N].tolist())
     assert result.metrics["frechet"].value < result.ceiling["frechet"].value / 3
-    with Image.open(sheet_path(result_path(run.path, result.order))) as image:
+    with Image.open(sheet_path(result_path(run.path, result.spec))) as image:
         sheet = np.asarray(image)
     assert sheet.shape == (2 * 16, 8 * 16, 3)
-    assert (sheet[:16] == sheet[16:]).all()  # the training pictures are turned as the samples are
+    assert (sheet[:16] == sheet[16:]).all()  # the training images are turned as the samples are
 
 
-def test_the_training_pictures_are_those_that_the_trainer_takes() -> None:
+def test_the_training_images_are_those_that_the_trainer_takes() -> None:
     store = build_store(CARS.data, CARS.image_size)
-    setting = make_setting(CARS.replace(micro_batch=4), store, torch.device("cpu"))
+    setting = make_context(CARS.replace(micro_batch=4), store, torch.device("cpu"))
     training, held_out = split(CARS, len(store))
     assert (setting.train_index == training).all()
     assert (setting.validation_index == held_out).all()
@@ -221,12 +223,12 @@ def test_the_training_pictures_are_those_that_the_trainer_takes() -> None:
 
 def test_held_out_cars_are_cars_that_no_store_row_shows() -> None:
     store = build_store(CARS.data, CARS.image_size)
-    held_out, _ = finished(held_out_pictures(CARS, store, N, 0))
+    held_out, _ = finished(held_out_images(CARS, store, N, 0))
     assert held_out.pixels.shape == (N, 16, 16, 3)
-    known = {picture.transpose(1, 2, 0).tobytes() for picture in store.images}
-    assert not any(picture.tobytes() in known for picture in held_out.pixels)
+    known = {image.transpose(1, 2, 0).tobytes() for image in store.images}
+    assert not any(image.tobytes() in known for image in held_out.pixels)
     assert (held_out.labels == np.arange(300, 300 + N) % 8).all()
-    grey, _ = finished(held_out_pictures(CARS.replace(channels=1), store, 2, 0))
+    grey, _ = finished(held_out_images(CARS.replace(channels=1), store, 2, 0))
     assert grey.pixels.shape == (2, 16, 16, 1)
 
 
@@ -243,7 +245,7 @@ def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path)
     assert result.floor == {}
     words = " ".join(result.notes)
     assert "There is no classifier for folder:" in words
-    assert "held out too few pictures" in words
+    assert "held out too few images" in words
 
 
 def test_data_that_is_gone_gets_a_sentence_and_writes_nothing(tmp_path: Path) -> None:
@@ -260,21 +262,21 @@ def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
     run = load_run(write_run(tmp_path, "bits", 20, config=CARS))
     checkpoint = run.checkpoint(20)
     loaded = load_model(checkpoint)
-    order = make_order(run.name, checkpoint, n=N, steps=4)
-    monkeypatch.setattr(evaluator, "BITS_PICTURES", 40)
-    list(evaluate(run, checkpoint, order, loaded))
-    list(evaluate(run, checkpoint, order, loaded, bits=True))
+    spec = make_spec(run.name, checkpoint, n=N, steps=4)
+    monkeypatch.setattr(evaluator, "BITS_IMAGES", 40)
+    list(evaluate(run, checkpoint, spec, loaded))
+    list(evaluate(run, checkpoint, spec, loaded, bits=True))
     (result,), _ = read_results(run.path)
     bits = result.metrics["bits_per_dim"]
     assert 0 < bits.low < bits.value < bits.high
     assert (bits.n_real, bits.n_fake) == (40, 0)
-    other = dataclasses.replace(order, n=16, seed=3)
+    other = dataclasses.replace(spec, n=16, seed=3)
     (anew, yielded) = finished(evaluate(run, checkpoint, other, loaded, bits=True, again=True))
     assert anew.metrics["bits_per_dim"] == bits  # they are not the order's
     assert yielded == sorted(yielded)
     assert yielded[-1] == cost(other, loaded[1], bits=True)
     monkeypatch.setattr(evaluating, "measure_bits", None)  # not asked again
-    list(evaluate(run, checkpoint, dataclasses.replace(order, steps=5), loaded, bits=True))
+    list(evaluate(run, checkpoint, dataclasses.replace(spec, steps=5), loaded, bits=True))
     results, _ = read_results(run.path)
     assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits, bits]
 
@@ -287,17 +289,17 @@ def test_each_class_is_drawn_as_often_as_it_was_trained_and_a_neighbour_tells_it
     write_checkpoint(run.path, 20, CARS.replace(network_args=network))
     checkpoint = dataclasses.replace(run.checkpoint(20), classes=cars.CLASSES)
     loaded = load_model(checkpoint)
-    order = make_order(run.name, checkpoint, n=16, steps=4)
-    result, _ = finished(evaluate(run, checkpoint, order, loaded))
+    spec = make_spec(run.name, checkpoint, n=16, steps=4)
+    result, _ = finished(evaluate(run, checkpoint, spec, loaded))
     assert "each" not in result.way()
     asked = [cars.CLASSES.index(neighbour.label) for neighbour in result.neighbours]
     assert asked != [neighbour.sample % 8 for neighbour in result.neighbours]
-    assert read_result(result_path(run.path, order)).neighbours == result.neighbours
-    with Image.open(sheet_path(result_path(run.path, order))) as image:
+    assert read_result(result_path(run.path, spec)).neighbours == result.neighbours
+    with Image.open(sheet_path(result_path(run.path, spec))) as image:
         sheet = np.asarray(image).astype(int)
     for place, (neighbour, label) in enumerate(zip(result.neighbours, asked, strict=True)):
-        pictures = order.make(loaded, None, neighbour.sample, 1, labels=torch.tensor([label]))
-        apart = np.abs(to_uint8(pictures)[0] - sheet[:16, place * 16 : place * 16 + 16])
+        images = spec.make(loaded, None, neighbour.sample, 1, labels=torch.tensor([label]))
+        apart = np.abs(to_uint8(images)[0] - sheet[:16, place * 16 : place * 16 + 16])
         assert apart.mean() < 2
 
 
@@ -305,21 +307,23 @@ def test_where_memory_is_short_half_as_many_are_drawn_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load_run(write_run(tmp_path, "short", 20, config=CARS))
-    plain, asked = Order.make, []
+    plain, asked = SamplingSpec.make, []
 
-    def make(order: Order, loaded: object, on_step: object, first: int, n: int, **more: object):
+    def make(
+        spec: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
+    ):
         asked.append((first, n))
         if n > 8:
             raise RuntimeError("CUDA out of memory.")
-        return plain(order, loaded, on_step, first, n, **more)
+        return plain(spec, loaded, on_step, first, n, **more)
 
-    monkeypatch.setattr(Order, "make", make)
+    monkeypatch.setattr(SamplingSpec, "make", make)
     result, yielded = measure(run, 20, n=20)
     assert asked == [(0, 20), (0, 10), (0, 5), (5, 5), (10, 5), (15, 5)]
     assert yielded == sorted(yielded) and result.metrics["frechet"].n_fake == 20
 
 
-def test_work_is_halved_down_to_one_picture_and_only_where_memory_is_short() -> None:
+def test_work_is_halved_down_to_one_image_and_only_where_memory_is_short() -> None:
     def work(first: int, count: int, most: int = 4, error: Exception | None = None) -> int:
         asked.append((first, count))
         if count > most:
@@ -344,41 +348,41 @@ def test_work_is_halved_down_to_one_picture_and_only_where_memory_is_short() -> 
 
 def test_orders_that_differ_in_any_setting_never_share_a_file() -> None:
     """Also where that setting has what is usual, now or in another version."""
-    usual = Order("a", 250)
-    orders = [
+    usual = SamplingSpec("a", 250)
+    specs = [
         usual,
         dataclasses.replace(usual, sampler="ddim", steps=50),
         dataclasses.replace(usual, sampler="ddim"),
         dataclasses.replace(usual, steps=50),
         dataclasses.replace(usual, variance="large"),
     ]
-    assert len({result_path(Path("r"), order) for order in orders}) == len(orders)
+    assert len({result_path(Path("r"), spec) for spec in specs}) == len(specs)
 
 
 def test_a_name_does_not_depend_on_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    order = Order("a", 250, sampler="ddim", steps=50)
-    before = result_path(Path("r"), order)
-    monkeypatch.setattr(Order.__dataclass_fields__["sampler"], "default", "ddim")
-    monkeypatch.setattr(Order.__dataclass_fields__["steps"], "default", 50)
-    assert result_path(Path("r"), order) == before
-    assert result_path(Path("r"), Order("a", 250, sampler="dpmpp_2m", steps=20)) != before
+    spec = SamplingSpec("a", 250, sampler="ddim", steps=50)
+    before = result_path(Path("r"), spec)
+    monkeypatch.setattr(SamplingSpec.__dataclass_fields__["sampler"], "default", "ddim")
+    monkeypatch.setattr(SamplingSpec.__dataclass_fields__["steps"], "default", 50)
+    assert result_path(Path("r"), spec) == before
+    assert result_path(Path("r"), SamplingSpec("a", 250, sampler="dpmpp_2m", steps=20)) != before
 
 
 def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
     measured: tuple[Run, Result], tmp_path: Path
 ) -> None:
     _, result = measured
-    other = dataclasses.replace(result, order=again(result), seconds=9.0)
+    other = dataclasses.replace(result, spec=again(result), seconds=9.0)
     path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
     path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
     wrong.rename(path)  # the name that the settings give, with another order in it
-    assert result_path(tmp_path, result.order) == old
-    assert result_path(tmp_path, other.order) == path
+    assert result_path(tmp_path, result.spec) == old
+    assert result_path(tmp_path, other.spec) == path
     # An older file lacks what newer versions added, and has then what was the only way.
     values = json.loads(old.read_text())
     del values["order"]["variance"], values["checkpoint_time"], values["neighbours"][0]["label"]
     old.write_text(json.dumps(values))
-    assert result_path(tmp_path, result.order) == old
+    assert result_path(tmp_path, result.spec) == old
     assert read_result(old).checkpoint_time == 0
     assert write_result(tmp_path, result) == old
     assert len(read_results(tmp_path)[0]) == 2
@@ -390,9 +394,9 @@ def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
     checkpoint = run.checkpoint(5000)
     assert len(results) == 6 and not broken
     for result in results:
-        order = result.order
-        asked = make_order(run.name, checkpoint, n=1024, sampler=order.sampler, steps=order.steps)
-        assert same_drawing(asked, order)
+        spec = result.spec
+        asked = make_spec(run.name, checkpoint, n=1024, sampler=spec.sampler, steps=spec.steps)
+        assert same_sampling(asked, spec)
         assert result.checkpoint_time == checkpoint.time
         assert sheet_path(result_path(run.path, asked)).is_file()
         assert set(result.metrics) == set(result.floor) == set(result.ceiling)
@@ -415,7 +419,7 @@ def test_a_file_that_is_not_sound_is_named_and_skipped(
 ) -> None:
     _, result = measured
     path = write_result(tmp_path, result)
-    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, order=again(result)))
+    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, spec=again(result)))
     values = change if isinstance(change, str) else json.loads(path.read_text()) | change
     path.write_text(values if isinstance(values, str) else json.dumps(values))
     with pytest.raises(ResultError, match=sentence):
@@ -426,18 +430,18 @@ def test_a_file_that_is_not_sound_is_named_and_skipped(
     assert other != path
 
 
-def again(result: Result) -> Order:
-    return dataclasses.replace(result.order, seed=1)
+def again(result: Result) -> SamplingSpec:
+    return dataclasses.replace(result.spec, seed=1)
 
 
 def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
-    order = Order("a", 250, n=64, classes=("x", "y"), label="x")
-    assert result_path(Path("r"), order) == result_path(
-        Path("r"), dataclasses.replace(order, run="b", classes=("x", "y", "z"))
+    spec = SamplingSpec("a", 250, n=64, classes=("x", "y"), label="x")
+    assert result_path(Path("r"), spec) == result_path(
+        Path("r"), dataclasses.replace(spec, run="b", classes=("x", "y", "z"))
     )
     others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
-    paths = {result_path(Path("r"), dataclasses.replace(order, **other)) for other in others}
-    assert len(paths | {result_path(Path("r"), order)}) == len(others) + 1
+    paths = {result_path(Path("r"), dataclasses.replace(spec, **other)) for other in others}
+    assert len(paths | {result_path(Path("r"), spec)}) == len(others) + 1
 
 
 def test_values_are_written_as_people_read_them() -> None:
@@ -462,14 +466,14 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
     assert max(map(len, lines[:-1])) <= 90
     first = [line.split("  ")[0] for line in lines[1:5]]
     assert first == [
-        "held-out pictures",
+        "held-out images",
         "step 40, ddim, 2 steps",
         "step 40, ddim, 3 steps",
         "noise",
     ]
     assert len(read_results(run.path)[0]) == 2
     assert run_command(run, "--n", "16", "--steps", "2", "--sampler", "ddim", "--all-steps") == 0
-    assert [r.order.step for r in read_results(run.path)[0]] == [20, 40, 40]
+    assert [r.spec.step for r in read_results(run.path)[0]] == [20, 40, 40]
 
 
 @pytest.mark.parametrize(
@@ -509,43 +513,43 @@ def test_guidance_is_refused_where_the_network_never_learned_any_class(
         "guidance scale at 1."
     ]
     assert not (run.path / "quality").exists()
-    assert make_order(run.name, run.checkpoint(20), n=16).guidance_scale == 1
+    assert make_spec(run.name, run.checkpoint(20), n=16).guidance_scale == 1
 
 
 def test_what_an_interrupted_command_had_measured_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
-    plain = Order.make
+    plain = SamplingSpec.make
 
-    def interrupted(order: Order, *words: object, **more: object) -> Tensor:
-        if order.steps == 3:
+    def interrupted(spec: SamplingSpec, *words: object, **more: object) -> Tensor:
+        if spec.steps == 3:
             raise KeyboardInterrupt
-        return plain(order, *words, **more)
+        return plain(spec, *words, **more)
 
-    monkeypatch.setattr(Order, "make", interrupted)
+    monkeypatch.setattr(SamplingSpec, "make", interrupted)
     assert run_command(run, "--n", "16", "--steps", "2", "3") == 130
-    assert [result.order.steps for result in read_results(run.path)[0]] == [2]
+    assert [result.spec.steps for result in read_results(run.path)[0]] == [2]
 
 
 def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
     config: RunConfig = tiny(prediction_type="flow_prediction")
     run = load_run(write_run(tmp_path, "flow", 20, config=config))
-    order = make_order(run.name, run.checkpoint(20), n=16)
-    assert (order.sampler, order.flow) == ("euler", True)
+    spec = make_spec(run.name, run.checkpoint(20), n=16)
+    assert (spec.sampler, spec.flow) == ("euler", True)
     with pytest.raises(ConfigError, match="euler, heun, not by 'ddim'"):
-        make_order(run.name, run.checkpoint(20), n=16, sampler="ddim")
+        make_spec(run.name, run.checkpoint(20), n=16, sampler="ddim")
     checkpoint = run.checkpoint(20)
     with pytest.raises(ConfigError, match="a flow has none"):
-        list(evaluate(run, checkpoint, order, load_model(checkpoint), bits=True))
+        list(evaluate(run, checkpoint, spec, load_model(checkpoint), bits=True))
 
 
 def test_fid_and_kid_are_kept_where_they_can_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Means:
-        def features(self, pictures: np.ndarray) -> np.ndarray:
-            return pictures.mean((1, 2))
+        def features(self, images: np.ndarray) -> np.ndarray:
+            return images.mean((1, 2))
 
     def estimates(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, Estimate]:
         gap = float(np.abs(real.mean() - fake.mean()))
@@ -574,7 +578,7 @@ def test_a_network_of_nan_ends_the_command_with_one_line_and_writes_nothing(
     )
     assert not (run.path / "quality").exists()
     checkpoint = run.checkpoint(20)
-    order = make_order(run.name, checkpoint, n=16)
+    spec = make_spec(run.name, checkpoint, n=16)
     store = build_store(CARS.data, CARS.image_size)
     with pytest.raises(ValueError, match="no finite bits per dimension"):
-        list(evaluator.measure_bits(checkpoint, order, load_model(checkpoint), store, 0))
+        list(evaluator.measure_bits(checkpoint, spec, load_model(checkpoint), store, 0))

@@ -1,4 +1,4 @@
-"""The shipped networks: what they know of pictures that they have never seen."""
+"""The shipped networks: what they know of images that they have never seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNSEEN_SEED = 77  # neither a run's nor that of the training of the networks
 @pytest.fixture(scope="module")
 def some_cars() -> tuple[np.ndarray, np.ndarray]:
     drawn = [cars.draw_car(index, UNSEEN_SEED) for index in range(400)]
-    return np.stack([picture for picture, _ in drawn]), np.array([label for _, label in drawn])
+    return np.stack([image for image, _ in drawn]), np.array([label for _, label in drawn])
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +30,23 @@ def car_net() -> FeatureNet:
     return net
 
 
-def right(net: FeatureNet, pictures: np.ndarray, labels: np.ndarray) -> float:
-    return image_metrics.class_scores(net.features(pictures)[1], labels)["accuracy"]
+def right(net: FeatureNet, images: np.ndarray, labels: np.ndarray) -> float:
+    return image_metrics.class_scores(net.features(images)[1], labels)["accuracy"]
 
 
-def resized(pictures: np.ndarray, size: int) -> np.ndarray:
+def resized(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack(
-        [
-            np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BOX))
-            for p in pictures
-        ]
+        [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BOX)) for p in images]
     )
 
 
 def test_cars_that_it_has_never_seen_are_told_apart(some_cars, car_net: FeatureNet) -> None:
-    pictures, labels = some_cars
+    images, labels = some_cars
     assert car_net.classes == cars.CLASSES
-    assert right(car_net, pictures, labels) > 0.98
-    assert right(car_net, pictures[:, :, ::-1], labels) > 0.98
-    assert right(car_net, resized(pictures, 32), labels) > 0.95
-    grey = np.stack([np.asarray(Image.fromarray(p).convert("L")) for p in pictures])[..., None]
+    assert right(car_net, images, labels) > 0.98
+    assert right(car_net, images[:, :, ::-1], labels) > 0.98
+    assert right(car_net, resized(images, 32), labels) > 0.95
+    grey = np.stack([np.asarray(Image.fromarray(p).convert("L")) for p in images])[..., None]
     assert right(car_net, grey, labels) > 0.95
 
 
@@ -57,44 +54,44 @@ def test_digits_that_were_held_out_are_told_apart() -> None:
     net = feature_net("digits")
     assert net is not None and net.classes == digits.CLASSES
     drawn = [digits.draw_digit(index) for index in range(5, digits.COUNT, 6)]
-    pictures, labels = np.stack([p for p, _ in drawn]), np.array([label for _, label in drawn])
-    assert right(net, pictures, labels) > 0.97
-    assert right(net, pictures[..., :1], labels) > 0.97
-    assert right(net, resized(pictures, 16), labels) > 0.9
+    images, labels = np.stack([p for p, _ in drawn]), np.array([label for _, label in drawn])
+    assert right(net, images, labels) > 0.97
+    assert right(net, images[..., :1], labels) > 0.97
+    assert right(net, resized(images, 16), labels) > 0.9
 
 
 def test_the_features_have_their_shapes_and_do_not_depend_on_the_batch(
     some_cars, car_net: FeatureNet
 ) -> None:
-    pictures = some_cars[0][:10]
-    features, probabilities = car_net.features(pictures)
+    images = some_cars[0][:10]
+    features, probabilities = car_net.features(images)
     assert features.shape == (10, 128) and features.dtype == np.float32
     assert probabilities.shape == (10, 8) and probabilities.dtype == np.float32
     assert probabilities.sum(1) == pytest.approx(1, abs=1e-5) and features.min() >= 0
-    again = car_net.features(pictures, batch=3)
+    again = car_net.features(images, batch=3)
     assert np.allclose(again[0], features, atol=1e-4)
     assert np.allclose(again[1], probabilities, atol=1e-4)
-    assert car_net.features(pictures[:0])[0].shape == (0, 128)
+    assert car_net.features(images[:0])[0].shape == (0, 128)
 
 
-def test_worse_pictures_lie_further_away(some_cars, car_net: FeatureNet) -> None:
+def test_worse_images_lie_further_away(some_cars, car_net: FeatureNet) -> None:
     """Real against real, then blurred, then noise: the floor, a fault and the ceiling."""
-    pictures = some_cars[0]
+    images = some_cars[0]
     noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3)).astype(np.uint8)
     seen = [
         car_net.features(p)[0]
-        for p in (pictures[:200], pictures[200:], resized(resized(pictures[200:], 16), 64), noise)
+        for p in (images[:200], images[200:], resized(resized(images[200:], 16), 64), noise)
     ]
     floor, blurred, ceiling = (image_metrics.frechet_distance(seen[0], other) for other in seen[1:])
     assert 3 * floor < blurred and 10 * floor < ceiling
-    one_kind = car_net.features(pictures[some_cars[1] == 6])[0]
+    one_kind = car_net.features(images[some_cars[1] == 6])[0]
     assert image_metrics.frechet_distance(seen[0], one_kind) > 3 * floor
     assert image_metrics.precision_recall(seen[0], seen[1])[0] > 0.5
     assert image_metrics.precision_recall(seen[0], seen[3])[0] < 0.1
     assert image_metrics.precision_recall(seen[0], one_kind)[1] < 0.5
 
 
-def test_other_data_have_no_network_and_other_pictures_are_refused(car_net: FeatureNet) -> None:
+def test_other_data_have_no_network_and_other_images_are_refused(car_net: FeatureNet) -> None:
     assert feature_net("folder:somewhere") is None
     assert feature_net("torchvision:cifar10") is None
     with pytest.raises(ValueError, match=r"uint8 of shape \(n, H, W, 3\)"):
@@ -128,7 +125,7 @@ def test_without_the_package_or_its_weights_a_sentence_says_what_is_missing(
 
 
 class Extractor(nn.Module):
-    """Stands in for torch-fidelity's: each picture's three means, the least and the largest."""
+    """Stands in for torch-fidelity's: each image's three means, the least and the largest."""
 
     def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str) -> None:
         super().__init__()
@@ -152,18 +149,18 @@ def test_with_both_inception_is_made_of_the_local_file(
     net, why = fidelity.load_inception(weights=weights)
     assert net is not None and why == ""
     assert net.model.asked == ("inception-v3-compat", ["2048"], str(weights))
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    found = net.features(pictures, batch=2)
-    assert found[:, :3] == pytest.approx(pictures.mean((1, 2)))
-    assert found[:, 4].tolist() == pictures[..., 0].max((1, 2)).tolist()
-    grey = net.features(pictures[..., :1])
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    found = net.features(images, batch=2)
+    assert found[:, :3] == pytest.approx(images.mean((1, 2)))
+    assert found[:, 4].tolist() == images[..., 0].max((1, 2)).tolist()
+    grey = net.features(images[..., :1])
     assert (grey[:, 0] == grey[:, 2]).all()
 
 
 def test_fid_and_kid_have_intervals_and_kid_is_taken_of_halves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A subset of all pictures would always be the same one."""
+    """A subset of all images would always be the same one."""
     asked: list[dict] = []
 
     def kid(one: Tensor, other: Tensor, **options) -> dict[str, float]:
@@ -185,5 +182,5 @@ def test_fid_and_kid_have_intervals_and_kid_is_taken_of_halves(
     fidelity.fidelity_estimates(many, many)
     assert [options["kid_subset_size"] for options in asked] == [20, 1000]
     assert asked[0]["rng_seed"] == 3
-    with pytest.raises(ValueError, match="at least 4 pictures of each kind, not 3"):
+    with pytest.raises(ValueError, match="at least 4 images of each kind, not 3"):
         fidelity.fidelity_estimates(real, fake[:3])

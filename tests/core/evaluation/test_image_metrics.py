@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_info
 
 from diffusion_core.evaluation import image_metrics, sliced
 from diffusion_core.evaluation.intervals import (
-    bootstrap,
     half_samples,
+    half_sampling,
     mean_estimate,
     one_thread,
     wilson,
@@ -34,8 +34,8 @@ def two_sets(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return real, rng.standard_normal((m, d)) @ mixing * 1.1 + 30.2
 
 
-def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Smooth blots, so that neighbours are alike as in a picture."""
+def images(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Smooth blots, so that neighbours are alike as in an image."""
     noise = RNG(seed).standard_normal((n, size, size, channels))
     smooth = scipy.ndimage.gaussian_filter(noise, (0, 2, 2, 0), mode="mirror")
     return (smooth / smooth.std() * 50 + 128).clip(0, 255).astype(np.uint8)
@@ -73,9 +73,9 @@ def test_sets_that_do_not_match_are_refused_with_a_sentence() -> None:
     real, fake = two_sets(5, 5, 4)
     with pytest.raises(ValueError, match="equally many features"):
         image_metrics.frechet_distance(real, fake[:, :3])
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         image_metrics.frechet_distance(real[:0], fake)
-    with pytest.raises(ValueError, match="at least 2 pictures"):
+    with pytest.raises(ValueError, match="at least 2 images"):
         image_metrics.precision_recall(real[:1], fake)
     with pytest.raises(ValueError, match="between 1 and 20"):
         image_metrics.precision_recall(real, fake, 21)
@@ -85,7 +85,7 @@ def test_sets_that_do_not_match_are_refused_with_a_sentence() -> None:
 
 
 def plain_manifold(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, ...]:
-    """Precision, recall, density and coverage, one pair of pictures after the other."""
+    """Precision, recall, density and coverage, one pair of images after the other."""
 
     def radii(rows: np.ndarray) -> list[float]:
         found = []
@@ -176,8 +176,8 @@ def test_the_class_scores_are_a_share_and_an_entropy() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 24, 32])
-def test_the_nearest_picture_is_that_of_a_plain_search(size: int) -> None:
-    real, fake = pictures(40, size), pictures(25, size, seed=1)
+def test_the_nearest_image_is_that_of_a_plain_search(size: int) -> None:
+    real, fake = images(40, size), images(25, size, seed=1)
     fake[3] = real[7]
     fake[4] = real[9][:, ::-1]
     index, distance = image_metrics.nearest(fake, real)
@@ -204,8 +204,8 @@ def test_neighbours_are_found_among_features_too() -> None:
     assert distance == pytest.approx(plain.min(1))
 
 
-def test_copies_stand_out_from_pictures_that_are_only_alike() -> None:
-    everything = pictures(700)
+def test_copies_stand_out_from_images_that_are_only_alike() -> None:
+    everything = images(700)
     training, held_out, fresh = everything[:400], everything[400:550], everything[550:]
     noisy = training[:150] + RNG(0).integers(0, 9, (150, 32, 32, 3)).astype(np.uint8)
     far = image_metrics.nearest(held_out, training)[1]
@@ -223,21 +223,21 @@ def test_the_pyramid_is_that_of_the_authors_code() -> None:
     """Karras et al. filter with a 5 x 5 kernel in scipy, mirrored, and enlarge by zeros."""
     row = np.array([1, 4, 6, 4, 1], np.float32)
     kernel = np.outer(row, row)[None, :, :, None] / 256
-    level = pictures(3, 64).astype(np.float32)
-    for found in laplacian_pyramid(pictures(3, 64))[:-1]:
+    level = images(3, 64).astype(np.float32)
+    for found in laplacian_pyramid(images(3, 64))[:-1]:
         smaller = scipy.ndimage.convolve(level, kernel, mode="mirror")[:, ::2, ::2]
         larger = np.zeros_like(level)
         larger[:, ::2, ::2] = smaller
         larger = scipy.ndimage.convolve(larger, kernel * 4, mode="mirror")
         assert np.allclose(found, level - larger, atol=1e-3)
         level = smaller
-    assert np.allclose(laplacian_pyramid(pictures(3, 64))[-1], level, atol=1e-3)
-    assert [p.shape[1] for p in laplacian_pyramid(pictures(2, 48))] == [48, 24]
+    assert np.allclose(laplacian_pyramid(images(3, 64))[-1], level, atol=1e-3)
+    assert [p.shape[1] for p in laplacian_pyramid(images(2, 48))] == [48, 24]
 
 
 def test_along_one_direction_it_is_scipys_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliced, "DIRECTIONS", 1)
-    real, fake = pictures(6, 16), 255 - pictures(6, 16, seed=1) // 2
+    real, fake = images(6, 16), 255 - images(6, 16, seed=1) // 2
     ((_, a, b),) = sliced._patches(real, fake, 0)
     ((_, along_a, along_b),) = sliced._slices(real, fake, 0)
     axis = np.linalg.lstsq(a, along_a[0])[0]
@@ -259,7 +259,7 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_patches")
 def test_it_says_of_which_size_the_wrong_details_are() -> None:
-    everything = pictures(128, 64)
+    everything = images(128, 64)
     real, alike = everything[:64], everything[64:]
     specks = np.where(RNG(5).random(alike.shape) < 0.01, 255, alike).astype(np.uint8)
     floor, dirty = (
@@ -275,7 +275,7 @@ def test_it_says_of_which_size_the_wrong_details_are() -> None:
 
 @pytest.mark.usefixtures("few_patches")
 def test_its_estimate_has_the_same_values_and_their_mean() -> None:
-    real, fake = pictures(40, 32), pictures(50, 32, seed=1)
+    real, fake = images(40, 32), images(50, 32, seed=1)
     values = image_metrics.sliced_wasserstein(real, fake)
     found = image_metrics.sliced_wasserstein_estimates(real, fake)
     assert list(found) == ["32", "16", "mean"]
@@ -303,13 +303,13 @@ def test_the_halves_are_compared_by_scipys_distance() -> None:
     assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_pictures_that_do_not_match_are_refused() -> None:
+def test_images_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match="one size and colour"):
-        image_metrics.sliced_wasserstein(pictures(2, 32), pictures(2, 16))
+        image_metrics.sliced_wasserstein(images(2, 32), images(2, 16))
     with pytest.raises(ValueError, match="16 pixels or more"):
-        image_metrics.sliced_wasserstein(pictures(2, 8), pictures(2, 8))
+        image_metrics.sliced_wasserstein(images(2, 8), images(2, 8))
     with pytest.raises(ValueError, match="one size and colour"):
-        image_metrics.nearest(pictures(2, 32), pictures(2, 16))
+        image_metrics.nearest(images(2, 32), images(2, 16))
 
 
 # ---------------------------------------------------------------- intervals
@@ -355,7 +355,9 @@ def test_where_both_sets_are_of_one_kind_the_interval_is_wide_enough_too() -> No
 def test_halves_of_a_mean_have_its_standard_error() -> None:
     rng = RNG(0)
     real, fake = rng.standard_normal(400) + 5, rng.standard_normal(900) * 3 + 50
-    found = bootstrap(lambda r, f: {"gap": fake[f].mean() - real[r].mean()}, 400, 900, repeats=2000)
+    found = half_sampling(
+        lambda r, f: {"gap": fake[f].mean() - real[r].mean()}, 400, 900, repeats=2000
+    )
     error = math.hypot(real.std(ddof=1) / 20, fake.std(ddof=1) / 30)
     assert found["gap"].high - found["gap"].value == pytest.approx(1.96 * error, rel=0.05)
     plain = mean_estimate(fake)
@@ -368,18 +370,18 @@ def test_a_share_of_nothing_or_of_all_has_an_interval_all_the_same() -> None:
     assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-3)
     reference = scipy.stats.binomtest(37, 90).proportion_ci(method="wilson")
     assert wilson(37 / 90, 90) == pytest.approx((reference.low, reference.high), rel=1e-5)
-    found = bootstrap(lambda r, f: {"hits": 0.0}, 0, 10, shares={"hits": 10})["hits"]
+    found = half_sampling(lambda r, f: {"hits": 0.0}, 0, 10, shares={"hits": 10})["hits"]
     assert (found.low, found.value, found.high) == pytest.approx((0, 0, 0.2775), abs=1e-3)
 
 
-def test_the_same_seed_gives_the_same_interval_and_two_pictures_are_enough() -> None:
+def test_the_same_seed_gives_the_same_interval_and_two_images_are_enough() -> None:
     real, fake = two_sets(2, 2, 8)
     assert image_metrics.frechet_estimate(real, fake, 3) == image_metrics.frechet_estimate(
         real, fake, 3
     )
     for estimate in image_metrics.manifold_estimates(real, fake).values():
         assert math.isfinite(estimate.low) and math.isfinite(estimate.high)
-    a, b = pictures(2, 16), pictures(2, 16, seed=1)
+    a, b = images(2, 16), images(2, 16, seed=1)
     mean = image_metrics.sliced_wasserstein_estimates(a, b)["mean"]
     assert 0 <= mean.low <= mean.value <= mean.high
 

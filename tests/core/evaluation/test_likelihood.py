@@ -13,13 +13,13 @@ from torch.distributions import Normal, kl_divergence
 from diffusion_core.evaluation.likelihood import bits_per_dim
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import picture_noise
+from diffusion_core.sampling.sample import image_noise
 
 SHAPE = (3, 4, 4)
 
 
 class Toy(nn.Module):
-    """Some function of picture, timestep and class; it is told in which mode it was asked."""
+    """Some function of image, timestep and class; it is told in which mode it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Exact(nn.Module):
 
 
 def levels(n: int, seed: int = 0) -> Tensor:
-    """Pictures of 256 levels, among them black and white pixels."""
+    """Images of 256 levels, among them black and white pixels."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (n, *SHAPE)) * rng.integers(0, 2, (n, 1, 4, 4))
     values[:, 0, 0] = 255
@@ -59,19 +59,19 @@ def levels(n: int, seed: int = 0) -> Tensor:
 def plain_bound(
     model: nn.Module,
     schedule: NoiseSchedule,
-    picture: Tensor,
+    image: Tensor,
     number: int,
     prediction_type: str,
     variance: str,
     clip: bool,
     label: int | None,
 ) -> tuple[float, float, list[float]]:
-    """Total, prior and terms of one picture, written with distributions and without algebra."""
+    """Total, prior and terms of one image, written with distributions and without algebra."""
     bar = torch.from_numpy(schedule.exact_alphas_cumprod)
     before = torch.cat([torch.ones(1), bar[:-1]]).double()
-    x = picture.double()
-    draw = picture_noise(5, 1, SHAPE, "cpu", number)
-    bits = picture.numel() * math.log(2)
+    x = image.double()
+    draw = image_noise(5, 1, SHAPE, "cpu", number)
+    bits = image.numel() * math.log(2)
     at_end = Normal(bar[-1].sqrt() * x, (1 - bar[-1]).sqrt().expand_as(x))
     prior = kl_divergence(at_end, Normal(torch.zeros_like(x), 1.0)).sum().item() / bits
     terms = []
@@ -129,16 +129,16 @@ def plain_bound(
 def test_the_bound_is_the_one_written_out_with_distributions(
     prediction_type: str, settings: dict, clip: bool, labelled: bool, variance: str
 ) -> None:
-    schedule, model, pictures = NoiseSchedule(**settings), Toy(), levels(3)
+    schedule, model, images = NoiseSchedule(**settings), Toy(), levels(3)
     labels = torch.tensor([2, 0, 1]) if labelled else None
     found = bits_per_dim(
-        *(model, schedule, pictures, prediction_type, 5, labels), variance=variance, clip_x0=clip
+        *(model, schedule, images, prediction_type, 5, labels), variance=variance, clip_x0=clip
     )
     assert found.timesteps.tolist() == [list(range(schedule.timesteps))] * 3
-    for k, picture in enumerate(pictures):
+    for k, image in enumerate(images):
         label = None if labels is None else int(labels[k])
         total, prior, terms = plain_bound(
-            model.eval(), schedule, picture, k, prediction_type, variance, clip, label
+            model.eval(), schedule, image, k, prediction_type, variance, clip, label
         )
         assert found.prior[k] == pytest.approx(prior, rel=1e-6, abs=1e-12)
         assert found.terms[k][1:] == pytest.approx(terms[1:], rel=1e-4, abs=1e-6)
@@ -149,17 +149,17 @@ def test_the_bound_is_the_one_written_out_with_distributions(
 
 def test_the_decoder_is_the_plain_one_where_that_has_its_digits() -> None:
     schedule = NoiseSchedule("linear", 4, 0.05, 0.3)
-    pictures = levels(4, 1)
-    near = pictures + 0.1 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    images = levels(4, 1)
+    near = images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
 
     class Knows(nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return near
 
-    found = bits_per_dim(Knows(), schedule, pictures, "x_0", clip_x0=False)
+    found = bits_per_dim(Knows(), schedule, images, "x_0", clip_x0=False)
     width = schedule.posterior_variance[1].double().sqrt()
     p = Normal(near.double(), width)
-    x = pictures.double()
+    x = images.double()
     top = torch.where(x > 0.999, 1.0, p.cdf(x + 1 / 255))
     mass = top - torch.where(x < -0.999, 0.0, p.cdf(x - 1 / 255))
     expected = -mass.log2().flatten(1).mean(1)
@@ -189,10 +189,10 @@ def test_with_the_exact_denoiser_the_bound_lies_just_above_the_entropy_of_a_gaus
     width, timesteps = 0.25, 200
     rng = np.random.default_rng(0)
     values = ((rng.normal(0, width, (256, *SHAPE)) + 1) * 127.5).round().clip(0, 255)
-    pictures = torch.from_numpy(values).float() / 127.5 - 1
+    images = torch.from_numpy(values).float() / 127.5 - 1
     schedule = NoiseSchedule("linear", timesteps, 0.1 / timesteps, 20 / timesteps)
     model = Exact(schedule, width)
-    found = bits_per_dim(model, schedule, pictures, "v_prediction", variance="beta")
+    found = bits_per_dim(model, schedule, images, "v_prediction", variance="beta")
 
     bar = schedule.exact_alphas_cumprod
     error = width**2 * (1 - bar) / (bar * width**2 + 1 - bar)  # variance of x_0 where x_t is known
@@ -209,7 +209,7 @@ def test_with_the_exact_denoiser_the_bound_lies_just_above_the_entropy_of_a_gaus
 
     entropy = 0.5 * math.log2(2 * math.pi * math.e * width**2) + math.log2(127.5)
     # What these very pixels cost under the Gaussian: the entropy without the luck of the draw.
-    best = (pictures.square().mean().item() / width**2 - 1) / (2 * math.log(2)) + entropy
+    best = (images.square().mean().item() / width**2 - 1) / (2 * math.log(2)) + entropy
     # What the decoder loses because its variance is that of t = 1; the rest falls with more steps.
     loss = (error[0] / first - 1 - np.log(error[0] / first)) / (2 * np.log(2))
     assert loss < found.total.mean() - best < loss + 0.06
@@ -217,10 +217,10 @@ def test_with_the_exact_denoiser_the_bound_lies_just_above_the_entropy_of_a_gaus
 
 def test_a_share_of_the_timesteps_gives_the_same_bound_on_average() -> None:
     schedule, model = NoiseSchedule("cosine", 200), Toy()
-    pictures = levels(1).repeat(400, 1, 1, 1)
-    every = bits_per_dim(model, schedule, pictures[:40], "v_prediction")
-    some = bits_per_dim(model, schedule, pictures, "v_prediction", 1, None, 12)
-    error = some.total.std(ddof=1) / len(pictures) ** 0.5
+    images = levels(1).repeat(400, 1, 1, 1)
+    every = bits_per_dim(model, schedule, images[:40], "v_prediction")
+    some = bits_per_dim(model, schedule, images, "v_prediction", 1, None, 12)
+    error = some.total.std(ddof=1) / len(images) ** 0.5
     assert abs(some.total.mean() - every.total.mean()) < 3 * error + 0.01 * every.total.mean()
     assert error < 0.05 * every.total.mean()
     assert (some.timesteps[:, 0] == 0).all() and some.timesteps.max() > 180
@@ -238,11 +238,11 @@ def test_each_range_of_timesteps_is_counted_once_whatever_their_number() -> None
 
 
 def test_a_set_in_batches_is_the_same_as_at_once() -> None:
-    schedule, model, pictures = NoiseSchedule("cosine", 50), Toy(), levels(5)
-    whole = bits_per_dim(model, schedule, pictures, "v_prediction", 2, None, 9)
+    schedule, model, images = NoiseSchedule("cosine", 50), Toy(), levels(5)
+    whole = bits_per_dim(model, schedule, images, "v_prediction", 2, None, 9)
     halves = [
         bits_per_dim(model, schedule, part, "v_prediction", 2, None, 9, first=first)
-        for first, part in ((0, pictures[:2]), (2, pictures[2:]))
+        for first, part in ((0, images[:2]), (2, images[2:]))
     ]
     assert np.concatenate([h.timesteps for h in halves]).tolist() == whole.timesteps.tolist()
     assert np.concatenate([h.total for h in halves]) == pytest.approx(whole.total, rel=1e-6)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusion_core.media.animation import FORMATS, animate
 from diffusion_core.sampling.metadata import entries, read
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 
 
 def film(frames: int = 5, height: int = 8, width: int = 8) -> np.ndarray:
@@ -87,9 +87,9 @@ def decode_still(data: bytes) -> list[tuple[np.ndarray, int]]:
 
 
 def test_a_moving_png_brings_its_settings_back() -> None:
-    order = Order("cars", 5, n=2)
+    order = SamplingSpec("cars", 5, n=2)
     data = animate(film(), "png", text=entries(order, what="film"))
-    assert read(data).order == order
+    assert read(data).spec == order
 
 
 @pytest.mark.parametrize(

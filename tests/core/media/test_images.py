@@ -1,4 +1,4 @@
-"""Tensors to pictures: nothing is lost on the way."""
+"""Tensors to images: nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from diffusion_core.media.images import grid, png, strip, to_uint8
 
 
 def numbered(n: int, height: int = 2, width: int = 3) -> np.ndarray:
-    """n pictures, each of one level: 1, 2, ..., n."""
+    """n images, each of one level: 1, 2, ..., n."""
     levels = np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None]
     return np.broadcast_to(levels, (n, height, width, 3)).copy()
 
 
 def test_all_256_levels_come_back_the_same() -> None:
     levels = np.arange(256, dtype=np.uint8)
-    picture = np.stack([levels, levels[::-1], np.roll(levels, 9)], axis=-1).reshape(1, 16, 16, 3)
-    x = torch.from_numpy(picture).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-    assert np.array_equal(to_uint8(x), picture)
-    of_torchvision = torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255 * 2 - 1
-    assert np.array_equal(to_uint8(of_torchvision), picture)
+    image = np.stack([levels, levels[::-1], np.roll(levels, 9)], axis=-1).reshape(1, 16, 16, 3)
+    x = torch.from_numpy(image).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    assert np.array_equal(to_uint8(x), image)
+    of_torchvision = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    assert np.array_equal(to_uint8(of_torchvision), image)
 
 
 def test_what_lies_beyond_black_and_white_is_black_and_white() -> None:
@@ -37,7 +37,7 @@ def test_half_precision_and_gradients_are_no_obstacle() -> None:
     assert to_uint8(x).shape == (1, 2, 2, 3)
 
 
-def test_a_strip_holds_its_pictures_from_left_to_right() -> None:
+def test_a_strip_holds_its_images_from_left_to_right() -> None:
     found = strip(numbered(4))
     assert found.shape == (2, 12, 3)
     assert found[0, ::3, 0].tolist() == [1, 2, 3, 4]
@@ -53,19 +53,19 @@ def test_a_grid_is_nearly_square_unless_told_otherwise(
     found = grid(numbered(n), columns)
     assert found.shape == (*shape, 3) and found.dtype == np.uint8
     corners = found[::2, ::3, 0].flatten().tolist()
-    # Row by row, and black where no picture is left.
+    # Row by row, and black where no image is left.
     assert corners == [*range(1, n + 1), *[0] * (len(corners) - n)]
 
 
-def test_a_png_is_the_picture_to_the_pixel_and_keeps_its_words() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    image = Image.open(io.BytesIO(png(picture, text={"seed": "3", "words": "β, ε"})))
-    assert image.format == "PNG" and image.mode == "RGB"
-    assert np.array_equal(np.asarray(image), picture)
-    assert image.text == {"seed": "3", "words": "β, ε"}
+def test_a_png_is_the_image_to_the_pixel_and_keeps_its_words() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    pil_image = Image.open(io.BytesIO(png(image, text={"seed": "3", "words": "β, ε"})))
+    assert pil_image.format == "PNG" and pil_image.mode == "RGB"
+    assert np.array_equal(np.asarray(pil_image), image)
+    assert pil_image.text == {"seed": "3", "words": "β, ε"}
 
 
 def test_an_enlarged_png_draws_each_pixel_as_a_square() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
-    large = np.asarray(Image.open(io.BytesIO(png(picture, enlarge=4))))
-    assert np.array_equal(large, picture.repeat(4, axis=0).repeat(4, axis=1))
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    large = np.asarray(Image.open(io.BytesIO(png(image, enlarge=4))))
+    assert np.array_equal(large, image.repeat(4, axis=0).repeat(4, axis=1))

@@ -53,7 +53,7 @@ def test_it_predicts_what_the_plain_network_does(
 ) -> None:
     plain = network(config)
     fast = for_sampling(copy.deepcopy(plain), half)
-    for n in (1, 3):  # any batch and any size of picture
+    for n in (1, 3):  # any batch and any size of image
         x, t = torch.randn(n, 3, 16 * n, 32), torch.randint(0, 6, (n,))
         labels = [torch.zeros(n, dtype=torch.long)] if config is UNET else []
         wanted = plain(x, t, *labels)
@@ -81,7 +81,7 @@ def test_it_takes_about_half_of_the_memory() -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_the_lecture_s_own_sampling_still_takes_the_statistics_of_each_picture(
+def test_the_lecture_s_own_sampling_still_takes_the_statistics_of_each_image(
     half: bool, packing: bool
 ) -> None:
     plain = network(LECTURE)

@@ -181,7 +181,7 @@ def test_the_lectures_network_fills_up_sizes_between_its_own_and_cuts_them_again
     assert torch.equal(network(x, t), network(filled, t)[..., :size, :size])
 
 
-def test_the_lectures_network_takes_pictures_that_are_not_square() -> None:
+def test_the_lectures_network_takes_images_that_are_not_square() -> None:
     with torch.no_grad():
         assert narrow_lecture()(torch.zeros(2, 3, 16, 48), torch.zeros(2)).shape == (2, 3, 16, 48)
 
@@ -193,7 +193,7 @@ def test_small_with_classes_has_3_to_6_million_parameters() -> None:
     assert 3_000_000 <= count(on_meta(build_model, "small", num_classes=8)) <= 6_000_000
 
 
-def test_every_preset_builds_and_keeps_the_shape_of_its_pictures() -> None:
+def test_every_preset_builds_and_keeps_the_shape_of_its_images() -> None:
     for name, config in presets.PRESETS.items():
         network = on_meta(build_model, name).eval()
         size = config.image_size
@@ -219,7 +219,7 @@ def test_an_untrained_network_answers_with_zeros(patch: int) -> None:
     rows=st.integers(1, 3),
     columns=st.integers(1, 3),
 )
-def test_the_answer_has_the_shape_of_the_picture(
+def test_the_answer_has_the_shape_of_the_image(
     channels: int, widths: list[int], blocks: int, patch: int, rows: int, columns: int
 ) -> None:
     network = on_meta(Unet, channels, widths, blocks, [len(widths) - 1], patch)
@@ -237,7 +237,7 @@ def test_without_labels_means_any_class() -> None:
         assert not torch.allclose(network(x, t, torch.tensor([0, 1])), any_class)
 
 
-def test_a_pictures_answer_does_not_depend_on_the_others_in_its_batch() -> None:
+def test_an_images_answer_does_not_depend_on_the_others_in_its_batch() -> None:
     network = awake(small_unet(num_classes=3))
     x, t, labels = torch.randn(3, 3, 16, 16), torch.tensor([0, 5, 50]), torch.tensor([2, 0, 3])
     with torch.no_grad():

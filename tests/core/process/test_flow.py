@@ -50,7 +50,7 @@ def network() -> Unet:
     return network
 
 
-def test_the_line_goes_from_the_picture_to_the_noise() -> None:
+def test_the_line_goes_from_the_image_to_the_noise() -> None:
     schedule = FlowSchedule(10)
     x_0, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     t = torch.tensor([4, 9])
@@ -59,7 +59,7 @@ def test_the_line_goes_from_the_picture_to_the_noise() -> None:
     assert torch.equal(x_t[1], noise[1])  # the last timestep is pure noise
 
 
-def test_picture_and_noise_are_found_again_from_the_direction() -> None:
+def test_image_and_noise_are_found_again_from_the_direction() -> None:
     schedule = FlowSchedule(50)
     x_0, noise, t = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), torch.arange(0, 50, 10)
     x_t, _ = schedule.add_noise(x_0, t, noise)
@@ -69,17 +69,17 @@ def test_picture_and_noise_are_found_again_from_the_direction() -> None:
     assert torch.allclose(predict_epsilon(schedule, x_t, t, direction, FLOW), noise, atol=1e-5)
 
 
-def test_the_weighted_objective_is_the_same_on_the_direction_and_on_the_picture() -> None:
+def test_the_weighted_objective_is_the_same_on_the_direction_and_on_the_image() -> None:
     schedule = FlowSchedule(50)
     x_0, guess, t = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), torch.arange(5, 50, 9)
     noise = torch.randn(5, 3, 4, 4)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     error = (guess - make_target(schedule, x_0, noise, t, FLOW)).square().flatten(1).mean(1)
-    picture = predict_x_0(schedule, x_t, t, guess, FLOW)
-    picture_error = (picture - x_0).square().flatten(1).mean(1)
+    image = predict_x_0(schedule, x_t, t, guess, FLOW)
+    image_error = (image - x_0).square().flatten(1).mean(1)
     on_direction = error * min_snr_weight(schedule, t, 5.0, FLOW)
-    on_picture = picture_error * min_snr_weight(schedule, t, 5.0, "x_0")
-    assert torch.allclose(on_direction, on_picture, rtol=1e-4)
+    on_image = image_error * min_snr_weight(schedule, t, 5.0, "x_0")
+    assert torch.allclose(on_direction, on_image, rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])

@@ -1,4 +1,4 @@
-"""One picture and one noise at any timestep: exact scaling, the same ε always, the shapes."""
+"""One image and one noise at any timestep: exact scaling, the same ε always, the shapes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.noising import (
     fixed_noise,
+    image_to_x_0,
     mean_and_std,
     noise_to_uint8,
     noised_at,
     noising_shapes,
-    picture_to_x_0,
     strip_timesteps,
 )
 from diffusion_core.process.schedule import NoiseSchedule
 
 
 def test_every_uint8_value_goes_to_minus_one_to_one_and_comes_back_the_same() -> None:
-    picture = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    x_0 = picture_to_x_0(picture)
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    x_0 = image_to_x_0(image)
     assert x_0.shape == (1, 3, 16, 16)
     assert (x_0.dtype, x_0.min().item(), x_0.max().item()) == (torch.float32, -1, 1)
-    assert np.array_equal(to_uint8(x_0)[0], picture)
+    assert np.array_equal(to_uint8(x_0)[0], image)
 
 
 def test_a_seed_is_always_the_same_noise_and_another_seed_another() -> None:

@@ -29,7 +29,7 @@ def schedule() -> NoiseSchedule:
     return NoiseSchedule("linear", T)
 
 
-def pictures(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def images(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x_0 = torch.rand(n, 3, 4, 4, generator=generator) * 2 - 1
     return x_0, torch.randn(n, 3, 4, 4, generator=generator)
@@ -45,12 +45,12 @@ def pictures(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     kind=st.sampled_from(["linear", "cosine", "sigmoid"]),
     prediction_type=st.sampled_from(PREDICTION_TYPES),
 )
-def test_every_target_stands_for_the_picture_and_the_noise_it_was_made_from(
+def test_every_target_stands_for_the_image_and_the_noise_it_was_made_from(
     seed: int, t: list[int], kind: str, prediction_type: str
 ) -> None:
     schedule = NoiseSchedule(kind, T)
     times = torch.tensor(t)
-    x_0, noise = pictures(seed, len(t))
+    x_0, noise = images(seed, len(t))
     x_t, _ = schedule.add_noise(x_0, times, noise)
     target = make_target(schedule, x_0, noise, times, prediction_type)
     found_x_0 = predict_x_0(schedule, x_t, times, target, prediction_type)
@@ -81,7 +81,7 @@ def test_any_prediction_can_be_written_as_any_other(
 def test_v_is_diffusers_velocity() -> None:
     theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
     ours = NoiseSchedule("cosine", T)
-    x_0, noise = pictures(1, 6)
+    x_0, noise = images(1, 6)
     t = torch.tensor([0, 1, 99, 200, 298, 299])
     v = make_target(ours, x_0, noise, t, "v_prediction")
     assert torch.allclose(v, theirs.get_velocity(x_0, noise, t), atol=1e-5)
@@ -89,7 +89,7 @@ def test_v_is_diffusers_velocity() -> None:
 
 @pytest.mark.parametrize("prediction_type", DIFFUSERS_NAMES)
 @pytest.mark.parametrize("t", [0, 1, 150, 299])
-def test_the_predicted_picture_is_the_one_of_diffusers(
+def test_the_predicted_image_is_the_one_of_diffusers(
     schedule: NoiseSchedule, prediction_type: str, t: int
 ) -> None:
     theirs = DDIMScheduler(
@@ -105,11 +105,11 @@ def test_the_predicted_picture_is_the_one_of_diffusers(
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
-def test_v_can_be_turned_into_a_picture_where_only_noise_is_left() -> None:
+def test_v_can_be_turned_into_an_image_where_only_noise_is_left() -> None:
     """At zero terminal SNR v is -x_0; epsilon says nothing there, which gives no finite number."""
     schedule = NoiseSchedule("cosine", 50, rescale_zero_terminal_snr=True)
     t = torch.tensor([49])
-    x_0, noise = pictures(2, 1)
+    x_0, noise = images(2, 1)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     assert torch.equal(x_t, noise)
     v = make_target(schedule, x_0, noise, t, "v_prediction")
@@ -150,8 +150,8 @@ def test_the_posterior_is_the_product_of_two_gaussians() -> None:
         assert found_variance.item() == pytest.approx(1 / precision, rel=1e-6)
 
 
-def test_the_posterior_at_the_first_timestep_is_the_picture_itself(schedule: NoiseSchedule) -> None:
-    x_0, x_t = pictures(3, 2)
+def test_the_posterior_at_the_first_timestep_is_the_image_itself(schedule: NoiseSchedule) -> None:
+    x_0, x_t = images(3, 2)
     mean, variance = posterior(schedule, x_0, x_t, torch.tensor([0, 0]))
     assert torch.allclose(mean, x_0, atol=1e-6)
     assert variance.shape == (2, 1, 1, 1) and (variance == 0).all()
@@ -165,7 +165,7 @@ def test_the_posterior_is_the_one_of_diffusers(schedule: NoiseSchedule, monkeypa
         "diffusers.schedulers.scheduling_ddpm.randn_tensor",
         lambda shape, **_: torch.zeros(shape),
     )
-    x_0, x_t = pictures(4, 2)
+    x_0, x_t = images(4, 2)
     for t in range(T):
         mean, variance = posterior(schedule, x_0, x_t, torch.tensor([t, t]))
         # Their float32 table of alphas_cumprod leaves three digits of 1 - alphas_cumprod near 0.
@@ -195,7 +195,7 @@ def test_the_lectures_mean_is_the_posteriors_mean_for_an_epsilon_prediction(
     ("name", "torchs"),
     [("l1", torch.nn.L1Loss), ("l2", torch.nn.MSELoss), ("huber", torch.nn.HuberLoss)],
 )
-def test_the_losses_are_torchs_picture_by_picture(name: str, torchs) -> None:
+def test_the_losses_are_torchs_image_by_image(name: str, torchs) -> None:
     prediction, target = torch.randn(5, 3, 6, 6) * 2, torch.randn(5, 3, 6, 6)
     found = loss_per_image(prediction, target, name)
     assert found.shape == (5,)
@@ -242,7 +242,7 @@ def test_min_snr_weighs_the_same_objective_whatever_the_network_predicts(
     """weight x squared error of the target equals min(SNR, gamma) x squared error of x_0."""
     schedule = NoiseSchedule("cosine", 200)
     t = torch.tensor([10, 60, 100, 150])
-    x_0, noise = pictures(5, 4)
+    x_0, noise = images(5, 4)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, prediction_type)
     wrong = target + 0.1 * torch.randn_like(target)

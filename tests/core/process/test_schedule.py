@@ -164,7 +164,7 @@ def test_the_closed_form_is_stepwise_noising(kind: str) -> None:
         )
 
 
-def test_each_picture_of_a_batch_gets_its_own_timestep() -> None:
+def test_each_image_of_a_batch_gets_its_own_timestep() -> None:
     schedule = NoiseSchedule()
     x_0, noise, t = torch.randn(10, 3, 8, 8), torch.randn(10, 3, 8, 8), torch.arange(0, 300, 30)
     x_t, _ = schedule.add_noise(x_0, t, noise)
@@ -182,7 +182,7 @@ def test_noise_is_drawn_from_the_normal_distribution_where_none_is_given() -> No
     assert torch.allclose(x_t, noise * NoiseSchedule().sqrt_one_minus_alphas_cumprod[299])
 
 
-def test_gather_shapes_one_coefficient_a_picture_so_that_it_broadcasts() -> None:
+def test_gather_shapes_one_coefficient_an_image_so_that_it_broadcasts() -> None:
     table = torch.arange(5.0)
     picked = gather(table, torch.tensor([4, 0, 2]))
     assert picked.shape == (3, 1, 1, 1) and picked.flatten().tolist() == [4, 0, 2]
@@ -194,7 +194,7 @@ def test_gather_shapes_one_coefficient_a_picture_so_that_it_broadcasts() -> None
 
 @settings(max_examples=60)
 @given(any_schedule())
-def test_any_schedule_loses_its_picture_step_by_step(schedule: NoiseSchedule) -> None:
+def test_any_schedule_loses_its_image_step_by_step(schedule: NoiseSchedule) -> None:
     bar = schedule.exact_alphas_cumprod
     assert (np.diff(bar) < 0).all()
     assert bar[-1] >= 0 and bar[0] < 1

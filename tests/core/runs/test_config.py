@@ -89,10 +89,10 @@ def test_a_presets_own_settings_need_no_words() -> None:
 
 
 def test_only_what_differs_from_the_preset_becomes_words() -> None:
-    config = preset("lecture").replace(steps=9, data="folder:/pictures of cars", random_flip=False)
+    config = preset("lecture").replace(steps=9, data="folder:/images of cars", random_flip=False)
     assert as_arguments(config) == [
         *("--preset", "lecture"),
-        *("--set", "data=folder:/pictures of cars"),
+        *("--set", "data=folder:/images of cars"),
         *("--set", "random_flip=false"),
         *("--set", "steps=9"),
     ]

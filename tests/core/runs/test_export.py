@@ -1,4 +1,4 @@
-"""A run in other tools' words: diffusers reads it and draws our pictures; CSV and Parquet."""
+"""A run in other tools' words: diffusers reads it and draws our images; CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -104,15 +104,15 @@ def test_diffusers_adds_noise_as_our_flow_does(tmp_path: Path) -> None:
     assert torch.allclose(theirs.scale_noise(x_0, t + 1.0, noise), expected, atol=1e-6)
 
 
-# ---------------------------------------------------------------- the pictures
+# ---------------------------------------------------------------- the images
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "x_0", "v_prediction"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_diffusers_ddim_with_our_network_draws_our_pictures(
+def test_diffusers_ddim_with_our_network_draws_our_images(
     prediction_type: str, spacing: str, runs_dir: Path
 ) -> None:
-    """Ours finds epsilon anew from a clipped picture: theirs calls it use_clipped_model_output."""
+    """Ours finds epsilon anew from a clipped image: theirs calls it use_clipped_model_output."""
     config = TINY.replace(prediction_type=prediction_type)
     folder = export_run(runs_dir, config)
     network = exported_network(folder)
@@ -157,17 +157,17 @@ def test_diffusers_euler_with_our_network_draws_our_flow(runs_dir: Path) -> None
 
 
 @pytest.mark.parametrize("config", [TINY, FLOW, LECTURE], ids=["tiny", "flow", "lecture"])
-def test_the_script_of_the_documentation_draws_pictures(
+def test_the_script_of_the_documentation_draws_images(
     config: RunConfig, runs_dir: Path, monkeypatch
 ) -> None:
-    folder, out = export_run(runs_dir, config), runs_dir / "pictures.png"
+    folder, out = export_run(runs_dir, config), runs_dir / "images.png"
     script = str(ROOT / "docs" / "sample_with_diffusers.py")
     monkeypatch.setattr(sys, "argv", [script, str(folder), str(out)])
     runpy.run_path(script)
-    picture = np.asarray(Image.open(out))
-    # Four pictures in a row, with torchvision's edges of two pixels.
-    assert picture.shape == (config.image_size + 4, 4 * (config.image_size + 2) + 2, 3)
-    assert picture.std() > 10
+    image = np.asarray(Image.open(out))
+    # Four images in a row, with torchvision's edges of two pixels.
+    assert image.shape == (config.image_size + 4, 4 * (config.image_size + 2) + 2, 3)
+    assert image.std() > 10
 
 
 # ---------------------------------------------------------------- the folder

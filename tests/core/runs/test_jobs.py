@@ -105,7 +105,7 @@ def test_the_data_are_looked_at_before_a_start(folder: Path) -> None:
         jobs.check_data(CONFIG.replace(data=f"folder:{folder / 'none'}"))
     # A tenth is held out.
     jobs.check_data(CONFIG.replace(batch_size=58))
-    with pytest.raises(ConfigError, match="leaves 58 pictures for training, fewer than a batch"):
+    with pytest.raises(ConfigError, match="leaves 58 images for training, fewer than a batch"):
         jobs.check_data(CONFIG.replace(batch_size=59))
 
 

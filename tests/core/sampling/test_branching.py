@@ -1,4 +1,4 @@
-"""Where a picture is decided, on a Gaussian whose answer is known in closed form."""
+"""Where an image is decided, on a Gaussian whose answer is known in closed form."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.branching import OWN, branch, partings
 from diffusion_core.sampling.levels import exact_tables
-from diffusion_core.sampling.sample import picture_noise
-from diffusion_core.sampling.spec import Loaded, Order
+from diffusion_core.sampling.sample import image_noise
+from diffusion_core.sampling.spec import Loaded, SamplingSpec
 
 SPREAD = 0.15  # of the data; clamping to [-1, 1] is six of these away
 CONFIG = RunConfig(
@@ -22,7 +22,7 @@ CONFIG = RunConfig(
 
 
 class Exact(nn.Module):
-    """The denoiser of pictures whose values are independent and N(0, SPREAD^2)."""
+    """The denoiser of images whose values are independent and N(0, SPREAD^2)."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def posterior_variance(t: int) -> float:
 
 
 def walked_variance(start: float, t: int) -> float:
-    """Of DDPM's picture where x_t has the variance `start`: every step multiplies by its factor and
+    """Of DDPM's image where x_t has the variance `start`: every step multiplies by its factor and
     adds that of its fresh noise (Ho et al. 2020, equation 7)."""
     alphas, sigmas = exact_tables(NoiseSchedule(**CONFIG.schedule))
     bars = [1.0, *(alpha**2 for alpha in alphas)]
@@ -63,8 +63,8 @@ def walked_variance(start: float, t: int) -> float:
 
 
 def test_the_variance_left_at_a_timestep_is_that_of_the_posterior() -> None:
-    order = Order("exact", 0, sampler="ddpm", steps=400)
-    alone, *others = branch(order, loaded(), 0, 6, 12)
+    spec = SamplingSpec("exact", 0, sampler="ddpm", steps=400)
+    alone, *others = branch(spec, loaded(), 0, 6, 12)
     assert [one.shared for one in others] == partings(400, 6)[1:]
     assert [one.timestep for one in others] == [400 - one.shared for one in others]
     assert alone.shared == 0 and alone.timestep is None
@@ -79,16 +79,16 @@ def test_the_variance_left_at_a_timestep_is_that_of_the_posterior() -> None:
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler_ancestral", "dpmpp_2m_sde"])
 def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
-    """Sharing the first two noises: by the weight of every noise in the finished picture, which is
+    """Sharing the first two noises: by the weight of every noise in the finished image, which is
     a sum of them."""
     made, steps, m = loaded(), 5, 3
-    order = Order("exact", 0, sampler=sampler, steps=steps, eta=1.0, seed=6)
+    spec = SamplingSpec("exact", 0, sampler=sampler, steps=steps, eta=1.0, seed=6)
     shape = (3, 16, 16)
 
     def finished(noises: list[Tensor]) -> Tensor:
         rest = iter(noises)
         n = len(noises[0])
-        return order.make(made, n=n, noise=lambda: next(rest))
+        return spec.make(made, n=n, noise=lambda: next(rest))
 
     zero = torch.zeros(1, *shape)
     one = torch.full((1, *shape), 0.1)
@@ -96,28 +96,30 @@ def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
         finished([one if j == k else zero for j in range(steps)]).mean().item() / 0.1
         for k in range(steps)
     ]
-    trunk, own = picture_noise(6, 1, shape, first=2), picture_noise(6, m, shape, first=OWN)
+    trunk, own = image_noise(6, 1, shape, first=2), image_noise(6, m, shape, first=OWN)
     together, alone = [trunk() for _ in range(steps)], [own() for _ in range(steps)]
     expected = sum(
         weight * (together[k].expand(m, *shape) if k < 2 else alone[k])
         for k, weight in enumerate(weights)
     )
-    found = {one.shared: one for one in branch(order, made, 2, steps, m)}
+    found = {one.shared: one for one in branch(spec, made, 2, steps, m)}
     variance = expected.var(dim=0)
     assert found[2].variance == pytest.approx(variance.mean().item(), rel=1e-4)
     assert found[2].deviation == pytest.approx(variance.mean(dim=0).sqrt().numpy(), rel=1e-3)
-    assert np.abs(found[2].pictures.astype(int) - to_uint8(expected)).max() <= 1
+    assert np.abs(found[2].images.astype(int) - to_uint8(expected)).max() <= 1
     mean = to_uint8(expected.mean(dim=0, keepdim=True))[0]
     assert np.abs(found[2].mean.astype(int) - mean).max() <= 1
 
 
-def test_without_noise_in_the_steps_the_start_decides_all_and_the_class_is_the_pictures() -> None:
-    order = Order("exact", 0, sampler="dpmpp_2m", steps=4, classes=("a", "b"), label="each in turn")
-    alone, *others = branch(order, loaded(), 1, 3, 2)
+def test_without_noise_in_the_steps_the_start_decides_all_and_the_class_is_the_images() -> None:
+    spec = SamplingSpec(
+        "exact", 0, sampler="dpmpp_2m", steps=4, classes=("a", "b"), label="each in turn"
+    )
+    alone, *others = branch(spec, loaded(), 1, 3, 2)
     assert alone.variance > 0.001
     assert [one.variance for one in others] == [0.0, 0.0]
-    [drawn] = to_uint8(order.make(loaded(), first=1, n=1))
-    assert np.array_equal(others[0].pictures[0], drawn)
+    [drawn] = to_uint8(spec.make(loaded(), first=1, n=1))
+    assert np.array_equal(others[0].images[0], drawn)
 
 
 def test_partings_go_from_nothing_shared_to_all_but_one_noise_and_are_denser_in_the_noise() -> None:

@@ -1,4 +1,4 @@
-"""Drawing from a picture, around a mask, back to the noise and between two noises."""
+"""Drawing from an image, around a mask, back to the noise and between two noises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffusion_core.process.objective import to_epsilon, to_x_0
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling import edits, solvers
 from diffusion_core.sampling.edits import slerp
-from diffusion_core.sampling.levels import Level, make_levels
+from diffusion_core.sampling.levels import NoiseLevel, make_levels
 from diffusion_core.sampling.sample import FLOW_SAMPLERS, SAMPLERS, invert, sample
 
 T = 20
@@ -27,7 +27,7 @@ SCHEDULE = NoiseSchedule("linear", T, 1e-3, 0.3)
 
 
 class Net(nn.Module):
-    """Some function of picture and time; counts how often it is asked."""
+    """Some function of image and time; counts how often it is asked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 def predict_as(prediction_type: str) -> solvers.Predict:
-    def predict(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         output = Net()(x_t, torch.full((len(x_t),), level.t))
         point = (output, x_t, level.alpha, level.sigma, prediction_type)
         return to_x_0(*point), to_epsilon(*point)
@@ -49,7 +49,7 @@ def predict_as(prediction_type: str) -> solvers.Predict:
     return predict
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) * 2 - 1
 
 
@@ -82,7 +82,7 @@ def test_repainting_equals_diffusers_without_going_back(monkeypatch: pytest.Monk
         levels,
         x_T,
         each_twice(9),
-        picture=picture(),
+        image=image(),
         mask=left_half(),
     )
     scheduler = diffusers.RePaintScheduler(
@@ -98,7 +98,7 @@ def test_repainting_equals_diffusers_without_going_back(monkeypatch: pytest.Monk
     x, net = x_T, Net()
     for t in range(T - 1, -1, -1):
         output = net(x, torch.full((SHAPE[0],), t)).detach()
-        x = scheduler.step(output, t, x, picture(), left_half()).prev_sample
+        x = scheduler.step(output, t, x, image(), left_half()).prev_sample
     assert torch.allclose(last.x_t, x, atol=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_repainting_with_going_back_equals_diffusers_in_the_order_of_the_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """diffusers' own list of timesteps leaves out the first step's repetitions and adds the last's;
-    algorithm 1 repeats every step but the last, onto the picture."""
+    algorithm 1 repeats every step but the last, onto the image."""
     x_T, resample = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), 3
     stream = torch.Generator().manual_seed(4)
     draw = lambda *a, **k: torch.randn(SHAPE, generator=stream)  # noqa: E731
@@ -116,7 +116,7 @@ def test_repainting_with_going_back_equals_diffusers_in_the_order_of_the_paper(
         make_levels(SCHEDULE, T),
         x_T,
         draw,
-        picture=picture(),
+        image=image(),
         mask=left_half(),
         resample=resample,
     )
@@ -132,7 +132,7 @@ def test_repainting_with_going_back_equals_diffusers_in_the_order_of_the_paper(
             if turn:
                 x = scheduler.undo_step(x, t)
             output = net(x, torch.full((SHAPE[0],), t)).detach()
-            x = scheduler.step(output, t, x, picture(), left_half()).prev_sample
+            x = scheduler.step(output, t, x, image(), left_half()).prev_sample
     assert torch.allclose(last.x_t, x, atol=1e-4)
 
 
@@ -145,15 +145,15 @@ def test_what_the_mask_keeps_stays_and_the_rest_is_drawn(sampler: str) -> None:
         2,
         sampler,
         5,
-        picture=picture(),
+        image=image(),
         mask=left_half(),
         resample=3,
         shape=SHAPE[1:],
     )
     kept = left_half().bool().expand(SHAPE)
-    assert torch.allclose(found[kept], picture()[kept], atol=1e-6)
-    assert (found - picture())[~kept].abs().mean() > 0.1
-    assert net.asked == 4 * 3 + 1  # the last step, onto the picture, is taken once
+    assert torch.allclose(found[kept], image()[kept], atol=1e-6)
+    assert (found - image())[~kept].abs().mean() > 0.1
+    assert net.asked == 4 * 3 + 1  # the last step, onto the image, is taken once
 
 
 def test_going_back_puts_a_step_at_the_noise_that_it_started_from() -> None:
@@ -170,7 +170,7 @@ def test_going_back_puts_a_step_at_the_noise_that_it_started_from() -> None:
         levels,
         levels[0].sigma * noise(),
         noise,
-        picture=nothing,
+        image=nothing,
         mask=torch.full_like(nothing, 0.0),
         resample=4,
     )
@@ -180,18 +180,18 @@ def test_going_back_puts_a_step_at_the_noise_that_it_started_from() -> None:
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in edits.ONE_STEP])
 def test_a_mask_is_refused_by_the_methods_that_remember(sampler: str) -> None:
     with pytest.raises(ValueError, match=f"without memory .* not {sampler}"):
-        sample(Net(), SCHEDULE, 2, sampler, 5, picture=picture(), mask=left_half())
+        sample(Net(), SCHEDULE, 2, sampler, 5, image=image(), mask=left_half())
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"strength": 0.5}, "need a picture"),
-        ({"mask": left_half()}, "need a picture"),
-        ({"picture": picture(), "strength": 0.0}, "above 0 and at most 1, not 0"),
-        ({"picture": picture(), "resample": 0}, "between 1 and 100, not 0"),
-        ({"picture": torch.zeros(3, *SHAPE[1:])}, "one row, or one for each of 2, not 3"),
-        ({"picture": picture(), "mask": torch.ones(1, 1, 5, 6)}, r"shape \(1 or 2, 1, 6, 6\)"),
+        ({"strength": 0.5}, "need an image"),
+        ({"mask": left_half()}, "need an image"),
+        ({"image": image(), "strength": 0.0}, "above 0 and at most 1, not 0"),
+        ({"image": image(), "resample": 0}, "between 1 and 100, not 0"),
+        ({"image": torch.zeros(3, *SHAPE[1:])}, "one row, or one for each of 2, not 3"),
+        ({"image": image(), "mask": torch.ones(1, 1, 5, 6)}, r"shape \(1 or 2, 1, 6, 6\)"),
     ],
 )
 def test_what_does_not_go_together_is_said(options: dict, sentence: str) -> None:
@@ -200,23 +200,23 @@ def test_what_does_not_go_together_is_said(options: dict, sentence: str) -> None
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_variation_takes_the_last_steps_of_the_walk_from_the_noised_picture(sampler: str) -> None:
+def test_a_variation_takes_the_last_steps_of_the_walk_from_the_noised_image(sampler: str) -> None:
     seen: list[solvers.StepView] = []
-    sample(Net(), SCHEDULE, 2, sampler, 10, picture=picture(), strength=0.4, on_step=seen.append)
+    sample(Net(), SCHEDULE, 2, sampler, 10, image=image(), strength=0.4, on_step=seen.append)
     assert [view.timestep for view in seen] == [7, 5, 3, 1]
 
 
-def test_a_variation_of_full_strength_is_plain_drawing_from_a_start_with_some_picture() -> None:
+def test_a_variation_of_full_strength_is_plain_drawing_from_a_start_with_some_image() -> None:
     x_T = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     first = make_levels(SCHEDULE, 10)[0]
-    found = sample(Net(), SCHEDULE, 2, "dpmpp_2m", 10, picture=picture(), x_T=x_T)
-    start = first.alpha * picture() + first.sigma * x_T
+    found = sample(Net(), SCHEDULE, 2, "dpmpp_2m", 10, image=image(), x_T=x_T)
+    start = first.alpha * image() + first.sigma * x_T
     assert torch.equal(found, sample(Net(), SCHEDULE, 2, "dpmpp_2m", 10, x_T=start))
 
 
-def test_one_picture_serves_all_of_a_batch_and_every_variant_has_noise_of_its_own() -> None:
-    one = picture()[:1]
-    options = {"picture": one, "strength": 0.5, "mask": left_half(), "seed": 3}
+def test_one_image_serves_all_of_a_batch_and_every_variant_has_noise_of_its_own() -> None:
+    one = image()[:1]
+    options = {"image": one, "strength": 0.5, "mask": left_half(), "seed": 3}
     both = sample(Net(), SCHEDULE, 2, "ddpm", 6, **options)
     second = sample(Net(), SCHEDULE, 1, "ddpm", 6, first=1, **options)
     assert torch.allclose(both[1:], second, atol=1e-6)
@@ -225,7 +225,7 @@ def test_one_picture_serves_all_of_a_batch_and_every_variant_has_noise_of_its_ow
 
 def test_a_variation_stays_the_nearer_the_weaker_it_is() -> None:
     far = [
-        (sample(Net(), SCHEDULE, 2, "ddim", 20, picture=picture(), strength=s) - picture()).norm()
+        (sample(Net(), SCHEDULE, 2, "ddim", 20, image=image(), strength=s) - image()).norm()
         for s in (0.05, 0.3, 0.6, 1.0)
     ]
     assert far == sorted(far)
@@ -233,12 +233,12 @@ def test_a_variation_stays_the_nearer_the_weaker_it_is() -> None:
 
 
 @pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
-def test_a_flow_starts_from_a_picture_too(sampler: str) -> None:
+def test_a_flow_starts_from_an_image_too(sampler: str) -> None:
     x = sample(
         Net(), FlowSchedule(T), 2, sampler, 10, prediction_type="flow_prediction",
-        picture=picture(), strength=0.1,
+        image=image(), strength=0.1,
     )  # fmt: skip
-    assert (x - picture()).abs().mean() < 0.15
+    assert (x - image()).abs().mean() < 0.15
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
@@ -253,14 +253,14 @@ def test_inversion_equals_diffusers(prediction_type: str, spacing: str) -> None:
         timestep_spacing=spacing,
     )
     scheduler.set_timesteps(10)
-    x, net = picture(), Net()
+    x, net = image(), Net()
     at = {level.t: level for level in make_levels(SCHEDULE, T)[:-1]}
     for t in scheduler.timesteps:
         output = net(x, torch.full((SHAPE[0],), int(t))).detach()
         level = at[int(t)]
         output = to_epsilon(output, x, level.alpha, level.sigma, prediction_type)
         x = scheduler.step(output, int(t), x).prev_sample
-    found = invert(net, SCHEDULE, picture(), 10, prediction_type, spacing)
+    found = invert(net, SCHEDULE, image(), 10, prediction_type, spacing)
     assert torch.allclose(found, x, atol=1e-4)
 
 
@@ -281,12 +281,12 @@ def test_the_way_to_the_noise_and_back_is_the_more_exact_the_more_steps(
 
     errors = []
     for steps in (10, 100, 1000):
-        x_T = invert(Mild(), schedule, picture(), steps, prediction_type)
+        x_T = invert(Mild(), schedule, image(), steps, prediction_type)
         back = sample(
             Mild(), schedule, 2, sampler, steps, prediction_type=prediction_type, x_T=x_T,
             clip_x0=False,
         )  # fmt: skip
-        errors.append(float((back - picture()).square().mean().sqrt()))
+        errors.append(float((back - image()).square().mean().sqrt()))
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
     assert errors[2] < 0.02
 
@@ -294,8 +294,8 @@ def test_the_way_to_the_noise_and_back_is_the_more_exact_the_more_steps(
 def test_a_walk_that_ends_in_pure_noise_is_not_inverted() -> None:
     schedule = NoiseSchedule("cosine", T, rescale_zero_terminal_snr=True)
     with pytest.raises(ValueError, match="cannot be inverted"):
-        invert(Net(), schedule, picture(), 5, "v_prediction")
-    short_of_it = invert(Net(), schedule, picture(), 5, "v_prediction", "leading")
+        invert(Net(), schedule, image(), 5, "v_prediction")
+    short_of_it = invert(Net(), schedule, image(), 5, "v_prediction", "leading")
     assert torch.isfinite(short_of_it).all()
 
 
@@ -321,9 +321,9 @@ def test_the_ends_are_the_noises_and_the_way_between_them_is_even() -> None:
     assert torch.allclose(slerp(a, a, torch.tensor([0.3]))[0], a)
 
 
-def test_errors_are_counted_in_steps_of_an_8_bit_picture() -> None:
+def test_errors_are_counted_in_steps_of_an_8_bit_image() -> None:
     wanted = torch.zeros(2, 3, 4, 4)
     found = torch.stack([wanted[0], wanted[1] + 2 / 255])
-    rmse, psnr = edits.picture_errors(found, wanted)
+    rmse, psnr = edits.image_errors(found, wanted)
     assert rmse.tolist() == pytest.approx([0.0, 1.0], abs=1e-5)
     assert psnr[0] == float("inf") and float(psnr[1]) == pytest.approx(48.1308, abs=1e-3)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import count_evaluations, picture_noise, sample
+from diffusion_core.sampling.sample import count_evaluations, image_noise, sample
 
 SCHEDULE = NoiseSchedule("cosine", 20)
 SHAPE = (3, 4, 4)
@@ -36,7 +36,7 @@ def drawn(model: nn.Module, **options: object) -> Tensor:
 
 
 class Constant(nn.Module):
-    """Predicts one number for each picture."""
+    """Predicts one number for each image."""
 
     def __init__(self, *values: float) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_repetitions_under_a_mask_are_counted_too() -> None:
     model = Labelled()
     sample(
         model, SCHEDULE, 2, "ddim", 5, labels=torch.tensor([0, 1]), guidance_scale=3.0,
-        guidance_interval=(7.0, 11.0), resample=4, picture=torch.zeros(1, *SHAPE), strength=0.6,
+        guidance_interval=(7.0, 11.0), resample=4, image=torch.zeros(1, *SHAPE), strength=0.6,
         mask=torch.ones(1, 1, 4, 4),
     )  # fmt: skip
     walk = make_levels(SCHEDULE, 5)[2:]
@@ -134,7 +134,7 @@ def test_guidance_without_labels_is_refused() -> None:
         sample(Constant(0.0), SCHEDULE, 1, guidance_scale=2.0, shape=SHAPE)
 
 
-def test_a_batch_of_a_seed_has_the_pictures_that_the_whole_has() -> None:
+def test_a_batch_of_a_seed_has_the_images_that_the_whole_has() -> None:
     model = Constant(0.1)
     whole = sample(model, SCHEDULE, 5, "ddpm", 5, seed=3, shape=SHAPE)
     parts = [
@@ -147,5 +147,5 @@ def test_a_batch_of_a_seed_has_the_pictures_that_the_whole_has() -> None:
 def test_a_source_of_noise_of_ones_own_stands_for_the_seed() -> None:
     model = Constant(0.1)
     by_seed = sample(model, SCHEDULE, 2, "ddpm", 5, seed=3, shape=SHAPE)
-    own = sample(model, SCHEDULE, 2, "ddpm", 5, shape=SHAPE, noise=picture_noise(3, 2, SHAPE))
+    own = sample(model, SCHEDULE, 2, "ddpm", 5, shape=SHAPE, noise=image_noise(3, 2, SHAPE))
     assert torch.equal(by_seed, own)

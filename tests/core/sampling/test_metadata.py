@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import ENTRY, Made, NoSettings, entries, read
-from diffusion_core.sampling.spec import EACH_IN_TURN, Order
+from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
-ORDER = Order("cars", 20, 8, steps=3, seed=5, classes=("van", "coupé"), label=EACH_IN_TURN)
+SPEC = SamplingSpec("cars", 20, 8, steps=3, seed=5, classes=("van", "coupé"), label=EACH_IN_TURN)
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -24,7 +24,7 @@ def file_with(text: str) -> bytes:
 
 
 def changed(**values: object) -> bytes:
-    return file_with(json.dumps(json.loads(entries(ORDER, 3)[ENTRY]) | values))
+    return file_with(json.dumps(json.loads(entries(SPEC, 3)[ENTRY]) | values))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -38,26 +38,28 @@ def with_chunk(more: bytes, file: bytes | None = None) -> bytes:
     return file[:33] + more + file[33:]
 
 
-def test_a_grid_and_a_single_picture_give_their_settings_back() -> None:
-    assert read(png(PIXELS, text=entries(ORDER))) == Made(ORDER, None)
-    assert read(png(PIXELS, text=entries(ORDER, 3))) == Made(ORDER, 3)
-    assert json.loads(entries(ORDER, 3)[ENTRY])["class"] == "coupé"
-    assert entries(ORDER, 3)["Description"].endswith("each class in turn (picture 4)")
+def test_a_grid_and_a_single_image_give_their_settings_back() -> None:
+    assert read(png(PIXELS, text=entries(SPEC))) == Made(SPEC, None)
+    assert read(png(PIXELS, text=entries(SPEC, 3))) == Made(SPEC, 3)
+    assert json.loads(entries(SPEC, 3)[ENTRY])["class"] == "coupé"
+    assert entries(SPEC, 3)["Description"].endswith("each class in turn (image 4)")
 
 
 def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None:
     page = {"mode": "Side by side", "vs_n": 2, "vs_seed": [0, 7]}
-    made = read(png(PIXELS, text=entries(ORDER, what="side by side", page=page)))
-    assert made == Made(ORDER, None, "side by side", page)
+    made = read(png(PIXELS, text=entries(SPEC, what="side by side", page=page)))
+    assert made == Made(SPEC, None, "side by side", page)
     assert made.mode == "Side by side"
-    film = read(png(PIXELS, text=entries(ORDER, 2, "film of picture 3")))
-    assert film == Made(ORDER, 2, "film of picture 3") and film.mode == ""
-    assert read(changed(what=[1], page="Draw")) == Made(ORDER, 3)
+    film = read(png(PIXELS, text=entries(SPEC, 2, "film of image 3")))
+    assert film == Made(SPEC, 2, "film of image 3") and film.mode == ""
+    assert read(changed(what=[1], page="Draw")) == Made(SPEC, 3)
     assert read(changed(page={"mode": 7})).mode == ""
 
 
 def test_settings_with_the_names_of_many_classes_come_back() -> None:
-    many = Order("cars", 20, classes=tuple(f"class {k}" for k in range(3000)), label="class 7")
+    many = SamplingSpec(
+        "cars", 20, classes=tuple(f"class {k}" for k in range(3000)), label="class 7"
+    )
     file = png(PIXELS, text=entries(many))
     assert len(file) < 20_000  # the same few letters again and again
     assert read(file) == Made(many)
@@ -66,12 +68,12 @@ def test_settings_with_the_names_of_many_classes_come_back() -> None:
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        (b"", "The file is no PNG picture"),
-        (b"GIF89a" + bytes(100), "The file is no PNG picture"),
-        (png(PIXELS)[:20], "The file is no PNG picture|damaged"),
+        (b"", "The file is no PNG image"),
+        (b"GIF89a" + bytes(100), "The file is no PNG image"),
+        (png(PIXELS)[:20], "The file is no PNG image|damaged"),
         (png(PIXELS), "carries no settings"),
-        (file_with("{"), "settings in the picture are damaged"),
-        (file_with("[" * 100_000), "settings in the picture are damaged"),
+        (file_with("{"), "settings in the image are damaged"),
+        (file_with("[" * 100_000), "settings in the image are damaged"),
         (file_with("[]"), "The settings are not a record"),
         (file_with("{}"), "do not name the run and its step"),
         (changed(n=10**9), "The settings have no usable n"),
@@ -89,10 +91,10 @@ def test_a_file_without_settings_that_can_be_used_gets_a_sentence(
         read(file)
 
 
-def test_a_jpeg_is_no_picture_of_ours() -> None:
+def test_a_jpeg_is_no_image_of_ours() -> None:
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format="JPEG")
-    with pytest.raises(NoSettings, match="no PNG picture"):
+    with pytest.raises(NoSettings, match="no PNG image"):
         read(buffer.getvalue())
 
 
@@ -106,9 +108,9 @@ def test_an_entry_that_grows_beyond_all_bounds_is_refused(kind: str) -> None:
         read(file)
 
 
-def test_a_picture_of_too_many_pixels_is_not_decoded_and_gets_a_sentence() -> None:
+def test_an_image_of_too_many_pixels_is_not_decoded_and_gets_a_sentence() -> None:
     size = (10**5).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
-    file = png(PIXELS, text=entries(ORDER))
+    file = png(PIXELS, text=entries(SPEC))
     huge = file[:8] + chunk(b"IHDR", size) + file[33:]
     with pytest.raises(NoSettings, match="too many pixels"):
         read(huge)
@@ -116,13 +118,13 @@ def test_a_picture_of_too_many_pixels_is_not_decoded_and_gets_a_sentence() -> No
 
 def test_settings_are_read_also_where_the_pixels_are_cut_short() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    file = png(noise, text=entries(ORDER, 0))
-    assert read(file[: len(file) // 2]) == Made(ORDER, 0)
+    file = png(noise, text=entries(SPEC, 0))
+    assert read(file[: len(file) // 2]) == Made(SPEC, 0)
 
 
 def test_an_entry_of_plain_latin_text_is_read_as_well() -> None:
     info = PngInfo()
-    info.add_text(ENTRY, Order("cars", 20).to_json())
+    info.add_text(ENTRY, SamplingSpec("cars", 20).to_json())
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format="PNG", pnginfo=info)
-    assert read(buffer.getvalue()) == Made(Order("cars", 20))
+    assert read(buffer.getvalue()) == Made(SamplingSpec("cars", 20))

@@ -19,8 +19,8 @@ from diffusion_core.sampling.sample import (
     LECTURE_SAMPLING,
     SAMPLERS,
     Cancelled,
+    image_noise,
     make_predict,
-    picture_noise,
     sample,
     sample_steps,
 )
@@ -147,7 +147,7 @@ def test_ddpm_is_diffusers_ddpm_step_by_step(
     model, schedule = Toy(), NoiseSchedule(kind, T)
     theirs = their_scheduler(DDPMScheduler, kind, prediction_type, clip, spacing)
     theirs.set_timesteps(steps)
-    noise = picture_noise(3, 2, SHAPE)
+    noise = image_noise(3, 2, SHAPE)
     x_T = x = noise()
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: noise()
@@ -173,12 +173,12 @@ def test_ddim_is_diffusers_ddim_step_by_step(
 ) -> None:
     """Where theirs lands on the next timestep, and not T // steps below it (see test_methods.py).
 
-    Ours derives epsilon anew from a clipped picture, which theirs calls use_clipped_model_output.
+    Ours derives epsilon anew from a clipped image, which theirs calls use_clipped_model_output.
     """
     model, schedule = Toy(), NoiseSchedule("linear", T)
     theirs = their_scheduler(DDIMScheduler, "linear", prediction_type, clip, spacing)
     theirs.set_timesteps(steps)
-    noise = picture_noise(3, 2, SHAPE)
+    noise = image_noise(3, 2, SHAPE)
     x_T = x = noise()
     views = sample_steps(
         *(model, schedule, 2, "ddim", steps, 3, prediction_type, x_T, spacing, clip),
@@ -200,7 +200,7 @@ def test_ddim_is_diffusers_ddim_step_by_step(
 
 
 def test_ddim_with_eta_1_is_ddpm_where_every_timestep_is_walked() -> None:
-    """Song et al. 2021, equation 16: the same mean and variance, so the same pictures."""
+    """Song et al. 2021, equation 16: the same mean and variance, so the same images."""
     model, schedule = Toy(), NoiseSchedule("linear", T)
     arguments = {"n": 2, "seed": 5, "shape": SHAPE}
     of_ddpm = sample(model, schedule, sampler="ddpm", **arguments)
@@ -231,7 +231,7 @@ def lecture_loop(model: nn.Module, x: Tensor, noises: Iterator[Tensor]) -> list[
 
 def test_the_lectures_sampling_is_the_lectures_loop_step_by_step() -> None:
     model, schedule = ToyWithNorm(), NoiseSchedule()
-    noise = picture_noise(11, 1, SHAPE)
+    noise = image_noise(11, 1, SHAPE)
     x_T = noise()
     views = list(sample_steps(model, schedule, 1, seed=11, x_T=x_T, **LECTURE_SAMPLING))
     model.train()
@@ -274,8 +274,8 @@ def test_sampling_puts_modes_and_buffers_back(training_mode: bool) -> None:
     model(torch.randn(2, *SHAPE), torch.tensor([1, 2])).sum().backward()
 
 
-def test_training_mode_shows_the_network_one_picture_at_a_time() -> None:
-    """So that a batch of two gives the two pictures that the lecture would draw one by one."""
+def test_training_mode_shows_the_network_one_image_at_a_time() -> None:
+    """So that a batch of two gives the two images that the lecture would draw one by one."""
     model, schedule = ToyWithNorm(), NoiseSchedule("linear", 20)
     options = {**LECTURE_SAMPLING, "shape": SHAPE, "seed": 4}
     both = sample(model, schedule, 2, **options)
@@ -284,7 +284,7 @@ def test_training_mode_shows_the_network_one_picture_at_a_time() -> None:
     assert not torch.allclose(both[:1], trained, atol=1e-2)
 
 
-def test_training_mode_gives_each_picture_its_own_label() -> None:
+def test_training_mode_gives_each_image_its_own_label() -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 10)
     labels = torch.tensor([3, 0, 1])
     options = {"shape": SHAPE, "labels": labels, "guidance_scale": 2.0}
@@ -298,7 +298,7 @@ def test_training_mode_gives_each_picture_its_own_label() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
-def test_picture_k_of_a_seed_is_the_same_whatever_the_batch_size(sampler: str) -> None:
+def test_image_k_of_a_seed_is_the_same_whatever_the_batch_size(sampler: str) -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 20)
     options = {"sampler": sampler, "seed": 9, "shape": SHAPE, "eta": 0.7}
     of_five = sample(model, schedule, 5, **options)
@@ -306,25 +306,25 @@ def test_picture_k_of_a_seed_is_the_same_whatever_the_batch_size(sampler: str) -
         assert torch.allclose(sample(model, schedule, n, **options), of_five[:n], atol=1e-5)
 
 
-def test_another_seed_and_another_picture_have_other_noise() -> None:
-    rows = torch.cat([picture_noise(seed, 3, SHAPE)() for seed in (0, 1, 2**40)])
+def test_another_seed_and_another_image_have_other_noise() -> None:
+    rows = torch.cat([image_noise(seed, 3, SHAPE)() for seed in (0, 1, 2**40)])
     assert len({row.numpy().tobytes() for row in rows}) == 9
-    later = picture_noise(0, 2, SHAPE, first=1)()
+    later = image_noise(0, 2, SHAPE, first=1)()
     assert torch.equal(later, rows[1:3])
-    noise = picture_noise(0, 1, SHAPE)
+    noise = image_noise(0, 1, SHAPE)
     assert not torch.equal(noise(), noise())
-    assert picture_noise(0, 0, SHAPE)().shape == (0, *SHAPE)
+    assert image_noise(0, 0, SHAPE)().shape == (0, *SHAPE)
 
 
-def test_a_given_start_that_is_the_seeds_own_gives_the_seeds_pictures() -> None:
+def test_a_given_start_that_is_the_seeds_own_gives_the_seeds_images() -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 20)
-    x_T = picture_noise(9, 2, SHAPE)()
+    x_T = image_noise(9, 2, SHAPE)()
     given = sample(model, schedule, 2, seed=9, x_T=x_T)
     assert torch.equal(given, sample(model, schedule, 2, seed=9, shape=SHAPE))
 
 
 def test_the_noise_is_normal() -> None:
-    drawn = picture_noise(1, 64, (3, 16, 16))().double()
+    drawn = image_noise(1, 64, (3, 16, 16))().double()
     count = drawn.numel()
     assert abs(drawn.mean().item()) < 5 / count**0.5
     assert abs(drawn.var().item() - 1) < 5 * (2 / count) ** 0.5
@@ -351,7 +351,7 @@ def test_every_step_is_shown_in_order(sampler: str) -> None:
 @pytest.mark.parametrize("spacing", TIMESTEP_SPACINGS)
 # lms goes on along the directions of earlier steps, also in the last one.
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "lms"])
-def test_the_last_step_lands_on_the_clean_picture(sampler: str, spacing: str, steps: int) -> None:
+def test_the_last_step_lands_on_the_clean_image(sampler: str, spacing: str, steps: int) -> None:
     """alphas_cumprod = 1: what is left is the predicted x_0 and no noise."""
     views = list(
         sample_steps(
@@ -422,7 +422,7 @@ def test_sampling_keeps_no_graph() -> None:
 
 
 @pytest.mark.parametrize("prediction_type", list(DIFFUSERS_TYPES))
-def test_a_clipped_picture_brings_the_epsilon_that_belongs_to_it(prediction_type: str) -> None:
+def test_a_clipped_image_brings_the_epsilon_that_belongs_to_it(prediction_type: str) -> None:
     schedule = NoiseSchedule("linear", T)
     x_t = 3 * torch.randn(2, *SHAPE)
     predict = make_predict(Toy(), prediction_type)
@@ -524,8 +524,8 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
         ({"steps": 61}, "steps must lie between 1 and 60, not 61"),
         ({"n": 0}, "n must be at least 1, not 0"),
         ({"guidance_scale": 2.0}, "guidance_scale needs labels"),
-        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs a row for each of the 2 pictures, not 3"),
-        ({"labels": torch.tensor([1])}, "labels needs a row for each of the 2 pictures, not 1"),
+        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs a row for each of the 2 images, not 3"),
+        ({"labels": torch.tensor([1])}, "labels needs a row for each of the 2 images, not 1"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_in_one_sentence(arguments: dict, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""A series of pictures: the same however it is drawn, and true about how far it is."""
+"""A series of images: the same however it is drawn, and true about how far it is."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from diffusion_core.runs.run import Run
 from diffusion_core.sampling import series as series_folder
 from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.sampling.sample import Cancelled
-from diffusion_core.sampling.series import DrawingsError, Series
-from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, Order
+from diffusion_core.sampling.series import Series, SeriesError
+from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, SamplingSpec
 from tests import image_files
 from tests.tiny_runs import CLASSES, write_checkpoint, write_run
 
 N, BATCH = 7, 3
-ORDER = Order("cars", 20, N, steps=2, seed=5, classes=CLASSES, label=EACH_IN_TURN)
+SPEC = SamplingSpec("cars", 20, N, steps=2, seed=5, classes=CLASSES, label=EACH_IN_TURN)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def series(checkpoint: Checkpoint) -> Series:
     return make(checkpoint, "many")
 
 
-def make(checkpoint: Checkpoint, name: str, order: Order = ORDER) -> Series:
+def make(checkpoint: Checkpoint, name: str, spec: SamplingSpec = SPEC) -> Series:
     run = checkpoint.path.parent.parent
-    return series_folder.create(run / series_folder.FOLDER / name, order, checkpoint, BATCH)
+    return series_folder.create(run / series_folder.FOLDER / name, spec, checkpoint, BATCH)
 
 
 def turns(series: Series, loaded: Loaded, **more) -> Iterator[int]:
@@ -56,7 +56,7 @@ def turns(series: Series, loaded: Loaded, **more) -> Iterator[int]:
 
 
 def pixels(series: Series) -> np.ndarray:
-    return np.stack([series_folder.read_picture(series.picture(k)) for k in range(N)])
+    return np.stack([series_folder.read_image(series.image(k)) for k in range(N)])
 
 
 def test_a_series_in_batches_is_the_same_as_its_order_at_once(
@@ -67,32 +67,32 @@ def test_a_series_in_batches_is_the_same_as_its_order_at_once(
     assert series.state == "finished"
     assert series.status["step"] == series.status["total"] == N
     assert series.status["seconds"] > 0
-    assert np.array_equal(pixels(series), to_uint8(ORDER.make(loaded)))
+    assert np.array_equal(pixels(series), to_uint8(SPEC.make(loaded)))
 
 
-def test_each_picture_carries_its_own_settings(series: Series, loaded: Loaded) -> None:
+def test_each_image_carries_its_own_settings(series: Series, loaded: Loaded) -> None:
     list(turns(series, loaded))
-    assert read(series.picture(4).read_bytes()) == Made(ORDER, 4)
+    assert read(series.image(4).read_bytes()) == Made(SPEC, 4)
 
 
 def test_a_series_that_was_left_is_gone_on_with_and_is_the_same(
     series: Series, loaded: Loaded, checkpoint: Checkpoint
 ) -> None:
-    drawing = turns(series, loaded)
-    assert next(drawing) == 3
+    work = turns(series, loaded)
+    assert next(work) == 3
     assert series.state == "running"
-    drawing.close()
+    work.close()
     assert series.state == "stopped"
-    whole = series.picture(0).read_bytes()
-    series.picture(0).write_bytes(whole[: len(whole) // 2])  # cut short
-    series.picture(1).unlink()
-    series.picture(2).write_bytes(b"")
+    whole = series.image(0).read_bytes()
+    series.image(0).write_bytes(whole[: len(whole) // 2])  # cut short
+    series.image(1).unlink()
+    series.image(2).write_bytes(b"")
     (series.path / "pictures" / ".000005.png.99999999-1.tmp").write_bytes(b"half")
     series_folder.line_up(series, checkpoint)
     assert series.state == "queued"
     assert list(turns(series, loaded)) == [3, 6, 7]
-    assert series.picture(0).read_bytes() == whole
-    assert np.array_equal(pixels(series), to_uint8(ORDER.make(loaded)))
+    assert series.image(0).read_bytes() == whole
+    assert np.array_equal(pixels(series), to_uint8(SPEC.make(loaded)))
     assert sorted(p.name for p in (series.path / "pictures").iterdir()) == [
         f"{k:06d}.png" for k in range(N)
     ]
@@ -102,45 +102,45 @@ def test_what_is_whole_is_not_drawn_again_and_a_batch_is_drawn_whole(
     series: Series, loaded: Loaded, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(turns(series, loaded))
-    series.picture(4).unlink()
+    series.image(4).unlink()
     asked = []
-    plain = Order.make
+    plain = SamplingSpec.make
 
     def spy(self, loaded, on_step, first, n):
         asked.append((first, n))
         return plain(self, loaded, on_step, first, n)
 
-    monkeypatch.setattr(Order, "make", spy)
-    stamp = series.picture(3).stat().st_mtime_ns
+    monkeypatch.setattr(SamplingSpec, "make", spy)
+    stamp = series.image(3).stat().st_mtime_ns
     series_folder.line_up(series, checkpoint)
     assert list(turns(series, loaded)) == [N]
     assert asked == [(3, 3)]
-    assert series.picture(3).stat().st_mtime_ns == stamp
+    assert series.image(3).stat().st_mtime_ns == stamp
 
 
 def test_without_enough_memory_the_batch_is_halved_and_stays_so(
     series: Series, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Order.make
+    plain = SamplingSpec.make
 
     def short(self, loaded, on_step, first, n):
         if n > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(self, loaded, on_step, first, n)
 
-    monkeypatch.setattr(Order, "make", short)
+    monkeypatch.setattr(SamplingSpec, "make", short)
     assert list(turns(series, loaded)) == [1, 2, 3, 4, 5, 6, 7]
     assert series.record["batch"] == 1
-    assert np.array_equal(pixels(series), to_uint8(plain(ORDER, loaded)))
+    assert np.array_equal(pixels(series), to_uint8(plain(SPEC, loaded)))
 
 
-def test_memory_that_is_too_short_for_one_picture_is_a_failure_with_its_reason(
+def test_memory_that_is_too_short_for_one_image_is_a_failure_with_its_reason(
     series: Series, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(Order, "make", short)
+    monkeypatch.setattr(SamplingSpec, "make", short)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         list(turns(series, loaded))
     assert series.state == "failed"
@@ -151,23 +151,23 @@ def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
     series: Series, loaded: Loaded, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series_folder, "POLL_SECONDS", 0.0)
-    drawing = turns(series, loaded)
-    next(drawing)
+    work = turns(series, loaded)
+    next(work)
     series_folder.cancel(series)
     with pytest.raises(Cancelled):
-        next(drawing)
+        next(work)
     assert (series.state, len(series.drawn())) == ("stopped", 3)
     (series.path / "request.json").write_text('{"action": "stop", "time": 9e9}')
     series_folder.line_up(series, checkpoint)
     assert list(turns(series, loaded)) == [6, 7]
 
 
-def test_what_is_no_picture_of_the_order_is_left_aside(series: Series, loaded: Loaded) -> None:
+def test_what_is_no_image_of_the_order_is_left_aside(series: Series, loaded: Loaded) -> None:
     list(turns(series, loaded))
     huge = series.path / "pictures" / "999999999.png"
     huge.write_bytes(image_files.huge_png(20_000, 10_000))
     assert series.drawn() == list(range(N))
-    assert series_folder.read_picture(huge) is None
+    assert series_folder.read_image(huge) is None
     (series.path / "order.json").write_text("{")
     assert series.drawn() == list(range(N))
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_said_where_a_series_is_begun(
     (tmp_path / "many").mkdir()
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(DiskFull, match="The disk is full"):
-        series_folder.create(tmp_path / "many", ORDER, checkpoint, 3)
+        series_folder.create(tmp_path / "many", SPEC, checkpoint, 3)
 
 
 def test_what_nobody_has_begun_is_cancelled_at_once(series: Series, checkpoint: Checkpoint) -> None:
@@ -192,15 +192,15 @@ def test_what_nobody_has_begun_is_cancelled_at_once(series: Series, checkpoint: 
 
 
 def test_only_one_draws_a_series(series: Series, loaded: Loaded, checkpoint: Checkpoint) -> None:
-    drawing = turns(series, loaded)
-    next(drawing)
-    with pytest.raises(DrawingsError, match="Another process draws many just now"):
+    work = turns(series, loaded)
+    next(work)
+    with pytest.raises(SeriesError, match="Another process draws many just now"):
         next(turns(series, loaded))
-    with pytest.raises(DrawingsError, match="is being drawn already"):
+    with pytest.raises(SeriesError, match="is being drawn already"):
         series_folder.line_up(series, checkpoint)
-    with pytest.raises(DrawingsError, match="many is running; cancel it first"):
+    with pytest.raises(SeriesError, match="many is running; cancel it first"):
         series_folder.remove(series)
-    assert list(drawing) == [6, 7]
+    assert list(work) == [6, 7]
 
 
 def test_a_process_that_is_gone_leaves_a_series_lost(series: Series, loaded: Loaded) -> None:
@@ -215,12 +215,12 @@ def test_a_process_that_is_gone_leaves_a_series_lost(series: Series, loaded: Loa
 def test_a_folder_that_goes_away_gets_a_sentence_and_is_not_made_anew(
     series: Series, loaded: Loaded
 ) -> None:
-    drawing = turns(series, loaded)
-    next(drawing)
+    work = turns(series, loaded)
+    next(work)
     shutil.rmtree(series.path)
-    with pytest.raises(DrawingsError, match="The folder of many is not there any more"):
-        next(drawing)
-    with pytest.raises(DrawingsError, match="The folder of many is not there any more"):
+    with pytest.raises(SeriesError, match="The folder of many is not there any more"):
+        next(work)
+    with pytest.raises(SeriesError, match="The folder of many is not there any more"):
         next(turns(series, loaded))
     assert not series.path.exists()
 
@@ -231,14 +231,14 @@ def test_a_checkpoint_that_was_written_anew_does_not_go_on_with_an_old_series(
     series_folder.cancel(series)
     run = checkpoint.path.parent.parent
     write_checkpoint(run, 20)
-    with pytest.raises(DrawingsError, match="step 20 was written anew since many was begun"):
+    with pytest.raises(SeriesError, match="step 20 was written anew since many was begun"):
         series_folder.line_up(series, Run(run).checkpoint(20))
 
 
 def test_a_name_is_taken_once_and_the_newest_series_comes_first(
     series: Series, checkpoint: Checkpoint
 ) -> None:
-    with pytest.raises(DrawingsError, match="There is a many already; choose another name"):
+    with pytest.raises(SeriesError, match="There is a many already; choose another name"):
         make(checkpoint, "many")
     other = make(checkpoint, "other")
     run = checkpoint.path.parent.parent
@@ -247,44 +247,42 @@ def test_a_name_is_taken_once_and_the_newest_series_comes_first(
     series_folder.remove(other)
     assert series_folder.list_series(run) == [series]
     shutil.rmtree(run)
-    with pytest.raises(DrawingsError, match="is not there any more"):
+    with pytest.raises(SeriesError, match="is not there any more"):
         make(checkpoint, "third")
 
 
 def test_settings_that_are_damaged_are_named(series: Series) -> None:
     (series.path / "order.json").write_text("{")
-    with pytest.raises(DrawingsError, match=r"many has no readable order\.json; delete it"):
-        _ = series.order
+    with pytest.raises(SeriesError, match=r"many has no readable order\.json; delete it"):
+        _ = series.spec
     (series.path / "order.json").write_text('{"order": {"run": "cars", "step": 20, "n": -1}}')
-    with pytest.raises(DrawingsError, match=r"many cannot be used\. The settings have no usable n"):
-        _ = series.order
+    with pytest.raises(SeriesError, match=r"many cannot be used\. The settings have no usable n"):
+        _ = series.spec
 
 
-def test_the_zip_has_every_picture_as_it_is_and_the_settings(
-    series: Series, loaded: Loaded
-) -> None:
+def test_the_zip_has_every_image_as_it_is_and_the_settings(series: Series, loaded: Loaded) -> None:
     list(turns(series, loaded))
     buffer = io.BytesIO()
     assert series_folder.write_zip(series, buffer) == N
     archive = zipfile.ZipFile(buffer)
     assert archive.testzip() is None
     assert archive.namelist() == ["settings.json", *(f"many/{k:06d}.png" for k in range(N))]
-    assert archive.read("many/000004.png") == series.picture(4).read_bytes()
+    assert archive.read("many/000004.png") == series.image(4).read_bytes()
     record = json.loads(archive.read("settings.json"))
-    assert Order.from_dict(record["order"]) == ORDER
-    assert len(buffer.getvalue()) < 2 * sum(series.picture(k).stat().st_size for k in range(N))
+    assert SamplingSpec.from_dict(record["order"]) == SPEC
+    assert len(buffer.getvalue()) < 2 * sum(series.image(k).stat().st_size for k in range(N))
 
 
 def test_the_grid_has_a_column_for_each_class_and_what_is_missing_is_black(
     series: Series, loaded: Loaded
 ) -> None:
-    with pytest.raises(DrawingsError, match="many has no pictures yet"):
+    with pytest.raises(SeriesError, match="many has no images yet"):
         series_folder.grid_of(series)
     list(turns(series, loaded))
-    series.picture(4).write_bytes(b"")
+    series.image(4).write_bytes(b"")
     whole = series_folder.grid_of(series)
     assert whole.shape == (3 * 16, 3 * 16, 3)
-    found = to_uint8(ORDER.make(loaded))
+    found = to_uint8(SPEC.make(loaded))
     assert np.array_equal(whole[16:32, 32:48], found[5])
     assert not whole[16:32, 16:32].any()
     assert not whole[32:, 16:].any()  # no seventh, and no eighth
@@ -295,13 +293,13 @@ def test_a_grid_of_too_many_pixels_is_scaled_down(series: Series, loaded: Loaded
     whole = series_folder.grid_of(series, pixels=3 * 3 * 8 * 8)
     assert whole.shape == (3 * 8, 3 * 8, 3)
     # Each pixel is the mean of four.
-    mean = to_uint8(ORDER.make(loaded))[0].reshape(8, 2, 8, 2, 3).mean((1, 3))
+    mean = to_uint8(SPEC.make(loaded))[0].reshape(8, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(whole[:8, :8] - mean).max() <= 1
 
 
-def test_batches_are_smaller_where_pictures_are_large_or_steps_are_many() -> None:
+def test_batches_are_smaller_where_images_are_large_or_steps_are_many() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    order = Order("cars", 20, steps=20)
-    assert [series_folder.batch_for(order, size, cpu) for size in (32, 64, 256)] == [40, 16, 1]
-    assert series_folder.batch_for(Order("cars", 20, steps=300), 64, cpu) == 4
-    assert series_folder.batch_for(order, 64, cuda) == 256
+    spec = SamplingSpec("cars", 20, steps=20)
+    assert [series_folder.batch_for(spec, size, cpu) for size in (32, 64, 256)] == [40, 16, 1]
+    assert series_folder.batch_for(SamplingSpec("cars", 20, steps=300), 64, cpu) == 4
+    assert series_folder.batch_for(spec, 64, cuda) == 256

@@ -21,10 +21,10 @@ from diffusion_core.process.objective import to_epsilon, to_x_0
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling import solvers
 from diffusion_core.sampling.levels import (
+    IMAGE,
     OF_SIGMA,
-    PICTURE,
     TIMESTEP_SPACINGS,
-    Level,
+    NoiseLevel,
     exact_tables,
     make_levels,
 )
@@ -71,12 +71,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def network(x: Tensor, t: float) -> Tensor:
-    """Some function of picture and time that is not linear."""
+    """Some function of image and time that is not linear."""
     return torch.tanh(0.7 * x + 0.3 * torch.sin(x.roll(1, -1))) * (0.5 + 0.5 * t / T)
 
 
 def predict_as(prediction_type: str) -> solvers.Predict:
-    def predict(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         output = network(x_t, level.t)
         point = (output, x_t, level.alpha, level.sigma, prediction_type)
         return to_x_0(*point), to_epsilon(*point)
@@ -94,7 +94,7 @@ def noises(seed: int) -> Callable[..., Tensor]:
     return draw
 
 
-def by_ours(name: str, levels: Sequence[Level], prediction_type: str, x_T: Tensor) -> Tensor:
+def by_ours(name: str, levels: Sequence[NoiseLevel], prediction_type: str, x_T: Tensor) -> Tensor:
     *_, last = OURS[name](predict_as(prediction_type), levels, x_T, noises(100))
     return last.x_t
 
@@ -135,7 +135,7 @@ def by_theirs(
     x_T: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Tensor:
-    """diffusers' pictures, as its pipelines draw them, from our x_T and noises."""
+    """diffusers' images, as its pipelines draw them, from our x_T and noises."""
     module = sys.modules[type(scheduler).__module__]
     if hasattr(module, "randn_tensor"):
         monkeypatch.setattr(module, "randn_tensor", noises(100))
@@ -151,7 +151,7 @@ def by_theirs(
     return x
 
 
-def assert_same_pictures(ours: Tensor, theirs: Tensor) -> None:
+def assert_same_images(ours: Tensor, theirs: Tensor) -> None:
     """Within 1e-4 of their size, which the toy network lets grow beyond 1."""
     assert torch.allclose(ours, theirs, atol=1e-4 * max(1.0, float(theirs.abs().max())))
 
@@ -175,7 +175,7 @@ def test_every_method_equals_diffusers_on_our_levels(
         ts = torch.cat([ts[:1], ts[1:].repeat_interleave(2)])
     scheduler.sigmas, scheduler.timesteps, scheduler._step_index = ratios, ts, 0
     x_T = noises(1)()
-    assert_same_pictures(
+    assert_same_images(
         by_ours(name, levels, prediction_type, x_T),
         by_theirs(name, scheduler, prediction_type, x_T, monkeypatch),
     )
@@ -222,7 +222,7 @@ SAME_LEVELS: list[tuple[str, str, int, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("prediction_type", DIFFUSERS_TYPES)
 @pytest.mark.parametrize(("name", "spacing", "steps", "options"), SAME_LEVELS)
-def test_diffusers_left_to_itself_draws_our_pictures(
+def test_diffusers_left_to_itself_draws_our_images(
     name: str,
     spacing: str,
     steps: int,
@@ -233,66 +233,68 @@ def test_diffusers_left_to_itself_draws_our_pictures(
     scheduler = their_scheduler(name, prediction_type, steps, spacing, **options)
     levels = make_levels(SCHEDULE, steps, spacing)
     x_T = noises(1)()
-    assert_same_pictures(
+    assert_same_images(
         by_ours(name, levels, prediction_type, x_T),
         by_theirs(name, scheduler, prediction_type, x_T, monkeypatch),
     )
 
 
-def their_levels(name: str, scheduler: Any) -> list[Level]:
+def their_levels(name: str, scheduler: Any) -> list[NoiseLevel]:
     ts, ratios = scheduler.timesteps.tolist(), scheduler.sigmas.tolist()
     if name == "heun":
         ts, ratios = ts[:1] + ts[1::2], ratios[:1] + ratios[1:-1:2] + ratios[-1:]
     return levels_at([*ts, 0.0], ratios)
 
 
-def levels_at(ts: Sequence[float], ratios: Sequence[float]) -> list[Level]:
+def levels_at(ts: Sequence[float], ratios: Sequence[float]) -> list[NoiseLevel]:
     alphas = [1 / (1 + ratio**2) ** 0.5 for ratio in ratios]
-    return [Level(t, a, a * r) for t, a, r in zip(ts, alphas, ratios, strict=True)]
+    return [NoiseLevel(t, a, a * r) for t, a, r in zip(ts, alphas, ratios, strict=True)]
 
 
-def one_more_without_the_last(steps: int, spacing: str) -> list[Level]:
-    return [*make_levels(SCHEDULE, steps + 1, spacing)[:-2], PICTURE]
+def one_more_without_the_last(steps: int, spacing: str) -> list[NoiseLevel]:
+    return [*make_levels(SCHEDULE, steps + 1, spacing)[:-2], IMAGE]
 
 
-def not_rounded(steps: int, spacing: str) -> list[Level]:
+def not_rounded(steps: int, spacing: str) -> list[NoiseLevel]:
     ts = np.linspace(T - 1, 0, steps)
-    return [*levels_at(ts, np.interp(ts, np.arange(T), RATIOS)), PICTURE]
+    return [*levels_at(ts, np.interp(ts, np.arange(T), RATIOS)), IMAGE]
 
 
-def told_a_rounded_timestep(steps: int, spacing: str) -> list[Level]:
+def told_a_rounded_timestep(steps: int, spacing: str) -> list[NoiseLevel]:
     return [replace(level, t=round(level.t)) for level in make_levels(SCHEDULE, steps, spacing)]
 
 
-def told_a_cut_timestep(steps: int, spacing: str) -> list[Level]:
+def told_a_cut_timestep(steps: int, spacing: str) -> list[NoiseLevel]:
     """Their 299 is 298.99998 before it is cut."""
     levels = make_levels(SCHEDULE, steps, spacing)
     return [replace(level, t=max(0, math.floor(level.t - 1e-4))) for level in levels]
 
 
-def between_the_ends_of_trailing(steps: int, spacing: str) -> list[Level]:
+def between_the_ends_of_trailing(steps: int, spacing: str) -> list[NoiseLevel]:
     high, low = RATIOS[-1], RATIOS[T // steps - 1]
     if spacing == "karras":
         ratios = np.linspace(high ** (1 / 7), low ** (1 / 7), steps) ** 7
     else:
         ratios = np.geomspace(high, low, steps)
     ts = np.interp(np.log(ratios), np.log(RATIOS), np.arange(T))
-    return [*levels_at(ts, ratios), PICTURE]
+    return [*levels_at(ts, ratios), IMAGE]
 
 
-def one_timestep_up(steps: int, spacing: str) -> list[Level]:
+def one_timestep_up(steps: int, spacing: str) -> list[NoiseLevel]:
     ts = [int(level.t) + 1 for level in make_levels(SCHEDULE, steps, spacing)[:-1]]
-    return [*levels_at(ts, RATIOS[ts]), PICTURE]
+    return [*levels_at(ts, RATIOS[ts]), IMAGE]
 
 
-def down_to_the_first_timestep(steps: int, spacing: str) -> list[Level]:
+def down_to_the_first_timestep(steps: int, spacing: str) -> list[NoiseLevel]:
     return [*make_levels(SCHEDULE, steps, spacing)[:-1], make_levels(SCHEDULE, T)[-2]]
 
 
 # Of 12 steps: (names, spacings, options, their levels, the indices at which they are not ours, the
 # greatest distance in t). All else is in SAME_LEVELS; DDIM's are below.
 OTHER_LEVELS: list[
-    tuple[Sequence[str], Sequence[str], dict[str, Any], Callable[..., list[Level]], range, float]
+    tuple[
+        Sequence[str], Sequence[str], dict[str, Any], Callable[..., list[NoiseLevel]], range, float
+    ]
 ] = [
     (tuple(DPM), ("leading",), {}, one_more_without_the_last, range(12), 23),
     (tuple(DPM), ("linspace",), {}, one_more_without_the_last, range(1, 12), 25),
@@ -348,7 +350,7 @@ def test_where_diffusers_walks_other_levels_they_are_all_that_differs(
     name: str,
     spacing: str,
     options: dict[str, Any],
-    wanted: Callable[..., list[Level]],
+    wanted: Callable[..., list[NoiseLevel]],
     indices: range,
     farthest: float,
     monkeypatch: pytest.MonkeyPatch,
@@ -369,7 +371,7 @@ def test_where_diffusers_walks_other_levels_they_are_all_that_differs(
     assert differ == list(indices)
     assert max(apart) == pytest.approx(farthest, abs=0.05)
     x_T = noises(1)()
-    assert_same_pictures(
+    assert_same_images(
         by_ours(name, levels, "epsilon", x_T),
         by_theirs(name, scheduler, "epsilon", x_T, monkeypatch),
     )
@@ -380,7 +382,7 @@ def test_ddim_of_diffusers_lands_elsewhere_than_where_it_goes_on(spacing: str, s
     """Always T // steps below; where the next timestep is lower, some noise is left behind."""
     scheduler = their_scheduler("ddim", "epsilon", steps, spacing)
     ts = scheduler.timesteps.tolist()
-    table = [*make_levels(SCHEDULE, T)[-2::-1], PICTURE]  # by the timestep; -1 is the picture
+    table = [*make_levels(SCHEDULE, T)[-2::-1], IMAGE]  # by the timestep; -1 is the image
     assert ts == [level.t for level in make_levels(SCHEDULE, steps, spacing)[:-1]]
     landed = [max(t - T // steps, -1) for t in ts]
     short = [there - after for there, after in zip(landed, ts[1:], strict=False)]
@@ -389,7 +391,7 @@ def test_ddim_of_diffusers_lands_elsewhere_than_where_it_goes_on(spacing: str, s
     for t, there in zip(ts, landed, strict=True):
         step = scheduler.step(network(x, t), t, x).prev_sample
         ours = solvers.ddim(predict_as("epsilon"), [table[t], table[there]], x, noises(100))
-        assert_same_pictures(next(ours).x_t, step)
+        assert_same_images(next(ours).x_t, step)
         x = step
 
 
@@ -397,14 +399,14 @@ def test_ddpm_of_diffusers_with_the_large_variance_ends_in_noise_above_timestep_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It leaves the noise out only at timestep 0, where `trailing` does not end; ours in every last
-    step, which lands on the picture."""
+    step, which lands on the image."""
     levels, x_T = make_levels(SCHEDULE, 12), noises(1)()
     scheduler = their_scheduler("ddpm large", "epsilon", 12)
     theirs = by_theirs("ddpm large", scheduler, "epsilon", x_T, monkeypatch)
     last_noise = noises(100 + 11)()  # of the twelfth step
     ours = by_ours("ddpm large", levels, "epsilon", x_T) + levels[-2].sigma * last_noise
     assert levels[-2].sigma > 0.1
-    assert_same_pictures(ours, theirs)
+    assert_same_images(ours, theirs)
 
 
 @pytest.mark.parametrize("name", THEIRS)
@@ -421,7 +423,7 @@ def test_pipelines_of_diffusers_start_a_little_quieter_in_two_spacings(
     name: str, spacing: str
 ) -> None:
     """Ours start at x_T ~ N(0, I), x_T / alpha there; theirs at sigma / alpha but for `leading`,
-    which leaves the share of the picture, alpha, out."""
+    which leaves the share of the image, alpha, out."""
     start = make_levels(SCHEDULE, 12, spacing)[0]
     theirs = float(their_scheduler(name, "epsilon", 12, spacing).init_noise_sigma)
     assert theirs == pytest.approx(1 / start.alpha if spacing == "leading" else start.ratio)
@@ -433,17 +435,17 @@ MEAN, VARIANCE = 0.3, 0.25
 NOISY = ("ddpm", "ddpm large", "ddim 1", "euler_ancestral", "dpmpp_2m_sde")
 
 
-def exact_predict(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+def exact_predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
     """E[x_0 | x_t] for N(MEAN, VARIANCE) data, and the noise that belongs to it."""
     scaled = x_t / level.alpha
     x_0 = MEAN + VARIANCE / (VARIANCE + level.ratio**2) * (scaled - MEAN)
     return x_0, (scaled - x_0) / level.ratio
 
 
-def log_levels(steps: int, high: float = 20.0, low: float = 0.02) -> list[Level]:
+def log_levels(steps: int, high: float = 20.0, low: float = 0.02) -> list[NoiseLevel]:
     """Even in the logarithm of sigma / alpha, ending where there is still some noise."""
     ratios = np.exp(np.linspace(np.log(high), np.log(low), steps + 1))
-    return [Level(0.0, 1 / (1 + r**2) ** 0.5, r / (1 + r**2) ** 0.5) for r in ratios]
+    return [NoiseLevel(0.0, 1 / (1 + r**2) ** 0.5, r / (1 + r**2) ** 0.5) for r in ratios]
 
 
 @pytest.mark.parametrize(
@@ -472,7 +474,7 @@ PLANE_MEAN = torch.tensor([0.3, -0.2], dtype=torch.float64)
 PLANE_COVARIANCE = torch.tensor([[0.25, 0.12], [0.12, 0.16]], dtype=torch.float64)
 
 
-def predict_plane(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+def predict_plane(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
     """As `exact_predict`, for pairs of numbers (n, 2) that are correlated."""
     scaled = x_t / level.alpha
     gain = PLANE_COVARIANCE @ torch.linalg.inv(PLANE_COVARIANCE + level.ratio**2 * EYE)
@@ -481,7 +483,7 @@ def predict_plane(x_t: Tensor, level: Level) -> tuple[Tensor, Tensor]:
 
 
 def moments(
-    method: Callable[..., solvers.Steps], levels: Sequence[Level], shift: Tensor
+    method: Callable[..., solvers.Steps], levels: Sequence[NoiseLevel], shift: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The exact mean (2,) and covariance (2, 2) of the samples that start at the right
     distribution, its mean shifted by `shift`.
@@ -550,8 +552,8 @@ def test_mean_and_covariance_converge_at_the_order_of_the_paper(name: str, order
 
 @pytest.mark.parametrize("name", NOISY)
 def test_methods_with_noise_give_the_mean_and_the_covariance_back(name: str) -> None:
-    """All the way to the picture."""
-    levels = [*log_levels(400, low=0.01), PICTURE]
+    """All the way to the image."""
+    levels = [*log_levels(400, low=0.01), IMAGE]
     mean, covariance = moments(OURS[name], levels, torch.zeros(2, dtype=torch.float64))
     assert torch.allclose(mean, PLANE_MEAN, rtol=1e-9)
     # Of order 1 as they are, most of them still lose a few percent at 400 steps.
@@ -567,7 +569,7 @@ def test_karras_and_exponential_levels_run_between_the_ends_of_the_schedule() ->
     first, last = make_levels(schedule, T)[0], make_levels(schedule, T)[-2]
     for spacing in ("karras", "exponential"):
         levels = make_levels(schedule, 10, spacing)
-        assert len(levels) == 11 and levels[-1] == PICTURE
+        assert len(levels) == 11 and levels[-1] == IMAGE
         assert levels[0].ratio == pytest.approx(first.ratio)
         assert levels[-2].ratio == pytest.approx(last.ratio)
         assert (levels[0].t, levels[-2].t) == pytest.approx((T - 1, 0))
@@ -586,7 +588,7 @@ def test_karras_spacing_is_the_one_of_diffusers() -> None:
     assert [level.t for level in ours[:-1]] == pytest.approx(theirs.timesteps.tolist(), abs=1e-2)
 
 
-def test_spacings_of_sigma_need_a_schedule_that_keeps_some_picture() -> None:
+def test_spacings_of_sigma_need_a_schedule_that_keeps_some_image() -> None:
     schedule = NoiseSchedule("linear", 50, rescale_zero_terminal_snr=True)
     with pytest.raises(ValueError, match="karras spacing needs a schedule that does not end"):
         make_levels(schedule, 10, "karras")

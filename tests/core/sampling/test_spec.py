@@ -11,12 +11,12 @@ from torch import nn
 
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Order, OrderError
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec, SpecError
 
-ORDER = Order(run="tiny", step=4, n=2, steps=5)
+SPEC = SamplingSpec(run="tiny", step=4, n=2, steps=5)
 CLASSES = ("van", "bus", "coupé")
 HOW = ({"as_lecture": True}, {"variance": "lecture"})
-FULL = Order(
+FULL = SamplingSpec(
     "cars",
     1250,
     8,
@@ -34,20 +34,20 @@ FULL = Order(
 
 
 def test_labels_come_in_turn_as_one_class_or_not_at_all() -> None:
-    order = replace(ORDER, n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
-    assert order.labels().tolist() == [0, 1, 2, 0]
-    assert [order.class_of(k) for k in range(4)] == ["van", "bus", "coupé", "van"]
-    assert replace(order, label="bus").labels().tolist() == [1] * 4
-    assert replace(order, label=ANY_CLASS).labels() is None
-    assert replace(order, label=ANY_CLASS).class_of(0) == ""
-    assert ORDER.labels() is None
+    spec = replace(SPEC, n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
+    assert spec.labels().tolist() == [0, 1, 2, 0]
+    assert [spec.class_of(k) for k in range(4)] == ["van", "bus", "coupé", "van"]
+    assert replace(spec, label="bus").labels().tolist() == [1] * 4
+    assert replace(spec, label=ANY_CLASS).labels() is None
+    assert replace(spec, label=ANY_CLASS).class_of(0) == ""
+    assert SPEC.labels() is None
 
 
 @pytest.mark.parametrize(
     ("n", "columns"), [(1, 1), (2, 2), (3, 3), (6, 3), (7, 7), (8, 4), (10, 5), (11, 4), (64, 8)]
 )
 def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> None:
-    assert replace(ORDER, n=n).columns() == columns
+    assert replace(SPEC, n=n).columns() == columns
 
 
 @pytest.mark.parametrize(
@@ -56,34 +56,34 @@ def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> No
 )
 def test_classes_in_turn_have_columns_of_their_own(n: int, classes: int, columns: int) -> None:
     names = tuple(f"class {k}" for k in range(classes))
-    order = replace(ORDER, classes=names, label=EACH_IN_TURN)
-    assert order.columns(n) == columns
+    spec = replace(SPEC, classes=names, label=EACH_IN_TURN)
+    assert spec.columns(n) == columns
 
 
-def test_an_order_says_in_words_what_makes_its_pictures() -> None:
-    order = Order("cars", 1250, 1, "ddim", 50, 3, 0.5, ("van",), "van", 2.5)
-    words = "cars at step 1,250: 1 picture, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
-    assert order.words() == words
-    large = Order("cars", 5, 2, "ddpm", 300, variance="large")
-    assert large.words() == "cars at step 5: 2 pictures, ddpm, 300 steps, seed 0, variance β"
+def test_an_order_says_in_words_what_makes_its_images() -> None:
+    spec = SamplingSpec("cars", 1250, 1, "ddim", 50, 3, 0.5, ("van",), "van", 2.5)
+    words = "cars at step 1,250: 1 image, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
+    assert spec.words() == words
+    large = SamplingSpec("cars", 5, 2, "ddpm", 300, variance="large")
+    assert large.words() == "cars at step 5: 2 images, ddpm, 300 steps, seed 0, variance β"
     slip = replace(large, variance="lecture")
     assert slip.words().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
     assert slip.options()["noise_term"] == "lecture"
-    lecture = Order("cars", 5, 2, "ddpm", 300, as_lecture=True)
-    assert lecture.words() == "cars at step 5: 2 pictures, as the lecture does, 300 steps, seed 0"
+    lecture = SamplingSpec("cars", 5, 2, "ddpm", 300, as_lecture=True)
+    assert lecture.words() == "cars at step 5: 2 images, as the lecture does, 300 steps, seed 0"
 
 
-def test_the_pictures_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> None:
-    order = replace(ORDER, n=7, classes=CLASSES, label=EACH_IN_TURN)
-    whole = order.labels()
-    parts = [order.labels(first, n) for first, n in ((0, 2), (2, 4), (6, 1))]
+def test_the_images_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> None:
+    spec = replace(SPEC, n=7, classes=CLASSES, label=EACH_IN_TURN)
+    whole = spec.labels()
+    parts = [spec.labels(first, n) for first, n in ((0, 2), (2, 4), (6, 1))]
     assert torch.equal(torch.cat(parts), whole)
 
 
 def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
     schedule = NoiseSchedule("cosine", 20)
-    guided = replace(ORDER, classes=CLASSES, label="van", guidance_scale=2.0)
-    assert ORDER.evaluations(schedule) == 2 * 5
+    guided = replace(SPEC, classes=CLASSES, label="van", guidance_scale=2.0)
+    assert SPEC.evaluations(schedule) == 2 * 5
     assert guided.evaluations(schedule) == 2 * 10
     # The walk is 19, 15, 11, 7, 3.
     assert replace(guided, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * 8
@@ -93,10 +93,10 @@ def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
 
 
 @pytest.mark.parametrize(
-    "order", [ORDER, FULL, *(replace(ORDER, sampler="ddpm", **how) for how in HOW)]
+    "spec", [SPEC, FULL, *(replace(SPEC, sampler="ddpm", **how) for how in HOW)]
 )
-def test_an_order_comes_back_from_its_json(order: Order) -> None:
-    assert Order.from_json(order.to_json()) == order
+def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
+    assert SamplingSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_an_order_comes_back_from_its_json(order: Order) -> None:
 )
 def test_settings_that_cannot_be_are_refused_by_name(change: dict, named: str) -> None:
     text = json.dumps(json.loads(FULL.to_json()) | change)
-    with pytest.raises(OrderError, match=f"no usable {named}"):
-        Order.from_json(text)
+    with pytest.raises(SpecError, match=f"no usable {named}"):
+        SamplingSpec.from_json(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "3", "{}", '{"run": "a"}', "[" * 100_000])
 def test_what_is_no_record_of_settings_is_refused(text: str) -> None:
-    with pytest.raises(OrderError, match="The settings"):
-        Order.from_json(text)
+    with pytest.raises(SpecError, match="The settings"):
+        SamplingSpec.from_json(text)
 
 
 class Nan(nn.Module):
@@ -142,11 +142,11 @@ class Nan(nn.Module):
         return x * float("nan")
 
 
-def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_pictures() -> None:
+def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_images() -> None:
     config = RunConfig(image_size=16, schedule={"kind": "cosine", "timesteps": 20})
     with pytest.raises(ValueError, match="tiny at step 4 answers with NaN or infinity; choose"):
-        ORDER.make((Nan(), NoiseSchedule("cosine", 20), config))
+        SPEC.make((Nan(), NoiseSchedule("cosine", 20), config))
 
 
 def test_settings_of_a_newer_version_leave_out_what_is_not_known() -> None:
-    assert Order.from_json(json.dumps(json.loads(ORDER.to_json()) | {"new": 1})) == ORDER
+    assert SamplingSpec.from_json(json.dumps(json.loads(SPEC.to_json()) | {"new": 1})) == SPEC

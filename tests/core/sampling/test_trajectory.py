@@ -11,7 +11,7 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling import trajectory
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import picture_noise, sample
+from diffusion_core.sampling.sample import image_noise, sample
 from diffusion_core.sampling.solvers import StepView
 from diffusion_core.sampling.trajectory import EDGES, Recorder, Trajectory
 
@@ -31,7 +31,7 @@ class Shrink(nn.Module):
 
 
 def walk(steps: int, n: int = 3, sampler: str = "ddpm") -> tuple[Trajectory, list[StepView], int]:
-    """The record, the steps themselves, and how many pictures are kept."""
+    """The record, the steps themselves, and how many images are kept."""
     views: list[StepView] = []
     recorder = Recorder(make_levels(SCHEDULE, steps))
 
@@ -40,7 +40,7 @@ def walk(steps: int, n: int = 3, sampler: str = "ddpm") -> tuple[Trajectory, lis
         recorder(view)
 
     sample(Shrink(), SCHEDULE, n, sampler, steps, seed=4, shape=SHAPE, on_step=on_step)
-    return recorder.finish(), views, recorder.pictures((n, *SHAPE))
+    return recorder.finish(), views, recorder.images((n, *SHAPE))
 
 
 def rms(x: Tensor) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_every_step_the_first_counted_from_the_noise(
     sampler: str,
 ) -> None:
     record, views, _ = walk(5, sampler=sampler)
-    start = picture_noise(4, 3, SHAPE)()
+    start = image_noise(4, 3, SHAPE)()
     x_t = [start, *(view.x_t for view in views)]
     x_0 = [view.x_0 for view in views]
     assert record.timesteps.tolist() == [view.timestep for view in views]
@@ -64,7 +64,7 @@ def test_the_numbers_are_those_of_every_step_the_first_counted_from_the_noise(
     assert np.isnan(record.change_x_0[0]).all()
 
 
-def test_pictures_and_histograms_are_those_of_the_kept_steps() -> None:
+def test_images_and_histograms_are_those_of_the_kept_steps() -> None:
     record, views, _ = walk(80)
     assert len(record.timesteps) == 80
     assert len(record.kept) == trajectory.MOST_FRAMES
@@ -81,7 +81,7 @@ def test_pictures_and_histograms_are_those_of_the_kept_steps() -> None:
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     record, _, kept = walk(10, n=20)
-    assert kept == record.x_t.shape[1] == trajectory.MOST_PICTURES
+    assert kept == record.x_t.shape[1] == trajectory.MOST_IMAGES
     assert record.epsilon.shape == (10, 20)  # the numbers are of all
     one = 2 * 10 * int(np.prod(SHAPE))
     monkeypatch.setattr(trajectory, "MOST_BYTES", 5 * one)

@@ -85,16 +85,16 @@ def test_a_resumed_run_has_no_step_twice(run: Path, closed: bool) -> None:
     assert len(list((run / "tensorboard").iterdir())) == 3
 
 
-def test_strips_are_pictures(run: Path) -> None:
+def test_strips_are_images(run: Path) -> None:
     strip = run / "step-00000025.png"
     pixels = np.random.default_rng(0).integers(0, 256, (16, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(strip)
     writer = EventWriter(run)
     writer.add_strip(25, strip)
     writer.close()
-    (picture,) = read(run).Images("samples")
-    assert (picture.step, picture.width, picture.height) == (25, 64, 16)
-    shown = Image.open(io.BytesIO(picture.encoded_image_string))
+    (image,) = read(run).Images("samples")
+    assert (image.step, image.width, image.height) == (25, 64, 16)
+    shown = Image.open(io.BytesIO(image.encoded_image_string))
     assert np.array_equal(np.asarray(shown), pixels)
 
 

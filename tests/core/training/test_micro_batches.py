@@ -1,4 +1,4 @@
-"""How many pictures fit: the estimate against what PyTorch really keeps, and its limits."""
+"""How many images fit: the estimate against what PyTorch really keeps, and its limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = {
 }
 
 
-def really_kept(config: RunConfig, pictures: int) -> int:
+def really_kept(config: RunConfig, images: int) -> int:
     """Bytes of the different storages that a real forward pass keeps for the backward pass."""
     network = build_network(config.network, config.network_args)
     own = {p.untyped_storage().data_ptr() for p in (*network.parameters(), *network.buffers())}
@@ -35,9 +35,9 @@ def really_kept(config: RunConfig, pictures: int) -> int:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    x = torch.randn(pictures, config.channels, config.image_size, config.image_size)
+    x = torch.randn(images, config.channels, config.image_size, config.image_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(x, torch.zeros(pictures, dtype=torch.long))
+        network(x, torch.zeros(images, dtype=torch.long))
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -56,7 +56,7 @@ def test_the_estimate_is_never_below_what_is_kept_and_not_far_above(name: str) -
 def test_the_batch_is_cut_into_even_parts_that_fit(
     monkeypatch: pytest.MonkeyPatch, room: float, wanted: int
 ) -> None:
-    """`room`: for how many pictures there is memory beside the weights."""
+    """`room`: for how many images there is memory beside the weights."""
     config = SETTINGS["unet"]
     network = build_network(config.network, config.network_args)
     weights = sum(p.numel() for p in network.parameters()) * 4

@@ -131,7 +131,7 @@ def test_every_kth_and_the_best_checkpoint_stay_beside_the_newest(
 ) -> None:
     # The second of the six validations is the best.
     losses = iter([0.5, 0.1, 0.4, 0.3, 0.3, 0.3])
-    monkeypatch.setattr(trainer, "validate", lambda setting: torch.tensor(next(losses)))
+    monkeypatch.setattr(trainer, "validate", lambda context: torch.tensor(next(losses)))
     config = tiny(steps=12, checkpoint_every=2, validate_every=2, keep_checkpoints=1, keep_every=6)
     train(tmp_path / "run", config, device=CPU)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [4, 6, 12]
@@ -172,12 +172,12 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_and_names_the_layer(
     seen = []
     original = training_step.objective
 
-    def objective(setting, model, batch):
+    def objective(context, model, batch):
         seen.append([p.detach().clone() for p in model.parameters()])
         if len(seen) >= 3:
             hook = model.middle[0].register_forward_hook(lambda m, a, out: Breaking.apply(out))
         try:
-            return original(setting, model, batch)
+            return original(context, model, batch)
         finally:
             if len(seen) >= 3:
                 hook.remove()
@@ -218,13 +218,13 @@ def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == before
 
 
-def test_fewer_pictures_than_a_batch_get_a_sentence(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="fewer than a batch of 64"):
         train(tmp_path / "run", tiny(batch_size=64), device=CPU)
     assert load_run(tmp_path / "run").state == "failed"
 
 
-def test_an_epoch_shows_every_picture_once_in_a_new_order_and_drops_the_rest() -> None:
+def test_an_epoch_shows_every_image_once_in_a_new_order_and_drops_the_rest() -> None:
     config = tiny(batch_size=4)
     first = [batch_positions(config, 10, step) for step in (1, 2)]
     second = [batch_positions(config, 10, step) for step in (3, 4)]
@@ -289,10 +289,10 @@ def test_out_of_memory_halves_the_parts_and_loses_no_step(
     train(tmp_path / "whole", tiny(batch_size=8), device=CPU)
     original = training_step.objective
 
-    def objective(setting, model, batch):
+    def objective(context, model, batch):
         if len(batch.t) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(setting, model, batch)
+        return original(context, model, batch)
 
     monkeypatch.setattr(training_step, "objective", objective)
     assert train(tmp_path / "parts", tiny(batch_size=8), device=CPU) == "finished"
@@ -300,14 +300,14 @@ def test_out_of_memory_halves_the_parts_and_loses_no_step(
     assert parts == pytest.approx(whole, rel=1e-5)
 
 
-def test_a_picture_that_does_not_fit_alone_gets_a_sentence(
+def test_an_image_that_does_not_fit_alone_gets_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def objective(setting, model, batch):
+    def objective(context, model, batch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training_step, "objective", objective)
-    with pytest.raises(TrainingError, match="not enough memory for a single picture"):
+    with pytest.raises(TrainingError, match="not enough memory for a single image"):
         train(tmp_path / "run", tiny(), device=CPU)
 
 
@@ -351,8 +351,8 @@ def test_any_size_divisible_by_8_in_colour_and_in_grey(
     config = tiny(steps=2, image_size=size, channels=channels, network=network, network_args=args)
     assert train(tmp_path / "run", config, device=CPU) == "finished"
     drawer, schedule, _ = checkpoint.load_model(load_run(tmp_path / "run").latest_checkpoint())
-    pictures = sample(drawer, schedule, 1, "ddim", 2, shape=(channels, size, size))
-    assert pictures.shape == (1, channels, size, size)
+    images = sample(drawer, schedule, 1, "ddim", 2, shape=(channels, size, size))
+    assert images.shape == (1, channels, size, size)
     (_, strip), *_ = load_run(tmp_path / "run").samples()
     with Image.open(strip) as image:
         assert image.size == (2 * size, size)

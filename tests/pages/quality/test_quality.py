@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.figures.quality import cost_figure, over_cost, over_training, training_figure
 from dashboard.quality import view as quality_view
 from dashboard.ui.images import read_strip
-from diffusion_core.data.decode import PictureError
+from diffusion_core.data.decode import ImageError
 from diffusion_core.evaluation import sliced
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import (
@@ -26,7 +26,7 @@ from diffusion_core.evaluation.results import (
     write_result,
 )
 from diffusion_core.media.images import png
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import open_page
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
@@ -40,7 +40,7 @@ def found(value: float) -> Estimates:
 
 def a_result(run: str, step: int, steps: int, value: float, **settings: object) -> Result:
     return Result(
-        order=Order(run, step, n=64, sampler="ddim", steps=steps, **settings),
+        spec=SamplingSpec(run, step, n=64, sampler="ddim", steps=steps, **settings),
         metrics=found(value) | {"copies": Estimate(0.08, 0.03, 0.15, 64, 64)},
         floor=found(2.0),
         ceiling=found(300.0),
@@ -58,7 +58,7 @@ def a_result(run: str, step: int, steps: int, value: float, **settings: object) 
 
 
 def of_n(n: int, result: Result) -> Result:
-    return replace(result, order=replace(result.order, n=n))
+    return replace(result, spec=replace(result.spec, n=n))
 
 
 def open_quality(**settings: object) -> AppTest:
@@ -99,10 +99,10 @@ def test_a_run_without_a_checkpoint_cannot_be_measured_yet(runs_dir: Path) -> No
     assert "Measure" not in [button.label for button in app.button]
 
 
-def test_the_table_has_the_results_between_real_pictures_and_noise(measured: Path) -> None:
+def test_the_table_has_the_results_between_real_images_and_noise(measured: Path) -> None:
     table = open_quality().dataframe[0].value
     assert table["Drawn by"].tolist() == [
-        "Held-out real pictures",
+        "Held-out real images",
         "ddim, 10 steps",
         "ddim, 5 steps",
         "ddim, 10 steps",
@@ -129,20 +129,20 @@ def test_notes_copies_and_meanings_are_in_words(measured: Path) -> None:
 
 
 def test_a_broken_result_is_named_and_the_others_are_shown(measured: Path) -> None:
-    path = result_path(measured, a_result("", 40, 5, 0).order)
+    path = result_path(measured, a_result("", 40, 5, 0).spec)
     path.write_text("{")
     app = open_quality()
     assert f"{path.name} is damaged" in words(app)
     assert len(app.dataframe[0].value) == 4
 
 
-def with_header(picture: bytes, width: int, height: int) -> bytes:
+def with_header(image: bytes, width: int, height: int) -> bytes:
     """The PNG, saying that it has another size."""
-    header = b"IHDR" + struct.pack(">II", width, height) + picture[24:29]
-    return picture[:12] + header + struct.pack(">I", zlib.crc32(header)) + picture[33:]
+    header = b"IHDR" + struct.pack(">II", width, height) + image[24:29]
+    return image[:12] + header + struct.pack(">I", zlib.crc32(header)) + image[33:]
 
 
-def test_a_picture_of_neighbours_that_cannot_be_used_is_named(measured: Path) -> None:
+def test_an_image_of_neighbours_that_cannot_be_used_is_named(measured: Path) -> None:
     sheets = list((measured / "quality").glob("*.png"))
     whole = sheets[0].read_bytes()
     app = open_quality()
@@ -159,11 +159,11 @@ def test_a_picture_of_neighbours_that_cannot_be_used_is_named(measured: Path) ->
         app.run()
         assert not app.exception
         assert "missing or cannot be read" in words(app), bad
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             read_strip(sheets[0], rows=2)
 
 
-def test_more_pictures_of_neighbours_than_the_result_names_are_left_out(measured: Path) -> None:
+def test_more_images_of_neighbours_than_the_result_names_are_left_out(measured: Path) -> None:
     sheet = png(np.zeros((32, 80, 3), np.uint8))
     for path in (measured / "quality").glob("*.png"):
         path.write_bytes(sheet)
@@ -171,40 +171,40 @@ def test_more_pictures_of_neighbours_than_the_result_names_are_left_out(measured
 
 
 def test_the_yardsticks_of_several_counts_name_theirs(measured: Path, runs_dir: Path) -> None:
-    assert "“Held-out real pictures”: what real" in words(open_quality())
+    assert "“Held-out real images”: what real" in words(open_quality())
     write_result(measured, of_n(128, a_result("cars-run", 40, 10, 21.0)))
     app = open_quality()
     drawn_by = app.dataframe[0].value["Drawn by"].tolist()
-    for name in ("Held-out real pictures", "Noise"):
+    for name in ("Held-out real images", "Noise"):
         assert {f"{name}, for 64 drawn", f"{name}, for 128 drawn"} <= set(drawn_by)
-    assert "Hold a result against the rows for its own number of pictures." in words(app)
+    assert "Hold a result against the rows for its own number of images." in words(app)
     other = write_run(runs_dir, "other", 40, config=tiny())
     write_result(other, replace(a_result("other", 40, 10, 25.0), data="digits"))
     table = open_quality(run="cars-run", compare="other").dataframe[0].value
     assert {"Noise, digits, for 64 drawn", "Noise, cars, for 64 drawn"} <= set(table["Drawn by"])
 
 
-def test_yardsticks_of_the_same_data_are_told_apart_where_its_pictures_differ(
+def test_yardsticks_of_the_same_data_are_told_apart_where_its_images_differ(
     measured: Path, runs_dir: Path
 ) -> None:
     newer = a_result("cars-run", 40, 20, 15.0)
     write_result(measured, replace(newer, fingerprint="changed"))
     drawn_by = open_quality().dataframe[0].value["Drawn by"].tolist()
     assert {"Noise", "Noise, before the data changed"} <= set(drawn_by)
-    result_path(measured, newer.order).unlink()
+    result_path(measured, newer.spec).unlink()
     other = write_run(runs_dir, "other", 40, config=tiny())
     write_result(other, replace(a_result("other", 40, 10, 25.0), fingerprint="larger"))
     table = open_quality(run="cars-run", compare="other").dataframe[0].value
     assert {"Noise, as in cars-run", "Noise, as in other"} <= set(table["Drawn by"])
 
 
-def test_without_held_out_pictures_the_words_name_noise_alone(runs_dir: Path) -> None:
+def test_without_held_out_images_the_words_name_noise_alone(runs_dir: Path) -> None:
     run = write_run(runs_dir, "few", 40, config=tiny())
     write_result(run, replace(a_result("few", 40, 10, 25.0), floor={}))
     app = open_quality()
     assert app.dataframe[0].value["Drawn by"].tolist() == ["ddim, 10 steps", "Noise"]
     assert "“Noise”: what pure noise gets." in words(app)
-    assert "what real pictures get" not in words(app)
+    assert "what real images get" not in words(app)
 
 
 def test_a_note_that_not_all_compared_runs_have_says_whose_it_is(
@@ -232,7 +232,7 @@ def test_guidance_is_offered_where_the_network_learned_any_class(
 
 
 def test_one_cost_is_no_curve_against_the_cost(measured: Path) -> None:
-    """Though a second one was measured with another number of pictures."""
+    """Though a second one was measured with another number of images."""
     for path in (measured / "quality").glob("step-00000040-*"):
         path.unlink()
     assert "A curve stands here as soon as" in words(open_quality())
@@ -240,7 +240,7 @@ def test_one_cost_is_no_curve_against_the_cost(measured: Path) -> None:
     write_result(measured, of_n(128, a_result("cars-run", 40, 5, 30.0)))
     said = words(open_quality())
     assert "**Over the training**" in said
-    assert "Against what a picture costs" not in said
+    assert "Against what an image costs" not in said
 
 
 def test_runs_to_compare_with_stand_in_the_table(measured: Path, runs_dir: Path) -> None:
@@ -268,7 +268,7 @@ def test_measure_draws_in_the_background_and_the_result_appears(
     app.run()
     assert not app.exception
     assert job.snapshot().state == "done"
-    assert [result.order.steps for result in read_results(run)[0]] == [5, 10]
+    assert [result.spec.steps for result in read_results(run)[0]] == [5, 10]
     assert app.dataframe[0].value["Drawn by"].tolist()[1:3] == [
         "dpmpp_2m, 5 steps",
         "dpmpp_2m, 10 steps",
@@ -325,7 +325,7 @@ def lines(figure: object) -> dict[str, list[tuple[float, float]]]:
     return {
         trace.name: list(zip(trace.x, trace.y, strict=True))
         for trace in figure.data
-        if not trace.name.startswith("held-out real pictures")
+        if not trace.name.startswith("held-out real images")
     }
 
 
@@ -352,7 +352,7 @@ def test_the_curve_against_the_cost_stays_while_later_steps_are_measured_at_one(
     other_way = a_result("a", 40, 5, 4.0, seed=1)
     other_count = [of_n(128, a_result("a", 60, 50, 3.0))]
     figure = cost_figure([*curve, one, other_way, *other_count], "frechet")
-    assert lines(figure) == {"ddim, step 20, 64 pictures": [(5, 20.0), (10, 10.0)]}
+    assert lines(figure) == {"ddim, step 20, 64 images": [(5, 20.0), (10, 10.0)]}
     assert figure.layout.xaxis.tickvals == (5, 10)
     newer = a_result("a", 40, 10, 5.0)
     assert over_cost([*curve, one, newer]) == [one, newer]
@@ -382,19 +382,19 @@ def test_a_line_says_its_run_where_several_could_be_drawn() -> None:
     assert figure.layout.xaxis.tickformat == ",~r"
 
 
-def test_each_count_of_pictures_has_a_line_and_a_floor_of_its_own() -> None:
+def test_each_count_of_images_has_a_line_and_a_floor_of_its_own() -> None:
     first = [a_result("a", 40, steps, 30.0) for steps in (5, 10)]
     second = [replace(of_n(128, result), floor=found(1.0)) for result in first]
     figure = cost_figure([*first, *second], "frechet")
     assert set(lines(figure)) == {
-        "ddim, step 40, 64 pictures",
-        "ddim, step 40, 128 pictures",
+        "ddim, step 40, 64 images",
+        "ddim, step 40, 128 images",
     }
     floors = {t.name: t.line.dash for t in figure.data if t.name.startswith("held-out")}
-    assert set(floors) == {f"held-out real pictures, for {n} drawn" for n in (64, 128)}
+    assert set(floors) == {f"held-out real images, for {n} drawn" for n in (64, 128)}
     assert {(shape.y0, shape.line.dash) for shape in figure.layout.shapes} == {
-        (2.0, floors["held-out real pictures, for 64 drawn"]),
-        (1.0, floors["held-out real pictures, for 128 drawn"]),
+        (2.0, floors["held-out real images, for 64 drawn"]),
+        (1.0, floors["held-out real images, for 128 drawn"]),
     }
     assert len(set(floors.values())) == 2
 

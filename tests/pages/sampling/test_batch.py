@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling import batch
 from dashboard.services import sampling_queue
-from dashboard.services.sampling_queue import LineFull, Queue
+from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.sampling import series
 from diffusion_core.sampling.metadata import read
@@ -43,9 +43,9 @@ def no_jobs() -> Iterator[None]:
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> Queue:
+def still(monkeypatch: pytest.MonkeyPatch) -> SamplingQueue:
     """A device on which nobody draws: all stay in the line."""
-    queue = Queue()
+    queue = SamplingQueue()
     monkeypatch.setattr(queue, "_work", lambda: None)
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     return queue
@@ -110,9 +110,9 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     for visitor in (app, open_many()):
         said = words(visitor)
         assert (
-            "**cars at step 20: 5 pictures, dpmpp_2m, 2 steps, seed 0, each class in turn**" in said
+            "**cars at step 20: 5 images, dpmpp_2m, 2 steps, seed 0, each class in turn**" in said
         )
-        assert "It is complete. 5 of 5 pictures" in said
+        assert "It is complete. 5 of 5 images" in said
         assert "Resume" not in labels(visitor) and "Cancel" not in labels(visitor)
     assert app.text_input(key="series_name").placeholder == "dpmpp_2m-2-seed-0-2"
     app.number_input(key="picture").set_value(4)
@@ -125,19 +125,19 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     archive = zipfile.ZipFile(io.BytesIO(files["cars-dpmpp_2m-2-seed-0.zip"]))
     assert len(archive.namelist()) == 6
     grid = files["cars-dpmpp_2m-2-seed-0-grid.png"]
-    assert read(grid).order == series.order
+    assert read(grid).spec == series.spec
     single = np.asarray(Image.open(io.BytesIO(files["cars-dpmpp_2m-2-seed-0-000003.png"])))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid)))[16:32, :16], single)
 
 
-def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: Queue) -> None:
+def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: SamplingQueue) -> None:
     app = begin(open_many(), "mine")
     series = Series(run / "drawings" / "mine")
     assert series.state == "queued"
     press(app, "Cancel")
     app.run()
     assert series.state == "stopped"
-    assert "It was cancelled. 0 of 5 pictures. What is drawn is kept" in words(app)
+    assert "It was cancelled. 0 of 5 images. What is drawn is kept" in words(app)
     press(app, "Resume")
     assert series.state == "queued"
     assert "Cancel" in labels(app)
@@ -149,8 +149,8 @@ def test_a_series_of_a_server_that_was_killed_is_interrupted_and_can_be_resumed(
 ) -> None:
     app = wait(begin(open_many(), "mine"))
     series = Series(run / "drawings" / "mine")
-    before = series.picture(2).read_bytes()
-    series.picture(2).unlink()
+    before = series.image(2).read_bytes()
+    series.image(2).unlink()
     status = json.loads((series.path / "status.json").read_text())
     gone = {"state": "running", "process_started": 1.0, "heartbeat": 0.0, "step": 4}
     (series.path / "status.json").write_text(json.dumps(status | gone))
@@ -159,11 +159,11 @@ def test_a_series_of_a_server_that_was_killed_is_interrupted_and_can_be_resumed(
     assert "5 so far" not in words(app)
     wait(press(app, "Resume"))
     assert series.state == "finished"
-    assert series.picture(2).read_bytes() == before
+    assert series.image(2).read_bytes() == before
 
 
 def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_began(
-    run: Path, still: Queue, monkeypatch: pytest.MonkeyPatch
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(open_many(), "mine")
     assert "Cancel" in labels(open_many())
@@ -182,7 +182,7 @@ def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = wait(begin(open_many()))
     assert app.number_input(key="many").max == 256
-    assert "A series here has up to 256 pictures; the app's operator sets that." in words(app)
+    assert "A series here has up to 256 images; the app's operator sets that." in words(app)
     assert "Delete" not in labels(app)
     monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
     assert open_many().number_input(key="many").max == 10
@@ -196,7 +196,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     visitor = open_many(series="mine")
     assert visitor.selectbox(key="series").value == "mine"
     press(app, "Delete")
-    assert "**mine** goes for good with its 2 pictures" in words(app)
+    assert "**mine** goes for good with its 2 images" in words(app)
     press(app, "Keep it")
     assert (run / "drawings" / "mine").exists()
     press(app, "Delete")
@@ -215,7 +215,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     ],
 )
 def test_a_name_that_cannot_be_is_refused(
-    run: Path, still: Queue, name: str, sentence: str
+    run: Path, still: SamplingQueue, name: str, sentence: str
 ) -> None:
     begin(open_many(), "mine")
     app = begin(open_many(), name)
@@ -224,7 +224,7 @@ def test_a_name_that_cannot_be_is_refused(
 
 
 def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
-    run: Path, still: Queue, monkeypatch: pytest.MonkeyPatch
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "AT_ONCE", 1)
     app = begin(begin(open_many()))
@@ -232,16 +232,16 @@ def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
     press(app, "Cancel")
 
     def full(self, task):
-        raise LineFull("16 drawings wait for this device already; try again in a while.")
+        raise QueueFull("16 drawings wait for this device already; try again in a while.")
 
-    monkeypatch.setattr(Queue, "submit", full)
+    monkeypatch.setattr(SamplingQueue, "submit", full)
     begin(app, "late")
     assert "16 drawings wait for this device already" in words(app)
     assert not (run / "drawings" / "late").exists()
 
 
 def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
-    run: Path, still: Queue
+    run: Path, still: SamplingQueue
 ) -> None:
     app = begin(open_many(), "mine")
     press(app, "Cancel")
@@ -265,28 +265,28 @@ def test_a_drawing_that_fails_says_why_and_can_be_resumed(
     with monkeypatch.context() as patched:
         patched.setattr(series, "_write", fail)
         app = wait(begin(open_many(), "mine"))
-    assert "It has failed. 0 of 5 pictures" in words(app)
+    assert "It has failed. 0 of 5 images" in words(app)
     assert "No space left on device." in words(app)
     assert "It is complete." in words(wait(press(app, "Resume")))
 
 
-def test_pictures_are_paged_and_what_is_missing_or_damaged_is_said(
+def test_images_are_paged_and_what_is_missing_or_damaged_is_said(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "SHOWN", 2)
     app = wait(begin(open_many(), "mine"))
     series = Series(run / "drawings" / "mine")
-    series.picture(2).write_bytes(b"")
-    series.picture(4).unlink()
+    series.image(2).write_bytes(b"")
+    series.image(4).unlink()
     app.number_input(key="series_page").set_value(2).run()
     app.number_input(key="picture").set_value(3).run()
-    assert "Picture 3 is not drawn yet." in words(app)
+    assert "Image 3 is not drawn yet." in words(app)
     app.number_input(key="series_page").set_value(3).run()
-    assert "Pictures 5 to 5 are not drawn yet." in words(app)
+    assert "Images 5 to 5 are not drawn yet." in words(app)
     shutil.rmtree(series.path / "pictures")
     app.run()
     assert not app.exception
-    assert "It is complete. 0 of 5 pictures" in words(app)
+    assert "It is complete. 0 of 5 images" in words(app)
 
 
 def test_a_series_with_damaged_settings_is_named(run: Path) -> None:

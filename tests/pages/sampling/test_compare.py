@@ -46,16 +46,16 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     app.multiselect(key="vs_sampler").set_value(["ddim", "heun"]).run()
     app.multiselect(key="vs_steps").set_value([5, 10]).run()
     rows = draw(app, "Draw 4 side by side")
-    assert [(r.way.order.sampler, r.way.order.steps) for r in rows] == [
+    assert [(r.way.spec.sampler, r.way.spec.steps) for r in rows] == [
         ("ddim", 5),
         ("ddim", 10),
         ("heun", 5),
         ("heun", 10),
     ]
     assert [row.evaluations for row in rows] == [5, 10, 9, 19]
-    assert len({row.pictures.tobytes() for row in rows}) == 4
+    assert len({row.images.tobytes() for row in rows}) == 4
     shown = words(app)
-    assert "**heun, 10 steps**" in shown and "19 evaluations a picture" in shown
+    assert "**heun, 10 steps**" in shown and "19 evaluations an image" in shown
     assert len(app.get("image")) == 4 * 2
     assert [each.proto.label for each in app.get("download_button")] == ["All rows as PNG"]
 
@@ -68,12 +68,12 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     app = open_page("sampling.py", mode="Side by side", vs_n="1", seed="3", vs_seed=["1", "2"])
     button(app, "The lecture's noise term").click().run()
     rows = draw(app, "Draw 3 side by side")
-    first = rows[0].way.order
+    first = rows[0].way.spec
     assert (first.sampler, first.as_lecture) == ("ddpm", False)
     assert (first.steps, first.seed) == (config.schedule["timesteps"], 3)
     terms = ("posterior", "large", "lecture")
-    assert [row.way.order for row in rows] == [replace(first, variance=term) for term in terms]
-    assert len({row.pictures.tobytes() for row in rows}) == 3
+    assert [row.way.spec for row in rows] == [replace(first, variance=term) for term in terms]
+    assert len({row.images.tobytes() for row in rows}) == 3
     assert "**variance β**" in words(app) and "**the lecture's noise term**" in words(app)
 
 
@@ -82,8 +82,8 @@ def test_the_whole_way_of_the_lecture_is_compared_too(runs_dir: Path) -> None:
     app = open_page("sampling.py", mode="Side by side", vs_n="1", steps="2", sampler="ddpm")
     app.multiselect(key="vs_way").set_value(["correct", "as the lecture does"]).run()
     correct, lecture = draw(app, "Draw 2 side by side")
-    assert not correct.way.order.as_lecture and lecture.way.order.as_lecture
-    assert not np.array_equal(correct.pictures, lecture.pictures)
+    assert not correct.way.spec.as_lecture and lecture.way.spec.as_lecture
+    assert not np.array_equal(correct.images, lecture.images)
     assert "**as the lecture does**" in words(app)
 
 
@@ -94,11 +94,11 @@ def test_runs_are_compared_by_their_newest_checkpoints_but_the_chosen_one_by_its
     write_run(runs_dir, "two", 30, 35)
     app = open_page("sampling.py", mode="Side by side", run="one", vs_n="1", steps="2")
     app.multiselect(key="vs_step").set_value(["20", "40"]).run()
-    assert [row.way.order.step for row in draw(app, "Draw 2 side by side")] == [20, 40]
+    assert [row.way.spec.step for row in draw(app, "Draw 2 side by side")] == [20, 40]
     app.selectbox(key="step").set_value("20")
     app.multiselect(key="vs_run").set_value(["one", "two"]).run()
     rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.order.run, r.way.order.step) for r in rows] == [("one", 20), ("two", 35)]
+    assert [(r.way.spec.run, r.way.spec.step) for r in rows] == [("one", 20), ("two", 35)]
 
 
 def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
     app = open_page("sampling.py", mode="Side by side", vs_n="1", **where)
     app.multiselect(key="vs_run").set_value(["cars", "flow"]).run()
     rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.order.flow, r.way.order.spacing) for r in rows] == [
+    assert [(r.way.spec.flow, r.way.spec.spacing) for r in rows] == [
         (False, "karras"),
         (True, "trailing"),
     ]
@@ -121,7 +121,7 @@ def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path)
     app.multiselect(key="vs_steps").set_value([5, "7"])
     app.multiselect(key="vs_seed").set_value(["1234567"]).run()
     rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.order.steps, r.way.order.seed) for r in rows] == [(5, 1234567), (7, 1234567)]
+    assert [(r.way.spec.steps, r.way.spec.seed) for r in rows] == [(5, 1234567), (7, 1234567)]
     for typed in ("21", "0", "-1", "many", "9" * 5000):
         app.multiselect(key="vs_steps").set_value([5, typed]).run()
         assert not app.exception
@@ -129,7 +129,7 @@ def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path)
         assert button(app, "Draw side by side").disabled
 
 
-NOT = "as the lecture does: that takes the lecture's network and pictures of more than 16 pixels."
+NOT = "as the lecture does: that takes the lecture's network and images of more than 16 pixels."
 REFUSED = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},

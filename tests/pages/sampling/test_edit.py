@@ -1,4 +1,4 @@
-"""Sampling from a picture and between two: what is drawn, what is said, what the files carry."""
+"""Sampling from an image and between two: what is drawn, what is said, what the files carry."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.components.mask import mask
 from dashboard.sampling import edit_controls
-from dashboard.sampling.between import Between, End, draw_frames, film_task
+from dashboard.sampling.between import Between, End, film_task, sample_frames
 from dashboard.sampling.edit import Edited, edit_task
 from dashboard.sampling.edit_controls import Edit, Given, area_of, fit
 from diffusion_core.media.images import png, to_uint8
-from diffusion_core.process.noising import picture_to_x_0
+from diffusion_core.process.noising import image_to_x_0
 from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.edits import picture_errors
+from diffusion_core.sampling.edits import image_errors
 from diffusion_core.sampling.metadata import entries, read
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Loaded, Order
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Loaded, SamplingSpec
 from tests import image_files
 from tests.pages.app import open_page, press
 from tests.tiny_runs import CLASSES, TINY, tiny, write_run
@@ -46,8 +46,8 @@ def loaded_of(run: Path) -> Loaded:
 
 def given_of(config: RunConfig) -> Given:
     side = np.linspace(0, 255, config.image_size).astype(np.uint8)
-    picture = np.stack([np.add.outer(side // 2, side // 2)] * config.channels, axis=-1)
-    return Given(picture.astype(np.uint8), "a slope", {})
+    image = np.stack([np.add.outer(side // 2, side // 2)] * config.channels, axis=-1)
+    return Given(image.astype(np.uint8), "a slope", {})
 
 
 def open_mode(mode: str, **settings: object) -> AppTest:
@@ -63,28 +63,28 @@ def captions(app: AppTest) -> list[str]:
     return [image.caption for shown in app.get("image") for image in shown.proto.imgs]
 
 
-def test_variants_stand_beside_the_picture_of_the_runs_own_data(run: Path) -> None:
+def test_variants_stand_beside_the_image_of_the_runs_own_data(run: Path) -> None:
     app = open_mode("From a picture", label="van", variants=3, strength=0.5, example=7)
     assert "Walks the last 2 of 4 steps, from t = 9 on" in words(app)
     job = press(app, "Vary", "edit")
-    assert "picture 7 of cars:48, variations of strength 0.5" in job.task.words
+    assert "image 7 of cars:48, variations of strength 0.5" in job.task.words
     assert job.task.evaluations == 3 * 2 and job.task.steps == 2
     assert captions(app)[-4:] == ["The original", "1, van", "2, van", "3, van"]
-    assert job.result.pictures.shape == (3, 16, 16, 3)
+    assert job.result.images.shape == (3, 16, 16, 3)
 
 
 def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
     app = open_mode("From a picture", edit="Repaint", area="left half", resample=2, variants=2)
     made: Edited = press(app, "Repaint", "edit").result
     anew = area_of("left half", 16)
-    kept = np.broadcast_to(made.given.picture, made.pictures.shape)
-    assert np.array_equal(made.pictures[:, ~anew], kept[:, ~anew])
-    assert not np.array_equal(made.pictures[:, anew], kept[:, anew])
+    kept = np.broadcast_to(made.given.image, made.images.shape)
+    assert np.array_equal(made.images[:, ~anew], kept[:, ~anew])
+    assert not np.array_equal(made.images[:, anew], kept[:, anew])
 
 
 def test_without_a_mask_there_is_nothing_to_repaint(run: Path) -> None:
     app = open_mode("From a picture", edit="Repaint")
-    assert "Paint on the picture what should be drawn anew" in words(app)
+    assert "Paint on the image what should be drawn anew" in words(app)
     [button] = [b for b in app.button if b.label == "Repaint"]
     assert button.disabled
 
@@ -94,18 +94,18 @@ def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
     assert "UniPC cannot repaint, because its steps build on each other: this is drawn by DDIM" in (
         words(app)
     )
-    assert press(app, "Repaint", "edit").order.sampler == "ddim"
+    assert press(app, "Repaint", "edit").spec.sampler == "ddim"
 
 
-def test_an_inversion_shows_noise_picture_errors_and_numbers(run: Path) -> None:
+def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
     app = open_mode("From a picture", edit="Invert and back")
     assert "4 steps up and as many back, without guidance, for " in words(app)
     job = press(app, "Invert and draw back", "edit")
     made: Edited = job.result
     assert job.task.steps == job.task.evaluations == 8
     assert captions(app)[-4] == "The original" and captions(app)[-2] == "Drawn back from it"
-    back, wanted = (picture_to_x_0(p) for p in (made.pictures[0], made.given.picture))
-    assert made.rmse == pytest.approx(float(picture_errors(back, wanted)[0]), abs=0.5)
+    back, wanted = (image_to_x_0(p) for p in (made.images[0], made.given.image))
+    assert made.rmse == pytest.approx(float(image_errors(back, wanted)[0]), abs=0.5)
     assert f"off by **{made.rmse:.2f} of 255**" in words(app)
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: 
     assert [b.disabled for b in app.button if b.label == "Invert and draw back"] == [True]
 
 
-def test_before_anything_is_drawn_the_drawn_pictures_are_asked_for(run: Path) -> None:
+def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> None:
     app = open_mode("From a picture", **{"from": "drawn before"})
     assert "No drawing of yours is finished yet." in words(app)
 
@@ -125,16 +125,16 @@ def test_before_anything_is_drawn_the_drawn_pictures_are_asked_for(run: Path) ->
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (image_files.TEXT, "This is not a picture that can be read"),
+        (image_files.TEXT, "This is not an image that can be read"),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels"),
     ],
 )
-def test_a_file_that_is_no_usable_picture_gets_one_sentence(
+def test_a_file_that_is_no_usable_image_gets_one_sentence(
     run: Path, content: bytes, sentence: str
 ) -> None:
     app = open_mode("From a picture", **{"from": "upload"})
     [field] = [f for f in app.file_uploader if f.key == "upload"]
-    field.set_value(("picture.png", content, "image/png")).run()
+    field.set_value(("image.png", content, "image/png")).run()
     assert sentence in words(app)
     assert [b.disabled for b in app.button if b.label == "Vary"] == [True]
 
@@ -148,7 +148,7 @@ def test_data_that_is_not_here_gets_a_sentence(runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (40, 24, 3), (16, 16, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_picture_is_fitted_to_the_runs_size_and_channels(
+def test_any_image_is_fitted_to_the_runs_size_and_channels(
     shape: tuple[int, int, int], channels: int
 ) -> None:
     fitted = fit(np.full(shape, 99, np.uint8), tiny(channels=channels))
@@ -158,19 +158,19 @@ def test_any_picture_is_fitted_to_the_runs_size_and_channels(
 
 def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
     loaded = loaded_of(write_run(runs_dir, "flow", 40, config=FLOW))
-    order = Order("flow", 40, n=2, sampler="euler", steps=10, flow=True)
+    spec = SamplingSpec("flow", 40, n=2, sampler="euler", steps=10, flow=True)
     given, anew = given_of(FLOW), area_of("centre", 16)
     for edit in (
         Edit(edit_controls.VARY, strength=0.5),
         Edit(edit_controls.REPAINT, resample=2, area="centre", anew=anew),
         Edit(edit_controls.INVERT),
     ):
-        task = edit_task(order, loaded, given, edit)
+        task = edit_task(spec, loaded, given, edit)
         seen: list[object] = []
         made = task.work(seen.append)
-        assert made.pictures.dtype == np.uint8 and len(seen) == task.steps
-    x_0 = picture_to_x_0(given.picture)
-    far = np.abs(to_uint8(x_0)[0].astype(int) - made.pictures[0]).mean()
+        assert made.images.dtype == np.uint8 and len(seen) == task.steps
+    x_0 = image_to_x_0(given.image)
+    far = np.abs(to_uint8(x_0)[0].astype(int) - made.images[0]).mean()
     assert far < 40  # an untrained network, and ten steps
 
 
@@ -186,12 +186,12 @@ def test_a_mask_comes_from_the_browser_bit_by_bit() -> None:
 
 
 def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
-    order = Order("tiny", 40, n=1)
+    spec = SamplingSpec("tiny", 40, n=1)
     page = Edit(edit_controls.VARY, strength=0.3).settings() | {"example": 7}
-    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(order, what="varied", page=page))
+    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, what="varied", page=page))
     made = read(file)
-    assert (made.order, made.mode) == (order, "From a picture")
-    assert read(png(np.zeros((4, 4, 3), np.uint8), text=entries(order))).mode == ""
+    assert (made.spec, made.mode) == (spec, "From a picture")
+    assert read(png(np.zeros((4, 4, 3), np.uint8), text=entries(spec))).mode == ""
 
 
 # ---------------------------------------------------------------- between two
@@ -202,8 +202,8 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Pa
     made: Between = press(app, "Draw the film", "between").result
     assert made.frames.shape == (5, 16, 16, 3)
     loaded = loaded_of(run)
-    order = Order("tiny", 40, n=3, steps=4, classes=CLASSES, label="van")
-    drawn = to_uint8(order.make(loaded)).astype(int)
+    spec = SamplingSpec("tiny", 40, n=3, steps=4, classes=CLASSES, label="van")
+    drawn = to_uint8(spec.make(loaded)).astype(int)
     # The page draws in bfloat16 where the hardware has it.
     assert np.abs(made.frames[0] - drawn[0]).max() <= 12
     assert np.abs(made.frames[-1] - drawn[2]).max() <= 12
@@ -212,24 +212,24 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Pa
 
 def test_each_class_in_turn_becomes_one_for_the_whole_film(run: Path) -> None:
     app = open_mode("Between two", frames=2)
-    label = press(app, "Draw the film", "between").order.label
+    label = press(app, "Draw the film", "between").spec.label
     config = tiny(network_args=TINY.network_args)
     assert label == (ANY_CLASS if config.label_dropout > 0 else CLASSES[0])
     assert label != EACH_IN_TURN
 
 
-def test_the_same_picture_at_both_ends_is_no_film(run: Path) -> None:
+def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
     app = open_mode("Between two", to_picture=1)
-    assert "The two ends are the same picture" in words(app)
+    assert "The two ends are the same image" in words(app)
     assert [b.disabled for b in app.button if b.label == "Draw the film"] == [True]
 
 
 def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
     app = open_mode("Between two", sampler="ddpm")
     assert "DDPM adds noise in its steps. All frames get the same" in words(app)
-    order = Order("tiny", 40, n=3, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
+    spec = SamplingSpec("tiny", 40, n=3, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
     ends = (End(2, 5), End(2, 5))  # three frames from one start: only other noise could differ
-    frames = draw_frames(order, loaded_of(run), ends, lambda view: None)
+    frames = sample_frames(spec, loaded_of(run), ends, lambda view: None)
     assert np.abs(to_uint8(frames[:1]).astype(int) - to_uint8(frames)).max() <= 1
 
 
@@ -237,20 +237,20 @@ def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = loaded_of(run)
-    order = Order("tiny", 40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
+    spec = SamplingSpec("tiny", 40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
     ends = (End(0, 1), End(1, 2))
-    whole = film_task(order, loaded, ends).work(lambda view: None)
-    monkeypatch.setattr("dashboard.sampling.between.max_pictures", lambda size: 2)
-    task, seen = film_task(order, loaded, ends), []
+    whole = film_task(spec, loaded, ends).work(lambda view: None)
+    monkeypatch.setattr("dashboard.sampling.between.max_images", lambda size: 2)
+    task, seen = film_task(spec, loaded, ends), []
     parts = task.work(seen.append)
     assert len(seen) == task.steps == 3 * 4
     assert np.abs(whole.frames.astype(int) - parts.frames).max() <= 1
 
 
-def test_an_uploaded_picture_is_varied_in_the_runs_size(run: Path) -> None:
+def test_an_uploaded_image_is_varied_in_the_runs_size(run: Path) -> None:
     app = open_mode("From a picture", variants=1, **{"from": "upload"})
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
     job = press(app, "Vary", "edit")
-    assert "your picture, resized from 50×30, the aspect not kept" in job.task.words
-    assert job.result.given.picture.shape == (16, 16, 3)
+    assert "your image, resized from 50×30, the aspect not kept" in job.task.words
+    assert job.result.given.image.shape == (16, 16, 3)

@@ -1,4 +1,4 @@
-"""A downloaded picture dropped on the Sampling page sets the controls as they were for it."""
+"""A downloaded image dropped on the Sampling page sets the controls as they were for it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.services.sampling_queue import Drawing
+from dashboard.services.sampling_queue import SamplingJob
 from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Order
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests.pages.app import open_page
 from tests.pages.sampling.test_sampling import draw, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_checkpoint, write_run
 
-ORDER = Order("cars", 20, 3, steps=4, seed=5, classes=CLASSES, label=EACH_IN_TURN)
+SPEC = SamplingSpec("cars", 20, 3, steps=4, seed=5, classes=CLASSES, label=EACH_IN_TURN)
 
 
-def picture_of(order: Order, number: int | None = None, what: str = "", page: Any = None) -> bytes:
-    return png(np.zeros((4, 4, 3), np.uint8), text=entries(order, number, what, page))
+def image_of(
+    spec: SamplingSpec, number: int | None = None, what: str = "", page: Any = None
+) -> bytes:
+    return png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, number, what, page))
 
 
-def drop(app: AppTest, content: bytes, name: str = "picture.png") -> AppTest:
+def drop(app: AppTest, content: bytes, name: str = "image.png") -> AppTest:
     app.file_uploader[0].set_value((name, content, "image/png")).run()
     assert not app.exception
     return app
@@ -37,7 +39,7 @@ def run(runs_dir: Path) -> Path:
     return write_run(runs_dir, "cars", 20)
 
 
-def test_a_picture_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
+def test_an_image_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(run, 40)
@@ -52,12 +54,12 @@ def test_a_picture_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
     with monkeypatch.context() as patched:
         patched.setattr(st, "download_button", lambda _, data, **more: files.update({_: data}))
         job = draw(app)
-    assert job.order.guidance_interval == (3.0, 15.0) and job.order.negative == "van"
-    for label, what in (("Grid as PNG", "The grid"), ("This picture as PNG", "Picture 1")):
+    assert job.spec.guidance_interval == (3.0, 15.0) and job.spec.negative == "van"
+    for label, what in (("Grid as PNG", "The grid"), ("This image as PNG", "Image 1")):
         dropped = drop(open_page("sampling.py", run=other.name, seed=1), files[label])
-        assert f"{what} is of cars at step 20: 2 pictures, ddim, 3 steps" in words_of(dropped)
+        assert f"{what} is of cars at step 20: 2 images, ddim, 3 steps" in words_of(dropped)
         again = draw(dropped)
-        assert again.order == job.order
+        assert again.spec == job.spec
         assert np.array_equal(again.snapshot().now.x_t, job.snapshot().now.x_t)
 
 
@@ -66,40 +68,42 @@ def words_of(app: AppTest) -> str:
 
 
 @pytest.mark.parametrize(
-    "order",
+    "spec",
     [
-        ORDER,
-        replace(ORDER, sampler="heun", label="bus", spacing="karras"),
-        replace(ORDER, sampler="ddpm", steps=20, label=ANY_CLASS),
-        replace(ORDER, label="van", guidance_scale=3.0),
+        SPEC,
+        replace(SPEC, sampler="heun", label="bus", spacing="karras"),
+        replace(SPEC, sampler="ddpm", steps=20, label=ANY_CLASS),
+        replace(SPEC, label="van", guidance_scale=3.0),
     ],
 )
-def test_every_setting_comes_back_over_others_that_were_chosen(run: Path, order: Order) -> None:
+def test_every_setting_comes_back_over_others_that_were_chosen(
+    run: Path, spec: SamplingSpec
+) -> None:
     app = open_page("sampling.py", seed=9, n=7, spacing="leading", eta=0.3, label="coupé")
-    app = drop(app, picture_of(order, 2))
-    assert draw(app).order == order
+    app = drop(app, image_of(spec, 2))
+    assert draw(app).spec == spec
     assert app.number_input(key="picture").value == 3
 
 
 def test_a_drawing_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
-    order = Order("lecture", 25, 1, "ddpm", 6, as_lecture=True)
-    assert draw(drop(open_page("sampling.py"), picture_of(order))).order == order
+    spec = SamplingSpec("lecture", 25, 1, "ddpm", 6, as_lecture=True)
+    assert draw(drop(open_page("sampling.py"), image_of(spec))).spec == spec
 
 
-def test_more_pictures_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> None:
-    app = drop(open_page("sampling.py"), picture_of(replace(ORDER, n=100), 70))
+def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> None:
+    app = drop(open_page("sampling.py"), image_of(replace(SPEC, n=100), 70))
     assert app.session_state["mode"] == "Many"
     assert app.number_input(key="many").value == 100
     assert app.query_params["many"] == "100"
-    assert "Picture 71 is of cars at step 20: 100 pictures" in words_of(app)
+    assert "Image 71 is of cars at step 20: 100 images" in words_of(app)
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_the_newest_is_chosen(run: Path) -> None:
-    app = drop(open_page("sampling.py", step=20), picture_of(replace(ORDER, step=7)))
+    app = drop(open_page("sampling.py", step=20), image_of(replace(SPEC, step=7)))
     assert "That checkpoint is not here any more; the newest is chosen" in words_of(app)
     assert app.selectbox(key="step").value == "latest"
-    assert draw(app).order == ORDER
+    assert draw(app).spec == SPEC
 
 
 # ---------------------------------------------------------------- what is no grid, and other modes
@@ -116,7 +120,7 @@ def keep_downloads(patched: pytest.MonkeyPatch) -> dict[str, bytes]:
     return files
 
 
-def press(app: AppTest, label: str, key: str) -> Drawing:
+def press(app: AppTest, label: str, key: str) -> SamplingJob:
     [button] = [each for each in app.button if each.label == label]
     button.click().run()
     job = app.session_state["drawings"][key]
@@ -127,7 +131,7 @@ def press(app: AppTest, label: str, key: str) -> Drawing:
     return job
 
 
-def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_pictures(
+def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_images(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_page("sampling.py", run="cars", steps=3, n=4, seed=5, picture=3, label="van")
@@ -136,8 +140,8 @@ def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_pictures(
         draw(app)
     dropped = drop(open_page("sampling.py"), files["This strip as PNG"])
     assert [each.value for each in dropped.success] == [
-        "The settings of this strip are restored. The strip is of cars at step 20: 4 pictures, "
-        "dpmpp_2m, 3 steps, seed 5, van: Draw brings these pictures again, and the strip below "
+        "The settings of this strip are restored. The strip is of cars at step 20: 4 images, "
+        "dpmpp_2m, 3 steps, seed 5, van: Draw brings these images again, and the strip below "
         "them."
     ]
     draw(dropped)
@@ -147,18 +151,18 @@ def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_pictures(
 @pytest.mark.parametrize(
     ("number", "what", "start"),
     [
-        (None, "film of all pictures", "The settings of this film are restored. The film is of "),
-        (2, "film of picture 3", "The settings of this film are restored. The film is of "),
-        (None, "![](//evil.example)", "The settings of this picture are restored. The picture is "),
+        (None, "film of all images", "The settings of this film are restored. The film is of "),
+        (2, "film of image 3", "The settings of this film are restored. The film is of "),
+        (None, "![](//evil.example)", "The settings of this image are restored. The image is "),
     ],
 )
 def test_a_film_or_what_nobody_knows_is_not_called_the_same(
     run: Path, number: int | None, what: str, start: str
 ) -> None:
-    app = drop(open_page("sampling.py"), picture_of(ORDER, number, what))
+    app = drop(open_page("sampling.py"), image_of(SPEC, number, what))
     [said] = [each.value for each in app.success]
     assert said.startswith(start) and "the same" not in said and "evil" not in said
-    assert draw(app).order == ORDER
+    assert draw(app).spec == SPEC
 
 
 # The page's settings, the button, the name of the drawing, and the download.
@@ -208,25 +212,25 @@ def test_each_mode_comes_back_and_draws_the_same(
     for name in settings.keys() - {"step"}:  # the address is a link to it
         assert name in dropped.query_params, name
     again = press(dropped, label, key)
-    assert again.task.words == before.task.words and again.order == before.order
-    for one, other in zip(pictures_of(again), pictures_of(before), strict=True):
+    assert again.task.words == before.task.words and again.spec == before.spec
+    for one, other in zip(images_of(again), images_of(before), strict=True):
         assert np.array_equal(one, other)
 
 
-def pictures_of(job: Drawing) -> list[np.ndarray]:
+def images_of(job: SamplingJob) -> list[np.ndarray]:
     made = job.result
     if hasattr(made, "rows"):
-        return [row.pictures for row in made.rows]
-    return [made.frames if hasattr(made, "frames") else made.pictures]
+        return [row.images for row in made.rows]
+    return [made.frames if hasattr(made, "frames") else made.images]
 
 
 EDITED = {"mode": "From a picture", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "From a picture", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Side by side", "vs_n": 2}
-AGAIN_PICTURE = "The picture that it started from does not come with it; choose it again."
+AGAIN_IMAGE = "The image that it started from does not come with it; choose it again."
 LOST = [
-    (EDITED | {"from": "upload"}, AGAIN_PICTURE),
-    (EDITED, AGAIN_PICTURE),  # one that was drawn before
+    (EDITED | {"from": "upload"}, AGAIN_IMAGE),
+    (EDITED, AGAIN_IMAGE),  # one that was drawn before
     (
         REPAINTED | {"from": "data set", "example": 1},
         "The part painted by hand does not come with it; paint it again.",
@@ -249,8 +253,8 @@ LOST = [
 def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
     write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
     for page, sentence in LOST:
-        app = drop(open_page("sampling.py", run="cars"), picture_of(ORDER, None, "?", page))
-        said = f"The settings of {ORDER.words()} are restored. {sentence}"
+        app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, "?", page))
+        said = f"The settings of {SPEC.words()} are restored. {sentence}"
         assert [each.value for each in app.warning] == [said]
         assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Draw")
         assert not app.success
@@ -278,50 +282,50 @@ FORGED = [
 def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     app = open_page("sampling.py", seed=3)
     for page, name in FORGED:
-        drop(app, picture_of(ORDER, None, "?", page))
+        drop(app, image_of(SPEC, None, "?", page))
         assert [each.value for each in app.error] == [
-            f"The picture's settings of {page['mode']} cannot be used: “{name}” is none that can "
+            f"The image's settings of {page['mode']} cannot be used: “{name}” is none that can "
             "be chosen there."
         ]
         assert app.number_input(key="seed").value == 3
         assert app.session_state["mode"] == "Draw"
     beyond = EDITED | {"from": "data set", "example": 48}
-    drop(app, picture_of(ORDER, None, "?", beyond))
+    drop(app, image_of(SPEC, None, "?", beyond))
     assert "number 48 of cars:48, and the last one here is 47." in app.error[0].value
-    drop(app, picture_of(replace(ORDER, n=17), None, "?", EDITED))
-    assert app.error[0].value == "The picture has 17 variants; 16 can be drawn."
+    drop(app, image_of(replace(SPEC, n=17), None, "?", EDITED))
+    assert app.error[0].value == "The image has 17 variants; 16 can be drawn."
     # A key that no control has is left out, and values that are not offered raise nothing.
     page = COMPARED | {"run": "x", "seed": [], "vs_sampler": ["magic"], "vs_guidance": [1.3, 2]}
-    drop(app, picture_of(ORDER, None, "?", page))
+    drop(app, image_of(SPEC, None, "?", page))
     assert app.session_state["vs_guidance"] == [2.0] and app.session_state["vs_sampler"] == []
-    assert app.number_input(key="seed").value == ORDER.seed
+    assert app.number_input(key="seed").value == SPEC.seed
 
 
-AGAIN = "The picture was drawn from another run that was called cars too."
+AGAIN = "The image was drawn from another run that was called cars too."
 UNFIT = [
-    (replace(ORDER, run="boats"), "The picture was drawn from the run boats, which is not here."),
-    (replace(ORDER, classes=("van",), label="van"), AGAIN),
-    (replace(ORDER, steps=21), AGAIN),
-    (replace(ORDER, average="short"), AGAIN),
-    (replace(ORDER, as_lecture=True, sampler="ddpm"), AGAIN),
+    (replace(SPEC, run="boats"), "The image was drawn from the run boats, which is not here."),
+    (replace(SPEC, classes=("van",), label="van"), AGAIN),
+    (replace(SPEC, steps=21), AGAIN),
+    (replace(SPEC, average="short"), AGAIN),
+    (replace(SPEC, as_lecture=True, sampler="ddpm"), AGAIN),
     # Of 16 pixels, which are too few for the lecture's BatchNorm.
-    (Order("small", 20, 1, "ddpm", 6, as_lecture=True), AGAIN.replace("cars", "small")),
+    (SamplingSpec("small", 20, 1, "ddpm", 6, as_lecture=True), AGAIN.replace("cars", "small")),
     (
-        replace(ORDER, label="van", guidance_scale=9.0),
-        "The picture has guidance 9, and this page goes from 1 to 8.",
+        replace(SPEC, label="van", guidance_scale=9.0),
+        "The image has guidance 9, and this page goes from 1 to 8.",
     ),
     (
-        replace(ORDER, label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
-        "The picture's guided timesteps are none that this page can set.",
+        replace(SPEC, label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
+        "The image's guided timesteps are none that this page can set.",
     ),
 ]
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 NO_SETTINGS = [
-    (b"", "The file is no PNG picture; settings are only in those."),
-    (png(PIXELS, text={"diffusion_lab": "{"}), "The settings in the picture are damaged."),
+    (b"", "The file is no PNG image; settings are only in those."),
+    (png(PIXELS, text={"diffusion_lab": "{"}), "The settings in the image are damaged."),
     (
         png(PIXELS),
-        "The picture carries no settings. Those downloaded from this page do, unless another "
+        "The image carries no settings. Those downloaded from this page do, unless another "
         "program has saved them anew.",
     ),
 ]
@@ -330,7 +334,7 @@ NO_SETTINGS = [
 def test_what_cannot_be_restored_changes_nothing_and_says_why_once(run: Path) -> None:
     write_run(run.parent, "small", 20, config=LECTURE.replace(image_size=16))
     app = open_page("sampling.py", seed=3)
-    files = [(picture_of(order), sentence) for order, sentence in UNFIT]
+    files = [(image_of(spec), sentence) for spec, sentence in UNFIT]
     for content, sentence in [*files, *NO_SETTINGS]:
         assert [error.value for error in drop(app, content).error] == [sentence]
         assert app.number_input(key="seed").value == 3
@@ -339,13 +343,13 @@ def test_what_cannot_be_restored_changes_nothing_and_says_why_once(run: Path) ->
 
 def test_any_class_is_refused_where_the_network_never_learned_it(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, config=TINY.replace(label_dropout=0.0))
-    app = drop(open_page("sampling.py"), picture_of(replace(ORDER, label=ANY_CLASS)))
+    app = drop(open_page("sampling.py"), image_of(replace(SPEC, label=ANY_CLASS)))
     assert app.error[0].value == AGAIN
 
 
-def test_a_viewer_is_told_of_more_pictures_than_are_drawn_here(
+def test_a_viewer_is_told_of_more_images_than_are_drawn_here(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    app = drop(open_page("sampling.py"), picture_of(replace(ORDER, n=4096)))
-    assert "The picture is of 4,096, and here 256 at most are drawn." in app.error[0].value
+    app = drop(open_page("sampling.py"), image_of(replace(SPEC, n=4096)))
+    assert "The image is of 4,096, and here 256 at most are drawn." in app.error[0].value

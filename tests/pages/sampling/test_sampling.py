@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.sampling.controls import link, max_pictures
+from dashboard.sampling.controls import link, max_images
 from dashboard.sampling.wording import precise, sharing_sentence
 from dashboard.services import cached, sampling_queue
-from dashboard.services.sampling_queue import Drawing, LineFull, Queue
+from dashboard.services.sampling_queue import QueueFull, SamplingJob, SamplingQueue
 from diffusion_core.media.images import png
 from diffusion_core.runs.checkpoint import save_weights, weights_path
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.sample import FROM_PURE_NOISE, SAMPLERS
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import open_page
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
@@ -43,7 +43,7 @@ def button(app: AppTest, label: str):
     return found
 
 
-def draw(app: AppTest) -> Drawing:
+def draw(app: AppTest) -> SamplingJob:
     """Press Draw and wait until the drawing has ended and is shown."""
     button(app, "Draw").click().run()
     job = app.session_state["drawings"]["draw"]
@@ -81,7 +81,7 @@ def test_a_viewer_without_checkpoints_is_referred_to_the_operator(
     assert "The operator of this app starts one" in words(open_sampling())
 
 
-def test_a_viewer_draws_and_gets_pictures_downloads_and_the_way_out_of_the_noise(
+def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
@@ -91,16 +91,16 @@ def test_a_viewer_draws_and_gets_pictures_downloads_and_the_way_out_of_the_noise
     job = draw(app)
     assert job.snapshot().state == "done"
     shown = words(app)
-    assert "**cars at step 20: 2 pictures, dpmpp_2m, 4 steps, seed 0, each class in turn**" in shown
-    assert "8 evaluations of the network (2 pictures × 4 steps)" in shown
+    assert "**cars at step 20: 2 images, dpmpp_2m, 4 steps, seed 0, each class in turn**" in shown
+    assert "8 evaluations of the network (2 images × 4 steps)" in shown
     assert downloads(app) == [
         "Grid as PNG",
-        "This picture as PNG",
+        "This image as PNG",
         "This strip as PNG",
         "Film as WebP",
     ]
     assert len(app.get("image")) == 2  # the grid and the lecture's strip
-    assert "All 2 pictures, every step, 0.0 MB." in shown
+    assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
     assert "Takes about 1 s, going by the last drawing." in shown
 
@@ -118,7 +118,7 @@ def test_an_earlier_step_is_drawn_where_it_is_asked_for(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, 40)
     app = open_sampling(step="20", steps="2", n="1")
     assert "Step 20 of 40" in words(app)
-    assert draw(app).order.step == 20
+    assert draw(app).spec.step == 20
 
 
 def test_a_newer_checkpoint_is_offered_and_taken_only_on_request(runs_dir: Path) -> None:
@@ -199,11 +199,11 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     app.run()
     job = draw(app)
     assert job.task.evaluations == 2 * (2 * 4 - 1)
-    assert "heun, 4 steps" in job.order.words() and "short average" in job.order.words()
+    assert "heun, 4 steps" in job.spec.words() and "short average" in job.spec.words()
     assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
-    found = {name: value for name, [value] in parse_qs(link(job.order).partition("?")[2]).items()}
+    found = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert found["flow_sampler"] == "heun" and found["average"] == "short"
-    assert draw(open_sampling(**found)).order == job.order
+    assert draw(open_sampling(**found)).spec == job.spec
 
 
 def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path) -> None:
@@ -222,12 +222,12 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
         "guidance": "2.5",
     }
     job = draw(open_sampling(**settings))
-    assert job.order == Order(
+    assert job.spec == SamplingSpec(
         "cars", 20, 2, "ddim", 3, 5, 0.5, CLASSES, "coupé", guidance_scale=2.5, spacing="karras"
     )
-    again = {name: value for name, [value] in parse_qs(link(job.order).partition("?")[2]).items()}
+    again = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert again == settings
-    assert draw(open_sampling(**again)).order == job.order
+    assert draw(open_sampling(**again)).spec == job.spec
 
 
 def test_settings_in_the_url_that_make_no_sense_are_left_out(runs_dir: Path) -> None:
@@ -246,11 +246,11 @@ def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path)
     write_run(runs_dir, "cars", 20, config=long)
     app = open_sampling(n="1")
     assert app.number_input(key="steps").placeholder == "20"
-    assert draw(app).order.steps == 20
+    assert draw(app).spec.steps == 20
     app.selectbox(key="sampler").select("ddpm").run()
     assert app.number_input(key="steps").placeholder == "60, all of them"
     assert not [s for s in app.slider if s.key == "eta"]
-    assert draw(app).order.steps == 60
+    assert draw(app).spec.steps == 60
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -265,7 +265,7 @@ def test_every_sampler_draws_and_explains_itself(
     app = open_sampling(n="1", steps="3", sampler=sampler)
     chosen = app.selectbox(key="sampler")
     if zero_snr and sampler not in FROM_PURE_NOISE:
-        assert sampler not in chosen.options  # it cannot start where nothing of a picture is left
+        assert sampler not in chosen.options  # it cannot start where nothing of an image is left
         assert "karras" not in app.selectbox(key="spacing").options
         return
     assert chosen.value == sampler
@@ -302,17 +302,17 @@ def test_a_network_of_the_lecture_can_be_sampled_as_the_lecture_does(runs_dir: P
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     app = open_sampling(n="1", way="as the lecture does")
     assert "leaves the network in training mode" in words(app)
-    assert draw(app).order == Order("lecture", 25, 1, "ddpm", 6, as_lecture=True)
-    assert "lecture at step 25: 1 picture, as the lecture does, 6 steps, seed 0" in words(app)
+    assert draw(app).spec == SamplingSpec("lecture", 25, 1, "ddpm", 6, as_lecture=True)
+    assert "lecture at step 25: 1 image, as the lecture does, 6 steps, seed 0" in words(app)
     assert not [s for s in app.selectbox if s.key == "label"]
-    assert draw(open_sampling(n="1")).order.as_lecture is False
+    assert draw(open_sampling(n="1")).spec.as_lecture is False
 
 
 def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(runs_dir, "cars", 20)
-    queue = Queue()
+    queue = SamplingQueue()
     monkeypatch.setattr(queue, "_work", lambda: None)  # nobody draws: all stay in the line
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     first, second = open_sampling(), open_sampling()
@@ -326,7 +326,7 @@ def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
     second.segmented_control(key="mode").set_value("Between two").run()
     assert not second.exception
     assert button(second, "Draw the film").disabled
-    assert "**cars at step 20: 16 pictures, dpmpp_2m, 20 steps" in words(second)
+    assert "**cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
     button(second, "Cancel").click().run()
     assert second.session_state["drawings"]["draw"].snapshot().state == "cancelled"
     second.segmented_control(key="mode").set_value("Draw").run()
@@ -339,9 +339,9 @@ def test_a_line_that_is_full_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyP
     write_run(runs_dir, "cars", 20)
 
     def full(self, task):
-        raise LineFull("16 drawings wait for this device already; try again in a while.")
+        raise QueueFull("16 drawings wait for this device already; try again in a while.")
 
-    monkeypatch.setattr(Queue, "submit", full)
+    monkeypatch.setattr(SamplingQueue, "submit", full)
     app = open_sampling()
     button(app, "Draw").click().run()
     assert [e.value for e in app.error] == [
@@ -359,17 +359,17 @@ def test_a_training_on_the_same_device_is_named(runs_dir: Path) -> None:
     assert "cars trains on this device" in words(open_sampling())
 
 
-def test_pictures_are_fewer_where_they_are_large() -> None:
-    assert [max_pictures(size) for size in (16, 64, 128, 256)] == [64, 64, 64, 16]
+def test_images_are_fewer_where_they_are_large() -> None:
+    assert [max_images(size) for size in (16, 64, 128, 256)] == [64, 64, 64, 16]
 
 
 def test_short_times_keep_their_digits() -> None:
     assert [precise(s) for s in (0.123, 4.26, 75.0)] == ["0.12 s", "4.3 s", "1 min 15 s"]
 
 
-def test_a_downloaded_picture_says_what_made_it_and_keeps_its_pixels() -> None:
+def test_a_downloaded_image_says_what_made_it_and_keeps_its_pixels() -> None:
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    words = Order("cars", 5, classes=CLASSES, label="coupé").words()
+    words = SamplingSpec("cars", 5, classes=CLASSES, label="coupé").words()
     with Image.open(io.BytesIO(png(pixels, text={"Description": words}))) as image:
         assert np.array_equal(np.asarray(image), pixels)
         assert image.text["Description"].endswith("seed 0, coupé")

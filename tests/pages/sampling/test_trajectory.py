@@ -1,4 +1,4 @@
-"""Below a drawing: what the flipbook is told, the films, and where the picture was decided."""
+"""Below a drawing: what the flipbook is told, the films, and where the image was decided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dashboard.components.flipbook.flipbook import Book, Histogram, pack
 from dashboard.sampling.decided import stochastic
 from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.sampling.branching import Parting
-from diffusion_core.sampling.spec import Order
+from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import open_page, press
 from tests.tiny_runs import TINY, write_run
 
@@ -42,17 +42,17 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def book(frames: int, pictures: int, side: int) -> Book:
-    shape = (frames, pictures, side, side, 3)
+def book(frames: int, images: int, side: int) -> Book:
+    shape = (frames, images, side, side, 3)
     return Book(
         {"above": noise(*shape), "below": 255 - noise(*shape)},
         [f"frame {k}" for k in range(frames)],
-        [str(k + 1) for k in range(pictures)],
-        {"size": np.arange(frames * pictures, dtype=float).reshape(frames, pictures)},
+        [str(k + 1) for k in range(images)],
+        {"size": np.arange(frames * images, dtype=float).reshape(frames, images)},
         Histogram(
             "values",
             np.linspace(-4, 4, 9),
-            np.arange(8 * frames * pictures).reshape(frames, pictures, 8),
+            np.arange(8 * frames * images).reshape(frames, images, 8),
         ),
     )
 
@@ -63,7 +63,7 @@ def book(frames: int, pictures: int, side: int) -> Book:
 def test_the_browser_gets_every_pixel_of_every_frame_in_one_sheet_a_row() -> None:
     made = book(5, 2, 4)
     sent = pack(made)
-    assert (sent.first, sent.pictures, sent.frames) == (0, 2, 5)
+    assert (sent.first, sent.images, sent.frames) == (0, 2, 5)
     for k in range(2):
         for row, frames in enumerate(made.rows.values()):
             whole = pixels(sent.data["sheets"][k][row])
@@ -79,14 +79,14 @@ def test_the_browser_gets_every_pixel_of_every_frame_in_one_sheet_a_row() -> Non
     assert json.loads(json.dumps(pack(unknown).data))["numbers"]["size"][0] == [None, None]
 
 
-def test_no_more_is_sent_than_the_bound_and_the_chosen_picture_is_of_it(
+def test_no_more_is_sent_than_the_bound_and_the_chosen_image_is_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = book(10, 8, 16)
     one = 2 * 10 * 16 * 16 * 3
     monkeypatch.setattr(flipbook, "MOST_BYTES", 3 * one)
-    whole = [pack(made, picture) for picture in range(8)]
-    assert [(sent.first, sent.pictures) for sent in whole] == [(0, 3)] * 3 + [(3, 3)] * 3 + [
+    whole = [pack(made, image) for image in range(8)]
+    assert [(sent.first, sent.images) for sent in whole] == [(0, 3)] * 3 + [(3, 3)] * 3 + [
         (6, 2)
     ] * 2
     assert whole[4].data["names"] == ["4", "5", "6"]
@@ -94,11 +94,11 @@ def test_no_more_is_sent_than_the_bound_and_the_chosen_picture_is_of_it(
     assert all(sent.bytes < 1.05 * 3 * one for sent in whole)
     monkeypatch.setattr(flipbook, "MOST_BYTES", one // 2)
     large = pack(made, 7)
-    assert (large.first, large.pictures, large.frames) == (7, 1, 5)
+    assert (large.first, large.images, large.frames) == (7, 1, 5)
     assert large.data["captions"] == [f"frame {k}" for k in (0, 2, 4, 7, 9)]
 
 
-def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_picture(runs_dir: Path) -> None:
+def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=5, picture=2)
     job = press(app, "Draw", "draw")
@@ -108,7 +108,7 @@ def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_picture(runs_dir: P
     assert data["captions"][0] == "step 1 of 5, t = 19"
     walk = job.result.trajectory
     assert np.array_equal(pixels(data["sheets"][1][0])[16:32, 16:32], walk.x_t[4, 1])
-    assert np.array_equal(walk.x_t[4, 1], job.result.pictures[1])
+    assert np.array_equal(walk.x_t[4, 1], job.result.images[1])
     assert data["numbers"]["change of the predicted x_0"][0] == [None] * 3
     assert film_of(walk, 0, X_T, None).shape == (5, 16, 16, 3)
     assert film_of(walk, 0, BOTH, None).shape == (5, 16, 32, 3)
@@ -124,24 +124,24 @@ def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_picture(runs_dir: P
     ] == ["change in a step", "root mean square of ε"]
 
 
-def test_of_a_picture_whose_way_is_not_kept_that_is_said(
+def test_of_an_image_whose_way_is_not_kept_that_is_said(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffusion_core.sampling.trajectory.MOST_PICTURES", 2)
+    monkeypatch.setattr("diffusion_core.sampling.trajectory.MOST_IMAGES", 2)
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=2, picture=3)
     press(app, "Draw", "draw")
-    assert "The way out of the noise is kept of the first 2 pictures; choose one" in words(app)
+    assert "The way out of the noise is kept of the first 2 images; choose one" in words(app)
     assert not app.get("bidi_component")
     app.number_input(key="picture").set_value(2).run()
-    assert "Pictures 1 to 2 of 3, every step" in words(app)
+    assert "Images 1 to 2 of 3, every step" in words(app)
 
 
-# ---------------------------------------------------------------- where the picture is decided
+# ---------------------------------------------------------------- where the image is decided
 
 
 def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> None:
-    plain = Order("tiny", 20, sampler="unipc")
+    plain = SamplingSpec("tiny", 20, sampler="unipc")
     assert stochastic(plain) == replace(plain, sampler="ddim", eta=1.0)
     for sampler in ("ddpm", "euler_ancestral", "dpmpp_2m_sde"):
         noisy = replace(plain, sampler=sampler)
@@ -149,7 +149,7 @@ def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> Non
     assert stochastic(replace(plain, sampler="heun", flow=True)) is None
 
 
-def test_where_a_picture_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:
+def test_where_an_image_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=2, steps=4, picture=2)
     press(app, "Draw", "draw")
@@ -160,13 +160,13 @@ def test_where_a_picture_is_decided_is_found_out_and_shown(runs_dir: Path) -> No
     assert job.task.steps == 4 * 4 and job.task.evaluations == 4 * 4 * 8
     assert found[0].variance > found[2].variance > 0
     shown = words(app)
-    assert "tiny at step 20: picture 2 in 8 branches from each of 4 places, ddim" in shown
+    assert "tiny at step 20: image 2 in 8 branches from each of 4 places, ddim" in shown
     assert "η 1, bus" in shown
     assert "With $x_T$ alone shared, " in shown
     captions = [image.caption for element in app.get("image") for image in element.proto.imgs]
     assert captions[-4:] == ["nothing shared", "t 19", "t 14", "t 9"]
     app.number_input(key="picture").set_value(1).run()
-    assert "picture 2 in 8 branches" not in words(app)  # of another picture than the one above
+    assert "image 2 in 8 branches" not in words(app)  # of another image than the one above
 
 
 def test_branches_that_do_not_differ_at_all_are_said(
@@ -181,7 +181,7 @@ def test_branches_that_do_not_differ_at_all_are_said(
     ]
     monkeypatch.setattr("dashboard.sampling.decided.branch", lambda *_: same)
     press(app, "Find out with DDIM, η = 1", "decided")
-    assert "All branches are the same picture" in "".join(info.value for info in app.info)
+    assert "All branches are the same image" in "".join(info.value for info in app.info)
 
 
 def test_a_checkpoint_that_is_gone_is_said_instead(runs_dir: Path) -> None:

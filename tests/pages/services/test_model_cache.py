@@ -95,12 +95,12 @@ def test_an_older_step_that_somebody_chose_stays_beside_the_newer_and_outlives_t
 
 def test_a_model_in_use_leaves_the_cache_and_its_memory_when_it_is_let_go() -> None:
     cache = ModelCache()
-    drawing = cache.get(key("a"), model, SIZE)
-    alive = weakref.ref(drawing[0])
+    job = cache.get(key("a"), model, SIZE)
+    alive = weakref.ref(job[0])
     cache.get(key("b"), model, SIZE)
     assert names(cache) == [("b", 1)]
-    assert drawing[0](torch.zeros(1, SIZE // 4)).shape == (1, 1)
-    del drawing
+    assert job[0](torch.zeros(1, SIZE // 4)).shape == (1, 1)
+    del job
     gc.collect()
     assert alive() is None
 

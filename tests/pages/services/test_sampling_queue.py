@@ -14,17 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from dashboard.services import sampling_queue
-from dashboard.services.sampling_queue import Drawing, LineFull, Queue, Task, draw_task, pace_key
+from dashboard.services.sampling_queue import (
+    QueueFull,
+    SamplingJob,
+    SamplingQueue,
+    Task,
+    pace_key,
+    sample_task,
+)
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_network
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
-from diffusion_core.sampling.spec import Loaded, Order
+from diffusion_core.sampling.spec import Loaded, SamplingSpec
 
 SOON = 60.0  # how long a busy machine may take for what takes milliseconds
 CONFIG = RunConfig(image_size=16, schedule={"timesteps": 20}, prediction_type="epsilon")
-ORDER = Order(run="tiny", step=4, n=2, steps=5)
+SPEC = SamplingSpec(run="tiny", step=4, n=2, steps=5)
 
 
 class Gate(nn.Module):
@@ -62,8 +69,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def queue(clock: Clock) -> Queue:
-    return Queue(clock)
+def queue(clock: Clock) -> SamplingQueue:
+    return SamplingQueue(clock)
 
 
 @pytest.fixture
@@ -93,11 +100,11 @@ def small_lecture_network() -> nn.Module:
     return build_network("lecture", {"widths": [4, 8, 8, 8, 8]})
 
 
-def test_a_drawing_gives_the_pictures_of_sample(queue: Queue) -> None:
+def test_a_drawing_gives_the_images_of_sample(queue: SamplingQueue) -> None:
     loaded = with_schedule(small_network(num_classes=3))
-    order = replace(ORDER, sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
-    order = replace(order, classes=("a", "b", "c"), label="b")
-    job = queue.submit(draw_task(order, loaded))
+    spec = replace(SPEC, sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
+    spec = replace(spec, classes=("a", "b", "c"), label="b")
+    job = queue.submit(sample_task(spec, loaded))
     assert job.wait(SOON)
     seen = job.snapshot()
     expected = sample(
@@ -118,12 +125,12 @@ def test_a_drawing_gives_the_pictures_of_sample(queue: Queue) -> None:
 
 
 def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_was(
-    queue: Queue,
+    queue: SamplingQueue,
 ) -> None:
     loaded = with_schedule(small_lecture_network(), CONFIG.replace(image_size=32))
     before = {name: tensor.clone() for name, tensor in loaded[0].state_dict().items()}
-    order = replace(ORDER, sampler="ddpm", steps=20, as_lecture=True)
-    job = queue.submit(draw_task(order, loaded))
+    spec = replace(SPEC, sampler="ddpm", steps=20, as_lecture=True)
+    job = queue.submit(sample_task(spec, loaded))
     assert job.wait(SOON)
     expected = sample(loaded[0], loaded[1], 2, shape=(3, 32, 32), **LECTURE_SAMPLING)
     assert np.array_equal(job.snapshot().now.x_t, to_uint8(expected))
@@ -131,33 +138,33 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
     assert not any(module.training for module in loaded[0].modules())
 
 
-def test_a_finished_drawing_has_its_pictures_and_the_way_to_them(queue: Queue) -> None:
-    job = queue.submit(draw_task(replace(ORDER, steps=20), with_schedule(small_network())))
+def test_a_finished_drawing_has_its_images_and_the_way_to_them(queue: SamplingQueue) -> None:
+    job = queue.submit(sample_task(replace(SPEC, steps=20), with_schedule(small_network())))
     assert job.wait(SOON)
     made = job.result
-    assert np.array_equal(made.pictures, job.snapshot().now.x_t)
-    assert np.array_equal(made.trajectory.x_t[-1], made.pictures)
+    assert np.array_equal(made.images, job.snapshot().now.x_t)
+    assert np.array_equal(made.trajectory.x_t[-1], made.images)
     looks = made.trajectory.kept[made.trajectory.evenly(10)]
     assert made.trajectory.timesteps[looks].tolist() == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
 
 
-def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: Queue) -> None:
-    def submit() -> tuple[Drawing, weakref.ref[nn.Module]]:
+def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: SamplingQueue) -> None:
+    def submit() -> tuple[SamplingJob, weakref.ref[nn.Module]]:
         network = small_network()
-        return queue.submit(draw_task(ORDER, with_schedule(network))), weakref.ref(network)
+        return queue.submit(sample_task(SPEC, with_schedule(network))), weakref.ref(network)
 
     job, network = submit()
     assert job.wait(SOON)
-    queue.submit(draw_task(ORDER, with_schedule(small_network()))).wait(SOON)
+    queue.submit(sample_task(SPEC, with_schedule(small_network()))).wait(SOON)
     gc.collect()
-    assert job.result.pictures.shape == (2, 16, 16, 3)
+    assert job.result.images.shape == (2, 16, 16, 3)
     assert network() is None
 
 
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
-    queue: Queue, clock: Clock, gate: Gate
+    queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     seen = job.snapshot()
     assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("drawing", 0, None, None)
@@ -172,12 +179,12 @@ def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
 
 
 def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
-    queue: Queue, gate: Gate
+    queue: SamplingQueue, gate: Gate
 ) -> None:
-    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    first = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     second, third = (
-        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
     )
     assert [job.snapshot().before for job in (first, second, third)] == [0, 1, 2]
     assert [job.snapshot().state for job in (second, third)] == ["waiting", "waiting"]
@@ -187,9 +194,9 @@ def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
 
 
 def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
-    queue: Queue, gate: Gate
+    queue: SamplingQueue, gate: Gate
 ) -> None:
-    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     job.cancel()
     assert job.snapshot().sentence == "It stops after this step."
@@ -200,11 +207,13 @@ def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
     assert seen.now.x_t.shape == (2, 16, 16, 3)
 
 
-def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(queue: Queue, gate: Gate) -> None:
-    queue.submit(draw_task(ORDER, with_schedule(gate)))
+def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(
+    queue: SamplingQueue, gate: Gate
+) -> None:
+    queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     second, third = (
-        queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2)
+        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
     )
     second.cancel()
     assert (second.snapshot().state, second.snapshot().step) == ("cancelled", 0)
@@ -224,12 +233,12 @@ def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(queue: Queue, gate:
     ],
 )
 def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
-    queue: Queue, clock: Clock, gate: Gate, seconds: float, others_wait: bool, state: str
+    queue: SamplingQueue, clock: Clock, gate: Gate, seconds: float, others_wait: bool, state: str
 ) -> None:
-    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     if others_wait:
-        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+        queue.submit(sample_task(SPEC, with_schedule(small_network())))
     clock.now += seconds
     gate.open()
     assert job.wait(SOON)
@@ -238,10 +247,10 @@ def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
 
 
 def test_a_drawing_that_somebody_looks_at_is_left_alone(
-    queue: Queue, clock: Clock, gate: Gate
+    queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
-    for _ in range(ORDER.steps):
+    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    for _ in range(SPEC.steps):
         gate.wait()
         clock.now += sampling_queue.PATIENCE - 1
         job.snapshot()
@@ -250,10 +259,14 @@ def test_a_drawing_that_somebody_looks_at_is_left_alone(
     assert job.snapshot().state == "done"
 
 
-def test_somebody_who_left_the_line_holds_nobody_up(queue: Queue, clock: Clock, gate: Gate) -> None:
-    first = queue.submit(draw_task(ORDER, with_schedule(gate)))
+def test_somebody_who_left_the_line_holds_nobody_up(
+    queue: SamplingQueue, clock: Clock, gate: Gate
+) -> None:
+    first = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
-    gone, stays = (queue.submit(draw_task(ORDER, with_schedule(small_network()))) for _ in range(2))
+    gone, stays = (
+        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
+    )
     for _ in range(2):
         clock.now += sampling_queue.PATIENCE_IN_DEMAND * 4
         first.snapshot()
@@ -264,15 +277,15 @@ def test_somebody_who_left_the_line_holds_nobody_up(queue: Queue, clock: Clock, 
     assert (gone.snapshot().state, stays.snapshot().state) == ("cancelled", "done")
 
 
-def test_the_line_has_an_end(queue: Queue, gate: Gate) -> None:
-    queue.submit(draw_task(ORDER, with_schedule(gate)))
+def test_the_line_has_an_end(queue: SamplingQueue, gate: Gate) -> None:
+    queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     waiting = [
-        queue.submit(draw_task(ORDER, with_schedule(small_network())))
-        for _ in range(sampling_queue.LONGEST_LINE)
+        queue.submit(sample_task(SPEC, with_schedule(small_network())))
+        for _ in range(sampling_queue.MAX_WAITING)
     ]
-    with pytest.raises(LineFull, match="wait for this device already; try again"):
-        queue.submit(draw_task(ORDER, with_schedule(small_network())))
+    with pytest.raises(QueueFull, match="wait for this device already; try again"):
+        queue.submit(sample_task(SPEC, with_schedule(small_network())))
     for job in waiting:
         job.cancel()
     gate.open()
@@ -292,21 +305,21 @@ class Failing(nn.Module):
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
-            "The device has not enough memory for that; draw fewer pictures at once.",
+            "The device has not enough memory for that; draw fewer images at once.",
         ),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
-            "The device has not enough memory for that; draw fewer pictures at once.",
+            "The device has not enough memory for that; draw fewer images at once.",
         ),
         (ValueError("This network takes no labels."), "This network takes no labels."),
         (RuntimeError("odd"), "Drawing failed: odd"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
-    queue: Queue, error: Exception, sentence: str
+    queue: SamplingQueue, error: Exception, sentence: str
 ) -> None:
-    failing = queue.submit(draw_task(ORDER, with_schedule(Failing(error))))
-    fine = queue.submit(draw_task(ORDER, with_schedule(small_network())))
+    failing = queue.submit(sample_task(SPEC, with_schedule(Failing(error))))
+    fine = queue.submit(sample_task(SPEC, with_schedule(small_network())))
     assert fine.wait(SOON)
     assert (failing.snapshot().state, failing.snapshot().sentence) == ("failed", sentence)
     assert fine.snapshot().state == "done"
@@ -314,21 +327,21 @@ def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
 
 def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
-        draw_task(replace(ORDER, steps=21), with_schedule(small_network()))
+        sample_task(replace(SPEC, steps=21), with_schedule(small_network()))
 
 
 def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
-    queue: Queue, clock: Clock, gate: Gate
+    queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    key = pace_key(ORDER, CONFIG)
+    key = pace_key(SPEC, CONFIG)
     assert queue.expected_seconds(key, 10) is None
-    job = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
     clock.now = 20.0
     gate.open()
     assert job.wait(SOON)
     assert queue.expected_seconds(key, 20) == pytest.approx(40.0)
-    other = pace_key(ORDER, CONFIG.replace(image_size=32))
+    other = pace_key(SPEC, CONFIG.replace(image_size=32))
     assert queue.expected_seconds(other, 20) is None
 
 
@@ -349,15 +362,15 @@ def background(
             yield k + 1
         return "all"
 
-    return Task(ORDER, "many", total, total, "many", work, background=True)
+    return Task(SPEC, "many", total, total, "many", work, background=True)
 
 
-def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Gate) -> None:
+def test_a_long_task_takes_turns_and_lets_others_go_first(queue: SamplingQueue, gate: Gate) -> None:
     done: list[int] = []
     turn, begun = threading.Semaphore(0), threading.Semaphore(0)
     long = queue.submit(background(3, done, turn, begun))
     assert begun.acquire(timeout=SOON)  # it is in its first turn
-    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    short = queue.submit(sample_task(SPEC, with_schedule(gate)))
     turn.release()
     gate.wait()  # the short one draws, after one turn of the long one
     assert done == [0]
@@ -369,7 +382,7 @@ def test_a_long_task_takes_turns_and_lets_others_go_first(queue: Queue, gate: Ga
     assert (long.snapshot().state, long.result, done) == ("done", "all", [0, 1, 2])
 
 
-def test_a_long_task_goes_on_when_nobody_looks(queue: Queue, clock: Clock) -> None:
+def test_a_long_task_goes_on_when_nobody_looks(queue: SamplingQueue, clock: Clock) -> None:
     done: list[int] = []
     turn = threading.Semaphore(0)
     job = queue.submit(background(2, done, turn))
@@ -380,7 +393,7 @@ def test_a_long_task_goes_on_when_nobody_looks(queue: Queue, clock: Clock) -> No
 
 
 def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
-    queue: Queue, gate: Gate
+    queue: SamplingQueue, gate: Gate
 ) -> None:
     ended = []
 
@@ -391,10 +404,10 @@ def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
         finally:
             ended.append(True)
 
-    short = queue.submit(draw_task(ORDER, with_schedule(gate)))
+    short = queue.submit(sample_task(SPEC, with_schedule(gate)))
     gate.wait()
-    job = queue.submit(Task(ORDER, "many", 2, 2, "many", work, background=True))
-    blocking = queue.submit(draw_task(ORDER, with_schedule(waits := Gate())))
+    job = queue.submit(Task(SPEC, "many", 2, 2, "many", work, background=True))
+    blocking = queue.submit(sample_task(SPEC, with_schedule(waits := Gate())))
     assert [each.snapshot().before for each in (blocking, job)] == [1, 2]
     blocking.cancel()
     gate.open()

@@ -132,4 +132,4 @@ def test_the_lectures_reference_says_whose_data_it_is() -> None:
     config = preset("lecture")
     assert "This run learns cars" in run_wording.lecture_sentence(config)
     own = run_wording.lecture_sentence(config.replace(data="folder:/stanford"))
-    assert "On the same pictures this run should follow it." in own
+    assert "On the same images this run should follow it." in own

@@ -149,7 +149,7 @@ def test_a_run_that_does_not_say_its_times_is_left_out_with_a_sentence(runs_dir:
     assert "b is left out: it has not written any times." in words(app)
 
 
-def test_a_lectures_strip_is_one_picture_forming(runs_dir: Path) -> None:
+def test_a_lectures_strip_is_one_image_forming(runs_dir: Path) -> None:
     write_strips(write_run(runs_dir, "a", config=tiny(sample_steps=0)), 4)
     [row] = film(open_page("training.py"))["rows"]
     assert row["forming"] is True

@@ -80,7 +80,7 @@ def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:
     app.selectbox(key="preset").select("base").run()
     numbers = {key: app.number_input(key=key).value for key in ("steps", "batch", "ema", "every")}
     assert numbers == {"steps": 50_000, "batch": 128, "ema": 0.9999, "every": 500}
-    # A preset says nothing of the pictures.
+    # A preset says nothing of the images.
     assert app.number_input(key="size").value == 24
 
 

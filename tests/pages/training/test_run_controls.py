@@ -112,7 +112,7 @@ def test_a_run_of_which_only_weights_were_kept_says_so(runs_dir: Path, started) 
 
 
 def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path, started) -> None:
-    write_run(runs_dir, "other", "failed", error="The pictures are gone.", created=1.0)
+    write_run(runs_dir, "other", "failed", error="The images are gone.", created=1.0)
     path = write_run(runs_dir, "broke", "failed", error="The loss is NaN.", not_finite=True)
     assert "Resume with a lower rate" not in buttons(open_training(run="other"))
     app = press(open_training(run="broke"), "Resume with a lower rate")

@@ -130,7 +130,7 @@ def test_another_preset_brings_its_own_numbers() -> None:
     assert numbers == {"steps": 252, "batch": 128, "every": 25}
 
 
-def test_other_pictures_bring_the_size_that_suits_them() -> None:
+def test_other_images_bring_the_size_that_suits_them() -> None:
     app = open_training()
     app.selectbox(key="data").select("digits").run()
     assert app.number_input(key="size").value == 32
@@ -141,10 +141,10 @@ def test_other_pictures_bring_the_size_that_suits_them() -> None:
     [
         ({"size": 20}, "image_size is 20; it must be divisible by 8"),
         ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
-        ({"data": "folder"}, "Give the folder that holds the pictures."),
+        ({"data": "folder"}, "Give the folder that holds the images."),
         ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
         ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
-        ({"data": "digits", "digits": 9}, "leaves 9 pictures for training, fewer than a batch"),
+        ({"data": "digits", "digits": 9}, "leaves 9 images for training, fewer than a batch"),
         ({"name": "../up"}, "'../up' cannot be a run's name."),
         ({"name": "taken"}, "There is already a run called taken; choose another name."),
     ],
