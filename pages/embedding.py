@@ -9,7 +9,7 @@ from dashboard.figures import embedding as embedding_figures
 from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
-from dashboard.ui import controls
+from dashboard.ui import pickers
 from diffusion_core.process.embedding import (
     SinusoidalPositionEmbeddings,
     cosine_similarity,
@@ -63,7 +63,7 @@ def show_trained(t: int) -> None:
         )
     if not usable:
         return
-    run = controls.pick_run(list(usable))
+    run = pickers.pick_run(list(usable))
     for sentence in run.checkpoints()[1]:
         st.warning(f"{sentence} It is left out.")
     checkpoint = usable[run]
@@ -113,13 +113,13 @@ with st.container(horizontal=True):
             bind="query-params",
         )
     with st.container(width=165):
-        timesteps = controls.pick_timesteps()
+        timesteps = pickers.pick_timesteps()
 try:
     layer = SinusoidalPositionEmbeddings(size)
 except ValueError:
     st.error(f"The embedding size must be even: one sine and one cosine each. {size} is odd.")
     st.stop()
-t = controls.pick_timestep(timesteps, default=30)
+t = pickers.pick_timestep(timesteps, default=30)
 
 show_layer(layer, size, timesteps, t, "sinusoidal")
 st.caption(

@@ -11,9 +11,9 @@ from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
-from dashboard.ui.controls import pick_schedule, pick_timestep
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import show_image, show_row
+from dashboard.ui.pickers import pick_schedule, pick_timestep
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.media.images import png, to_uint8

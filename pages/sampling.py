@@ -9,8 +9,8 @@ from dashboard.sampling.controls import Chosen, pick_checkpoint, pick_spec
 from dashboard.sampling.wording import explain_sampler, sharing_sentence
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
-from dashboard.ui.controls import pick_run
 from dashboard.ui.navigation import entry
+from dashboard.ui.pickers import pick_run
 from dashboard.ui.progress import watching_all
 from diffusion_core.runs.run import ACTIVE, Run, list_runs
 

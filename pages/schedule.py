@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.figures import schedule as schedule_figures
 from dashboard.figures.theme import show
-from dashboard.ui import controls
+from dashboard.ui import pickers
 from dashboard.ui.navigation import entry
 from diffusion_core.process.schedule import KINDS, NoiseSchedule
 
@@ -50,10 +50,10 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         bind="query-params",
     )
     with st.container(width=160):
-        timesteps = controls.pick_timesteps()
+        timesteps = pickers.pick_timesteps()
     with st.popover("More", icon=":material/tune:"):
-        beta_start, beta_end = controls.pick_betas(disabled=kinds == ["cosine"])
-        zero_snr = controls.pick_zero_snr()
+        beta_start, beta_end = pickers.pick_betas(disabled=kinds == ["cosine"])
+        zero_snr = pickers.pick_zero_snr()
         logarithmic = st.toggle(
             "Logarithmic variances",
             help="For β and the posterior variance, which differ a lot between schedules.",
@@ -64,11 +64,11 @@ if not kinds:
     st.info("Choose at least one schedule.")
     st.stop()
 schedules = [
-    controls.make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
+    pickers.make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
     for kind in KINDS
     if kind in kinds
 ]
-t = controls.pick_timestep(timesteps, default=150)
+t = pickers.pick_timestep(timesteps, default=150)
 
 curves = list(schedule_figures.QUANTITIES)
 for row in (curves[:3], curves[3:]):

@@ -11,7 +11,7 @@ from dashboard.training import run_controls
 from dashboard.training.form import FORM_KEYS, show_form, take_settings
 from dashboard.training.form_values import AS_RUN
 from dashboard.training.run_view import show_run
-from dashboard.ui.controls import pick_run
+from dashboard.ui.pickers import pick_run
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import ACTIVE, Run, list_runs

@@ -1,106 +1,155 @@
-"""The controls that several pages have in common, each kept in the page's URL.
+"""Controls, each declared once: how it is asked, what it may hold, and which field it sets.
 
-A control's key is its name in the URL; what equals its default is left out there.
+A control's key is its name in the session state, in the page's address and in image files. The
+widget, the link, the check of a restored value and the record's field all derive from the one
+declaration.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
 import streamlit as st
 
-from dashboard.services import cached
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
-from diffusion_core.runs.run import Run
-
-MAX_TIMESTEPS = 4000
+from diffusion_core.records import shown
 
 
-def pick_schedule() -> NoiseSchedule:
-    """Kind, T, the ends of β and the rescaling; where they contradict, says so and stops."""
-    kind = st.selectbox(
-        "Schedule",
-        KINDS,
-        help="The lecture's is linear.",
-        required=True,
-        key="kind",
-        bind="query-params",
-    )
-    timesteps = pick_timesteps()
-    with st.popover("More", icon=":material/tune:", width="stretch"):
-        beta_start, beta_end = pick_betas(disabled=kind == "cosine")
-        zero_snr = pick_zero_snr()
-    return make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What all controls have in common.
+
+    `field` names the field of the record that the control sets; empty for one of the page alone.
+    `bind`: kept in the page's address.
+    """
+
+    key: str
+    label: str
+    default: Any = None
+    field: str = ""
+    help: str | None = None
+    bind: bool = True
+
+    def now(self, **changes: Any) -> Self:
+        """The control as it is on this page at this moment, for example with other bounds."""
+        return replace(self, **changes)
+
+    def ask(self, **options: Any) -> Any:
+        """Show the widget and return its value; `options` go to Streamlit as they are."""
+        raise NotImplementedError
+
+    def problem(self, value: Any) -> str:
+        """Why a value from outside cannot be set here, as a sentence; empty where it can."""
+        raise NotImplementedError
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        bound: dict[str, Any] = {"bind": "query-params"} if self.bind else {}
+        return {"help": self.help, "key": self.key} | bound
 
 
-def pick_timesteps() -> int:
-    return st.number_input(
-        "Steps T",
-        min_value=2,
-        max_value=MAX_TIMESTEPS,
-        value=300,
-        step=50,
-        help="The lecture has 300, most papers 1,000.",
-        key="T",
-        bind="query-params",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Number(Control):
+    """A number from `low` to `high`; whole where these are. None may stand for "by default"."""
 
+    low: float = 0
+    high: float = 2**31 - 1
+    step: float | None = None
+    placeholder: str | None = None
+    optional: bool = False  # whether it may be left empty
+    slider: bool = False
 
-def pick_timestep(timesteps: int, default: int) -> int:
-    """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
-    last = timesteps - 1
-    start: int | None = min(default, last)
-    # A default that was never moved is in the state and not in the address; a link's is only there.
-    asked = str(st.session_state.get("t", st.query_params.get("t", "")))
-    if asked.isdecimal() and int(asked) > last:
-        # Streamlit would go back to the default; and it warns of a value beside a default.
-        st.session_state["t"] = last
-        start = None
-    return st.slider("Timestep t", 0, last, start, key="t", bind="query-params")
-
-
-def pick_betas(disabled: bool = False) -> tuple[float, float]:
-    """The first and the last β."""
-    ends = []
-    for label, default, step, key in (
-        ("First β", 1e-4, 1e-4, "beta_start"),
-        ("Last β", 0.02, 1e-3, "beta_end"),
-    ):
-        end = st.number_input(
-            label,
-            min_value=1e-6,
-            max_value=0.999,
-            value=default,
-            step=step,
-            format="%.5f",
-            disabled=disabled,
-            key=key,
-            bind="query-params",
+    def ask(self, **options: Any) -> Any:
+        if self.slider:
+            return st.slider(
+                self.label,
+                self.low,
+                self.high,
+                self.default,
+                step=self.step,
+                **(self._common | options),
+            )
+        return st.number_input(
+            self.label,
+            min_value=self.low,
+            max_value=self.high,
+            value=self.default,
+            step=self.step,
+            placeholder=self.placeholder,
+            format="%.5g" if isinstance(self.low, float) else None,
+            **(self._common | options),
         )
-        ends.append(end)
-    return ends[0], ends[1]
+
+    def problem(self, value: Any) -> str:
+        if value is None and self.optional:
+            return ""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        kinds = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = "a whole number" if whole else "a number"
+            return f"{self.label} is {shown(value)}; it must be {wanted}."
+        if not self.low <= value <= self.high:
+            return f"{self.label} is {shown(value)}; it must be from {self.low:,} to {self.high:,}."
+        return ""
 
 
-def pick_zero_snr() -> bool:
-    return st.toggle(
-        "End in pure noise",
-        help="Rescale the schedule so that nothing of the image is left at the last step "
-        "(zero terminal SNR, Lin et al. 2024).",
-        key="zero_snr",
-        bind="query-params",
-    )
+@dataclass(frozen=True, kw_only=True)
+class Choice(Control):
+    """One of a few options. `titles` are shown in their place, the option itself is the value."""
+
+    options: Sequence[str] = ()
+    titles: dict[str, str] | None = None
+    segmented: bool = False  # all options side by side
+
+    def ask(self, **options: Any) -> str:
+        names = list(self.options)
+        start = self.default if self.default in names else names[0]
+        title = (self.titles or {}).get
+        common = self._common | {"format_func": lambda name: title(name, name)} | options
+        if self.segmented:
+            return st.segmented_control(self.label, names, default=start, required=True, **common)
+        return st.selectbox(self.label, names, index=names.index(start), **common)
+
+    def problem(self, value: Any) -> str:
+        if isinstance(value, str) and value in self.options:
+            return ""
+        return f"{self.label} is {shown(value)}; it must be one of {', '.join(self.options)}."
 
 
-def make_schedule(
-    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_snr: bool
-) -> NoiseSchedule:
-    """The schedule of these settings; where they contradict, says so and stops the page."""
-    try:
-        return cached.schedule(kind, timesteps, beta_start, beta_end, zero_snr)
-    except ValueError as error:
-        st.error(str(error))
-        st.stop()
+@dataclass(frozen=True, kw_only=True)
+class Toggle(Control):
+    """On or off."""
+
+    default: bool = False
+
+    def ask(self, **options: Any) -> bool:
+        return st.toggle(self.label, self.default, **(self._common | options))
+
+    def problem(self, value: Any) -> str:
+        if isinstance(value, bool):
+            return ""
+        return f"{self.label} is {shown(value)}; it must be true or false."
 
 
-def pick_run(runs: list[Run], label: str = "Run") -> Run:
-    """One of the runs, by default the first; `runs` must not be empty."""
-    names = {run.name: run for run in runs}
-    return names[st.selectbox(label, list(names), required=True, key="run", bind="query-params")]
+@dataclass(frozen=True, kw_only=True)
+class Text(Control):
+    """A line of text."""
+
+    default: str = ""
+    longest: int = 255
+    placeholder: str | None = None
+
+    def ask(self, **options: Any) -> str:
+        return st.text_input(
+            self.label,
+            self.default,
+            max_chars=self.longest,
+            placeholder=self.placeholder,
+            **(self._common | options),
+        )
+
+    def problem(self, value: Any) -> str:
+        if isinstance(value, str) and len(value) <= self.longest:
+            return ""
+        return f"{self.label} must be text of at most {self.longest} characters."
