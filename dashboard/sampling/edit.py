@@ -292,5 +292,8 @@ def download(
     """In its real size, with its settings in the file."""
     page = {"mode": "Edit"} | made.edit.settings() | made.given.settings
     which = "all" if number is None else f"variant-{number}"
+    text = entries(
+        spec, kind="edit", page=page, what=f"{made.given.text}, {made.edit.text()}, {which}"
+    )
     name = f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{made.edit.kind.lower()}-{which}.png"
-    offer_png(label, png(image, text=entries(spec, kind="edit", page=page)), name)
+    offer_png(label, png(image, text=text), name)

@@ -193,7 +193,7 @@ def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
         TO_SEED.key: last.seed,
         FRAMES.key: len(made.frames),
     }
-    text = entries(spec, kind="film", page=page)
+    text = entries(spec, kind="film", page=page, what=f"film from {first.text()} to {last.text()}")
     name = f"{spec.run}-step-{spec.step}-film"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")

@@ -24,8 +24,7 @@ from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import MAX_MB, Made, NoSettings, read
 from diffusion_core.sampling.spec import SamplingSpec
 
-# Kinds of files of the mode Generate: what it generates, and what it shows below that.
-WHOLE, BELOW = ("grid", "image"), ("strip", "film")
+BELOW = ("strip", "film")  # kinds of files that Generate offers below the images
 
 
 def offer() -> None:
@@ -88,7 +87,7 @@ def what_came_back(made: Made, mode: str, missing: bool, lost: list[str]) -> tup
     if missing:
         lost = ["That checkpoint no longer exists; the newest one generates other images.", *lost]
     again = ""
-    if mode not in (GENERATE.name, BATCH.name) or made.kind in WHOLE:
+    if mode not in (GENERATE.name, BATCH.name) or not made.kind:
         again = "Generating gives the same result."
     elif made.kind in BELOW:
         again = f"The {made.kind} appears below the generated images."

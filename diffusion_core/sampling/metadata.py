@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from diffusion_core.sampling.spec import SamplingSpec, SpecError
 
 ENTRY = "diffusion_lab"  # of the file: a JSON record
+# What a file shows where it is neither an image of the spec nor a grid of all of them.
+KINDS = ("strip", "film", "edit", "comparison", "other")
 MAX_MB = 64  # of a file that is looked into; a grid of 4,096 images of 64 pixels is below
 
 
@@ -26,14 +28,14 @@ class Made:
     """What a file says of how it was made."""
 
     spec: SamplingSpec
-    image: int | None = None  # its number in the order, from 0; None for all of them
-    what: str = ""  # the part or the film of them that it is; empty for a grid or one image
-    # Of the Sampling page, where the order alone does not make the image; its values unchecked.
+    image: int | None = None  # its number in the spec, from 0; None for all of them
+    kind: str = ""  # one of KINDS; empty for a grid or one image
+    # Of the Sampling page, if the spec alone does not make the image; its values are unchecked.
     page: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mode(self) -> str:
-        """Of the Sampling page; empty where the order alone makes the image."""
+        """Of the Sampling page; empty if the spec alone makes the image."""
         mode = self.page.get("mode")
         return mode if isinstance(mode, str) else ""
 
@@ -41,27 +43,27 @@ class Made:
 def entries(
     spec: SamplingSpec,
     image: int | None = None,
-    what: str = "",
+    kind: str = "",
     page: Mapping[str, Any] | None = None,
+    what: str = "",
 ) -> dict[str, str]:
-    """The entries of a PNG that is the order's image of that number, or a grid of all of them.
+    """The entries of a PNG that is the spec's image of that number, or a grid of all of them.
 
-    `what`: for people, what the file shows where it is neither of these two. `page`: what the
-    page's address must hold beside the order to make the same again, with its `mode`.
+    `kind`: one of KINDS where it is neither. `page`: the values of the Sampling page's controls, by
+    their keys, that make the same again together with the spec. `what`: describes it for people.
     """
     record: dict[str, Any] = json.loads(spec.to_json())
-    if what:
-        record["what"] = what
+    if kind:
+        record["kind"] = kind
     if page is not None:
         record["page"] = dict(page)
-    if image is None:
-        what = what or "grid"
-    else:
+    which = kind or "grid"
+    if image is not None:
         record |= {"picture": image, "class": spec.class_of(image)}
-        what = what or f"image {image + 1:,}"
+        which = f"{kind} of image {image + 1:,}" if kind else f"image {image + 1:,}"
     return {
         "Software": "Diffusion Lab",
-        "Description": f"{spec.words()} ({what})",
+        "Description": f"{spec.words()} ({what or which})",
         ENTRY: json.dumps(record, ensure_ascii=False),
     }
 
@@ -98,12 +100,21 @@ def read(data: bytes) -> Made:
         spec = SamplingSpec.from_dict(record)
     except SpecError as error:
         raise NoSettings(f"The image's settings cannot be used. {error}") from error
-    image, what, page = (record.get(name) for name in ("picture", "what", "page"))
+    image, page = record.get("picture"), record.get("page")
     if image is not None and not (type(image) is int and 0 <= image < spec.n):
-        raise NoSettings("The image's settings cannot be used: its number is none of the order.")
+        raise NoSettings("The image's settings cannot be used: its image number is out of range.")
     return Made(
         spec,
         image,
-        what if isinstance(what, str) else "",
+        _kind(record),
         page if isinstance(page, dict) else {},
     )
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    kind, what = record.get("kind", ""), record.get("what")
+    if isinstance(what, str) and not kind:  # earlier versions described it only for people
+        if what.startswith("film"):
+            return "film"
+        return "strip" if what.endswith("out of the noise") else "other"
+    return kind if kind in ("", *KINDS) else "other"

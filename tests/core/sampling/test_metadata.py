@@ -49,12 +49,21 @@ def test_a_grid_and_a_single_image_give_their_settings_back() -> None:
 
 def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None:
     page = {"mode": "Side by side", "vs_n": 2, "vs_seed": [0, 7]}
-    made = read(png(PIXELS, text=entries(SPEC, what="side by side", page=page)))
-    assert made == Made(SPEC, None, "side by side", page)
+    made = read(png(PIXELS, text=entries(SPEC, kind="comparison", page=page)))
+    assert made == Made(SPEC, None, "comparison", page)
     assert made.mode == "Side by side"
-    film = read(png(PIXELS, text=entries(SPEC, 2, "film of image 3")))
-    assert film == Made(SPEC, 2, "film of image 3") and film.mode == ""
+    film = read(png(PIXELS, text=entries(SPEC, 2, "film")))
+    assert film == Made(SPEC, 2, "film") and film.mode == ""
+    assert entries(SPEC, 2, "film")["Description"].endswith("(film of image 3)")
     assert read(changed(what=[1], page="Draw")) == Made(SPEC, 3)
+    # Earlier versions had a text for people only; a kind of a later version is none of ours.
+    for what, kind in (
+        ("film of image 3", "film"),
+        ("image 3 out of the noise", "strip"),
+        ("side by side", "other"),
+    ):
+        assert read(changed(what=what)).kind == kind
+    assert read(changed(kind="hologram")).kind == read(changed(kind=[1])).kind == "other"
     assert read(changed(page={"mode": 7})).mode == ""
 
 
@@ -80,9 +89,9 @@ def test_settings_with_the_names_of_many_classes_come_back() -> None:
         (file_with("{}"), "The settings: run is missing"),
         (changed(n=10**9), "The settings: n is 1000000000; it must be at most 4,096"),
         (changed(sampler="magic"), "There is no sampler 'magic'"),
-        (changed(picture=8), "its number is none of the order"),
-        (changed(picture=True), "its number is none of the order"),
-        (changed(picture=-1), "its number is none of the order"),
+        (changed(picture=8), "its image number is out of range"),
+        (changed(picture=True), "its image number is out of range"),
+        (changed(picture=-1), "its image number is out of range"),
         (bytes(65 * 2**20), "larger than 64 MB"),
     ],
 )

@@ -125,7 +125,7 @@ NOT = "as the lecture does: that needs the lecture's network and images of more 
 REFUSED = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},
-        "plain at step 30 was trained without classes, so guidance has no effect; set it to 1.",
+        "plain was trained without classes, so nothing can guide it; set the guidance scale to 1.",
     ),
     (
         {"label": "any class", "vs_run": ["cars", "nodrop"]},
@@ -146,7 +146,7 @@ REFUSED = [
     ),
     (
         {"run": "lecture", "vs_way": "lecture", "vs_variance": ["posterior", "large"]},
-        "Sampling as the lecture does takes no other variance than posterior.",
+        "Sampling as the lecture does needs the variance posterior.",
     ),
     (
         {"run": "lecture", "vs_sampler": ["ddpm", "heun"], "vs_way": "lecture"},
