@@ -104,7 +104,7 @@ def test_processes_are_for_a_start_in_the_background(
     runs_dir: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["train", "--run", str(runs_dir / "run"), "--processes", "2"]) == 2
-    assert "--processes goes with --background" in capsys.readouterr().err
+    assert "--processes needs --background" in capsys.readouterr().err
 
 
 def test_a_run_of_several_processes_takes_all_of_its_cards() -> None:
