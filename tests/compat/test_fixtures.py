@@ -30,7 +30,7 @@ from streamlit.testing.v1 import AppTest
 
 # ---------------------------------------------------------------- all that is not a lasting name
 from diffusion_core import list_runs, load_model, load_run, sample
-from diffusion_core.__main__ import main
+from diffusion_core.cli.main import main
 from tests.pages.app import open_page
 
 # The file of each page, by its place in an address.
