@@ -1,7 +1,7 @@
 # make app          start the dashboard
 # make test         run the test suite; make test-long: its long tests
 # make test-avx2    run the tests whose results depend on the CPU, as on one without AVX-512 and AMX
-# make lint         ruff, mypy, import-linter
+# make lint         ruff, mypy, import-linter and oxlint (JavaScript)
 # make env          only prepare the environment of the tests and linters
 # make constraints  renew constraints.txt with the newest versions that the requirements allow
 #
@@ -47,6 +47,7 @@ lint: env
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/oxlint --deny-warnings dashboard/components
 
 env: $(VENV)/dev.stamp
 

@@ -19,6 +19,7 @@ from diffusion_core.cli.options import (
     start_waiting,
     whole_number,
 )
+from diffusion_core.data.sources import usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
     parser.add_argument("--like", metavar="RUN", help="start from the settings of another run")
-    parser.add_argument("--data", help="cars, cars:N, digits, folder:PATH or torchvision:NAME")
+    parser.add_argument("--data", help=usage())
     parser.add_argument("--steps", type=whole_number, help="training steps in total")
     parser.add_argument("--batch-size", type=whole_number, help="images per step")
     parser.add_argument("--seed", type=whole_number)
