@@ -184,5 +184,5 @@ def die_at(moment: str, words: list[str]) -> int:
             die()
         fsync(file)
 
-    os.replace, os.fsync = dying_replace, dying_fsync
+    os.replace, os.fsync = dying_replace, dying_fsync  # type: ignore[assignment]
     return command_line(words)

@@ -18,6 +18,7 @@ import importlib
 import marshal
 import os
 import pickle
+import pkgutil
 import runpy
 import selectors
 import signal
@@ -27,16 +28,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-# What `dashboard` registers with Streamlit has to wait for Streamlit's server.
+import torch
+from PIL import Image
+
+import diffusion_core
+
+# Beside all of diffusion_core. What `dashboard` registers with Streamlit has to wait for the server.
 PRELOADED = (
-    "diffusion_core.cli.main",
-    "diffusion_core.training.trainer",
-    "diffusion_core.evaluation.evaluate",
     "torch._dynamo",  # the optimizer imports it
     "torch.distributed.run",
-    "torch.utils.data",
+    "torch.utils.serialization.config",
     "streamlit.web.cli",
-    "streamlit.web.server.starlette.starlette_app",
     "plotly.graph_objects",
     "pandas",
     "tests.faults.processes",
@@ -160,11 +162,12 @@ def show_command_line(words: list[str]) -> None:
 
 
 def main() -> Callable[[], object]:
-    import torch
-
     torch.set_num_threads(1)
-    for module in PRELOADED:
-        importlib.import_module(module)
+    core = pkgutil.walk_packages(diffusion_core.__path__, "diffusion_core.")
+    for module in [*(found.name for found in core), *PRELOADED]:
+        if not module.endswith("__main__"):
+            importlib.import_module(module)
+    Image.init()  # imports a module for each kind of image file
     gc.collect()
     gc.freeze()  # collections in the forks pass over all this
     assert len(os.listdir("/proc/self/task")) == 1, "A process with threads cannot be forked."

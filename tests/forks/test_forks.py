@@ -28,7 +28,7 @@ def wait_until(true: Callable[[], object]) -> None:
 
 def launch(*words: object) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    command = [launcher(), *map(str, words)]
+    command = [str(word) for word in (launcher(), *words)]
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
 
 
