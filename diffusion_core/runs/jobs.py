@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_core.data import store
-from diffusion_core.data.sources.torchvision_sets import may_download
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence, read_json, write_json
 from diffusion_core.runs.changes import add_change, check_changes
@@ -77,9 +76,9 @@ def check_data(config: RunConfig) -> None:
     """Look at the images that a run would learn before it is started.
 
     Raises DataError where there are none, ConfigError where they do not fill a batch. A set that
-    torchvision may yet have to download is left to the run.
+    may have to be downloaded first is left to the run.
     """
-    if config.data.startswith("torchvision:") and may_download():
+    if store.may_download(config.data):
         return
     held_out_count(config, store.count(config.data))
 
