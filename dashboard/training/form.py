@@ -20,14 +20,14 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.launch import launch_commands
 from diffusion_core.runs.presets import PRESETS
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import RunSnapshot
 
 ENTRIES = frozenset(form_values.entries_of(PRESETS["small"], None))
 DATA_KEYS = frozenset({"data", *form_values.DATA, "size", "seed"})
 FORM_KEYS = ENTRIES | DATA_KEYS | {"preset", "name"}
 
 
-def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
+def show_form(settings: Settings, runs: list[RunSnapshot], opened: bool) -> None:
     form = st.expander(
         "Start a run",
         expanded=opened,

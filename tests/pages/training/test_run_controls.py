@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.changes import read_changes
-from diffusion_core.runs.run import Run, list_runs, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, list_runs
 from tests.pages.training.test_training import (
     buttons,
     open_training,
