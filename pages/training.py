@@ -38,7 +38,7 @@ def table_row(run: RunSnapshot) -> dict[str, object]:
     return {
         "Run": run.name,
         "State": run.state,
-        "Step": f"{status.get('step', 0):,} / {status.get('total', 0):,}",
+        "Step": f"{status.step:,} / {status.total:,}",
         "Loss": status.loss,
         "Images/s": status.images_per_second,
         "Started": datetime.fromtimestamp(run.created) if run.created else None,
