@@ -8,7 +8,7 @@ pydantic's and json's errors into our sentences.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -137,19 +137,22 @@ def _part(kind: Any, part: str | int) -> tuple[Any, list[Any]]:
 
 
 def sentences(
-    error: ValidationError, kind: type[BaseModel] | None = None, source: str = ""
+    error: ValidationError,
+    kind: type[BaseModel],
+    source: str = "",
+    name: Callable[[str], str] = str,
 ) -> list[str]:
     """What pydantic found, each as "config.json: batch_size is 0; it must be …".
 
-    `kind`: the type of the record, so that a number out of bounds is told both of them.
+    `kind`: the type of the record. `name`: what a field is called in the source.
     """
     found = error.errors(include_url=False, include_context=True)
-    return [_sentence(each["type"], each, kind, source) for each in found]
+    return [_sentence(each, kind, source, name) for each in found]
 
 
-def _sentence(error: str, found: Any, kind: type[BaseModel] | None, source: str) -> str:
-    field = ".".join(str(part) for part in found["loc"] if part != "[key]")
-    context = found.get("ctx", {})
+def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[str], str]) -> str:
+    field = name(".".join(str(part) for part in found["loc"] if part != "[key]"))
+    error, context = found["type"], found.get("ctx", {})
     before = f"{source}: " if source else ""
     if error == "json_invalid":
         return f"{source} is not readable JSON."
@@ -159,7 +162,7 @@ def _sentence(error: str, found: Any, kind: type[BaseModel] | None, source: str)
         return f"{before}{field} is not known; leave it out."
     if error == "value_error":  # raised by a validator of ours, which says it all
         return f"{before}{context['error']}"
-    limits = _limits(kind, found["loc"]) if kind else {}
+    limits = _limits(kind, found["loc"])
     wanted = (
         _range(limits or context) if error in _OUT_OF_RANGE else _wanted(error, context)
     ) or found["msg"]

@@ -16,7 +16,7 @@ from diffusion_core.runs.status import ACTIVE
 
 def show_settings(run: RunSnapshot) -> None:
     if run.problem:
-        st.warning(f"The settings of {run.name} cannot be used: {run.problem}")
+        st.warning(f"{run.name} cannot be read in full. {run.problem}")
     if config := run.config:
         st.caption(
             f"Preset {config.preset}, data {config.data}, {config.image_size}×{config.image_size} "

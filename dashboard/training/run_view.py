@@ -56,7 +56,7 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
     if settings.may_operate:
         show_buttons(seen, settings)
     if seen.problem:
-        st.warning(f"The settings of {run.name} cannot be used: {seen.problem}")
+        st.warning(f"{run.name} cannot be read in full. {seen.problem}")
     if config is not None:
         st.caption(run_wording.settings_line(config))
     try:

@@ -256,9 +256,7 @@ def _kind_of(name: str) -> Any:
     known: dict[str, Any] = typing.get_type_hints(RunConfig)
     known = {each: known[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
-        raise ConfigError(
-            f"There is no setting called {_cut(name)}; there are {', '.join(known)}."
-        )
+        raise ConfigError(f"There is no setting called {_cut(name)}; there are {', '.join(known)}.")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:

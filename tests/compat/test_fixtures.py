@@ -188,7 +188,7 @@ def test_settings_changed_on_the_way_classes_and_averages_are_known(old_runs: Pa
     grey = load_run(old_runs / "grey").latest_checkpoint()
     assert grey is not None
     assert sorted(grey.averages) == ["long", "main", "short"] and grey.config.channels == 1
-    assert "no-such-folder" in load_run(old_runs / "failed").status["error"]
+    assert "no-such-folder" in load_run(old_runs / "failed").status.error
 
 
 @pytest.mark.parametrize("name", ["conditional", "flow", "lecture", "grey", "stopped", "asked"])

@@ -98,7 +98,7 @@ def test_a_finished_run_goes_on_with_more_steps(runs_dir: Path, started) -> None
     assert (field.min, field.value) == (201, 400)
     field.set_value(350)
     press(app, "Continue")
-    assert started == [(path, ["--resume"])]
+    assert started == [(path, True)]
     assert Run(path).config.steps == 350
     assert "**done** is starting." in words(app)
 
@@ -118,7 +118,7 @@ def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path,
     assert "Resume with a lower rate" not in buttons(open_training(run="other"))
     app = press(open_training(run="broke"), "Resume with a lower rate")
     assert not app.exception
-    assert started == [(path, ["--resume"])]
+    assert started == [(path, True)]
     assert Run(path).config.learning_rate == 1e-4
 
 
