@@ -12,8 +12,8 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import form_values
-from diffusion_core.data.sources.digits import COUNT as DIGITS_COUNT
-from diffusion_core.data.store import CARS_COUNT, DataError
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.schedule import KINDS
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
@@ -21,7 +21,7 @@ from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
 
 ENTRIES = frozenset(form_values.entries_of(PRESETS["small"], None))
-DATA_KEYS = frozenset({"data", *form_values.DATA, "size", "seed"})
+DATA_KEYS = frozenset({"data", *SOURCES, "size", "seed"})
 FORM_KEYS = ENTRIES | DATA_KEYS | {"preset", "name"}
 
 
@@ -119,29 +119,30 @@ def pick_data(defaults: dict[str, Any]) -> tuple[str, str]:
     """The kind of data and what belongs to it: a number of images, a folder, a name."""
     kind = st.selectbox(
         "Images",
-        form_values.DATA,
-        index=form_values.DATA.index(defaults["data"]),
-        help="cars are drawn by this app, digits are real handwriting; or give a folder of your "
-        "own, for example Stanford Cars, or a data set of torchvision.",
+        list(SOURCES),
+        index=list(SOURCES).index(defaults["data"]),
+        help="\n".join(f"- {source.name}: {source.help}" for source in SOURCES.values()),
         on_change=take_datas_size,
         key="data",
         bind="query-params",
     )
-    if kind in ("folder", "torchvision"):
-        label = "Folder on this machine" if kind == "folder" else "Name in torchvision"
-        hint = "/data/stanford_cars" if kind == "folder" else "CIFAR10"
+    source = SOURCES[kind]
+    if source.most is None:
         return kind, st.text_input(
-            label, defaults.get(kind, ""), placeholder=hint, key=kind, bind="query-params"
+            source.detail,
+            defaults.get(kind, ""),
+            placeholder=source.placeholder,
+            key=kind,
+            bind="query-params",
         )
-    most = CARS_COUNT if kind == "cars" else DIGITS_COUNT
+    most = source.most
     number = st.number_input(
-        "How many images",
+        source.detail,
         min_value=1,
         max_value=most,
         value=min(defaults.get(kind, most), most),
         step=100,
-        help="The first time that a set is used its images are made ready, which takes the "
-        "longer the more they are.",
+        help="Images are decoded when a set is first used. Takes longer for larger sets.",
         key=kind,
         bind="query-params",
     )

@@ -8,14 +8,14 @@ from typing import Any
 
 from dashboard.services.settings import Settings
 from dashboard.ui.run_wording import count, duration, place
-from diffusion_core.data.store import DataError
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS, preset
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, StatusRecord
 
-DATA = ("cars", "digits", "folder", "torchvision")
 AS_RUN = "as "  # before the name of a run whose settings another starts with
 # What the words of the form mean in the settings.
 TARGETS = {
@@ -37,16 +37,14 @@ ENOUGH_STEPS = 20
 def data_spec(kind: str, detail: str) -> str:
     """A data set as the core names it; raises DataError where a folder or name is missing."""
     detail = detail.strip()
-    if kind == "folder" and not detail:
-        raise DataError("Give the folder that holds the images.")
-    if kind == "torchvision" and not detail:
-        raise DataError("Give the data set's name in torchvision, for example CIFAR10.")
+    if not detail and SOURCES[kind].missing:
+        raise DataError(SOURCES[kind].missing)
     return f"{kind}:{detail}" if detail else kind
 
 
 def suggested_size(kind: str) -> int:
     """The side in pixels that suits a kind of data."""
-    return 32 if kind in ("digits", "torchvision") else 64
+    return SOURCES[kind].size
 
 
 def suggested_name(runs_dir: Path, start: str, kind: str) -> str:
