@@ -33,7 +33,7 @@ from PIL import Image
 
 import diffusion_core
 
-# Beside all of diffusion_core. What `dashboard` registers with Streamlit has to wait for the server.
+# Beside all of diffusion_core. What `dashboard` registers with Streamlit waits for the server.
 PRELOADED = (
     "torch._dynamo",  # the optimizer imports it
     "torch.distributed.run",
