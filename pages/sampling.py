@@ -20,7 +20,8 @@ from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
 from dashboard.ui.pickers import pick_run
 from dashboard.ui.progress import watching_all
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import Run, list_runs
+from diffusion_core.runs.status import ACTIVE
 from diffusion_core.sampling.capabilities import Capabilities
 
 

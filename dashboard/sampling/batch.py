@@ -21,7 +21,8 @@ from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
 from diffusion_core.media.images import grid, png
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.runs.run import ACTIVE, RESUMABLE, Run
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE, RESUMABLE
 from diffusion_core.sampling import series as series_folder
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.series import Series, SeriesError
@@ -110,7 +111,7 @@ def progress_of(series: list[Series]) -> list[tuple[str, bool, int]]:
     """What the page shows of each series: when this changes, the whole page is rerun."""
     found = []
     for each in series:
-        done = each.status.get("step", 0)
+        done = each.status.step
         found.append((each.name, each.state in ACTIVE, (done > 0) + done // SHOWN))
     return found
 
@@ -124,8 +125,8 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
         if each.state not in ACTIVE:
             continue
         status = each.status
-        done, total = status.get("step", 0), max(1, status.get("total", 1))
-        text = f"**{each.name}**: {STATES[each.state]}, {done:,} of {total:,} images"
+        done, total = status.step, max(1, status.total)
+        text = f"**{each.name}**: {STATES.get(each.state, each.state)}, {done:,} of {total:,} images"
         job = series_jobs.job_of(each)
         seen = job.snapshot() if job is not None else None
         if seen is not None and seen.state == "waiting" and seen.before:
@@ -193,11 +194,10 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
 
 def show_state(series: Series, state: str, done: int, total: int) -> None:
     status = series.status
-    seconds = status.get("seconds")
-    took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) and seconds else ""
-    text = f"{STATES[state]}. {done:,} of {total:,} images{took}."
+    took = f" in {duration(status.seconds)}" if status.seconds else ""
+    text = f"{STATES.get(state, state)}. {done:,} of {total:,} images{took}."
     if state == "failed":
-        st.error(f"{text} {status.get('error') or 'The reason is in the log of the server.'}")
+        st.error(f"{text} {status.error or 'The reason is in the log of the server.'}")
     elif state in ("stopped", "lost"):
         st.warning(f"{text} The images are kept, and the series can be resumed.")
     else:

@@ -24,7 +24,8 @@ from dashboard.sampling.controls import (
 from dashboard.ui import keys
 from dashboard.ui.run_wording import duration
 from diffusion_core.runs.checkpoint import Checkpoint
-from diffusion_core.runs.run import ACTIVE, Run
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE, AT_WORK
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -105,12 +106,11 @@ def pick_spec(
 def sharing_sentence(device: torch.device, runs: Sequence[Run]) -> str:
     """Names a run that is training on this device of this machine; empty without one."""
     for run in runs:
-        if run.state in ("starting", "running", "pausing", "stopping"):
-            status = run.status
-            here = status.get("host") == socket.gethostname()
-            if here and str(status.get("device", "")).partition(":")[0] == device.type:
-                return (
-                    f"{run.name} is training on this device. Sharing it makes sampling and "
-                    "training slower."
-                )
+        seen = run.snapshot()
+        here = seen.state in AT_WORK and seen.status.host == socket.gethostname()
+        if here and seen.status.device.partition(":")[0] == device.type:
+            return (
+                f"{run.name} is training on this device. Sharing it makes sampling and training "
+                "slower."
+            )
     return ""

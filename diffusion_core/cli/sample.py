@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_core.cli.control import DONE, STOPPED, AddCommand, find_checkpoint
+from diffusion_core.cli.options import (
+    DONE,
+    STOPPED,
+    add_device,
+    check_place,
+    find_checkpoint,
+    number,
+    whole_number,
+)
 from diffusion_core.device import in_batches, pick_device
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
@@ -42,33 +50,31 @@ OPTIONS = {
 }
 
 
-def add_command(command: AddCommand, device: str | None) -> None:
-    """`command(name, do, help)` adds a command; `device`: the default of this installation."""
-    sample = command("sample", do_sample, "generate images from a run's checkpoint")
+def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("--run", type=Path, required=True)
-    sample.add_argument("--step", type=int, help="checkpoint step (default: the latest)")
+    sample.add_argument("--step", type=whole_number, help="checkpoint step (default: the latest)")
     sample.add_argument(
         "--sampler",
         choices=sampler_names(),
         help="default: the first that the model takes; a flow takes euler and heun",
     )
     sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="spacing of the steps")
-    sample.add_argument("--steps", type=int, help="default: a good number for the sampler")
-    sample.add_argument("--eta", type=float, help="ddim only: noise per step, from 0 to 1")
+    sample.add_argument("--steps", type=whole_number, help="default: a good number for the sampler")
+    sample.add_argument("--eta", type=number, help="ddim only: noise per step, from 0 to 1")
     sample.add_argument(
         "--variance",
         choices=VARIANCES,
         help="ddpm only, of its noise: beta~, beta, or the lecture's beta~ without the root",
     )
     sample.add_argument("--average", help="averaged weights: main or another (default: main)")
-    sample.add_argument("--n", type=int, help=f"images, up to {MOST_IMAGES} (default: 16)")
-    sample.add_argument("--seed", type=int)
+    sample.add_argument("--n", type=whole_number, help=f"images, up to {MOST_IMAGES} (default: 16)")
+    sample.add_argument("--seed", type=whole_number)
     sample.add_argument("--label", help="class by name or number (default: each in turn)")
-    sample.add_argument("--guidance-scale", type=float)
+    sample.add_argument("--guidance-scale", type=number)
     sample.add_argument("--negative", help="class to guide away from (default: any class)")
     sample.add_argument(
         "--guidance-interval",
-        type=float,
+        type=number,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="guided timesteps, both included (default: all)",
@@ -81,8 +87,8 @@ def add_command(command: AddCommand, device: str | None) -> None:
         action="store_true",
         help="float32, one image at a time: identical images whatever the batch size",
     )
-    sample.set_defaults(**OPTIONS)
-    sample.add_argument("--device", default=device)
+    sample.set_defaults(do=do_sample, **OPTIONS)
+    add_device(sample)
     sample.add_argument(
         "--out", default="grid.png", help="a PNG file, or a folder of images if it ends with /"
     )
@@ -203,12 +209,6 @@ def sample_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
             return STOPPED
     print(f"{spec.n} images of {run.name}, step {spec.step}: {out}")
     return DONE
-
-
-def check_place(out: Path) -> None:
-    """Raises ConfigError where the folder that `out` is to be written to does not exist."""
-    if not out.resolve().parent.is_dir():
-        raise ConfigError(f"There is no folder {out.parent} to write {out.name} to.")
 
 
 def _class(word: str | None, can: Capabilities, default: str) -> str:
