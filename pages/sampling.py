@@ -13,7 +13,7 @@ from dashboard.sampling import (
     pick_checkpoint,
     pick_spec,
     sharing_sentence,
-    take_older_link,
+    update_address,
 )
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
@@ -48,6 +48,7 @@ def wait_for_checkpoint(runs: list[Run]) -> None:
         st.rerun()  # the whole page
 
 
+update_address()
 st.title("Sampling")
 st.markdown(
     "Sampling reverses the noising: start from pure noise $x_T$, let the network predict the clean "
@@ -64,7 +65,6 @@ if not ready:
     st.stop()
 
 ready.sort(key=lambda pair: max(checkpoint.time for checkpoint in pair[1]), reverse=True)
-take_older_link()
 mode = MODES[MODE.ask()]
 st.caption(mode.about)
 offer_restoring()

@@ -3,7 +3,7 @@
 from dashboard.sampling.choose import Chosen, pick_checkpoint, pick_spec, sharing_sentence
 from dashboard.sampling.formula import explain_sampler
 from dashboard.sampling.modes import MODE, MODES
-from dashboard.sampling.older_names import take_older_link
+from dashboard.sampling.older_names import update_address
 from dashboard.sampling.restore import offer as offer_restoring
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "pick_checkpoint",
     "pick_spec",
     "sharing_sentence",
-    "take_older_link",
+    "update_address",
 ]

@@ -126,7 +126,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
             continue
         status = each.status
         done, total = status.step, max(1, status.total)
-        text = f"**{each.name}**: {STATES.get(each.state, each.state)}, {done:,} of {total:,} images"
+        text = f"**{each.name}**: {state_text(each.state)}, {done:,} of {total:,} images"
         job = series_jobs.job_of(each)
         seen = job.snapshot() if job is not None else None
         if seen is not None and seen.state == "waiting" and seen.before:
@@ -143,6 +143,10 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
                     args=(series_jobs.cancel, each),
                     key=f"cancel-{each.path}",
                 )
+
+
+def state_text(state: str) -> str:
+    return STATES.get(state, state)
 
 
 def may_change(series: Series) -> bool:
@@ -195,7 +199,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
 def show_state(series: Series, state: str, done: int, total: int) -> None:
     status = series.status
     took = f" in {duration(status.seconds)}" if status.seconds else ""
-    text = f"{STATES.get(state, state)}. {done:,} of {total:,} images{took}."
+    text = f"{state_text(state)}. {done:,} of {total:,} images{took}."
     if state == "failed":
         st.error(f"{text} {status.error or 'The reason is in the log of the server.'}")
     elif state in ("stopped", "lost"):

@@ -60,7 +60,14 @@ SPACING = Choice(
     "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
     "at low noise. exponential: evenly in the logarithm of the noise.",
 )
-STEPS = Number(key="steps", field="steps", label="Steps", low=1, high=1, optional=True)
+STEPS = Number(
+    key="steps",
+    field="steps",
+    label="Steps",
+    low=1,
+    high=int(bounds(SamplingSpec, "steps")[1] or 0),
+    optional=True,
+)
 COUNT = Number(key="n", field="n", label="Images", low=1, high=64, default=16)
 SEED = Number(
     key="seed",

@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-SEVERAL = ("vs_way",)  # keys of controls that have a list of values
 WAYS = {"as the lecture does": "lecture"}
 # By the key of the control. Keys themselves have never changed.
 NOW_CALLED: dict[str, dict[str, str]] = {
@@ -37,12 +36,17 @@ def now_called(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: new(key, value) for key, value in settings.items()}
 
 
-def take_older_link() -> None:
-    """Set the controls whose values in the page's address have another name now.
+def update_address() -> None:
+    """Rewrite the values in the page's address that have another name now, then rerun the page.
 
-    Call it before the widgets are made. A control that is in the session already is not touched.
+    Call it before the widgets are made: they take their values from the address. A control that is
+    in the session already is not touched; it owns its part of the address.
     """
-    for key in NOW_CALLED.keys() - st.session_state.keys():
-        given = st.query_params.get_all(key)
-        if (new := now_called({key: given})[key]) != given:
-            st.session_state[key] = new if key in SEVERAL else new[-1]
+    given = {
+        key: st.query_params.get_all(key)
+        for key in NOW_CALLED
+        if key in st.query_params and key not in st.session_state
+    }
+    if (new := now_called(given)) != given:
+        st.query_params.update(new)
+        st.rerun()

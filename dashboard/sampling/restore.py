@@ -9,7 +9,23 @@ import streamlit as st
 
 from dashboard.sampling import edit_controls
 from dashboard.sampling.compare_lists import SAMPLED_AT, restore_lists
-from dashboard.sampling.controls import COUNT, LATEST, STEP, controls_for, link_settings, max_images
+from dashboard.sampling.controls import (
+    AVERAGE,
+    COUNT,
+    ETA,
+    FLOW_SAMPLER,
+    LATEST,
+    SAMPLER,
+    SEED,
+    SPACING,
+    STEP,
+    STEPS,
+    VARIANCE,
+    WAY,
+    controls_for,
+    link_settings,
+    max_images,
+)
 from dashboard.sampling.modes import BATCH, COMPARE, EDIT, GENERATE, MODE, MODES
 from dashboard.sampling.older_names import now_called
 from dashboard.sampling.trajectory import IMAGE
@@ -24,6 +40,7 @@ from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import MAX_MB, Made, NoSettings, read
 from diffusion_core.sampling.spec import SamplingSpec
 
+ALWAYS = (WAY, SPACING, STEPS, SEED, ETA, VARIANCE, AVERAGE)
 BELOW = ("strip", "film")  # kinds of files that Generate offers below the images
 
 
@@ -118,7 +135,10 @@ def spec_values(made: Made, can: Capabilities, missing: bool) -> dict[str, Any]:
     spec = made.spec
     if problems := spec.problems(can):
         raise NoSettings(f"The image was not made with this {spec.run}. {problems[0]}")
-    values: dict[str, Any] = {"run": spec.run, STEP.key: LATEST if missing else str(spec.step)}
+    # Of those that do not apply the defaults: something else may be left of an earlier choice.
+    values = {each.key: each.of_field(getattr(spec, each.field)) for each in ALWAYS}
+    values[(FLOW_SAMPLER if spec.flow else SAMPLER).key] = spec.method
+    values |= {"run": spec.run, STEP.key: LATEST if missing else str(spec.step)}
     guided = False
     for control in controls_for(can, dict(spec), count=False):
         value = values[control.key] = control.of_field(getattr(spec, control.field))
