@@ -10,15 +10,8 @@ from tqdm import tqdm
 
 from diffusion_core.cli.control import DONE, AddCommand, find_checkpoint, find_run
 from diffusion_core.device import pick_device
-from diffusion_core.evaluation.results import (
-    METRICS,
-    Estimates,
-    Result,
-    estimate_words,
-    known_metrics,
-    result_path,
-    yardsticks,
-)
+from diffusion_core.evaluation.metrics import METRICS, Estimates
+from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.run import Run
@@ -124,8 +117,9 @@ def table(results: Sequence[Result], width: int) -> str:
     first = max(len(name) for name, _ in rows)
     columns = []
     for name in known_metrics(list(results)):
-        cells = [METRICS[name].title]
-        cells += [estimate_words(name, e[name]) if name in e else "" for _, e in rows]
+        metric = METRICS[name]
+        cells = [metric.title]
+        cells += [metric.format_estimate(e[name]) if name in e else "" for _, e in rows]
         columns.append(cells)
     lines: list[str] = []
     while columns:

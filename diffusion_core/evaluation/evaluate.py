@@ -6,12 +6,12 @@ measuring itself is in `measuring.py`, what is written in `quality_results.py`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
 
 from diffusion_core.data.store import build_store, fingerprint_of
 from diffusion_core.evaluation.evaluator import OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.metrics import BITS
 from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint
@@ -97,7 +97,7 @@ def evaluate(
     fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
     known = [] if again else _known(run, checkpoint, fingerprint)
     result = next((other for other in known if same_sampling(other.spec, spec)), None)
-    wanted = bits and (result is None or "bits_per_dim" not in result.metrics)
+    wanted = bits and (result is None or BITS.name not in result.metrics)
     if result is not None and not wanted:
         return result
     if bits and spec.flow:
@@ -112,7 +112,7 @@ def evaluate(
         found = _known_bits(known, spec.average)
         if found is None:
             found = yield from measure_bits(checkpoint, spec, loaded, store, sampling_cost)
-        result = dataclasses.replace(result, metrics=result.metrics | {"bits_per_dim": found})
+        result = result.model_copy(update={"metrics": result.metrics | {BITS.name: found}})
         write_result(run.path, result)
     return result
 
@@ -127,6 +127,6 @@ def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
 def _known_bits(known: list[Result], average: str) -> Estimate | None:
     """Measured already with other settings: they are the same however images are drawn."""
     for other in known:
-        if other.spec.average == average and "bits_per_dim" in other.metrics:
-            return other.metrics["bits_per_dim"]
+        if other.spec.average == average and BITS.name in other.metrics:
+            return other.metrics[BITS.name]
     return None

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.device import device_of
 
 ASSETS = Path(__file__).parent / "assets"
@@ -117,7 +118,7 @@ def feature_net(
     """
     kind = data.partition(":")[0]
     path = ASSETS / f"features-{kind}.safetensors"
-    if kind not in ("cars", "digits") or channels not in (1, 3) or image_size < 16:
+    if kind not in SOURCES or not path.is_file() or channels not in (1, 3) or image_size < 16:
         return None
     with safe_open(path, "pt") as file:
         recipe = json.loads(file.metadata()["diffusion_lab"])

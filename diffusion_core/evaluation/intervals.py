@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+from pydantic import NonNegativeInt
 from threadpoolctl import threadpool_limits
 
 WIDTH = 1.959964  # standard errors on each side of a 95 % interval
@@ -59,8 +60,8 @@ class Estimate:
     value: float
     low: float
     high: float
-    n_real: int  # real images that it was measured with; 0 where it needs none
-    n_fake: int  # drawn ones, likewise
+    n_real: NonNegativeInt  # real images that it was measured with; 0 if it needs none
+    n_fake: NonNegativeInt  # generated ones, likewise
 
 
 @one_thread

@@ -19,15 +19,13 @@ from diffusion_core.cli.main import main
 from diffusion_core.data.sources import cars
 from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluation import evaluate as evaluating
-from diffusion_core.evaluation import evaluator, sliced
+from diffusion_core.evaluation import evaluator, metrics, sliced
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images
 from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.metrics import METRICS, Comparison, Metric
 from diffusion_core.evaluation.results import (
-    METRICS,
     Result,
-    ResultError,
-    estimate_words,
     read_result,
     read_results,
     result_path,
@@ -36,6 +34,7 @@ from diffusion_core.evaluation.results import (
     write_result,
 )
 from diffusion_core.media.images import to_uint8
+from diffusion_core.records import RecordError
 from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run, load_run
@@ -136,7 +135,7 @@ def test_floor_and_ceiling_are_measured_once_for_the_same_images(
     _, first = measured
     copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
     marked = first.floor | {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
-    write_result(copy.path, dataclasses.replace(first, floor=marked))
+    write_result(copy.path, first.model_copy(update={"floor": marked}))
     second, yielded = measure(copy, 20)
     assert second.floor == marked
     assert second.ceiling == first.ceiling
@@ -150,7 +149,7 @@ def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
     _, first = measured
     copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
     lacking = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
-    write_result(copy.path, dataclasses.replace(first, floor=lacking, ceiling=lacking))
+    write_result(copy.path, first.model_copy(update={"floor": lacking, "ceiling": lacking}))
     second, _ = measure(copy, 20)
     assert (second.floor, second.ceiling) == (first.floor, first.ceiling)
 
@@ -170,19 +169,19 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_
     monkeypatch.setattr(SamplingSpec, "make", refuse)
     monkeypatch.setattr(evaluating, "measure_bits", refuse)
     bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
-    plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
-    both = dataclasses.replace(plain, metrics=plain.metrics | bits)
+    plain = result.model_copy(update={"checkpoint_time": checkpoint.time})
+    both = plain.model_copy(update={"metrics": plain.metrics | bits})
 
     def known(bits: bool) -> Result:
         return finished(evaluate(run, checkpoint, result.spec, loaded, bits=bits))[0]
 
     write_result(run.path, both)
     assert known(bits=True) == both
-    write_result(run.path, dataclasses.replace(both, **change))
+    write_result(run.path, both.model_copy(update=change))
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=False)
     write_result(run.path, plain)
-    write_result(run.path, dataclasses.replace(both, spec=again(both), **change))
+    write_result(run.path, both.model_copy(update={"spec": again(both), **change}))
     assert known(bits=False) == plain
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=True)
@@ -244,7 +243,7 @@ def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path)
     assert set(result.metrics) == {"sliced_wasserstein"}
     assert result.floor == {}
     words = " ".join(result.notes)
-    assert "There is no classifier for folder:" in words
+    assert "No classifier for folder:" in words
     assert "held out too few images" in words
 
 
@@ -343,6 +342,30 @@ def test_work_is_halved_down_to_one_image_and_only_where_memory_is_short() -> No
     assert asked == [(0, 9)]
 
 
+def measure_brightness(sets: Comparison) -> dict[str, Estimate]:
+    means = sets.fake["pixels"].mean(axis=(1, 2, 3))
+    return {"brightness": Estimate(float(means.mean()), 0.0, 255.0, 0, len(means))}
+
+
+def test_a_new_metric_is_one_function_and_one_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = Metric("brightness", "Brightness", "floor", "Mean grey level.", measure_brightness)
+    monkeypatch.setitem(METRICS, "brightness", metric)
+    run = load_run(write_run(tmp_path, "bright", 20, config=CARS))
+    assert run_command(run, "--n", "16", "--steps", "2") == 0
+    (result,), broken = read_results(run.path)
+    assert not broken
+    for found in (result.metrics, result.floor, result.ceiling):
+        assert 0 < found["brightness"].value < 255
+    value = metric.format(result.metrics["brightness"].value)
+    printed = capsys.readouterr().out
+    assert "Brightness" in printed and f"{value} (0.00 to 255)" in printed
+    monkeypatch.delitem(METRICS, "brightness")  # as an older version reads it
+    (result,), broken = read_results(run.path)
+    assert not broken and "brightness" not in result.metrics and "frechet" in result.metrics
+
+
 # ------------------------------------------------------------------------------ files
 
 
@@ -372,7 +395,7 @@ def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
     measured: tuple[Run, Result], tmp_path: Path
 ) -> None:
     _, result = measured
-    other = dataclasses.replace(result, spec=again(result), seconds=9.0)
+    other = result.model_copy(update={"spec": again(result), "seconds": 9.0})
     path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
     path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
     wrong.rename(path)  # the name that the settings give, with another order in it
@@ -406,12 +429,14 @@ def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("{", "damaged or cannot be read"),
+        ("{", "is not readable JSON"),
         ({"version": 0}, "another version"),
-        ({"metrics": {"frechet": {"value": "near"}}}, "does not hold a whole result"),
-        ({"order": {"run": "a"}}, "does not hold a whole result"),
-        ({"seconds": None}, "does not hold a whole result"),
-        ({"neighbours": 3}, "does not hold a whole result"),
+        ({"metrics": {"frechet": {"value": "near"}}}, "metrics.frechet.value is 'near'"),
+        ({"order": {"run": "a"}}, "do not name the run and its step"),
+        ({"seconds": None}, "seconds is None; it must be a number"),
+        ({"seconds": float("nan")}, "seconds is nan; it must be a finite number"),
+        ({"evaluations": -1}, "evaluations is -1; it must be at least 0"),
+        ({"neighbours": 3}, "neighbours is 3; it must be a list"),
     ],
 )
 def test_a_file_that_is_not_sound_is_named_and_skipped(
@@ -419,10 +444,12 @@ def test_a_file_that_is_not_sound_is_named_and_skipped(
 ) -> None:
     _, result = measured
     path = write_result(tmp_path, result)
-    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, spec=again(result)))
+    other = write_result(
+        tmp_path, result.model_copy(update={"seconds": 9.0, "spec": again(result)})
+    )
     values = change if isinstance(change, str) else json.loads(path.read_text()) | change
     path.write_text(values if isinstance(values, str) else json.dumps(values))
-    with pytest.raises(ResultError, match=sentence):
+    with pytest.raises(RecordError, match=sentence):
         read_result(path)
     results, broken = read_results(tmp_path)
     assert [found.seconds for found in results] == [9.0]
@@ -444,9 +471,17 @@ def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
     assert len(paths | {result_path(Path("r"), spec)}) == len(others) + 1
 
 
+def test_files_keep_the_names_that_the_first_version_gave_them() -> None:
+    quality = Path(__file__).parents[3] / "checkpoints" / "demo-cars" / "quality"
+    results = [read_result(path) for path in sorted(quality.glob("*.json"))]
+    named = {result_path(Path("r"), result.spec).name for result in results if result}
+    assert named == {path.name for path in quality.glob("*.json")}
+
+
 def test_values_are_written_as_people_read_them() -> None:
-    assert estimate_words("frechet", Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
-    assert estimate_words("recall", Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
+    frechet, recall = METRICS["frechet"].format_estimate, METRICS["recall"].format_estimate
+    assert frechet(Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
+    assert recall(Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
 
 
 # ------------------------------------------------------------------------------ the command
@@ -556,7 +591,7 @@ def test_fid_and_kid_are_kept_where_they_can_be_measured(
         return dict.fromkeys(("fid", "kid"), Estimate(gap, 0.0, 2 * gap, len(real), len(fake)))
 
     monkeypatch.setattr(evaluator, "load_inception", lambda *_: (Means(), ""))
-    monkeypatch.setattr(evaluator, "fidelity_estimates", estimates)
+    monkeypatch.setattr(metrics, "fidelity_estimates", estimates)
     run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
     result, _ = measure(run, 20, n=16)
     assert result.notes == ()
