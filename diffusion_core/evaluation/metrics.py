@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.fidelity import fidelity_estimates
 from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.sliced import sliced_wasserstein_estimates
 
 # What is known of a set of n images, by name; a view that cannot be had is missing:
 #   pixels         uint8 (n, H, W, C)
@@ -115,8 +116,7 @@ def _classes(sets: Comparison) -> Mapping[str, Estimate]:
 
 def _sliced_wasserstein(sets: Comparison) -> Mapping[str, Estimate]:
     real, fake = sets.real["pixels"], sets.fake["pixels"]
-    levels = image_metrics.sliced_wasserstein_estimates(real, fake, sets.seed)
-    return {"sliced_wasserstein": levels["mean"]}
+    return {"sliced_wasserstein": sliced_wasserstein_estimates(real, fake, sets.seed)["mean"]}
 
 
 def _copies(sets: Comparison) -> Mapping[str, Estimate]:
