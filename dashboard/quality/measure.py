@@ -25,11 +25,10 @@ from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import cost
-from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import samplers_for
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.spec import SamplingSpec
 
 
@@ -85,7 +84,7 @@ def show_form(run: Run) -> None:
 def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     """What to measure; None, with a caption that says why, if it is nothing."""
     newest = usable[-1]
-    schedule = build_schedule(newest.config)
+    can = Capabilities.of(newest)
     by_step = {f"step {checkpoint.step:,}": [checkpoint] for checkpoint in reversed(usable)}
     every = {EVERY: list(usable)} if len(usable) > 1 else {}
     choices = {LATEST: [newest], **every, **by_step}
@@ -93,10 +92,10 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     with left:
         checkpoints = choices[CHECKPOINT.now(options=tuple(choices)).ask()]
     with middle:
-        sampler = SAMPLER.now(options=samplers_for(schedule)).ask()
+        sampler = SAMPLER.now(options=can.samplers).ask()
     with right:
         n = COUNT.ask()
-    allowed = [*(steps for steps in STEPS if steps < schedule.timesteps), schedule.timesteps]
+    allowed = [*(steps for steps in STEPS if steps < can.timesteps), can.timesteps]
     taken = st.multiselect(
         "Steps",
         allowed,
@@ -104,10 +103,8 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         help="Each is measured separately. Several give the curve of quality versus compute.",
         key=STEPS_KEY,
     )
-    guided = newest.classes and newest.config.label_dropout > 0
-    guidance = GUIDANCE.ask() if guided else 1.0
-    flow = isinstance(schedule, FlowSchedule)
-    bits = BITS.ask(disabled=flow)
+    guidance = GUIDANCE.ask() if can.any_class else 1.0
+    bits = BITS.ask(disabled=can.flow)
     if not taken:
         st.caption("Choose at least one number of steps.")
         return None
@@ -126,7 +123,7 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         for checkpoint in checkpoints
         for steps in sorted(taken)
     )
-    return Plan(run, parts, bits and not flow)
+    return Plan(run, parts, bits and not can.flow)
 
 
 def start(plan: Plan) -> None:

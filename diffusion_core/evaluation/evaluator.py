@@ -7,18 +7,17 @@ measured and writes the result.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterator, Set
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Set
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from diffusion_core.data.sources import kind_of
 from diffusion_core.data.store import ImageStore, load_image, to_grey
-from diffusion_core.device import describe, device_of, is_out_of_memory
+from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.features import FeatureNet, feature_net
 from diffusion_core.evaluation.fidelity import Inception, load_inception
@@ -35,13 +34,14 @@ from diffusion_core.evaluation.metrics import (
 )
 from diffusion_core.evaluation.results import Neighbour, Result, read_results
 from diffusion_core.media.images import grid, png, to_uint8
-from diffusion_core.process.objective import Schedule
-from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.process.noise import image_noise
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import StepView, image_noise
+from diffusion_core.sampling.sample import StepView
 from diffusion_core.sampling.series import batch_for
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.training.batches import split
 
 FEWEST = 16  # images; with fewer no interval means anything
@@ -53,7 +53,6 @@ CHUNK = 2000  # training images in memory at once in the search for neighbours
 BITS_IMAGES, BITS_TIMESTEPS = 256, 50
 
 OnStep = Callable[[StepView], None]
-Found = TypeVar("Found")
 
 
 def cost(spec: SamplingSpec, schedule: Schedule, bits: bool) -> int:
@@ -110,7 +109,7 @@ def measure(
     run: Run,
     checkpoint: Checkpoint,
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     store: ImageStore,
     again: bool,
     on_step: OnStep | None,
@@ -204,7 +203,7 @@ def _labels(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray |
 
 
 def _generate(
-    spec: SamplingSpec, loaded: Loaded, labels: np.ndarray | None, on_step: OnStep | None
+    spec: SamplingSpec, loaded: LoadedModel, labels: np.ndarray | None, on_step: OnStep | None
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
     """Return the samples, uint8 (n, H, W, C), and the seconds that they took."""
     model, schedule, config = loaded
@@ -220,35 +219,11 @@ def _generate(
     total, seconds, found = spec.evaluations(schedule), 0.0, []
     yield 0
     batch = batch_for(spec, config.image_size, device_of(model))
-    for ready, (images, spent) in _in_batches(spec.n, batch, generate):
+    for ready, (images, spent) in in_batches(spec.n, batch, generate):
         found.append(images)
         seconds += spent
         yield total * ready // spec.n
     return np.concatenate(found), seconds
-
-
-def _in_batches(
-    n: int, batch: int, work: Callable[[int, int], Found]
-) -> Iterator[tuple[int, Found]]:
-    """What `work(first, count)` finds of n images, and how many are ready then.
-
-    So many at once, and half as many each time that memory is short.
-    """
-    first = 0
-    while first < n:
-        count = min(batch, n - first)
-        try:
-            found = work(first, count)
-        except (RuntimeError, MemoryError) as error:
-            if count == 1 or not is_out_of_memory(error):
-                raise
-        else:
-            first += count
-            yield first, found
-            continue
-        batch = count // 2
-        if torch.cuda.is_available():  # after the error is gone, which held on to what there was
-            torch.cuda.empty_cache()
 
 
 def _view(
@@ -352,7 +327,7 @@ def _sheet(samples: np.ndarray, training: np.ndarray, mirrored: bool) -> bytes:
 def measure_bits(
     checkpoint: Checkpoint,
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     store: ImageStore,
     done: int,
 ) -> Generator[int, None, Estimate]:
@@ -384,8 +359,8 @@ def measure_bits(
         return bits.total
 
     found = []
-    batch = batch_for(dataclasses.replace(spec, steps=timesteps), config.image_size, device)
-    for ready, total in _in_batches(len(pixels), batch, bits_of):
+    batch = batch_for(spec.replace(steps=timesteps), config.image_size, device)
+    for ready, total in in_batches(len(pixels), batch, bits_of):
         if not np.isfinite(total).all():
             raise ValueError(
                 f"The network of {spec.run} at step {spec.step:,} has no finite bits per "

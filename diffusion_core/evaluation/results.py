@@ -7,7 +7,6 @@ that image. `evaluate.py` makes them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class Result(Record):
     spec: Annotated[
         SamplingSpec,
         BeforeValidator(_spec),
-        PlainSerializer(lambda spec: dataclasses.asdict(spec)),
+        PlainSerializer(SamplingSpec.to_dict),
         Field(alias="order"),
     ]
     metrics: Measured
@@ -96,8 +95,8 @@ def same_sampling(one: SamplingSpec, other: SamplingSpec) -> bool:
     return _bare(one) == _bare(other)
 
 
-def _bare(spec: SamplingSpec) -> SamplingSpec:
-    return dataclasses.replace(spec, run="", classes=())
+def _bare(spec: SamplingSpec) -> dict[str, Any]:
+    return spec.model_dump(exclude={"run", "classes"})
 
 
 def result_path(run: Path, spec: SamplingSpec) -> Path:
@@ -114,7 +113,7 @@ def result_path(run: Path, spec: SamplingSpec) -> Path:
             continue
         if result is not None and same_sampling(result.spec, spec):
             return path
-    told = dataclasses.asdict(spec)
+    told = spec.to_dict()
     for name in ("run", "step", "classes"):
         del told[name]
     text = json.dumps({"version": VERSION, **told}, sort_keys=True)
@@ -155,7 +154,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
             broken.append(str(error))
             continue
         if result is not None:
-            spec = dataclasses.replace(result.spec, run=run.name)
+            spec = result.spec.replace(run=run.name)
             good.append(result.model_copy(update={"spec": spec}))
     good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n))
     return good, broken
