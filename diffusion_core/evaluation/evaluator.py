@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from diffusion_core.data.sources import kind_of
+from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, load_image, to_grey
 from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
@@ -42,7 +43,6 @@ from diffusion_core.runs.run import Run
 from diffusion_core.sampling.sample import StepView
 from diffusion_core.sampling.series import batch_for
 from diffusion_core.sampling.spec import SamplingSpec
-from diffusion_core.training.batches import split
 
 FEWEST = 16  # images; with fewer no interval means anything
 SHOWN_NEIGHBOURS = 8
@@ -65,6 +65,11 @@ class Images(NamedTuple):
     labels: np.ndarray  # (n,) integers
 
 
+def split_of(config: RunConfig, store: ImageStore) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that the run was trained on and those that it held out. Raises DataError."""
+    return split(len(store), config.validation_count, config.batch_size, config.seed, config.data)
+
+
 def held_out_images(
     config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
 ) -> Generator[int, None, Images]:
@@ -75,7 +80,7 @@ def held_out_images(
     """
     kind = kind_of(config.data)
     if not kind.endless:
-        return _rows(store, _some(split(config, len(store))[1], n, seed))
+        return _rows(store, _some(split_of(config, store)[1], n, seed))
     spec, pixels, labels = f"{kind.name}:{len(store) + n}", [], []
     for k in range(n):
         if k % READ_PER_TURN == 0:
@@ -121,7 +126,7 @@ def measure(
     model, schedule, config = loaded
     device = device_of(model)
     held_out = yield from held_out_images(config, store, spec.n, spec.seed)
-    training, _ = split(config, len(store))
+    training, _ = split_of(config, store)
     real = _rows(store, _some(training, spec.n, spec.seed))
     labels = _labels(spec, store, real)
     samples, seconds = yield from _generate(spec, loaded, labels, on_step)
@@ -140,7 +145,7 @@ def measure(
     if enough:
         sets["held out"] = held_out.pixels
     if not ceiling:
-        sets["noise"] = to_uint8(image_noise(spec.seed, spec.n, _shape(config))())
+        sets["noise"] = to_uint8(image_noise(spec.seed, spec.n, config.image_shape)())
     nearest = yield from _nearest(sets, store, training, config.random_flip, done)
     unseen = nearest["held out"].distance if enough else np.empty(0)
 
@@ -297,7 +302,7 @@ def _notes(
     if net is None:
         by_net = [m.title for m in METRICS.values() if m.needs & CLASSIFIER]
         notes.append(f"No classifier for {config.data}; not measured: {', '.join(by_net)}.")
-    trained_on = run.details.get("data_fingerprint")
+    trained_on = run.details.data_fingerprint
     if trained_on and trained_on != store.fingerprint:
         notes.append(
             f"The images of {config.data} are not those trained on: they were changed or moved."
@@ -369,7 +374,3 @@ def measure_bits(
         found.append(total)
         yield done + ready * BITS_TIMESTEPS
     return mean_estimate(np.concatenate(found))
-
-
-def _shape(config: RunConfig) -> tuple[int, int, int]:
-    return config.channels, config.image_size, config.image_size
