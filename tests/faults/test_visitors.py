@@ -38,7 +38,7 @@ async def come_sample_and_go(server: Server, visitors: int) -> None:
         async with Visitor(server.url, "sampling", query) as visitor:
             await everybody.wait()
             async with turns:
-                await visitor.run(pressed="Draw")
+                await visitor.run(pressed="Generate")
                 while not visitor.elements("imgs"):
                     assert not visitor.elements("exception"), visitor.elements("exception")
                     await asyncio.sleep(0.5)

@@ -48,14 +48,14 @@ def test_a_grid_and_a_single_image_give_their_settings_back() -> None:
 
 
 def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None:
-    page = {"mode": "Side by side", "vs_n": 2, "vs_seed": [0, 7]}
+    page = {"mode": "Compare", "vs_n": 2, "vs_seed": [0, 7]}
     made = read(png(PIXELS, text=entries(SPEC, kind="comparison", page=page)))
     assert made == Made(SPEC, None, "comparison", page)
-    assert made.mode == "Side by side"
+    assert made.mode == "Compare"
     film = read(png(PIXELS, text=entries(SPEC, 2, "film")))
     assert film == Made(SPEC, 2, "film") and film.mode == ""
     assert entries(SPEC, 2, "film")["Description"].endswith("(film of image 3)")
-    assert read(changed(what=[1], page="Draw")) == Made(SPEC, 3)
+    assert read(changed(what=[1], page="Generate")) == Made(SPEC, 3)
     # Earlier versions had a text for people only; a kind of a later version is none of ours.
     for what, kind in (
         ("film of image 3", "film"),
