@@ -293,7 +293,7 @@ def show_images(series: Series, spec: SamplingSpec) -> None:
         700,
         f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
         + (f"; {missing:,} are not generated yet" if missing else ""),
-        stretch=len(shown) > 16,
+        stretch=whole.shape[1] > 4 * blank.shape[1] or len(shown) > 16,
     )
     show_one(series, spec)
 

@@ -250,7 +250,7 @@ def show_variants(spec: SamplingSpec, made: Edited) -> None:
         VARIANT,
         ["Original", *captions],
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         download("All as PNG", spec, made, grid(np.stack([made.given.image, *made.images])))
         number = 1
         if spec.n > 1:
