@@ -12,22 +12,20 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import form_values
-from dashboard.training.machines import show_commands
-from diffusion_core.data.sources.digits import COUNT as DIGITS_COUNT
-from diffusion_core.data.store import CARS_COUNT, DataError
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.schedule import KINDS
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.launch import launch_commands
 from diffusion_core.runs.presets import PRESETS
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import RunSnapshot
 
 ENTRIES = frozenset(form_values.entries_of(PRESETS["small"], None))
-DATA_KEYS = frozenset({"data", *form_values.DATA, "size", "seed"})
+DATA_KEYS = frozenset({"data", *SOURCES, "size", "seed"})
 FORM_KEYS = ENTRIES | DATA_KEYS | {"preset", "name"}
 
 
-def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
+def show_form(settings: Settings, runs: list[RunSnapshot], opened: bool) -> None:
     form = st.expander(
         "Start a run",
         expanded=opened,
@@ -66,30 +64,31 @@ def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
         with st.expander("More settings", icon=":material/tune:"):
             entries |= pick_more(defaults, config, entries["steps"])
             st.caption(f"What has no field here is as in {start.removeprefix('as ')}.")
-        pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
+        with st.container(horizontal=True, gap="small"):
+            pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
+            create = st.button(
+                "Create without starting",
+                icon=":material/note_add:",
+                help="Makes the run's folder with these settings. The run then shows the commands "
+                "that train it on other machines, and starts here with Resume.",
+            )
         try:
             config = form_values.make_config(
                 config, form_values.data_spec(kind, detail), entries, settings.max_steps
             )
-            if pressed:
+            if create:
+                run = jobs.create(settings.runs_dir, name.strip() or hint, config)
+            elif pressed:
                 with st.spinner("Looking at the images …"):
                     run = form_values.start_run(settings, name.strip() or hint, config)
+            if pressed or create:
                 st.session_state["started"] = run.name
                 st.rerun()
         except (ConfigError, DataError, jobs.JobError) as error:
             # Before anybody pressed Start it may only be that they have not finished typing.
-            (st.error if pressed else st.caption)(str(error))
+            (st.error if pressed or create else st.caption)(str(error))
             return
         device = str(cached.device())
-        path = settings.runs_dir / (name.strip() or hint)
-        show_commands(
-            lambda machines, processes: launch_commands(
-                path, config, machines, processes, resume=False
-            ),
-            path,
-            device,
-            "form",
-        )
         notes = [
             form_values.estimate(runs, config, device),
             form_values.queue_note(runs, device),
@@ -120,29 +119,30 @@ def pick_data(defaults: dict[str, Any]) -> tuple[str, str]:
     """The kind of data and what belongs to it: a number of images, a folder, a name."""
     kind = st.selectbox(
         "Images",
-        form_values.DATA,
-        index=form_values.DATA.index(defaults["data"]),
-        help="cars are drawn by this app, digits are real handwriting; or give a folder of your "
-        "own, for example Stanford Cars, or a data set of torchvision.",
+        list(SOURCES),
+        index=list(SOURCES).index(defaults["data"]),
+        help="\n".join(f"- {source.name}: {source.help}" for source in SOURCES.values()),
         on_change=take_datas_size,
         key="data",
         bind="query-params",
     )
-    if kind in ("folder", "torchvision"):
-        label = "Folder on this machine" if kind == "folder" else "Name in torchvision"
-        hint = "/data/stanford_cars" if kind == "folder" else "CIFAR10"
+    source = SOURCES[kind]
+    if source.most is None:
         return kind, st.text_input(
-            label, defaults.get(kind, ""), placeholder=hint, key=kind, bind="query-params"
+            source.detail,
+            defaults.get(kind, ""),
+            placeholder=source.placeholder,
+            key=kind,
+            bind="query-params",
         )
-    most = CARS_COUNT if kind == "cars" else DIGITS_COUNT
+    most = source.most
     number = st.number_input(
-        "How many images",
+        source.detail,
         min_value=1,
         max_value=most,
         value=min(defaults.get(kind, most), most),
         step=100,
-        help="The first time that a set is used its images are made ready, which takes the "
-        "longer the more they are.",
+        help="Images are decoded when a set is first used. Takes longer for larger sets.",
         key=kind,
         bind="query-params",
     )

@@ -6,6 +6,7 @@ import ast
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,13 +19,14 @@ from PIL import Image
 
 import diffusion_core
 from diffusion_core.cli import doctor
-from diffusion_core.cli.main import main
+from diffusion_core.cli.main import COMMANDS, main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.run import load_run
 from diffusion_core.sampling import spec
 from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.training import step as training_step
+from tests import tiny_runs
 
 ROOT = Path(diffusion_core.__file__).parent.parent
 # A network and images so small that a step takes milliseconds.
@@ -113,7 +115,7 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     monkeypatch.setattr(training_step, "make_batch", make_batch)
     assert main(["train", "--run", str(run), "--resume", "--device", "cpu", "--quiet"]) == 0
     assert one_line(capsys.readouterr().out) == f"{run}: finished."
-    assert load_run(run).status["step"] == 6
+    assert load_run(run).status.step == 6
 
 
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
@@ -147,8 +149,8 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--steps", "0"], "steps is 0; it must be at least 1."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
-        (["--resume", "--data", "cars"], "A resumed run keeps its own settings"),
-        (["--resume", "--seed", "0"], "A resumed run keeps its own settings"),
+        (["--resume", "--data", "cars"], "A resumed run keeps its settings"),
+        (["--resume", "--seed", "0"], "A resumed run keeps its settings"),
     ],
 )
 def test_settings_that_cannot_be_used_end_with_2_and_one_line(
@@ -168,6 +170,97 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
         main(words)
     assert caught.value.code == 2
     assert "usage: python -m diffusion_core" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "--run", "x", "--steps", "many"], "--steps: 'many' is not a whole number"),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"'{'9' * 40}' is not a whole number"),
+        (["sample", "--run", "x", "--eta", "nan"], "--eta: 'nan' is not a number"),
+        (["evaluate", "--run", "x", "--guidance-scale", "1e999"], "'1e999' is not a number"),
+    ],
+)
+def test_a_number_that_cannot_be_read_gets_a_sentence(
+    words: list[str], sentence: str, capsys
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: python -m diffusion_core {command} " in capsys.readouterr().out
+
+
+def test_help_and_version_do_not_load_pytorch() -> None:
+    """Nobody waits a second for a list of commands."""
+    code = (
+        "import sys\nfrom diffusion_core.cli.main import main\n"
+        "try:\n    main([sys.argv[1]])\nfinally:\n    print('torch' in sys.modules)"
+    )
+    for word, said in (("--help", "evaluate"), ("--version", diffusion_core.__version__)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, word],
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said in done.stdout
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_can_complete_the_commands_and_their_options(shell: str, capsys) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("diffusion-lab", "checkpoint-now", "guidance-scale"):
+        assert word in script
+
+
+def test_bash_completes_what_is_typed(tmp_path: Path, capsys) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    function = "_shtab_diffusion_lab"
+    asked = "\n".join(
+        f"COMP_WORDS=({typed}) COMP_CWORD={len(typed.split()) - 1}; {function}; "
+        'echo "${COMPREPLY[@]}"'
+        for typed in (
+            "diffusion-lab ev",
+            "diffusion-lab train --pres",
+            "diffusion-lab export --format p",
+        )
+    )
+    script.write_text(capsys.readouterr().out + "\n" + asked)
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=True)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["evaluate"],
+        ["--preset"],
+        ["parquet"],
+    ]
+
+
+def test_a_reader_that_has_gone_is_no_error(runs_dir: Path) -> None:
+    """`diffusion-lab runs | head -n 0`."""
+    code = "import sys; from diffusion_core.cli.main import entry; input(); entry()"
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "runs", "--runs-dir", str(runs_dir)],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.PIPE,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)
+    _, said = process.communicate(b"\n", timeout=60)
+    assert (process.returncode, said) == (0, b"")
 
 
 # ---------------------------------------------------------------- sample
@@ -194,12 +287,29 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
         ["--sampler", "ddpm"],
         ["--label", "bus"],
         ["--label", "2", "--guidance-scale", "3"],
-        ["--lecture"],
+        ["--exact"],
     ],
 )
 def test_every_way_to_sample_works(finished: Path, tmp_path: Path, words: list[str]) -> None:
     assert draw(finished, tmp_path / "grid.png", "--n", "2", *words) == 0
     assert image(tmp_path / "grid.png").shape == (16, 32, 3)
+
+
+def test_the_lectures_network_is_sampled_as_the_lecture_does(tmp_path: Path) -> None:
+    run = tiny_runs.write_run(tmp_path, "lecture", 20, config=tiny_runs.LECTURE)
+    assert draw(run, tmp_path / "grid.png", "--n", "2", "--lecture") == 0
+    assert read((tmp_path / "grid.png").read_bytes()).spec.as_lecture
+
+
+def test_guidance_is_refused_where_the_class_was_always_given(tmp_path: Path, capsys) -> None:
+    run = tiny_runs.write_run(
+        tmp_path, "given", 20, config=tiny_runs.TINY.replace(label_dropout=0.0)
+    )
+    out = tmp_path / "grid.png"
+    assert draw(run, out, "--guidance-scale", "3") == 2
+    assert "it cannot be guided away from any class" in one_line(capsys.readouterr().err)
+    assert not out.exists()
+    assert draw(run, out, "--guidance-scale", "3", "--negative", "van", "--label", "bus") == 0
 
 
 def test_an_earlier_step_can_be_sampled(finished: Path, tmp_path: Path, capsys) -> None:
@@ -226,20 +336,21 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--label", "boat"], "There is no class 'boat'; there are sedan, hatchback"),
+        (["--label", "boat"], "There is no class 'boat'; choose one of sedan, hatchback"),
         (["--label", "8"], "There is no class '8'"),
-        (["--n", "5000"], "--n is 5000; it must lie between 1 and 4,096."),
-        (["--eta", "2"], "--eta is 2.0; it must lie between 0 and 1."),
-        (["--eta", "0.5", "--sampler", "ddpm"], "--eta goes with ddim; ddpm has none."),
-        (["--variance", "large"], "--variance goes with --sampler ddpm."),
-        (["--lecture", "--sampler", "heun"], "leave --sampler and --spacing out."),
-        (["--lecture", "--spacing", "karras"], "leave --sampler and --spacing out."),
-        (["--negative", "van"], "say how to guide; give a --guidance-scale too."),
-        (["--guidance-scale", "99"], "The settings have no usable guidance scale."),
-        (["--average", ""], "The settings have no usable average."),
-        (["--n", "0"], "--n is 0; it must lie between 1 and 4,096."),
-        (["--steps", "0"], "--steps is 0; it must lie between 1 and 20."),
-        (["--steps", "21"], "--steps is 21; it must lie between 1 and 20."),
+        (["--n", "5000"], "n is 5000; it must be at most 4,096."),
+        (["--eta", "2"], "eta is 2.0; it must be at most 1."),
+        (["--eta", "0.5", "--sampler", "ddpm"], "eta has no effect with ddpm; use ddim."),
+        (["--variance", "large"], "variance has no effect with dpmpp_2m; use ddpm."),
+        (["--lecture", "--sampler", "heun"], "as the lecture does needs the sampler ddpm."),
+        (["--lecture", "--spacing", "karras"], "needs the spacing trailing."),
+        (["--lecture"], "cannot be sampled as the lecture does: that needs the lecture's network"),
+        (["--negative", "van"], "have no effect without guidance; set a guidance scale"),
+        (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be at most 20."),
+        (["--average", ""], "average is ''; it must be at least 1 characters long."),
+        (["--n", "0"], "n is 0; it must be at least 1."),
+        (["--steps", "0"], "steps is 0; it must be at least 1."),
+        (["--steps", "21"], "takes 1 to 20 steps, not 21."),
     ],
 )
 def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
@@ -247,8 +358,8 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
 ) -> None:
     assert draw(finished, f"{tmp_path}/many/", *words) == 2
     assert sentence in one_line(capsys.readouterr().err)
-    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 1
-    assert "has no averaged weights called 'long'" in one_line(capsys.readouterr().err)
+    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 2
+    assert "has no averaged weights called long; it has main" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "many").exists()
 
 
@@ -291,7 +402,7 @@ def test_a_folder_of_images_is_gone_on_with_by_its_own_settings(
     assert draw(finished, out, *words, "--resume") == 0
     assert gone.read_bytes() == before
     assert draw(finished, tmp_path / "x.png", "--resume") == 2
-    assert "--resume goes on with a folder" in capsys.readouterr().err.splitlines()[-1]
+    assert "--resume continues a folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_place_to_write_to_is_checked_before_anything_is_drawn(
@@ -359,11 +470,11 @@ def test_the_doctor_names_device_versions_and_the_runs_folder(
     printed = capsys.readouterr().out
     assert "CPU, 1 thread" in printed
     assert torch.__version__.split("+")[0] in printed
-    assert "can be written to" in printed
-    assert "12.5 ms a forward pass" in printed
+    assert "is writable" in printed
+    assert "12.5 ms per image (forward pass)" in printed
     (tmp_path / "file").write_text("in the way")
     assert main(["doctor", "--runs-dir", str(tmp_path / "file" / "runs"), "--device", "cpu"]) == 1
-    assert "cannot be written to" in capsys.readouterr().out
+    assert "is not writable" in capsys.readouterr().out
 
 
 def test_the_doctor_times_a_real_forward_pass() -> None:
