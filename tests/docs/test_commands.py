@@ -56,8 +56,10 @@ SUBSTITUTIONS = {
 NOT_RUN = {
     "make app": "installs and serves; tests/browser starts the same server",
     "make test": "runs this test",
-    "make lint-js": "installs; .ci/run runs it",
-    "pip install -r requirements.txt -c constraints.txt": "installs; .ci/run does the same",
+    "make test-long": "minutes; .ci/run runs it",
+    "make test-avx2": "minutes; .ci/run runs it",
+    "make lint": "a minute; .ci/run runs it",
+    "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
     "streamlit run streamlit_app.py": "serves; tests/browser/server.py starts it",
     "DIFFUSION_LAB_ROLE=viewer STREAMLIT_SERVER_ADDRESS=0.0.0.0 streamlit run streamlit_app.py": (
@@ -174,7 +176,7 @@ def test_a_document_shows_commands_that_work(
     for language, text in found:
         assert language in LANGUAGES, f"{document}: a block of {language or 'no language'}"
         if language == "python":
-            exec(compile(text, document, "exec"), {})
+            exec(compile(text, f"<python in {document}>", "exec"), {})
         for command in commands(text) if language == "bash" else []:
             if command not in NOT_RUN:
                 run_command(command)
