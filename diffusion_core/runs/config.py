@@ -13,7 +13,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
@@ -122,7 +123,11 @@ class RunConfig:
         except (TypeError, ValueError) as error:
             yield f"schedule: {error}"
         else:
-            if schedule.rescale_zero_terminal_snr and self.prediction_type == "epsilon":
+            if (
+                schedule.rescale_zero_terminal_snr
+                and self.prediction_type in PREDICTION_TYPES
+                and not PREDICTION_TYPES[self.prediction_type].learns_pure_noise
+            ):
                 yield (
                     "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                     "choose v_prediction or x_0."
