@@ -115,7 +115,7 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     monkeypatch.setattr(training_step, "make_batch", make_batch)
     assert main(["train", "--run", str(run), "--resume", "--device", "cpu", "--quiet"]) == 0
     assert one_line(capsys.readouterr().out) == f"{run}: finished."
-    assert load_run(run).status["step"] == 6
+    assert load_run(run).status.step == 6
 
 
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
