@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from diffusion_core.cli.main import make_parser
 from diffusion_core.process.objective import LOSSES
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.records import bounds
 from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
 from diffusion_core.runs.presets import PRESETS, build_model, preset
@@ -35,7 +35,7 @@ def configs() -> st.SearchStrategy[RunConfig]:
         },
         optional={
             "schedule": st.fixed_dictionaries(
-                {"kind": st.sampled_from(KINDS)},
+                {"kind": st.sampled_from(list(SCHEDULE_KINDS))},
                 optional={
                     "timesteps": st.integers(2, 50),
                     "beta_start": st.floats(1e-6, 0.01),
@@ -47,7 +47,7 @@ def configs() -> st.SearchStrategy[RunConfig]:
             ),
             "class_conditional": st.booleans(),
             "label_dropout": st.floats(0, 1),
-            "loss": st.sampled_from(LOSSES),
+            "loss": st.sampled_from(list(LOSSES)),
             "min_snr_gamma": st.floats(0, 100),
             "data": st.text("cars:/=é β\"'{}[]-1\n", min_size=1),
             "image_size": st.sampled_from([16, 32, 64, 256]),
