@@ -280,10 +280,10 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         kind = type(typing.get_args(kind)[0])
     if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in words:
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in known:
             raise ConfigError(f"{name} takes true or false, not {shown(text)}.")
-        return words[text.lower()]
+        return known[text.lower()]
     if kind in (int, float, str):
         try:
             return kind(text)
