@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def found(value: float) -> Estimates:
     }
 
 
-def a_result(run: str, step: int, steps: int, value: float, **settings: object) -> Result:
+def a_result(run: str, step: int, steps: int, value: float, **settings: Any) -> Result:
     return Result(
         spec=SamplingSpec(run=run, step=step, n=64, sampler="ddim", steps=steps, **settings),
         metrics=found(value) | {"copies": Estimate(0.08, 0.03, 0.15, 64, 64)},
@@ -321,7 +322,7 @@ def test_no_number_of_steps_is_nothing_to_measure(runs_dir: Path) -> None:
 # ------------------------------------------------------------------------------ figures
 
 
-def lines(figure: object) -> dict[str, list[tuple[float, float]]]:
+def lines(figure: Any) -> dict[str, list[tuple[float, float]]]:
     return {
         trace.name: list(zip(trace.x, trace.y, strict=True))
         for trace in figure.data
