@@ -284,8 +284,9 @@ def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the
 ) -> None:
     launchers = type_in_both(hosts, run, ENDLESS)
     wait_until(run.latest_checkpoint, "there is a checkpoint")
-    for process in [*psutil.Process(launchers[1].pid).children(), launchers[1]]:
-        process.kill()
+    children = psutil.Process(launchers[1].pid).children()
+    for kill in (*(child.kill for child in children), launchers[1].kill):
+        kill()
     assert launchers[0].wait(PATIENCE_SECONDS) == 1
     assert run.state == "failed"
     assert run.status.error.startswith(BROKEN)

@@ -57,7 +57,7 @@ def image(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def draw(run: Path, out: Path, *words: str) -> int:
+def draw(run: Path, out: Path | str, *words: str) -> int:
     arguments = ["sample", "--run", str(run), "--device", "cpu", "--out", str(out)]
     return main([*arguments, "--steps", "3", *words])
 
