@@ -1,15 +1,14 @@
-"""Train the small networks that quality is measured with, and write them to diffusion_core/assets.
+"""Train the classifiers that quality is measured with; write diffusion_core/evaluation/assets.
 
-    python docs/train_features.py cars     # some ten minutes of one CPU core
-    python docs/train_features.py digits   # about a minute
+    python -m docs.train_features cars     # about ten minutes on one CPU core
+    python -m docs.train_features digits   # about a minute
 
-Run it from the repository's folder (PYTHONPATH=.). Everything is drawn from fixed seeds; the same
-machine and version of PyTorch give the same weights. The cars are of seeds of their own, which no
-run trains on; of the 1,797 digits every sixth is held out. What else a car image shows (paint,
-light, scenery, direction) is recorded while it is drawn. Some images are made coarse or noisy,
-and the networks learn to tell which: the distances between features then see these faults too.
+All random numbers have fixed seeds: the same machine and version of PyTorch give the same weights.
+The cars have seeds that no run trains on; every sixth of the 1,797 digits is held out. The networks
+also learn paint, light, scenery and direction of a car, and how coarse or noisy an image was made,
+so that distances between features show these faults too.
 
-The last lines say how many images, held out and as they are, are told right.
+The last lines give the accuracy on held-out images.
 """
 
 import json

@@ -10,17 +10,14 @@ from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import SECTIONS, entry
 from diffusion_core.data.decode import ImageError
 from diffusion_core.device import describe
-from diffusion_core.runs.config import ConfigError
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
+from diffusion_core.runs.status import ACTIVE
 
 
-def show_settings(run: Run) -> None:
-    try:
-        config = run.config
-    except ConfigError as error:
-        st.warning(f"The settings of {run.name} cannot be used: {error}")
-        return
-    if config:
+def show_settings(run: RunSnapshot) -> None:
+    if run.problem:
+        st.warning(f"{run.name} cannot be read in full. {run.problem}")
+    if config := run.config:
         st.caption(
             f"Preset {config.preset}, data {config.data}, {config.image_size}×{config.image_size} "
             f"pixels, batches of {config.batch_size}, seed {config.seed}."
@@ -44,7 +41,7 @@ def show_samples(run: Run) -> None:
 
 
 def show_latest_run(settings: Settings, was_active: bool) -> None:
-    runs = list_runs(settings.runs_dir)
+    runs = snapshots(settings.runs_dir)
     if not runs:
         who = "Start one" if settings.may_operate else "The operator of this app starts one"
         st.info(
@@ -55,12 +52,12 @@ def show_latest_run(settings: Settings, was_active: bool) -> None:
     run, status = runs[0], runs[0].status
     if was_active and run.state not in ACTIVE:
         st.rerun()  # of the whole page, which stops asking
-    step, total = status.get("step", 0), status.get("total", 0)
+    step, total = status.step, status.total
     st.markdown(f"**{run.name}** is {run.state}, step {step:,} of {total:,}.")
     if run.state in ACTIVE and total:
         st.progress(min(1.0, step / total))
     show_settings(run)
-    show_samples(run)
+    show_samples(run.run)
     with st.container(horizontal=True):
         for file, words in (("sampling.py", "Draw with it"), ("training.py", "See its curves")):
             page = entry(file)
@@ -79,7 +76,7 @@ settings = get_settings()
 st.caption(f"This installation computes on: {describe(device())}.")
 
 st.header("Latest run")
-active = any(run.state in ACTIVE for run in list_runs(settings.runs_dir)[:1])
+active = any(run.state in ACTIVE for run in snapshots(settings.runs_dir)[:1])
 st.fragment(show_latest_run, run_every=1.0 if active else None)(settings, active)
 
 for section, entries in SECTIONS.items():

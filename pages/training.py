@@ -12,9 +12,8 @@ from dashboard.training.form import FORM_KEYS, show_form, take_settings
 from dashboard.training.form_values import AS_RUN
 from dashboard.training.run_view import show_run
 from dashboard.ui.pickers import pick_run
-from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import RunSnapshot, snapshots
+from diffusion_core.runs.status import ACTIVE
 
 # Seconds between two looks at the runs: while one is at work, and while none is.
 AT_WORK, IDLE = 1.0, 5.0
@@ -34,25 +33,21 @@ def choose(key: str, names: list[str], before: str) -> None:
         st.session_state["run"] = names[rows[0]]
 
 
-def table_row(run: Run) -> dict[str, object]:
-    status = run.status
-    try:
-        config = jobs.settings_of(run)
-    except ConfigError:
-        config = None
+def table_row(run: RunSnapshot) -> dict[str, object]:
+    status, config = run.status, run.config
     return {
         "Run": run.name,
         "State": run.state,
-        "Step": f"{status.get('step', 0):,} / {status.get('total', 0):,}",
-        "Loss": status.get("loss"),
-        "Images/s": status.get("images_per_second"),
+        "Step": f"{status.step:,} / {status.total:,}",
+        "Loss": status.loss,
+        "Images/s": status.images_per_second,
         "Started": datetime.fromtimestamp(run.created) if run.created else None,
         "Data": config.data if config else None,
         "Preset": config.preset if config else None,
     }
 
 
-def show_table(runs: list[Run], chosen: Run) -> None:
+def show_table(runs: list[RunSnapshot], chosen: RunSnapshot) -> None:
     names = [run.name for run in runs]
     key = f"runs-{len(runs)}-{chosen.name}"
     st.dataframe(
@@ -81,7 +76,7 @@ def show_new(name: str) -> None:
     st.session_state["new"] = (name, 2)
 
 
-def insist_on_new(runs: list[Run]) -> None:
+def insist_on_new(runs: list[RunSnapshot]) -> None:
     name, times = st.session_state.get("new", ("", 0))
     if times and name in {run.name for run in runs}:
         st.session_state["run"] = name
@@ -90,7 +85,7 @@ def insist_on_new(runs: list[Run]) -> None:
 
 def show_runs(settings: Settings, was_active: bool) -> None:
     """The fragment: everything that changes while a run goes on."""
-    runs = list_runs(settings.runs_dir)
+    runs = snapshots(settings.runs_dir)
     if was_active != any(run.state in ACTIVE for run in runs):
         st.rerun()  # of the whole page, which looks more often or more rarely
     run_controls.show_refusal()
@@ -105,7 +100,7 @@ def show_runs(settings: Settings, was_active: bool) -> None:
     with st.container(key="live"):
         run = pick_run(runs)
         show_run(run, runs, settings)
-        run_controls.show_queue(settings)
+        run_controls.show_queue(runs, settings)
         st.header("All runs")
         show_table(runs, run)
 
@@ -137,13 +132,13 @@ if like := st.session_state.pop("like", None):
     st.session_state["name"] = ""
     st.session_state["form_open"] = True
     take_settings(AS_RUN + like)
-runs = list_runs(settings.runs_dir)
+runs = snapshots(settings.runs_dir)
 names = {run.name: run for run in runs}
 if settings.may_operate:
     # Asked in each run of the page until there is an answer: it may be run again at any moment.
     to_delete = names.get(st.session_state.get("to_delete", ""))
     if to_delete is not None:
-        run_controls.confirm_deletion(to_delete)
+        run_controls.confirm_deletion(to_delete.run)
     run_controls.show_undo()
     asked_for = not FORM_KEYS.isdisjoint(st.query_params)
     st.fragment(show_form)(settings, runs, opened=not runs or asked_for)

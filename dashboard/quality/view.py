@@ -32,11 +32,10 @@ from diffusion_core.evaluation.results import (
     sheet_path,
     yardsticks,
 )
-from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import samplers_for
+from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 LATEST, EVERY = "latest", "every one"
@@ -168,7 +167,7 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     chosen = columns[0].selectbox(
         "Checkpoint to measure", [LATEST, *more, *by_step], required=True, key="quality_checkpoint"
     )
-    names = samplers_for(schedule)
+    names = [sampler.name for sampler in samplers_for(schedule)]
     sampler = columns[1].selectbox(
         "Sampler",
         names,
@@ -209,7 +208,7 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         "Bits per dimension too",
         help="How well the network predicts held-out images; measured once for each checkpoint. "
         "A flow has none.",
-        disabled=isinstance(schedule, FlowSchedule),
+        disabled=schedule.is_flow,
         key="quality_bits",
     )
     if not taken:
@@ -233,7 +232,7 @@ def pick_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         for checkpoint in checkpoints
         for steps in sorted(taken, key=int)
     )
-    return Plan(run, parts, bits and not isinstance(schedule, FlowSchedule))
+    return Plan(run, parts, bits and not schedule.is_flow)
 
 
 def start(plan: Plan) -> None:

@@ -12,22 +12,20 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import form_values
-from dashboard.training.machines import show_commands
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.schedule import KINDS
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.launch import launch_commands
 from diffusion_core.runs.presets import PRESETS
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import RunSnapshot
 
 ENTRIES = frozenset(form_values.entries_of(PRESETS["small"], None))
 DATA_KEYS = frozenset({"data", *SOURCES, "size", "seed"})
 FORM_KEYS = ENTRIES | DATA_KEYS | {"preset", "name"}
 
 
-def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
+def show_form(settings: Settings, runs: list[RunSnapshot], opened: bool) -> None:
     form = st.expander(
         "Start a run",
         expanded=opened,
@@ -66,30 +64,31 @@ def show_form(settings: Settings, runs: list[Run], opened: bool) -> None:
         with st.expander("More settings", icon=":material/tune:"):
             entries |= pick_more(defaults, config, entries["steps"])
             st.caption(f"What has no field here is as in {start.removeprefix('as ')}.")
-        pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
+        with st.container(horizontal=True, gap="small"):
+            pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
+            create = st.button(
+                "Create without starting",
+                icon=":material/note_add:",
+                help="Makes the run's folder with these settings. The run then shows the commands "
+                "that train it on other machines, and starts here with Resume.",
+            )
         try:
             config = form_values.make_config(
                 config, form_values.data_spec(kind, detail), entries, settings.max_steps
             )
-            if pressed:
+            if create:
+                run = jobs.create(settings.runs_dir, name.strip() or hint, config)
+            elif pressed:
                 with st.spinner("Looking at the images …"):
                     run = form_values.start_run(settings, name.strip() or hint, config)
+            if pressed or create:
                 st.session_state["started"] = run.name
                 st.rerun()
         except (ConfigError, DataError, jobs.JobError) as error:
             # Before anybody pressed Start it may only be that they have not finished typing.
-            (st.error if pressed else st.caption)(str(error))
+            (st.error if pressed or create else st.caption)(str(error))
             return
         device = str(cached.device())
-        path = settings.runs_dir / (name.strip() or hint)
-        show_commands(
-            lambda machines, processes: launch_commands(
-                path, config, machines, processes, resume=False
-            ),
-            path,
-            device,
-            "form",
-        )
         notes = [
             form_values.estimate(runs, config, device),
             form_values.queue_note(runs, device),

@@ -13,7 +13,8 @@ from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS, preset
-from diffusion_core.runs.run import ACTIVE, Run
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import ACTIVE, StatusRecord
 
 AS_RUN = "as "  # before the name of a run whose settings another starts with
 # What the words of the form mean in the settings.
@@ -52,7 +53,7 @@ def suggested_name(runs_dir: Path, start: str, kind: str) -> str:
     return jobs.free_name(runs_dir, stem)
 
 
-def starts(runs: list[Run]) -> list[str]:
+def starts(runs: list[RunSnapshot]) -> list[str]:
     """What a run can start from: the presets, and every other run."""
     return [*PRESETS, *(AS_RUN + run.name for run in runs)]
 
@@ -62,7 +63,7 @@ def start_config(start: str, runs_dir: Path) -> RunConfig:
     if not start.startswith(AS_RUN):
         return preset(start)
     run = Run(runs_dir / start.removeprefix(AS_RUN))
-    config = jobs.settings_of(run)
+    config = run.config
     if config is None:
         raise ConfigError(f"{run.name} has left no settings; start from a preset.")
     return config
@@ -170,20 +171,16 @@ def start_run(settings: Settings, name: str, config: RunConfig) -> Run:
     return jobs.start(settings.runs_dir, name, config, settings.device)
 
 
-def estimate(runs: list[Run], config: RunConfig, device: str) -> str:
+def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
     """How long a run would take by the newest one of its kind on this machine; "" if unknown."""
     for run in runs:
-        status = run.status
-        try:
-            known = run.config
-        except ConfigError:
-            continue
-        speed = status.get("images_per_second", 0)
+        status, known = run.status, run.config
+        speed = status.images_per_second or 0
         if (
             known is not None
             and (known.preset, known.image_size) == (config.preset, config.image_size)
             and place(status) == here(device)
-            and status.get("step", 0) >= ENOUGH_STEPS
+            and status.step >= ENOUGH_STEPS
             and speed > 0
         ):
             seconds = config.steps * config.batch_size / speed
@@ -196,10 +193,10 @@ def estimate(runs: list[Run], config: RunConfig, device: str) -> str:
 
 def here(device: str) -> tuple[str, str]:
     """`run_words.place` of a device of this machine."""
-    return place({"host": socket.gethostname(), "device": device})
+    return place(StatusRecord(host=socket.gethostname(), device=device))
 
 
-def queue_note(runs: list[Run], device: str) -> str:
+def queue_note(runs: list[RunSnapshot], device: str) -> str:
     """Whether a run that is started now would wait."""
     before = [run for run in runs if run.state in ACTIVE and place(run.status) == here(device)]
     busy = [run.name for run in before if run.state != "queued"]

@@ -18,7 +18,9 @@ from dashboard.ui import run_wording
 from diffusion_core.files import folder_size
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.run import ACTIVE, RESUMABLE, Run, read_queue, same_place
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import ACTIVE, RESUMABLE, same_place
 
 # The settings that a run can change on its way, with their labels.
 CHANGES = {
@@ -55,16 +57,12 @@ def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
     attempt(lambda: jobs.resume(run, get_settings().device, changes))
 
 
-def show_buttons(run: Run, state: str, settings: Settings) -> None:
+def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
     """What can be asked of the run now; a later stop or pause takes the place of what waits."""
-    waiting = jobs.pending_request(run) if state in ACTIVE else None
-    try:
-        config = jobs.settings_of(run)
-    except ConfigError:
-        config = None  # the page says why
+    run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE:
-            show_resume(run, config)
+            show_resume(seen)
             show_commands(
                 lambda machines, processes: jobs.commands_for(run, machines, processes),
                 run.path,
@@ -102,7 +100,8 @@ def show_button(
     st.button(label, icon=icon, disabled=disabled, on_click=deed, args=args, key=f"ask-{action}")
 
 
-def show_resume(run: Run, config: RunConfig | None) -> None:
+def show_resume(seen: RunSnapshot) -> None:
+    run, config = seen.run, seen.config
     st.button(
         "Resume",
         icon=":material/play_arrow:",
@@ -111,7 +110,7 @@ def show_resume(run: Run, config: RunConfig | None) -> None:
         args=(run,),
         key="ask-resume",
     )
-    if config is not None and run.status.get("not_finite") is True:
+    if config is not None and seen.status.not_finite:
         rate = float(f"{config.learning_rate / 10:.3g}")
         st.button(
             "Resume with a lower rate",
@@ -212,9 +211,9 @@ def change(run: Run, config: RunConfig, settings: Settings) -> None:
 # ---------------------------------------------------------------- the queue
 
 
-def show_queue(settings: Settings) -> None:
-    """Who waits, in order; nothing where nobody does."""
-    queue = read_queue(settings.runs_dir)
+def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
+    """Which of `runs` wait, in order; nothing where none does."""
+    queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return
     st.header("SamplingQueue")
@@ -235,14 +234,14 @@ def show_queue(settings: Settings) -> None:
                     icon=f":material/{icon}:",
                     disabled=disabled,
                     on_click=move,
-                    args=(run, places),
+                    args=(run.run, places),
                     key=f"move-{places}-{run.name}",
                 )
             st.button(
                 "Cancel",
                 icon=":material/close:",
                 on_click=ask,
-                args=(run, "stop"),
+                args=(run.run, "stop"),
                 key=f"cancel-{run.name}",
             )
 

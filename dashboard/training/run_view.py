@@ -28,10 +28,11 @@ from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
 from dashboard.training.events import events
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
-from diffusion_core.runs import export, jobs
+from diffusion_core.runs import export
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import StatusRecord
 
 # Each tab's axis title, and its curves by name with their words in the legend.
 CURVES = {
@@ -48,48 +49,46 @@ CURVES = {
 LOG_BYTES = 4000  # of the end of train.log
 
 
-def show_run(run: Run, runs: list[Run], settings: Settings) -> None:
-    state = run.state
-    show_state(run, state)
+def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> None:
+    """One of `runs`."""
+    run, config = seen.run, seen.config
+    show_state(seen, runs)
     if settings.may_operate:
-        show_buttons(run, state, settings)
-    config = known = None
+        show_buttons(seen, settings)
+    if seen.problem:
+        st.warning(f"{run.name} cannot be read in full. {seen.problem}")
+    if config is not None:
+        st.caption(run_wording.settings_line(config))
     try:
-        config = run.config
-        known = jobs.settings_of(run)  # also of one that has not begun
-    except ConfigError as error:
-        st.warning(f"The settings of {run.name} cannot be used: {error}")
-    if known is not None:
-        st.caption(run_wording.settings_line(known))
-    try:
-        show_numbers(run)
-        compared, alignment = show_losses(run, [other for other in runs if other != run], config)
+        show_numbers(run, seen.status)
+        others = [other.run for other in runs if other is not seen]
+        compared, alignment = show_losses(run, others, config)
         show_samples([run, *compared], alignment)
         show_more(run, config, compared)
     except MetricsError as error:
         st.warning(f"The curves of {run.name} or a run beside it cannot be drawn: {error}")
 
 
-def show_state(run: Run, state: str) -> None:
+def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """The state in words, the progress, what went wrong."""
-    status = run.status
-    line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, state)}"
+    state, status = run.state, run.status
+    line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, runs)}"
     if state == "failed":
         st.error(line)
     elif state == "lost":
         st.warning(line)
     else:
         st.markdown(line)
-    step, total = status.get("step", 0), status.get("total", 0)
+    step, total = status.step, status.total
     if total:
         words = f"Step {step:,} of {total:,}"
-        left = status.get("eta_seconds")
+        left = status.eta_seconds
         if state == "running" and left is not None:
             words += f", {run_wording.duration(left)} left"
         st.progress(min(step / total, 1.0), text=words)
-    if "warning" in status:
-        st.warning(status["warning"])
-    for sentence in run.checkpoints()[1]:
+    if status.warning:
+        st.warning(status.warning)
+    for sentence in run.run.checkpoints()[1]:
         st.warning(f"A checkpoint is skipped: {sentence}")
     if state in ("failed", "lost"):
         show_log(run.path / "train.log")
@@ -105,17 +104,17 @@ def show_log(log: Path) -> None:
         st.code(text or "(empty)", language=None, wrap_lines=True)
 
 
-def show_numbers(run: Run) -> None:
-    status, last = run.status, run.last_values()
+def show_numbers(run: Run, status: StatusRecord) -> None:
+    last = run.last_values()
     numbers = []
     if "loss" in last:
         numbers.append(("Loss", f"{last['loss'][1]:.4f}"))
     if "validation_loss" in last:
         numbers.append(("Validation loss", f"{last['validation_loss'][1]:.4f}"))
-    if "images_per_second" in status:
-        numbers.append(("Images per second", f"{status['images_per_second']:,.1f}"))
-    if "memory_bytes" in status:
-        numbers.append(("Memory", run_wording.size(status["memory_bytes"])))
+    if status.images_per_second is not None:
+        numbers.append(("Images per second", f"{status.images_per_second:,.1f}"))
+    if status.memory_bytes is not None:
+        numbers.append(("Memory", run_wording.size(status.memory_bytes)))
     if not numbers:
         return
     with st.container(horizontal=True, gap="medium"):

@@ -5,13 +5,17 @@ A control's key is its name in the URL; what equals its default is left out ther
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import streamlit as st
 
 from dashboard.services import cached
 from diffusion_core.process.schedule import KINDS, NoiseSchedule
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
 
 MAX_TIMESTEPS = 4000
+
+AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 
 def pick_schedule() -> NoiseSchedule:
@@ -100,7 +104,7 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[Run], label: str = "Run") -> Run:
+def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
     return names[st.selectbox(label, list(names), required=True, key="run", bind="query-params")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Sequence
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.jobs import pending_request
-from diffusion_core.runs.run import ACTIVE, Run, at_work, place_of, queue_position
+from diffusion_core.runs.queue import at_work, queued_before
+from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.runs.status import RunState, StatusRecord, place_of
 
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -49,65 +50,61 @@ QUANTITIES = {
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 
-def state_sentence(run: Run, state: str) -> str:
-    """What is going on with a run, in one to three sentences, its name in bold."""
+def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
+    """What is going on with a run, one of `runs`, in one to three sentences, its name in bold."""
     status = run.status
-    saved = status.get("checkpoint_step")
+    saved = status.checkpoint_step
     from_here = f"from step {saved:,}" if saved else "from the beginning"
-    match state:
-        case "queued":
-            sentence = queue_sentence(run)
-        case "starting":
-            sentence = status.get("message") or "This takes a few seconds."
-        case "pausing" | "stopping":
+    match run.state:
+        case RunState.QUEUED:
+            sentence = queue_sentence(run, runs)
+        case RunState.STARTING:
+            sentence = status.message or "This takes a few seconds."
+        case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
-        case "paused" | "stopped":
-            sentence = rest_sentence(run, from_here)
-        case "failed":
-            sentence = status.get("error") or "Nobody knows why; see train.log in its folder."
-        case "lost":
+        case RunState.PAUSED | RunState.STOPPED:
+            sentence = rest_sentence(run, runs, from_here)
+        case RunState.FAILED:
+            sentence = status.error or "Nobody knows why; see train.log in its folder."
+        case RunState.LOST:
             sentence = lost_sentence(run, from_here)
         case _:
             sentence = ""
-    asked = pending_request(run) if state in ACTIVE else None
-    head = f"**{run.name}** {STATE_WORDS[state]}."
-    return " ".join(filter(None, [head, sentence, ASKED[asked] if asked else ""]))
+    asked = ASKED[run.pending] if run.pending else ""
+    head = f"**{run.name}** {STATE_WORDS[run.state]}."
+    return " ".join(filter(None, [head, sentence, asked]))
 
 
-def rest_sentence(run: Run, from_here: str) -> str:
+def rest_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot], from_here: str) -> str:
     """How a run that was paused or stopped can go on."""
-    busy = at_work(run.path, run.status)
-    if busy:
+    if busy := at_work(run, runs):
         return f"{busy[0].name} is on the device; resumed, it waits and then goes on {from_here}."
     return f"The device is free; resume it to go on {from_here}."
 
 
-def queue_sentence(run: Run) -> str:
+def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     """Who is on the device and how many wait before this run."""
-    status = run.status
-    host = status.get("host", "")
-    if host != socket.gethostname():
+    if (host := run.status.host) != socket.gethostname():
         return f"It waits on {host}. To start it on this machine instead, cancel and resume it."
-    busy = at_work(run.path, status)
-    before = queue_position(run)
-    turn = "It is next." if before == 0 else f"{before} more before it."
+    before = len(queued_before(run, runs))
+    turn = f"{before} more before it." if before else "It is next."
+    busy = at_work(run, runs)
     return f"{busy[0].name} is on it. {turn}" if busy else turn
 
 
-def place(status: dict[str, Any]) -> tuple[str, str]:
+def place(status: StatusRecord) -> tuple[str, str]:
     """The host and the device that a status names; runs of one place wait for each other."""
-    return status.get("host", ""), place_of(status.get("device", ""))
+    return status.host, place_of(status.device)
 
 
-def device(run: Run) -> str:
+def device(run: RunSnapshot) -> str:
     """The device of a run, with its host where that is not this machine."""
-    status = run.status
-    host = status.get("host", "")
-    return status.get("device", "") + ("" if host == socket.gethostname() else f" on {host}")
+    host = run.status.host
+    return run.status.device + ("" if host == socket.gethostname() else f" on {host}")
 
 
-def lost_sentence(run: Run, from_here: str) -> str:
-    if not run.status:
+def lost_sentence(run: RunSnapshot, from_here: str) -> str:
+    if run.status.state is None:
         return "Its status.json is missing or damaged, so nobody can say what it is doing."
     return (
         "Its process is gone without a word (killed, or the machine went down). Nothing that is "

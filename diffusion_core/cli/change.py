@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def change(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
     jobs.change(run, parse_settings(arguments.set))
-    pending = jobs.pending_request(run) == "change"
+    pending = run.snapshot().pending == "change"
     when = "at its next step" if pending else "when it is resumed"
     print(f"{run.name} takes {', '.join(arguments.set)} {when}.")
     return DONE

@@ -10,7 +10,8 @@ from pathlib import Path
 from diffusion_core.cli.options import DONE, RUN_HELP, add_runs_dir, find_run, start_waiting
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
-from diffusion_core.runs.run import Run, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def print_queue(runs_dir: Path) -> None:
     print(f"{'':3} {'run':30} {'device':9} queued since")
     for number, run in enumerate(queue, 1):
         status = run.status
-        host = status.get("host", "")
+        host = status.host
         where = "" if host == socket.gethostname() else f", on {host}"
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.get("queued_at", 0)))
-        print(f"{number:3} {run.name:30} {status.get('device', ''):9} {since}{where}")
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.queued_at))
+        print(f"{number:3} {run.name:30} {status.device:9} {since}{where}")

@@ -6,7 +6,7 @@ import argparse
 import time
 
 from diffusion_core.cli.options import DONE, add_runs_dir, start_waiting
-from diffusion_core.runs.run import list_runs
+from diffusion_core.runs.run import snapshots
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def print_runs(arguments: argparse.Namespace) -> int:
     start_waiting(arguments.runs_dir)
-    runs = list_runs(arguments.runs_dir)
+    runs = snapshots(arguments.runs_dir)
     if not runs:
         print(f"There are no runs in {arguments.runs_dir}.")
         return DONE
     print(f"{'run':30} {'state':9} {'step':>15} {'loss':>8} {'images/s':>9}  started")
     for run in runs:
         status = run.status
-        steps = f"{status.get('step', 0):,}/{status.get('total', 0):,}"
-        loss = status.get("loss")
-        speed = status.get("images_per_second")
+        steps = f"{status.step:,}/{status.total:,}"
+        loss, speed = status.loss, status.images_per_second
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
         print(
             f"{run.name:30} {run.state:9} {steps:>15} "

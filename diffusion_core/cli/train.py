@@ -65,7 +65,7 @@ def train_run(arguments: argparse.Namespace) -> int:
             "'command')."
         )
     config = None
-    if not arguments.resume:
+    if not arguments.resume and not created_before(arguments, settings):
         config = with_settings(start_settings(arguments), settings)
     if arguments.background:
         print_started(start_in_background(arguments, config, settings))
@@ -111,7 +111,7 @@ def train_run(arguments: argparse.Namespace) -> int:
 def start_in_background(
     arguments: argparse.Namespace, config: RunConfig | None, settings: dict[str, Any]
 ) -> jobs.Run:
-    """Start a new run with `config`, or resume one with changed `settings` where that is None."""
+    """Start a new run with `config`; where that is None, one that has its settings."""
     processes = arguments.processes or 0
     if config is None:
         run = load_run(arguments.run)
@@ -137,13 +137,19 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings | named
 
 
+def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:
+    """Whether nothing is set and the run has its settings in its folder."""
+    given = settings or arguments.preset or arguments.like
+    return not given and (arguments.run / "config.json").exists()
+
+
 def start_settings(arguments: argparse.Namespace) -> RunConfig:
     """The settings that a new run starts from: a preset's, or those of another run."""
     if not arguments.like:
         return preset(arguments.preset or "small")
     if arguments.preset:
         raise ConfigError("--preset and --like both name a starting point; choose one.")
-    config = jobs.settings_of(other := find_run(arguments.like))
+    config = (other := find_run(arguments.like)).config
     if config is None:
         raise ConfigError(f"{other.name} has no settings; start from a preset.")
     return config

@@ -13,13 +13,12 @@ from diffusion_core.data.store import build_store, fingerprint_of
 from diffusion_core.evaluation.evaluator import OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import samplers_for
-from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, SamplingSpec
+from diffusion_core.sampling.registry import samplers_for
+from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
 Turns = Generator[int, None, Result]
 
@@ -43,7 +42,7 @@ def make_spec(
     with.
     """
     schedule = build_schedule(checkpoint.config)
-    names = samplers_for(schedule)
+    names = [sampler.name for sampler in samplers_for(schedule)]
     sampler = sampler or names[0]
     if sampler not in names:
         raise ConfigError(f"{run} is drawn from by {', '.join(names)}, not by {sampler!r}.")
@@ -68,7 +67,7 @@ def make_spec(
         label=EACH_IN_TURN if checkpoint.classes else "",
         guidance_scale=guidance_scale,
         average=average,
-        flow=isinstance(schedule, FlowSchedule),
+        flow=schedule.is_flow,
         spacing=spacing,
     )
 
@@ -77,7 +76,7 @@ def evaluate(
     run: Run,
     checkpoint: Checkpoint,
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     *,
     bits: bool = False,
     again: bool = False,

@@ -7,21 +7,21 @@ yields how many evaluations of the network are done. What it measures with is in
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterator, Set
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Set
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from diffusion_core.data.split import split
 from diffusion_core.data.store import (
     ImageStore,
     load_image,
     to_grey,
 )
-from diffusion_core.device import describe, device_of, is_out_of_memory
+from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.features import FeatureNet, feature_net
 from diffusion_core.evaluation.fidelity import Inception, fidelity_estimates, load_inception
@@ -34,14 +34,14 @@ from diffusion_core.evaluation.results import (
     read_results,
 )
 from diffusion_core.media.images import grid, png, to_uint8
-from diffusion_core.process.objective import Schedule
-from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.process.noise import image_noise
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import StepView, image_noise
+from diffusion_core.sampling.sample import StepView
 from diffusion_core.sampling.series import batch_for
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
-from diffusion_core.training.batches import split
+from diffusion_core.sampling.spec import SamplingSpec
 
 FEWEST = 16  # images; below that no interval means anything
 SHOWN_NEIGHBOURS = 8
@@ -52,7 +52,6 @@ CHUNK = 2000  # training images in memory at once while neighbours are looked fo
 BITS_IMAGES, BITS_TIMESTEPS = 256, 50
 
 OnStep = Callable[[StepView], None]
-Found = TypeVar("Found")
 
 
 def cost(spec: SamplingSpec, schedule: Schedule, bits: bool) -> int:
@@ -65,6 +64,11 @@ class Images(NamedTuple):
     labels: np.ndarray  # (n,) integers
 
 
+def split_of(config: RunConfig, store: ImageStore) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that the run was trained on and those that it held out. Raises DataError."""
+    return split(len(store), config.validation_count, config.batch_size, config.seed, config.data)
+
+
 def held_out_images(
     config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
 ) -> Generator[int, None, Images]:
@@ -74,7 +78,7 @@ def held_out_images(
     data they are those that the run held out for its validation.
     """
     if config.data.partition(":")[0] != "cars":
-        return _rows(store, _some(split(config, len(store))[1], n, seed))
+        return _rows(store, _some(split_of(config, store)[1], n, seed))
     spec, pixels, labels = f"cars:{len(store) + n}", [], []
     for k in range(n):
         if k % CARS_A_TURN == 0:
@@ -122,7 +126,7 @@ def measure(
     run: Run,
     checkpoint: Checkpoint,
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     store: ImageStore,
     again: bool,
     on_step: OnStep | None,
@@ -131,7 +135,7 @@ def measure(
     model, schedule, config = loaded
     device = device_of(model)
     held_out = yield from held_out_images(config, store, spec.n, spec.seed)
-    training, _ = split(config, len(store))
+    training, _ = split_of(config, store)
     real = _rows(store, _some(training, spec.n, spec.seed))
     asked = _asked(spec, store, real)
     samples, seconds = yield from _draw(spec, loaded, asked, on_step)
@@ -214,7 +218,7 @@ def _asked(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray | 
 
 
 def _draw(
-    spec: SamplingSpec, loaded: Loaded, asked: np.ndarray | None, on_step: OnStep | None
+    spec: SamplingSpec, loaded: LoadedModel, asked: np.ndarray | None, on_step: OnStep | None
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
     """The samples, uint8 (n, H, W, C), and the seconds that they took."""
     model, schedule, config = loaded
@@ -228,35 +232,11 @@ def _draw(
     total, seconds, found = spec.evaluations(schedule), 0.0, []
     yield 0
     batch = batch_for(spec, config.image_size, device_of(model))
-    for ready, (drawn, spent) in _in_batches(spec.n, batch, draw):
+    for ready, (drawn, spent) in in_batches(spec.n, batch, draw):
         found.append(drawn)
         seconds += spent
         yield total * ready // spec.n
     return np.concatenate(found), seconds
-
-
-def _in_batches(
-    n: int, batch: int, work: Callable[[int, int], Found]
-) -> Iterator[tuple[int, Found]]:
-    """What `work(first, count)` finds of n images, and how many are ready then.
-
-    So many at once, and half as many each time that memory is short.
-    """
-    first = 0
-    while first < n:
-        count = min(batch, n - first)
-        try:
-            found = work(first, count)
-        except (RuntimeError, MemoryError) as error:
-            if count == 1 or not is_out_of_memory(error):
-                raise
-        else:
-            first += count
-            yield first, found
-            continue
-        batch = count // 2
-        if torch.cuda.is_available():  # after the error is gone, which held on to what there was
-            torch.cuda.empty_cache()
 
 
 def _see(
@@ -345,7 +325,7 @@ def _notes(
             f"There is no classifier for {config.data}: what is measured by one (Fréchet distance, "
             "precision, recall, density, coverage, classes) is left out."
         )
-    trained_on = run.details.get("data_fingerprint")
+    trained_on = run.details.data_fingerprint
     if trained_on and trained_on != store.fingerprint:
         notes.append(
             f"The images of {config.data} are not those of the training: they have changed "
@@ -376,7 +356,7 @@ def _sheet(samples: np.ndarray, training: np.ndarray, mirrored: bool) -> bytes:
 def measure_bits(
     checkpoint: Checkpoint,
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     store: ImageStore,
     done: int,
 ) -> Generator[int, None, Estimate]:
@@ -408,8 +388,8 @@ def measure_bits(
         return bits.total
 
     found = []
-    batch = batch_for(dataclasses.replace(spec, steps=timesteps), config.image_size, device)
-    for ready, total in _in_batches(len(pixels), batch, bits_of):
+    batch = batch_for(spec.replace(steps=timesteps), config.image_size, device)
+    for ready, total in in_batches(len(pixels), batch, bits_of):
         if not np.isfinite(total).all():
             raise ValueError(
                 f"The network of {spec.run} at step {spec.step:,} has no finite bits per "

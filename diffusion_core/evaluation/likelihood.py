@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.device import device_of
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.objective import Schedule, to_x_0
-from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import image_noise
+from diffusion_core.process.noise import image_noise
+from diffusion_core.process.objective import to_x_0
+from diffusion_core.process.schedule import Schedule
 
-VARIANCES = ("posterior", "beta")
+STEP_VARIANCES = ("posterior", "beta")  # of p(x_{t-1} | x_t)
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,15 @@ def bits_per_dim(
     steps have no variance, and for a model of the noise whose schedule ends in pure noise, where it
     says nothing of the image.
     """
-    if isinstance(schedule, FlowSchedule) or prediction_type == "flow_prediction":
+    if schedule.is_flow:
         raise ValueError(
             "Bits per dimension need a diffusion model: the steps of a flow have no variance, so "
             "that the variational bound does not exist for it."
         )
-    if variance not in VARIANCES:
-        raise ValueError(f"Unknown variance {variance!r}; choose one of {', '.join(VARIANCES)}.")
+    if variance not in STEP_VARIANCES:
+        raise ValueError(
+            f"Unknown variance {variance!r}; choose one of {', '.join(STEP_VARIANCES)}."
+        )
     asked = schedule.timesteps if timesteps_per_image is None else timesteps_per_image
     if not 2 <= asked <= schedule.timesteps:
         raise ValueError(
@@ -134,8 +135,8 @@ def bits_per_dim(
 class _Tables:
     """The constants of the bound at each timestep, float64 (timesteps,)."""
 
-    def __init__(self, schedule: NoiseSchedule, variance: str) -> None:
-        bar = schedule.exact_alphas_cumprod
+    def __init__(self, schedule: Schedule, variance: str) -> None:
+        bar = schedule.exact_signal**2
         before = np.concatenate([[1.0], bar[:-1]])
         beta = 1 - bar / before
         self.signal, self.spread = np.sqrt(bar), np.sqrt(1 - bar)

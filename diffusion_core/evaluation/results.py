@@ -98,8 +98,8 @@ def same_sampling(one: SamplingSpec, other: SamplingSpec) -> bool:
     return _bare(one) == _bare(other)
 
 
-def _bare(spec: SamplingSpec) -> SamplingSpec:
-    return dataclasses.replace(spec, run="", classes=())
+def _bare(spec: SamplingSpec) -> dict[str, Any]:
+    return spec.model_dump(exclude={"run", "classes"})
 
 
 def result_path(run: Path, spec: SamplingSpec) -> Path:
@@ -115,7 +115,7 @@ def result_path(run: Path, spec: SamplingSpec) -> Path:
                 return path
         except ResultError:
             continue
-    told = asdict(spec)
+    told = spec.to_dict()
     for name in ("run", "step", "classes"):
         del told[name]
     text = json.dumps({"version": VERSION, **told}, sort_keys=True)
@@ -135,7 +135,8 @@ def write_result(run: Path, result: Result, sheet: bytes | None = None) -> Path:
         with replacing(sheet_path(path)) as file:
             file.write(sheet)
     values = asdict(result)
-    values["order"] = values.pop("spec")  # its name in the files since the first version
+    del values["spec"]
+    values["order"] = result.spec.to_dict()  # its name in the files since the first version
     write_json(path, {"version": VERSION, **values})
     return path
 
@@ -172,7 +173,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
 
 
 def _called(spec: SamplingSpec, run: str) -> SamplingSpec:
-    return dataclasses.replace(spec, run=run)
+    return spec.replace(run=run)
 
 
 def _from_dict(values: dict[str, Any]) -> Result:

@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.schedule import NoiseSchedule, gather
+from diffusion_core.process.schedule import NoiseSchedule, Schedule, gather
 
 PREDICTION_TYPES = ("epsilon", "x_0", "v_prediction", "flow_prediction")
-Schedule = NoiseSchedule | FlowSchedule
 LOSSES = ("l1", "l2", "huber")
 
 

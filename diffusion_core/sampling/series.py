@@ -12,6 +12,7 @@ is gone.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ import psutil
 import torch
 from PIL import Image
 
-from diffusion_core.device import is_out_of_memory
+from diffusion_core.device import halving
 from diffusion_core.files import (
     building_folder,
     is_disk_full,
@@ -42,12 +43,19 @@ from diffusion_core.files import (
     write_json,
 )
 from diffusion_core.media.images import png, to_uint8
-from diffusion_core.runs.checkpoint import Checkpoint
-from diffusion_core.runs.run import ACTIVE, Run, state_now
-from diffusion_core.runs.status import RunStatus
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
+from diffusion_core.runs.status import (
+    ACTIVE,
+    RunState,
+    StatusRecord,
+    read_status,
+    state_now,
+    write_status,
+)
+from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import MOST_IMAGES, Loaded, SamplingSpec, SpecError
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
 
 FOLDER = "drawings"  # of a run
 GRID_PIXELS = 2**24  # 4,096 images of 64 x 64; the grid of more is scaled down
@@ -89,18 +97,17 @@ class Series:
     @property
     def created(self) -> float:
         """Seconds since 1970."""
-        return float(self.status.get("created", 0.0))
+        return self.status.created
 
     @property
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StatusRecord:
         """See `Run.status`; `seconds` is how long the drawing itself took."""
-        return Run(self.path).status
+        return read_status(self.path)
 
     @property
-    def state(self) -> str:
+    def state(self) -> RunState:
         """What is true now; without a status `lost`."""
-        status = self.status
-        return state_now(status) if "state" in status else "lost"
+        return state_now(self.status)
 
     def image(self, k: int) -> Path:
         """The file of image k, from 0; it may not be there yet."""
@@ -143,7 +150,7 @@ def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -
                 "batch": batch,
             }
             write_json(folder / "order.json", record)
-            write_json(folder / "status.json", {"created": time.time()} | _queued(spec))
+            write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
             (folder / "pictures").mkdir()
     except FileNotFoundError as error:
         raise SeriesError(f"The folder {path.parent.parent} is not there any more.") from error
@@ -166,14 +173,14 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
             f"begun, so its images would not match; begin another."
         )
     (series.path / "request.json").unlink(missing_ok=True)  # was meant for the last time
-    write_json(series.path / "status.json", series.status | _queued(spec))
+    write_status(series.path, series.status.replace(**_queued(spec)))
 
 
 def cancel(series: Series) -> None:
     """Ask whoever draws it to stop; one that this process has not begun is stopped at once."""
     status = series.status
-    if status.get("state") == "queued" and status.get("pid") == os.getpid():
-        write_json(series.path / "status.json", status | {"state": "stopped"})
+    if status.state == RunState.QUEUED and status.pid == os.getpid():
+        write_status(series.path, status.replace(state=RunState.STOPPED))
     elif state_now(status) in ACTIVE:
         write_json(series.path / "request.json", {"action": "stop", "time": time.time()})
 
@@ -190,7 +197,7 @@ def remove(series: Series) -> None:
 
 
 def draw(
-    series: Series, load: Callable[[], Loaded], device: str, on_step: OnStep | None = None
+    series: Series, load: Callable[[], LoadedModel], device: str, on_step: OnStep | None = None
 ) -> Generator[int, None, Series]:
     """Draw what is missing, and what is cut short; yields the number of images after each batch.
 
@@ -201,9 +208,8 @@ def draw(
     where another process draws it or its folder is gone; DiskFull.
     """
     with _alone(series):
-        spec, before = series.spec, series.status.get("seconds", 0.0)
-        before = before if isinstance(before, (int, float)) else 0.0
-        status = RunStatus(series.path, device=device, total=spec.n)
+        spec, before = series.spec, series.status.seconds
+        status = StatusWriter(series.path, device=device, total=spec.n)
         remove_leftovers(series.path, but="request.json")
         with status:
             clock = _Clock(before)
@@ -224,8 +230,8 @@ def draw(
 def _batches(
     series: Series,
     spec: SamplingSpec,
-    load: Callable[[], Loaded],
-    status: RunStatus,
+    load: Callable[[], LoadedModel],
+    status: StatusWriter,
     clock: _Clock,
     on_step: OnStep | None,
 ) -> Iterator[int]:
@@ -240,31 +246,26 @@ def _batches(
         if on_step is not None:
             on_step(view)
 
+    def attempt(k: int, batch: int) -> tuple[int, np.ndarray]:
+        """The batch that image k is in: the number of its first image, and its images."""
+        first = k // batch * batch
+        return first, to_uint8(spec.make(load(), look, first, min(batch, spec.n - first)))
+
     record = series.record
     batch = record.get("batch")
     batch = batch if type(batch) is int and batch > 0 else 1
     missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
-        first = missing[0] // batch * batch
-        count = min(batch, spec.n - first)
         with clock:
-            images = None
-            try:
-                images = to_uint8(spec.make(load(), look, first, count))
-            except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not is_out_of_memory(error):
-                    raise
-            if images is None:  # out here, for the error holds the tensors of the attempt
-                batch //= 2
+            (first, images), fitted = halving(functools.partial(attempt, missing[0]), batch)
+            if fitted != batch:
+                batch = fitted
                 write_json(series.path / "order.json", record | {"batch": batch})
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
             for k in missing:
-                if k < first + count:
+                if k < first + len(images):
                     _write(series, k, png(images[k - first], text=entries(spec, k)))
-        missing = [k for k in missing if k >= first + count]
+        missing = [k for k in missing if k >= first + len(images)]
         done = spec.n - len(missing)
         status.update(step=done, seconds=clock.seconds)
         yield done

@@ -9,9 +9,10 @@ from torch import nn
 
 from diffusion_core.files import make_folder, replacing
 from diffusion_core.media.images import png, strip, to_uint8
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.sample import StepView, sample, samplers_for
+from diffusion_core.sampling.registry import samplers_for
+from diffusion_core.sampling.sample import StepView, sample
 
 LECTURE_IMAGES = 10
 
@@ -27,7 +28,7 @@ def write_strip(
     looks at it, the image on the left and the noise on the right. A flow takes Euler's steps.
     """
     shape = (config.channels, config.image_size, config.image_size)
-    known = samplers_for(schedule)
+    known = [sampler.name for sampler in samplers_for(schedule)]
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None

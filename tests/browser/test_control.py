@@ -9,7 +9,8 @@ import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
-from diffusion_core.runs.run import Run, list_runs, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.training.trainer import train
 from tests.browser.conftest import OpenPage
 from tests.browser.server import Server, start_server
@@ -97,7 +98,7 @@ def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
     page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Continue").click()
     expect(main.get_by_text("short is training.")).to_be_visible()
     run = Run(own_server.runs_dir / "short")
-    assert run.status["resumed_from"] == 3
+    assert run.status.resumed_from == 3
 
     rate = page.get_by_test_id("stPopoverBody").get_by_role("spinbutton", name="Learning rate")
     open_with(main.get_by_role("button", name="Change", exact=True), rate)

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import as_arguments
-from diffusion_core.runs.run import Run, state_now
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import state_now
 from tests import tiny_runs
 from tests.forks.client import Fork, fork
 
@@ -47,7 +47,7 @@ def wait_for_state(run: Run, *states: str) -> None:
 
     def there() -> bool:
         status = run.status  # empty until the process has written its first
-        state = state_now(status) if status else None
+        state = state_now(status) if status.state else None
         if state in ("failed", "lost", "stopped", "finished") and state not in states:
             pytest.fail(f"{run.name} is {state}, not {' or '.join(states)}: {status}")
         return state in states
@@ -56,12 +56,12 @@ def wait_for_state(run: Run, *states: str) -> None:
 
 
 def wait_for_step(run: Run, step: int) -> None:
-    wait_until(lambda: run.status.get("step", 0) >= step, f"{run.name} is at step {step}")
+    wait_until(lambda: run.status.step >= step, f"{run.name} is at step {step}")
 
 
 def wait_for_progress(run: Run) -> None:
     """Wait until the run has made steps that it had not made when this was called."""
-    wait_for_step(run, run.status.get("step", 0) + 1)
+    wait_for_step(run, run.status.step + 1)
 
 
 def tiny(**changes: Any) -> RunConfig:
@@ -125,7 +125,10 @@ class Forks:
     def train(self, run: Run, config: RunConfig | None = None, die: str = "") -> Command:
         """Train a new run, or resume it where no settings are given. `die`: see `die_at`."""
         words = ["train", "--run", str(run.path), "--quiet"]
-        words += as_arguments(config) if config else ["--resume"]
+        if config is None:
+            words.append("--resume")
+        else:
+            tiny_runs.create(run.path, config)
         return self.call(die_at, die, words) if die else self.command(*words)
 
     def end(self) -> None:

@@ -14,7 +14,6 @@ from PIL import Image
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.checkpoint import state_path, weights_path
 from diffusion_core.runs.jobs import JobError
-from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import Run
 from tests.faults.disks import Disk, need_mounted
 from tests.faults.processes import Forks, tiny
@@ -73,7 +72,7 @@ def test_a_resume_goes_on_from_the_newest_step_of_which_all_is_whole(
     cut(broken(run.path, 6))
     resumed = forks.train(run)
     assert resumed.exit_code() == 0
-    assert run.status["resumed_from"] == 4
+    assert run.status.resumed_from == 4
     assert "Step 6 cannot be resumed: step-00000006." in resumed.said()
     assert run.curve("loss")["step"].tolist() == list(range(1, 9))
     # The steps that were made again wrote the broken files again.
@@ -91,7 +90,7 @@ def test_a_run_without_one_whole_checkpoint_says_so_and_is_not_begun_again(
     assert resumed.exit_code() == 1
     assert "None of the checkpoints can be resumed. Step 6" in resumed.said()
     assert run.state == "failed"
-    assert run.status["error"].startswith("None of the checkpoints can be resumed.")
+    assert run.status.error.startswith("None of the checkpoints can be resumed.")
     assert run.curve("loss")["step"].tolist() == before
     assert run.latest_checkpoint().step == 6
 
@@ -142,7 +141,7 @@ def test_runs_in_a_file_instead_of_a_folder_get_one_sentence(tmp_path: Path, for
 
 def assert_one_sentence(forks: Forks, runs: Path, beginning: str) -> None:
     """From the terminal with exit code 1, and from the app."""
-    words = ["train", "--run", runs / "run", "--quiet", *as_arguments(tiny())]
+    words = ["train", "--run", runs / "run", "--quiet", "--preset", "small"]
     terminal = forks.command(*words)
     assert terminal.exit_code() == 1
     [line] = terminal.said().splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -27,7 +26,7 @@ def write_run(runs_dir: Path, name: str, **config: object) -> Path:
     """A run of the preset `small` with these settings."""
     run = runs_dir / name
     run.mkdir()
-    (run / "config.json").write_text(json.dumps(dataclasses.asdict(preset("small")) | config))
+    (run / "config.json").write_text(json.dumps(preset("small").model_dump() | config))
     (run / "status.json").write_text(json.dumps({"state": "finished", "created": 1.0}))
     return run
 
@@ -150,7 +149,7 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"loss": "l3"}, "The settings of mine cannot be used: loss is 'l3'"),
+        ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
         ({"network_args": {"depth": 3}}, "This network cannot be built: network_args:"),
         ({"network_args": {"blocks": 0}}, "blocks is 0; it must be at least 1"),
         ({"network_args": {"patch": 128}}, "needs images of 512 or more pixels"),

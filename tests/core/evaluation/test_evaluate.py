@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Generator, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluation import evaluate as evaluating
 from diffusion_core.evaluation import evaluator, sliced
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
-from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images
+from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images, split_of
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import (
     METRICS,
@@ -40,7 +39,6 @@ from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.sampling.spec import SamplingSpec
-from diffusion_core.training.batches import split
 from diffusion_core.training.context import make_context
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
@@ -193,7 +191,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
 ) -> None:
     run = load_run(write_run(tmp_path, "parrot", 20, config=CARS))
     store = build_store(CARS.data, CARS.image_size)
-    training, _ = split(CARS, len(store))
+    training, _ = split_of(CARS, store)
 
     def repeat(
         _: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
@@ -216,7 +214,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
 def test_the_training_images_are_those_that_the_trainer_takes() -> None:
     store = build_store(CARS.data, CARS.image_size)
     setting = make_context(CARS.replace(micro_batch=4), store, torch.device("cpu"))
-    training, held_out = split(CARS, len(store))
+    training, held_out = split_of(CARS, store)
     assert (setting.train_index == training).all()
     assert (setting.validation_index == held_out).all()
 
@@ -270,13 +268,13 @@ def test_bits_per_dimension_are_added_to_a_result_and_shared_by_its_checkpoint(
     bits = result.metrics["bits_per_dim"]
     assert 0 < bits.low < bits.value < bits.high
     assert (bits.n_real, bits.n_fake) == (40, 0)
-    other = dataclasses.replace(spec, n=16, seed=3)
+    other = spec.replace(n=16, seed=3)
     (anew, yielded) = finished(evaluate(run, checkpoint, other, loaded, bits=True, again=True))
     assert anew.metrics["bits_per_dim"] == bits  # they are not the order's
     assert yielded == sorted(yielded)
     assert yielded[-1] == cost(other, loaded[1], bits=True)
     monkeypatch.setattr(evaluating, "measure_bits", None)  # not asked again
-    list(evaluate(run, checkpoint, dataclasses.replace(spec, steps=5), loaded, bits=True))
+    list(evaluate(run, checkpoint, spec.replace(steps=5), loaded, bits=True))
     results, _ = read_results(run.path)
     assert [found.metrics["bits_per_dim"] for found in results] == [bits, bits, bits]
 
@@ -323,49 +321,33 @@ def test_where_memory_is_short_half_as_many_are_drawn_at_once(
     assert yielded == sorted(yielded) and result.metrics["frechet"].n_fake == 20
 
 
-def test_work_is_halved_down_to_one_image_and_only_where_memory_is_short() -> None:
-    def work(first: int, count: int, most: int = 4, error: Exception | None = None) -> int:
-        asked.append((first, count))
-        if count > most:
-            raise error or MemoryError
-        return count
-
-    asked: list[tuple[int, int]] = []
-    assert list(evaluator._in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
-    assert asked == [(0, 9), (0, 4), (4, 4), (8, 1)]
-    asked.clear()
-    with pytest.raises(MemoryError):
-        list(evaluator._in_batches(9, 12, partial(work, most=0)))
-    assert asked == [(0, 9), (0, 4), (0, 2), (0, 1)]
-    asked.clear()
-    with pytest.raises(RuntimeError, match="another"):
-        list(evaluator._in_batches(9, 12, partial(work, error=RuntimeError("another"))))
-    assert asked == [(0, 9)]
-
-
 # ------------------------------------------------------------------------------ files
 
 
 def test_orders_that_differ_in_any_setting_never_share_a_file() -> None:
     """Also where that setting has what is usual, now or in another version."""
-    usual = SamplingSpec("a", 250)
+    usual = SamplingSpec(run="a", step=250)
     specs = [
         usual,
-        dataclasses.replace(usual, sampler="ddim", steps=50),
-        dataclasses.replace(usual, sampler="ddim"),
-        dataclasses.replace(usual, steps=50),
-        dataclasses.replace(usual, variance="large"),
+        usual.replace(sampler="ddim", steps=50),
+        usual.replace(sampler="ddim"),
+        usual.replace(steps=50),
+        usual.replace(variance="large"),
     ]
     assert len({result_path(Path("r"), spec) for spec in specs}) == len(specs)
 
 
-def test_a_name_does_not_depend_on_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = SamplingSpec("a", 250, sampler="ddim", steps=50)
+class WithOtherDefaults(SamplingSpec):
+    sampler: str = "ddim"
+    steps: int = 50
+
+
+def test_a_name_does_not_depend_on_what_is_usual() -> None:
+    spec = SamplingSpec(run="a", step=250, sampler="ddim", steps=50)
     before = result_path(Path("r"), spec)
-    monkeypatch.setattr(SamplingSpec.__dataclass_fields__["sampler"], "default", "ddim")
-    monkeypatch.setattr(SamplingSpec.__dataclass_fields__["steps"], "default", 50)
-    assert result_path(Path("r"), spec) == before
-    assert result_path(Path("r"), SamplingSpec("a", 250, sampler="dpmpp_2m", steps=20)) != before
+    assert result_path(Path("r"), WithOtherDefaults(run="a", step=250)) == before
+    usual = WithOtherDefaults(run="a", step=250, sampler="dpmpp_2m", steps=20)
+    assert result_path(Path("r"), usual) != before
 
 
 def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
@@ -431,16 +413,16 @@ def test_a_file_that_is_not_sound_is_named_and_skipped(
 
 
 def again(result: Result) -> SamplingSpec:
-    return dataclasses.replace(result.spec, seed=1)
+    return result.spec.replace(seed=1)
 
 
 def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
-    spec = SamplingSpec("a", 250, n=64, classes=("x", "y"), label="x")
+    spec = SamplingSpec(run="a", step=250, n=64, classes=("x", "y"), label="x")
     assert result_path(Path("r"), spec) == result_path(
-        Path("r"), dataclasses.replace(spec, run="b", classes=("x", "y", "z"))
+        Path("r"), spec.replace(run="b", classes=("x", "y", "z"))
     )
     others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
-    paths = {result_path(Path("r"), dataclasses.replace(spec, **other)) for other in others}
+    paths = {result_path(Path("r"), spec.replace(**other)) for other in others}
     assert len(paths | {result_path(Path("r"), spec)}) == len(others) + 1
 
 

@@ -87,7 +87,7 @@ def decode_still(data: bytes) -> list[tuple[np.ndarray, int]]:
 
 
 def test_a_moving_png_brings_its_settings_back() -> None:
-    order = SamplingSpec("cars", 5, n=2)
+    order = SamplingSpec(run="cars", step=5, n=2)
     data = animate(film(), "png", text=entries(order, what="film"))
     assert read(data).spec == order
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS, make_levels, spaced_timesteps
+from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import (
     LECTURE_SAMPLING,
-    SAMPLERS,
     Cancelled,
-    image_noise,
     make_predict,
     sample,
     sample_steps,
@@ -350,7 +350,7 @@ def test_every_step_is_shown_in_order(sampler: str) -> None:
 @pytest.mark.parametrize("steps", [1, 4, T])
 @pytest.mark.parametrize("spacing", TIMESTEP_SPACINGS)
 # lms goes on along the directions of earlier steps, also in the last one.
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "lms"])
+@pytest.mark.parametrize("sampler", [name for name in sampler_names(False) if name != "lms"])
 def test_the_last_step_lands_on_the_clean_image(sampler: str, spacing: str, steps: int) -> None:
     """alphas_cumprod = 1: what is left is the predicted x_0 and no noise."""
     views = list(
@@ -515,7 +515,7 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
     [
         (
             {"sampler": "plms"},
-            "'plms' is no sampler for this model; choose one of dpmpp_2m, ddim, ddpm",
+            "'plms' cannot sample this model; choose one of dpmpp_2m, ddim, ddpm",
         ),
         ({"noise_term": "none"}, "Unknown noise term 'none'; choose one of posterior, large"),
         ({"timestep_spacing": "even"}, "Unknown timestep spacing 'even'; choose one of trailing"),
@@ -524,8 +524,8 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
         ({"steps": 61}, "steps must lie between 1 and 60, not 61"),
         ({"n": 0}, "n must be at least 1, not 0"),
         ({"guidance_scale": 2.0}, "guidance_scale needs labels"),
-        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs a row for each of the 2 images, not 3"),
-        ({"labels": torch.tensor([1])}, "labels needs a row for each of the 2 images, not 1"),
+        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs 2 rows, one per image, not 3"),
+        ({"labels": torch.tensor([1])}, "labels needs 2 rows, one per image, not 1"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_in_one_sentence(arguments: dict, sentence: str) -> None:

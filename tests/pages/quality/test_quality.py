@@ -40,7 +40,7 @@ def found(value: float) -> Estimates:
 
 def a_result(run: str, step: int, steps: int, value: float, **settings: object) -> Result:
     return Result(
-        spec=SamplingSpec(run, step, n=64, sampler="ddim", steps=steps, **settings),
+        spec=SamplingSpec(run=run, step=step, n=64, sampler="ddim", steps=steps, **settings),
         metrics=found(value) | {"copies": Estimate(0.08, 0.03, 0.15, 64, 64)},
         floor=found(2.0),
         ceiling=found(300.0),
@@ -58,7 +58,7 @@ def a_result(run: str, step: int, steps: int, value: float, **settings: object) 
 
 
 def of_n(n: int, result: Result) -> Result:
-    return replace(result, spec=replace(result.spec, n=n))
+    return replace(result, spec=result.spec.replace(n=n))
 
 
 def open_quality(**settings: object) -> AppTest:
@@ -129,7 +129,7 @@ def test_notes_copies_and_meanings_are_in_words(measured: Path) -> None:
 
 
 def test_a_broken_result_is_named_and_the_others_are_shown(measured: Path) -> None:
-    path = result_path(measured, a_result("", 40, 5, 0).spec)
+    path = result_path(measured, a_result("x", 40, 5, 0).spec)
     path.write_text("{")
     app = open_quality()
     assert f"{path.name} is damaged" in words(app)

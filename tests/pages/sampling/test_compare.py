@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     assert (first.sampler, first.as_lecture) == ("ddpm", False)
     assert (first.steps, first.seed) == (config.schedule["timesteps"], 3)
     terms = ("posterior", "large", "lecture")
-    assert [row.way.spec for row in rows] == [replace(first, variance=term) for term in terms]
+    assert [row.way.spec for row in rows] == [first.replace(variance=term) for term in terms]
     assert len({row.images.tobytes() for row in rows}) == 3
     assert "**variance β**" in words(app) and "**the lecture's noise term**" in words(app)
 

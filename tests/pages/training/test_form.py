@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from dashboard.training import form_values
-from diffusion_core.runs.config import RunConfig, parse_settings, with_settings
-from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.run import Run
 from tests import tiny_runs
 from tests.pages.training.test_training import open_training, press, started, words
 
@@ -44,16 +44,11 @@ ODD = tiny_runs.tiny(
 )
 
 
-def settings(arguments: list[str]) -> RunConfig:
-    """What a trainer makes of the words that it is started with."""
-    return with_settings(preset(arguments[1]), parse_settings(arguments[3::2]))
-
-
 @pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
     entries = form_values.entries_of(config, None)
     again = form_values.make_config(config, config.data, entries, None)
-    assert asdict(again) == asdict(config)
+    assert again == config
 
 
 def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> None:
@@ -66,9 +61,8 @@ def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> Non
     press(app, "Start")
     assert not app.exception
     assert not app.error
-    [(path, arguments)] = started
-    assert path.name == "odd-2"
-    assert settings(arguments) == ODD
+    assert started == [(runs_dir / "odd-2", False)]
+    assert Run(runs_dir / "odd-2").config == ODD
 
 
 def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:
@@ -116,7 +110,7 @@ FIELDS: list[tuple[str, object, dict[str, object]]] = [
 ]
 
 
-def test_every_field_reaches_the_settings(started) -> None:
+def test_every_field_reaches_the_settings(runs_dir: Path, started) -> None:
     """All of them in one run of the page; those of the same field come last."""
     app = open_training(data="digits", digits=400, name="run")
     wanted: dict[str, object] = {}
@@ -129,8 +123,7 @@ def test_every_field_reaches_the_settings(started) -> None:
     wanted["ema_decays"] = {"long": 0.9999}
     press(app, "Start")
     assert not app.error
-    [(_, arguments)] = started
-    config = settings(arguments)
+    config = Run(runs_dir / "run").config
     assert {name: getattr(config, name) for name in wanted} == wanted
 
 

@@ -14,8 +14,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.training import form_values
 from diffusion_core.runs import queue as run_queue
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import write_status
 from tests.pages.app import open_page
 
 
@@ -47,7 +50,7 @@ def write_run(
         "eta_seconds": 200.0,
     }
     (path / "status.json").write_text(json.dumps(record | status))
-    (path / "config.json").write_text(preset(preset_name).replace(steps=200, seed=7).to_json())
+    write_config_file(path, preset(preset_name).replace(steps=200, seed=7), {})
     metrics = MetricsWriter(path / "metrics.sqlite")
     for step in range(1, 51):
         metrics.add((step, curve, 1 / step, 0.0) for curve in ("loss", "gradient_norm", *BIN_NAMES))
@@ -73,14 +76,13 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
-    """(folder, arguments) of every trainer that would have been started."""
-    calls: list[tuple[Path, list[str]]] = []
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool]]:
+    """The folder of every trainer that would have been started, and whether it resumes."""
+    calls: list[tuple[Path, bool]] = []
 
-    def spawn(path: Path, arguments: list[str], device: str | None) -> None:
-        calls.append((path, arguments))
-        status = {"state": "starting", "created": time.time(), "heartbeat": time.time()}
-        (path / "status.json").write_text(json.dumps(status))
+    def spawn(run: RunSnapshot) -> None:
+        calls.append((run.path, run.begun))
+        write_status(run.path, run.status.replace(state="starting", heartbeat=time.time()))
 
     monkeypatch.setattr(run_queue, "_spawn", spawn)
     return calls
@@ -104,21 +106,18 @@ def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_n
     assert app.text_input(key="name").placeholder == "small-digits-2"
     press(app, "Start")
     assert not app.exception
-    [(path, arguments)] = started
-    assert path == runs_dir / "small-digits-2"
-    settings = dict(word.split("=", 1) for word in arguments if "=" in word)
-    assert arguments[:2] == ["--preset", "small"]
-    assert settings == {
-        "data": "digits:64",
-        "steps": "60",
-        "batch_size": "8",
-        "learning_rate": "0.002",
-        "image_size": "16",
-        "warmup_steps": "6",
-        "checkpoint_every": "10",
-        "sample_every": "10",
-        "validate_every": "10",
-    }
+    assert started == [(runs_dir / "small-digits-2", False)]
+    assert Run(runs_dir / "small-digits-2").config == preset("small").replace(
+        data="digits:64",
+        steps=60,
+        batch_size=8,
+        learning_rate=0.002,
+        image_size=16,
+        warmup_steps=6,
+        checkpoint_every=10,
+        sample_every=10,
+        validate_every=10,
+    )
     assert app.session_state["run"] == "small-digits-2"
     assert "**small-digits-2** is starting." in words(app)
 
@@ -139,8 +138,8 @@ def test_other_images_bring_the_size_that_suits_them() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"size": 20}, "image_size is 20; it must be divisible by 8"),
-        ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
+        ({"size": 20}, "image_size is 20; it must be a multiple of 8"),
+        ({"lr": 0}, "learning_rate is 0.0; it must be more than 0 and less than 10."),
         ({"data": "folder"}, "Give the folder that holds the images."),
         ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
         ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
@@ -216,7 +215,7 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
         "Memory": "1.5 GB",
     }
     assert buttons(app) == [
-        "Start",
+        *("Start", "Create without starting"),
         *("Pause", "Stop", "Sample now", "Checkpoint now", "Change", "Start another like this"),
     ]
     assert not app.expander[0].proto.expanded
@@ -254,7 +253,7 @@ def test_every_state_has_its_words_and_its_buttons(
     app = open_training()
     assert sentence in words(app)
     at_rest = ["Resume", "Change", LIKE, "Delete"]
-    assert buttons(app)[1:] == (at_rest if offered is None else offered)
+    assert buttons(app)[2:] == (at_rest if offered is None else offered)
 
 
 def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Path, started) -> None:
@@ -265,7 +264,7 @@ def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Pat
     assert "resumed from step 40" in words(app)
     assert "Killed" in [code.value for code in app.code]
     press(app, "Resume")
-    assert started == [(path, ["--resume"])]
+    assert started == [(path, True)]
     assert "**gone** is starting." in words(app)
 
 
@@ -329,8 +328,8 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
         ("status.json", "{", "Its status.json is missing or damaged"),
         ("status.json", '{"state": 5, "step": "x", "created": []}', "**hurt** is lost"),
         ("status.json", '{"state": "on fire", "total": null}', "**hurt** is lost"),
-        ("config.json", "{", "settings of hurt cannot be used: config.json is damaged"),
-        ("config.json", '{"steps": "many"}', "settings of hurt cannot be used: A setting is of"),
+        ("config.json", "{", "hurt cannot be read in full. config.json is not readable JSON."),
+        ("config.json", '{"steps": "many"}', "hurt cannot be read in full. config.json: steps is"),
         ("config.json", None, "The losses"),
         ("metrics.sqlite", "no database, " * 999, "cannot be drawn: metrics.sqlite cannot be read"),
         ("metrics.sqlite", None, "The losses appear here after the first steps."),
