@@ -285,15 +285,16 @@ def show_images(series: Series, spec: SamplingSpec) -> None:
     blank = np.zeros_like(next(iter(found.values())))
     # No further than the last that exists: the rest of the page would be one black field.
     images = np.stack([found.get(k, blank) for k in range(first, max(found) + 1)])
-    whole = grid(images, spec.columns(len(shown)))
+    across = spec.columns(len(shown))
+    whole = grid(images, across)
     missing = len(shown) - len(found)
     show_image(
         whole,
         f"Images {first + 1} to {shown[-1] + 1} of {series.name}",
-        700,
+        160 * across,
         f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
         + (f"; {missing:,} are not generated yet" if missing else ""),
-        stretch=whole.shape[1] > 4 * blank.shape[1] or len(shown) > 16,
+        stretch=across > 4,
     )
     show_one(series, spec)
 

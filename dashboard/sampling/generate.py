@@ -64,8 +64,8 @@ def show_newest_strip(run: Run) -> None:
 def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     whole = grid(images, spec.columns())
     across = whole.shape[1] // images.shape[2]
-    width = min(768, 160 * across)
-    show_image(whole, f"{spec.n} images by {spec.words()}", width)
+    alt = f"{spec.n} images by {spec.words()}"
+    show_image(whole, alt, 160 * across, stretch=across > 4)
     if spec.label == EACH_IN_TURN:
         where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
         st.caption(f"{where}: {', '.join(spec.classes)}.")

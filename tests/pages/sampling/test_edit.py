@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,7 +179,7 @@ def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
         own = inversion_spec(spec, can) if edit.kind == edit_controls.INVERT else spec
         task = edit_task(own, checkpoint, given, edit)
         seen: list[object] = []
-        made = task.work(load_exact, seen.append)
+        made: Any = task.work(load_exact, seen.append)
         assert made.images.dtype == np.uint8 and len(seen) == task.steps
     x_0 = image_to_x_0(given.image)
     far = np.abs(to_uint8(x_0)[0].astype(int) - made.images[0]).mean()
@@ -254,10 +255,11 @@ def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
         run="tiny", step=40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
     )
     ends = (End(0, 1), End(1, 2))
-    whole = film_task(spec, checkpoint, ends).work(load_exact, lambda view: None)
+    whole: Any = film_task(spec, checkpoint, ends).work(load_exact, lambda view: None)
     monkeypatch.setattr("dashboard.sampling.interpolate.max_images", lambda size: 2)
-    task, seen = film_task(spec, checkpoint, ends), []
-    parts = task.work(load_exact, seen.append)
+    task = film_task(spec, checkpoint, ends)
+    seen: list[Any] = []
+    parts: Any = task.work(load_exact, seen.append)
     assert len(seen) == task.steps == 3 * 4
     assert np.abs(whole.frames.astype(int) - parts.frames).max() <= 1
 

@@ -236,7 +236,7 @@ EDITED = {"mode": "Edit", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "Edit", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Compare", "vs_n": 2}
 AGAIN_IMAGE = "The image that it started from is not in the file; choose it again."
-LOST = [
+LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was drawn before
     (

@@ -29,7 +29,7 @@ def key(run: str, step: int = 1, written: float | None = None, average: str = "m
 
 
 def model() -> LoadedModel:
-    return nn.Linear(SIZE // 4, 1, bias=False), NoiseSchedule(), TINY
+    return LoadedModel(nn.Linear(SIZE // 4, 1, bias=False), NoiseSchedule(), TINY)
 
 
 def refuse() -> LoadedModel:

@@ -90,7 +90,7 @@ class Saved:
     config: RunConfig
 
 
-def load(saved: Saved, average: str = MAIN_AVERAGE) -> LoadedModel:
+def load(saved: Any, average: str = MAIN_AVERAGE) -> LoadedModel:
     schedule = NoiseSchedule(**saved.config.schedule)
     return LoadedModel(saved.network.eval(), schedule, saved.config)
 
