@@ -26,7 +26,7 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
         waiting = f"Choose an image file, or drop it on the field; {what_for}."
         if file is not None and file.size > limit * 2**20:
             raise ImageError(f"The file has more than {limit} MB. Make it smaller and try again.")
-    st.caption("Your image stays in this session; a link to this page does not contain it.")
+    st.caption("Your image stays in this session; a link to this page does not carry it.")
     if file is None:
         return None, waiting
     image, (width, height) = cached.uploaded_image(file.file_id, size, file.getvalue())
