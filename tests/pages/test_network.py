@@ -151,8 +151,8 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
     ("changes", "sentence"),
     [
         ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
-        ({"network_args": {"depth": 3}}, "This network cannot be built: network_args:"),
-        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be at least 1"),
+        ({"network_args": {"depth": 3}}, "network_args.depth is not known"),
+        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be from 1 to 64"),
         ({"network_args": {"patch": 128}}, "needs images of 512 or more pixels"),
     ],
 )

@@ -34,7 +34,7 @@ def open_schedule(**settings: str | list[str]) -> AppTest:
 
 
 def coefficient(app: AppTest, name: str, kind: str = "linear") -> str:
-    return app.table[0].value.loc[f"`{name}`", kind]
+    return str(app.table[0].value.loc[f"`{name}`", kind])
 
 
 def quantity(table: str) -> schedule_figures.Quantity:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -221,7 +223,8 @@ def test_the_square_roots_of_any_schedule_are_square_roots(schedule: NoiseSchedu
 @settings(max_examples=30)
 @given(any_schedule())
 def test_a_schedules_settings_make_it_again(schedule: NoiseSchedule) -> None:
-    again = NoiseSchedule(**schedule.settings())
+    settings: dict[str, Any] = schedule.settings()
+    again = NoiseSchedule(**settings)
     assert np.array_equal(again.exact_alphas_cumprod, schedule.exact_alphas_cumprod)
     assert again.settings() == schedule.settings()
 
