@@ -23,7 +23,7 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.run import load_run
 from diffusion_core.sampling import spec
-from diffusion_core.sampling.metadata import Made, read
+from diffusion_core.sampling.metadata import Kind, Made, read
 from diffusion_core.training import step as training_step
 from tests import tiny_runs
 
@@ -377,7 +377,7 @@ def test_a_grid_and_a_folder_of_images_hold_the_same_and_say_what_made_them(
     assert made.spec.negative == "van" and made.spec.guidance_interval == (5, 19)
     assert made.spec.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
     file = tmp_path / "many" / "pictures" / "000004.png"
-    assert read(file.read_bytes()) == Made(made.spec, 4)
+    assert read(file.read_bytes()) == Made(made.spec, 4, Kind.IMAGE)
     assert np.array_equal(image(file), image(tmp_path / "grid.png")[16:32, 16:32])
 
 
