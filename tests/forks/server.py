@@ -165,7 +165,8 @@ def main() -> Callable[[], object]:
     torch.set_num_threads(1)
     core = pkgutil.walk_packages(diffusion_core.__path__, "diffusion_core.")
     for module in [*(found.name for found in core), *PRELOADED]:
-        if not module.endswith("__main__"):
+        # The script is exported, and runs beside the file `network.py` that is written then.
+        if not module.endswith(("__main__", "sample_with_diffusers")):
             importlib.import_module(module)
     Image.init()  # imports a module for each kind of image file
     gc.collect()
