@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from diffusion_core.device import device_of
 from diffusion_core.process.noise import image_noise
-from diffusion_core.process.objective import to_x_0
+from diffusion_core.process.prediction import prediction_type_of
 from diffusion_core.process.schedule import Schedule
 
 STEP_VARIANCES = ("posterior", "beta")  # of p(x_{t-1} | x_t)
@@ -74,7 +74,8 @@ def bits_per_dim(
     variance, and for epsilon prediction on a schedule that ends in pure noise, where epsilon does
     not determine the image.
     """
-    if schedule.is_flow:
+    predicts = prediction_type_of(prediction_type)
+    if schedule.is_flow or predicts.flow:
         raise ValueError(
             "Bits per dimension need a diffusion model: the steps of a flow have no variance, so "
             "that the variational bound does not exist for it."
@@ -89,7 +90,7 @@ def bits_per_dim(
             f"timesteps_per_image must lie between 2 and {schedule.timesteps}, not {asked}."
         )
     tables = _Tables(schedule, variance)
-    if tables.signal[-1] <= 0 and prediction_type == "epsilon":
+    if tables.signal[-1] <= 0 and not predicts.learns_pure_noise:
         raise ValueError(
             "Bits per dimension cannot be measured: the schedule ends in pure noise, where the "
             "predicted epsilon does not determine the image. Train with v_prediction or x_0."
@@ -110,7 +111,7 @@ def bits_per_dim(
             signal, spread = (_shaped(table[t], x_0) for table in (tables.signal, tables.spread))
             x_t = signal * x_0 + spread * next_noise()
             prediction = model(x_t, torch.from_numpy(t).to(device), *classes).float()
-            guess = to_x_0(prediction, x_t, signal, spread, prediction_type)
+            guess = predicts.to_x_0(prediction, x_t, signal, spread)
             if clip_x0:
                 guess = guess.clamp(-1, 1)
             if column == 0:  # t = 0 of all images

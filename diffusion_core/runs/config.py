@@ -20,7 +20,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.records import MAX_SHOWN, Record, sentences, shown
 
@@ -165,7 +166,8 @@ class RunConfig(Record):
             _check_schedule(**self.schedule)
         except ValueError as error:
             yield f"schedule: {error}"
-        if self.schedule.get("rescale_zero_terminal_snr") and self.prediction_type == "epsilon":
+        learns = PREDICTION_TYPES[self.prediction_type].learns_pure_noise
+        if self.schedule.get("rescale_zero_terminal_snr") and not learns:
             yield (
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."

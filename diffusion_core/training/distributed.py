@@ -94,6 +94,8 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
     Raises ValueError for a device that several processes cannot share out, and what
     `torch.distributed` raises where the others cannot be reached.
     """
+    # The state is global to the process; another user of accelerate may have left its precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     several = process_count() > 1
     if several:
         if device.type not in ("cpu", "cuda") or device.index is not None:
@@ -114,7 +116,6 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
         raise
     finally:
         group.left.set()
-        # The state is global to the process: the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,10 +87,10 @@ def interrupted_while_it_saves(path: Path, config) -> int:
             signal.raise_signal(signal.SIGINT)
         return take_step(context, step)
 
-    def save_and_interrupt(path: Path, step: int, state: dict) -> Path:
+    def save_and_interrupt(run: Path, step: int, state: dict[str, Any]) -> Path:
         if step == 7:
             signal.raise_signal(signal.SIGINT)
-        return save_state(path, step, state)
+        return save_state(run, step, state)
 
     loop.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
     create(path, config)

@@ -18,7 +18,6 @@ import importlib
 import marshal
 import os
 import pickle
-import pkgutil
 import runpy
 import selectors
 import signal
@@ -31,10 +30,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-import diffusion_core
-
-# Beside all of diffusion_core. What `dashboard` registers with Streamlit waits for the server.
+# What `dashboard` registers with Streamlit has to wait for Streamlit's server.
 PRELOADED = (
+    "diffusion_core.cli.main",
+    "diffusion_core.training.trainer",
+    "diffusion_core.evaluation.evaluate",
+    "diffusion_core.media.animation",
     "torch._dynamo",  # the optimizer imports it
     "torch.distributed.run",
     "torch.utils.serialization.config",
@@ -163,11 +164,8 @@ def show_command_line(words: list[str]) -> None:
 
 def main() -> Callable[[], object]:
     torch.set_num_threads(1)
-    core = pkgutil.walk_packages(diffusion_core.__path__, "diffusion_core.")
-    for module in [*(found.name for found in core), *PRELOADED]:
-        # The script is exported, and runs beside the file `network.py` that is written then.
-        if not module.endswith(("__main__", "sample_with_diffusers")):
-            importlib.import_module(module)
+    for module in PRELOADED:
+        importlib.import_module(module)
     Image.init()  # imports a module for each kind of image file
     gc.collect()
     gc.freeze()  # collections in the forks pass over all this

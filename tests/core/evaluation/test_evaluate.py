@@ -62,14 +62,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     return run, measure(run, 40)[0]
 
 
-def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
+def measure(run: Run, step: int, **settings: Any) -> tuple[Result, list[int]]:
     """The result of a measuring, and what it yielded."""
     checkpoint = run.checkpoint(step)
     spec = make_spec(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
     return finished(evaluate(run, checkpoint, spec, load_model(checkpoint), workers=0))
 
 
-def finished(work: Generator) -> tuple[Any, list[int]]:
+def finished(work: Generator[Any, None, Any]) -> tuple[Any, list[int]]:
     """What a generator returns, and what it yielded."""
     yielded = []
     while True:
@@ -192,9 +192,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
     store = build_store(CARS.data, CARS.image_size)
     training, _ = split_of(CARS, store)
 
-    def repeat(
-        _: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
-    ):
+    def repeat(_: SamplingSpec, loaded: Any, on_step: Any, first: int, n: int, **more: Any):
         images = torch.from_numpy(store.read(training[first : first + n]).copy())
         return images.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
 
@@ -306,9 +304,7 @@ def test_where_memory_is_short_half_as_many_are_drawn_at_once(
     run = load_run(write_run(tmp_path, "short", 20, config=CARS))
     plain, asked = SamplingSpec.make, []
 
-    def make(
-        spec: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
-    ):
+    def make(spec: SamplingSpec, loaded: Any, on_step: Any, first: int, n: int, **more: Any):
         asked.append((first, n))
         if n > 8:
             raise RuntimeError("CUDA out of memory.")
@@ -448,6 +444,7 @@ def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
     assert result_path(Path("r"), spec) == result_path(
         Path("r"), spec.replace(run="b", classes=("x", "y", "z"))
     )
+    others: list[dict[str, Any]]
     others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
     paths = {result_path(Path("r"), spec.replace(**other)) for other in others}
     assert len(paths | {result_path(Path("r"), spec)}) == len(others) + 1
@@ -540,7 +537,7 @@ def test_what_an_interrupted_command_had_measured_is_kept(
     run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
     plain = SamplingSpec.make
 
-    def interrupted(spec: SamplingSpec, *words: object, **more: object) -> Tensor:
+    def interrupted(spec: SamplingSpec, *words: Any, **more: Any) -> Tensor:
         if spec.steps == 3:
             raise KeyboardInterrupt
         return plain(spec, *words, **more)

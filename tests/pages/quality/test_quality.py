@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def found(value: float) -> Estimates:
     }
 
 
-def a_result(run: str, step: int, steps: int, value: float, **settings: object) -> Result:
+def a_result(run: str, step: int, steps: int, value: float, **settings: Any) -> Result:
     return Result(
         spec=SamplingSpec(run=run, step=step, n=64, sampler="ddim", steps=steps, **settings),
         metrics=found(value) | {"copies": Estimate(0.08, 0.03, 0.15, 64, 64)},
@@ -336,7 +337,7 @@ def test_no_number_of_steps_is_nothing_to_measure(runs_dir: Path) -> None:
 # ------------------------------------------------------------------------------ figures
 
 
-def lines(figure: object) -> dict[str, list[tuple[float, float]]]:
+def lines(figure: Any) -> dict[str, list[tuple[float, float]]]:
     return {
         trace.name: list(zip(trace.x, trace.y, strict=True))
         for trace in figure.data
