@@ -1,6 +1,6 @@
-"""One run on the Training page: its state, numbers, curves, samples, and what it can be asked.
+"""One run on the Training page: its state, numbers, curves, samples and settings.
 
-Drawn anew every second while a run is at work: it reads the run folder and keeps nothing.
+Shown anew every second while a run is at work: it reads the run folder and keeps nothing.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run
 
-# Each tab's axis title, and its curves by name with their words in the legend.
+# Each tab's axis title, and its curves by name with their legend entries.
 CURVES = {
     "Gradient norm": ("gradient norm before clipping", {"gradient_norm": "gradient norm"}),
     "Update size": (
-        "length of a step's update, relative to the weights",
+        "update size relative to the weights",
         {"update_ratio": "update-to-weight ratio"},
     ),
     "Learning rate": ("learning rate", {"learning_rate": "learning rate"}),
     "Speed": ("images per second", {"images_per_second": "images per second"}),
-    "Device use": ("share of the time that the device works", {"utilisation": "device use"}),
-    "Memory": ("memory, GB", {"memory_bytes": "in use", "peak_memory_bytes": "most so far"}),
+    "Device use": ("share of time that the device is busy", {"utilisation": "device use"}),
+    "Memory": ("memory (GB)", {"memory_bytes": "in use", "peak_memory_bytes": "peak"}),
 }
 LOG_BYTES = 4000  # of the end of train.log
 
@@ -67,7 +67,7 @@ def show_run(run: Run, runs: list[Run], settings: Settings) -> None:
         show_samples([run, *compared], alignment)
         show_more(run, config, compared)
     except MetricsError as error:
-        st.warning(f"The curves of {run.name} or a run beside it cannot be drawn: {error}")
+        st.warning(f"The curves of {run.name} or a run compared with it cannot be shown: {error}")
 
 
 def show_state(run: Run, state: str) -> None:
@@ -98,7 +98,7 @@ def show_state(run: Run, state: str) -> None:
 def show_log(log: Path) -> None:
     if not log.exists():
         return
-    with st.expander("The end of train.log", icon=":material/notes:"):
+    with st.expander("End of train.log", icon=":material/notes:"):
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_BYTES))
             text = file.read().decode(errors="replace")
@@ -132,7 +132,7 @@ def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[
         0.99,
         0.9,
         0.01,
-        help="The weight of the past in the thick curve.",
+        help="Exponential smoothing of the bold curve: the weight of past values.",
         key="smoothing",
         bind="query-params",
     )
@@ -141,7 +141,7 @@ def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[
     names = controls[2].multiselect(
         "Compare with",
         list(by_name),
-        placeholder="Other runs" if others else "There are no other runs",
+        placeholder="Other runs" if others else "No other runs",
         disabled=not others,
         key="compare",
         bind="query-params",
@@ -151,9 +151,8 @@ def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[
         ALIGNMENTS,
         default="step",
         required=True,
-        help="What the curves and the samples of several runs are laid beside each other by: "
-        "the step, the number of images that the run has seen, or the time that it has trained, "
-        "without pauses.",
+        help="How curves and samples of several runs are aligned: by step, by number of images "
+        "seen, or by training time without pauses.",
         key="align",
         bind="query-params",
     )
@@ -194,15 +193,15 @@ def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[
         if with_lecture:
             words += f" {run_wording.lecture_sentence(config)}"
         if compared:
-            words += " Of runs with different objectives only the shapes can be compared."
+            words += " If objectives differ, only the shapes of the curves can be compared."
         if any(changes.values()):
-            words += " A thin upright line stands where a setting was changed."
+            words += " A vertical line marks where a setting was changed."
         st.caption(words)
     return compared, alignment
 
 
 def locate(run: Run, steps: np.ndarray, alignment: str) -> np.ndarray | None:
-    """Where steps of a run lie on the axis; None where the run does not say. See `place`."""
+    """Where steps of a run lie on the axis; None where that is not recorded. See `place`."""
     batch_size = None
     if alignment == "images":
         try:
@@ -213,7 +212,7 @@ def locate(run: Run, steps: np.ndarray, alignment: str) -> np.ndarray | None:
 
 
 def located_curve(run: Run, name: str, alignment: str) -> Curve:
-    """A curve with its places on the axis; empty where the run does not say, as `locate`."""
+    """A curve with its positions on the axis; empty where they are not recorded."""
     curve = cached.curve(run, name)
     x = locate(run, curve["step"], alignment)
     if x is None:
@@ -226,7 +225,7 @@ def locate_events(run: Run, alignment: str) -> list[tuple[float, str]]:
     try:
         found = events(run)
     except ConfigError as error:
-        st.warning(f"What was changed in {run.name} cannot be drawn: {error}")
+        st.warning(f"The changes of {run.name} cannot be shown: {error}")
         return []
     at = locate(run, np.array([step for step, _ in found]), alignment)
     return [] if at is None else [(x, words) for x, (_, words) in zip(at, found, strict=True)]
@@ -243,22 +242,22 @@ def show_samples(runs: list[Run], alignment: str) -> None:
             if k:
                 st.caption(f"{run.name} has no samples yet.")
         elif at is None:
-            what = "its batch size" if alignment == "images" else "any times"
-            st.caption(f"{run.name} is left out: it has not written {what}.")
+            what = "batch size" if alignment == "images" else "times"
+            st.caption(f"{run.name} is not shown: it has recorded no {what}.")
         else:
             films.append(Strips(run.name, files, at, k % len(COLOURS), is_forming(run)))
     if not films:
-        st.caption("The first samples appear here when the run draws them.")
+        st.caption("The first samples appear here during training.")
         return
     show_film(films, alignment)
-    words = "Every strip of a run is drawn from the same noise, by the averaged weights."
+    words = "All strips of a run are generated from the same noise, with the averaged weights."
     if len(films) > 1:
-        words += " Each run shows its newest strip at or before the slider's place."
+        words += " Each run shows its newest strip at or before the slider's position."
     st.caption(words)
 
 
 def is_forming(run: Run) -> bool:
-    """Whether a strip of the run is one image on its way, as in the lecture."""
+    """Whether a strip of the run shows one image forming, as in the lecture."""
     try:
         config = run.config
     except ConfigError:
@@ -267,7 +266,7 @@ def is_forming(run: Run) -> bool:
 
 
 def show_more(run: Run, config: RunConfig | None, compared: list[Run]) -> None:
-    """The other curves and the settings; only what is open is read and drawn."""
+    """The other curves and the settings; only the open tab is read and shown."""
     names = ["Loss by timestep", *CURVES, "Quality", "Settings"]
     for name, tab in zip(names, st.tabs(names, key="more", bind="query-params"), strict=True):
         if not tab.open:
@@ -291,7 +290,7 @@ def show_curves(run: Run, tab: str) -> None:
         if len(curve["step"]):
             curves[words] = curve | {"value": curve["value"] / (1e9 if tab == "Memory" else 1)}
     if not curves:
-        words = "This device does not say." if tab == "Device use" else "Nothing yet."
+        words = "Not available on this device." if tab == "Device use" else "Not recorded for this run."
         st.caption(words)
         return
     figure = curve_figure(curves, title, percent=tab == "Device use")
@@ -301,7 +300,7 @@ def show_curves(run: Run, tab: str) -> None:
 def show_timesteps(run: Run) -> None:
     curves = {name: cached.curve(run, name) for name in BIN_NAMES}
     if not any(len(curve["step"]) for curve in curves.values()):
-        st.caption("Nothing yet.")
+        st.caption("Not recorded for this run.")
         return
     show_live(
         timestep_figure(curves),
@@ -309,8 +308,8 @@ def show_timesteps(run: Run) -> None:
         alt=f"The loss of {run.name} by tenth of the schedule over the steps",
     )
     st.caption(
-        "The unweighted error of the training images by how noisy they were: little noise at "
-        "the bottom, nearly only noise at the top."
+        "Unweighted training error by noise level: little noise at the bottom, almost pure noise "
+        "at the top."
     )
 
 
@@ -318,17 +317,17 @@ def show_settings(run: Run, config: RunConfig | None) -> None:
     if config is None:
         st.caption("The run has not written its settings yet.")
         return
-    st.caption("Everything in config.json: the settings, and what they came to on the machine.")
+    st.caption("The contents of config.json: the settings, and what they resolved to on the machine.")
     st.json((run.path / "config.json").read_text(), expanded=1)
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(
-                f"All numbers as {name}",
+                f"All metrics as {name}",
                 # Made when it is asked for: it reads every row of every curve.
                 functools.partial(export.metrics_table, run, format),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",
                 disabled=not run.last_values(),
                 on_click="ignore",
-                key=f"numbers-{format}",
+                key=f"metrics-{format}",
             )

@@ -7,7 +7,7 @@ declaration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -98,11 +98,11 @@ class Number(Control):
 class Choice(Control):
     """One of a few options. `titles` are shown in their place, the option itself is the value."""
 
-    options: Sequence[str] = ()
-    titles: dict[str, str] | None = None
+    options: Sequence[Any] = ()
+    titles: Mapping[Any, str] | None = None
     segmented: bool = False  # all options side by side
 
-    def ask(self, **options: Any) -> str:
+    def ask(self, **options: Any) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get

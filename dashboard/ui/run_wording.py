@@ -1,4 +1,4 @@
-"""What a run's state, settings, numbers and times are called on the pages."""
+"""How the pages put a run's state, settings, numbers and durations into words."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ICONS = {
     "failed": ":material/error:",
     "lost": ":material/link_off:",
 }
-STATE_WORDS = {
-    "queued": "waits for the device",
+STATES = {
+    "queued": "is waiting for the device",
     "starting": "is starting",
     "running": "is training",
     "pausing": "is pausing",
@@ -33,14 +33,14 @@ STATE_WORDS = {
     "failed": "has failed",
     "lost": "is lost",
 }
-ASKED = {
-    "pause": "It was asked to pause, and will at its next step.",
-    "stop": "It was asked to stop, and will at its next step.",
-    "sample": "It was asked for samples, and draws them at its next step.",
-    "checkpoint": "It was asked for a checkpoint, and writes it at its next step.",
-    "change": "Its settings were changed; the change holds from its next step on.",
+REQUESTED = {
+    "pause": "Pause requested; it takes effect at the next step.",
+    "stop": "Stop requested; it takes effect at the next step.",
+    "sample": "Samples requested; they are generated at the next step.",
+    "checkpoint": "Checkpoint requested; it is written at the next step.",
+    "change": "Settings changed; they take effect at the next step.",
 }
-QUANTITIES = {
+PREDICTIONS = {
     "epsilon": "noise ε",
     "v_prediction": "velocity v",
     "x_0": "image x₀",
@@ -64,34 +64,34 @@ def state_sentence(run: Run, state: str) -> str:
         case "paused" | "stopped":
             sentence = rest_sentence(run, from_here)
         case "failed":
-            sentence = status.get("error") or "Nobody knows why; see train.log in its folder."
+            sentence = status.get("error") or "No reason was recorded; see train.log in its folder."
         case "lost":
             sentence = lost_sentence(run, from_here)
         case _:
             sentence = ""
     asked = pending_request(run) if state in ACTIVE else None
-    head = f"**{run.name}** {STATE_WORDS[state]}."
-    return " ".join(filter(None, [head, sentence, ASKED[asked] if asked else ""]))
+    head = f"**{run.name}** {STATES[state]}."
+    return " ".join(filter(None, [head, sentence, REQUESTED[asked] if asked else ""]))
 
 
 def rest_sentence(run: Run, from_here: str) -> str:
-    """How a run that was paused or stopped can go on."""
+    """How a run that was paused or stopped can continue."""
     busy = at_work(run.path, run.status)
     if busy:
-        return f"{busy[0].name} is on the device; resumed, it waits and then goes on {from_here}."
-    return f"The device is free; resume it to go on {from_here}."
+        return f"{busy[0].name} is using the device. Resume the run to queue it; it continues {from_here}."
+    return f"Resume the run to continue {from_here}."
 
 
 def queue_sentence(run: Run) -> str:
-    """Who is on the device and how many wait before this run."""
+    """Who uses the device and how many runs wait before this one."""
     status = run.status
     host = status.get("host", "")
     if host != socket.gethostname():
-        return f"It waits on {host}. To start it on this machine instead, cancel and resume it."
+        return f"It is queued on {host}. To start it on this machine instead, cancel and resume it."
     busy = at_work(run.path, status)
     before = queue_position(run)
-    turn = "It is next." if before == 0 else f"{before} more before it."
-    return f"{busy[0].name} is on it. {turn}" if busy else turn
+    turn = "It is next." if before == 0 else f"{count(before, 'run')} before it."
+    return f"{busy[0].name} is using it. {turn}" if busy else turn
 
 
 def place(status: dict[str, Any]) -> tuple[str, str]:
@@ -108,25 +108,25 @@ def device(run: Run) -> str:
 
 def lost_sentence(run: Run, from_here: str) -> str:
     if not run.status:
-        return "Its status.json is missing or damaged, so nobody can say what it is doing."
+        return "Its status.json is missing or damaged, so its state is unknown."
     return (
-        "Its process is gone without a word (killed, or the machine went down). Nothing that is "
-        f"on disk is lost; it can be resumed {from_here}."
+        "The training process ended unexpectedly (killed, or the machine went down). Nothing on "
+        f"disk is lost; resume the run to continue {from_here}."
     )
 
 
 def settings_line(config: RunConfig) -> str:
-    """The settings that a person asks for first."""
+    """The settings that matter most."""
     return (
         f"Preset {config.preset} · data {config.data} · "
-        f"{config.image_size}×{config.image_size} pixels · batches of {config.batch_size} · "
+        f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )
 
 
 def objective_sentence(config: RunConfig) -> str:
     """What the loss of a run measures, and why its validation loss may lie elsewhere."""
-    what = QUANTITIES[config.prediction_type]
+    what = PREDICTIONS[config.prediction_type]
     sentence = (
         f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
         f"predicted {what}"
@@ -134,19 +134,19 @@ def objective_sentence(config: RunConfig) -> str:
     if config.min_snr_gamma:
         return (
             f"{sentence}, weighted by min-SNR (γ = {config.min_snr_gamma:g}). The validation loss "
-            "is not weighted and lies higher: it is for comparing with itself."
+            "is unweighted and higher; compare it only across steps or runs."
         )
     return f"{sentence}."
 
 
 def lecture_sentence(config: RunConfig) -> str:
-    """What the lecture's printed losses are beside a run of its preset."""
+    """What the lecture's printed losses mean beside a run of its preset."""
     sentence = (
-        "Grey: the loss that the lecture printed, 2 epochs of 126 batches of 128 from Stanford Cars"
+        "Grey: the loss printed in the lecture, 2 epochs of 126 batches of 128 from Stanford Cars"
     )
     if config.data.startswith("folder:"):
         return f"{sentence}. On the same images this run should follow it."
-    return f"{sentence}. This run learns {config.data}, so the two need not meet."
+    return f"{sentence}. This run trains on {config.data}, so the curves need not match."
 
 
 def duration(seconds: float) -> str:

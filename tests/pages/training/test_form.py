@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.training import form_values
+from dashboard.training import form_controls
+from dashboard.training.launch import Start
 from diffusion_core.runs.config import RunConfig, parse_settings, with_settings
 from diffusion_core.runs.presets import PRESETS, preset
 from tests import tiny_runs
@@ -51,18 +52,18 @@ def settings(arguments: list[str]) -> RunConfig:
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
-    entries = form_values.entries_of(config, None)
-    again = form_values.make_config(config, config.data, entries, None)
+    entries = form_controls.entries_of(config, None)
+    again = form_controls.make_config(config, config.data, entries, None)
     assert asdict(again) == asdict(config)
 
 
 def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> None:
     tiny_runs.write_run(runs_dir, "odd", config=ODD)
-    app = press(open_training(), "Start another like this")
-    assert app.selectbox(key="preset").value == "as odd"
+    app = press(open_training(), "Duplicate run")
+    assert app.selectbox(key="preset").value == Start(run="odd")
     assert app.text_input(key="name").placeholder == "odd-2"
     assert app.expander[0].proto.expanded
-    assert "What has no field here is as in odd." in words(app)
+    assert "Other settings come from run odd." in words(app)
     press(app, "Start")
     assert not app.exception
     assert not app.error
@@ -88,25 +89,25 @@ def test_a_run_without_settings_is_nothing_to_start_from(runs_dir: Path) -> None
     (runs_dir / "empty").mkdir()
     (runs_dir / "empty" / "status.json").write_text('{"state": "failed"}')
     app = open_training(preset="as empty")
-    assert app.error[0].value == "empty has left no settings; start from a preset."
+    assert app.error[0].value == "empty has no settings; start from a preset."
 
 
 FIELDS: list[tuple[str, object, dict[str, object]]] = [
-    ("target", "flow", {"prediction_type": "flow_prediction"}),
-    ("target", "noise", {"prediction_type": "epsilon"}),
-    ("loss", "Huber", {"loss": "huber"}),
+    ("target", "flow_prediction", {"prediction_type": "flow_prediction"}),
+    ("target", "epsilon", {"prediction_type": "epsilon"}),
+    ("loss", "huber", {"loss": "huber"}),
     ("snr", 0.0, {"min_snr_gamma": 0.0}),
     ("schedule", "linear", {"schedule": {"kind": "linear", "timesteps": 1000}}),
     ("T", 500, {"schedule": {"kind": "cosine", "timesteps": 500}}),
-    ("optimizer", "Adam", {"optimizer": "adam"}),
+    ("optimizer", "adam", {"optimizer": "adam"}),
     ("warmup", 77, {"warmup_steps": 77}),
     ("ema", 0.99, {"ema_decay": 0.99}),
     ("ema_short", 0.0, {"ema_decays": {}}),
     ("ema_long", 0.9999, {"ema_decays": {"short": 0.99, "long": 0.9999}}),
     ("labels", False, {"class_conditional": False}),
     ("dropout", 0.2, {"label_dropout": 0.2}),
-    ("channels", "grey", {"channels": 1}),
-    ("precision", "float32", {"mixed_precision": "no"}),
+    ("channels", 1, {"channels": 1}),
+    ("precision", "no", {"mixed_precision": "no"}),
     ("checkpoints", 40, {"checkpoint_every": 40}),
     ("validations", 0, {"validate_every": 0}),
     ("keep", 0, {"keep_checkpoints": 0}),
@@ -143,7 +144,7 @@ def test_settings_that_contradict_each_other_get_a_sentence(started) -> None:
 
 def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
     small = PRESETS["small"]
-    entries = form_values.entries_of(small, None) | {"steps": 60}
-    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 6
+    entries = form_controls.entries_of(small, None) | {"steps": 60}
+    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 6
     entries["warmup"] = 50
-    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 50
+    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 50

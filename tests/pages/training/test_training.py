@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.training import form_values
+from dashboard.training import form_controls
+from dashboard.training.launch import Start
 from diffusion_core.runs import queue as run_queue
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
@@ -141,7 +142,7 @@ def test_other_images_bring_the_size_that_suits_them() -> None:
     [
         ({"size": 20}, "image_size is 20; it must be divisible by 8"),
         ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
-        ({"data": "folder"}, "Give the folder that holds the images."),
+        ({"data": "folder"}, "Folder on this machine is empty; enter one"),
         ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
         ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
         ({"data": "digits", "digits": 9}, "leaves 9 images for training, fewer than a batch"),
@@ -163,7 +164,7 @@ def test_bad_settings_get_one_sentence_and_make_no_folder(
 
 def test_settings_in_the_url_that_make_no_sense_are_left_out() -> None:
     app = open_training(steps="many", preset="huge", data="cats", lr="x")
-    assert app.selectbox(key="preset").value == "small"
+    assert app.selectbox(key="preset").value == Start(preset="small")
     assert app.number_input(key="steps").value == 6000
 
 
@@ -173,9 +174,9 @@ def test_an_installation_caps_the_steps(monkeypatch: pytest.MonkeyPatch) -> None
     assert (app.number_input(key="steps").max, app.number_input(key="steps").value) == (300, 300)
     app.selectbox(key="preset").select("lecture").run()
     assert app.number_input(key="steps").value == 252
-    with pytest.raises(ValueError, match="allows 300 steps"):
-        entries = form_values.entries_of(preset("small"), None)
-        form_values.make_config(preset("small"), "cars", entries | {"steps": 301}, max_steps=300)
+    with pytest.raises(ValueError, match="allows at most 300 steps"):
+        entries = form_controls.entries_of(preset("small"), None)
+        form_controls.make_config(preset("small"), "cars", entries | {"steps": 301}, max_steps=300)
 
 
 def test_a_viewer_sees_the_run_and_neither_form_nor_buttons(
@@ -184,7 +185,7 @@ def test_a_viewer_sees_the_run_and_neither_form_nor_buttons(
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     write_run(runs_dir, "seen", "running")
     app = open_training()
-    assert "left to the operator" in words(app)
+    assert "Only the operator of this installation can start" in words(app)
     assert "**seen** is training." in words(app)
     assert buttons(app) == []
     assert "preset" not in app.session_state
@@ -194,10 +195,10 @@ def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_d
     write_run(runs_dir, "known")
     text = words(open_training(steps=1000, batch=32))
     assert "About 26 min 40 s" not in text  # from ten minutes on there are no seconds
-    assert "About 26 min, at the 20.0 images a second of known" in text
+    assert "About 26 min, at 20.0 images/s as in known." in text
     write_run(runs_dir, "known-elsewhere", host="another")
     (runs_dir / "known" / "status.json").unlink()
-    assert "images a second of" not in words(open_training(steps=1000))
+    assert "images/s as in" not in words(open_training(steps=1000))
 
 
 # ---------------------------------------------------------------- a run
@@ -217,29 +218,29 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     }
     assert buttons(app) == [
         "Start",
-        *("Pause", "Stop", "Sample now", "Checkpoint now", "Change", "Start another like this"),
+        *("Pause", "Stop", "Sample now", "Checkpoint now", "Apply", "Duplicate run"),
     ]
     assert not app.expander[0].proto.expanded
-    assert "busy uses the device; a new run waits until it is free." in text
+    assert "busy is using the device; a new run waits until it is free." in text
     assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
-    assert "Every strip of a run is drawn from the same noise" in text
+    assert "All strips of a run are generated from the same noise" in text
 
 
-LIKE = "Start another like this"
+LIKE = "Duplicate run"
 MOVES = ["Up", "Down", "Cancel"]
 
 
 @pytest.mark.parametrize(
     ("state", "sentence", "offered"),
     [
-        ("queued", "**odd** waits for the device. It is next.", ["Cancel", "Change", LIKE, *MOVES]),
+        ("queued", "**odd** is waiting for the device. It is next.", ["Cancel", "Apply", LIKE, *MOVES]),
         (
             "starting",
             "**odd** is starting. This takes a few seconds.",
-            ["Pause", "Stop", "Change", LIKE],
+            ["Pause", "Stop", "Apply", LIKE],
         ),
         ("pausing", "**odd** is pausing. It writes a checkpoint first.", [LIKE]),
-        ("paused", "**odd** is paused. The device is free; resume it to go on from step 40.", None),
+        ("paused", "**odd** is paused. Resume the run to continue from step 40.", None),
         ("stopping", "**odd** is stopping. It writes a checkpoint first.", [LIKE]),
         ("stopped", "**odd** was stopped.", None),
         ("finished", "**odd** has finished.", ["Continue", LIKE, "Delete"]),
@@ -253,7 +254,7 @@ def test_every_state_has_its_words_and_its_buttons(
     write_run(runs_dir, "odd", state, error=error)
     app = open_training()
     assert sentence in words(app)
-    at_rest = ["Resume", "Change", LIKE, "Delete"]
+    at_rest = ["Resume", "Apply", LIKE, "Delete"]
     assert buttons(app)[1:] == (at_rest if offered is None else offered)
 
 
@@ -262,7 +263,7 @@ def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Pat
     (path / "train.log").write_text("Killed\n")
     app = open_training()
     assert "**gone** is lost." in words(app)
-    assert "resumed from step 40" in words(app)
+    assert "resume the run to continue from step 40" in words(app)
     assert "Killed" in [code.value for code in app.code]
     press(app, "Resume")
     assert started == [(path, ["--resume"])]
@@ -273,7 +274,7 @@ def test_what_was_asked_and_not_yet_taken_up_is_shown(runs_dir: Path) -> None:
     path = write_run(runs_dir, "busy", "running")
     app = press(open_training(), "Pause")
     assert json.loads((path / "request.json").read_text())["action"] == "pause"
-    assert "It was asked to pause, and will at its next step." in words(app)
+    assert "Pause requested; it takes effect at the next step." in words(app)
     disabled = [button.label for button in app.button if button.disabled]
     assert disabled == ["Pause", "Sample now", "Checkpoint now"]
     press(app, "Stop")
@@ -284,7 +285,7 @@ def test_a_queued_run_says_who_is_before_it(runs_dir: Path) -> None:
     write_run(runs_dir, "first", "running")
     write_run(runs_dir, "second", "queued", queued_at=1.0)
     write_run(runs_dir, "third", "queued", queued_at=2.0)
-    assert "first is on it. 1 more before it." in words(open_training(run="third"))
+    assert "first is using it. 1 run before it." in words(open_training(run="third"))
 
 
 def test_warnings_and_broken_checkpoints_are_named(runs_dir: Path) -> None:
@@ -300,7 +301,7 @@ def test_a_run_of_the_lecture_is_shown_beside_the_lectures_own_losses(runs_dir: 
     write_run(runs_dir, "lecture", preset_name="lecture")
     text = words(open_training())
     assert "mean absolute difference between the true and the predicted noise" in text
-    assert "Stanford Cars. This run learns cars, so the two need not meet." in text
+    assert "Stanford Cars. This run trains on cars, so the curves need not match." in text
 
 
 def test_other_runs_can_be_laid_over_it(runs_dir: Path) -> None:
@@ -308,7 +309,7 @@ def test_other_runs_can_be_laid_over_it(runs_dir: Path) -> None:
     write_run(runs_dir, "newer")
     app = open_training(compare="older")
     assert app.multiselect(key="compare").value == ["older"]
-    assert "only the shapes can be compared" in words(app)
+    assert "only the shapes of the curves can be compared" in words(app)
 
 
 def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> None:
@@ -316,7 +317,7 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
     write_run(runs_dir, "newer")
     assert "**older** has finished." in words(open_training(run="older"))
     text = words(open_training(run="nobody"))
-    assert "There is no run called nobody here" in text
+    assert "There is no run called nobody." in text
     assert "**newer** has finished." in text
 
 
@@ -332,9 +333,9 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
         ("config.json", "{", "settings of hurt cannot be used: config.json is damaged"),
         ("config.json", '{"steps": "many"}', "settings of hurt cannot be used: A setting is of"),
         ("config.json", None, "The losses"),
-        ("metrics.sqlite", "no database, " * 999, "cannot be drawn: metrics.sqlite cannot be read"),
+        ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite cannot be read"),
         ("metrics.sqlite", None, "The losses appear here after the first steps."),
-        ("samples/step-00000050.png", "x", "Every strip of a run is drawn from the same noise"),
+        ("samples/step-00000050.png", "x", "All strips of a run are generated from the same noise"),
     ],
 )
 def test_a_damaged_or_half_written_folder_gets_a_sentence(
@@ -367,8 +368,8 @@ def test_all_numbers_of_a_run_can_be_kept_as_csv_and_parquet(runs_dir: Path) -> 
     (path / "metrics.sqlite").rename(path / "kept")
     app = open_training(more="Settings")
     offered = {button.proto.label: button.proto for button in app.get("download_button")}
-    assert all(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    assert all(offered[f"All metrics as {name}"].disabled for name in ("CSV", "Parquet"))
     (path / "kept").rename(path / "metrics.sqlite")
     app.run()
     offered = {button.proto.label: button.proto for button in app.get("download_button")}
-    assert not any(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    assert not any(offered[f"All metrics as {name}"].disabled for name in ("CSV", "Parquet"))
