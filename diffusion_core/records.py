@@ -11,7 +11,14 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
@@ -27,6 +34,24 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", strict=True, allow_inf_nan=False, str_max_length=65_536
     )
+
+
+class LenientRecord(Record):
+    """A record whose fields count one by one: one that cannot be used has its default value.
+
+    Here JSON has become Python already, so a field that is a tuple or an enum needs `strict=False`.
+    """
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _value_or_default(
+        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        try:
+            return validate(value)
+        except ValueError:
+            assert info.field_name is not None
+            return cls.model_fields[info.field_name].get_default(call_default_factory=True)
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

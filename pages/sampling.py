@@ -12,7 +12,8 @@ from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
 from dashboard.ui.pickers import pick_run
 from dashboard.ui.progress import watching_all
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import Run, list_runs
+from diffusion_core.runs.status import ACTIVE
 
 # Each mode's module, and what it is for; its controls and results stand where the page says.
 MODES = {

@@ -33,7 +33,7 @@ A **U-Net** goes down and up again. On the way down, each level halves height an
 channels, so each position covers a larger part of the image: there the network sees what the image
 shows. On the way up, the size doubles again until the output is as large as the image. Exact
 positions are lost on the way down; the **skips** carry them across, as additional channels. Every
-level is also given the timestep $t$, because a little noise and a lot of it are removed differently.
+level is also given the timestep $t$, because removing a little noise differs from removing a lot.
 """
 )
 network.show_u(trace)

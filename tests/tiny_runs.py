@@ -14,6 +14,7 @@ from torch import nn
 
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.presets import build_network
 
 TINY = RunConfig(
@@ -72,7 +73,7 @@ def write_run(
     run.mkdir()
     record = {"state": "finished", "step": 40, "total": 40, "created": time.time()} | status
     (run / "status.json").write_text(json.dumps(record))
-    (run / "config.json").write_text(config.to_json())
+    write_config_file(run, config, {})
     for step in steps:
         write_checkpoint(run, step, config)
     return run

@@ -98,12 +98,13 @@ def show_trained(t: int) -> None:
     except CheckpointError as error:
         st.error(str(error))
         return
-    size = embed(network.time_mlp, [0]).shape[1]
+    time_mlp = network.get_submodule("time_mlp")
+    size = embed(time_mlp, [0]).shape[1]
     st.caption(
         f"{run.name} at step {checkpoint.step:,}: preset {config.preset}, "
         f"T = {schedule.timesteps:,}, {size} dimensions per timestep."
     )
-    _show_layer(network.time_mlp, schedule.timesteps, t, "learned")
+    _show_layer(time_mlp, schedule.timesteps, t, "learned")
 
 
 def _show_layer(

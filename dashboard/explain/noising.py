@@ -141,7 +141,7 @@ def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
     st.subheader(f"The same image at {len(ts)} timesteps")
     st.write(r"Evenly spaced, all with the same $\epsilon$, as in the lecture.")
     show_row(
-        to_uint8(noised_at(schedule, x_0, noise, ts)),
+        list(to_uint8(noised_at(schedule, x_0, noise, ts))),
         alt="The image with more and more noise",
         width=112,
         captions=[f"t = {t:,}" for t in ts],

@@ -30,7 +30,7 @@ class View(NamedTuple):
 
 
 def pick_view() -> View:
-    """The page's controls; stops the page where no schedule is chosen or the settings contradict."""
+    """The page's controls; without a schedule, or with contradicting settings, the page stops."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kinds = st.pills(
             "Schedules",

@@ -27,7 +27,8 @@ from diffusion_core.media.images import grid, png
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.jobs import JobError, check_name, free_name
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.runs.run import ACTIVE, RESUMABLE, Run
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE, RESUMABLE
 from diffusion_core.sampling import series as series_folder
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.series import Series, SeriesError
@@ -198,7 +199,7 @@ def progress_of(series: list[Series]) -> list[tuple[str, bool, int]]:
     """What the page shows of each series: when this changes, all of it is drawn again."""
     found = []
     for each in series:
-        done = each.status.get("step", 0)
+        done = each.status.step
         found.append((each.name, each.state in ACTIVE, (done > 0) + done // SHOWN))
     return found
 
@@ -212,7 +213,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
         if each.state not in ACTIVE:
             continue
         status = each.status
-        done, total = status.get("step", 0), max(1, status.get("total", 1))
+        done, total = status.step, max(1, status.total)
         words = f"**{each.name}** {STATE_WORDS.get(each.state, 'is stopping')}"
         words += f", {done:,} of {total:,} images"
         with _jobs_lock:
@@ -286,11 +287,11 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
 
 def show_state(series: Series, state: str, done: int, total: int) -> None:
     status = series.status
-    seconds = status.get("seconds")
-    took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) and seconds else ""
+    seconds = status.seconds
+    took = f" in {duration(seconds)}" if seconds else ""
     words = f"It {STATE_WORDS[state]}. {done:,} of {total:,} images{took}."
     if state == "failed":
-        st.error(f"{words} {status.get('error') or 'See the log of the server for the reason.'}")
+        st.error(f"{words} {status.error or 'See the log of the server for the reason.'}")
     elif state in ("stopped", "lost"):
         st.warning(f"{words} What is drawn is kept, and it can be resumed.")
     else:

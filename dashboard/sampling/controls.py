@@ -14,7 +14,8 @@ from diffusion_core.process.objective import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.runs.run import ACTIVE, Run
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE
 from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS
 from diffusion_core.sampling.sample import samplers_for, usual_steps
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, SamplingSpec

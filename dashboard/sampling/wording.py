@@ -133,8 +133,8 @@ def sharing_sentence(device: torch.device, runs: list[Run]) -> str:
         run.name
         for run in runs
         if run.state in ("starting", "running", "pausing", "stopping")
-        and (status := run.status).get("host") == socket.gethostname()
-        and str(status.get("device", "")).partition(":")[0] == device.type
+        and (status := run.status).host == socket.gethostname()
+        and status.device.partition(":")[0] == device.type
     ]
     if not names:
         return ""

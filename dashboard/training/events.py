@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusion_core.files import read_json
 from diffusion_core.runs.changes import Change, check_changes, read_changes
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
@@ -18,10 +17,10 @@ def events(run: Run) -> list[tuple[int, str]]:
     changes = read_changes(run.path)
     if not changes:
         return []
-    values = read_json(run.path / "config.json")
-    if values is None:
-        raise ConfigError("config.json is missing, damaged or cannot be read.")
-    return _in_words(RunConfig.from_dict(values), changes)
+    config = run.config_at(0)
+    if config is None:
+        raise ConfigError("config.json is missing.")
+    return _in_words(config, changes)
 
 
 def _in_words(config: RunConfig, changes: list[Change]) -> list[tuple[int, str]]:

@@ -27,14 +27,12 @@ from dashboard.training.form_controls import (
     suggested_size,
     usual_warmup,
 )
-from dashboard.training.launch import Start, estimate, queue_note, start_run, starts
-from dashboard.training.machines import show_commands
+from dashboard.training.launch import Start, create_run, estimate, queue_note, starts
 from dashboard.ui.controls import Choice, Control, Text
 from diffusion_core.data.store import DataError
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
-from diffusion_core.runs.launch import launch_commands
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import RunSnapshot
 
 START = Choice(
     key="preset",
@@ -47,7 +45,7 @@ START = Choice(
 NAME = Text(key=keys.NAME, label="Run name")
 
 
-def show_form(settings: Settings, runs: list[Run]) -> None:
+def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
     in_link = not (KEYS | {START.key, NAME.key}).isdisjoint(st.query_params)
     with st.expander(
         "Start a training run",
@@ -72,7 +70,7 @@ def take_settings(start: Start) -> None:
             st.session_state[key] = value
 
 
-def _show_fields(settings: Settings, runs: list[Run]) -> None:
+def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     _read_old_links()
     left, right = st.columns(2)
     options = starts(runs)
@@ -100,32 +98,30 @@ def _show_fields(settings: Settings, runs: list[Run]) -> None:
         warmup = f"{usual_warmup(config, entries[STEPS.key]):,}"
         for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
             with column:
-                for title, controls in groups.items():
+                for title, group in groups.items():
                     st.markdown(f"**{title}**")
-                    _ask(controls, entries, settings, warmup)
+                    _ask(group, entries, settings, warmup)
         origin = start.title if start.run else f"preset {start.title}"
         st.caption(f"Other settings come from {origin}.")
-    pressed = st.button("Start", type="primary", icon=":material/play_arrow:")
+    with st.container(horizontal=True):
+        start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
+        pressed = start_now or st.button(
+            "Create without starting",
+            icon=":material/create_new_folder:",
+            help="For example to start it on several machines.",
+        )
     try:
         config = make_config(config, data_spec(kind, detail), entries, settings.max_steps)
         if pressed:
             with st.spinner("Checking the data …"):
-                run = start_run(settings, name, config)
+                run = create_run(settings, name, config, start=start_now)
             st.session_state[keys.NEW_RUN] = run.name
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
         # Until somebody presses Start they may only not have finished typing.
         (st.error if pressed else st.caption)(str(error))
         return
-    device, path = str(cached.device()), settings.runs_dir / name
-    show_commands(
-        lambda machines, processes: launch_commands(
-            path, config, machines, processes, resume=False
-        ),
-        path,
-        device,
-        "form",
-    )
+    device = str(cached.device())
     if notes := [*filter(None, (estimate(runs, config, device), queue_note(runs, device)))]:
         st.caption(" ".join(notes))
 

@@ -33,7 +33,10 @@ DATA_DETAILS: dict[str, Number | Text] = {
     for kind, most in (("cars", CARS_COUNT), ("digits", DIGITS_COUNT))
 } | {
     "folder": Text(
-        key="folder", label="Folder on this machine", placeholder="/data/stanford_cars", longest=4096
+        key="folder",
+        label="Folder on this machine",
+        placeholder="/data/stanford_cars",
+        longest=4096,
     ),
     "torchvision": Text(key="torchvision", label="Name in torchvision", placeholder="CIFAR10"),
 }
@@ -269,7 +272,7 @@ KEPT = (
     ),
 )
 # Two columns of groups.
-MORE = (
+MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
     {"Objective": OBJECTIVE, "Images": IMAGES},
     {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
 )
@@ -277,6 +280,7 @@ CONTROLS: tuple[Control, ...] = (
     *(control for column in MAIN for control in column),
     *(control for column in MORE for group in column.values() for control in group),
 )
+BY_FIELD = {control.field: control for control in CONTROLS}
 DATA_KEYS = frozenset({DATA.key, *DATA_DETAILS, SIZE.key, SEED.key})
 KEYS = frozenset({control.key for control in CONTROLS}) | DATA_KEYS
 
@@ -353,7 +357,7 @@ def suggested_size(kind: str) -> int:
 
 
 def _setting(config: RunConfig, control: Control) -> Any:
-    """The setting that a control sets; an entry that a dictionary lacks is the control's default."""
+    """The setting that a control sets; the control's default where a dictionary lacks it."""
     name, _, entry = control.field.partition(".")
     value = getattr(config, name)
     return value.get(entry, control.default) if entry else value

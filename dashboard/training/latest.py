@@ -9,17 +9,18 @@ from dashboard.ui import run_wording
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import entry
 from diffusion_core.data.decode import ImageError
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import Run, snapshots
+from diffusion_core.runs.status import ACTIVE
 
 
 def show_latest_run(settings: Settings) -> None:
     """Its state, newest samples and the links to it; asks again while it is at work."""
-    active = any(run.state in ACTIVE for run in list_runs(settings.runs_dir)[:1])
+    active = any(run.state in ACTIVE for run in snapshots(settings.runs_dir)[:1])
     st.fragment(_show, run_every=1.0 if active else None)(settings, active)
 
 
 def _show(settings: Settings, was_active: bool) -> None:
-    runs = list_runs(settings.runs_dir)
+    runs = snapshots(settings.runs_dir)
     if not runs:
         who = "Start one" if settings.may_operate else "The operator of this app can start one"
         st.info(
@@ -30,15 +31,14 @@ def _show(settings: Settings, was_active: bool) -> None:
     run, status = runs[0], runs[0].status
     if was_active and run.state not in ACTIVE:
         st.rerun()  # of the whole page, which stops asking
-    step, total = status.get("step", 0), status.get("total", 0)
     st.markdown(run_wording.headline(run))
-    if run.state in ACTIVE and total:
-        st.progress(min(1.0, step / total))
+    if run.state in ACTIVE and status.total:
+        st.progress(min(1.0, status.step / status.total))
     if run.problem:
         st.warning(f"The settings of {run.name} cannot be used: {run.problem}")
     if run.config is not None:
         st.caption(run_wording.settings_line(run.config))
-    _show_samples(run)
+    _show_samples(run.run)
     with st.container(horizontal=True):
         for file, label in (
             ("sampling.py", "Generate with this model"),

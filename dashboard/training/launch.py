@@ -11,7 +11,8 @@ from dashboard.ui.run_wording import count, duration, place
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS, preset
-from diffusion_core.runs.run import ACTIVE, Run
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord
 
 # The first steps are slow and would make up too much of a shorter run.
 ENOUGH_STEPS = 20
@@ -31,7 +32,7 @@ class Start(NamedTuple):
         """Raises ConfigError where a run has no usable settings."""
         if not self.run:
             return preset(self.preset)
-        config = jobs.settings_of(Run(runs_dir / self.run))
+        config = Run(runs_dir / self.run).config
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
         return config
@@ -41,31 +42,32 @@ class Start(NamedTuple):
         return jobs.free_name(runs_dir, self.run or f"{self.preset}-{kind}")
 
 
-def starts(runs: list[Run]) -> list[Start]:
+def starts(runs: list[RunSnapshot]) -> list[Start]:
     return [*(Start(preset=name) for name in PRESETS), *(Start(run=run.name) for run in runs)]
 
 
-def start_run(settings: Settings, name: str, config: RunConfig) -> Run:
-    """Check everything that can be wrong, then start. Raises ConfigError, DataError, JobError."""
+def create_run(settings: Settings, name: str, config: RunConfig, *, start: bool) -> Run:
+    """Check everything that can be wrong, then create the run, and start it where that is wanted.
+
+    Raises ConfigError, DataError, JobError.
+    """
     jobs.check_name(name)
     jobs.check_data(config)
+    if not start:
+        return jobs.create(settings.runs_dir, name, config)
     return jobs.start(settings.runs_dir, name, config, settings.device)
 
 
-def estimate(runs: list[Run], config: RunConfig, device: str) -> str:
+def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
     """How long a run would take by the newest similar one on this machine; "" if unknown."""
     for run in runs:
-        status = run.status
-        try:
-            known = run.config
-        except ConfigError:
-            continue
-        speed = status.get("images_per_second", 0)
+        status, known = run.status, run.config
+        speed = status.images_per_second or 0
         if (
             known is not None
             and (known.preset, known.image_size) == (config.preset, config.image_size)
             and place(status) == here(device)
-            and status.get("step", 0) >= ENOUGH_STEPS
+            and status.step >= ENOUGH_STEPS
             and speed > 0
         ):
             seconds = config.steps * config.batch_size / speed
@@ -75,13 +77,13 @@ def estimate(runs: list[Run], config: RunConfig, device: str) -> str:
 
 def here(device: str) -> tuple[str, str]:
     """`run_wording.place` of a device of this machine."""
-    return place({"host": socket.gethostname(), "device": device})
+    return place(StatusRecord(host=socket.gethostname(), device=device))
 
 
-def queue_note(runs: list[Run], device: str) -> str:
+def queue_note(runs: list[RunSnapshot], device: str) -> str:
     """Whether a run that is started now would wait."""
     before = [run for run in runs if run.state in ACTIVE and place(run.status) == here(device)]
-    busy = [run.name for run in before if run.state != "queued"]
+    busy = [run.name for run in before if run.state in AT_WORK]
     queued = count(len(before) - len(busy), "run")
     if busy and len(before) == len(busy):
         return f"{busy[0]} is using the device; a new run waits until it is free."

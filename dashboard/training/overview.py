@@ -12,9 +12,8 @@ from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
 from dashboard.ui.pickers import RUN_KEY, pick_run
-from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError
-from diffusion_core.runs.run import ACTIVE, Run, list_runs
+from diffusion_core.runs.run import RunSnapshot, snapshots
+from diffusion_core.runs.status import ACTIVE
 
 # Seconds between two looks at the runs: while one is at work, and while none is.
 AT_WORK, IDLE = 1.0, 5.0
@@ -26,13 +25,13 @@ def show_training() -> None:
     st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
     settings = get_settings()
     _take_up_last_click()
-    runs = list_runs(settings.runs_dir)
+    runs = snapshots(settings.runs_dir)
     if settings.may_operate:
         # In each run of the page until there is an answer: it may be run again at any moment.
         names = {run.name: run for run in runs}
         to_delete = names.get(st.session_state.get(keys.TO_DELETE, ""))
         if to_delete is not None:
-            run_controls.confirm_deletion(to_delete)
+            run_controls.confirm_deletion(to_delete.run)
         run_controls.show_undo()
         st.fragment(show_form)(settings, runs)
     else:
@@ -66,7 +65,7 @@ def _take_up_last_click() -> None:
         take_settings(Start(run=name))
 
 
-def _warn_of_unknown_run(runs: list[Run]) -> None:
+def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
     gone = st.session_state.get(keys.DELETED)
     wanted = st.query_params.get(RUN_KEY)
     known = {run.name for run in runs} | ({gone.name} if gone else set())
@@ -76,7 +75,7 @@ def _warn_of_unknown_run(runs: list[Run]) -> None:
 
 def _show_runs(settings: Settings, was_active: bool) -> None:
     """The fragment: everything that changes while a run goes on."""
-    runs = list_runs(settings.runs_dir)
+    runs = snapshots(settings.runs_dir)
     if was_active != any(run.state in ACTIVE for run in runs):
         st.rerun()  # of the whole page, which looks more often or more rarely
     run_controls.show_refusal()
@@ -88,19 +87,19 @@ def _show_runs(settings: Settings, was_active: bool) -> None:
     with st.container(key="live"):
         run = pick_run(runs)
         show_run(run, runs, settings)
-        run_controls.show_queue(settings)
+        run_controls.show_queue(runs, settings)
         st.header("All runs")
         _show_table(runs, run)
 
 
-def _show_new_run(runs: list[Run]) -> None:
+def _show_new_run(runs: list[RunSnapshot]) -> None:
     name, times = st.session_state.get(keys.SHOWN_NEW_RUN, ("", 0))
     if times and name in {run.name for run in runs}:
         st.session_state[RUN_KEY] = name
         st.session_state[keys.SHOWN_NEW_RUN] = (name, times - 1)
 
 
-def _show_table(runs: list[Run], chosen: Run) -> None:
+def _show_table(runs: list[RunSnapshot], chosen: RunSnapshot) -> None:
     names = [run.name for run in runs]
     key = f"runs-{len(runs)}-{chosen.name}"
     st.dataframe(
@@ -120,18 +119,14 @@ def _show_table(runs: list[Run], chosen: Run) -> None:
     )
 
 
-def _row(run: Run) -> dict[str, object]:
-    status = run.status
-    try:
-        config = jobs.settings_of(run)
-    except ConfigError:
-        config = None
+def _row(run: RunSnapshot) -> dict[str, object]:
+    status, config = run.status, run.config
     return {
         "Run": run.name,
         "State": run.state,
-        "Step": f"{status.get('step', 0):,} / {status.get('total', 0):,}",
-        "Loss": status.get("loss"),
-        "Images/s": status.get("images_per_second"),
+        "Step": f"{status.step:,} / {status.total:,}",
+        "Loss": status.loss,
+        "Images/s": status.images_per_second,
         "Started": datetime.fromtimestamp(run.created) if run.created else None,
         "Data": config.data if config else None,
         "Preset": config.preset if config else None,

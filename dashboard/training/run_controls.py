@@ -14,21 +14,18 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import keys
+from dashboard.training.form_controls import BY_FIELD, STEPS, fitted
 from dashboard.training.machines import show_commands
 from dashboard.ui import run_wording
 from diffusion_core.files import folder_size
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.run import ACTIVE, RESUMABLE, Run, read_queue, same_place
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
 
-# The settings that can be edited during training, with their labels.
-CHANGES = {
-    "learning_rate": "Learning rate",
-    "steps": "Total steps",
-    "sample_every": "Samples every",
-    "checkpoint_every": "Checkpoints every",
-    "validate_every": "Validation every",
-}
+# The settings that can be edited during training.
+EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
 SHOWN_DELETED = 10
 
 
@@ -56,38 +53,30 @@ def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
     attempt(lambda: jobs.resume(run, get_settings().device, changes))
 
 
-def show_buttons(run: Run, state: str, settings: Settings) -> None:
+def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
     """What can be done with the run now; a stop or pause replaces a request that waits."""
-    waiting = jobs.pending_request(run) if state in ACTIVE else None
-    try:
-        config = jobs.settings_of(run)
-    except ConfigError:
-        config = None  # the page says why
+    run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE:
-            show_resume(run, config)
+            show_resume(seen)
             show_commands(
                 lambda machines, processes: jobs.commands_for(run, machines, processes),
                 run.path,
                 str(cached.device()),
                 f"more-{run.name}",
             )
-        elif state == "queued":
-            show_button("Cancel", ":material/close:", "stop", waiting == "stop", ask, run, "stop")
-        elif state in ("starting", "running"):
-            for action, icon in (("pause", "pause"), ("stop", "stop")):
-                taken = waiting in (action, "stop")
-                label = action.capitalize()
-                show_button(label, f":material/{icon}:", action, taken, ask, run, action)
-        if state == "running":
-            for action, icon in (("sample", "image"), ("checkpoint", "save")):
-                label = f"{action.capitalize()} now"
-                taken = waiting is not None
-                show_button(label, f":material/{icon}:", action, taken, ask, run, action)
+        elif state == RunState.QUEUED:
+            show_request(run, "stop", "Cancel", "close", waiting == "stop")
+        elif state in (RunState.STARTING, RunState.RUNNING):
+            show_request(run, "pause", "Pause", "pause", waiting in ("pause", "stop"))
+            show_request(run, "stop", "Stop", "stop", waiting == "stop")
+        if state == RunState.RUNNING:
+            show_request(run, "sample", "Sample now", "image", waiting is not None)
+            show_request(run, "checkpoint", "Checkpoint now", "save", waiting is not None)
         if config is not None:
-            if state == "finished":
+            if state == RunState.FINISHED:
                 show_more_steps(run, config, settings)
-            elif state not in ("pausing", "stopping"):
+            elif state not in (RunState.PAUSING, RunState.STOPPING):
                 show_changes(run, config, settings)
             if st.button("Duplicate run", icon=":material/content_copy:", key="ask-like"):
                 st.session_state[keys.DUPLICATE] = run.name
@@ -97,13 +86,19 @@ def show_buttons(run: Run, state: str, settings: Settings) -> None:
             st.rerun()  # of the whole page: what this part shows is gone within a second
 
 
-def show_button(
-    label: str, icon: str, action: str, disabled: bool, deed: Callable[..., None], *args: Any
-) -> None:
-    st.button(label, icon=icon, disabled=disabled, on_click=deed, args=args, key=f"ask-{action}")
+def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -> None:
+    st.button(
+        label,
+        icon=f":material/{icon}:",
+        disabled=disabled,
+        on_click=ask,
+        args=(run, action),
+        key=f"ask-{action}",
+    )
 
 
-def show_resume(run: Run, config: RunConfig | None) -> None:
+def show_resume(seen: RunSnapshot) -> None:
+    run, config = seen.run, seen.config
     st.button(
         "Resume",
         icon=":material/play_arrow:",
@@ -112,7 +107,7 @@ def show_resume(run: Run, config: RunConfig | None) -> None:
         args=(run,),
         key="ask-resume",
     )
-    if config is not None and run.status.get("not_finite") is True:
+    if config is not None and seen.status.not_finite:
         rate = float(f"{config.learning_rate / 10:.3g}")
         st.button(
             "Resume with a lower learning rate",
@@ -139,16 +134,15 @@ def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
             st.form_submit_button("Continue", disabled=True)
             return
         least = config.steps + 1
-        most = max(least, settings.max_steps or 10**7)
-        st.number_input(
-            "Total steps",
-            min_value=least,
-            max_value=most,
-            value=min(2 * config.steps, most),
-            step=100,
-            help=f"{config.steps:,} steps are done.",
+        most = max(least, settings.max_steps or int(STEPS.high))
+        STEPS.now(
             key=(key := f"more-steps-{run.name}-{config.steps}"),
-        )
+            low=least,
+            high=most,
+            default=min(2 * config.steps, most),
+            help=f"{config.steps:,} steps are done.",
+            bind=False,
+        ).ask()
         st.form_submit_button("Continue", type="primary", on_click=go_on, args=(run, key))
 
 
@@ -174,32 +168,23 @@ def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
         st.popover("Edit settings", icon=":material/tune:"),
         st.form(f"change-{run.name}", border=False),
     ):
-        for name, label in CHANGES.items():
-            value = getattr(config, name)
-            whole = isinstance(value, int)
-            st.number_input(
-                label,
-                min_value=(1 if name == "steps" else 0) if whole else 0.0,
-                max_value=10**7 if whole else 10.0,
-                value=value,
-                step=(100 if name == "steps" else 25) if whole else 1e-4,
-                format=None if whole else "%.5g",
-                key=change_key(run, config, name),
-            )
+        for name in EDITABLE:
+            control = fitted(BY_FIELD[name], getattr(config, name))
+            control.now(key=_edit_key(run, config, name), help=None, bind=False).ask()
         st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
             "Apply", type="primary", on_click=change, args=(run, config, settings)
         )
 
 
-def change_key(run: Run, config: RunConfig, name: str) -> str:
+def _edit_key(run: Run, config: RunConfig, name: str) -> str:
     """A field's key. It changes with the setting, so that the field does not keep an old value."""
     return f"change-{run.name}-{name}-{getattr(config, name)}"
 
 
 def change(run: Run, config: RunConfig, settings: Settings) -> None:
     """Request the settings that differ from the current ones."""
-    entries = {name: st.session_state[change_key(run, config, name)] for name in CHANGES}
+    entries = {name: st.session_state[_edit_key(run, config, name)] for name in EDITABLE}
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
 
     def deed() -> None:
@@ -213,9 +198,9 @@ def change(run: Run, config: RunConfig, settings: Settings) -> None:
 # ---------------------------------------------------------------- the queue
 
 
-def show_queue(settings: Settings) -> None:
-    """Who waits, in order; nothing where nobody does."""
-    queue = read_queue(settings.runs_dir)
+def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
+    """Which of `runs` wait, in order; nothing where none does."""
+    queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return
     st.header("Queue")
@@ -236,14 +221,14 @@ def show_queue(settings: Settings) -> None:
                     icon=f":material/{icon}:",
                     disabled=disabled,
                     on_click=move,
-                    args=(run, places),
+                    args=(run.run, places),
                     key=f"move-{places}-{run.name}",
                 )
             st.button(
                 "Cancel",
                 icon=":material/close:",
                 on_click=ask,
-                args=(run, "stop"),
+                args=(run.run, "stop"),
                 key=f"cancel-{run.name}",
             )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import streamlit as st
 
 from dashboard.services import cached
 from dashboard.ui.controls import Choice, Number, Toggle
 from diffusion_core.process.schedule import KINDS, NoiseSchedule
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
 
 RUN_KEY = "run"
 KIND = Choice(
@@ -36,6 +38,8 @@ ZERO_SNR = Toggle(
     help="Rescale the schedule so that nothing of the image is left at the last timestep (zero "
     "terminal SNR, Lin et al. 2024).",
 )
+
+AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 
 def pick_schedule() -> NoiseSchedule:
@@ -78,7 +82,7 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[Run], label: str = "Run") -> Run:
+def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
     name = Choice(key=RUN_KEY, label=label, options=list(names)).ask(required=True)

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Sequence
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.jobs import pending_request
-from diffusion_core.runs.run import ACTIVE, Run, at_work, place_of, queue_position
+from diffusion_core.runs.queue import at_work, queued_before
+from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.runs.status import RunState, StatusRecord, place_of
 
 ICONS = {
-    "queued": ":material/hourglass_empty:",
-    "starting": ":material/hourglass_top:",
-    "running": ":material/play_arrow:",
-    "pausing": ":material/pause:",
-    "paused": ":material/pause:",
-    "stopping": ":material/stop:",
-    "stopped": ":material/stop:",
-    "finished": ":material/check:",
-    "failed": ":material/error:",
-    "lost": ":material/link_off:",
+    RunState.QUEUED: ":material/hourglass_empty:",
+    RunState.STARTING: ":material/hourglass_top:",
+    RunState.RUNNING: ":material/play_arrow:",
+    RunState.PAUSING: ":material/pause:",
+    RunState.PAUSED: ":material/pause:",
+    RunState.STOPPING: ":material/stop:",
+    RunState.STOPPED: ":material/stop:",
+    RunState.FINISHED: ":material/check:",
+    RunState.FAILED: ":material/error:",
+    RunState.LOST: ":material/link_off:",
 }
 STATES = {
-    "queued": "is waiting for the device",
-    "starting": "is starting",
-    "running": "is training",
-    "pausing": "is pausing",
-    "paused": "is paused",
-    "stopping": "is stopping",
-    "stopped": "was stopped",
-    "finished": "has finished",
-    "failed": "has failed",
-    "lost": "is lost",
+    RunState.QUEUED: "is waiting for the device",
+    RunState.STARTING: "is starting",
+    RunState.RUNNING: "is training",
+    RunState.PAUSING: "is pausing",
+    RunState.PAUSED: "is paused",
+    RunState.STOPPING: "is stopping",
+    RunState.STOPPED: "was stopped",
+    RunState.FINISHED: "has finished",
+    RunState.FAILED: "has failed",
+    RunState.LOST: "is lost",
 }
 REQUESTED = {
     "pause": "Pause requested; it takes effect at the next step.",
@@ -49,65 +50,69 @@ PREDICTIONS = {
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 
-def state_sentence(run: Run, state: str) -> str:
-    """What is going on with a run, in one to three sentences, its name in bold."""
+def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
+    """What is going on with a run, one of `runs`, in one to three sentences, its name in bold."""
     status = run.status
-    saved = status.get("checkpoint_step")
+    saved = status.checkpoint_step
     from_here = f"from step {saved:,}" if saved else "from the beginning"
-    match state:
-        case "queued":
-            sentence = queue_sentence(run)
-        case "starting":
-            sentence = status.get("message") or "This takes a few seconds."
-        case "pausing" | "stopping":
+    match run.state:
+        case RunState.QUEUED:
+            sentence = queue_sentence(run, runs)
+        case RunState.STARTING:
+            sentence = status.message or "This takes a few seconds."
+        case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
-        case "paused" | "stopped":
-            sentence = rest_sentence(run, from_here)
-        case "failed":
-            sentence = status.get("error") or "No reason was recorded; see train.log in its folder."
-        case "lost":
+        case RunState.PAUSED | RunState.STOPPED:
+            sentence = rest_sentence(run, runs, from_here)
+        case RunState.FAILED:
+            sentence = status.error or "No reason was recorded; see train.log in its folder."
+        case RunState.LOST:
             sentence = lost_sentence(run, from_here)
         case _:
             sentence = ""
-    asked = pending_request(run) if state in ACTIVE else None
-    head = f"**{run.name}** {STATES[state]}."
-    return " ".join(filter(None, [head, sentence, REQUESTED[asked] if asked else ""]))
+    asked = REQUESTED[run.pending] if run.pending else ""
+    head = f"**{run.name}** {STATES[run.state]}."
+    return " ".join(filter(None, [head, sentence, asked]))
 
 
-def rest_sentence(run: Run, from_here: str) -> str:
+def headline(run: RunSnapshot) -> str:
+    """The state of a run and how far it has come, its name in bold."""
+    status, head = run.status, f"**{run.name}** {STATES[run.state]}"
+    if run.state == RunState.FINISHED:
+        return f"{head} ({count(status.step, 'step')})."
+    return f"{head}, step {status.step:,} of {status.total:,}."
+
+
+def rest_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot], from_here: str) -> str:
     """How a run that was paused or stopped can continue."""
-    busy = at_work(run.path, run.status)
-    if busy:
-        return f"{busy[0].name} is using the device. Resume the run to queue it; it continues {from_here}."
+    if busy := at_work(run, runs):
+        return f"{busy[0].name} is using the device. Resume the run to queue it {from_here}."
     return f"Resume the run to continue {from_here}."
 
 
-def queue_sentence(run: Run) -> str:
+def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     """Who uses the device and how many runs wait before this one."""
-    status = run.status
-    host = status.get("host", "")
-    if host != socket.gethostname():
+    if (host := run.status.host) != socket.gethostname():
         return f"It is queued on {host}. To start it on this machine instead, cancel and resume it."
-    busy = at_work(run.path, status)
-    before = queue_position(run)
-    turn = "It is next." if before == 0 else f"{count(before, 'run')} before it."
+    before = len(queued_before(run, runs))
+    turn = f"{count(before, 'run')} before it." if before else "It is next."
+    busy = at_work(run, runs)
     return f"{busy[0].name} is using it. {turn}" if busy else turn
 
 
-def place(status: dict[str, Any]) -> tuple[str, str]:
+def place(status: StatusRecord) -> tuple[str, str]:
     """The host and the device that a status names; runs of one place wait for each other."""
-    return status.get("host", ""), place_of(status.get("device", ""))
+    return status.host, place_of(status.device)
 
 
-def device(run: Run) -> str:
+def device(run: RunSnapshot) -> str:
     """The device of a run, with its host where that is not this machine."""
-    status = run.status
-    host = status.get("host", "")
-    return status.get("device", "") + ("" if host == socket.gethostname() else f" on {host}")
+    host = run.status.host
+    return run.status.device + ("" if host == socket.gethostname() else f" on {host}")
 
 
-def lost_sentence(run: Run, from_here: str) -> str:
-    if not run.status:
+def lost_sentence(run: RunSnapshot, from_here: str) -> str:
+    if run.status.state is None:
         return "Its status.json is missing or damaged, so its state is unknown."
     return (
         "The training process ended unexpectedly (killed, or the machine went down). Nothing on "

@@ -19,7 +19,8 @@ from diffusion_core.runs.changes import CHANGEABLE
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.config import ConfigError, parse_settings
 from diffusion_core.runs.launch import FIRST_MACHINE
-from diffusion_core.runs.run import Run, list_runs, load_run, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, load_run, snapshots
 
 DONE, FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
 
@@ -109,16 +110,16 @@ def said_of(run: Run) -> str:
 
 def do_runs(words: argparse.Namespace) -> int:
     start_waiting(words.runs_dir)
-    runs = list_runs(words.runs_dir)
+    runs = snapshots(words.runs_dir)
     if not runs:
         print(f"There are no runs in {words.runs_dir}.")
         return DONE
     print(f"{'run':30} {'state':9} {'step':>15} {'loss':>8} {'images/s':>9}  started")
     for run in runs:
         status = run.status
-        steps = f"{status.get('step', 0):,}/{status.get('total', 0):,}"
-        loss = status.get("loss")
-        speed = status.get("images_per_second")
+        steps = f"{status.step:,}/{status.total:,}"
+        loss = status.loss
+        speed = status.images_per_second
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
         print(
             f"{run.name:30} {run.state:9} {steps:>15} "
@@ -146,12 +147,12 @@ def do_queue(words: argparse.Namespace) -> int:
         print(f"No run waits in {runs_dir}.")
         return DONE
     print(f"{'':3} {'run':30} {'device':9} waits since")
-    for number, run in enumerate(queue, 1):
-        status = run.status
-        host = status.get("host", "")
+    for number, waiting in enumerate(queue, 1):
+        status = waiting.status
+        host = status.host
         where = "" if host == socket.gethostname() else f", on {host}"
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.get("queued_at", 0)))
-        print(f"{number:3} {run.name:30} {status.get('device', ''):9} {since}{where}")
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.queued_at))
+        print(f"{number:3} {waiting.name:30} {status.device:9} {since}{where}")
     return DONE
 
 
@@ -169,7 +170,7 @@ def do_request(words: argparse.Namespace) -> int:
 def do_change(words: argparse.Namespace) -> int:
     run = find_run(words.run)
     jobs.change(run, parse_settings(words.set))
-    pending = jobs.pending_request(run) == "change"
+    pending = run.snapshot().pending == "change"
     when = "at its next step" if pending else "when it goes on"
     print(f"{run.name} takes {', '.join(words.set)} {when}.")
     return DONE

@@ -127,8 +127,11 @@ def do_train(words: argparse.Namespace) -> int:
         )
     config = None
     if not words.resume:
-        config = with_settings(start_settings(words), settings)
+        if settings or words.preset or words.like or not (words.run / "config.json").exists():
+            config = with_settings(start_settings(words), settings)
         if words.background:
+            if config is None:
+                raise ConfigError(f"{words.run} was created already; start it with --resume.")
             jobs.check_data(config)
             run = jobs.start(
                 words.run.parent, words.run.name, config, words.device, words.processes or 0
@@ -196,7 +199,7 @@ def start_settings(words: argparse.Namespace) -> RunConfig:
         return preset(words.preset or "small")
     if words.preset:
         raise ConfigError("--preset and --like both say what to start from; choose one.")
-    config = jobs.settings_of(other := find_run(words.like))
+    config = (other := find_run(words.like)).config
     if config is None:
         raise ConfigError(f"{other.name} has left no settings; start from a preset.")
     return config

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from diffusion_core.data.split import split
 from diffusion_core.data.store import (
     ImageStore,
     load_image,
@@ -41,7 +42,6 @@ from diffusion_core.runs.run import Run
 from diffusion_core.sampling.sample import StepView, image_noise
 from diffusion_core.sampling.series import batch_for
 from diffusion_core.sampling.spec import Loaded, SamplingSpec
-from diffusion_core.training.batches import split
 
 FEWEST = 16  # images; below that no interval means anything
 SHOWN_NEIGHBOURS = 8
@@ -65,6 +65,11 @@ class Images(NamedTuple):
     labels: np.ndarray  # (n,) integers
 
 
+def split_of(config: RunConfig, store: ImageStore) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that the run was trained on and those that it held out. Raises DataError."""
+    return split(len(store), config.validation_count, config.batch_size, config.seed, config.data)
+
+
 def held_out_images(
     config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
 ) -> Generator[int, None, Images]:
@@ -74,7 +79,7 @@ def held_out_images(
     data they are those that the run held out for its validation.
     """
     if config.data.partition(":")[0] != "cars":
-        return _rows(store, _some(split(config, len(store))[1], n, seed))
+        return _rows(store, _some(split_of(config, store)[1], n, seed))
     spec, pixels, labels = f"cars:{len(store) + n}", [], []
     for k in range(n):
         if k % CARS_A_TURN == 0:
@@ -131,7 +136,7 @@ def measure(
     model, schedule, config = loaded
     device = device_of(model)
     held_out = yield from held_out_images(config, store, spec.n, spec.seed)
-    training, _ = split(config, len(store))
+    training, _ = split_of(config, store)
     real = _rows(store, _some(training, spec.n, spec.seed))
     asked = _asked(spec, store, real)
     samples, seconds = yield from _draw(spec, loaded, asked, on_step)
@@ -345,7 +350,7 @@ def _notes(
             f"There is no classifier for {config.data}: what is measured by one (Fréchet distance, "
             "precision, recall, density, coverage, classes) is left out."
         )
-    trained_on = run.details.get("data_fingerprint")
+    trained_on = run.details.data_fingerprint
     if trained_on and trained_on != store.fingerprint:
         notes.append(
             f"The images of {config.data} are not those of the training: they have changed "

@@ -6,14 +6,16 @@ checkpoint takes each change up at its own step again, so that its losses repeat
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from diffusion_core.files import write_json
+from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.status import Count, Moment
 
 # What may change without making another run of it.
 CHANGEABLE = (
@@ -28,11 +30,22 @@ CHANGEABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Change:
-    step: int  # the first step that it holds for
-    time: float  # seconds since 1970
-    settings: dict[str, Any]
+Name = Annotated[str, Field(max_length=40)]
+ChangedSettings = Annotated[dict[Name, bool | int | float], Field(max_length=40)]
+
+
+class Change(Record):
+    """Settings that hold from the step `step` on."""
+
+    step: Count
+    time: Moment
+    settings: ChangedSettings
+
+
+class ChangesFile(Record):
+    """`changes.json`."""
+
+    changes: Annotated[tuple[Change, ...], Field(max_length=10_000)]
 
 
 def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
@@ -51,20 +64,17 @@ def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 
 def read_changes(run: Path) -> list[Change]:
     """Oldest first; empty where there is none. Raises ConfigError for a damaged file."""
-    path = run / "changes.json"
     try:
-        entries = json.loads(path.read_bytes())["changes"]
-        return [Change(int(e["step"]), float(e["time"]), dict(e["settings"])) for e in entries]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"changes.json is damaged or cannot be read ({error}).") from error
+        file = read_record_file(ChangesFile, run / "changes.json")
+    except RecordError as error:
+        raise ConfigError(str(error)) from error
+    return list(file.changes) if file is not None else []
 
 
 def add_change(run: Path, step: int, settings: dict[str, Any]) -> list[Change]:
     """Write down that `settings` hold from `step` on; returns all changes. Raises DiskFull."""
     changes = with_change(read_changes(run), step, settings)
-    write_json(run / "changes.json", {"changes": [vars(change) for change in changes]})
+    write_json(run / "changes.json", {"changes": [change.model_dump() for change in changes]})
     return changes
 
 
@@ -78,8 +88,9 @@ def with_change(changes: list[Change], step: int, settings: dict[str, Any]) -> l
     for old in changes:
         left = {k: v for k, v in old.settings.items() if old.step < step or k not in settings}
         if left:
-            kept.append(Change(old.step, old.time, left))
-    return sorted([*kept, Change(step, time.time(), settings)], key=lambda change: change.step)
+            kept.append(Change(step=old.step, time=old.time, settings=left))
+    new = Change(step=step, time=time.time(), settings=settings)
+    return sorted([*kept, new], key=lambda change: change.step)
 
 
 def with_changes(config: RunConfig, changes: list[Change], step: int | None = None) -> RunConfig:

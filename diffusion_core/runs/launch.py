@@ -12,7 +12,6 @@ from pathlib import Path
 
 from diffusion_core.device import device_count
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.presets import as_arguments
 
 PORT = 29_500  # where the machines meet
 FIRST_MACHINE = "FIRST_MACHINE"  # to be replaced by its address
@@ -45,15 +44,15 @@ def processes_for(config: RunConfig, device: str, wanted: int = 0) -> int:
     return wanted
 
 
-def command_here(path: Path, arguments: list[str], device: str, processes: int) -> list[str]:
-    """The words that start a run on this machine."""
+def command_here(path: Path, device: str, processes: int, *, resume: bool) -> list[str]:
+    """The command that trains the run at `path`, which has its `config.json`, on this machine."""
     python = [sys.executable, "-m"]
     if processes > 1:
         python += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         python += ["-m"]
     folder = "--folder" if processes > 1 else "--run"
-    words = ["diffusion_core", "train", folder, str(path), "--quiet", *arguments]
-    return [*python, *words, "--device", device]
+    train = ["diffusion_core", "train", folder, str(path), "--quiet", "--device", device]
+    return [*python, *train, *(["--resume"] if resume else [])]
 
 
 def launch_commands(
@@ -67,8 +66,9 @@ def launch_commands(
     if machines < 1:
         raise ConfigError(f"{machines} machines cannot train; it takes 1 or more.")
     check_share(config, machines * processes)
-    arguments = ["--resume"] if resume else as_arguments(config)
-    train = ["-m", "diffusion_core", "train", "--folder", str(path.resolve()), *arguments]
+    train = ["-m", "diffusion_core", "train", "--folder", str(path.resolve())]
+    if resume:
+        train.append("--resume")
     share = ["--nproc_per_node", str(processes)]
     if machines == 1:
         return [shlex.join(["torchrun", "--standalone", *share, *train])]

@@ -6,31 +6,40 @@ outlives everything but the disk. Whoever comes by when the device is free start
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
 import filelock
 import psutil
+from pydantic import Field
 
 from diffusion_core.device import usable_cores
 from diffusion_core.files import os_sentence, write_json
+from diffusion_core.records import Record, RecordError, read_record_file
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config_file import config_of_earlier_version, write_config_file
 from diffusion_core.runs.launch import command_here
-from diffusion_core.runs.run import (
-    ACTIVE,
-    Run,
-    list_runs,
+from diffusion_core.runs.request import ENDING
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
+from diffusion_core.runs.status import (
+    AT_WORK,
+    Moment,
+    RunState,
+    StatusRecord,
     places_of,
-    read_queue,
+    read_status,
     same_place,
     waits_without_process,
+    write_status,
 )
-from diffusion_core.runs.status import ENDING
 
 # Whoever holds the queue does so for milliseconds.
 QUEUE_PATIENCE_SECONDS = 30
@@ -44,13 +53,61 @@ class JobError(ValueError):
     """Something that cannot be asked of a run now; the message says why and what can."""
 
 
+class QueueFile(Record):
+    """`.queue.json` in the folder of the runs: the runs that go first, in their order.
+
+    An entry is of one wait only: it has the time at which that began.
+    """
+
+    order: Annotated[tuple[tuple[str, Moment], ...], Field(max_length=10_000)] = ()
+
+
+def read_queue(runs_dir: Path, runs: Sequence[RunSnapshot] | None = None) -> list[RunSnapshot]:
+    """The queued runs of a folder, of every host and device, in the order in which they start.
+
+    `runs`: all runs of the folder, where they have been read already.
+    """
+    runs = snapshots(runs_dir) if runs is None else runs
+    try:
+        file = read_record_file(QueueFile, runs_dir / ".queue.json") or QueueFile()
+    except RecordError:
+        file = QueueFile()
+
+    def place(run: RunSnapshot) -> tuple[int, float, str]:
+        """Those of the file first, then first come first served."""
+        entry = (run.name, run.status.queued_at)
+        first = file.order.index(entry) if entry in file.order else len(file.order)
+        return first, run.status.queued_at, run.name
+
+    return sorted((run for run in runs if run.state == RunState.QUEUED), key=place)
+
+
+def at_work(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> list[RunSnapshot]:
+    """Those of `runs` beside `run` that use its device, or are about to."""
+    return [
+        other
+        for other in runs
+        if other.name != run.name
+        and other.state in AT_WORK
+        and same_place(other.status, run.status)
+    ]
+
+
+def queued_before(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> list[RunSnapshot]:
+    """Those of `runs` that wait for the same device as `run`, which is queued, and start before."""
+    others = [other for other in runs if other.name != run.name]
+    queue = read_queue(run.path.parent, [*others, run])
+    before = itertools.takewhile(lambda other: other is not run, queue)
+    return [other for other in before if same_place(other.status, run.status)]
+
+
 def start_next(runs_dir: Path) -> None:
     """Start the first queued run of each device of this host that is free.
 
     To be called whenever a device may have become free; any number of callers start a run once.
     A run that cannot be started has failed then. Raises JobError.
     """
-    if any(waits_without_process(run.status) for run in list_runs(runs_dir)):
+    if any(waits_without_process(run.status) for run in snapshots(runs_dir)):
         with holding_queue(runs_dir):
             _start_free(runs_dir)
 
@@ -63,18 +120,18 @@ def move(run: Run, places: int) -> None:
     runs_dir = run.path.parent
     with holding_queue(runs_dir):
         queue = read_queue(runs_dir)
-        mine = run.status
-        peers = [other for other in queue if same_place(other.status, mine)]
-        names = [other.name for other in peers]
-        if run.name not in names:
+        mine = next((other for other in queue if other.name == run.name), None)
+        if mine is None:
             raise JobError(f"{run.name} is {run.state}; it is not in the queue.")
-        at = names.index(run.name)
+        peers = [other for other in queue if same_place(other.status, mine.status)]
+        slots = [queue.index(other) for other in peers]
+        at = peers.index(mine)
         peers.insert(max(0, at + places), peers.pop(at))
-        moved = iter(peers)
-        order = [next(moved) if other in peers else other for other in queue]
-        entries = [[other.name, other.status.get("queued_at", 0.0)] for other in order]
+        for slot, other in zip(slots, peers, strict=True):
+            queue[slot] = other
+        order = [[other.name, other.status.queued_at] for other in queue]
         try:
-            write_json(runs_dir / ".queue.json", {"order": entries})
+            write_json(runs_dir / ".queue.json", {"order": order})
         except OSError as error:
             raise JobError(f"{run.name} cannot be moved: {os_sentence(error)}") from error
 
@@ -98,31 +155,31 @@ def holding_queue(runs_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def line_up(path: Path, arguments: list[str], device: str, steps: int, processes: int) -> None:
+def line_up(path: Path, device: str, steps: int, processes: int) -> None:
     """Put a run of so many steps at the end of the queue, then start what can start.
 
-    Raises JobError.
+    Its `config.json` is there already. Raises JobError.
     """
-    status = {
-        "created": time.time(),
-        **Run(path).status,
-        "state": "queued",
-        "queued_at": time.time(),
-        "total": steps,
-        "pid": None,
-        "host": socket.gethostname(),
-        "device": device,
-        "processes": processes,
-        "error": None,
-        "not_finite": False,
-        "message": "",
-        "arguments": arguments,
-    }
+    now = time.time()
+    before = read_status(path)
+    status = before.replace(
+        created=before.created or now,
+        state=RunState.QUEUED,
+        queued_at=now,
+        total=steps,
+        pid=None,
+        host=socket.gethostname(),
+        device=device,
+        processes=processes,
+        error="",
+        not_finite=False,
+        message="",
+    )
     with holding_queue(path.parent):
         try:
             # What was asked of an earlier process of this run is not meant for the next one.
             (path / "request.json").unlink(missing_ok=True)
-            write_json(path / "status.json", status)
+            write_status(path, status)
         except OSError as error:
             raise JobError(f"{path.name} cannot be started: {os_sentence(error)}") from error
         failed = _start_free(path.parent)
@@ -133,23 +190,23 @@ def line_up(path: Path, arguments: list[str], device: str, steps: int, processes
 def _start_free(runs_dir: Path) -> dict[str, str]:
     """As `start_next`, by who holds the queue. Returns why which runs could not be started."""
     host = socket.gethostname()
+    runs = snapshots(runs_dir)
     taken: set[str] = set()
-    for run in list_runs(runs_dir):
-        if run.state in ACTIVE - {"queued"} and (status := run.status).get("host") == host:
-            taken |= places_of(status)
+    for run in runs:
+        if run.state in AT_WORK and run.status.host == host:
+            taken |= places_of(run.status)
     failed = {}
-    for run in read_queue(runs_dir):
+    for run in read_queue(runs_dir, runs):
         status = run.status
-        if status.get("host") != host:
+        if status.host != host:
             continue
         if not taken & (places := places_of(status)) and waits_without_process(status):
             try:
-                _spawn(run.path, status.get("arguments", ["--resume"]), status.get("device", ""))
+                _spawn(run)
             except JobError as error:
                 failed[run.name] = str(error)
                 with suppress(OSError):  # on a full disk it stays in the queue
-                    record = status | {"state": "failed", "error": str(error)}
-                    write_json(run.path / "status.json", record)
+                    write_status(run.path, status.replace(state=RunState.FAILED, error=str(error)))
                 continue
         # One that waits in a terminal takes its turn by itself; one that needs several cards is not
         # overtaken by those that need one of them.
@@ -165,24 +222,23 @@ def leave_queue(run: Run, action: str) -> bool:
             return False
         if action not in ENDING:
             raise JobError(f"{run.name} is queued; it can {action} only when it is at work.")
-        state = "stopped" if action == "stop" else "paused"
+        state = RunState.STOPPED if action == "stop" else RunState.PAUSED
         try:
-            write_json(run.path / "status.json", status | {"state": state})
+            write_status(run.path, status.replace(state=state))
         except OSError as error:
             raise JobError(f"{run.name} cannot leave the queue: {os_sentence(error)}") from error
     return True
 
 
-def _spawn(path: Path, arguments: list[str], device: str) -> None:
-    """A detached trainer: a session of its own, its words in train.log. Raises JobError.
+def _spawn(run: RunSnapshot) -> None:
+    """Start a detached trainer: a session of its own, its output in train.log. Raises JobError.
 
-    Of several processes it is the launcher that is started here; it ends with them.
+    With several processes it is the launcher that is started here; it ends with them.
     """
-    path = path.resolve()
+    path, processes = run.path.resolve(), run.status.processes
     # Until the process speaks for itself; where it never does, a reader takes it for lost.
-    status = Run(path).status | {"state": "starting", "heartbeat": time.time(), "pid": None}
-    processes = status.get("processes", 1)
-    command = command_here(path, arguments, device, processes)
+    status = run.status.replace(state=RunState.STARTING, heartbeat=time.time(), pid=None)
+    command = command_here(path, run.status.device, processes, resume=run.begun)
     root = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # The one that starts it may be a trainer that has just ended, of several.
@@ -192,7 +248,8 @@ def _spawn(path: Path, arguments: list[str], device: str) -> None:
     if processes > 1:
         own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     try:
-        write_json(path / "status.json", status)
+        settle_config(path, run.status)
+        write_status(path, status)
         with open(path / "train.log", "ab") as log:
             process = subprocess.Popen(
                 command,
@@ -202,9 +259,23 @@ def _spawn(path: Path, arguments: list[str], device: str) -> None:
                 env={**own, "PYTHONPATH": search},
                 start_new_session=True,
             )
+    except ConfigError as error:
+        raise JobError(f"{path.name} cannot be started: {error}") from error
     except OSError as error:
         raise JobError(f"{path.name} cannot be started: {error.strerror or error}") from error
     # A reader can look for the process while it still imports PyTorch; then it speaks for itself.
     with suppress(OSError, psutil.Error):
         started = psutil.Process(process.pid).create_time()
-        write_json(path / "status.json", status | {"pid": process.pid, "process_started": started})
+        write_status(path, status.replace(pid=process.pid, process_started=started))
+
+
+def settle_config(path: Path, status: StatusRecord) -> None:
+    """Write `config.json` for a run that an earlier version put in the queue without one.
+
+    Raises ConfigError, OSError.
+    """
+    if not (path / "config.json").exists():
+        config = config_of_earlier_version(status)
+        if config is None:
+            raise ConfigError("it has left no settings.")
+        write_config_file(path, config)

@@ -1,263 +1,148 @@
-"""The trainer's side of the run folder's small files: `status.json`, `request.json`, the turn.
+"""`status.json`: what a trainer says of its run, and what a reader makes of it.
 
-Written by the process that trains; everybody else reads through `runs.py` and asks through
-`jobs.py`.
+A reader believes nothing that it cannot check: a run whose process is gone is `lost`. The writer's
+side is `status_writer.py`.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from typing import Annotated, Any
 
-import filelock
 import psutil
-import torch
+from pydantic import Field
 
-from diffusion_core.files import TEMPORARY, DiskFull, complain, read_json, write_json
-from diffusion_core.runs.run import ACTIVE, at_work, places_of, queued_before
+from diffusion_core.files import write_json
+from diffusion_core.records import LenientRecord, RecordError, read_record_file
 
-HEARTBEAT_SECONDS = 2.0
-ACTIONS = ("pause", "stop", "sample", "checkpoint", "change")
-ENDING = ("pause", "stop")
-# Bytes that a run at work sets aside, so that its status can be written on a disk that is full.
-RESERVE = 16_384
+# The trainer writes its heartbeat every 2 seconds; a busy or suspended machine may be late.
+HEARTBEAT_OLD = 60.0
+HEARTBEAT_FRESH = 10.0  # too short for a pid to be used again
 
 
-class StopRequested(Exception):
-    """A stop or pause came while the run waited or prepared, with nothing to keep yet."""
+class RunState(StrEnum):
+    """The state of a run. `lost` is never written: a reader concludes it, see `state_now`."""
 
-    def __init__(self, action: str) -> None:
-        super().__init__(action)
-        self.action = action
-
-
-class Busy(RuntimeError):
-    """Another process trains the run; the message says so in a sentence."""
-
-
-@contextmanager
-def only_trainer(path: Path) -> Iterator[None]:
-    """Hold the run at `path` for this process; raises Busy where another one holds it.
-
-    Two of them would write each other's files. The lock is the operating system's, as below.
-    """
-    lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise Busy(f"Another process is at work on {path.name}; stop it first.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+    LOST = "lost"
 
 
-class RunStatus:
-    """Keeps `status.json` true while the process lives; hears signals and requests.
+# A process works on the run or, if it is queued, will.
+AT_WORK = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSING, RunState.STOPPING})
+ACTIVE = AT_WORK | {RunState.QUEUED}
+RESUMABLE = frozenset({RunState.PAUSED, RunState.STOPPED, RunState.FAILED, RunState.LOST})
 
-    A context manager: inside it a thread writes the heartbeat, and SIGTERM or SIGINT count as a
-    request to stop (a second SIGINT interrupts at once).
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Bytes = Annotated[int, Field(ge=0, le=10**18)]
+Moment = Annotated[float, Field(ge=0, le=10**11)]  # seconds since 1970
+Process = Annotated[int, Field(ge=1, le=2**31 - 1)]
+ShortText = Annotated[str, Field(max_length=4096)]
+
+
+class StatusRecord(LenientRecord):
+    """`status.json` of a run or of a series of images.
+
+    A field that is missing or does not hold what it must has its default value. `state` is what
+    was written last, None where nothing was; `state_now` is what is true now.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str,
-        total: int,
-        lead: bool = True,
-        arguments: list[str] | None = None,
-        processes: int = 1,
-    ) -> None:
-        """`arguments`: the settings as words of the command line, where the run is a new one.
+    state: Annotated[RunState | None, Field(strict=False)] = None
+    step: Count = 0  # of a series: images
+    total: Count = 0
+    created: Moment = 0.0
+    started: Moment = 0.0  # of the process
+    queued_at: Moment = 0.0
+    checkpoint_step: Count | None = None
+    resumed_from: Count | None = None
+    pid: Process | None = None
+    process_started: Moment | None = None
+    heartbeat: Moment = 0.0
+    host: ShortText = ""
+    device: ShortText = ""
+    processes: Annotated[int, Field(ge=1, le=65_536)] = 1  # on this host
+    loss: float | None = None
+    images_per_second: Annotated[float, Field(ge=0)] | None = None
+    eta_seconds: Annotated[float, Field(ge=0, le=10**11)] | None = None
+    memory_bytes: Bytes | None = None
+    seconds: Annotated[float, Field(ge=0, le=10**11)] = 0.0  # of a series: spent sampling
+    not_finite: bool = False  # the loss or gradient became NaN or infinite
+    message: str = ""
+    warning: str = ""
+    error: str = ""
+    # Where earlier versions kept the settings of a run that had not begun: see `config_file.py`.
+    arguments: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
-        `processes`: how many of them train the run on this host.
-        """
-        self.path = path
-        self.lead = lead
-        self.lock = threading.RLock()
-        self.over = threading.Event()
-        self.signalled = False
-        self.asked: dict[str, Any] = {}  # the whole request that `poll` took last
-        self.written = 0.0
-        self.complained = False
-        before = read_json(path / "status.json") or {}
-        self.fields: dict[str, Any] = {
-            "state": "starting",
-            "step": before.get("step", 0),
-            "total": total,
-            "created": before.get("created", time.time()),
-            "started": time.time(),
-            "checkpoint_step": before.get("checkpoint_step"),
-            "arguments": arguments or before.get("arguments"),
-            "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
-            "host": socket.gethostname(),
-            "device": device,
-            "processes": processes,
-            "error": None,
-            "warning": None,
-            "message": "",
-        }
-        # A run that was started from the queue keeps its place until it has the device.
-        if before.get("state") in ("queued", "starting") and "queued_at" in before:
-            self.fields["queued_at"] = before["queued_at"]
-
-    def update(self, *, quick: bool = False, **fields: Any) -> None:
-        """Change fields and write. `quick`: skip the writing within a second of the last."""
-        with self.lock:
-            self.fields.update(fields)
-            if not self.lead or (quick and time.monotonic() - self.written < 1):
-                return
-            self.fields["heartbeat"] = time.time()
-            try:
-                self._write()
-                self.complained = False
-            except OSError as error:
-                # A full disk must not end the training; the old status stays readable.
-                if not self.complained:
-                    complain(f"status.json cannot be written: {error}")
-                self.complained = True
-            self.written = time.monotonic()
-
-    def _write(self) -> None:
-        reserve = self.path / ".reserve"
-        try:
-            write_json(self.path / "status.json", self.fields)
-        except DiskFull:
-            reserve.unlink(missing_ok=True)
-            write_json(self.path / "status.json", self.fields)
-        with suppress(OSError):  # on a full disk it is set aside again once there is space
-            if self.fields["state"] not in ACTIVE:
-                reserve.unlink(missing_ok=True)
-            elif not reserve.exists() or reserve.stat().st_size < RESERVE:
-                reserve.write_bytes(os.urandom(RESERVE))
-
-    def poll(self) -> str | None:
-        """What was asked since the last call: one of ACTIONS, or None. A signal says "stop".
-
-        `asked` is the request itself then, empty where there was none. Its "settings" are those
-        to change; a stop or pause that came after a change has them too.
-        """
-        self.asked = {}
-        if self.signalled:
-            return "stop"
-        request = self.path / "request.json"
-        if not self.lead or not request.exists():
-            return None
-        # Taken away before it is read: what is written after this moment is another request.
-        taken = self.path / f".taken.{os.getpid()}{TEMPORARY}"
-        try:
-            os.replace(request, taken)
-            asked = read_json(taken) or {}
-            taken.unlink()
-        except OSError as error:
-            complain(f"request.json: {error}")
-            return None
-        action = asked.get("action")
-        settings = asked.setdefault("settings", {})
-        if action not in ACTIONS or not isinstance(settings, dict):
-            return None
-        self.asked = asked
-        return action
-
-    def raise_if_asked(self) -> None:
-        """Before the first step: raise Asked for a stop or pause; the others wait for the step."""
-        asked = (read_json(self.path / "request.json") or {}).get("action")
-        if (self.signalled or asked in ENDING) and (action := self.poll()) in ENDING:
-            raise StopRequested(action)
-
-    def __enter__(self) -> RunStatus:
-        # What was asked of an earlier process of this run is not meant for this one.
-        request = self.path / "request.json"
-        asked_at = (read_json(request) or {}).get("time")
-        meant = isinstance(asked_at, float) and asked_at >= _launched()
-        if self.lead and not meant:
-            request.unlink(missing_ok=True)
-        self.update()
-        self.old_handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.old_handlers[number] = signal.signal(number, self._on_signal)
-        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.over.set()
-        self.thread.join()
-        for number, handler in self.old_handlers.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second: without waiting for more than a file
-        self.signalled = True
-
-    def _beat(self) -> None:
-        while not self.over.wait(HEARTBEAT_SECONDS):
-            self.update()
+    def replace(self, **changes: Any) -> StatusRecord:
+        """A copy with other values, which are not checked."""
+        return self.model_copy(update=changes)
 
 
-@contextmanager
-def device_turn(status: RunStatus, runs_dir: Path, device: torch.device) -> Iterator[None]:
-    """Wait until no other run of this folder uses the device on this host, in the queue's order.
-
-    A run of several processes on CUDA waits for all of their cards. The lock is the operating
-    system's: it is free again whenever its process is gone. Raises Asked where the run is stopped
-    or paused while it waits.
-    """
-    if not status.lead:
-        yield
-        return
-    host = socket.gethostname()
-    locks = [
-        filelock.FileLock(runs_dir / f".{host}-{place.replace(':', '-')}.lock")
-        for place in sorted(places_of(status.fields))
-    ]
-    status.update(state="queued", queued_at=status.fields.get("queued_at", time.time()))
-    while True:
-        # Another that is starting from the queue has its turn, though not the lock yet.
-        others = queued_before(status.path, status.fields) or at_work(status.path, status.fields)
-        if not others and _acquire(locks):
-            break
-        status.update(message="Waiting for the device: another run is on it.", quick=True)
-        status.raise_if_asked()
-        status.over.wait(0.5)
+def read_status(path: Path) -> StatusRecord:
+    """The status in the folder `path`; an empty one where it is missing or damaged."""
     try:
-        yield
-    finally:
-        for lock in locks:
-            lock.release()
+        return read_record_file(StatusRecord, path / "status.json") or StatusRecord()
+    except RecordError:
+        return StatusRecord()
 
 
-def _acquire(locks: Sequence[filelock.BaseFileLock]) -> bool:
-    """All of them at once, or none: where a run is on one whose status was not there to read."""
-    for number, lock in enumerate(locks):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            for held in locks[:number]:
-                held.release()
+def write_status(path: Path, status: StatusRecord) -> None:
+    """Replace `status.json` in the folder `path`. Raises DiskFull, OSError."""
+    write_json(path / "status.json", dict(status))
+
+
+def state_now(status: StatusRecord) -> RunState:
+    """The state that is true now: `lost` where the process behind an active state is gone."""
+    state = status.state or RunState.STARTING
+    if state not in ACTIVE or waits_without_process(status):
+        return state
+    age = time.time() - status.heartbeat
+    if status.pid and status.host == socket.gethostname():
+        # A clock that was set anew moves every start time, so a fresh heartbeat counts as well.
+        started = None if 0 <= age < HEARTBEAT_FRESH else status.process_started
+        return state if process_alive(status.pid, started) else RunState.LOST
+    # Another host's process, or one that has not said its pid yet: only its heartbeat tells.
+    return state if age < HEARTBEAT_OLD else RunState.LOST
+
+
+def waits_without_process(status: StatusRecord) -> bool:
+    """Whether a run is queued and no process waits for it: see `queue.start_next`."""
+    return status.state == RunState.QUEUED and status.pid is None
+
+
+def process_alive(pid: int, started: float | None) -> bool:
+    """Whether the process exists and is the same one (a pid is used again after a while)."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
             return False
-    return True
+        return started is None or abs(process.create_time() - started) < 2
+    except psutil.Error:
+        return False
 
 
-def _launched() -> float:
-    """When this process was started or, where torchrun starts several, when torchrun was."""
-    process = psutil.Process()
-    launcher = process.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
-    return (launcher or process).create_time()
+def place_of(device: str) -> str:
+    """The one place that a device's names mean: `cuda` is `cuda:0`; each other card is its own."""
+    return "cuda:0" if device == "cuda" else device
+
+
+def places_of(status: StatusRecord) -> set[str]:
+    """The places that a run takes: one or, with several processes on CUDA, one a card."""
+    if status.device == "cuda":
+        return {f"cuda:{number}" for number in range(status.processes)}
+    return {place_of(status.device)}
+
+
+def same_place(one: StatusRecord, other: StatusRecord) -> bool:
+    """Whether two runs use the same device, or one of the same, of the same host."""
+    return one.host == other.host and bool(places_of(one) & places_of(other))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from diffusion_core.files import make_folder, os_sentence
 from diffusion_core.runs.jobs import JobError, free_name
-from diffusion_core.runs.run import ACTIVE, Run
-from diffusion_core.runs.status import Busy, only_trainer
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE
+from diffusion_core.runs.status_writer import Busy, only_trainer
 
 KEEP_DAYS = 7
 

@@ -43,8 +43,15 @@ from diffusion_core.files import (
 )
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint
-from diffusion_core.runs.run import ACTIVE, Run, state_now
-from diffusion_core.runs.status import RunStatus
+from diffusion_core.runs.status import (
+    ACTIVE,
+    RunState,
+    StatusRecord,
+    read_status,
+    state_now,
+    write_status,
+)
+from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
 from diffusion_core.sampling.spec import MOST_IMAGES, Loaded, SamplingSpec, SpecError
@@ -89,18 +96,17 @@ class Series:
     @property
     def created(self) -> float:
         """Seconds since 1970."""
-        return float(self.status.get("created", 0.0))
+        return self.status.created
 
     @property
-    def status(self) -> dict[str, Any]:
+    def status(self) -> StatusRecord:
         """See `Run.status`; `seconds` is how long the drawing itself took."""
-        return Run(self.path).status
+        return read_status(self.path)
 
     @property
-    def state(self) -> str:
+    def state(self) -> RunState:
         """What is true now; without a status `lost`."""
-        status = self.status
-        return state_now(status) if "state" in status else "lost"
+        return state_now(self.status)
 
     def image(self, k: int) -> Path:
         """The file of image k, from 0; it may not be there yet."""
@@ -143,7 +149,7 @@ def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -
                 "batch": batch,
             }
             write_json(folder / "order.json", record)
-            write_json(folder / "status.json", {"created": time.time()} | _queued(spec))
+            write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
             (folder / "pictures").mkdir()
     except FileNotFoundError as error:
         raise SeriesError(f"The folder {path.parent.parent} is not there any more.") from error
@@ -166,14 +172,14 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
             f"begun, so its images would not match; begin another."
         )
     (series.path / "request.json").unlink(missing_ok=True)  # was meant for the last time
-    write_json(series.path / "status.json", series.status | _queued(spec))
+    write_status(series.path, series.status.replace(**_queued(spec)))
 
 
 def cancel(series: Series) -> None:
     """Ask whoever draws it to stop; one that this process has not begun is stopped at once."""
     status = series.status
-    if status.get("state") == "queued" and status.get("pid") == os.getpid():
-        write_json(series.path / "status.json", status | {"state": "stopped"})
+    if status.state == RunState.QUEUED and status.pid == os.getpid():
+        write_status(series.path, status.replace(state=RunState.STOPPED))
     elif state_now(status) in ACTIVE:
         write_json(series.path / "request.json", {"action": "stop", "time": time.time()})
 
@@ -201,9 +207,8 @@ def draw(
     where another process draws it or its folder is gone; DiskFull.
     """
     with _alone(series):
-        spec, before = series.spec, series.status.get("seconds", 0.0)
-        before = before if isinstance(before, (int, float)) else 0.0
-        status = RunStatus(series.path, device=device, total=spec.n)
+        spec, before = series.spec, series.status.seconds
+        status = StatusWriter(series.path, device=device, total=spec.n)
         remove_leftovers(series.path, but="request.json")
         with status:
             clock = _Clock(before)
@@ -225,7 +230,7 @@ def _batches(
     series: Series,
     spec: SamplingSpec,
     load: Callable[[], Loaded],
-    status: RunStatus,
+    status: StatusWriter,
     clock: _Clock,
     on_step: OnStep | None,
 ) -> Iterator[int]:

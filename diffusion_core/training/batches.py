@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.data.store import ImageStore
-from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.config import RunConfig
 
 
 class Batch(NamedTuple):
@@ -89,30 +89,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
-
-
-def held_out_count(config: RunConfig, images: int) -> int:
-    """How many of a set's images are kept for validation, at most a tenth of them.
-
-    Raises ConfigError where the others do not fill a batch.
-    """
-    held_out = min(config.validation_count, images // 10)
-    if images - held_out < config.batch_size:
-        raise ConfigError(
-            f"{config.data} leaves {images - held_out} images for training, fewer than a "
-            f"batch of {config.batch_size}. Choose a smaller batch_size or more images."
-        )
-    return held_out
-
-
-def split(config: RunConfig, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a set of so many images that are trained on, and those held out; both sorted.
-
-    Raises ConfigError as `held_out_count`.
-    """
-    order = np.random.default_rng([config.seed, images]).permutation(images)
-    held_out = held_out_count(config, images)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:

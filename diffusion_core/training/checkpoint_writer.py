@@ -15,7 +15,7 @@ from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import read_curve
 from diffusion_core.runs.run import load_run
-from diffusion_core.runs.status import RunStatus
+from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
 from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
 from diffusion_core.training.context import TrainingContext
@@ -35,7 +35,7 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, path: Path, context: TrainingContext, status: RunStatus, events: EventWriter | None
+        self, path: Path, context: TrainingContext, status: StatusWriter, events: EventWriter | None
     ) -> None:
         """`events`: where the strips go as well."""
         self.path = path
@@ -128,7 +128,7 @@ class CheckpointWriter:
             return
         best = best_step(path) if config.keep_best else None
         checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
-        self.status.update(checkpoint_step=step, warning=None)
+        self.status.update(checkpoint_step=step, warning="")
 
     def _draw(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside

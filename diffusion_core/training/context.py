@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Callable
@@ -16,13 +15,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
 from diffusion_core.device import describe, free_memory, has_fast_bfloat16
 from diffusion_core.files import complain
 from diffusion_core.process.objective import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network, build_schedule
-from diffusion_core.training.batches import split
 from diffusion_core.training.micro_batches import fitting_micro_batch
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
@@ -86,8 +85,10 @@ def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
 
 
 def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> TrainingContext:
-    """Raises ConfigError where the batch cannot be made or shared."""
-    train_index, validation_index = split(config, len(store))
+    """Raises DataError where the images fill no batch, ConfigError where it cannot be shared."""
+    train_index, validation_index = split(
+        len(store), config.validation_count, config.batch_size, config.seed, config.data
+    )
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
         if device.index is not None:
@@ -163,10 +164,10 @@ def _resident(store: ImageStore, device: torch.device) -> Tensor | None:
     return torch.from_numpy(np.array(store.images)).to(device)
 
 
-def record(context: TrainingContext) -> dict[str, Any]:
-    """What `config.json` holds: the settings, and what they came to on this machine."""
-    config, store, accelerator = context.config, context.store, context.accelerator
-    resolved = {
+def resolved(context: TrainingContext) -> dict[str, Any]:
+    """What `config.json` holds beside the settings: see `config_file.Details`."""
+    store, accelerator = context.store, context.accelerator
+    return {
         "classes": list(store.classes) if context.labelled else [],
         "pictures": len(store),
         "training_pictures": len(context.train_index),
@@ -185,4 +186,3 @@ def record(context: TrainingContext) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
-    return {**json.loads(config.to_json()), "resolved": resolved}

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, PartialState
 
-from diffusion_core.runs.status import StopRequested
+from diffusion_core.runs.status_writer import StopRequested
 
 MEETING_SECONDS = 1.0  # from one meeting to the next
 # Until one that does not come counts as gone: a host without power or network says nothing.

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffusion_core.device import Utilisation, memory_in_use, peak_memory
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
-from diffusion_core.runs.status import RunStatus
+from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training.event_files import EventWriter
 from diffusion_core.training.step import StepOutput
 
@@ -56,7 +56,7 @@ class StepLog:
         timesteps: int,
         metrics: MetricsWriter | None,
         events: EventWriter | None,
-        status: RunStatus,
+        status: StatusWriter,
     ) -> None:
         """`metrics` and `events` are None in all processes but the first."""
         self.config = config

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate
 import torch
-from accelerate import Accelerator
 
 from diffusion_core.data.store import DataError, ImageStore
-from diffusion_core.files import DiskFull, complain, os_sentence, remove_leftovers, write_json
+from diffusion_core.files import DiskFull, complain, os_sentence, remove_leftovers
 from diffusion_core.runs.changes import (
     Change,
     add_change,
@@ -31,18 +28,20 @@ from diffusion_core.runs.changes import (
     with_changes,
 )
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import MetricsWriter
-from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import load_run
-from diffusion_core.runs.status import ENDING, RunStatus, StopRequested, device_turn, only_trainer
+from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
 from diffusion_core.training.checkpoint_writer import CannotResume, CheckpointWriter, restore
 from diffusion_core.training.context import (
     TrainingContext,
     make_context,
     prepare_images,
-    record,
+    resolved,
     settle_network,
 )
+from diffusion_core.training.control_sync import ControlSync
+from diffusion_core.training.device_turn import device_turn
 from diffusion_core.training.distributed import (
     ProcessesDiffer,
     ProcessGroup,
@@ -53,7 +52,7 @@ from diffusion_core.training.distributed import (
 )
 from diffusion_core.training.nan_report import first_layer
 from diffusion_core.training.step import one_step, validate
-from diffusion_core.training.step_log import FLUSH_SECONDS, NotFinite, StepLog
+from diffusion_core.training.step_log import NotFinite, StepLog
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
@@ -76,7 +75,8 @@ def train(
 ) -> str:
     """Train the run at `path` until it is finished or asked to stop; returns the final state.
 
-    A new run needs `config`; a resumed one takes its own. `on_step(step, steps, loss)` is called
+    A new run takes `config`, or that of its `config.json` where it was created before; a resumed
+    one takes its own. `on_step(step, steps, loss)` is called
     after every step (loss only when it was fetched). Returns `finished`, `stopped` or `paused`.
     Raises TrainingError, after writing the state `failed`, the reason and the traceback; Busy
     where another process trains the run.
@@ -84,10 +84,12 @@ def train(
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
     with joined(device) as group:
-        config = _open_folder(path, config, resume)
+        new, config = config is not None, _open_folder(path, config, resume, lead)
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
+            if lead and new:
+                write_config_file(path, config)
             return _train_alone(path, config, resume, device, lead, group, on_step)
 
 
@@ -101,18 +103,12 @@ def _train_alone(
     on_step: OnStep | None,
 ) -> str:
     """As `train`, with the run's folder to itself: keeps its status true, come what may."""
-    words = None if resume else as_arguments(config)
-    status = RunStatus(
-        path,
-        device=str(device),
-        total=config.steps,
-        lead=lead,
-        arguments=words,
-        processes=processes_here(),
+    status = StatusWriter(
+        path, device=str(device), total=config.steps, lead=lead, processes=processes_here()
     )
     group.on_loss = lambda loss: status.update(state="failed", error=_lost_sentence(loss, status))
     try:
-        with status, group.blamed(), device_turn(status, path.parent, device):
+        with status, group.blamed(), device_turn(status, path.parent):
             state = _train(path, config, resume, device, status, group, on_step)
             status.update(state=state, message="")
             return state
@@ -139,7 +135,7 @@ def _train(
     config: RunConfig,
     resume: bool,
     device: torch.device,
-    status: RunStatus,
+    status: StatusWriter,
     group: ProcessGroup,
     on_step: OnStep | None,
 ) -> str:
@@ -156,10 +152,10 @@ def _train(
     done, warning = restore(path, context) if resume else (0, None)
     group.check_same(_what_must_be_same(path, config, store, done))
     lead = context.accelerator.is_main_process
-    if lead and not (path / "config.json").exists():
-        write_json(path / "config.json", record(context))
+    if lead and load_run(path).snapshot().details is None:
+        write_config_file(path, context.config, resolved(context))
     status.update(state="running", message="", step=done, resumed_from=done)
-    status.update(checkpoint_step=done or None, error=None, warning=warning)
+    status.update(checkpoint_step=done or None, error="", warning=warning or "")
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
     events = _open_events(path, done) if lead and config.tensorboard else None
     timesteps = context.schedule.timesteps
@@ -181,7 +177,7 @@ def _steps(
     path: Path,
     done: int,
     context: TrainingContext,
-    status: RunStatus,
+    status: StatusWriter,
     group: ProcessGroup,
     log: StepLog,
     checkpoint_writer: CheckpointWriter,
@@ -245,45 +241,6 @@ def _change(
     return with_change(changes, step, settings)
 
 
-class ControlSync:
-    """What was asked of the run, heard by all its processes at the same step.
-
-    A single process looks after every step. Several agree about once a second, since each
-    agreement makes them wait for each other.
-    """
-
-    def __init__(self, accelerator: Accelerator, status: RunStatus, done: int) -> None:
-        self.several = accelerator.num_processes > 1
-        self.status = status
-        self.next = done + 1  # the step of the next agreement
-        self.last = (done, time.monotonic())  # the step and moment of the last one
-
-    def ask(self, step: int) -> tuple[str | None, dict[str, Any]]:
-        """The action, None where nothing was asked, and the settings that are to change."""
-        if not self.several:
-            return self._look()
-        if step < self.next:
-            return None, {}
-        before, moment = self.last
-        self.last = (step, time.monotonic())
-        pace = max(self.last[1] - moment, 1e-3) / max(1, step - before)
-        # The first process decides, also of the next meeting; but a signal to any of them counts.
-        plan = (*self._look(), step + max(1, round(FLUSH_SECONDS / pace)))
-        plans = accelerate.utils.gather_object([plan])
-        action, settings, self.next = plans[0]
-        if action not in ENDING and any(other[0] == "stop" for other in plans):
-            action = "stop"
-        return action, settings
-
-    def _look(self) -> tuple[str | None, dict[str, Any]]:
-        action = self.status.poll()
-        return action, self.status.asked.get("settings", {}) if action else {}
-
-    def met(self, step: int) -> bool:
-        """Whether all processes met at this step."""
-        return self.several and step == self.last[0]
-
-
 def _open_events(path: Path, done: int) -> EventWriter:
     from diffusion_core.training.event_files import (
         EventWriter,  # only who wants the files loads their format
@@ -308,29 +265,29 @@ def _due(step: int, every: int, last: bool) -> bool:
     return bool(every) and (last or step % every == 0)
 
 
-def _open_folder(path: Path, config: RunConfig | None, resume: bool) -> RunConfig:
+def _open_folder(path: Path, config: RunConfig | None, resume: bool, lead: bool) -> RunConfig:
     """The run's settings as they were at its start; makes the folder of a new run."""
-    if resume:
+    try:
+        run = load_run(path)
+    except FileNotFoundError as error:
+        if resume or config is None:
+            hint = "to resume" if resume else "to train; give it settings, for example --preset"
+            raise TrainingError(f"There is no run at {path} {hint}.") from error
         try:
-            found = load_run(path).config_at(0)
-        except FileNotFoundError as error:
-            raise TrainingError(f"There is no run at {path} to resume.") from error
-        config = found or config
-        if config is None:
-            raise TrainingError(f"{path} has no config.json yet; start it anew instead.")
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be made: {error.strerror}.") from error
         _check_writable(path)
         return config
-    if config is None:
-        raise TrainingError("A new run needs settings.")
-    if (path / "config.json").exists():
+    _check_writable(path)
+    # Of several processes the first one may have begun the run by now.
+    if not resume and lead and run.snapshot().begun:
         raise TrainingError(
             f"{path} already holds a run. Continue it with --resume, or choose another name."
         )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be made: {error.strerror}.") from error
-    _check_writable(path)
+    config = config or run.config_at(0)
+    if config is None:
+        raise TrainingError(f"{path} has no settings; start a new run.")
     return config
 
 
@@ -341,8 +298,8 @@ def _check_writable(path: Path) -> None:
             raise TrainingError(f"{folder} cannot be written to, and training writes there.")
 
 
-def _not_finite_sentence(error: NotFinite, context: TrainingContext, status: RunStatus) -> str:
-    saved = status.fields["checkpoint_step"]
+def _not_finite_sentence(error: NotFinite, context: TrainingContext, status: StatusWriter) -> str:
+    saved = status.status.checkpoint_step
     rate = f"a lower learning rate than {context.config.learning_rate:g}"
     if saved:
         way = f"The checkpoint of step {saved:,} is intact: resume from it with {rate}."
@@ -351,8 +308,8 @@ def _not_finite_sentence(error: NotFinite, context: TrainingContext, status: Run
     return f"{error} It shows first in {first_layer(context, error.step)}. {way}"
 
 
-def _lost_sentence(loss: ProcessLost, status: RunStatus) -> str:
-    saved = status.fields["checkpoint_step"]
+def _lost_sentence(loss: ProcessLost, status: StatusWriter) -> str:
+    saved = status.status.checkpoint_step
     if saved:
         return f"{loss} Resume the run, and it goes on from step {saved:,}."
     return f"{loss} Resume the run; it has no checkpoint yet and begins anew."

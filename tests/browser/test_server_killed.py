@@ -48,4 +48,4 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_sto
         page.get_by_role("button", name="Stop", exact=True).click()
         wait_for_state(run, "stopped")
         expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
-    assert run.latest_checkpoint().step == run.status["step"]
+    assert run.latest_checkpoint().step == run.status.step

@@ -43,7 +43,7 @@ def test_a_run_is_started_watched_paused_resumed_and_stopped_without_a_reload(
     assert run.state == "stopped"
     checkpoint = run.latest_checkpoint()
     assert checkpoint is not None
-    assert checkpoint.step == run.status["step"]
+    assert checkpoint.step == run.status.step
 
 
 def test_a_short_run_is_seen_to_its_end_and_found_by_another_session_on_a_phone(

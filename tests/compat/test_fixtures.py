@@ -164,7 +164,7 @@ def test_every_run_is_listed_with_its_state_settings_and_numbers(old_runs: Path)
     for name, (state, step, latest, loss, prediction_type, data) in RUNS.items():
         run = load_run(old_runs / name)
         checkpoint, config = run.latest_checkpoint(), run.config
-        assert (run.state, run.status.get("step")) == (state, step), name
+        assert (run.state, run.status.step) == (state, step), name
         assert (checkpoint and checkpoint.step) == latest, name
         assert (config and (config.prediction_type, config.data)) == (
             prediction_type and (prediction_type, data)
@@ -269,7 +269,7 @@ def test_the_command_resume_starts_a_process_that_finishes_the_run(old_runs: Pat
     run, deadline = load_run(old_runs / "stopped"), time.monotonic() + SOON
     while run.state not in ("finished", "failed", "lost") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert (run.state, run.status["step"]) == ("finished", 8)
+    assert (run.state, run.status.step) == ("finished", 8)
 
 
 def test_a_finished_run_goes_on_with_more_steps(old_runs: Path) -> None:

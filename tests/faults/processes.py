@@ -24,7 +24,8 @@ import pytest
 
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import as_arguments
-from diffusion_core.runs.run import Run, state_now
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import state_now
 from tests import tiny_runs
 
 T = TypeVar("T")
@@ -61,12 +62,12 @@ def wait_for_state(run: Run, *states: str) -> None:
 
 
 def wait_for_step(run: Run, step: int) -> None:
-    wait_until(lambda: run.status.get("step", 0) >= step, f"{run.name} is at step {step}")
+    wait_until(lambda: run.status.step >= step, f"{run.name} is at step {step}")
 
 
 def wait_for_progress(run: Run) -> None:
     """Wait until the run has made steps that it had not made when this was called."""
-    wait_for_step(run, run.status.get("step", 0) + 1)
+    wait_for_step(run, run.status.step + 1)
 
 
 def tiny(**changes: Any) -> RunConfig:

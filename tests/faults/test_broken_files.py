@@ -73,7 +73,7 @@ def test_a_resume_goes_on_from_the_newest_step_of_which_all_is_whole(
     cut(broken(run.path, 6))
     resumed = forks.train(run)
     assert resumed.exit_code() == 0
-    assert run.status["resumed_from"] == 4
+    assert run.status.resumed_from == 4
     assert "Step 6 cannot be resumed: step-00000006." in resumed.said()
     assert run.curve("loss")["step"].tolist() == list(range(1, 9))
     # The steps that were made again wrote the broken files again.
@@ -91,7 +91,7 @@ def test_a_run_without_one_whole_checkpoint_says_so_and_is_not_begun_again(
     assert resumed.exit_code() == 1
     assert "None of the checkpoints can be resumed. Step 6" in resumed.said()
     assert run.state == "failed"
-    assert run.status["error"].startswith("None of the checkpoints can be resumed.")
+    assert run.status.error.startswith("None of the checkpoints can be resumed.")
     assert run.curve("loss")["step"].tolist() == before
     assert run.latest_checkpoint().step == 6
 

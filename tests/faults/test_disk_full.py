@@ -39,26 +39,26 @@ def test_a_disk_that_fills_up_costs_no_checkpoint_and_training_goes_on(
     run = Run(disk.path / "run")
     config = tiny(steps=FOREVER, checkpoint_every=10, keep_checkpoints=1, sample_every=20)
     trainer = forks.train(run, config)
-    wait_until(lambda: run.status.get("checkpoint_step"), "there is a checkpoint")
+    wait_until(lambda: run.status.checkpoint_step, "there is a checkpoint")
     disk.fill(trainer.pid)
 
-    warning = wait_until(lambda: run.status.get("warning"), "the warning is shown")
+    warning = wait_until(lambda: run.status.warning, "the warning is shown")
     assert warning.startswith("The disk is full: step-")
     assert "Free some space there, then go on; what was written before is intact." in warning
     wait_for_progress(run)
     wait_for_progress(run)
     assert run.state == "running"
-    saved = run.status["checkpoint_step"]
+    saved = run.status.checkpoint_step
     assert_usable(run, saved)
     assert run.latest_checkpoint().step == saved
     assert warning.partition(" (")[0] in trainer.said()
 
     disk.free(trainer.pid)
-    wait_until(lambda: run.status["checkpoint_step"] > saved, "there is another checkpoint")
+    wait_until(lambda: run.status.checkpoint_step > saved, "there is another checkpoint")
     wait_until(lambda: "warning" not in run.status, "the warning is withdrawn")
     trainer.send(signal.SIGTERM)
     assert trainer.exit_code() == STOPPED
-    step = run.status["step"]
+    step = run.status.step
     assert_usable(run, step)
     # The numbers of the steps on the full disk waited in memory.
     assert run.curve("loss", 10**6)["step"].tolist() == list(range(1, step + 1))
@@ -70,27 +70,27 @@ def test_a_run_whose_last_checkpoint_finds_no_room_fails_with_a_sentence_and_can
     run = Run(disk.path / "run")
     config = tiny(steps=FOREVER, checkpoint_every=10, sample_every=0, keep_checkpoints=1)
     trainer = forks.train(run, config)
-    wait_until(lambda: run.status.get("checkpoint_step"), "there is a checkpoint")
+    wait_until(lambda: run.status.checkpoint_step, "there is a checkpoint")
     disk.fill(trainer.pid)
-    wait_until(lambda: run.status.get("warning"), "the warning is shown")
+    wait_until(lambda: run.status.warning, "the warning is shown")
     trainer.send(signal.SIGTERM)
     assert trainer.exit_code() == 1
     assert "Traceback" not in trainer.said()
     last_line = trainer.said().strip().splitlines()[-1]
     assert last_line.startswith("The disk is full: step-")
     assert run.state == "failed"
-    assert run.status["error"] == last_line
-    saved = run.status["checkpoint_step"]
+    assert run.status.error == last_line
+    saved = run.status.checkpoint_step
     assert_usable(run, saved)
 
     if disk.mounted:  # a limit has ended with its process
         disk.free(trainer.pid)
     resumed = forks.train(run)
-    wait_until(lambda: run.status.get("resumed_from") == saved, "it goes on")
-    wait_until(lambda: run.status["checkpoint_step"] > saved, "there is a new checkpoint")
+    wait_until(lambda: run.status.resumed_from == saved, "it goes on")
+    wait_until(lambda: run.status.checkpoint_step > saved, "there is a new checkpoint")
     resumed.send(signal.SIGTERM)
     assert resumed.exit_code() == STOPPED
-    step = run.status["step"]
+    step = run.status.step
     assert run.curve("loss", 10**6)["step"].tolist() == list(range(1, step + 1))
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_takes_neither_the_status_nor_the_numbers(disk: Disk, forks:
     disk.free(trainer.pid)
     jobs.request(run, "stop")
     assert trainer.exit_code() == STOPPED
-    step = run.status["step"]
+    step = run.status.step
     assert run.curve("loss", 10**6)["step"].tolist() == list(range(1, step + 1))
 
 
@@ -140,8 +140,8 @@ def test_images_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
     # 12 MB where there are 4.
     assert forks.call(limited_training, run.path, disk).exit_code() == 1
     assert run.state == "failed"
-    assert "MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR" in run.status["error"] or (
-        "The disk is full: the decoded images do not fit" in run.status["error"]
+    assert "MiB free. Free some space, or set DIFFUSION_LAB_CACHE_DIR" in run.status.error or (
+        "The disk is full: the decoded images do not fit" in run.status.error
     )
     assert list((disk.path / "cache").iterdir()) == []
 

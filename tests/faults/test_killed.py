@@ -48,7 +48,7 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_it(
     assert "**run** is running, step" in home_says()
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
-    assert run.latest_checkpoint().step == run.status["step"]
+    assert run.latest_checkpoint().step == run.status.step
 
 
 def test_a_killed_trainer_is_lost_and_goes_on_from_its_last_checkpoint(
@@ -65,7 +65,7 @@ def test_a_killed_trainer_is_lost_and_goes_on_from_its_last_checkpoint(
 
     assert forks.command("resume", run.path).exit_code() == 0
     wait_for_state(run, "finished")
-    assert run.status["resumed_from"] == 15
+    assert run.status.resumed_from == 15
     assert run.curve("loss")["step"].tolist() == list(range(1, 41))
     assert run.latest_checkpoint().step == 40
     assert {path: path.read_bytes() for path in before} == before
@@ -76,7 +76,7 @@ def test_a_trainer_killed_while_it_starts_is_lost_at_once_and_can_be_started_aga
 ) -> None:
     run = jobs.start(runs_dir, "run", tiny(steps=4), "cpu")
     assert run.state == "starting"
-    os.kill(run.status["pid"], signal.SIGKILL)
+    os.kill(run.status.pid, signal.SIGKILL)
     wait_until(lambda: run.state == "lost", "the run is lost", seconds=10)
     assert run.config is None
     jobs.resume(run)
@@ -119,7 +119,7 @@ def test_a_kill_while_a_file_is_written_leaves_no_half_file_and_loses_no_step(
     # One that was killed before it had written its settings is started again with them.
     assert forks.train(run, None if run.config else tiny()).exit_code() == 0
     assert run.state == "finished"
-    assert run.status["resumed_from"] == last
+    assert run.status.resumed_from == last
     assert run.curve("loss")["step"].tolist() == list(range(1, 9))
     assert run.curve("validation_loss")["step"].tolist() == [2, 4, 6, 8]
     resumed = checkpoint.load_weights(run.latest_checkpoint())

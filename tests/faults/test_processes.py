@@ -68,7 +68,7 @@ def assert_resumes_alone(run: Run, forks: Forks, alone: np.ndarray) -> None:
     saved = run.latest_checkpoint().step
     assert forks.command(*words(run), "--steps", saved + 4).exit_code() == 0
     assert run.state == "finished"
-    assert run.status["resumed_from"] == saved
+    assert run.status.resumed_from == saved
     assert run.latest_checkpoint().step == saved + 4
     curve = run.curve("loss")
     assert curve["step"].tolist() == list(range(1, saved + 5))
@@ -95,7 +95,7 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     first, second = train_together(forks, words(run, CONFIG), words(run, CONFIG))
     assert (first.exit_code(), second.exit_code()) == (0, 0)
     assert_losses(run, alone)
-    assert run.details["processes"] == 2
+    assert run.details.processes == 2
     assert "finished." in first.said()
     assert "20/20" in first.said()  # the progress bar
     assert second.said() == ""
@@ -120,7 +120,7 @@ def test_a_background_run_is_asked_and_killed_as_one(runs_dir: Path, forks: Fork
     jobs.resume(run, "cpu", processes=2)
     wait_for_state(run, "running")
     wait_for_progress(run)
-    writer = psutil.Process(run.status["pid"])
+    writer = psutil.Process(run.status.pid)
     assert "--folder" in writer.cmdline()  # and not the launcher
     assert writer.pid in [child.pid for child in writer.parent().children()]
     writer.kill()
@@ -153,9 +153,9 @@ def test_a_run_whose_second_process_is_killed_fails_with_a_sentence(
     second.kill()
     assert first.exit_code() == 1
     assert run.state == "failed"
-    step = run.status["checkpoint_step"]
-    assert run.status["error"] == f"{BROKEN} from step {step:,}."
-    assert run.status["error"] in first.said()
+    step = run.status.checkpoint_step
+    assert run.status.error == f"{BROKEN} from step {step:,}."
+    assert run.status.error in first.said()
     assert "Traceback" not in first.said()
     assert_resumes_alone(run, forks, alone)
 
@@ -179,7 +179,7 @@ def test_a_signal_to_any_of_the_processes_stops_them_all(
     # For the launcher, which knows only success and failure, they have done what they were to do.
     assert [command.exit_code() for command in commands] == [0, 0]
     assert run.state == "stopped"
-    assert run.latest_checkpoint().step == run.status["step"]
+    assert run.latest_checkpoint().step == run.status.step
     assert commands[1].said() == ""
 
 
@@ -188,7 +188,7 @@ def test_processes_that_would_train_different_runs_say_so(run: Run, forks: Forks
     commands = train_together(forks, words(run, CONFIG), words(run, other))
     assert [command.exit_code() for command in commands] == [1, 1]
     assert run.state == "failed"
-    assert "do not see the same settings. Start it with the same" in run.status["error"]
+    assert "do not see the same settings. Start it with the same" in run.status.error
     assert "Traceback" not in commands[0].said()
 
 
@@ -199,8 +199,8 @@ def test_a_process_that_cannot_begin_tells_the_first_why(
     first, second = train_together(forks, words(run, CONFIG), words(run, missing))
     assert [command.exit_code() for command in (first, second)] == [1, 1]
     assert run.state == "failed"
-    assert "nowhere" in run.status["error"]
-    assert "Resume the run; it has no checkpoint yet and begins anew." in run.status["error"]
+    assert "nowhere" in run.status.error
+    assert "Resume the run; it has no checkpoint yet and begins anew." in run.status.error
 
 
 def test_others_wait_with_the_first_for_the_device_and_are_stopped_with_it(
@@ -229,7 +229,7 @@ def test_a_process_that_is_killed_while_they_wait_ends_the_run(
     second.kill()
     assert first.exit_code() == 1
     assert run.state == "failed"
-    assert run.status["error"].startswith(BROKEN.split(" Resume")[0])
+    assert run.status.error.startswith(BROKEN.split(" Resume")[0])
 
 
 # ------------------------------------------------------------------------------ two machines
@@ -269,7 +269,7 @@ def test_two_hosts_train_one_run_by_the_commands_that_are_printed(
     assert [launcher.wait(PATIENCE_SECONDS) for launcher in launchers] == [0, 0]
     assert run.state == "finished"
     assert_losses(run, alone)
-    assert run.details["processes"] == 2
+    assert run.details.processes == 2
 
 
 def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the_other(
@@ -281,7 +281,7 @@ def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the
         process.kill()
     assert launchers[0].wait(PATIENCE_SECONDS) == 1
     assert run.state == "failed"
-    assert run.status["error"].startswith(BROKEN)
+    assert run.status.error.startswith(BROKEN)
     wait_until(lambda: not processes_of(run), "no process is left behind")
     assert_resumes_alone(run, forks, alone)
 
@@ -295,5 +295,5 @@ def test_a_host_whose_network_is_cut_fails_the_run_on_both_sides(
     hosts[1].cut_off()
     assert [command.exit_code() for command in commands] == [1, 1]
     assert run.state == "failed"
-    assert run.status["error"].startswith(BROKEN)
+    assert run.status.error.startswith(BROKEN)
     assert_resumes_alone(run, forks, alone)

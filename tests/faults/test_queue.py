@@ -49,7 +49,7 @@ def test_the_second_run_waits_its_turn_and_says_its_place(
     assert waiting[1].state == "finished"
     # What was stopped in the queue is resumed from its settings, which it never got to write.
     assert waiting[0].config is None
-    assert waiting[0].status["arguments"]
+    assert waiting[0].status.arguments
 
 
 def test_a_waiting_run_starts_when_the_one_before_it_is_killed(
@@ -86,13 +86,13 @@ def test_what_is_asked_of_a_waiting_run_is_done_when_its_turn_comes(
 
 def test_two_trainers_of_one_run_do_not_write_over_each_other(first, forks: Forks) -> None:
     run, trainer = first
-    before = run.status["pid"]
+    before = run.status.pid
     again = forks.train(run)
     assert again.exit_code() == 1
     assert again.said().strip() == "Another process is at work on first; stop it first."
-    wait_until(lambda: run.status["step"] > 0, "the first one trains on")
+    wait_until(lambda: run.status.step > 0, "the first one trains on")
     assert run.state == "running"
-    assert run.status["pid"] == before == trainer.pid
+    assert run.status.pid == before == trainer.pid
 
 
 # ---------------------------------------------------------------- runs that wait as folders
@@ -109,7 +109,7 @@ def test_a_trainer_that_ends_starts_the_next_in_the_queue(first, runs_dir: Path)
     # Each starts the one behind it when it ends.
     for other in (waiting[1], waiting[0]):
         wait_until(lambda other=other: other.state == "finished", f"{other.name} has finished")
-    assert waiting[1].status["started"] < waiting[0].status["started"]
+    assert waiting[1].status.started < waiting[0].status.started
     assert first[0].state == "stopped"
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from diffusion_core.files import folder_size
 from diffusion_core.runs import checkpoint
-from diffusion_core.runs.run import STATES, Run, list_runs
+from diffusion_core.runs.run import Run, list_runs
+from diffusion_core.runs.status import RunState
 from tests.faults.processes import Forks, tiny, wait_until
 
 
@@ -25,7 +26,7 @@ def test_whoever_reads_while_it_trains_sees_whole_files_only(runs_dir: Path, for
         status = run.status
         assert status["pid"] == trainer.pid
         assert status["total"] == 40
-        assert run.state in set(STATES) - {"failed", "lost"}
+        assert run.state in set(RunState) - {"failed", "lost"}
         assert run.checkpoints()[1] == []  # one that was just removed as too old is not broken
         latest = run.latest_checkpoint()
         steps.append(latest.step if latest else 0)

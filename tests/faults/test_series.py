@@ -79,7 +79,7 @@ def test_a_full_disk_ends_a_drawing_with_a_sentence_and_costs_no_image(
     assert command.exit_code() == 1
     assert series.state == "failed"
     assert "The disk is full: 0000" in command.said()
-    assert "could not be written" in series.status["error"]
+    assert "could not be written" in series.status.error
     kept = len(series.drawn())
     assert kept >= 16
     disk.free(command.pid)

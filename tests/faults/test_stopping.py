@@ -33,7 +33,7 @@ def trainer(run: Run, forks: Forks) -> Command:
     """A process that trains `run` until it is ended, and writes a checkpoint only then."""
     started = forks.train(run, tiny(steps=FOREVER, checkpoint_every=0, sample_every=0))
     wait_for_state(run, "running")
-    wait_until(lambda: run.status["step"], "it makes steps")
+    wait_until(lambda: run.status.step, "it makes steps")
     return started
 
 
@@ -54,8 +54,8 @@ def test_a_request_stops_with_a_checkpoint(run: Run, trainer: Command) -> None:
 
 def assert_stopped_cleanly(run: Run) -> None:
     assert run.state == "stopped"
-    step = run.status["step"]
-    assert run.latest_checkpoint().step == step == run.status["checkpoint_step"]
+    step = run.status.step
+    assert run.latest_checkpoint().step == step == run.status.checkpoint_step
     assert checkpoint.load_state(run.path, step)["step"] == step
     assert run.curve("loss")["step"].tolist() == list(range(1, step + 1))
     assert not list(run.path.rglob(".*"))

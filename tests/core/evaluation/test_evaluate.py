@@ -21,7 +21,7 @@ from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluation import evaluate as evaluating
 from diffusion_core.evaluation import evaluator, sliced
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
-from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images
+from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images, split_of
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import (
     METRICS,
@@ -40,7 +40,6 @@ from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.sampling.spec import SamplingSpec
-from diffusion_core.training.batches import split
 from diffusion_core.training.context import make_context
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
@@ -193,7 +192,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
 ) -> None:
     run = load_run(write_run(tmp_path, "parrot", 20, config=CARS))
     store = build_store(CARS.data, CARS.image_size)
-    training, _ = split(CARS, len(store))
+    training, _ = split_of(CARS, store)
 
     def repeat(
         _: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
@@ -216,7 +215,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
 def test_the_training_images_are_those_that_the_trainer_takes() -> None:
     store = build_store(CARS.data, CARS.image_size)
     setting = make_context(CARS.replace(micro_batch=4), store, torch.device("cpu"))
-    training, held_out = split(CARS, len(store))
+    training, held_out = split_of(CARS, store)
     assert (setting.train_index == training).all()
     assert (setting.validation_index == held_out).all()
 

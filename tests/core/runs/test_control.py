@@ -14,8 +14,9 @@ from diffusion_core.cli.main import main
 from diffusion_core.runs import queue as run_queue
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.jobs import settings_of
-from diffusion_core.runs.run import Run, list_runs, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, RunSnapshot, list_runs
+from diffusion_core.runs.status import write_status
 from tests.tiny_runs import set_running, tiny, write_run
 
 Say = Callable[..., str]
@@ -40,10 +41,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the runs whose processes would have been started."""
     names: list[str] = []
 
-    def spawn(path: Path, arguments: list[str], device: str) -> None:
-        names.append(path.name)
-        status = Run(path).status | {"state": "starting", "heartbeat": time.time()}
-        (path / "status.json").write_text(json.dumps(status))
+    def spawn(run: RunSnapshot) -> None:
+        names.append(run.name)
+        write_status(run.path, run.status.replace(state="starting", heartbeat=time.time()))
 
     monkeypatch.setattr(run_queue, "_spawn", spawn)
     return names
@@ -135,11 +135,11 @@ def test_a_run_like_another_has_all_its_settings_but_those_that_are_named(
     path = str(runs_dir / "second")
     words = ("--like", "first", "--seed", "9", "--background")
     assert "second goes on in the background" in say("train", "--run", path, *words)
-    assert settings_of(Run(runs_dir / "second")) == config.replace(seed=9)
+    assert Run(runs_dir / "second").config == config.replace(seed=9)
     assert "choose one" in say("train", "--run", path, "--preset", "base", "--like", "x", code=2)
     third = ("train", "--run", str(runs_dir / "third"), "--background")
     assert "third waits for the device in the queue." in say(*third, "--data", "digits")
-    assert settings_of(Run(runs_dir / "third")) == RunConfig(
+    assert Run(runs_dir / "third").config == RunConfig(
         data="digits", ema_decays={"short": 0.99}, **preset_network()
     )
     assert started == ["second"]

@@ -15,8 +15,8 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.launch import command_here, launch_commands, processes_for
-from diffusion_core.runs.presets import as_arguments
-from diffusion_core.runs.run import Run, places_of, same_place
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import StatusRecord, places_of, same_place
 from diffusion_core.training.distributed import network_to
 from tests.tiny_runs import tiny, write_run
 
@@ -55,7 +55,7 @@ def test_so_many_processes_as_are_wanted_where_they_can_be_had(cards) -> None:
 def test_the_words_that_start_a_run_are_those_of_the_command_line(
     tmp_path: Path, processes: int
 ) -> None:
-    words = command_here(tmp_path, as_arguments(CONFIG), "cpu", processes)
+    words = command_here(tmp_path, "cpu", processes, resume=False)
     given = make_parser().parse_args(words[words.index("diffusion_core") + 1 :])
     assert (given.run, given.device, given.quiet) == (tmp_path, "cpu", True)
     assert ("torch.distributed.run" in words) == (processes > 1)
@@ -69,7 +69,7 @@ def test_each_machine_gets_a_command_that_starts_its_share(tmp_path: Path) -> No
     assert words[:7] == ["torchrun", "--nnodes", "2", "--node_rank", "0", "--nproc_per_node", "3"]
     given = make_parser().parse_args(words[words.index("diffusion_core") + 1 :])
     assert given.run == run
-    assert given.set == as_arguments(CONFIG)[3::2]
+    assert not given.set and not given.resume
     assert "--resume" in launch_commands(run, CONFIG, 2, 3, resume=True)[0]
     with pytest.raises(ConfigError, match="cannot be shared evenly by 24 processes"):
         launch_commands(run, CONFIG, 3, 8, resume=False)
@@ -81,7 +81,7 @@ def test_only_a_run_that_can_go_on_has_commands(runs_dir: Path) -> None:
     stopped = Run(write_run(runs_dir, "stopped", config=CONFIG, state="stopped"))
     assert "--resume" in jobs.commands_for(stopped, 1, 2)[0]
     finished = Run(write_run(runs_dir, "finished", config=CONFIG))
-    with pytest.raises(JobError, match="finished is finished; there is nothing to go on with"):
+    with pytest.raises(JobError, match="finished is finished; there is nothing to continue"):
         jobs.commands_for(finished, 1, 2)
     waits = {"state": "queued", "pid": None, "host": socket.gethostname(), "device": "cpu"}
     waiting = Run(write_run(runs_dir, "waiting", config=CONFIG, **waits))
@@ -108,14 +108,14 @@ def test_processes_are_for_a_start_in_the_background(
 
 
 def test_a_run_of_several_processes_takes_all_of_its_cards() -> None:
-    here = {"host": "a"}
-    several = here | {"device": "cuda", "processes": 3}
+    here = StatusRecord(host="a")
+    several = here.replace(device="cuda", processes=3)
     assert places_of(several) == {"cuda:0", "cuda:1", "cuda:2"}
-    assert same_place(several, here | {"device": "cuda:2"})
-    assert same_place(here | {"device": "cuda"}, several)
-    assert not same_place(several, here | {"device": "cuda:3"})
-    assert not same_place(several, here | {"device": "cpu", "processes": 2})
-    assert not same_place(several, several | {"host": "b"})
+    assert same_place(several, here.replace(device="cuda:2"))
+    assert same_place(here.replace(device="cuda"), several)
+    assert not same_place(several, here.replace(device="cuda:3"))
+    assert not same_place(several, here.replace(device="cpu", processes=2))
+    assert not same_place(several, several.replace(host="b"))
 
 
 def test_a_run_that_needs_several_cards_is_not_overtaken_by_one_that_needs_one(
@@ -124,7 +124,7 @@ def test_a_run_that_needs_several_cards_is_not_overtaken_by_one_that_needs_one(
     from diffusion_core.runs import queue as run_queue
 
     spawned = []
-    monkeypatch.setattr(run_queue, "_spawn", lambda path, *_: spawned.append(path.name))
+    monkeypatch.setattr(run_queue, "_spawn", lambda run: spawned.append(run.name))
     me = psutil.Process()
     at_work = {
         "state": "running",

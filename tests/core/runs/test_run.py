@@ -17,16 +17,17 @@ import pytest
 from diffusion_core.files import write_json
 from diffusion_core.runs.changes import add_change
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.config_file import Details
 from diffusion_core.runs.metrics import MetricsWriter
-from diffusion_core.runs.run import (
+from diffusion_core.runs.queue import queued_before, read_queue
+from diffusion_core.runs.run import Run, list_runs, load_run, snapshots
+from diffusion_core.runs.status import (
     ACTIVE,
-    STATES,
-    list_runs,
-    load_run,
+    RunState,
+    StatusRecord,
     process_alive,
-    queue_position,
-    read_queue,
     state_now,
+    write_status,
 )
 
 
@@ -38,9 +39,9 @@ def dead_pid() -> int:
     return process.pid
 
 
-def of_this_process(**fields) -> dict:
+def of_this_process(**fields) -> StatusRecord:
     """A status as the trainer writes it, with this very process as the trainer."""
-    return {
+    record = {
         "state": "running",
         "step": 3,
         "total": 10,
@@ -52,18 +53,19 @@ def of_this_process(**fields) -> dict:
         "heartbeat": time.time(),
         **fields,
     }
+    return StatusRecord(**record)
 
 
 def make_run(path: Path, **fields) -> Path:
     path.mkdir(parents=True)
-    write_json(path / "status.json", of_this_process(**fields))
+    write_status(path, of_this_process(**fields))
     return path
 
 
 # ---------------------------------------------------------------- states
 
 
-@pytest.mark.parametrize("state", sorted(set(STATES) - {"lost"}))
+@pytest.mark.parametrize("state", sorted(set(RunState) - {"lost"}))
 def test_a_live_process_is_believed(state: str) -> None:
     assert state_now(of_this_process(state=state)) == state
 
@@ -73,7 +75,7 @@ def test_an_active_run_without_its_process_is_lost(state: str, dead_pid: int) ->
     assert state_now(of_this_process(state=state, pid=dead_pid)) == "lost"
 
 
-@pytest.mark.parametrize("state", sorted(set(STATES) - ACTIVE - {"lost"}))
+@pytest.mark.parametrize("state", sorted(set(RunState) - ACTIVE - {"lost"}))
 def test_a_run_that_ended_stays_what_it_was(state: str, dead_pid: int) -> None:
     assert state_now(of_this_process(state=state, pid=dead_pid, heartbeat=0.0)) == state
 
@@ -112,7 +114,7 @@ def test_a_process_that_has_not_spoken_yet_is_waited_for_a_while(age: float, sta
 
 
 def test_an_empty_status_is_that_of_a_lost_run() -> None:
-    assert state_now({}) == "lost"
+    assert state_now(StatusRecord()) == "lost"
 
 
 # ---------------------------------------------------------------- folders
@@ -142,7 +144,7 @@ def test_a_folder_with_nothing_but_a_status_can_be_read(tmp_path: Path) -> None:
     """So soon after its start that the trainer has not said more."""
     run = load_run(make_run(tmp_path / "run", state="starting"))
     assert run.state == "starting" and run.created == 1000.0
-    assert run.config is None and run.details == {}
+    assert run.config is None and run.details == Details()
     assert run.samples() == run.weights() == run.curve_names() == []
     assert run.last_values() == {} and len(run.curve("loss")["step"]) == 0
     assert run.latest_checkpoint() is None and run.checkpoints() == ([], [])
@@ -152,14 +154,14 @@ def test_a_folder_with_nothing_but_settings_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(RunConfig(steps=7).to_json())
     run = load_run(tmp_path)
     assert run.config == RunConfig(steps=7)
-    assert run.status == {} and run.state == "lost" and run.created == 0
+    assert run.status == StatusRecord() and run.state == "lost" and run.created == 0
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "null", "\xff"])
 def test_a_damaged_status_is_no_status(tmp_path: Path, content: str) -> None:
     run = load_run(make_run(tmp_path / "run"))
     (run.path / "status.json").write_text(content, encoding="latin-1")
-    assert run.status == {} and run.state == "lost"
+    assert run.status == StatusRecord() and run.state == "lost"
     assert [found.name for found in list_runs(tmp_path)] == ["run"]
 
 
@@ -172,7 +174,7 @@ def test_damaged_settings_get_a_sentence(tmp_path: Path, content: str) -> None:
 
 def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", state="finished")
-    resolved = {"classes": ["a"], "parameters": 12}
+    resolved = {"classes": ("a",), "parameters": 12}
     write_json(path / "config.json", {**json.loads(RunConfig().to_json()), "resolved": resolved})
     (path / "samples").mkdir()
     for step in (100, 25, 3):
@@ -183,7 +185,7 @@ def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
     writer.add((step, "loss", 1 / step, 0.0) for step in range(1, 4))
     writer.close()
     run = load_run(str(path))
-    assert run.name == "run" and run.details == resolved
+    assert run.name == "run" and run.details == Details(**resolved)
     assert [step for step, _ in run.samples()] == [3, 25, 100]
     assert run.curve_names() == ["loss"]
     assert np.allclose(run.curve("loss")["value"], [1, 1 / 2, 1 / 3])
@@ -191,6 +193,10 @@ def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- the queue
+
+
+def position(run: Run) -> int:
+    return len(queued_before(run.snapshot(), snapshots(run.path.parent)))
 
 
 def test_the_queue_is_first_come_first_served_on_each_device_of_each_host(
@@ -202,7 +208,7 @@ def test_the_queue_is_first_come_first_served_on_each_device_of_each_host(
     make_run(tmp_path / "elsewhere", state="queued", queued_at=1.0, host="elsewhere")
     make_run(tmp_path / "gone", state="queued", queued_at=1.0, pid=dead_pid)
     make_run(tmp_path / "at-work", state="running", queued_at=1.0)
-    places = {run.name: queue_position(run) for run in list_runs(tmp_path)}
+    places = {run.name: position(run.run) for run in snapshots(tmp_path)}
     assert [places[name] for name in ("a", "b", "b2", "c")] == [0, 1, 2, 3]
     assert places["on-a-gpu"] == places["elsewhere"] == 0
 
@@ -210,15 +216,15 @@ def test_the_queue_is_first_come_first_served_on_each_device_of_each_host(
 def test_the_place_in_the_queue_moves_up_when_a_run_before_it_starts(tmp_path: Path) -> None:
     first = make_run(tmp_path / "first", state="queued", queued_at=1.0)
     second = load_run(make_run(tmp_path / "second", state="queued", queued_at=2.0))
-    assert queue_position(second) == 1
-    write_json(first / "status.json", of_this_process(state="running", queued_at=1.0))
-    assert queue_position(second) == 0
+    assert position(second) == 1
+    write_status(first, of_this_process(state="running", queued_at=1.0))
+    assert position(second) == 0
 
 
 def test_a_run_that_waits_without_a_process_is_queued_however_long(tmp_path: Path) -> None:
     status = of_this_process(state="queued", pid=None, heartbeat=1.0)
     assert state_now(status) == "queued"
-    assert state_now(status | {"host": "elsewhere"}) == "queued"
+    assert state_now(status.replace(host="elsewhere")) == "queued"
 
 
 @pytest.mark.parametrize(
@@ -242,5 +248,5 @@ def test_the_settings_are_those_after_all_changes(tmp_path: Path) -> None:
     assert run.config_at(8) == RunConfig(learning_rate=2e-4)
     assert run.config_at(0) == RunConfig()
     (run.path / "changes.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"changes\.json is damaged"):
+    with pytest.raises(ConfigError, match=r"changes\.json is not readable JSON"):
         _ = run.config

@@ -11,7 +11,7 @@ import pytest
 from diffusion_core.runs import trash
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.run import Run, list_runs
-from diffusion_core.runs.status import only_trainer
+from diffusion_core.runs.status_writer import only_trainer
 from tests.tiny_runs import set_running, write_run
 
 
@@ -30,13 +30,13 @@ def test_a_deleted_run_is_out_of_the_list_and_comes_back_whole(runs_dir: Path) -
 
 
 def test_a_run_whose_name_is_taken_comes_back_under_the_next_free_one(runs_dir: Path) -> None:
-    trash.delete(Run(write_run(runs_dir, "run", seed=1)))
-    trash.delete(Run(write_run(runs_dir, "run", seed=2)))
-    write_run(runs_dir, "run", seed=3)
+    trash.delete(Run(write_run(runs_dir, "run", total=1)))
+    trash.delete(Run(write_run(runs_dir, "run", total=2)))
+    write_run(runs_dir, "run", total=3)
     first, second = trash.deleted(runs_dir)
     assert trash.restore(first).name == "run-2"
     assert trash.restore(second).name == "run-3"
-    seeds = {run.name: run.status["seed"] for run in list_runs(runs_dir)}
+    seeds = {run.name: run.status.total for run in list_runs(runs_dir)}
     assert seeds == {"run": 3, "run-2": 2, "run-3": 1}
     with pytest.raises(JobError, match="run cannot be put back: No such file"):
         trash.restore(first)

@@ -65,8 +65,8 @@ def test_a_series_in_batches_is_the_same_as_its_order_at_once(
     assert (series.state, series.drawn()) == ("queued", [])
     assert list(turns(series, loaded)) == [3, 6, 7]
     assert series.state == "finished"
-    assert series.status["step"] == series.status["total"] == N
-    assert series.status["seconds"] > 0
+    assert series.status.step == series.status.total == N
+    assert series.status.seconds > 0
     assert np.array_equal(pixels(series), to_uint8(SPEC.make(loaded)))
 
 
@@ -144,7 +144,7 @@ def test_memory_that_is_too_short_for_one_image_is_a_failure_with_its_reason(
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         list(turns(series, loaded))
     assert series.state == "failed"
-    assert "can't allocate memory" in series.status["error"]
+    assert "can't allocate memory" in series.status.error
 
 
 def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(

@@ -19,7 +19,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.jobs import change, request
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import load_run
-from diffusion_core.runs.status import RunStatus
+from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
 from diffusion_core.training import step as training_step
 from diffusion_core.training import trainer
@@ -77,8 +77,8 @@ def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> 
     assert [step for step, _ in run.samples()] == [4, 8]
     assert [step for step, _ in run.weights()] == [4, 8]
     assert run.latest_checkpoint().step == 8
-    assert run.latest_checkpoint().classes == tuple(run.details["classes"])
-    assert run.details["training_pictures"] == 44
+    assert run.latest_checkpoint().classes == tuple(run.details.classes)
+    assert run.details.training_pictures == 44
     assert {"loss", "validation_loss", "gradient_norm", "images_per_second"} <= set(
         run.curve_names()
     )
@@ -151,8 +151,8 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_layer_and_keeps_the_c
         train(tmp_path / "run", tiny(), device=CPU)
     run = load_run(tmp_path / "run")
     assert run.state == "failed"
-    assert run.status["not_finite"] is True
-    assert "resume from it with a lower learning rate" in run.status["error"]
+    assert run.status.not_finite is True
+    assert "resume from it with a lower learning rate" in run.status.error
     assert run.latest_checkpoint().step == 4
     assert all(np.isfinite(run.curve("loss")["value"]))
 
@@ -206,7 +206,7 @@ def test_after_a_broken_run_a_lower_rate_goes_on_from_the_checkpoint(
     assert train(tmp_path / "run", resume=True, device=CPU) == "finished"
     run = load_run(tmp_path / "run")
     assert run.curve("learning_rate")["value"][4:] == pytest.approx([1e-4] * 4)
-    assert run.status["not_finite"] is False
+    assert run.status.not_finite is False
     assert run.config.learning_rate == 1e-4
 
 
@@ -261,14 +261,14 @@ def test_the_lecture_leaves_stanford_cars_its_126_batches() -> None:
 
 
 def test_a_status_on_a_full_disk_does_not_end_the_training(tmp_path: Path, monkeypatch) -> None:
-    status = RunStatus(tmp_path, device="cpu", total=3)
+    status = StatusWriter(tmp_path, device="cpu", total=3)
 
     def full(path, value):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diffusion_core.runs.status.write_json", full)
     status.update(state="running")
-    assert status.fields["state"] == "running"
+    assert status.status.state == "running"
 
 
 # ---------------------------------------------------------------- parts of a batch
@@ -280,7 +280,7 @@ def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path, micro_batch: i
         train(tmp_path / name, tiny(micro_batch=size, batch_size=4), device=CPU)
     whole, parts = (load_run(tmp_path / name).curve("loss")["value"] for name in ("whole", "parts"))
     assert parts == pytest.approx(whole, rel=1e-5)
-    assert load_run(tmp_path / "parts").details["micro_batch"] == micro_batch
+    assert load_run(tmp_path / "parts").details.micro_batch == micro_batch
 
 
 def test_out_of_memory_halves_the_parts_and_loses_no_step(
@@ -427,7 +427,7 @@ def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_had_them(tmp_path: 
     assert train(tmp_path / "short", resume=True, device=CPU) == "finished"
     long, short = (load_run(tmp_path / name) for name in ("long", "short"))
     assert np.array_equal(long.curve("loss")["value"], short.curve("loss")["value"])
-    assert short.status["total"] == 12
+    assert short.status.total == 12
 
 
 def test_a_change_that_cannot_be_is_said_and_training_goes_on(tmp_path: Path) -> None:

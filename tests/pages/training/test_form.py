@@ -9,8 +9,8 @@ import pytest
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start
-from diffusion_core.runs.config import RunConfig, parse_settings, with_settings
-from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import PRESETS
 from tests import tiny_runs
 from tests.pages.training.test_training import open_training, press, started, words
 
@@ -45,11 +45,6 @@ ODD = tiny_runs.tiny(
 )
 
 
-def settings(arguments: list[str]) -> RunConfig:
-    """What a trainer makes of the words that it is started with."""
-    return with_settings(preset(arguments[1]), parse_settings(arguments[3::2]))
-
-
 @pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
     entries = form_controls.entries_of(config, None)
@@ -67,9 +62,8 @@ def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> Non
     press(app, "Start")
     assert not app.exception
     assert not app.error
-    [(path, arguments)] = started
-    assert path.name == "odd-2"
-    assert settings(arguments) == ODD
+    [run] = started
+    assert (run.name, run.config) == ("odd-2", ODD)
 
 
 def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:
@@ -130,8 +124,8 @@ def test_every_field_reaches_the_settings(started) -> None:
     wanted["ema_decays"] = {"long": 0.9999}
     press(app, "Start")
     assert not app.error
-    [(_, arguments)] = started
-    config = settings(arguments)
+    [run] = started
+    config = run.config
     assert {name: getattr(config, name) for name in wanted} == wanted
 
 

@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.changes import read_changes
-from diffusion_core.runs.run import Run, list_runs, read_queue
+from diffusion_core.runs.queue import read_queue
+from diffusion_core.runs.run import Run, list_runs
 from tests.pages.training.test_training import (
     buttons,
     open_training,
@@ -97,7 +98,7 @@ def test_a_finished_run_goes_on_with_more_steps(runs_dir: Path, started) -> None
     assert (field.min, field.value) == (201, 400)
     field.set_value(350)
     press(app, "Continue")
-    assert started == [(path, ["--resume"])]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert Run(path).config.steps == 350
     assert "**done** is starting." in words(app)
 
@@ -117,7 +118,7 @@ def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path,
     assert "Resume with a lower learning rate" not in buttons(open_training(run="other"))
     app = press(open_training(run="broke"), "Resume with a lower learning rate")
     assert not app.exception
-    assert started == [(path, ["--resume"])]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert Run(path).config.learning_rate == 1e-4
 
 

@@ -17,6 +17,7 @@ from dashboard.training.launch import Start
 from diffusion_core.runs import queue as run_queue
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
+from diffusion_core.runs.run import RunSnapshot
 from tests.pages.app import open_page
 
 
@@ -48,7 +49,8 @@ def write_run(
         "eta_seconds": 200.0,
     }
     (path / "status.json").write_text(json.dumps(record | status))
-    (path / "config.json").write_text(preset(preset_name).replace(steps=200, seed=7).to_json())
+    settings = json.loads(preset(preset_name).replace(steps=200, seed=7).to_json())
+    (path / "config.json").write_text(json.dumps(settings | {"resolved": {}}))
     metrics = MetricsWriter(path / "metrics.sqlite")
     for step in range(1, 51):
         metrics.add((step, curve, 1 / step, 0.0) for curve in ("loss", "gradient_norm", *BIN_NAMES))
@@ -74,14 +76,14 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
-    """(folder, arguments) of every trainer that would have been started."""
-    calls: list[tuple[Path, list[str]]] = []
+def started(monkeypatch: pytest.MonkeyPatch) -> list[RunSnapshot]:
+    """Every run whose trainer would have been started, as it was then."""
+    calls: list[RunSnapshot] = []
 
-    def spawn(path: Path, arguments: list[str], device: str | None) -> None:
-        calls.append((path, arguments))
+    def spawn(run: RunSnapshot) -> None:
+        calls.append(run)
         status = {"state": "starting", "created": time.time(), "heartbeat": time.time()}
-        (path / "status.json").write_text(json.dumps(status))
+        (run.path / "status.json").write_text(json.dumps(status))
 
     monkeypatch.setattr(run_queue, "_spawn", spawn)
     return calls
@@ -105,21 +107,20 @@ def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_n
     assert app.text_input(key="name").placeholder == "small-digits-2"
     press(app, "Start")
     assert not app.exception
-    [(path, arguments)] = started
-    assert path == runs_dir / "small-digits-2"
-    settings = dict(word.split("=", 1) for word in arguments if "=" in word)
-    assert arguments[:2] == ["--preset", "small"]
-    assert settings == {
-        "data": "digits:64",
-        "steps": "60",
-        "batch_size": "8",
-        "learning_rate": "0.002",
-        "image_size": "16",
-        "warmup_steps": "6",
-        "checkpoint_every": "10",
-        "sample_every": "10",
-        "validate_every": "10",
-    }
+    [run] = started
+    assert run.path == runs_dir / "small-digits-2"
+    assert not run.begun
+    assert run.config == preset("small").replace(
+        data="digits:64",
+        steps=60,
+        batch_size=8,
+        learning_rate=0.002,
+        image_size=16,
+        warmup_steps=6,
+        checkpoint_every=10,
+        sample_every=10,
+        validate_every=10,
+    )
     assert app.session_state["run"] == "small-digits-2"
     assert "**small-digits-2** is starting." in words(app)
 
@@ -217,7 +218,7 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
         "Memory": "1.5 GB",
     }
     assert buttons(app) == [
-        "Start",
+        *("Start", "Create without starting"),
         *("Pause", "Stop", "Sample now", "Checkpoint now", "Apply", "Duplicate run"),
     ]
     assert not app.expander[0].proto.expanded
@@ -233,7 +234,11 @@ MOVES = ["Up", "Down", "Cancel"]
 @pytest.mark.parametrize(
     ("state", "sentence", "offered"),
     [
-        ("queued", "**odd** is waiting for the device. It is next.", ["Cancel", "Apply", LIKE, *MOVES]),
+        (
+            "queued",
+            "**odd** is waiting for the device. It is next.",
+            ["Cancel", "Apply", LIKE, *MOVES],
+        ),
         (
             "starting",
             "**odd** is starting. This takes a few seconds.",
@@ -255,7 +260,7 @@ def test_every_state_has_its_words_and_its_buttons(
     app = open_training()
     assert sentence in words(app)
     at_rest = ["Resume", "Apply", LIKE, "Delete"]
-    assert buttons(app)[1:] == (at_rest if offered is None else offered)
+    assert buttons(app)[2:] == (at_rest if offered is None else offered)
 
 
 def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Path, started) -> None:
@@ -266,7 +271,7 @@ def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Pat
     assert "resume the run to continue from step 40" in words(app)
     assert "Killed" in [code.value for code in app.code]
     press(app, "Resume")
-    assert started == [(path, ["--resume"])]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert "**gone** is starting." in words(app)
 
 
@@ -330,7 +335,7 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
         ("status.json", "{", "Its status.json is missing or damaged"),
         ("status.json", '{"state": 5, "step": "x", "created": []}', "**hurt** is lost"),
         ("status.json", '{"state": "on fire", "total": null}', "**hurt** is lost"),
-        ("config.json", "{", "settings of hurt cannot be used: config.json is damaged"),
+        ("config.json", "{", "settings of hurt cannot be used: config.json is not readable"),
         ("config.json", '{"steps": "many"}', "settings of hurt cannot be used: A setting is of"),
         ("config.json", None, "The losses"),
         ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite cannot be read"),

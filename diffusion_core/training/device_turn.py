@@ -1,0 +1,61 @@
+"""Waiting for the device: the runs of a folder take it one after the other."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from diffusion_core.runs.queue import at_work, queued_before
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
+from diffusion_core.runs.status import RunState, places_of
+from diffusion_core.runs.status_writer import StatusWriter
+
+
+@contextmanager
+def device_turn(status: StatusWriter, runs_dir: Path) -> Iterator[None]:
+    """Wait until no other run of this folder uses the device on this host, in the queue's order.
+
+    A run of several processes on CUDA waits for all of their cards. The lock is the operating
+    system's: it is free again when its process is gone. Raises StopRequested where the run is
+    stopped or paused while it waits.
+    """
+    if not status.lead:
+        yield
+        return
+    host = socket.gethostname()
+    locks = [
+        filelock.FileLock(runs_dir / f".{host}-{place.replace(':', '-')}.lock")
+        for place in sorted(places_of(status.status))
+    ]
+    status.update(state=RunState.QUEUED, queued_at=status.status.queued_at or time.time())
+    while True:
+        # Another that is starting from the queue has its turn, though not the lock yet.
+        runs, now = snapshots(runs_dir), status.status
+        mine = RunSnapshot(Run(status.path), RunState.QUEUED, now)
+        if not (queued_before(mine, runs) or at_work(mine, runs)) and _acquire(locks):
+            break
+        status.update(message="Waiting for the device: another run is on it.", quick=True)
+        status.raise_if_asked()
+        status.over.wait(0.5)
+    try:
+        yield
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _acquire(locks: Sequence[filelock.BaseFileLock]) -> bool:
+    """All of them at once, or none: where a run is on one whose status was not there to read."""
+    for number, lock in enumerate(locks):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            for held in locks[:number]:
+                held.release()
+            return False
+    return True
