@@ -16,6 +16,7 @@ from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import show_image, show_row
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.process.noising import (
     NOISE_RANGE,
@@ -44,7 +45,13 @@ SIZE = Choice(
     default=64,
     segmented=True,
 )
-DATA = Choice(key="data", label="Data set", options=("cars", "digits"))
+DATA = Choice(
+    key="data",
+    label="Data set",
+    options=[source.name for source in SOURCES.values() if source.most],
+    default="cars",
+)
+TYPED = [form for source in SOURCES.values() if not source.most for form in source.usage]
 INDEX = Number(key="picture", label="Image number", step=1, default=0)
 SEED = Number(
     key="seed",
@@ -77,7 +84,7 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
 def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError."""
     operator = get_settings().may_operate
-    spec = DATA.now(help="Or type folder:PATH or torchvision:NAME." if operator else None).ask(
+    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if operator else None).ask(
         accept_new_options=operator, required=True
     )
     count = cached.image_count(spec)

@@ -12,7 +12,6 @@ from dashboard.services.settings import Settings, get_settings
 from dashboard.training import keys
 from dashboard.training.form_controls import (
     DATA,
-    DATA_DETAILS,
     DATA_KEYS,
     KEYS,
     MAIN,
@@ -21,15 +20,16 @@ from dashboard.training.form_controls import (
     STEPS,
     WARMUP,
     data_spec,
+    detail_control,
     entries_of,
     fitted,
     make_config,
-    suggested_size,
     usual_warmup,
 )
 from dashboard.training.launch import Start, create_run, estimate, queue_note, starts
 from dashboard.ui.controls import Choice, Control, Text
-from diffusion_core.data.store import DataError
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import RunSnapshot
@@ -90,7 +90,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
-        entries[SIZE.key] = suggested_size(kind)
+        entries[SIZE.key] = SOURCES[kind].size
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
             _ask(controls, entries, settings)
@@ -129,12 +129,12 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     """The kind of data and its detail: a number of images, a folder, a name."""
     kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
-    detail = DATA_DETAILS[kind]
+    detail = detail_control(kind)
     return kind, detail.now(default=entries.get(kind, detail.default)).ask()
 
 
 def _take_usual_size() -> None:
-    st.session_state[SIZE.key] = suggested_size(st.session_state[DATA.key])
+    st.session_state[SIZE.key] = SOURCES[st.session_state[DATA.key]].size
 
 
 def _ask(

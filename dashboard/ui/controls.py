@@ -7,6 +7,7 @@ declaration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -61,6 +62,8 @@ class Number(Control):
     slider: bool = False
 
     def ask(self, **options: Any) -> Any:
+        if self._link_is_infinite():
+            options["bind"] = None
         if self.slider:
             return st.slider(
                 self.label,
@@ -80,6 +83,13 @@ class Number(Control):
             format="%.5g" if isinstance(self.low, float) else None,
             **(self._common | options),
         )
+
+    def _link_is_infinite(self) -> bool:
+        """Streamlit ignores every wrong value in a link but "inf" and "1e999", which it fails on."""
+        try:
+            return math.isinf(float(st.query_params.get(self.key, "")))
+        except ValueError:
+            return False
 
     def problem(self, value: Any) -> str:
         if value is None and self.optional:

@@ -30,6 +30,7 @@ from diffusion_core.cli.control import (
     start_waiting,
 )
 from diffusion_core.cli.sample import check_place
+from diffusion_core.data.sources import usage
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
 from diffusion_core.runs import jobs
@@ -76,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from its last checkpoint")
     train.add_argument("--preset", choices=list(PRESETS), help="small where nothing is said")
     train.add_argument("--like", metavar="RUN", help="with all settings of another run")
-    train.add_argument("--data", help="cars, cars:N, digits, folder:PATH or torchvision:NAME")
+    train.add_argument("--data", help=usage())
     train.add_argument("--steps", type=int)
     train.add_argument("--batch-size", type=int)
     train.add_argument("--seed", type=int)

@@ -1,7 +1,4 @@
-"""Image files of any make to RGB pixels, or one sentence that says what is wrong with them.
-
-Knows nothing of data sets.
-"""
+"""Decode image files to RGB pixels, or say in one sentence what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# A 50-megapixel image needs 200 MB when decoded; what it is for is 64 x 64.
+# 50 megapixels take 200 MB when decoded; the networks see 64 x 64.
 MAX_PIXELS = 50_000_000
-# Only these are tried: Pillow would hand an EPS file to Ghostscript, which runs what is in it.
+# Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
@@ -24,15 +21,15 @@ class ImageError(ValueError):
 
 
 def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
-    """Decode an image to RGB, upright; of an animation the first frame; transparency on white.
+    """Decode an image to upright RGB: the first frame of an animation, transparency on white.
 
-    The size is read from the header before anything is decoded. Raises ImageError.
+    The size is checked in the header before decoding. Raises ImageError.
     """
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large and damaged images; the errors below say it in our words.
+            # Pillow warns of large and damaged images; the errors below say the same.
             warnings.simplefilter("ignore")
             image = Image.open(source, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
@@ -48,7 +45,7 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            "This is not an image that can be read. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+            "This is not a readable image. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
         ) from error
     except MemoryError as error:
         raise ImageError("There is not enough memory for this image; make it smaller.") from error
@@ -67,10 +64,10 @@ def too_large(width: int, height: int) -> ImageError:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: 16 bits are scaled to 8, transparency is laid on white."""
+    """Convert any Pillow mode to RGB: 16 bits scaled to 8, transparency on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.array(image, np.float32)
-        # 16-bit files open as I;16 or I; others hold floats, which have no agreed range.
+        # 16-bit files open as I;16 or I. Floats (mode F) have no agreed range.
         top = 65535.0
         if image.mode == "F":
             top = max(float(values.max(initial=0, where=np.isfinite(values))), 1e-9)
@@ -87,8 +84,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_size(image: Image.Image, size: int) -> np.ndarray:
-    """RGB to uint8 (size, size, 3): both sides resized, the aspect not kept, as in the lecture.
+    """Resize RGB to uint8 (size, size, 3), stretched to a square as in the lecture.
 
-    Bilinear with antialias, which is what torchvision's `Resize((size, size))` does.
+    Bilinear with antialias, as torchvision's `Resize((size, size))`.
     """
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR))

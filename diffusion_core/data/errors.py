@@ -1,4 +1,4 @@
-"""What can be wrong with a data set."""
+"""The error of data sets that cannot be used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The decoded store: every image of a data set once as uint8, memory-mapped.
+"""The decoded store: every image of a data set as uint8, memory-mapped.
 
-Decoding happens here and once; training gathers rows. PyTorch is not imported, so that the
-processes that draw or decode start quickly.
+Images are decoded once, here; training gathers rows. PyTorch is not imported, so that the decoding
+processes start quickly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from threading import Thread
 from typing import IO
 
 import numpy as np
-from PIL import Image
 
-from diffusion_core.data.decode import ImageError, open_image, to_size
+from diffusion_core.data.cache import default_cache_dir
+from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
-from diffusion_core.data.sources import cars, digits
-from diffusion_core.data.sources.folder import find_images
+from diffusion_core.data.source import Source
+from diffusion_core.data.sources import kind_of, open_source
 from diffusion_core.files import is_disk_full
 
 __all__ = [
@@ -35,21 +35,16 @@ __all__ = [
     "ImageStore",
     "build_store",
     "count",
+    "default_cache_dir",
     "fingerprint_of",
     "load_image",
+    "may_download",
     "native_size",
 ]
 
-CARS_COUNT = 20_000
-# What the pixels of a drawn set are: to be changed whenever the same index draws other pixels, so
-# that stores and runs of the old ones are not taken for the new.
-DRAWN_PIXELS = {
-    "cars": "39fd65dff1e523514a9df2618d196c644859a8ffc3bbb2aaba126336a501c477",
-    "digits": "e463eefffa854c6f8c390e5661614d8dac04f7ce1d3d847cf583069835574a66",
-}
-CHUNK = 250  # images that a process decodes before it hands them over
+CHUNK = 250  # images that a process decodes at a time
 
-Progress = Callable[[int, int], None]  # images ready, images in all
+Progress = Callable[[int, int], None]  # images done, total
 
 
 @dataclass(frozen=True)
@@ -59,21 +54,21 @@ class ImageStore:
     images: np.ndarray  # uint8 (N, C, H, W), memory-mapped; C = 3, or 1 for grey
     labels: np.ndarray  # int64 (N,)
     classes: tuple[str, ...]
-    spec: str  # as it was asked for
+    spec: str  # for example "cars:300"
     size: int  # H = W
-    fingerprint: str  # sha256 of what the images are made from
-    skipped: tuple[str, ...]  # names of files that are no usable images
-    file: IO[bytes]  # of the images, opened to read
-    start: int  # where in it the first image lies
+    fingerprint: str  # sha256 of what the images come from
+    skipped: tuple[str, ...]  # names of files that cannot be read
+    file: IO[bytes]  # the images, open for reading
+    start: int  # offset of the first image, bytes
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The images of these rows, uint8 (n, C, H, W), each read by itself.
+        """Return the images of these rows, uint8 (n, C, H, W).
 
-        Of a set that is larger than the memory the map would bring in whole neighbourhoods, which
-        nobody asked for, and throw out others for them.
+        Each is read by itself: of a set larger than the memory, the map would load the pages around
+        each row too and evict others for them.
         """
         if not hasattr(os, "preadv"):  # Windows
             return self.images[rows]
@@ -84,58 +79,8 @@ class ImageStore:
         return out
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a spec names, before anything is decoded."""
-
-    kind: str  # cars, digits, folder or torchvision
-    count: int
-    size: int  # the natural side of an image, pixels
-    classes: tuple[str, ...]
-    identity: str  # what the fingerprint is made from
-    files: tuple[tuple[Path, int], ...] = ()  # of a folder
-    name: str = ""  # of a torchvision set
-
-
-def open_source(spec: str) -> Source:
-    """Understand `cars[:N]`, `digits[:N]`, `folder:PATH`, `torchvision:NAME`; raises DataError."""
-    kind, _, rest = spec.partition(":")
-    if kind in ("cars", "digits"):
-        most = CARS_COUNT if kind == "cars" else digits.COUNT
-        number = most
-        if rest:
-            if not rest.isdecimal() or not 1 <= int(rest) <= (10**7 if kind == "cars" else most):
-                raise DataError(f"{spec!r}: behind {kind}: stands a number of images, 1 or more.")
-            number = int(rest)
-        module = cars if kind == "cars" else digits
-        return Source(kind, number, module.SIZE, module.CLASSES, f"{kind} {DRAWN_PIXELS[kind]}")
-    if kind == "folder" and rest:
-        path = Path(rest).expanduser()
-        files, classes = find_images(path)
-        lines = [f"{file.relative_to(path)} {_size_and_time(file)}" for file, _ in files]
-        return Source(kind, len(files), 64, classes, "\n".join(lines), tuple(files))
-    if kind == "torchvision" and rest:
-        images = _torchvision(rest)
-        classes = tuple(str(c) for c in getattr(images, "classes", ()))
-        if not classes:
-            labels = sorted({int(images[k][1]) for k in range(min(len(images), 2000))})
-            classes = tuple(str(k) for k in range(labels[-1] + 1))
-        return Source(kind, len(images), 32, classes, f"{rest} {len(images)}", name=rest)
-    raise DataError(
-        f"{spec!r} is no data set. Use cars, cars:N, digits, folder:PATH or torchvision:NAME."
-    )
-
-
-def _size_and_time(file: Path) -> str:
-    try:
-        stat = file.stat()
-    except OSError:  # a link to nowhere, or removed just now: skipped and named when it is read
-        return "missing"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
 def count(spec: str) -> int:
-    """How many images a data set has. Raises DataError."""
+    """Number of images of a data set. Raises DataError."""
     return open_source(spec).count
 
 
@@ -144,8 +89,13 @@ def native_size(spec: str) -> int:
     return open_source(spec).size
 
 
+def may_download(spec: str) -> bool:
+    """Whether opening a data set may download it first. Raises DataError."""
+    return kind_of(spec).may_download()
+
+
 def fingerprint_of(spec: str, size: int, channels: int = 3) -> str:
-    """That of the store, which need not be there. Raises DataError."""
+    """Fingerprint of the store, built or not. Raises DataError."""
     return _fingerprint(open_source(spec), size, channels)
 
 
@@ -156,7 +106,7 @@ def _fingerprint(source: Source, size: int, channels: int) -> str:
 
 
 def load_image(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
-    """One image without a store: uint8 (H, W, 3), its label and its class's name.
+    """Read one image without a store: uint8 (H, W, 3), its label and its class name.
 
     Raises DataError for a spec or index that does not exist, ImageError for a broken file.
     """
@@ -176,13 +126,12 @@ def build_store(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageStore:
-    """The store of a data set at size x size pixels, built where the cache has it not yet.
+    """Open the store of a data set at size x size pixels; build it if the cache lacks it.
 
-    `channels`: 3 for colour, 1 for grey.
-
-    `workers` processes decode (by default one per core; 0: this process does). `progress` is
-    called now and then; raising in it stops the building. Half a store is never seen: it is
-    built in a folder of its own and renamed. Raises DataError.
+    `channels`: 3 for colour, 1 for grey. `workers`: number of decoding processes, by default one
+    per core; 0 decodes in this process. `progress` is called after each chunk; raising in it stops
+    the build. A store is built in a temporary folder and renamed, so that half of one is never
+    seen. Raises DataError.
     """
     source = open_source(spec)
     fingerprint = _fingerprint(source, size, channels)
@@ -202,19 +151,6 @@ def build_store(
         file=open(folder / "images.npy", "rb"),
         start=images.offset,
     )
-
-
-def default_cache_dir() -> Path:
-    """DIFFUSION_LAB_CACHE_DIR, else ~/.cache/diffusion-lab, else a temporary folder."""
-    named = os.environ.get("DIFFUSION_LAB_CACHE_DIR")
-    if named:
-        return Path(named)
-    home = Path.home() / ".cache" / "diffusion-lab"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.gettempdir()) / "diffusion-lab"
-    return home if os.access(home, os.W_OK) else Path(tempfile.gettempdir()) / "diffusion-lab"
 
 
 def _build(
@@ -242,7 +178,7 @@ def _build(
             )
         labels = np.zeros(source.count, np.int64)
         ready, skipped = 0, []
-        # Written, not mapped: a disk that fills up is then an error and does not kill the process.
+        # Written, not mapped: a full disk then raises an error instead of killing the process.
         with open(building / "images.npy", "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -255,16 +191,16 @@ def _build(
                 if progress is not None:
                     progress(ready + len(skipped), source.count)
             if not ready:
-                raise DataError(f"None of the {source.count} files is an image that can be read.")
+                raise DataError(f"None of the {source.count} files can be read as an image.")
             file.flush()
-            os.ftruncate(file.fileno(), end)  # where files were skipped
+            os.ftruncate(file.fileno(), end)  # shorter where files were skipped
             os.fsync(file.fileno())
         np.save(building / "labels.npy", labels)
         (building / "meta.json").write_text(json.dumps({"count": ready, "skipped": skipped}))
         try:
             building.rename(folder)
         except OSError:
-            if not (folder / "meta.json").exists():  # else another process was first: the same
+            if not (folder / "meta.json").exists():  # else another process built the same first
                 raise
     except OSError as error:
         if is_disk_full(error):
@@ -290,8 +226,12 @@ def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
     """Chunks (images (n, 3, size, size), labels, names of broken files) in order."""
     starts = range(0, source.count, CHUNK)
     decode = functools.partial(_decode, source, size)
-    workers = min(os.cpu_count() or 1 if workers is None else workers, len(starts))
-    if workers <= 1 or source.kind == "torchvision":
+    if workers is None:
+        from joblib import cpu_count  # a tenth of a second that the decoding processes save
+
+        workers = cpu_count()
+    workers = min(workers, len(starts))
+    if workers <= 1 or not source.parallel:
         yield from map(decode, starts)
         return
     # spawn: forking a process with threads (a server, PyTorch) can hang.
@@ -307,8 +247,7 @@ def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
 
 
 def _follow_parent() -> None:
-    """A decoding process ends with the one that started it, however that ended, and leaves an
-    interrupt from the keyboard to it."""
+    """End this process with the one that started it, and leave Ctrl-C to that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
@@ -326,7 +265,7 @@ def _decode(source: Source, size: int, start: int) -> Chunk:
         try:
             image, label = _read(source, index, size)
         except ImageError:
-            broken.append(str(source.files[index][0].name))
+            broken.append(source.name(index))
             continue
         images.append(image.transpose(2, 0, 1))
         labels.append(label)
@@ -337,21 +276,5 @@ def _decode(source: Source, size: int, start: int) -> Chunk:
 
 def _read(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
     """One image as uint8 (size, size, 3) and its label."""
-    if source.kind == "folder":
-        file, label = source.files[index]
-        return to_size(open_image(file), size), label
-    if source.kind == "torchvision":
-        pil_image, label = _torchvision(source.name)[index]
-        return to_size(pil_image.convert("RGB"), size), int(label)
-    draw = cars.draw_car if source.kind == "cars" else digits.draw_digit
-    image, label = draw(index)
-    if size != source.size:
-        image = to_size(Image.fromarray(image), size)
-    return image, label
-
-
-@functools.lru_cache(maxsize=1)
-def _torchvision(name: str) -> Sequence:
-    from diffusion_core.data.sources.torchvision_sets import open_set
-
-    return open_set(name, default_cache_dir() / "torchvision")
+    image, label = source.read(index)
+    return to_size(image, size), label

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_core.data import store
-from diffusion_core.data.sources.torchvision_sets import may_download
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
@@ -85,9 +84,9 @@ def check_data(config: RunConfig) -> None:
     """Look at the images that a run would learn before it is started.
 
     Raises DataError where there are none, ConfigError where they do not fill a batch. A set that
-    torchvision may yet have to download is left to the run.
+    may have to be downloaded first is left to the run.
     """
-    if config.data.startswith("torchvision:") and may_download():
+    if store.may_download(config.data):
         return
     count = store.count(config.data)
     held_out_count(count, config.validation_count, config.batch_size, config.data)

@@ -53,7 +53,7 @@ def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) ->
     images = page.get_by_test_id("stImage").locator("img")
 
     upload(page, "letter.txt", image_files.TEXT)
-    expect(errors).to_have_text(re.compile("^This is not an image that can be read"))
+    expect(errors).to_have_text(re.compile("^This is not a readable image"))
     upload(page, "huge.png", image_files.huge_png(10_000, 20_000))
     expect(errors).to_have_text(re.compile("far more than 50 megapixels"))
     expect(images).to_have_count(0)

@@ -207,8 +207,8 @@ def test_a_file_that_cannot_be_used_gets_one_sentence_and_the_next_one_works() -
     app = open_noising(source="upload")
     good = ("good.png", image_files.halves("PNG"), "image/png")
     for content, sentence in (
-        (b"", "This is not an image that can be read. Use a PNG, JPEG, WebP"),
-        (image_files.TEXT, "This is not an image that can be read. Use a PNG, JPEG, WebP"),
+        (b"", "This is not a readable image. Use a PNG, JPEG, WebP"),
+        (image_files.TEXT, "This is not a readable image. Use a PNG, JPEG, WebP"),
         (image_files.truncated_jpeg(), "The image is damaged or incomplete."),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels."),
     ):

@@ -1,1 +1,38 @@
-"""Where images come from: drawn cars, digits, folders, torchvision data sets."""
+"""The data sources: every file in this folder that has a `SourceKind` called `SOURCE`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.source import Source, SourceKind
+
+
+def _found() -> dict[str, SourceKind]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}."))
+    kinds = (getattr(importlib.import_module(name), "SOURCE", None) for name in names)
+    return {kind.name: kind for kind in kinds if kind is not None}
+
+
+SOURCES: dict[str, SourceKind] = _found()
+
+
+def kind_of(spec: str) -> SourceKind:
+    """The kind of a spec such as `cars:300` or `folder:PATH`. Raises DataError."""
+    name, _, detail = spec.partition(":")
+    kind = SOURCES.get(name)
+    if kind is None or (kind.most is None and not detail):
+        raise DataError(f"{spec!r} is no data set. Use {usage()}.")
+    return kind
+
+
+def open_source(spec: str) -> Source:
+    """The data set that a spec names. Raises DataError."""
+    return kind_of(spec).open(spec.partition(":")[2])
+
+
+def usage() -> str:
+    """Every form of a spec: "cars, cars:N, digits, … or torchvision:NAME"."""
+    *forms, last = (form for kind in SOURCES.values() for form in kind.usage)
+    return f"{', '.join(forms)} or {last}"

@@ -1,6 +1,6 @@
 """The eight body kinds of the procedural cars, their proportions and their paints.
 
-Numbers only; this file does not know how a car is drawn. x runs from 0 (tail) to 100 (nose),
+Numbers only. x runs from 0 (tail) to 100 (nose),
 y upwards from the road, both in hundredths of the car's length.
 """
 

@@ -1,22 +1,27 @@
-"""A folder of images, read the way torchvision's `ImageFolder` reads it."""
+"""A folder of images, read as torchvision's `ImageFolder` does."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_core.data.errors import DataError
+from PIL import Image
 
-# As torchvision has them; listed here so that decoding processes need not import it.
+from diffusion_core.data.decode import open_image
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.source import SourceKind
+
+SIZE = 64  # pixels
+# Those of torchvision, listed so that decoding processes need not import it.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def find_images(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """The image files with their class numbers, in a fixed order, and the classes' names.
+    """Find the image files with their labels, in a fixed order, and the class names.
 
-    `PATH/class/x.jpg` is a class for each folder (anything deeper belongs to it). Where the
-    folders hold folders of classes themselves (`PATH/train/class/x.jpg`, as in Stanford Cars),
-    all are put together, classes with the same name as one: the lecture's concatenation.
-    `PATH/x.jpg` alone is a single class. Raises DataError.
+    `PATH/class/x.jpg`: each folder is a class, with all that lies deeper in it.
+    `PATH/train/class/x.jpg`, as in Stanford Cars: the parts are concatenated, as in the lecture,
+    and classes of the same name are one. `PATH/x.jpg`: a single class. Raises DataError.
     """
     from torchvision.datasets import ImageFolder
 
@@ -59,3 +64,52 @@ def is_image(file: Path) -> bool:
 
 def has_image(folder: Path) -> bool:
     return any(is_image(file) for file in folder.rglob("*"))
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The image files of a folder."""
+
+    files: tuple[tuple[Path, int], ...]  # with their labels
+    classes: tuple[str, ...]
+    identity: str
+    size: int = SIZE
+    parallel: bool = True
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.files[index]
+        return open_image(file), label
+
+    def name(self, index: int) -> str:
+        return self.files[index][0].name
+
+
+def open_folder(detail: str) -> FolderSource:
+    path = Path(detail).expanduser()
+    files, classes = find_images(path)
+    lines = [f"{file.relative_to(path)} {_size_and_time(file)}" for file, _ in files]
+    return FolderSource(tuple(files), classes, "\n".join(lines))
+
+
+def _size_and_time(file: Path) -> str:
+    try:
+        stat = file.stat()
+    except OSError:  # a broken link, or removed just now: skipped and named when it is read
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+SOURCE = SourceKind(
+    name="folder",
+    help="images of your own, for example Stanford Cars.",
+    usage=("folder:PATH",),
+    open=open_folder,
+    size=SIZE,
+    detail="Folder on this machine",
+    placeholder="/data/stanford_cars",
+    missing="Give the folder that holds the images.",
+)

@@ -1,7 +1,6 @@
 """Backgrounds for the procedural cars: the time of day, sky, five sceneries and a studio.
 
-Everything here is calm on purpose, with smooth gradients and few shapes, so that a small network
-can learn it. This file does not know what a car looks like; it knows only where the road is.
+Kept simple, with smooth gradients and few shapes, so that a small network can learn it.
 """
 
 from __future__ import annotations

@@ -153,10 +153,10 @@ def test_both_sides_are_resized_as_torchvision_does() -> None:
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        (b"", "This is not an image that can be read."),
-        (image_files.TEXT, "This is not an image that can be read."),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is not an image that can be read."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
+        (b"", "This is not a readable image."),
+        (image_files.TEXT, "This is not a readable image."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is not a readable image."),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a readable"),
         (image_files.truncated_jpeg(), "The image is damaged or incomplete."),
         (image_files.halves("PNG")[:60], "The image is damaged or incomplete."),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels. Make it smaller"),

@@ -301,7 +301,7 @@ def test_an_image_beyond_the_set_is_refused_with_its_bounds(spec: str, index: in
 
 def test_one_broken_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no image")
-    with pytest.raises(ImageError, match="not an image that can be read"):
+    with pytest.raises(ImageError, match="not a readable image"):
         load_image(f"folder:{tmp_path}", 0)
 
 
@@ -311,14 +311,17 @@ def test_one_broken_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("boats", "'boats' is no data set. Use cars, cars:N, digits, folder:PATH"),
+        ("boats", "'boats' is no data set. Use cars, cars:N, digits, digits:N, folder:PATH"),
         ("", "'' is no data set"),
         ("folder:", "'folder:' is no data set"),
         ("torchvision:", "'torchvision:' is no data set"),
-        ("cars:0", "'cars:0': behind cars: stands a number of images, 1 or more"),
-        ("cars:many", "'cars:many': behind cars:"),
-        ("cars:-3", "'cars:-3': behind cars:"),
-        ("digits:1798", "'digits:1798': behind digits:"),
+        ("cars:0", "'cars:0' is no data set: cars:N takes a number of images from 1 to 10,000,000"),
+        ("cars:many", "'cars:many' is no data set: cars:N takes"),
+        ("cars:-3", "'cars:-3' is no data set: cars:N takes"),
+        (
+            "digits:1798",
+            "'digits:1798' is no data set: digits:N takes a number of images",
+        ),
         ("folder:/there/is/nothing", "There is no folder /there/is/nothing; give the folder"),
         ("torchvision:NOPE", "torchvision has no data set called 'NOPE'; its names are like"),
         ("torchvision:os", "torchvision has no data set called 'os'"),
@@ -349,13 +352,11 @@ def test_a_torchvision_set_is_read_like_any_other(
     """FakeData is torchvision's own set without files."""
     from torchvision.datasets import FakeData
 
-    store._torchvision.cache_clear()
     monkeypatch.setattr(
         "diffusion_core.data.sources.torchvision_sets.open_set",
         lambda name, root: FakeData(size=6, image_size=(3, 20, 20), num_classes=3),
     )
     found = build_store("torchvision:FakeData", 16, cache_dir=cache, workers=2)
-    store._torchvision.cache_clear()
     theirs = FakeData(size=6, image_size=(3, 20, 20), num_classes=3)
     assert found.labels.tolist() == [int(theirs[k][1]) for k in range(6)]
     for k in range(6):
@@ -382,7 +383,7 @@ def test_a_folder_of_broken_files_alone_gets_a_sentence_and_no_store(
     root = tmp_path / "flat"
     root.mkdir()
     (root / "1.png").write_text("no image")
-    with pytest.raises(DataError, match="None of the 1 files is an image that can be read"):
+    with pytest.raises(DataError, match="None of the 1 files can be read as an image"):
         build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
     assert list(cache.iterdir()) == []
 

@@ -125,7 +125,7 @@ def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> N
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (image_files.TEXT, "This is not an image that can be read"),
+        (image_files.TEXT, "This is not a readable image"),
         (image_files.huge_png(10_000, 20_000), "far more than 50 megapixels"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from dashboard.training import form_controls
 from dashboard.training.launch import Start
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import RunState
 from tests import tiny_runs
 from tests.pages.training.test_training import open_training, press, started, words
 
@@ -84,6 +87,69 @@ def test_a_run_without_settings_is_nothing_to_start_from(runs_dir: Path) -> None
     (runs_dir / "empty" / "status.json").write_text('{"state": "failed"}')
     app = open_training(preset="as empty")
     assert app.error[0].value == "empty has no settings; start from a preset."
+
+
+def test_links_of_earlier_versions_are_understood(runs_dir: Path) -> None:
+    tiny_runs.write_run(runs_dir, "odd", config=ODD)
+    app = open_training(preset="as odd", target="picture")
+    assert app.selectbox(key="preset").value == Start(run="odd")
+    assert app.selectbox(key="target").value == "x_0"
+    assert app.number_input(key="T").value == 30
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "data": "cars",
+            "steps": 10**8,
+            "batch_size": 5000,
+            "min_snr_gamma": 2000.0,
+            "keep_every": 10**8,
+        },
+        {"schedule": {"kind": "linear", "timesteps": 5000}},
+        {"data": "cars:1000000000"},
+        {"data": "cars:many"},
+        {"data": "boats"},
+    ],
+)
+def test_a_run_beyond_the_forms_bounds_is_duplicated_as_it_is(
+    changes: dict[str, Any], runs_dir: Path, started: list[RunSnapshot]
+) -> None:
+    config = tiny_runs.tiny(**changes)
+    tiny_runs.write_run(runs_dir, "vast", config=config)
+    app = press(open_training(), "Duplicate run")
+    assert not app.exception
+    assert not app.error
+    for _ in range(2):
+        app.run()
+        assert not app.exception
+    press(app, "Start")
+    assert not app.exception
+    [run] = started
+    assert run.config is not None
+    # A data set that the form cannot hold becomes the usual one.
+    assert run.config == config.replace(data=run.config.data)
+    held = config.data in ("cars", "cars:48")
+    assert run.config.data == (config.data if held else "cars")
+
+
+def test_values_in_a_link_that_the_form_cannot_hold_are_left_out() -> None:
+    app = open_training(steps=10**30, T=5000, lr="nan", cars=-3, keep=10**9, warmup="1e400")
+    assert not app.error
+    numbers = {key: app.number_input(key=key).value for key in ("steps", "T", "lr", "cars", "keep")}
+    assert numbers == {"steps": 6000, "T": 1000, "lr": 1e-3, "cars": 20_000, "keep": 10}
+
+
+def test_a_run_is_created_without_starting(runs_dir: Path, started: list[RunSnapshot]) -> None:
+    app = press(open_training(data="digits", digits=400, name="later"), "Create without starting")
+    assert not app.exception
+    assert not started
+    run = Run(runs_dir / "later").snapshot()
+    assert (run.state, run.begun) == (RunState.STOPPED, False)
+    assert run.config is not None
+    assert run.config.data == "digits:400"
+    assert "--node_rank 1" in app.code[1].value
 
 
 FIELDS: list[tuple[str, object, dict[str, object]]] = [

@@ -143,7 +143,7 @@ def test_other_images_bring_the_size_that_suits_them() -> None:
     [
         ({"size": 20}, "image_size is 20; it must be divisible by 8"),
         ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
-        ({"data": "folder"}, "Folder on this machine is empty; enter one"),
+        ({"data": "folder"}, "Give the folder that holds the images."),
         ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
         ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
         ({"data": "digits", "digits": 9}, "leaves 9 images for training, fewer than a batch"),

@@ -1,0 +1,99 @@
+"""What a data source is, and the record that makes one known everywhere.
+
+A source is a file in `sources/` with a function that opens it and a `SourceKind` called `SOURCE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from diffusion_core.data.errors import DataError
+
+
+class Source(Protocol):
+    """A data set that is not decoded yet.
+
+    Where `parallel` is true, several processes decode it, each with a pickled copy.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names; the labels are positions in it."""
+
+    @property
+    def size(self) -> int:
+        """The side in pixels that suits the images."""
+
+    @property
+    def identity(self) -> str:
+        """Text that changes with the images: the fingerprint is made from it."""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether it can be pickled and read by several processes."""
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """Image `index` from 0, RGB, and its label. Raises ImageError for a broken file."""
+
+    def name(self, index: int) -> str:
+        """What to call image `index` where it cannot be read."""
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """One kind of data set: `name` or `name:DETAIL` in a run's settings.
+
+    The detail is a number of images where `most` is set, else text, and then required.
+    """
+
+    name: str
+    help: str  # a sentence
+    usage: tuple[str, ...]  # the forms that a spec may have
+    open: Callable[[str], Source]  # given the detail, or ""; raises DataError
+    size: int  # pixels, the suggested side
+    detail: str  # its label in a form
+    most: int | None = None  # images that a form offers
+    placeholder: str = ""  # an example of a text
+    missing: str = ""  # what to do where a text is required and missing
+    endless: bool = False  # image N exists for every N, whatever the count
+    may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
+
+
+@dataclass(frozen=True)
+class IndexedSource:
+    """Images that a module-level function `draw` makes from their index alone."""
+
+    count: int
+    classes: tuple[str, ...]
+    size: int
+    identity: str
+    draw: Callable[[int], tuple[np.ndarray, int]]  # uint8 (H, W, 3) and the label
+    parallel: bool = True
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        pixels, label = self.draw(index)
+        return Image.fromarray(pixels), label
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+def parse_count(kind: str, detail: str, usual: int, most: int) -> int:
+    """The number of images in a spec, 1 to `most`; `usual` where it gives none."""
+    if not detail:
+        return usual
+    if not detail.isdecimal() or len(detail) > 18 or not 1 <= int(detail) <= most:
+        raise DataError(
+            f"'{kind}:{detail}' is no data set: {kind}:N takes a number of images from 1 to "
+            f"{most:,}."
+        )
+    return int(detail)
