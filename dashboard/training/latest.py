@@ -9,18 +9,20 @@ from dashboard.ui import run_wording
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import entry
 from diffusion_core.data.decode import ImageError
-from diffusion_core.runs.run import Run, snapshots
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
 from diffusion_core.runs.status import ACTIVE
 
 
 def show_latest_run(settings: Settings) -> None:
     """Its state, newest samples and the links to it; asks again while it is at work."""
-    active = any(run.state in ACTIVE for run in snapshots(settings.runs_dir)[:1])
-    st.fragment(_show, run_every=1.0 if active else None)(settings, active)
-
-
-def _show(settings: Settings, was_active: bool) -> None:
     runs = snapshots(settings.runs_dir)
+    active = any(run.state in ACTIVE for run in runs[:1])
+    st.fragment(_show, run_every=1.0 if active else None)(settings, active, [runs])
+
+
+def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+    """The fragment. `seen`: what the page has just read, which its first look takes."""
+    runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if not runs:
         who = "Start one" if settings.may_operate else "The operator of this app can start one"
         st.info(

@@ -42,7 +42,7 @@ def show_training() -> None:
         )
     _warn_of_unknown_run(runs)
     active = any(run.state in ACTIVE for run in runs)
-    st.fragment(_show_runs, run_every=AT_WORK if active else IDLE)(settings, active)
+    st.fragment(_show_runs, run_every=AT_WORK if active else IDLE)(settings, active, [runs])
     if settings.may_operate:
         run_controls.show_deleted(settings)
 
@@ -73,9 +73,12 @@ def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
         st.warning(f"There is no run called {wanted}. This is the newest one.")
 
 
-def _show_runs(settings: Settings, was_active: bool) -> None:
-    """The fragment: everything that changes while a run goes on."""
-    runs = snapshots(settings.runs_dir)
+def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+    """The fragment: everything that changes while a run goes on.
+
+    `seen`: what the page has just read, which the fragment's first look takes.
+    """
+    runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if was_active != any(run.state in ACTIVE for run in runs):
         st.rerun()  # of the whole page, which looks more often or more rarely
     run_controls.show_refusal()

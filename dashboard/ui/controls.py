@@ -85,7 +85,7 @@ class Number(Control):
         )
 
     def _link_is_infinite(self) -> bool:
-        """Streamlit ignores every wrong value in a link but "inf" and "1e999", which it fails on."""
+        """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
         try:
             return math.isinf(float(st.query_params.get(self.key, "")))
         except ValueError:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,8 @@ from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import RunSnapshot
 from tests.pages.app import open_page
+
+FILES = ("status.json", "config.json")
 
 
 def open_training(**settings: object) -> AppTest:
@@ -324,6 +327,29 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
     text = words(open_training(run="nobody"))
     assert "There is no run called nobody." in text
     assert "**newer** has finished." in text
+
+
+def test_a_look_at_the_page_reads_each_file_of_a_run_once(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        write_run(runs_dir, name, "running")
+    app = open_training(compare="one")
+    read: list[str] = []
+
+    def counting(path: object, *arguments: Any, **options: Any) -> Any:
+        if str(path).endswith(".json"):
+            read.append(str(path))
+        return plain(path, *arguments, **options)
+
+    plain = open
+    monkeypatch.setattr("builtins.open", counting)
+    app.run()
+    monkeypatch.undo()
+    assert not app.exception
+    expected = [runs_dir / name / file for name in ("one", "two", "three") for file in FILES]
+    counts = {path: read.count(str(path)) for path in expected}
+    assert counts == dict.fromkeys(expected, 1)
 
 
 # ---------------------------------------------------------------- what may be on the disk
