@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.explain import schedule
+from dashboard.explain import (
+    pick_schedules,
+    show_coefficients,
+    show_noising_links,
+    show_schedule_curves,
+)
 
 st.title("Schedule")
 st.markdown(
@@ -16,9 +21,9 @@ Gaussian, the steps up to $t$ can be taken at once:
 )
 st.latex(r"x_t = \sqrt{\bar\alpha_t}\;x_0 + \sqrt{1-\bar\alpha_t}\;\epsilon,\qquad"
          r"\epsilon \sim \mathcal N(0, I)")  # fmt: skip
-view = schedule.pick_view()
-schedule.show_curves(view)
+view = pick_schedules()
+show_schedule_curves(view)
 
 st.header(f"At t = {view.t:,}")
-schedule.show_table(view)
-schedule.show_links(view)
+show_coefficients(view)
+show_noising_links(view)

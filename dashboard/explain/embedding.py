@@ -35,7 +35,7 @@ SIZE = Number(
 )
 
 
-def pick_layer() -> tuple[SinusoidalPositionEmbeddings, int]:
+def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
     """The formula's layer of a chosen size, and T; an odd size is named and stops the page."""
     with st.container(horizontal=True):
         with st.container(width=165):
@@ -49,12 +49,12 @@ def pick_layer() -> tuple[SinusoidalPositionEmbeddings, int]:
         st.stop()
 
 
-def show_sinusoidal(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) -> None:
+def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) -> None:
     """All rows of the formula, and how similar they are."""
     _show_layer(layer, timesteps, t, "sinusoidal", sines_and_cosines=True)
 
 
-def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
+def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
     [row] = embed(layer, [t])
     curve, numbers = st.columns([3, 2])
@@ -72,7 +72,7 @@ def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
         )
 
 
-def show_trained(t: int) -> None:
+def show_trained_embedding(t: int) -> None:
     """The same heatmaps for the `time_mlp` of a run's latest checkpoint."""
     usable, damaged = {}, []
     for run in list_runs(get_settings().runs_dir):

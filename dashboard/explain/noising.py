@@ -85,7 +85,7 @@ def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError."""
     operator = get_settings().may_operate
     spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if operator else None).ask(
-        accept_new_options=operator, required=True
+        accept_new_options=operator
     )
     count = cached.image_count(spec)
     index = INDEX.now(high=count - 1).ask()
@@ -93,7 +93,7 @@ def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     return image, f"{name}, image {index:,} of {count:,}"
 
 
-def pick_seed() -> int:
+def pick_noise_seed() -> int:
     """The seed of ε; the button goes on to the next."""
     seed = SEED.ask()
     st.button("New noise", icon=":material/casino:", on_click=_next_seed, width="stretch")
@@ -142,7 +142,7 @@ def _show_large(image: np.ndarray, caption: str, alt: str) -> None:
     show_image(image, alt, SHOWN // 2, caption, stretch=True)
 
 
-def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
+def show_noising_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
     """The lecture's strip, and how one line of code makes it."""
     ts = strip_timesteps(schedule.timesteps)
     st.subheader(f"The same image at {len(ts)} timesteps")
@@ -168,7 +168,7 @@ def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
         )
 
 
-def show_spread(schedule: NoiseSchedule, t: int, x_t: Tensor) -> None:
+def show_value_spread(schedule: NoiseSchedule, t: int, x_t: Tensor) -> None:
     """How the values of x_t are spread, against N(0, 1)."""
     mean, std = mean_and_std(x_t)
     left = float(schedule.sqrt_alphas_cumprod[-1])

@@ -21,7 +21,7 @@ LOGARITHMIC = Toggle(
 )
 
 
-class View(NamedTuple):
+class ScheduleView(NamedTuple):
     """What the page shows: schedules of one T, and the timestep to look at."""
 
     schedules: list[NoiseSchedule]
@@ -29,7 +29,7 @@ class View(NamedTuple):
     logarithmic: bool
 
 
-def pick_view() -> View:
+def pick_schedules() -> ScheduleView:
     """The page's controls; without a schedule, or with contradicting settings, the page stops."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kinds = st.pills(
@@ -53,10 +53,10 @@ def pick_view() -> View:
     schedules = [
         pickers.make_schedule(kind, timesteps, *betas, zero_snr) for kind in KINDS if kind in kinds
     ]
-    return View(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
+    return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
 
 
-def show_curves(view: View) -> None:
+def show_schedule_curves(view: ScheduleView) -> None:
     """Every quantity over the timesteps, three in a row."""
     names = " and ".join(schedule.kind for schedule in view.schedules)
     curves = figures.QUANTITIES
@@ -74,7 +74,7 @@ def show_curves(view: View) -> None:
                 st.caption(quantity.meaning)
 
 
-def show_table(view: View) -> None:
+def show_coefficients(view: ScheduleView) -> None:
     """All coefficients at t, what each schedule leaves of the image, and everything as CSV."""
     st.table(figures.table_at(view.schedules, view.t), border="horizontal", width="content")
     st.caption(
@@ -93,7 +93,7 @@ def show_table(view: View) -> None:
     )
 
 
-def show_links(view: View) -> None:
+def show_noising_links(view: ScheduleView) -> None:
     """To the Noising page with the same schedule and t."""
     page = entry("noising.py")
     for schedule in view.schedules:

@@ -44,7 +44,7 @@ AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 def pick_schedule() -> NoiseSchedule:
     """Kind, T, the ends of β and the rescaling; where they contradict, says so and stops."""
-    kind = KIND.ask(required=True)
+    kind = KIND.ask()
     timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
         beta_start, beta_end = pick_betas(disabled=kind == "cosine")
@@ -85,5 +85,5 @@ def make_schedule(
 def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
-    name = Choice(key=RUN_KEY, label=label, options=list(names)).ask(required=True)
+    name = Choice(key=RUN_KEY, label=label, options=list(names)).ask()
     return names[name]
