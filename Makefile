@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 GET_CHROMIUM := install your system's chromium package, or run '$(VENV)/bin/playwright install \
 chromium', or set CHROMIUM to its path
 
-.PHONY: app test env
+.PHONY: app test env lint-js
 
 app: $(VENV)/app.stamp
 	$(RUN) -m streamlit run streamlit_app.py
@@ -27,6 +27,9 @@ test: env
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $$without
 
 env: $(VENV)/dev.stamp
+
+lint-js: env
+	$(VENV)/bin/oxlint --deny-warnings dashboard/components
 
 $(VENV)/app.stamp: requirements.txt | $(RUN)
 	$(RUN) -m pip install -r requirements.txt

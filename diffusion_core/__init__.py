@@ -1,14 +1,16 @@
 """Diffusion Lab's core: schedules, networks, samplers, training, run folders.
 
-Good alone as a library and as a command line (`python -m diffusion_core`). The names below are
-loaded when they are first used, so that a process that only draws training images does not
-pay for PyTorch.
+A library and a command line (`diffusion-lab`, or `python -m diffusion_core`). The names below are
+loaded when they are first used, so that a process that only prepares training images does not
+import PyTorch.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+__version__ = "0.2.0.dev0"  # the one place; pyproject.toml reads it
 
 _HOME = {
     "NoiseSchedule": "process.schedule",

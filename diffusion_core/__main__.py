@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from diffusion_core.cli.main import main
+from diffusion_core.cli.main import entry
 
 if __name__ == "__main__":
-    code = main()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # of several processes one
-        # A thread that still waits for another process would abort Python's own way out.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    entry()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import sys
 from pathlib import Path
@@ -146,13 +145,6 @@ class Utilisation:
 
 def usable_cores() -> int:
     """CPU cores that this process may use: its affinity and, in a container, its quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            cores = min(cores, max(1, round(int(limit) / int(period))))
-    return cores
+    import joblib  # here, since its import takes a while
+
+    return joblib.cpu_count()

@@ -8,8 +8,9 @@ pydantic's and json's errors into our sentences.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -19,6 +20,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
+from typing_extensions import is_typeddict
 
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
@@ -68,7 +70,7 @@ def read_record(kind: type[Kind], data: bytes | str, source: str) -> Kind:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise RecordError(sentence(error, source)) from error
+        raise RecordError(sentences(error, kind, source)[0]) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{source} is not readable JSON.") from error
 
@@ -96,29 +98,103 @@ def record_of(kind: type[Kind], values: Any, source: str) -> Kind:
 
 
 def bounds(kind: type[BaseModel], field: str) -> tuple[float | None, float | None]:
-    """The smallest and largest value that a field's own constraints `ge` and `le` allow."""
-    low = high = None
-    for rule in kind.model_fields[field].metadata:
-        low = getattr(rule, "ge", low)
-        high = getattr(rule, "le", high)
-    return low, high
+    """The smallest and largest value that a field allows; None where there is no such limit.
+
+    `schedule.timesteps` names an entry of a field that is an object. A limit that is itself not
+    allowed (`gt`, `lt`) is returned too.
+    """
+    limits = _limits(kind, field.split("."))
+    return limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
 
 
-def sentence(error: ValidationError, source: str) -> str:
-    """The first thing that pydantic found, as "config.json: batch_size is 0; it must be …"."""
-    found = error.errors(include_url=False, include_context=True)[0]
-    field = ".".join(str(part) for part in found["loc"])
-    kind, context = found["type"], found.get("ctx", {})
-    if kind == "json_invalid":
+def _limits(kind: Any, path: Sequence[str | int]) -> dict[str, float]:
+    """The constraints `ge`, `gt`, `le`, `lt` and `multiple_of` of a value inside a record."""
+    rules: list[Any] = []
+    for part in path:
+        kind, rules = _part(kind, part)
+    found = {}
+    for rule in rules:
+        for name in ("ge", "gt", "le", "lt", "multiple_of"):
+            if (limit := getattr(rule, name, None)) is not None:
+                found[name] = limit
+    return found
+
+
+def _part(kind: Any, part: str | int) -> tuple[Any, list[Any]]:
+    """The type of a field or an element of `kind`, and its constraints."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if (field := kind.model_fields.get(str(part))) is None:
+            return None, []
+        return field.annotation, field.metadata
+    if is_typeddict(kind):
+        inner = get_type_hints(kind, include_extras=True).get(str(part))
+    else:  # of a list, tuple or dict the last argument is that of its values
+        inner = next((each for each in reversed(get_args(kind)) if each is not ...), None)
+    if get_origin(inner) is not Annotated:
+        return inner, []
+    inner, *extras = get_args(inner)
+    return inner, [rule for extra in extras for rule in getattr(extra, "metadata", [extra])]
+
+
+def sentences(
+    error: ValidationError,
+    kind: type[BaseModel],
+    source: str = "",
+    name: Callable[[str], str] = str,
+) -> list[str]:
+    """What pydantic found, each as "config.json: batch_size is 0; it must be …".
+
+    `kind`: the type of the record. `name`: what a field is called in the source.
+    """
+    found = error.errors(include_url=False, include_context=True)
+    return [_sentence(each, kind, source, name) for each in found]
+
+
+def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[str], str]) -> str:
+    field = name(".".join(str(part) for part in found["loc"] if part != "[key]"))
+    error, context = found["type"], found.get("ctx", {})
+    before = f"{source}: " if source else ""
+    if error == "json_invalid":
         return f"{source} is not readable JSON."
-    if kind == "missing":
-        return f"{source}: {field} is missing."
-    if kind == "value_error":  # raised by a validator of ours, which says it all
-        text = str(context["error"])
-        return f"{source}: {text}" if source else text
-    wanted = _wanted(kind, context) or found["msg"]
+    if error == "missing":
+        return f"{before}{field} is missing."
+    if error == "extra_forbidden":
+        return f"{before}{field} is not known; leave it out."
+    if error == "value_error":  # raised by a validator of ours, which says it all
+        return f"{before}{context['error']}"
+    limits = _limits(kind, found["loc"])
+    wanted = (
+        _range(limits or context) if error in _OUT_OF_RANGE else _wanted(error, context)
+    ) or found["msg"]
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
-    return f"{source}: {what}; it must be {wanted}."
+    return f"{before}{what}; it must be {wanted}."
+
+
+_OUT_OF_RANGE = {
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+    "multiple_of",
+}
+
+
+def _range(limits: dict[str, Any]) -> str:
+    """The limits of a number: "a multiple of 8, from 16 to 256"."""
+    number = {name: f"{limit:,}" for name, limit in limits.items()}
+    words = []
+    if "ge" in number and "le" in number:
+        words.append(f"from {number['ge']} to {number['le']}")
+    else:
+        for name, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most")):
+            if name in number:
+                words.append(f"{word} {number[name]}")
+        if "lt" in number:
+            words.append(f"less than {number['lt']}")
+    text = " and ".join(words)
+    if "multiple_of" in number:
+        return f"a multiple of {number['multiple_of']}" + (f", {text}" if text else "")
+    return text
 
 
 def shown(value: object) -> str:
@@ -139,18 +215,13 @@ def _wanted(kind: str, context: dict[str, Any]) -> str:
         return "a number"
     return {
         "finite_number": lambda: "a finite number",
-        "greater_than": lambda: f"more than {context['gt']:,}",
-        "greater_than_equal": lambda: f"at least {context['ge']:,}",
-        "less_than": lambda: f"less than {context['lt']:,}",
-        "less_than_equal": lambda: f"at most {context['le']:,}",
-        "multiple_of": lambda: f"a multiple of {context['multiple_of']}",
         "bool_type": lambda: "true or false",
         "string_type": lambda: "text",
         "string_too_long": lambda: f"at most {context['max_length']:,} characters long",
         "string_too_short": lambda: f"at least {context['min_length']:,} characters long",
         "string_pattern_mismatch": lambda: "a name of letters, digits, '.', '_' and '-'",
-        "literal_error": lambda: str(context["expected"]),
-        "enum": lambda: str(context["expected"]),
+        "literal_error": lambda: str(context["expected"]).replace("'", ""),
+        "enum": lambda: str(context["expected"]).replace("'", ""),
         "dict_type": lambda: "an object",
         "model_type": lambda: "an object",
         "model_attributes_type": lambda: "an object",

@@ -57,6 +57,12 @@ def tiny(**changes: Any) -> RunConfig:
     return RunConfig(**{**settings, **changes})
 
 
+def create(path: Path, config: RunConfig) -> None:
+    """The folder of a run that has not begun, for `train --run PATH`."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_config_file(path, config)
+
+
 def write_checkpoint(run: Path, step: int, config: RunConfig = TINY, mean: float = 0.0) -> Path:
     torch.manual_seed(step)
     network = build_network(config.network, config.network_args)

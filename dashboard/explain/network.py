@@ -41,7 +41,7 @@ def pick_network() -> RunConfig:
 def pick_network_size(config: RunConfig) -> int:
     """The image size in pixels, out of those that the network accepts."""
     try:
-        multiple = cached.size_multiple(config.network, config.network_args)
+        multiple = cached.size_multiple(config.network, dict(config.network_args))
     except ConfigError as error:
         st.error(f"This network cannot be built: {error}")
         st.stop()

@@ -22,7 +22,6 @@ from dashboard.training.form_controls import (
     data_spec,
     detail_control,
     entries_of,
-    fitted,
     make_config,
     usual_warmup,
 )
@@ -142,7 +141,7 @@ def _ask(
 ) -> None:
     """Show controls that start at `entries`, and put what they are set to in there."""
     for control in controls:
-        now = fitted(control, entries[control.key])
+        now = control.now(default=entries[control.key])
         if control is WARMUP:
             now = now.now(placeholder=warmup)
         if control is STEPS and settings.max_steps:

@@ -37,7 +37,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
     if run.state in ACTIVE and status.total:
         st.progress(min(1.0, status.step / status.total))
     if run.problem:
-        st.warning(f"The settings of {run.name} cannot be used: {run.problem}")
+        st.warning(f"{run.name} cannot be read in full. {run.problem}")
     if run.config is not None:
         st.caption(run_wording.settings_line(run.config))
     _show_samples(run.run)

@@ -14,7 +14,7 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import keys
-from dashboard.training.form_controls import BY_FIELD, STEPS, fitted
+from dashboard.training.form_controls import BY_FIELD, STEPS
 from dashboard.training.machines import show_commands
 from dashboard.ui import run_wording
 from diffusion_core.files import folder_size
@@ -169,8 +169,12 @@ def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
         st.form(f"change-{run.name}", border=False),
     ):
         for name in EDITABLE:
-            control = fitted(BY_FIELD[name], getattr(config, name))
-            control.now(key=_edit_key(run, config, name), help=None, bind=False).ask()
+            BY_FIELD[name].now(
+                key=_edit_key(run, config, name),
+                default=getattr(config, name),
+                help=None,
+                bind=False,
+            ).ask()
         st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
             "Apply", type="primary", on_click=change, args=(run, config, settings)

@@ -68,7 +68,7 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
     if settings.may_operate:
         show_buttons(seen, settings)
     if seen.problem:
-        st.warning(f"The settings of {seen.name} cannot be used: {seen.problem}")
+        st.warning(f"{seen.name} cannot be read in full. {seen.problem}")
     if seen.config is not None:
         st.caption(run_wording.settings_line(seen.config))
     try:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from diffusion_core.cli.control import DONE, AddCommand, find_checkpoint, find_run
+from diffusion_core.cli.options import (
+    DONE,
+    RUN_HELP,
+    add_device,
+    find_checkpoint,
+    find_run,
+    number,
+    whole_number,
+)
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.results import (
     METRICS,
@@ -28,27 +36,26 @@ from diffusion_core.sampling.spec import MAX_GUIDANCE, MAX_SEED, MOST_IMAGES
 Row = tuple[str, Estimates]  # what was measured, and what was found
 
 
-def add_commands(command: AddCommand, device: str | None) -> None:
-    """`command(name, do, help)` adds a command; `device`: the default of this installation."""
-    evaluate = command("evaluate", do_evaluate, "measure how good a run's images are")
-    evaluate.add_argument("--run", required=True, help="a folder, or a name in the runs folder")
+def add_arguments(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.set_defaults(do=do_evaluate)
+    evaluate.add_argument("--run", required=True, help=RUN_HELP)
     which = evaluate.add_mutually_exclusive_group()
-    which.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
+    which.add_argument("--step", type=whole_number, help="of the checkpoint; by default the latest")
     which.add_argument("--all-steps", action="store_true", help="every checkpoint that there is")
-    evaluate.add_argument("--n", type=int, default=2048, help="images; by default 2048")
+    evaluate.add_argument("--n", type=whole_number, default=2048, help="images; by default 2048")
     evaluate.add_argument("--sampler", help="by default dpmpp_2m where the run takes it")
     evaluate.add_argument(
-        "--steps", type=int, nargs="+", help="one measurement for each; by default 20"
+        "--steps", type=whole_number, nargs="+", help="one measurement for each; by default 20"
     )
     evaluate.add_argument("--spacing", choices=TIMESTEP_SPACINGS, default="trailing")
     evaluate.add_argument("--average", default=MAIN_AVERAGE, help="which averaged weights")
-    evaluate.add_argument("--guidance-scale", type=float, default=1.0)
-    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--guidance-scale", type=number, default=1.0)
+    evaluate.add_argument("--seed", type=whole_number, default=0)
     evaluate.add_argument(
         "--bits-per-dim", action="store_true", help="also the bits per dimension, which take longer"
     )
     evaluate.add_argument("--again", action="store_true", help="also what was measured before")
-    evaluate.add_argument("--device", default=device)
+    add_device(evaluate)
 
 
 def do_evaluate(words: argparse.Namespace) -> int:

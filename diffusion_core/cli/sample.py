@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_core.cli.control import DONE, STOPPED, AddCommand, find_checkpoint
+from diffusion_core.cli.options import (
+    DONE,
+    STOPPED,
+    add_device,
+    check_place,
+    find_checkpoint,
+    number,
+    whole_number,
+)
 from diffusion_core.device import pick_device
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
@@ -46,39 +54,43 @@ OPTIONS = {
 }
 
 
-def add_command(command: AddCommand, device: str | None) -> None:
-    """`command(name, do, help)` adds a command; `device`: the default of this installation."""
-    sample = command("sample", do_sample, "draw images from a run's checkpoint")
+def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("--run", type=Path, required=True)
-    sample.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
+    sample.add_argument(
+        "--step", type=whole_number, help="of the checkpoint; by default the latest"
+    )
     sample.add_argument(
         "--sampler",
         help=f"{', '.join(SAMPLERS)}; for a flow euler or heun; by default the first",
     )
     sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="of the steps")
-    sample.add_argument("--steps", type=int, help="by default as many as the sampler is good with")
-    sample.add_argument("--eta", type=float, help="the fresh noise of ddim, from 0 to 1")
+    sample.add_argument(
+        "--steps", type=whole_number, help="by default as many as the sampler is good with"
+    )
+    sample.add_argument("--eta", type=number, help="the fresh noise of ddim, from 0 to 1")
     sample.add_argument(
         "--variance",
         choices=VARIANCES,
         help="of the noise of ddpm: beta~ or beta; lecture has beta~ where its root should be",
     )
     sample.add_argument("--average", help="which averaged weights; main or another")
-    sample.add_argument("--n", type=int, help=f"images, up to {MOST_IMAGES}; by default 16")
-    sample.add_argument("--seed", type=int)
+    sample.add_argument(
+        "--n", type=whole_number, help=f"images, up to {MOST_IMAGES}; by default 16"
+    )
+    sample.add_argument("--seed", type=whole_number)
     sample.add_argument("--label", help="a class by name or number; by default each in turn")
-    sample.add_argument("--guidance-scale", type=float)
+    sample.add_argument("--guidance-scale", type=number)
     sample.add_argument("--negative", help="a class to lead away from; by default from any")
     sample.add_argument(
         "--guidance-interval",
-        type=float,
+        type=number,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="timesteps, both included; by default all",
     )
     sample.add_argument("--lecture", action="store_true", help="as the lecture samples, slips too")
-    sample.set_defaults(**OPTIONS)
-    sample.add_argument("--device", default=device)
+    sample.set_defaults(do=do_sample, **OPTIONS)
+    add_device(sample)
     sample.add_argument(
         "--out", default="grid.png", help="a file, or with / at its end a folder of images"
     )
@@ -222,12 +234,6 @@ def sample_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
             return STOPPED
     print(f"{spec.n} images of {run.name}, step {spec.step}: {out}")
     return DONE
-
-
-def check_place(out: Path) -> None:
-    """Raises ConfigError where the folder that `out` is to be written to does not exist."""
-    if not out.resolve().parent.is_dir():
-        raise ConfigError(f"There is no folder {out.parent} to write {out.name} to.")
 
 
 def _class(word: str | None, classes: tuple[str, ...], default: str) -> str:

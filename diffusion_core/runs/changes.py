@@ -56,10 +56,7 @@ def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
             f"{', '.join(fixed)} cannot change in a run; start a new one with it. "
             f"What can: {', '.join(CHANGEABLE)}."
         )
-    try:
-        return config.replace(**settings)
-    except TypeError as error:  # a word where a number belongs cannot be compared
-        raise ConfigError(f"A setting is of another type than it must be: {error}.") from error
+    return config.replace(**settings)
 
 
 def read_changes(run: Path) -> list[Change]:

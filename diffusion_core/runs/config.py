@@ -1,180 +1,247 @@
-"""The settings of a run: one flat record, written to `config.json`, typed on the command line.
-
-Knows nothing of how they are used.
-"""
+"""The settings of a run: one flat record, written to `config.json`, typed on the command line."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import re
-import types
 import typing
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+    with_config,
+)
+from typing_extensions import TypedDict
 
 from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.records import MAX_SHOWN, Record, sentences, shown
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
+MAX_SEED = 2**63 - 1  # the largest that both torch and numpy take
+
+# Steps between two of something; 0: never.
+Every = Annotated[int, Field(ge=0, le=10**9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Word = Annotated[str, Field(min_length=1, max_length=80)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message says which and what would be allowed."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
+@with_config(_STRICT)
+class ScheduleArgs(TypedDict, total=False):
+    """Arguments of `NoiseSchedule`, which has the defaults; a flow takes `timesteps` alone."""
+
+    kind: Word
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+    rescale_zero_terminal_snr: bool
+
+
+@with_config(_STRICT)
+class NetworkArgs(TypedDict, total=False):
+    """Arguments of `Unet`, which has the defaults; `SimpleUnet` takes `widths` and `channels`.
+
+    `channels` and `num_classes` follow from other settings and the data: the trainer adds them.
+    """
+
+    widths: Annotated[
+        list[Annotated[int, Field(ge=1, le=16_384)]],
+        Field(strict=False, min_length=1, max_length=12),
+    ]
+    blocks: Annotated[int, Field(ge=1, le=64)]
+    attention_levels: Annotated[
+        list[Annotated[int, Field(ge=0, le=11)]], Field(strict=False, max_length=12)
+    ]
+    patch: Annotated[int, Field(ge=1, le=64)]
+    channels: Literal[1, 3]
+    num_classes: Annotated[int, Field(ge=0, le=10**6)]
+
+
+class RunConfig(Record):
+    """The settings of a run. Raises ConfigError, which names everything that is wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
     # What is trained
-    preset: str = "small"
-    network: str = "unet"  # "lecture" (SimpleUnet) or "unet" (Unet)
-    network_args: dict[str, Any] = field(default_factory=dict)  # arguments of Unet
+    preset: Word = "small"
+    network: Literal["lecture", "unet"] = "unet"  # SimpleUnet or Unet
+    network_args: NetworkArgs = Field(default_factory=NetworkArgs)
     class_conditional: bool = True  # teach the classes where the data has any and the network can
-    label_dropout: float = 0.1  # share of labels replaced by "any class", for guidance
+    label_dropout: Share = 0.1  # share of labels replaced by "any class", for guidance
 
     # The objective
-    schedule: dict[str, Any] = field(default_factory=dict)  # arguments of NoiseSchedule
-    prediction_type: str = "v_prediction"
-    loss: str = "l2"
-    min_snr_gamma: float = 5.0  # 0 switches the weighting off
+    schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
+    prediction_type: Word = "v_prediction"
+    loss: Word = "l2"
+    min_snr_gamma: Annotated[float, Field(ge=0, le=10**6)] = 5.0  # 0: no weighting
 
     # The data
-    data: str = "cars"  # cars, cars:N, digits, folder:PATH, torchvision:NAME
-    image_size: int = 64  # pixels, both sides
-    channels: int = 3  # 3 for colour, 1 for grey
+    data: Annotated[str, Field(min_length=1, max_length=4096)] = "cars"  # see `data/store.py`
+    image_size: Annotated[int, Field(ge=16, le=256, multiple_of=8)] = 64  # pixels, both sides
+    channels: Literal[1, 3] = 3  # 3 for colour, 1 for grey
     random_flip: bool = True  # left to right, half of the time
-    validation_count: int = 256  # images held out for the validation loss
+    validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256  # images held out
 
     # The optimisation
-    steps: int = 6000
-    batch_size: int = 32  # images per step over all processes
-    micro_batch: int = 0  # images that a process takes at once; 0: as many as fit its memory
-    seed: int = 0
-    optimizer: str = "adamw"  # adam or adamw
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01  # adamw only
-    warmup_steps: int = 500  # the learning rate rises linearly over these
-    gradient_clip: float = 1.0  # largest gradient norm; 0 switches it off
-    ema_decay: float = 0.9995  # of the averaged weights; rises towards it in the first steps
-    ema_decays: dict[str, float] = field(default_factory=dict)  # further averages, by name
+    steps: Annotated[int, Field(ge=1, le=10**9)] = 6000
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32  # per step, over all processes
+    # Images that a process takes at once; 0: as many as fit its memory.
+    micro_batch: Annotated[int, Field(ge=0, le=10**6)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, lt=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01  # adamw only
+    warmup_steps: Every = 500  # the learning rate rises linearly over these
+    gradient_clip: Annotated[float, Field(ge=0, le=10**9)] = 1.0  # largest gradient norm; 0: none
+    ema_decay: Decay = 0.9995  # of the averaged weights; rises towards it in the first steps
+    ema_decays: dict[str, Decay] = Field(default_factory=dict)  # further averages, by name
 
     # The machine
-    mixed_precision: str = "auto"  # auto, bf16 or no
-    num_workers: int = -1  # processes that decode the images once; -1: one per core
+    mixed_precision: Literal["auto", "bf16", "no"] = "auto"
+    # Processes that decode the images once; -1: one per core.
+    num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
 
     # What is written, every so many steps; 0 switches it off
-    checkpoint_every: int = 250
-    keep_checkpoints: int = 10  # the newest so many weights stay; 0 keeps all
-    keep_every: int = 0  # weights of steps divisible by it stay too
+    checkpoint_every: Every = 250
+    keep_checkpoints: Annotated[int, Field(ge=0, le=10**9)] = 10  # the newest; 0 keeps all
+    keep_every: Every = 0  # weights of steps divisible by it stay too
     keep_best: bool = True  # and those with the lowest validation loss
-    sample_every: int = 250
-    sample_count: int = 8  # images in a strip
-    sample_steps: int = 12  # of DPM-Solver++; 0: the lecture's strip, one image forming in ten
-    validate_every: int = 250
+    sample_every: Every = 250
+    sample_count: Annotated[int, Field(ge=1, le=4096)] = 8  # images in a strip
+    # Of DPM-Solver++; 0: the lecture's strip, one image forming in ten.
+    sample_steps: Annotated[int, Field(ge=0, le=100_000)] = 12
+    validate_every: Every = 250
     tensorboard: bool = False  # write event files for TensorBoard as well
 
-    def __post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
-            raise ConfigError(" ".join(problems))
-
-    def _problems(self) -> typing.Iterator[str]:
-        choices = {
-            "network": ("lecture", "unet"),
-            "prediction_type": PREDICTION_TYPES,
-            "loss": LOSSES,
-            "optimizer": ("adam", "adamw"),
-            "mixed_precision": ("auto", "bf16", "no"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                yield f"{name} is {getattr(self, name)!r}; it must be {' or '.join(allowed)}."
-        least = {"steps": 1, "batch_size": 1, "sample_count": 1, "num_workers": -1, "seed": 0}
-        for name in ("warmup_steps", "checkpoint_every", "keep_checkpoints", "sample_every"):
-            least[name] = 0
-        for name in ("sample_steps", "validate_every", "validation_count", "micro_batch"):
-            least[name] = 0
-        least["keep_every"] = 0
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                yield f"{name} is {getattr(self, name)}; it must be at least {smallest}."
-        if not 0 < self.learning_rate < 10:
-            yield f"learning_rate is {self.learning_rate}; it must lie between 0 and 10."
-        if not 0 <= self.ema_decay < 1:
-            yield f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1."
-        for name, decay in self.ema_decays.items():
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) or name == MAIN_AVERAGE:
-                yield f"ema_decays: {name!r} cannot be a name; use letters, not {MAIN_AVERAGE!r}."
-            elif type(decay) not in (int, float) or not 0 <= decay < 1:
-                yield f"ema_decays: {name} is {decay}; it must be at least 0 and below 1."
-        if self.channels not in (1, 3):
-            yield f"channels is {self.channels}; it must be 3 (colour) or 1 (grey)."
-        if not 0 <= self.label_dropout <= 1:
-            yield f"label_dropout is {self.label_dropout}; it must lie between 0 and 1."
-        for name in ("min_snr_gamma", "gradient_clip", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                yield f"{name} is {getattr(self, name)}; it must be 0 or more."
-        if self.image_size % 8 or not 16 <= self.image_size <= 256:
-            yield f"image_size is {self.image_size}; it must be divisible by 8, from 16 to 256."
+    def __init__(self, **values: Any) -> None:
         try:
-            schedule = NoiseSchedule(**self.schedule)
-        except (TypeError, ValueError) as error:
-            yield f"schedule: {error}"
-        else:
-            if schedule.rescale_zero_terminal_snr and self.prediction_type == "epsilon":
-                yield (
-                    "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
-                    "choose v_prediction or x_0."
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(" ".join(sentences(error, RunConfig))) from error
+
+    @field_validator("prediction_type", "loss")
+    @classmethod
+    def _is_known(cls, value: str, info: ValidationInfo) -> str:
+        choices = LOSSES if info.field_name == "loss" else PREDICTION_TYPES
+        if value not in choices:
+            raise ValueError(
+                f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
+            )
+        return value
+
+    @field_validator("ema_decays")
+    @classmethod
+    def _are_names(cls, decays: dict[str, float]) -> dict[str, float]:
+        for name in decays:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) or name == MAIN_AVERAGE:
+                raise ValueError(
+                    f"ema_decays: {shown(name)} cannot be a name; use letters, not "
+                    f"{MAIN_AVERAGE!r}."
                 )
+        return decays
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if problems := list(self._contradictions()):
+            raise ValueError(" ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        try:
+            _check_schedule(**self.schedule)
+        except ValueError as error:
+            yield f"schedule: {error}"
+        if self.schedule.get("rescale_zero_terminal_snr") and self.prediction_type == "epsilon":
+            yield (
+                "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
+                "choose v_prediction or x_0."
+            )
+        unknown = sorted(self.network_args.keys() - {"widths", "channels"})
+        if self.network == "lecture" and unknown:
+            yield f"network_args: the lecture's network takes widths, not {unknown[0]}."
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.channels, self.image_size, self.image_size
 
     def replace(self, **changes: Any) -> RunConfig:
-        """A copy with these settings; raises ConfigError for a name that does not exist."""
-        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        """A copy with these settings. Raises ConfigError."""
+        unknown = sorted(changes.keys() - RunConfig.model_fields.keys())
         if unknown:
             raise ConfigError(f"There is no setting called {', '.join(unknown)}.")
-        return dataclasses.replace(self, **changes)
+        return RunConfig(**{**dict(self), **changes})
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(self.model_dump(), indent=2)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """From `config.json`; what newer versions added beside the settings is left out.
+        """From `config.json`, without what newer versions may have added. Raises ConfigError."""
+        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        for name, kind in (("schedule", ScheduleArgs), ("network_args", NetworkArgs)):
+            if isinstance(group := known.get(name), dict):
+                known[name] = {key: group[key] for key in group if key in kind.__annotations__}
+        return cls(**known)
 
-        Raises ConfigError, for values of another type too.
-        """
-        names = {f.name for f in dataclasses.fields(cls)}
-        try:
-            return cls(**{name: value for name, value in values.items() if name in names})
-        except TypeError as error:  # a word where a number belongs cannot be compared
-            raise ConfigError(f"A setting is of another type than it must be: {error}.") from error
+
+@functools.lru_cache(maxsize=256)
+def _check_schedule(**arguments: Any) -> None:
+    """Raises ValueError for arguments that make no schedule to learn."""
+    schedule = NoiseSchedule(**arguments)
+    left = schedule.alphas_cumprod
+    if left[-2 if schedule.rescale_zero_terminal_snr else -1] <= 0:
+        raise ValueError(
+            "alphas_cumprod becomes 0 before the last timestep; choose fewer timesteps or a "
+            "smaller beta_end."
+        )
+
+
+# ---------------------------------------------------------------- the command line
+
+# Entries of `network_args` that follow from something else.
+_FOLLOW = {
+    "channels": "set channels instead",
+    "num_classes": "it follows from the data; see class_conditional",
+}
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` words of the command line as typed settings; dictionaries are JSON.
+    """`key=value` of the command line as typed settings; objects and lists are JSON.
 
-    `schedule.kind=linear` changes one entry of a dictionary: its key is returned with the dot.
+    `schedule.kind=linear` changes one entry of an object: its key is returned with the dot.
     Raises ConfigError.
     """
-    hints = typing.get_type_hints(RunConfig)
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes key=value, not {pair!r}.")
-        group, dot, _ = name.partition(".")
-        if dot and typing.get_origin(hints.get(group)) is dict:
-            settings[name] = _parse_json(text)
-        elif name not in hints:
-            raise ConfigError(f"There is no setting called {name}; there are {', '.join(hints)}.")
-        else:
-            settings[name] = _parse(name, text, hints[name])
+            raise ConfigError(f"--set takes key=value, not {shown(pair)}.")
+        settings[name] = value = _parse(name, text, _kind_of(name))
+        group, _, entry = name.partition(".")
+        if group == "network_args":
+            for key in {entry} if entry else value.keys():
+                if key in _FOLLOW:
+                    raise ConfigError(f"network_args.{key} cannot be set; {_FOLLOW[key]}.")
     return settings
 
 
 def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """`config` with settings as `parse_settings` returns them."""
+    """`config` with settings as `parse_settings` returns them. Raises ConfigError."""
     plain = {name: value for name, value in settings.items() if "." not in name}
     for name, value in settings.items():
         group, dot, key = name.partition(".")
@@ -183,26 +250,52 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     return config.replace(**plain)
 
 
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def _kind_of(name: str) -> Any:
+    """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
+    group, dot, key = name.partition(".")
+    known: dict[str, Any] = typing.get_type_hints(RunConfig)
+    known = {each: known[each] for each in RunConfig.model_fields}
+    if group not in known or (dot and not _is_object(known[group])):
+        raise ConfigError(f"There is no setting called {_cut(name)}; there are {', '.join(known)}.")
+    if not dot:
+        return known[group]
+    if typing.get_origin(known[group]) is dict:
+        return typing.get_args(known[group])[1]
+    entries = typing.get_type_hints(known[group])
+    if key not in entries:
+        there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
+        raise ConfigError(f"There is no setting called {_cut(name)}; there are {there}.")
+    return entries[key]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+
+
+def _is_object(kind: Any) -> bool:
+    return kind in (ScheduleArgs, NetworkArgs) or typing.get_origin(kind) is dict
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
-    if isinstance(kind, types.GenericAlias):
-        value = _parse_json(text)
-        if not isinstance(value, dict):
-            raise ConfigError(f"{name} takes a JSON object, not {text!r}.")
-        return value
+    if typing.get_origin(kind) is Literal:
+        kind = type(typing.get_args(kind)[0])
     if kind is bool:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if text.lower() not in words:
-            raise ConfigError(f"{name} takes true or false, not {text!r}.")
+            raise ConfigError(f"{name} takes true or false, not {shown(text)}.")
         return words[text.lower()]
+    if kind in (int, float, str):
+        try:
+            return kind(text)
+        except ValueError as error:
+            wanted = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{name} takes {wanted}, not {shown(text)}.") from error
     try:
-        return kind(text)
-    except ValueError as error:
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name} takes {wanted}, not {text!r}.") from error
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    is_object = _is_object(kind)
+    if not isinstance(value, dict if is_object else list):
+        what = "object" if is_object else "list"
+        raise ConfigError(f"{name} takes a JSON {what}, not {shown(text)}.")
+    return value

@@ -52,7 +52,10 @@ def read_config_file(run: Path) -> tuple[RunConfig, Details | None] | None:
         raise ConfigError(str(error)) from error
     if file is None:
         return None
-    return RunConfig.from_dict(file.model_extra or {}), file.resolved
+    try:
+        return RunConfig.from_dict(file.model_extra or {}), file.resolved
+    except ConfigError as error:
+        raise ConfigError(f"config.json: {error}") from error
 
 
 def read_details(run: Path) -> Details:

@@ -1,11 +1,12 @@
-"""A run in other tools' words: a folder for diffusers, its numbers as CSV or Parquet.
+"""Export a run: a folder for diffusers, or its metrics as CSV or Parquet.
 
-The scheduler is written as diffusers reads it; diffusers itself is not needed here. The network is
-ours, so its folder says how to build it again with `build_network`.
+The scheduler is written as diffusers reads it; diffusers itself is not needed. The network is our
+own, so the folder contains its definition as a file that needs PyTorch alone.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 import safetensors.torch
 
 from diffusion_core.files import building_folder
+from diffusion_core.models import unet
+from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import RunConfig
@@ -23,6 +26,7 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 
 FORMATS = ("diffusers", "csv", "parquet")
+SCRIPT = Path(__file__).with_name("sample_with_diffusers.py")
 # Only the kinds that all of diffusers' samplers know by name; others are written beta by beta.
 DIFFUSERS_KINDS = {
     "linear": "linear",
@@ -92,10 +96,10 @@ def scheduler_config(config: RunConfig) -> dict[str, Any]:
 
 
 def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
-    """Write the folder `out` for diffusers: scheduler, network, weights and a README.
+    """Write the folder `out` for diffusers: scheduler, network, weights, a script and a README.
 
-    It appears whole or not at all. Raises ExportError where `out` exists, CheckpointError,
-    DiskFull.
+    Nothing in it imports Diffusion Lab. It appears whole or not at all. Raises ExportError if
+    `out` exists, CheckpointError, DiskFull.
     """
     if out.exists():
         raise ExportError(f"{out} already exists; choose another folder with --out or remove it.")
@@ -122,11 +126,22 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         path = folder / "unet" / "diffusion_pytorch_model.safetensors"
         path.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
-        text = _readme(run, checkpoint, scheduler["_class_name"])
+        text = _readme(run, checkpoint, type(model).__name__, scheduler["_class_name"])
         (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "network.py").write_text(network_source(), encoding="utf-8")
+        (folder / SCRIPT.name).write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def _readme(run: Run, checkpoint: Checkpoint, scheduler: str) -> str:
+def network_source() -> str:
+    """The definition of both networks as one Python file that imports PyTorch alone."""
+    layer = SinusoidalPositionEmbeddings
+    before, after = inspect.getsource(unet).split(
+        f"from {layer.__module__} import {layer.__name__}\n"
+    )
+    return f"{before.rstrip()}\n\nimport math\n\n\n{inspect.getsource(layer)}{after}"
+
+
+def _readme(run: Run, checkpoint: Checkpoint, kind: str, scheduler: str) -> str:
     config, step = checkpoint.config, checkpoint.step
     flow = config.prediction_type == "flow_prediction"
     classes = ", ".join(f"{number} {name}" for number, name in enumerate(checkpoint.classes))
@@ -139,11 +154,11 @@ Written by Diffusion Lab with
     python -m diffusion_core export {run.name} --format diffusers --step {step}
 
 - `scheduler/` is read by diffusers: `{scheduler}.from_pretrained(folder, subfolder="scheduler")`.
-- `unet/` holds the averaged (EMA) weights. The network is Diffusion Lab's own: build it with \
-`diffusion_core.runs.presets.build_network(network, network_args)`, both from `unet/config.json`.
-- `network(x, t)` takes images in [-1, 1] and timesteps counted from 0\
+- `unet/` holds the averaged (EMA) weights. `network.py` defines the network: build it with \
+`network.{kind}(**network_args)`, the arguments from `unet/config.json`.
+- `model(x, t)` takes images in [-1, 1] and timesteps counted from 0\
 {": diffusers' timestep minus 1." if flow else ", as diffusers counts them."}
-{f"- `network(x, t, labels)` draws classes: {classes}." if classes else "- It has no classes."}
+{f"- `model(x, t, labels)` takes classes: {classes}." if classes else "- It has no classes."}
 
-`docs/sample_with_diffusers.py` of Diffusion Lab draws images from this folder.
+`python {SCRIPT.name} images.png` generates four images; it needs torch, diffusers and safetensors.
 """

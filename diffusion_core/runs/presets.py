@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from diffusion_core.models.unet import SimpleUnet, Unet
@@ -78,24 +78,17 @@ def preset(name: str) -> RunConfig:
     return PRESETS[name]
 
 
-def as_arguments(config: RunConfig) -> list[str]:
-    """The words of the command line that give these settings: the preset and what differs."""
-    start = dataclasses.asdict(preset(config.preset))
-    words = ["--preset", config.preset]
-    for name, value in dataclasses.asdict(config).items():
-        if value != start[name]:
-            text = value if isinstance(value, str) else json.dumps(value)
-            words += ["--set", f"{name}={text}"]
-    return words
-
-
-def build_network(network: str, network_args: dict[str, Any]) -> SimpleUnet | Unet:
+def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet | Unet:
     """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`).
 
     Raises ConfigError where the arguments cannot be used.
     """
+    kind = SimpleUnet if network == "lecture" else Unet
+    there = inspect.signature(kind).parameters
+    if unknown := [name for name in network_args if name not in there]:
+        raise ConfigError(f"network_args: there is no {unknown[0]}; there are {', '.join(there)}.")
     try:
-        return SimpleUnet(**network_args) if network == "lecture" else Unet(**network_args)
+        return kind(**network_args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"network_args: {error}") from error
 

@@ -143,10 +143,10 @@ def test_rows_say_their_own_steps_and_align_by_images_and_time(
     expect(page.get_by_text("images seen", exact=True)).to_be_visible()
     page.get_by_role("radio", name="time", exact=True).click()
     expect(slow).to_have_text("film-slow step 100 · 4 min 57 s ")
-    expect(fast).to_have_text("film-fast step 150 · 2 min 29 s · its newest ")
+    expect(fast).to_have_text("film-fast step 150 · 2 min 29 s · its latest ")
     # Before its first strip a run says when that comes.
     film_slider(page).press("Home")
-    expect(page.get_by_text("Its first samples are of step 100.")).to_be_visible()
+    expect(page.get_by_text("The first samples are at step 100.")).to_be_visible()
     expect(fast).to_have_text("film-fast step 50 · 49 s ")
 
 
@@ -246,7 +246,7 @@ def test_grey_strips_and_an_image_that_forms_lie_below_each_other(
     )
     page.get_by_role("img", name="Samples of film-grey at step 4, 3 images").wait_for()
     page.get_by_role("img", name="Samples of film-forms at step 4, 10 images").wait_for()
-    expect(page.get_by_text("one image, from noise (last) to the finished")).to_be_visible()
+    expect(page.get_by_text("one image: finished (first) to noise (last)")).to_be_visible()
     expect(film_slider(page)).to_be_hidden()  # one place alone is nothing to move through
     main = page.get_by_test_id("stMain")
     assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0

@@ -19,7 +19,7 @@ def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_drawn_anew(
     canvas, repaint = page.locator(".mask canvas"), page.get_by_role("button", name="Repaint").last
     undo = page.get_by_role("button", name="Undo", exact=True)
     said = page.locator(".mask .said")
-    expect(said).to_have_text("Paint over what should be drawn anew.")
+    expect(said).to_have_text("Paint over the area to repaint.")
     expect(undo).to_be_disabled()
 
     canvas.scroll_into_view_if_needed()
@@ -39,7 +39,7 @@ def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_drawn_anew(
     undo.click()
     expect(said).to_have_text(by_mouse)
     undo.click()
-    expect(said).to_have_text("Paint over what should be drawn anew.")
+    expect(said).to_have_text("Paint over the area to repaint.")
 
     canvas.focus()
     canvas.press("ArrowLeft")

@@ -30,7 +30,7 @@ from streamlit.testing.v1 import AppTest
 
 # ---------------------------------------------------------------- all that is not a lasting name
 from diffusion_core import list_runs, load_model, load_run, sample
-from diffusion_core.__main__ import main
+from diffusion_core.cli.main import main
 from tests.pages.app import open_page
 
 # The file of each page, by its place in an address.
@@ -64,7 +64,6 @@ def now_called(values: dict[str, Any]) -> dict[str, Any]:
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LINKS = json.loads((FIXTURES / "links.json").read_text(encoding="utf-8"))
 IMAGES = json.loads((FIXTURES / "images.json").read_text(encoding="utf-8"))
-ROOT = FIXTURES.parents[1]
 SOON = 30.0  # seconds, on a busy machine
 # Losses of the steps that the version that wrote `stopped` and `asked` made after their checkpoint.
 LOSSES = {5: 0.12144113, 6: 0.10134663, 7: 0.020651, 8: 0.14770515}
@@ -188,7 +187,7 @@ def test_settings_changed_on_the_way_classes_and_averages_are_known(old_runs: Pa
     grey = load_run(old_runs / "grey").latest_checkpoint()
     assert grey is not None
     assert sorted(grey.averages) == ["long", "main", "short"] and grey.config.channels == 1
-    assert "no-such-folder" in load_run(old_runs / "failed").status["error"]
+    assert "no-such-folder" in load_run(old_runs / "failed").status.error
 
 
 @pytest.mark.parametrize("name", ["conditional", "flow", "lecture", "grey", "stopped", "asked"])
@@ -372,11 +371,14 @@ def test_an_export_for_diffusers_draws_and_is_written_the_same(
 ) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(FIXTURES / "diffusers" / name, old)
-    script = ROOT / "docs" / "sample_with_diffusers.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(old), str(tmp_path / "pictures.png")])
-    runpy.run_path(str(script))
-    assert pixels(tmp_path / "pictures.png").std() > 5
     assert command("export", old_runs / name, "--format", "diffusers", "--out", new) == 0
+    for file in ("network.py", "sample_with_diffusers.py"):  # since version 0.2 in the folder
+        shutil.copy(new / file, old)
+    script = str(old / "sample_with_diffusers.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "images.png")])
+    monkeypatch.syspath_prepend(old)
+    runpy.run_path(script, run_name="__main__")
+    assert pixels(tmp_path / "images.png").std() > 5
     settings = "scheduler/scheduler_config.json"
     assert json.loads((new / settings).read_text()) == json.loads((old / settings).read_text())
     tensors = [

@@ -31,7 +31,7 @@ class Example(Record):
     [
         ("no json", "a.json is not readable JSON."),
         ("[1]", "a.json: it is a list; it must be an object."),
-        ('{"count": 11}', "a.json: count is 11; it must be at most 10."),
+        ('{"count": 11}', "a.json: count is 11; it must be from 0 to 10."),
         ('{"count": true}', "a.json: count is True; it must be a whole number."),
         ('{"count": 1.0}', "a.json: count is 1.0; it must be a whole number."),
         ('{"count": "1"}', "a.json: count is '1'; it must be a whole number."),

@@ -23,7 +23,6 @@ import psutil
 import pytest
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import state_now
 from tests import tiny_runs
@@ -53,7 +52,7 @@ def wait_for_state(run: Run, *states: str) -> None:
 
     def there() -> bool:
         status = run.status  # empty until the process has written its first
-        state = state_now(status) if status else None
+        state = state_now(status) if status.state else None
         if state in ("failed", "lost", "stopped", "finished") and state not in states:
             pytest.fail(f"{run.name} is {state}, not {' or '.join(states)}: {status}")
         return state in states
@@ -140,7 +139,10 @@ class Forks:
     def train(self, run: Run, config: RunConfig | None = None, die: str = "") -> Command:
         """Train a new run, or resume it where no settings are given. `die`: see `die_at`."""
         words = ["train", "--run", str(run.path), "--quiet"]
-        words += as_arguments(config) if config else ["--resume"]
+        if config is None:
+            words.append("--resume")
+        else:
+            tiny_runs.create(run.path, config)
         return self.call(die_at, die, words) if die else self.command(*words)
 
     def end(self) -> None:

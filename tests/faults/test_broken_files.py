@@ -14,7 +14,6 @@ from PIL import Image
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.checkpoint import state_path, weights_path
 from diffusion_core.runs.jobs import JobError
-from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import Run
 from tests.faults.disks import Disk, need_mounted
 from tests.faults.processes import Forks, tiny
@@ -142,7 +141,7 @@ def test_runs_in_a_file_instead_of_a_folder_get_one_sentence(tmp_path: Path, for
 
 def assert_one_sentence(forks: Forks, runs: Path, beginning: str) -> None:
     """From the terminal with exit code 1, and from the app."""
-    words = ["train", "--run", runs / "run", "--quiet", *as_arguments(tiny())]
+    words = ["train", "--run", runs / "run", "--quiet", "--preset", "small"]
     terminal = forks.command(*words)
     assert terminal.exit_code() == 1
     [line] = terminal.said().splitlines()

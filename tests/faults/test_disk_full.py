@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint_and_training_goes_on(
 
     disk.free(trainer.pid)
     wait_until(lambda: run.status.checkpoint_step > saved, "there is another checkpoint")
-    wait_until(lambda: "warning" not in run.status, "the warning is withdrawn")
+    wait_until(lambda: not run.status.warning, "the warning is withdrawn")
     trainer.send(signal.SIGTERM)
     assert trainer.exit_code() == STOPPED
     step = run.status.step
@@ -149,13 +149,14 @@ def test_images_that_do_not_fit_get_a_sentence_and_leave_no_half_store(
 def limited_training(path: Path, disk: Disk) -> int:
     import os
 
-    from diffusion_core.runs.presets import as_arguments
     from tests.faults.processes import command_line
+    from tests.tiny_runs import create
 
     if not disk.mounted:
         disk.fill(os.getpid())
     config = tiny(data="digits", image_size=48)
-    return command_line(["train", "--run", str(path), "--quiet", *as_arguments(config)])
+    create(path, config)
+    return command_line(["train", "--run", str(path), "--quiet"])
 
 
 def test_a_disk_that_fills_up_under_the_store_gets_a_sentence_and_leaves_no_half_store(

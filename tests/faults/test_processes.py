@@ -16,7 +16,6 @@ import pytest
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.launch import FIRST_MACHINE, launch_commands
-from diffusion_core.runs.presets import as_arguments
 from diffusion_core.runs.run import Run
 from tests import tiny_runs
 from tests.faults.hosts import Host, need_hosts, train_together, two_hosts
@@ -52,9 +51,10 @@ def alone(module_forks: Forks) -> np.ndarray:
 
 
 def words(run: Run, config: RunConfig | None = None) -> list[str]:
-    """Of the command line; without settings it goes on."""
-    settings = as_arguments(config) if config else ["--resume"]
-    return ["train", "--folder", str(run.path), *settings]
+    """Of the command line: a new run with settings, else one that is resumed."""
+    if config is not None:
+        tiny_runs.create(run.path, config)
+    return ["train", "--folder", str(run.path), *([] if config else ["--resume"])]
 
 
 def assert_losses(run: Run, expected: np.ndarray) -> None:
@@ -183,9 +183,13 @@ def test_a_signal_to_any_of_the_processes_stops_them_all(
     assert commands[1].said() == ""
 
 
-def test_processes_that_would_train_different_runs_say_so(run: Run, forks: Forks) -> None:
-    other = CONFIG.replace(learning_rate=0.5)
-    commands = train_together(forks, words(run, CONFIG), words(run, other))
+def test_processes_that_would_train_different_runs_say_so(
+    run: Run, forks: Forks, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tiny_runs.create(other, CONFIG.replace(learning_rate=0.5))
+    like_other = ["train", "--folder", str(run.path), "--like", str(other)]
+    commands = train_together(forks, words(run, CONFIG), like_other)
     assert [command.exit_code() for command in commands] == [1, 1]
     assert run.state == "failed"
     assert "do not see the same settings. Start it with the same" in run.status.error
@@ -195,8 +199,10 @@ def test_processes_that_would_train_different_runs_say_so(run: Run, forks: Forks
 def test_a_process_that_cannot_begin_tells_the_first_why(
     run: Run, forks: Forks, tmp_path: Path
 ) -> None:
-    missing = CONFIG.replace(data=f"folder:{tmp_path / 'nowhere'}")
-    first, second = train_together(forks, words(run, CONFIG), words(run, missing))
+    missing = tmp_path / "missing"
+    tiny_runs.create(missing, CONFIG.replace(data=f"folder:{tmp_path / 'nowhere'}"))
+    like_missing = ["train", "--folder", str(run.path), "--like", str(missing)]
+    first, second = train_together(forks, words(run, CONFIG), like_missing)
     assert [command.exit_code() for command in (first, second)] == [1, 1]
     assert run.state == "failed"
     assert "nowhere" in run.status.error
@@ -255,6 +261,7 @@ def type_in(host: Host, command: str) -> subprocess.Popen:
 
 
 def type_in_both(hosts: list[Host], run: Run, config: RunConfig) -> list[subprocess.Popen]:
+    tiny_runs.create(run.path, config)
     commands = launch_commands(run.path, config, 2, 1, resume=False)
     return [
         type_in(host, command.replace(FIRST_MACHINE, hosts[0].address))

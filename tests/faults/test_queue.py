@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from diffusion_core.runs import jobs
-from diffusion_core.runs.run import Run, queue_position
+from diffusion_core.runs.queue import queued_before
+from diffusion_core.runs.run import Run, snapshots
 from tests.browser.server import start_server
 from tests.faults.processes import FOREVER, Forks, tiny, wait_for_state, wait_until
 
 STOPPED = 130
+
+
+def position(run: Run) -> int:
+    """How many runs go before it to the same device."""
+    return len(queued_before(run.snapshot(), snapshots(run.path.parent)))
 
 
 @pytest.fixture
@@ -33,13 +39,13 @@ def test_the_second_run_waits_its_turn_and_says_its_place(
     for other in waiting:
         commands.append(forks.train(other, tiny(steps=2)))
         wait_for_state(other, "queued")
-    assert [queue_position(other) for other in waiting] == [0, 1]
+    assert [position(other) for other in waiting] == [0, 1]
 
     # One that waits can be stopped; the others keep their order.
     jobs.request(waiting[0], "stop")
     assert commands[0].exit_code() == STOPPED
     assert waiting[0].state == "stopped"
-    assert queue_position(waiting[1]) == 0
+    assert position(waiting[1]) == 0
     assert waiting[1].state == "queued"
     assert run.state == "running"
 
@@ -47,9 +53,9 @@ def test_the_second_run_waits_its_turn_and_says_its_place(
     assert trainer.exit_code() == STOPPED
     assert commands[1].exit_code() == 0
     assert waiting[1].state == "finished"
-    # What was stopped in the queue is resumed from its settings, which it never got to write.
-    assert waiting[0].config is None
-    assert waiting[0].status.arguments
+    # What was stopped in the queue has its settings, and has not begun.
+    assert waiting[0].config is not None
+    assert not waiting[0].snapshot().begun
 
 
 def test_a_waiting_run_starts_when_the_one_before_it_is_killed(
@@ -64,7 +70,7 @@ def test_a_waiting_run_starts_when_the_one_before_it_is_killed(
     # The one in the middle is killed while it waits: its place is nobody's.
     next_one.kill()
     assert second.state == "lost"
-    assert queue_position(third) == 0
+    assert position(third) == 0
     trainer.kill()
     assert last.exit_code() == 0
     assert run.state == "lost"
@@ -102,7 +108,7 @@ def test_a_trainer_that_ends_starts_the_next_in_the_queue(first, runs_dir: Path)
     run, trainer = first
     waiting = [jobs.start(runs_dir, name, tiny(steps=2), "cpu") for name in ("second", "third")]
     assert [other.state for other in waiting] == ["queued", "queued"]
-    assert not any("pid" in other.status for other in waiting)
+    assert all(other.status.pid is None for other in waiting)
     jobs.move(waiting[1], -1)
     jobs.request(run, "stop")
     assert trainer.exit_code() == STOPPED
@@ -143,7 +149,7 @@ def test_a_run_in_a_terminal_and_one_that_waits_as_a_folder_keep_their_order(
     third = Run(runs_dir / "third")
     in_a_terminal = forks.train(third, tiny(steps=2))
     wait_for_state(third, "queued")
-    assert queue_position(third) == 1
+    assert position(third) == 1
     fourth = jobs.start(runs_dir, "fourth", tiny(steps=2), "cpu")
     jobs.request(Run(runs_dir / "first"), "stop")
     assert trainer.exit_code() == STOPPED

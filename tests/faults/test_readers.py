@@ -19,13 +19,13 @@ def test_whoever_reads_while_it_trains_sees_whole_files_only(runs_dir: Path, for
     run = Run(runs_dir / "run")
     often = {"checkpoint_every": 1, "sample_every": 1, "sample_steps": 1, "validate_every": 1}
     trainer = forks.train(run, tiny(steps=40, keep_checkpoints=2, **often))
-    wait_until(lambda: run.status, "there is a status")
+    wait_until(lambda: run.status.state, "there is a status")
     rounds, steps, points = 0, [0], [0]
     while trainer.process.exitcode is None:
         rounds += 1
         status = run.status
-        assert status["pid"] == trainer.pid
-        assert status["total"] == 40
+        assert status.pid == trainer.pid
+        assert status.total == 40
         assert run.state in set(RunState) - {"failed", "lost"}
         assert run.checkpoints()[1] == []  # one that was just removed as too old is not broken
         latest = run.latest_checkpoint()

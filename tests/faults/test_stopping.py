@@ -74,9 +74,9 @@ def test_a_second_interrupt_ends_it_when_the_file_at_hand_is_whole(run: Run, for
 
 def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
-    from diffusion_core.runs.presets import as_arguments
     from diffusion_core.training import trainer
     from tests.faults.processes import command_line
+    from tests.tiny_runs import create
 
     take_step, save_state = trainer.one_step, checkpoint.save_state
 
@@ -91,7 +91,8 @@ def interrupted_while_it_saves(path: Path, config) -> int:
         return save_state(path, step, state)
 
     trainer.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
-    return command_line(["train", "--run", str(path), "--quiet", *as_arguments(config)])
+    create(path, config)
+    return command_line(["train", "--run", str(path), "--quiet"])
 
 
 GARBAGE = [b"", b"{", b"[]", b'"stop"', b'{"action": ["stop"]}', b'{"action": "fly"}', b"\xff\x00"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -44,9 +43,7 @@ def write_run(
     runs_dir: Path, name: str, kind: str = "small", steps: tuple[int, ...] = (3,)
 ) -> Path:
     """A run with tiny random weights and T = 40."""
-    config = dataclasses.replace(
-        preset(kind), network_args=NETWORKS[kind], schedule={"timesteps": 40}
-    )
+    config = preset(kind).replace(network_args=NETWORKS[kind], schedule={"timesteps": 40})
     run = runs_dir / name
     run.mkdir()
     (run / "config.json").write_text(config.to_json())

@@ -83,15 +83,15 @@ def test_settings_of_a_run_that_cannot_be_used_get_a_sentence(runs_dir: Path) ->
     (run / "config.json").write_text(json.dumps({"loss": "l3"}))
     app = open_home()
     assert not app.exception
-    assert "The settings of odd cannot be used: loss is 'l3'" in words(app)
+    assert "odd cannot be read in full. config.json: loss is 'l3'" in words(app)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("ROLE", "admin", "DIFFUSION_LAB_ROLE is 'admin'; set it to operator or viewer."),
-        ("MAX_STEPS", "0", "DIFFUSION_LAB_MAX_STEPS is '0'; set it to a whole number above 0."),
-        ("MAX_UPLOAD_MB", "ten", "DIFFUSION_LAB_MAX_UPLOAD_MB is 'ten'; set it to a whole number"),
+        ("ROLE", "admin", "DIFFUSION_LAB_ROLE is 'admin'; it must be operator or viewer."),
+        ("MAX_STEPS", "0", "DIFFUSION_LAB_MAX_STEPS is '0'; it must be from 1 to"),
+        ("MAX_UPLOAD_MB", "ten", "DIFFUSION_LAB_MAX_UPLOAD_MB is 'ten'; it must be a whole number"),
         ("DEVICE", "abacus", "'abacus' is no device; use auto, cpu, cuda, cuda:N or mps."),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -27,9 +26,12 @@ def write_run(runs_dir: Path, name: str, **config: object) -> Path:
     """A run of the preset `small` with these settings."""
     run = runs_dir / name
     run.mkdir()
-    (run / "config.json").write_text(json.dumps(dataclasses.asdict(preset("small")) | config))
+    (run / "config.json").write_text(json.dumps(preset("small").model_dump() | config))
     (run / "status.json").write_text(json.dumps({"state": "finished", "created": 1.0}))
     return run
+
+
+COARSEST = {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [], "patch": 64}
 
 
 def totals(app: AppTest) -> list[str]:
@@ -150,10 +152,10 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"loss": "l3"}, "The settings of mine cannot be used: loss is 'l3'"),
-        ({"network_args": {"depth": 3}}, "This network cannot be built: network_args:"),
-        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be at least 1"),
-        ({"network_args": {"patch": 128}}, "needs images of at least 512×512 px."),
+        ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
+        ({"network": "lecture", "network_args": {"blocks": 2}}, "network_args:"),
+        ({"network_args": {"blocks": 0}}, "network_args.blocks is 0; it must be from 1 to 64"),
+        ({"network_args": COARSEST}, "needs images of at least 512×512 px."),
     ],
 )
 def test_a_run_whose_network_cannot_be_shown_says_why(

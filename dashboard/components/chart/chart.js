@@ -1,31 +1,33 @@
-// Draws a Plotly figure and goes on drawing into the same plot, so that zoom and hidden curves
-// stay while new points come in. Colours that stand for the theme's are replaced by them.
+// Shows a Plotly figure and updates the same plot, so that zoom and hidden curves stay while new
+// points come in. Placeholder colours are replaced by the theme's.
 
-function library(url) {
+import { movingFor, themeColours, themeValue } from "../shared/shared.js";
+
+function loadPlotly(url) {
   window.diffusionLabPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = new URL(url, document.baseURI);
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => {
-      window.diffusionLabPlotly = undefined; // so that the next update tries again
+    script.addEventListener("load", () => resolve(window.Plotly));
+    script.addEventListener("error", () => {
+      window.diffusionLabPlotly = undefined; // the next update tries again
       reject(new Error(`${url} did not load`));
-    };
+    });
     document.head.append(script);
   });
   return window.diffusionLabPlotly;
 }
 
-function themed(figure, style) {
-  const value = (name) => style.getPropertyValue(`--st-${name}`).trim();
-  const palette = (name) => value(name).split(/,(?![^(]*\))/).map((colour) => colour.trim());
+/** The colour that stands for the theme's colour of this number in a figure. */
+const placeholder = (number) => `#0000${String(number).padStart(2, "0")}`;
+
+function themed(figure, box) {
+  const value = (name) => themeValue(box, name);
   const colours = {};
-  const placeholder = (number) => `#0000${String(number).padStart(2, "0")}`;
-  palette("chart-categorical-colors").slice(0, 10)
-    .forEach((colour, k) => { colours[placeholder(1 + k)] = colour; });
-  palette("chart-sequential-colors").slice(0, 10)
-    .forEach((colour, k) => { colours[placeholder(11 + k)] = colour; });
-  palette("chart-diverging-colors").slice(0, 10)
-    .forEach((colour, k) => { colours[placeholder(21 + k)] = colour; });
+  ["categorical", "sequential", "diverging"].forEach((palette, k) => {
+    themeColours(box, `chart-${palette}-colors`)
+      .slice(0, 10)
+      .forEach((colour, at) => { colours[placeholder(10 * k + at + 1)] = colour; });
+  });
   colours[placeholder(36)] = value("gray-text-color") || value("gray-color") || "#888888";
   const { data, layout } = JSON.parse(
     figure.replace(/#0000\d\d/g, (found) => colours[found] || found),
@@ -49,13 +51,13 @@ function themed(figure, style) {
   };
 }
 
-// A redraw takes the browser about a tenth of a second, which a film of samples beside it would
-// show: while that moves a redraw waits, and not for ever.
+// A redraw takes about a tenth of a second and would make a film on the same page stutter: it waits
+// while a film moves, up to this long.
 const LONGEST_WAIT_MS = 5000;
 
 function whenStill(box, draw) {
   box.latest ??= performance.now() + LONGEST_WAIT_MS;
-  const wait = Math.min(window.diffusionLabMovingUntil ?? 0, box.latest) - performance.now();
+  const wait = Math.min(movingFor(), box.latest - performance.now());
   if (wait > 0) {
     setTimeout(whenStill, wait, box, draw);
   } else if (draw()) {
@@ -64,22 +66,22 @@ function whenStill(box, draw) {
 }
 
 export default function ({ data, parentElement }) {
-  const box = parentElement.querySelector(".live-chart");
+  const box = parentElement.querySelector(".chart");
   box.style.height = `${data.height}px`;
   box.setAttribute("role", "figure");
   box.setAttribute("aria-label", data.alt);
-  // Of two updates while the library loads only the later one is drawn.
+  // If two updates arrive while the library loads, only the later one is drawn.
   const turn = (box.turn = (box.turn ?? 0) + 1);
-  library(data.library).then(
+  loadPlotly(data.library).then(
     (Plotly) => whenStill(box, () => {
       if (turn !== box.turn || !box.isConnected) return false;
-      const { data: curves, layout } = themed(data.figure, getComputedStyle(box));
+      const { data: curves, layout } = themed(data.figure, box);
       Plotly.react(box, curves, layout, { displaylogo: false, responsive: true });
       box.watcher ??= new ResizeObserver(() => box.offsetWidth && Plotly.Plots.resize(box));
       box.watcher.observe(box);
       return true;
     }),
-    () => { box.textContent = "The chart cannot be drawn: its library did not load."; },
+    () => { box.textContent = "The chart cannot be shown: Plotly did not load."; },
   );
   return () => {
     box.watcher?.disconnect();

@@ -1,8 +1,8 @@
 """Plotly figures that change while somebody looks at them.
 
-`st.plotly_chart` builds its chart anew whenever a number in it has changed, and the zoom and the
-hidden curves are lost. This one draws into the same plot, with the same library, which the browser
-loads from this server once. What a figure shows is not known here.
+`st.plotly_chart` rebuilds its chart whenever a number in it changes and loses the zoom and the
+hidden curves. This component updates the same plot, with the same library, which the browser loads
+from this server once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import plotly
 import plotly.graph_objects as go
-import streamlit as st
 from streamlit.components.v1 import declare_component
 
-SCRIPT = Path(__file__).with_suffix(".js")
+from dashboard.components.assemble import component
+
+HTML = '<div class="chart"></div>'
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
@@ -32,17 +33,8 @@ def show_live(figure: go.Figure, key: str, alt: str) -> None:
         "height": height,
         "alt": alt,
     }
-    _component()(key=key, data=data, height=height)
-
-
-@functools.cache
-def _component() -> st.components.v2.types.ComponentRenderer:
-    return st.components.v2.component(
-        "live_chart",
-        html='<div class="live-chart"></div>',
-        js=SCRIPT.read_text(encoding="utf-8"),
-        isolate_styles=False,  # Plotly's own styles belong to the document
-    )
+    # Plotly's own styles belong to the document.
+    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=height)
 
 
 @functools.cache

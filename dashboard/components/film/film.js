@@ -1,14 +1,19 @@
-// Sample strips of several runs under one slider. Each strip is fetched once, kept as the PNG that
-// it is, and decoded off the main thread when it is looked at; moving the slider only draws.
+// Sample strips of several runs under one slider. Each strip is fetched once, kept as PNG and
+// decoded off the main thread when it is needed; moving the slider only draws.
+
+import { openPlayer, paintTiles, sayWhere } from "../player/player.js";
+import {
+  formatImages, formatNumber, nextFrame, startMoving, themeColours,
+} from "../shared/shared.js";
 
 const AT_ONCE = 6; // requests; a browser makes no more to one server anyway
-const MOST_PIXELS = 32e6; // decoded pictures that are kept, 4 bytes a pixel
-const COARSEST = 64; // of so many strips one is fetched first
-const AHEAD = 4; // positions that are decoded before the slider gets there
-const SETTLED_MS = 600; // after the last move, before the address says where
+const MOST_PIXELS = 32e6; // of decoded strips in memory, 4 bytes each
+const COARSEST = 64; // every 64th strip is fetched first
+const AHEAD = 4; // positions decoded before the slider gets there
+const SETTLED_MS = 600; // from the last move to the update of the page's address
 const RETRY_MS = 2000;
-const STILL_MS = 300; // after a move nothing else of the page should take the browser's time
-const SIZES = [64, 128]; // a picture's side on the screen, where there is room
+const STILL_MS = 300; // from a move until charts may redraw
+const SIZES = [64, 128]; // of an image on the screen
 
 export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".film");
@@ -25,13 +30,13 @@ function open(box, start) {
     box,
     list: box.querySelector(".rows"),
     rows: [],
-    notches: [], // the slider's positions: {at, name, step}, where some run has a new strip
+    notches: [], // the slider's positions, {at, name, step}: wherever a run has a new strip
     index: 0,
-    spot: parseSpot(start), // {name, step}: the strip that the slider stands at
-    following: !start, // stands at the newest, and goes on to newer ones
-    remembered: start ?? null, // what the page's address says
+    spot: parseSpot(start), // {name, step}: the strip at the slider's position
+    following: !start, // shows the newest strip and moves on to newer ones
+    remembered: start ?? null, // the position in the page's address
     strips: new Map(), // by address
-    decoded: new Map(), // by address, what was looked at last comes last
+    decoded: new Map(), // by address, the last one used at the end
     pixels: 0,
     wanted: [],
     queue: [],
@@ -47,15 +52,18 @@ function open(box, start) {
     film.seen = true;
   };
   film.stands = () => settle(film);
+  film.redraw = nextFrame(() => {
+    if (!film.closed) draw(film);
+  });
   openPlayer(film, box);
   film.sizes = new ResizeObserver(() => {
     if (box.clientWidth === film.room) return;
     film.room = box.clientWidth;
     film.rows.forEach((row) => { row.painted = null; });
-    later(film);
+    film.redraw();
   });
   film.sizes.observe(box);
-  // All strips are fetched once somebody has scrolled to them, and until then only what is shown.
+  // All strips are fetched once the film has been on the screen; until then only those shown.
   film.sights = new IntersectionObserver((entries) => {
     film.seen ||= entries.some((entry) => entry.isIntersecting);
     fetchNext(film);
@@ -78,7 +86,7 @@ function update(film, { rows, alignment }) {
   film.alignment = alignment;
   const known = new Map(film.rows.map((row) => [row.name, row]));
   const strips = new Map();
-  const colours = palette(film.box);
+  const colours = themeColours(film.box, "chart-categorical-colors");
   film.rows = rows.map((row) => {
     const { element, label, where, note, canvas, message } = known.get(row.name) ?? makeRow();
     label.textContent = row.name;
@@ -120,7 +128,7 @@ function update(film, { rows, alignment }) {
   move(film, found < 0 ? last : found);
 }
 
-/** The position of the strip that the slider stood at, which another alignment moves; or -1. */
+/** The position of the current strip, which another alignment changes; -1 if it is gone. */
 function find({ spot, rows, notches }) {
   const row = rows.find(({ name }) => name === spot?.name);
   const at = row?.at[row.steps.indexOf(spot.step)];
@@ -144,14 +152,14 @@ function move(film, index) {
   const last = film.last();
   const next = Math.max(0, Math.min(index, last));
   film.direction = Math.sign(next - film.index) || film.direction;
-  if (next !== film.index) window.diffusionLabMovingUntil = performance.now() + STILL_MS;
+  if (next !== film.index) startMoving(STILL_MS);
   film.index = next;
   film.spot = film.notches[next];
   film.following = next === last && !film.playing;
-  later(film);
+  film.redraw();
 }
 
-/** Once it stands still the server is told where, so that the address can say it. */
+/** After the last move, tell the server the position for the page's address. */
 function settle(film) {
   film.following = !film.playing && film.index === film.last();
   clearTimeout(film.settling);
@@ -162,7 +170,7 @@ function settle(film) {
   }, SETTLED_MS);
 }
 
-/** Whether every row has drawn what belongs here, or cannot: a film leaves nothing out. */
+/** Whether every row shows its strip of this position or cannot: a film skips nothing. */
 function isReady(film) {
   return film.rows.every((row) => {
     const strip = row.strips[row.upTo[film.index]];
@@ -172,14 +180,6 @@ function isReady(film) {
 }
 
 // ------------------------------------------------------------------------------------ drawing
-
-/** Draw with the next frame of the screen, however often it is asked for before. */
-function later(film) {
-  film.frame ??= requestAnimationFrame(() => {
-    film.frame = undefined;
-    if (!film.closed) draw(film);
-  });
-}
 
 function draw(film) {
   const notch = film.notches[film.index];
@@ -206,24 +206,22 @@ function show(film, row, k, notch) {
   const strip = row.strips[k];
   if (!strip) {
     row.where.textContent = "";
-    tell(row, `Its first samples are of step ${number(row.steps[0])}.`);
+    tell(row, `The first samples are at step ${formatNumber(row.steps[0])}.`);
     return;
   }
   const failed = strip.state === "broken" || strip.state === "missing";
-  // Until a strip has come, a fast hand sees the one nearest to it that is there, and its step.
+  // Until a strip has arrived, show the nearest one that has, with its step.
   const shown = failed ? k : nearest(row.strips, k, ({ bitmap }) => bitmap);
-  const step = `step ${number(row.steps[shown])}`;
+  const step = `step ${formatNumber(row.steps[shown])}`;
   const ended = shown === row.strips.length - 1 && notch.at > row.at[shown];
   row.where.textContent = [
     step,
     ...(film.alignment === "step" ? [] : [placeWords(film.alignment, row.at[shown])]),
-    ...(ended ? ["its newest"] : []),
+    ...(ended ? ["its latest"] : []),
   ].join(" · ");
-  row.note.textContent = row.forming
-    ? "one picture, from noise (last) to the finished one (first)"
-    : "";
+  row.note.textContent = row.forming ? "one image: finished (first) to noise (last)" : "";
   if (strip.state === "broken") tell(row, `The samples in ${strip.file} cannot be read.`);
-  else if (strip.state === "missing") tell(row, `The samples of ${step} did not arrive.`);
+  else if (strip.state === "missing") tell(row, `The samples of ${step} could not be loaded.`);
   else tell(row, "");
   const isThere = Boolean(strip.bitmap);
   row.canvas.classList.toggle("waiting", !isThere);
@@ -234,7 +232,7 @@ function show(film, row, k, notch) {
   if (row.painted !== drawn) paint(film, row, drawn);
 }
 
-/** Of the strips near k, which are there; k itself where none is. */
+/** The strip nearest to k that is there; k if none is. */
 function nearest(strips, k, isThere) {
   for (let far = 0; far <= COARSEST; far += 1) {
     if (strips[k - far] && isThere(strips[k - far])) return k - far;
@@ -243,7 +241,7 @@ function nearest(strips, k, isThere) {
   return k;
 }
 
-/** A sentence in the place of the pictures; with none, the pictures. */
+/** Show a sentence in place of the images; an empty one shows the images. */
 function tell(row, sentence) {
   if (row.message.textContent !== sentence) row.message.textContent = sentence;
   row.canvas.classList.toggle("away", sentence !== "");
@@ -255,20 +253,18 @@ function paint(film, row, strip) {
   const count = Math.max(1, Math.floor(strip.bitmap.width / side));
   const tiles = Array.from({ length: count }, (_, k) => [strip.bitmap, k * side, 0]);
   paintTiles(canvas, tiles, side, film.room || film.box.clientWidth, SIZES);
-  const pictures = count === 1 ? "1 picture" : `${count} pictures`;
-  canvas.setAttribute(
-    "aria-label",
-    `Samples of ${row.name} at step ${number(strip.step)}, ${pictures}`,
-  );
+  const step = formatNumber(strip.step);
+  canvas.setAttribute("aria-label", `Samples of ${row.name} at step ${step}, ${formatImages(count)}`);
   row.painted = strip;
 }
 
 // ------------------------------------------------------------------------- fetching, decoding
 
+function isDue({ state, missed }) {
+  return state === "new" || (state === "missing" && performance.now() - missed > RETRY_MS);
+}
+
 function fetchNext(film) {
-  const isDue = (strip) =>
-    strip.state === "new" ||
-    (strip.state === "missing" && performance.now() - strip.missed > RETRY_MS);
   while (film.loading < AT_ONCE && !film.closed) {
     let strip = film.wanted.find(isDue);
     while (!strip && film.seen && film.queue.length) {
@@ -282,7 +278,7 @@ function fetchNext(film) {
 
 async function load(film, strip) {
   film.loading += 1;
-  // The address has the file's version in it: what the browser has of it is as good as new.
+  // The address contains the file's version, so what the browser has cached is current.
   const cache = strip.missed ? "reload" : "force-cache";
   strip.state = "loading";
   try {
@@ -291,13 +287,13 @@ async function load(film, strip) {
     strip.blob = await answer.blob();
     strip.state = "loaded";
   } catch {
-    // The server is being started anew, or the run was removed: it is asked again.
+    // The server restarts, or the run was removed: try again.
     strip.missed = performance.now();
     strip.state = "missing";
-    setTimeout(() => later(film), RETRY_MS + 100);
+    setTimeout(film.redraw, RETRY_MS + 100);
   }
   film.loading -= 1;
-  if (film.wanted.includes(strip)) later(film);
+  if (film.wanted.includes(strip)) film.redraw();
   fetchNext(film);
 }
 
@@ -315,13 +311,13 @@ function decode(film, strip) {
         if (film.pixels <= MOST_PIXELS || film.wanted.includes(oldest)) break;
         release(film, oldest);
       }
-      return later(film);
+      return film.redraw();
     },
     () => {
       strip.decoding = false;
       strip.state = "broken";
       strip.blob = undefined;
-      later(film);
+      film.redraw();
     },
   );
 }
@@ -364,13 +360,9 @@ function parseSpot(start) {
 }
 
 function placeWords(alignment, at) {
-  if (alignment === "images") return `${number(at)} images`;
+  if (alignment === "images") return formatImages(at);
   if (alignment === "time") return duration(at);
-  return `step ${number(at)}`;
-}
-
-function number(value) {
-  return value.toLocaleString("en-US");
+  return `step ${formatNumber(at)}`;
 }
 
 function duration(seconds) {
@@ -380,9 +372,4 @@ function duration(seconds) {
   if (minutes < 10) return `${minutes} min ${whole % 60} s`;
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function palette(element) {
-  const colours = getComputedStyle(element).getPropertyValue("--st-chart-categorical-colors");
-  return colours.split(/,(?![^(]*\))/).map((colour) => colour.trim());
 }

@@ -16,14 +16,15 @@ import numpy as np
 import streamlit as st
 from streamlit.components.v1 import declare_component
 
-from dashboard.components.player import player
+from dashboard.components.assemble import component
+from dashboard.components.player.player import controls
 
 KEY = "film"
 PARAMETER = "strip"  # of the page's address: STEP@RUN, where the slider stands
 HTML = f"""
 <div class="film">
   <div class="rows"></div>
-{player.controls("Samples through training")}
+{controls("Samples through training")}
 </div>
 """
 
@@ -43,7 +44,7 @@ def show_film(runs: list[Strips], alignment: str) -> None:
     """One row a run under one slider; `alignment` is one of ALIGNMENTS, the axis of `at`."""
     rows = [row for run in runs if (row := row_data(run)) is not None]
     data = {"alignment": alignment, "rows": rows, "start": st.query_params.get(PARAMETER)}
-    player.component(Path(__file__), HTML)(key=KEY, data=data, on_at_change=_remember)
+    component(Path(__file__), HTML)(key=KEY, data=data, on_at_change=_remember)
 
 
 def row_data(run: Strips) -> dict[str, Any] | None:

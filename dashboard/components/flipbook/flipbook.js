@@ -1,15 +1,18 @@
-// Frames of pictures under one slider. Every picture's frames of a row lie in one sheet; moving the
-// slider or choosing another picture only draws.
+// Frames of images under one slider. All frames of an image in one row lie in one sheet; moving the
+// slider or choosing another image only draws.
 
-const ALONE = [96, 256]; // a picture's side on the screen, where there is room
-const BESIDE = [96, 192]; // where it is seen in several rows
-const TOGETHER = [56, 112];
-const GAP = 14; // screen pixels between them, as the style says
+import { openPlayer, paintTiles, sayWhere } from "../player/player.js";
+import { formatImages, loadImage, nextFrame } from "../shared/shared.js";
+
+const ALONE = [96, 256]; // the smallest and largest size of an image on the screen
+const BESIDE = [96, 192]; // in several rows
+const TOGETHER = [56, 112]; // among others
+const GAP = 14; // screen pixels between rows, as in flipbook.css
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".flipbook");
   const book = (box.book ??= open(box));
-  book.tell = (picture) => setTriggerValue("picture", picture);
+  book.tell = (image) => setTriggerValue("image", image);
   update(book, data);
   return () => close(book);
 }
@@ -28,25 +31,28 @@ function open(box) {
     choice: part(".choice"),
     data: null,
     index: 0,
-    picture: 0, // its number, from 1; 0: all that were sent, together
+    image: 0, // the number of the image shown, from 1; 0: all images that were sent
     rows: [],
-    sheets: [], // of each picture, an image for each row
+    sheets: [], // of each image, one for each row
   };
   book.last = () => book.data.captions.length - 1;
   book.go = (index) => {
     book.index = Math.max(0, Math.min(index, book.last()));
-    later(book);
+    book.redraw();
   };
   book.isReady = () => book.drawn === book.index;
   book.starts = () => {};
   book.stands = () => {};
+  book.redraw = nextFrame(() => {
+    if (!book.closed) draw(book);
+  });
   openPlayer(book, box);
   book.which.addEventListener("change", () => {
-    book.picture = Number(book.which.value);
-    later(book);
-    if (book.picture) book.tell(book.picture);
+    book.image = Number(book.which.value);
+    book.redraw();
+    if (book.image) book.tell(book.image);
   });
-  book.watcher = new ResizeObserver(() => later(book));
+  book.watcher = new ResizeObserver(book.redraw);
   book.watcher.observe(box);
   return book;
 }
@@ -64,15 +70,17 @@ function update(book, data) {
     begin(book, data);
     if (before?.film !== data.film) book.index = book.last();
   }
-  if (before?.film !== data.film || before.picture !== data.picture) {
-    book.picture = data.picture;
-    book.which.value = book.picture;
+  if (before?.film !== data.film || before.image !== data.image) {
+    book.image = data.image;
+    book.which.value = book.image;
   }
-  later(book);
+  book.redraw();
 }
 
 function begin(book, data) {
-  book.sheets = data.sheets.map((sheets) => sheets.map((address) => load(book, address)));
+  book.sheets = data.sheets.map((sheets) =>
+    sheets.map((address) => loadImage(address, book.redraw)),
+  );
   book.rows = data.rows.map((name) => {
     const element = document.createElement("figure");
     const caption = document.createElement("figcaption");
@@ -84,10 +92,10 @@ function begin(book, data) {
   });
   book.list.replaceChildren(...book.rows.map((row) => row.element));
   book.which.replaceChildren(
-    new Option("all together", 0),
+    new Option("all", 0),
     ...data.names.map((name, k) => new Option(name, data.first + k + 1)),
   );
-  book.which.value = book.picture;
+  book.which.value = book.image;
   book.choice.hidden = data.names.length < 2;
   book.facts.replaceChildren(
     ...Object.keys(data.numbers).flatMap((name) => {
@@ -103,44 +111,30 @@ function begin(book, data) {
   book.controls.classList.toggle("still", book.last() < 1);
 }
 
-function load(book, address) {
-  const image = new Image();
-  image.onload = () => later(book);
-  image.src = address;
-  return image;
-}
-
 // ------------------------------------------------------------------------------------ drawing
 
-/** Draw with the next frame of the screen, however often it is asked for before. */
-function later(book) {
-  book.frame ??= requestAnimationFrame(() => {
-    book.frame = undefined;
-    if (!book.closed) draw(book);
-  });
-}
-
 function draw(book) {
-  const { data, index, picture } = book;
+  const { data, index, image } = book;
   const words = data.captions[index];
   sayWhere(book, words);
-  const chosen = picture ? [picture - 1 - data.first] : data.names.map((_, k) => k);
+  const chosen = image ? [image - 1 - data.first] : data.names.map((_, k) => k);
   const x = (index % data.columns) * data.side;
   const y = Math.floor(index / data.columns) * data.side;
-  const who = picture ? `picture ${data.names[chosen[0]]}` : `${data.names.length} pictures`;
-  book.list.classList.toggle("alone", Boolean(picture));
-  const beside = picture ? book.rows.length : 1;
-  const sizes = !picture ? TOGETHER : beside > 1 ? BESIDE : ALONE;
+  const who = image ? `image ${data.names[chosen[0]]}` : formatImages(data.names.length);
+  book.list.classList.toggle("alone", Boolean(image));
+  const beside = image ? book.rows.length : 1;
+  const oneSize = beside > 1 ? BESIDE : ALONE;
+  const sizes = image ? oneSize : TOGETHER;
   const room = Math.max(ALONE[0], (book.list.clientWidth - GAP * (beside - 1)) / beside);
   let ready = true;
   book.rows.forEach(({ name, canvas }, row) => {
-    const images = chosen.map((k) => book.sheets[k][row]);
+    const sheets = chosen.map((k) => book.sheets[k][row]);
     canvas.setAttribute("aria-label", `${name}, ${who}, ${words}`);
-    if (!images.every((image) => image.complete && image.naturalWidth)) {
+    if (!sheets.every((sheet) => sheet.complete && sheet.naturalWidth)) {
       ready = false;
       return;
     }
-    const tiles = images.map((image) => [image, x, y]);
+    const tiles = sheets.map((sheet) => [sheet, x, y]);
     paintTiles(canvas, tiles, data.side, room, sizes);
   });
   if (ready) book.drawn = index;
@@ -155,7 +149,7 @@ function draw(book) {
 
 // ---------------------------------------------------------------------------------- histogram
 
-const [WIDE, HIGH] = [64, 40]; // the drawing's units
+const [WIDE, HIGH] = [64, 40]; // of the SVG's viewBox
 
 function beginHistogram(book, { title, edge, density }) {
   const part = (selector) => book.histogram.querySelector(selector);
@@ -163,7 +157,7 @@ function beginHistogram(book, { title, edge, density }) {
   const [low, , high] = book.histogram.querySelectorAll(".axis span");
   low.textContent = `−${edge}`;
   high.textContent = edge;
-  const most = density.flat(2).reduce((most, value) => Math.max(most, value), 0);
+  const most = density.flat(2).reduce((top, value) => Math.max(top, value), 0);
   book.top = Math.min(1.2, Math.max(0.5, 1.1 * most));
   const points = Array.from({ length: 129 }, (_, k) => {
     const z = edge * (k / 64 - 1);
@@ -173,7 +167,7 @@ function beginHistogram(book, { title, edge, density }) {
   part(".curve").setAttribute("d", `M${points.join("L")}`);
 }
 
-/** Of the chosen pictures together. */
+/** The histogram of the chosen images together. */
 function drawHistogram(book, { title, density }, chosen, words) {
   const ones = chosen.map((one) => density[book.index][one]);
   const bars = ones[0].map((_, k) => ones.reduce((sum, one) => sum + one[k], 0) / ones.length);

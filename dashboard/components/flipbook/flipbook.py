@@ -19,7 +19,8 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from dashboard.components.player import player
+from dashboard.components.assemble import component
+from dashboard.components.player.player import controls
 from diffusion_core.sampling.trajectory import spread
 
 MOST_BYTES = 5_000_000  # of the pixels that are sent; noise hardly becomes smaller as WebP
@@ -39,7 +40,7 @@ HTML = f"""
       </figure>
     </div>
   </div>
-{player.controls("Frame of the film", WHICH)}
+{controls("Frame of the film", WHICH)}
 </div>
 """
 
@@ -90,7 +91,7 @@ def show_flipbook(
     """
 
     def picked() -> None:
-        chosen = st.session_state[key].get("picture")
+        chosen = st.session_state[key].get("image")
         if on_pick is not None and isinstance(chosen, int):
             on_pick(chosen)
 
@@ -98,8 +99,8 @@ def show_flipbook(
         sent = _sent.get(source)
         if sent is None or not sent.first < image <= sent.first + sent.images:
             sent = _sent[source] = pack(make(), image - 1)
-    data = sent.data | {"film": f"{id(source):x}", "picture": image}
-    player.component(Path(__file__), HTML)(key=key, data=data, on_image_change=picked)
+    data = sent.data | {"film": f"{id(source):x}", "image": image}
+    component(Path(__file__), HTML)(key=key, data=data, on_image_change=picked)
     return sent
 
 

@@ -1,10 +1,12 @@
-// Paint a mask on a picture: 1 is painted. One bit a pixel of the picture goes to the server when a
-// stroke or a button has changed it.
+// Paint a mask on an image: 1 is painted. The server gets one bit per pixel after every stroke and
+// button.
+
+import { loadImage, nextFrame, themeValue } from "../shared/shared.js";
 
 const MOST_UNDOS = 50;
-const LINES = 6; // pixels of the picture from one line over the mask to the next
+const LINES = 6; // image pixels from one white line over the mask to the next
 const OPACITY = 166; // of 255
-const SHOWN = 8; // screen pixels a pixel of the picture, before the browser scales the canvas
+const SHOWN = 8; // canvas pixels per image pixel
 
 export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".mask");
@@ -18,19 +20,20 @@ function open(box) {
   const mask = {
     box,
     canvas: part("canvas"),
-    cover: document.createElement("canvas"), // what is painted, a pixel each
+    cover: document.createElement("canvas"), // the painted pixels, unscaled
     said: part(".said"),
     brush: part(".brush"),
     buttons: Object.fromEntries(
       ["paint", "erase", "undo", "invert", "clear"].map((name) => [name, part(`.${name}`)]),
     ),
     bits: new Uint8Array(0),
-    before: [], // states to go back to
-    value: 1, // what the brush leaves
-    pointer: null, // the finger or mouse of the stroke under way; another one does not take part
-    at: null, // where the stroke under way was last; [x, y] in pixels of the picture
-    spot: null, // where the brush of the keyboard is
+    before: [], // earlier states, for undo
+    value: 1, // 1: the brush paints, 0: it erases
+    pointer: null, // the finger or mouse that makes the stroke; others are ignored
+    at: null, // the last point of the stroke, [x, y] in image pixels; null between strokes
+    spot: null, // the brush when it is moved by keys
   };
+  mask.show = nextFrame(() => draw(mask));
   const { canvas, buttons } = mask;
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || mask.at) return;
@@ -59,7 +62,7 @@ function open(box) {
       const pace = Math.max(1, mask.brush.valueAsNumber / 2);
       const inside = (x) => Math.min(mask.size - 1, Math.max(0, x));
       mask.spot = (mask.spot ?? [middle, middle]).map((x, k) => inside(x + pace * way[k]));
-      show(mask);
+      mask.show();
     } else if (event.key === " " || event.key === "Enter") {
       remember(mask);
       stroke(mask, (mask.spot ??= [middle, middle]));
@@ -71,7 +74,7 @@ function open(box) {
   });
   canvas.addEventListener("blur", () => {
     mask.spot = null;
-    show(mask);
+    mask.show();
   });
   buttons.paint.addEventListener("click", () => choose(mask, 1));
   buttons.erase.addEventListener("click", () => choose(mask, 0));
@@ -84,7 +87,7 @@ function open(box) {
   return mask;
 }
 
-function update(mask, { picture, size, mask: given }) {
+function update(mask, { image: address, size, mask: given }) {
   if (mask.size !== size) {
     mask.size = size;
     mask.bits = decode(given, size);
@@ -93,17 +96,15 @@ function update(mask, { picture, size, mask: given }) {
     mask.brush.max = Math.max(2, Math.round(size / 2));
     mask.brush.value = Math.max(1, Math.round(size / 6));
   }
-  if (mask.source !== picture) {
-    mask.source = picture;
-    const image = new Image();
-    image.onload = () => {
-      if (mask.source !== picture) return;
+  if (mask.source !== address) {
+    mask.source = address;
+    loadImage(address, (image) => {
+      if (mask.source !== address) return;
       mask.image = image;
-      show(mask);
-    };
-    image.src = picture;
+      mask.show();
+    });
   }
-  show(mask);
+  mask.show();
 }
 
 function choose(mask, value) {
@@ -125,18 +126,18 @@ function change(mask, value) {
 
 function finish(mask) {
   mask.at = null;
-  show(mask);
+  mask.show();
   mask.send();
 }
 
-/** Where the pointer is, in pixels of the picture. */
+/** The pointer's position in image pixels. */
 function place({ canvas, size }, event) {
   const frame = canvas.getBoundingClientRect();
   const scale = size / frame.width;
   return [(event.clientX - frame.left) * scale - 0.5, (event.clientY - frame.top) * scale - 0.5];
 }
 
-/** Discs from where the stroke was to where it is. */
+/** Paint discs from the stroke's last point to `to`. */
 function stroke(mask, to) {
   const from = mask.at ?? to;
   const far = Math.hypot(to[0] - from[0], to[1] - from[1]);
@@ -147,7 +148,7 @@ function stroke(mask, to) {
     disc(mask, x, y, radius);
   }
   mask.at = to;
-  show(mask);
+  mask.show();
 }
 
 function disc({ bits, size, value }, x, y, radius) {
@@ -162,36 +163,28 @@ function disc({ bits, size, value }, x, y, radius) {
   }
 }
 
-/** With the next frame of the screen, however often it is asked for before. */
-function show(mask) {
-  mask.frame ??= requestAnimationFrame(() => {
-    mask.frame = undefined;
-    draw(mask);
-  });
-}
-
 function draw(mask) {
   const { canvas, bits, size, image } = mask;
   const count = bits.reduce((sum, bit) => sum + bit, 0);
   const share = Math.round((100 * count) / (size * size));
   const words = count
-    ? `${share < 1 ? "Less than 1" : share} % is painted: it is drawn anew.`
-    : "Paint over what should be drawn anew.";
+    ? `${share < 1 ? "Less than 1" : share} % is painted and will be repainted.`
+    : "Paint over the area to repaint.";
   if (mask.said.textContent !== words) mask.said.textContent = words;
-  canvas.setAttribute("aria-label", `The picture. ${words} Arrow keys move the brush, space paints.`);
+  canvas.setAttribute("aria-label", `The image. ${words} Arrow keys move the brush, space paints.`);
   mask.buttons.undo.disabled = mask.before.length === 0;
   mask.buttons.clear.disabled = count === 0;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  // The canvas gives a colour back as #rrggbb, however the theme writes it.
-  context.fillStyle = getComputedStyle(mask.box).getPropertyValue("--st-primary-color").trim();
+  // Reading fillStyle gives #rrggbb, however the theme writes the colour.
+  context.fillStyle = themeValue(mask.box, "primary-color");
   const colour = context.fillStyle.match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
   const cover = new ImageData(size, size);
   bits.forEach((bit, k) => {
     if (!bit) return;
-    // White lines, so that it is seen on a picture of any colour.
+    // White lines keep the mask visible on an image of any colour.
     const line = ((k % size) + Math.floor(k / size)) % LINES === 0;
     cover.data.set([...(line ? [255, 255, 255] : colour), OPACITY], 4 * k);
   });

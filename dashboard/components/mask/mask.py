@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
+from dashboard.components.assemble import component
 from diffusion_core.media.images import png
 
-HERE = Path(__file__)
 HTML = """
 <div class="mask">
   <canvas role="application" tabindex="0"></canvas>
@@ -47,9 +46,8 @@ def draw_mask(image: np.ndarray, key: str) -> np.ndarray:
     size = image.shape[0]
     given = st.session_state.get(kept)
     address = f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
-    _component()(
-        key=key, data={"picture": address, "size": size, "mask": given}, on_mask_change=keep
-    )
+    data = {"image": address, "size": size, "mask": given}
+    component(Path(__file__), HTML)(key=key, data=data, on_mask_change=keep)
     return decode(st.session_state.get(kept), size)
 
 
@@ -69,13 +67,3 @@ def decode(text: object, size: int) -> np.ndarray:
         return empty
     bits = np.unpackbits(np.frombuffer(data, np.uint8))[: size * size]
     return bits.reshape(size, size).astype(bool)
-
-
-@functools.cache
-def _component() -> st.components.v2.types.ComponentRenderer:
-    return st.components.v2.component(
-        "mask",
-        html=HTML,
-        css=HERE.with_suffix(".css").read_text(encoding="utf-8"),
-        js=HERE.with_suffix(".js").read_text(encoding="utf-8"),
-    )

@@ -1,13 +1,13 @@
-// The player that the films of the app share, and how their pictures are laid out.
+// The player of the films, and the layout of their images.
 
-const WORTH = 0.75; // of the room that there is, whole pixels must fill so much
+const WORTH = 0.75; // the part of the available width that whole pixels must fill to be used
 
 /**
- * The controls of a film in `box`. The film has `index`, the frame that it stands at, and:
- * `last()`, the last frame's number; `go(k)`, which moves to a frame; `isReady()`, whether that is
- * drawn; `stands()`, called when it stands still again; `starts()`, before it plays.
+ * Connect the controls in `box` to a film. The film has `index`, its current frame, and
+ * `last()`: the number of the last frame; `go(k)`: show a frame; `isReady()`: whether that is on
+ * the screen; `starts()`: called before it plays; `stands()`: called after it stops.
  */
-function openPlayer(film, box) {
+export function openPlayer(film, box) {
   const part = (selector) => box.querySelector(selector);
   film.controls = part(".controls");
   film.play = part(".play");
@@ -45,7 +45,7 @@ function play(film) {
     if (!film.playing) return;
     const wait = 1000 / Number(film.speed.value);
     if (now - turned >= wait && film.isReady()) {
-      turned = Math.max(turned + wait, now - wait); // in time, and no hurry after a stop
+      turned = Math.max(turned + wait, now - wait); // on time, without catching up after a wait
       if (film.index < film.last()) film.go(film.index + 1);
       else if (film.loop.checked) film.go(0);
       else return pause(film);
@@ -62,28 +62,28 @@ function pause(film) {
   film.stands();
 }
 
-/** The button says what it does. */
+/** Label the button with what it does. */
 function offer({ play: button }, words) {
   button.setAttribute("aria-label", words);
   button.title = words;
   button.classList.toggle("playing", words.startsWith("Pause"));
 }
 
-/** The slider stands at the film's frame, which `words` name. */
-function sayWhere(film, words) {
+/** Set the slider to the film's frame, described by `words`. */
+export function sayWhere(film, words) {
   film.slider.value = film.index;
   film.slider.setAttribute("aria-valuetext", words);
   film.output.textContent = words;
 }
 
 /**
- * Square pictures beside each other, in lines where they must, their pixels sharp. `tiles`: the
- * image of each and where in it the picture starts, [image, x, y]; `sizes`: see `arrange`.
+ * Draw square images side by side with sharp pixels, in several lines if needed. `tiles`: for each,
+ * the sheet and where the image starts in it, [sheet, x, y]; `sizes`: see `arrange`.
  */
-function paintTiles(canvas, tiles, side, room, sizes) {
+export function paintTiles(canvas, tiles, side, room, sizes) {
   const { columns, gap, scale } = arrange(tiles.length, side, room, sizes);
-  // On a screen that does not show each pixel as whole ones the canvas has more of them than the
-  // screen: made smaller, the edges between them stay sharp.
+  // If an image pixel is not a whole number of screen pixels, the canvas gets more pixels than the
+  // screen shows: scaled down, edges stay sharp.
   const density = scale * window.devicePixelRatio;
   const enlarge = Number.isInteger(density) ? 1 : Math.ceil(density);
   const size = side * enlarge;
@@ -100,16 +100,16 @@ function paintTiles(canvas, tiles, side, room, sizes) {
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.clearRect(0, 0, width, height);
-  tiles.forEach(([image, x, y], k) => {
+  tiles.forEach(([sheet, x, y], k) => {
     const [left, top] = [(k % columns) * pitch, Math.floor(k / columns) * pitch];
-    context.drawImage(image, x, y, side, side, left, top, size, size);
+    context.drawImage(sheet, x, y, side, side, left, top, size, size);
   });
 }
 
 /**
- * Columns, the gap in the pictures' own pixels, and screen pixels per pixel: in as few lines as
- * keep a picture large enough to see, whole device pixels a pixel where that costs little room.
- * `sizes`: of a picture on the screen, the smallest and the largest, where there is room.
+ * Columns, the gap in image pixels, and screen pixels per image pixel. Uses as few lines as keep an
+ * image large enough, and whole device pixels where that costs little width. `sizes`: the smallest
+ * and the largest size of an image on the screen.
  */
 function arrange(count, side, room, [smallest, largest]) {
   const gap = Math.max(1, Math.round(side / 32));

@@ -1,31 +1,10 @@
-"""What the browser components that play a film share: slider, play button, speed and loop, and
-images whose pixels stay sharp.
-"""
+"""The controls of a film: slider, play button, speed and loop."""
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
-import streamlit as st
-
-HERE = Path(__file__)
-
-
-@functools.cache
-def component(file: Path, html: str) -> st.components.v2.types.ComponentRenderer:
-    """The component of the Python file `file`, whose script and style lie beside it with its name;
-    the player's own come before them."""
-    js, css = (
-        "".join(each.with_suffix(end).read_text(encoding="utf-8") for each in (HERE, file))
-        for end in (".js", ".css")
-    )
-    return st.components.v2.component(file.stem, html=html, css=css, js=js)
-
 
 def controls(label: str, more: str = "") -> str:
-    """The HTML of the controls; `label` names the slider to those who cannot see it, `more` stands
-    behind the slider."""
+    """The HTML of the controls: `label` is the slider's accessible name, `more` follows it."""
     return f"""
   <div class="controls">
     <button type="button" class="play" aria-label="Play the film" title="Play the film">

@@ -6,6 +6,7 @@ import ast
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from PIL import Image
 
 import diffusion_core
 from diffusion_core.cli import doctor
-from diffusion_core.cli.main import main
+from diffusion_core.cli.main import COMMANDS, main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.run import load_run
@@ -113,7 +114,7 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     monkeypatch.setattr(training_step, "make_batch", make_batch)
     assert main(["train", "--run", str(run), "--resume", "--device", "cpu", "--quiet"]) == 0
     assert one_line(capsys.readouterr().out) == f"{run}: finished."
-    assert load_run(run).status["step"] == 6
+    assert load_run(run).status.step == 6
 
 
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
@@ -147,8 +148,8 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--steps", "0"], "steps is 0; it must be at least 1."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
-        (["--resume", "--data", "cars"], "A resumed run keeps its own settings"),
-        (["--resume", "--seed", "0"], "A resumed run keeps its own settings"),
+        (["--resume", "--data", "cars"], "A resumed run keeps its settings"),
+        (["--resume", "--seed", "0"], "A resumed run keeps its settings"),
     ],
 )
 def test_settings_that_cannot_be_used_end_with_2_and_one_line(
@@ -168,6 +169,97 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
         main(words)
     assert caught.value.code == 2
     assert "usage: python -m diffusion_core" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "--run", "x", "--steps", "many"], "--steps: 'many' is not a whole number"),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"'{'9' * 40}' is not a whole number"),
+        (["sample", "--run", "x", "--eta", "nan"], "--eta: 'nan' is not a number"),
+        (["evaluate", "--run", "x", "--guidance-scale", "1e999"], "'1e999' is not a number"),
+    ],
+)
+def test_a_number_that_cannot_be_read_gets_a_sentence(
+    words: list[str], sentence: str, capsys
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: python -m diffusion_core {command} " in capsys.readouterr().out
+
+
+def test_help_and_version_do_not_load_pytorch() -> None:
+    """Nobody waits a second for a list of commands."""
+    code = (
+        "import sys\nfrom diffusion_core.cli.main import main\n"
+        "try:\n    main([sys.argv[1]])\nfinally:\n    print('torch' in sys.modules)"
+    )
+    for word, said in (("--help", "evaluate"), ("--version", diffusion_core.__version__)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, word],
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said in done.stdout
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_can_complete_the_commands_and_their_options(shell: str, capsys) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("diffusion-lab", "checkpoint-now", "guidance-scale"):
+        assert word in script
+
+
+def test_bash_completes_what_is_typed(tmp_path: Path, capsys) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    function = "_shtab_diffusion_lab"
+    asked = "\n".join(
+        f"COMP_WORDS=({typed}) COMP_CWORD={len(typed.split()) - 1}; {function}; "
+        'echo "${COMPREPLY[@]}"'
+        for typed in (
+            "diffusion-lab ev",
+            "diffusion-lab train --pres",
+            "diffusion-lab export --format p",
+        )
+    )
+    script.write_text(capsys.readouterr().out + "\n" + asked)
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=True)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["evaluate"],
+        ["--preset"],
+        ["parquet"],
+    ]
+
+
+def test_a_reader_that_has_gone_is_no_error(runs_dir: Path) -> None:
+    """`diffusion-lab runs | head -n 0`."""
+    code = "import sys; from diffusion_core.cli.main import entry; input(); entry()"
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "runs", "--runs-dir", str(runs_dir)],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.PIPE,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)
+    _, said = process.communicate(b"\n", timeout=60)
+    assert (process.returncode, said) == (0, b"")
 
 
 # ---------------------------------------------------------------- sample
@@ -359,11 +451,11 @@ def test_the_doctor_names_device_versions_and_the_runs_folder(
     printed = capsys.readouterr().out
     assert "CPU, 1 thread" in printed
     assert torch.__version__.split("+")[0] in printed
-    assert "can be written to" in printed
-    assert "12.5 ms a forward pass" in printed
+    assert "is writable" in printed
+    assert "12.5 ms per image (forward pass)" in printed
     (tmp_path / "file").write_text("in the way")
     assert main(["doctor", "--runs-dir", str(tmp_path / "file" / "runs"), "--device", "cpu"]) == 1
-    assert "cannot be written to" in capsys.readouterr().out
+    assert "is not writable" in capsys.readouterr().out
 
 
 def test_the_doctor_times_a_real_forward_pass() -> None:

@@ -120,7 +120,7 @@ def test_a_run_goes_on_with_more_steps_and_other_settings(
     (run.path / "state").mkdir()
     (run.path / "state" / "step-00000040.pt").touch()
     words = ("--steps", "80", "--set", "learning_rate=1e-4", "sample_every=5")
-    assert "run goes on in the background" in say("resume", "run", *words)
+    assert "run runs in the background" in say("resume", "run", *words)
     assert started == ["run"]
     [change] = read_changes(run.path)
     assert change.settings == {"steps": 80, "learning_rate": 1e-4, "sample_every": 5}
@@ -134,11 +134,11 @@ def test_a_run_like_another_has_all_its_settings_but_those_that_are_named(
     write_run(runs_dir, "first", config=config)
     path = str(runs_dir / "second")
     words = ("--like", "first", "--seed", "9", "--background")
-    assert "second goes on in the background" in say("train", "--run", path, *words)
+    assert "second runs in the background" in say("train", "--run", path, *words)
     assert Run(runs_dir / "second").config == config.replace(seed=9)
     assert "choose one" in say("train", "--run", path, "--preset", "base", "--like", "x", code=2)
     third = ("train", "--run", str(runs_dir / "third"), "--background")
-    assert "third waits for the device in the queue." in say(*third, "--data", "digits")
+    assert "third is queued; it starts when the device is free." in say(*third, "--data", "digits")
     assert Run(runs_dir / "third").config == RunConfig(
         data="digits", ema_decays={"short": 0.99}, **preset_network()
     )
@@ -163,8 +163,8 @@ def test_a_deleted_run_is_asked_about_and_can_be_restored(
     assert [run.name for run in list_runs(runs_dir)] == ["run"]
     assert "python -m diffusion_core restore run" in say("delete", "run")
     assert list_runs(runs_dir) == []
-    assert "no deleted run called other; there is run." in say("restore", "other", code=1)
-    assert "run is back as" in say("restore", "run")
+    assert "no deleted run called other. Deleted runs: run." in say("restore", "other", code=1)
+    assert "run is restored as" in say("restore", "run")
     say("delete", "run", "--yes")
     assert list_runs(runs_dir) == []
 

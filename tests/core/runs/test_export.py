@@ -1,10 +1,11 @@
-"""A run in other tools' words: diffusers reads it and draws our images; CSV and Parquet."""
+"""Exports: diffusers reads them and generates our images; CSV and Parquet."""
 
 from __future__ import annotations
 
 import errno
 import io
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from PIL import Image
 
 from diffusion_core.cli.main import main
-from diffusion_core.runs import export
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.export import metrics_table, scheduler_config, write_diffusers
@@ -28,7 +28,6 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.sampling.sample import sample
 from tests.tiny_runs import CLASSES, LECTURE, TINY, write_run
 
-ROOT = Path(export.__file__).parents[2]
 FLOW = TINY.replace(prediction_type="flow_prediction")
 CLASSES_OF_DIFFUSERS = ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"]
 
@@ -156,18 +155,36 @@ def test_diffusers_euler_with_our_network_draws_our_flow(runs_dir: Path) -> None
     assert torch.allclose(ours, x.clamp(-1, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [TINY, FLOW, LECTURE], ids=["tiny", "flow", "lecture"])
-def test_the_script_of_the_documentation_draws_images(
-    config: RunConfig, runs_dir: Path, monkeypatch
-) -> None:
-    folder, out = export_run(runs_dir, config), runs_dir / "images.png"
-    script = str(ROOT / "docs" / "sample_with_diffusers.py")
-    monkeypatch.setattr(sys, "argv", [script, str(folder), str(out)])
-    runpy.run_path(script)
-    image = np.asarray(Image.open(out))
-    # Four images in a row, with torchvision's edges of two pixels.
-    assert image.shape == (config.image_size + 4, 4 * (config.image_size + 2) + 2, 3)
+GREY = TINY.replace(network_args={**TINY.network_args, "channels": 1}, channels=1)
+
+
+def check_images(path: Path, config: RunConfig) -> None:
+    """Four images in a row, not of one colour."""
+    image = np.asarray(Image.open(path))
+    assert image.shape == (config.image_size, 4 * config.image_size, 3)
     assert image.std() > 10
+
+
+@pytest.mark.parametrize(
+    "config", [TINY, GREY, FLOW, LECTURE], ids=["tiny", "grey", "flow", "lecture"]
+)
+def test_the_exported_script_generates_images(
+    config: RunConfig, runs_dir: Path, tmp_path: Path, monkeypatch
+) -> None:
+    folder, out = export_run(runs_dir, config), tmp_path / "images.png"
+    script = str(folder / "sample_with_diffusers.py")
+    monkeypatch.setattr(sys, "argv", [script, str(out)])
+    monkeypatch.syspath_prepend(folder)
+    runpy.run_path(script, run_name="__main__")
+    check_images(out, config)
+
+
+def test_no_exported_script_imports_this_project(runs_dir: Path) -> None:
+    """tests/docs runs the script as a process of its own."""
+    scripts = sorted(export_run(runs_dir).glob("*.py"))
+    assert [script.name for script in scripts] == ["network.py", "sample_with_diffusers.py"]
+    for script in scripts:
+        assert not re.search(r"diffusion_core|dashboard", script.read_text())
 
 
 # ---------------------------------------------------------------- the folder
@@ -181,7 +198,9 @@ def test_the_folder_says_what_the_network_is(runs_dir: Path) -> None:
     assert config["class_names"] == list(CLASSES)
     readme = (folder / "README.md").read_text()
     assert "tiny, step 40" in readme and "0 van, 1 bus, 2 coupé" in readme
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "scheduler", "unet"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("README.md", "network.py", "sample_with_diffusers.py", "scheduler", "unet"),
+    ]
 
 
 def test_a_folder_that_is_there_is_left_alone(runs_dir: Path, capsys) -> None:
@@ -261,7 +280,7 @@ def test_the_command_writes_into_the_current_folder(
         ("bare --format diffusers", 1, "bare has no usable checkpoint yet."),
         ("tiny --format csv", 1, "tiny has no metrics yet; train it for a few steps first."),
         ("nothing --format csv", 1, "is not a run folder: it has no config.json."),
-        ("tiny --format csv --step 40", 2, "--step chooses a checkpoint for diffusers"),
+        ("tiny --format csv --step 40", 2, "--step goes with --format diffusers"),
         ("tiny --format diffusers --out no/where", 2, "There is no folder no to write where to."),
     ],
 )

@@ -375,7 +375,7 @@ def test_a_change_does_not_take_the_place_of_what_else_was_asked(busy: Run) -> N
     [
         ({}, "Say what to change"),
         ({"seed": 3}, "seed cannot change in a run; start a new one with it"),
-        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must lie between"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be more than 0"),
         ({"steps": 40}, "busy has made 40 steps; steps is 40 and must be more"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_commands_are_printed_alone_and_what_they_need_beside_them(
     assert main(["command", "stopped", "--machines", "2", "--processes", "3"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == jobs.commands_for(Run(runs_dir / "stopped"), 2, 3)
-    assert "with the address of the first in place of FIRST_MACHINE" in said.err
+    assert "with the address of the first machine in place of FIRST_MACHINE" in said.err
     assert main(["command", "stopped", "--machines", "2", "--processes", "5"]) == 2
 
 
@@ -104,7 +104,7 @@ def test_processes_are_for_a_start_in_the_background(
     runs_dir: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["train", "--run", str(runs_dir / "run"), "--processes", "2"]) == 2
-    assert "--processes goes with --background" in capsys.readouterr().err
+    assert "--processes needs --background" in capsys.readouterr().err
 
 
 def test_a_run_of_several_processes_takes_all_of_its_cards() -> None:

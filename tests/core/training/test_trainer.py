@@ -57,7 +57,7 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
     cut = config.steps // 2
     state = train(tmp_path / "cut", config, device=CPU, on_step=stop_after(tmp_path / "cut", cut))
     assert state == "stopped"
-    assert load_run(tmp_path / "cut").status["step"] == cut + 1
+    assert load_run(tmp_path / "cut").status.step == cut + 1
     assert train(tmp_path / "cut", resume=True, device=CPU) == "finished"
 
     whole, resumed = (weights_of(tmp_path / name, config.steps) for name in ("whole", "cut"))

@@ -103,7 +103,7 @@ def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Pat
     app = open_page("sampling.py", n=3, steps=5, picture=2)
     job = press(app, "Draw", "draw")
     data = book_data(app)
-    assert data["rows"] == [X_T, X_0] and data["picture"] == 2
+    assert data["rows"] == [X_T, X_0] and data["image"] == 2
     assert data["names"] == ["1, van", "2, bus", "3, coupé"]
     assert data["captions"][0] == "step 1 of 5, t = 19"
     walk = job.result.trajectory
@@ -114,7 +114,7 @@ def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Pat
     assert film_of(walk, 0, BOTH, None).shape == (5, 16, 32, 3)
     assert np.array_equal(film_of(walk, None, X_0, 3)[:, :, 16:32], walk.x_0[:, 1])
     app.number_input(key="picture").set_value(3).run()
-    assert book_data(app)["picture"] == 3
+    assert book_data(app)["image"] == 3
     assert not app.get("plotly_chart")  # the figures are made when they are looked at
     app.session_state["numbers"] = True
     app.run()

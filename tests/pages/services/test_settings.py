@@ -41,3 +41,32 @@ def test_a_secrets_file_that_does_not_parse_is_an_error_and_not_an_open_door() -
     settings.SECRETS_FILE.write_text('DIFFUSION_LAB_ROLE = "viewer')
     with pytest.raises(SettingsError, match=r"no-secrets\.toml cannot be read .* correct it\."):
         get_settings()
+
+
+@pytest.mark.parametrize("name", ["DIFFUSION_LAB_MAX_IMAGES", "DIFFUSION_LAB_MAX_PICTURES"])
+def test_the_most_images_have_a_new_name_and_the_one_of_earlier_versions(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "10")
+    assert get_settings().max_images == 10
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_IMAGES", "11")
+    assert get_settings().max_images == 11
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "1.5", "nan", "1" * 5000])
+def test_a_number_that_cannot_be_used_is_named_in_one_short_sentence(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", value)
+    with pytest.raises(
+        SettingsError, match=r"^DIFFUSION_LAB_MAX_IMAGES is .*; it must be "
+    ) as said:
+        get_settings()
+    assert len(str(said.value)) < 200
+
+
+def test_an_empty_value_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "  ")
+    settings.SECRETS_FILE.write_text('DIFFUSION_LAB_MAX_STEPS = ""\n')
+    assert get_settings().role == "operator"
+    assert get_settings().max_steps is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ ODD = tiny_runs.tiny(
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
     entries = form_controls.entries_of(config, None)
     again = form_controls.make_config(config, config.data, entries, None)
-    assert asdict(again) == asdict(config)
+    assert again == config
 
 
 def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> None:
@@ -135,7 +134,7 @@ def test_a_run_beyond_the_forms_bounds_is_duplicated_as_it_is(
 
 
 def test_values_in_a_link_that_the_form_cannot_hold_are_left_out() -> None:
-    app = open_training(steps=10**30, T=5000, lr="nan", cars=-3, keep=10**9, warmup="1e400")
+    app = open_training(steps=10**30, T=10**6, lr="nan", cars=-3, keep=10**10, warmup="1e400")
     assert not app.error
     numbers = {key: app.number_input(key=key).value for key in ("steps", "T", "lr", "cars", "keep")}
     assert numbers == {"steps": 6000, "T": 1000, "lr": 1e-3, "cars": 20_000, "keep": 10}

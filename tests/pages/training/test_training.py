@@ -144,8 +144,8 @@ def test_other_images_bring_the_size_that_suits_them() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"size": 20}, "image_size is 20; it must be divisible by 8"),
-        ({"lr": 0}, "learning_rate is 0.0; it must lie between 0 and 10."),
+        ({"size": 20}, "image_size is 20; it must be a multiple of 8"),
+        ({"lr": 0}, "learning_rate is 0.0; it must be more than 0 and less than 10."),
         ({"data": "folder"}, "Give the folder that holds the images."),
         ({"data": "folder", "folder": "/no/such"}, "There is no folder /no/such;"),
         ({"data": "torchvision", "torchvision": "Nope"}, "no data set called 'Nope'"),
@@ -361,8 +361,8 @@ def test_a_look_at_the_page_reads_each_file_of_a_run_once(
         ("status.json", "{", "Its status.json is missing or damaged"),
         ("status.json", '{"state": 5, "step": "x", "created": []}', "**hurt** is lost"),
         ("status.json", '{"state": "on fire", "total": null}', "**hurt** is lost"),
-        ("config.json", "{", "settings of hurt cannot be used: config.json is not readable"),
-        ("config.json", '{"steps": "many"}', "settings of hurt cannot be used: A setting is of"),
+        ("config.json", "{", "hurt cannot be read in full. config.json is not readable JSON."),
+        ("config.json", '{"steps": "many"}', "hurt cannot be read in full. config.json: steps is"),
         ("config.json", None, "The losses"),
         ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite cannot be read"),
         ("metrics.sqlite", None, "The losses appear here after the first steps."),

@@ -1,0 +1,126 @@
+"""What several commands share: exit codes, options, and finding the run that an option names."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion_core.files import complain
+
+if TYPE_CHECKING:
+    from diffusion_core.runs.checkpoint import Checkpoint
+    from diffusion_core.runs.run import Run
+
+DONE, FAILED, BAD_ARGUMENTS, STOPPED = 0, 1, 2, 130
+SCRIPT = "diffusion-lab"
+RUN_HELP = "run folder, or a name in the runs folder"
+
+
+def program() -> str:
+    """How the command line was called: by its script, or as a module."""
+    return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m diffusion_core"
+
+
+def whole_number(text: str) -> int:
+    """An argparse type. Python reads at most 4,300 digits."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """An argparse type: any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number")
+    return value
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help=RUN_HELP)
+
+
+def add_settings(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help=help
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        default=os.environ.get("DIFFUSION_LAB_DEVICE"),
+        help="auto, cpu, cuda, cuda:N or mps (default: $DIFFUSION_LAB_DEVICE, else auto)",
+    )
+
+
+def add_runs_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        default=default_runs_dir(),
+        help="folder of the runs (default: $DIFFUSION_LAB_RUNS_DIR, else checkpoints)",
+    )
+
+
+def default_runs_dir() -> Path:
+    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
+
+
+def find_run(name: str) -> Run:
+    """A run by its folder or by its name in the runs folder."""
+    from diffusion_core.runs.run import load_run
+
+    path = Path(name)
+    return load_run(path if path.is_dir() else default_runs_dir() / name)
+
+
+def find_checkpoint(run: Run, step: int | None) -> Checkpoint:
+    """The checkpoint of a step, or the latest usable one; newer broken ones are named on stderr.
+
+    Raises CheckpointError.
+    """
+    from diffusion_core.runs.checkpoint import CheckpointError
+
+    if step is not None:
+        return run.checkpoint(step)
+    usable, broken = run.checkpoints()
+    for reason in broken:
+        complain(f"Skipped: {reason}")
+    if not usable:
+        raise CheckpointError(f"{run.name} has no usable checkpoint yet.")
+    return usable[-1]
+
+
+def check_place(out: Path) -> None:
+    """Raises ConfigError where the folder that `out` is to be written to does not exist."""
+    from diffusion_core.runs.config import ConfigError
+
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"There is no folder {out.parent} to write {out.name} to.")
+
+
+def start_waiting(runs_dir: Path) -> None:
+    """Start the queued runs whose device is free; a failure is only reported."""
+    from diffusion_core.runs import jobs
+
+    try:
+        jobs.start_next(runs_dir)
+    except (jobs.JobError, OSError) as error:
+        complain(str(error))
+
+
+def print_started(run: Run) -> None:
+    """Say whether a run that was started in the background runs or waits."""
+    if run.state == "queued":
+        print(f"{run.name} is queued; it starts when the device is free.")
+    else:
+        print(f"{run.name} runs in the background; its log is {run.path / 'train.log'}.")

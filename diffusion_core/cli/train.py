@@ -1,0 +1,155 @@
+"""`train`: train a run, in this terminal or in the background."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from diffusion_core.cli.options import (
+    DONE,
+    STOPPED,
+    add_device,
+    add_settings,
+    find_run,
+    print_started,
+    program,
+    start_waiting,
+    whole_number,
+)
+from diffusion_core.data.sources import usage
+from diffusion_core.device import pick_device
+from diffusion_core.runs import jobs
+from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.run import load_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    # torchrun takes --run for the beginning of its own --run-path, wherever it stands.
+    parser.add_argument(
+        "--run", "--folder", dest="run", type=Path, required=True, help="run folder"
+    )
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
+    parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
+    parser.add_argument("--like", metavar="RUN", help="start from the settings of another run")
+    parser.add_argument("--data", help=usage())
+    parser.add_argument("--steps", type=whole_number, help="training steps in total")
+    parser.add_argument("--batch-size", type=whole_number, help="images per step")
+    parser.add_argument("--seed", type=whole_number)
+    add_settings(parser, "any other settings")
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    parser.add_argument(
+        "--background", action="store_true", help="train in the background, as the dashboard does"
+    )
+    parser.add_argument(
+        "--processes",
+        type=whole_number,
+        metavar="N",
+        help="processes in the background (default: one per GPU)",
+    )
+    parser.set_defaults(do=train_run)
+
+
+def train_run(arguments: argparse.Namespace) -> int:
+    from diffusion_core.training.distributed import process_count, process_number
+    from diffusion_core.training.trainer import train
+
+    settings = given_settings(arguments)
+    if arguments.processes is not None and not arguments.background:
+        raise ConfigError(
+            "--processes needs --background; in a terminal use torchrun (see the command "
+            "'command')."
+        )
+    config = None
+    if not arguments.resume and not created_before(arguments, settings):
+        config = with_settings(start_settings(arguments), settings)
+    if arguments.background:
+        print_started(start_in_background(arguments, config, settings))
+        return DONE
+    if arguments.resume and settings:
+        jobs.change(load_run(arguments.run), settings)
+    lead = process_number() == 0  # the others report nothing but errors
+    bar: tqdm | None = None  # from the first step on, so that what fails before it is one line
+
+    def show(step: int, steps: int, loss: float | None) -> None:
+        nonlocal bar
+        if bar is None:
+            quiet = arguments.quiet or not lead
+            bar = tqdm(
+                total=steps, initial=step - 1, unit="step", dynamic_ncols=True, disable=quiet
+            )
+        bar.update()
+        if loss is not None:
+            bar.set_postfix(loss=f"{loss:.4f}")
+
+    try:
+        state = train(
+            arguments.run,
+            config,
+            resume=arguments.resume,
+            device=pick_device(arguments.device),
+            on_step=show,
+        )
+    finally:
+        if bar is not None:
+            bar.close()
+        if lead:  # the device is free again
+            start_waiting(arguments.run.parent)
+    if not lead:
+        return DONE
+    print(f"{arguments.run}: {state}.")
+    if state == "finished":
+        return DONE
+    print(f"Resume with: {program()} train --run {arguments.run} --resume")
+    return STOPPED if process_count() == 1 else DONE
+
+
+def start_in_background(
+    arguments: argparse.Namespace, config: RunConfig | None, settings: dict[str, Any]
+) -> jobs.Run:
+    """Start a new run with `config`; where that is None, one that has its settings."""
+    processes = arguments.processes or 0
+    if config is None:
+        run = load_run(arguments.run)
+        jobs.resume(run, arguments.device, settings, processes)
+        return run
+    jobs.check_data(config)
+    path = arguments.run
+    return jobs.start(path.parent, path.name, config, arguments.device, processes)
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings given beside those that the run starts from. Raises ConfigError."""
+    settings = parse_settings(arguments.set)
+    named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
+    named = {name: value for name, value in named.items() if value is not None}
+    if arguments.resume and (named or arguments.preset or arguments.like):
+        raise ConfigError(
+            "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
+            "change."
+        )
+    if arguments.steps is not None:
+        named["steps"] = arguments.steps
+    return settings | named
+
+
+def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:
+    """Whether nothing is set and the run has its settings in its folder."""
+    given = settings or arguments.preset or arguments.like
+    return not given and (arguments.run / "config.json").exists()
+
+
+def start_settings(arguments: argparse.Namespace) -> RunConfig:
+    """The settings that a new run starts from: a preset's, or those of another run."""
+    if not arguments.like:
+        return preset(arguments.preset or "small")
+    if arguments.preset:
+        raise ConfigError("--preset and --like both name a starting point; choose one.")
+    config = (other := find_run(arguments.like)).config
+    if config is None:
+        raise ConfigError(f"{other.name} has no settings; start from a preset.")
+    return config
