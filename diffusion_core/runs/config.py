@@ -66,7 +66,7 @@ class NetworkArgs(TypedDict, total=False):
     attention_levels: Annotated[
         list[Annotated[int, Field(ge=0, le=11)]], Field(strict=False, max_length=12)
     ]
-    patch: Annotated[int, Field(ge=1, le=64)]
+    patch: Annotated[int, Field(ge=1, le=256)]
     channels: Literal[1, 3]
     num_classes: Annotated[int, Field(ge=0, le=10**6)]
 
@@ -191,12 +191,12 @@ class RunConfig(Record):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """From `config.json`, without what newer versions may have added. Raises ConfigError."""
-        known = {name: value for name, value in values.items() if name in cls.model_fields}
-        for name, kind in (("schedule", ScheduleArgs), ("network_args", NetworkArgs)):
-            if isinstance(group := known.get(name), dict):
-                known[name] = {key: group[key] for key in group if key in kind.__annotations__}
-        return cls(**known)
+        """From `config.json`, without the settings that newer versions may have added.
+
+        Raises ConfigError, also for an unknown entry of `schedule` or `network_args`: without it
+        the run would be another one.
+        """
+        return cls(**{name: value for name, value in values.items() if name in cls.model_fields})
 
 
 @functools.lru_cache(maxsize=256)

@@ -165,7 +165,7 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
-def restore(path: Path, context: TrainingContext) -> tuple[int, str | None]:
+def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it, 0 where the run has no checkpoint yet, and what is to be said of newer ones.
@@ -195,7 +195,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str | None]:
         # of summing is part of an exact resume.
         if state.get("processes") == context.accelerator.num_processes:
             context.micro_batch = state["micro_batch"]
-        return step, f"{' '.join(skipped)} Went on from step {step}." if skipped else None
+        return step, f"{' '.join(skipped)} Resumed from step {step}." if skipped else ""
     if skipped:
         raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
-    return 0, None
+    return 0, ""

@@ -45,7 +45,17 @@ PAGES = {
 # A control that got another key, or a choice that got other words, since the fixtures were written:
 # old key to new key, and (old key, old value) to new value.
 NEW_KEYS: dict[str, str] = {}
-NEW_VALUES: dict[tuple[str, Any], Any] = {}
+NEW_VALUES: dict[tuple[str, Any], Any] = {
+    # The Training form's controls hold what they set in the record.
+    ("preset", "base"): ["base", ""],
+    ("preset", "as grey"): ["", "grey"],
+    ("target", "picture"): "x_0",
+    ("target", "flow"): "flow_prediction",
+    ("loss", "Huber"): "huber",
+    ("channels", "grey"): 1,
+    ("optimizer", "Adam"): "adam",
+    ("precision", "float32"): "no",
+}
 
 
 def now_called(values: dict[str, Any]) -> dict[str, Any]:
@@ -151,9 +161,9 @@ RUNS = {
     "grey": ("finished", 4, 4, 0.81120557, "x_0", "digits"),
     "stopped": ("stopped", 6, 6, 0.10134663, "v_prediction", "cars:48"),
     "asked": ("lost", 4, 4, 0.35416651, "v_prediction", "cars:48"),
-    "failed": ("failed", 0, None, None, None, None),
-    "waiting": ("queued", None, None, None, None, None),
-    "waiting-first": ("queued", None, None, None, None, None),
+    "failed": ("failed", 0, None, None, "v_prediction", "folder:no-such-folder"),
+    "waiting": ("queued", 0, None, None, "v_prediction", "cars:48"),
+    "waiting-first": ("queued", 0, None, None, "epsilon", "digits"),
 }
 
 

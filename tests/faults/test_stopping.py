@@ -74,11 +74,11 @@ def test_a_second_interrupt_ends_it_when_the_file_at_hand_is_whole(run: Run, for
 
 def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
-    from diffusion_core.training import trainer
+    from diffusion_core.training import loop
     from tests.faults.processes import command_line
     from tests.tiny_runs import create
 
-    take_step, save_state = trainer.one_step, checkpoint.save_state
+    take_step, save_state = loop.one_step, checkpoint.save_state
 
     def step_and_interrupt(context, step: int):
         if step == 7:
@@ -90,7 +90,7 @@ def interrupted_while_it_saves(path: Path, config) -> int:
             signal.raise_signal(signal.SIGINT)
         return save_state(path, step, state)
 
-    trainer.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
+    loop.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
     create(path, config)
     return command_line(["train", "--run", str(path), "--quiet"])
 

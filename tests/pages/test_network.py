@@ -31,9 +31,6 @@ def write_run(runs_dir: Path, name: str, **config: object) -> Path:
     return run
 
 
-COARSEST = {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [], "patch": 64}
-
-
 def totals(app: AppTest) -> list[str]:
     return [metric.value for metric in app.metric]
 
@@ -153,9 +150,10 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
     ("changes", "sentence"),
     [
         ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
+        ({"network_args": {"depth": 3}}, "network_args.depth is not known"),
         ({"network": "lecture", "network_args": {"blocks": 2}}, "network_args:"),
-        ({"network_args": {"blocks": 0}}, "network_args.blocks is 0; it must be from 1 to 64"),
-        ({"network_args": COARSEST}, "needs images of at least 512×512 px."),
+        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be from 1 to 64"),
+        ({"network_args": {"patch": 128}}, "needs images of at least 512×512 px."),
     ],
 )
 def test_a_run_whose_network_cannot_be_shown_says_why(

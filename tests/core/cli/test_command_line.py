@@ -145,7 +145,7 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
     [
         (["--set", "step=3"], "There is no setting called step"),
         (["--set", "steps"], "--set takes key=value"),
-        (["--steps", "0"], "steps is 0; it must be at least 1."),
+        (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
         (["--resume", "--data", "cars"], "A resumed run keeps its settings"),

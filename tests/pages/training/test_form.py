@@ -110,6 +110,7 @@ def test_links_of_earlier_versions_are_understood(runs_dir: Path) -> None:
         {"data": "cars:1000000000"},
         {"data": "cars:many"},
         {"data": "boats"},
+        {"seed": 2**53 - 1},
     ],
 )
 def test_a_run_beyond_the_forms_bounds_is_duplicated_as_it_is(
