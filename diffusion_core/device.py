@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import platform
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
@@ -15,6 +18,8 @@ try:
     import resource
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
+
+Found = TypeVar("Found")
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -61,10 +66,12 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(
+        hardware = (
             torch.cpu._is_amx_tile_supported()
             or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
         )
+        # oneDNN may be held to an older instruction set by ONEDNN_MAX_CPU_ISA.
+        return bool(hardware and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 
@@ -104,6 +111,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return memory or "out of memory" in text or "can't allocate memory" in text
+
+
+def halving(work: Callable[[int], Found], batch: int) -> tuple[Found, int]:
+    """What `work(batch)` returns, and the batch that fitted: half as many each time that there is
+    not enough memory. Raises what `work` raises, also where not even 1 fits."""
+    while True:
+        try:
+            return work(batch), batch
+        except (RuntimeError, MemoryError) as error:
+            if batch == 1 or not is_out_of_memory(error):
+                raise
+        # After the error is gone, which held on to the tensors of the attempt.
+        batch //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def in_batches(
+    n: int, batch: int, work: Callable[[int, int], Found]
+) -> Iterator[tuple[int, Found]]:
+    """What `work(first, count)` returns for all of n images, with how many are done by then.
+
+    At most `batch` at once, and fewer from where there is not enough memory on.
+    """
+    first = 0
+    while first < n:
+        found, batch = halving(functools.partial(work, first), min(batch, n - first))
+        first += batch
+        yield first, found
 
 
 def _left_of_container(groups: Path = Path("/sys/fs/cgroup")) -> int:

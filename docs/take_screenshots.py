@@ -1,29 +1,29 @@
-"""Take an image of every page of a running dashboard: light and dark, wide and on a phone.
+"""Take screenshots of every page of a running dashboard: light and dark, wide and on a phone.
 
-    python docs/take_screenshots.py http://localhost:8501 docs/screenshots [PAGE?SETTINGS ...]
+    python -m docs.take_screenshots http://localhost:8501 docs/screenshots [PAGE?SETTINGS ...]
 
-Writes PAGE-light-wide.png and the like into the folder. Pages are named by their address ("home",
-"schedule?T=1000"); without any, all of the menu. It needs requirements-dev.txt and Chromium.
+Writes PAGE-light-wide.png and so on into the folder. A page is named by its address ("home",
+"schedule?T=1000"); the default is every page of the menu. Needs requirements-dev.txt and Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dashboard.ui.navigation import SECTIONS
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 
 SIZES = {"wide": (1400, 900), "phone": (390, 844)}
-SCHEMES = ("light", "dark")
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 
-def take(browser: Browser, url: str, target: Path, scheme: str, size: tuple[int, int]) -> None:
-    """The whole page in one image, however long it is."""
+def take(browser: Browser, url: str, target: Path, scheme: Scheme, size: tuple[int, int]) -> None:
+    """The whole page in one image."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
@@ -32,13 +32,13 @@ def take(browser: Browser, url: str, target: Path, scheme: str, size: tuple[int,
     page.set_default_timeout(300_000)
     page.goto(url)
     wait_until_shown(page)
-    draw = page.get_by_role("button", name="Draw", exact=True)
-    if draw.count():  # Sampling has more to show once something is drawn
-        draw.click()
+    generate = page.get_by_role("button", name="Generate", exact=True)
+    if generate.count():
+        generate.click()
         page.get_by_role("button", name="Grid as PNG").wait_for()
         wait_until_shown(page)
-    # Streamlit scrolls a container of its own: the window must be as high as what is in it.
-    for _ in range(3):  # charts that come into view may add to the height
+    # Streamlit scrolls a container of its own: make the window as high as its content.
+    for _ in range(3):  # charts that come into view can add height
         content = page.get_by_test_id("stMain").evaluate("e => e.scrollHeight")
         page.set_viewport_size({"width": width, "height": max(height, content)})
         page.wait_for_load_state("networkidle")
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base_url")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("pages", nargs="*", help="addresses; without any, every page")
+    parser.add_argument("pages", nargs="*", help="addresses (default: every page)")
     arguments = parser.parse_args()
     everywhere = ["home", *(entry.url_path for pages in SECTIONS.values() for entry in pages)]
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from dashboard.explain import (
     show_unet,
 )
 from dashboard.services import cached
-from dashboard.ui.run_wording import PREDICTIONS
+from diffusion_core.process.prediction import PREDICTION_TYPES
 
 st.title("Network")
 st.markdown(
@@ -26,10 +26,10 @@ with left:
     config = pick_network()
 with right:
     size = pick_network_size(config)
-trace = cached.network_trace(config.network, config.network_args, size)
+trace = cached.network_trace(config.network, dict(config.network_args), size)
 st.caption(
-    f"Images of {size}×{size} px. This network is trained to predict the "
-    f"{PREDICTIONS[config.prediction_type]}."
+    f"Images of {size}×{size} px. This network is trained to predict "
+    f"{PREDICTION_TYPES[config.prediction_type].formula}."
 )
 show_network_totals(trace)
 

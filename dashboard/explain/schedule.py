@@ -12,7 +12,7 @@ from dashboard.figures.theme import show
 from dashboard.ui import pickers
 from dashboard.ui.controls import Toggle
 from dashboard.ui.navigation import entry
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 
 LOGARITHMIC = Toggle(
     key="log",
@@ -34,9 +34,9 @@ def pick_schedules() -> ScheduleView:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kinds = st.pills(
             "Schedules",
-            KINDS,
+            list(SCHEDULE_KINDS),
             selection_mode="multi",
-            default=KINDS[:1],
+            default=["linear"],
             help="The lecture uses linear. Select several to compare them.",
             key="kinds",
             bind="query-params",
@@ -44,14 +44,17 @@ def pick_schedules() -> ScheduleView:
         with st.container(width=160):
             timesteps = pickers.TIMESTEPS.ask()
         with st.popover("More", icon=":material/tune:"):
-            betas = pickers.pick_betas(disabled=kinds == ["cosine"])
+            unused = kinds and not any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
+            betas = pickers.pick_betas(disabled=bool(unused))
             zero_snr = pickers.ZERO_SNR.ask()
             logarithmic = LOGARITHMIC.ask()
     if not kinds:
         st.info("Select at least one schedule.")
         st.stop()
     schedules = [
-        pickers.make_schedule(kind, timesteps, *betas, zero_snr) for kind in KINDS if kind in kinds
+        pickers.make_schedule(kind, timesteps, *betas, zero_snr)
+        for kind in SCHEDULE_KINDS
+        if kind in kinds
     ]
     return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
 

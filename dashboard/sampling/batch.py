@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         key="many",
         bind="query-params",
     )
-    spec = replace(chosen.spec, n=int(number))
+    spec = chosen.spec.replace(n=int(number))
     name = st.text_input(
         "Name",
         placeholder=usual_name(run, spec),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -26,18 +26,18 @@ from dashboard.ui.progress import (
 )
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
+from diffusion_core.process.noise import image_noise
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.edits import slerp
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.sample import image_noise
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import (
     ANY_CLASS,
     EACH_IN_TURN,
     MAX_SEED,
     MOST_IMAGES,
-    Loaded,
     SamplingSpec,
 )
 
@@ -75,7 +75,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
     with controls:
         st.divider()
         ends, count = pick_ends(chosen.spec.seed)
-        spec = one_class(replace(chosen.spec, n=count), config)
+        spec = one_class(chosen.spec.replace(n=count), config)
         if chosen.spec.label == EACH_IN_TURN:
             st.caption(f"One class holds for the whole film: {spec.label}. Choose it under Class.")
         if adds_noise(spec):
@@ -138,13 +138,13 @@ def one_class(spec: SamplingSpec, config: RunConfig) -> SamplingSpec:
     if spec.label != EACH_IN_TURN:
         return spec
     if config.label_dropout > 0:
-        return replace(
-            spec, label=ANY_CLASS, guidance_scale=1.0, negative="", guidance_interval=None
+        return spec.replace(
+            label=ANY_CLASS, guidance_scale=1.0, negative="", guidance_interval=None
         )
-    return replace(spec, label=spec.classes[0])
+    return spec.replace(label=spec.classes[0])
 
 
-def film_task(spec: SamplingSpec, loaded: Loaded, ends: tuple[End, End]) -> Task:
+def film_task(spec: SamplingSpec, loaded: LoadedModel, ends: tuple[End, End]) -> Task:
     """Its result is a `Between`."""
     _, schedule, config = loaded
     batches = -(-spec.n // max_images(config.image_size))
@@ -159,7 +159,7 @@ def film_task(spec: SamplingSpec, loaded: Loaded, ends: tuple[End, End]) -> Task
 
 
 def sample_frames(
-    spec: SamplingSpec, loaded: Loaded, ends: tuple[End, End], on_step: OnStep
+    spec: SamplingSpec, loaded: LoadedModel, ends: tuple[End, End], on_step: OnStep
 ) -> Tensor:
     """The frames of the film, (order.n, C, H, W) in [-1, 1]."""
     model, _, config = loaded

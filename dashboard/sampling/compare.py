@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,11 @@ from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Tas
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import has_result, press, session_job, watch
 from diffusion_core.media.images import grid, png, to_uint8
-from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.sample import samplers_for
+from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, SamplingSpec
 
 KEY = "compare"
@@ -88,7 +87,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/school:",
             on_click=choose_noise_terms,
             args=(schedule.timesteps,),
-            disabled=isinstance(schedule, FlowSchedule),
+            disabled=schedule.is_flow,
             width="stretch",
         )
         spec, lists, problem = pick_lists(chosen)
@@ -127,12 +126,12 @@ def choose_noise_terms(timesteps: int) -> None:
 def offered(run: Run, checkpoint: Checkpoint, runs: list[Run]) -> dict[str, list]:
     """What each of the lists has to choose from, by its key."""
     schedule = build_schedule(checkpoint.config)
-    flow = isinstance(schedule, FlowSchedule)
+    flow = schedule.is_flow
     return {
         "vs_run": [each.name for each in runs],
         "vs_step": [str(each.step) for each in run.checkpoints()[0]],
         "vs_average": list(checkpoint.averages),
-        "vs_sampler": list(samplers_for(schedule)),
+        "vs_sampler": [sampler.name for sampler in samplers_for(schedule)],
         "vs_steps": [k for k in STEPS if k < schedule.timesteps] + [schedule.timesteps],
         "vs_guidance": SCALES,
         "vs_seed": SEEDS,
@@ -151,7 +150,7 @@ def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
     them is none that can be."""
     checkpoint = chosen.checkpoint
     count = st.number_input("Images in a row", 1, MOST_IMAGES, 4, key="vs_n", bind="query-params")
-    spec = replace(chosen.spec, n=int(count))
+    spec = chosen.spec.replace(n=int(count))
     own = own_numbers(checkpoint)
     guides = checkpoint.config.label_dropout > 0 and spec.label not in ("", ANY_CLASS)
     lists: dict[str, list] = {}
@@ -253,14 +252,13 @@ def changed(
     term: str | None,
 ) -> SamplingSpec:
     """The order with what a way has of its own."""
-    flow = isinstance(build_schedule(place.config), FlowSchedule)
-    spec = replace(spec, run=place.path.parent.parent.name, step=place.step, flow=flow)
+    flow = build_schedule(place.config).is_flow
+    spec = spec.replace(run=place.path.parent.parent.name, step=place.step, flow=flow)
     if flow:
-        spec = replace(spec, spacing="trailing")  # the only one that a flow has
+        spec = spec.replace(spacing="trailing")  # the only one that a flow has
     if spec.classes != place.classes:
         # Another set of classes: each in turn, where there are any.
-        spec = replace(
-            spec,
+        spec = spec.replace(
             classes=place.classes,
             label=EACH_IN_TURN if place.classes else "",
             guidance_scale=1.0,
@@ -268,24 +266,24 @@ def changed(
             guidance_interval=None,
         )
     if average is not None:
-        spec = replace(spec, average=average)
+        spec = spec.replace(average=average)
     if sampler is not None:
-        spec = replace(spec, sampler=sampler, as_lecture=False)
+        spec = spec.replace(sampler=sampler, as_lecture=False)
     if steps is not None:
-        spec = replace(spec, steps=steps)
+        spec = spec.replace(steps=steps)
     if scale is not None:
-        spec = replace(spec, guidance_scale=scale)
+        spec = spec.replace(guidance_scale=scale)
     if seed is not None:
-        spec = replace(spec, seed=seed)
+        spec = spec.replace(seed=seed)
     if term == CORRECT:
-        spec = replace(spec, sampler=sampler or "ddpm", as_lecture=False, spacing="trailing")
+        spec = spec.replace(sampler=sampler or "ddpm", as_lecture=False, spacing="trailing")
     elif term == LECTURE:
-        spec = replace(spec, sampler="ddpm", as_lecture=True, spacing="trailing")
+        spec = spec.replace(sampler="ddpm", as_lecture=True, spacing="trailing")
     if variance is not None:
-        return replace(spec, variance=variance)
+        return spec.replace(variance=variance)
     # That chosen above is of ddpm alone.
     own = spec.method == "ddpm" and not spec.as_lecture
-    return spec if own else replace(spec, variance=VARIANCES[0])
+    return spec if own else spec.replace(variance=VARIANCES[0])
 
 
 def why_not(way: Way) -> str:
@@ -293,7 +291,7 @@ def why_not(way: Way) -> str:
     spec, checkpoint, config = way.spec, way.checkpoint, way.checkpoint.config
     schedule = build_schedule(config)
     where = f"{spec.run} at step {spec.step:,}"
-    if spec.method not in samplers_for(schedule):
+    if spec.method not in [sampler.name for sampler in samplers_for(schedule)]:
         return f"{where} cannot be drawn from by {spec.method}."
     if spec.average not in checkpoint.averages:
         return f"{where} has no averaged weights called {spec.average}."

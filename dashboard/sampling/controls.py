@@ -9,15 +9,14 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from dashboard.ui.run_wording import duration
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import ACTIVE
-from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS
-from diffusion_core.sampling.sample import samplers_for, usual_steps
+from diffusion_core.sampling.levels import spacings_for
+from diffusion_core.sampling.registry import sampler_of, samplers_for, usual_steps
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, MAX_SEED, VARIANCES, SamplingSpec
 
 LATEST = "latest"
@@ -96,7 +95,7 @@ def pick_spec(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Sampli
         sampler = pick_sampler(schedule)
         spacing = pick_spacing(schedule)
     timesteps = schedule.timesteps
-    usual = usual_steps(sampler, schedule)
+    usual = usual_steps(sampler_of(sampler, schedule.is_flow), timesteps)
     most = max_images(config.image_size)
     with st.container(horizontal=True):
         given_steps = st.number_input(
@@ -176,7 +175,7 @@ def pick_spec(run: Run, checkpoint: Checkpoint, *, count: bool = True) -> Sampli
         as_lecture=as_lecture,
         variance=variance,
         average=average,
-        flow=isinstance(schedule, FlowSchedule),
+        flow=schedule.is_flow,
     )
 
 
@@ -230,7 +229,7 @@ def pick_guidance(classes: tuple[str, ...], timesteps: int) -> Guidance:
 
 def pick_sampler(schedule: Schedule) -> str:
     """One of those that the model's kind takes, by default the first."""
-    names = samplers_for(schedule)
+    names = [sampler.name for sampler in samplers_for(schedule)]
     # One control a kind of model: each remembers its own choice.
     return st.selectbox(
         "Sampler",
@@ -238,20 +237,18 @@ def pick_sampler(schedule: Schedule) -> str:
         help="How to get from noise to an image. DPM-Solver++ and UniPC are good with the fewest "
         "steps; DDPM is the lecture's and wants all of them.",
         required=True,
-        key="flow_sampler" if isinstance(schedule, FlowSchedule) else "sampler",
+        key="flow_sampler" if schedule.is_flow else "sampler",
         bind="query-params",
     )
 
 
 def pick_spacing(schedule: Schedule) -> str:
     """Where on the schedule the steps lie."""
-    if isinstance(schedule, FlowSchedule):
+    if schedule.is_flow:
         return "trailing"
-    ends_in_noise = "dpmpp_2m" not in samplers_for(schedule)
-    names = [name for name in TIMESTEP_SPACINGS if not ends_in_noise or name not in OF_SIGMA]
     return st.selectbox(
         "Spacing of the steps",
-        names,
+        spacings_for(schedule),
         help="With few steps it matters where they lie: evenly from the noisiest timestep "
         "(trailing), to the cleanest (leading) or from end to end (linspace); densely where little "
         "noise is left (karras), or evenly in the logarithm of the noise (exponential).",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,10 +15,10 @@ from dashboard.services import cached
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.images import show_row
 from dashboard.ui.progress import has_result, press, session_job, watch
-from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.branching import Parting, branch, partings
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 
 KEY = "decided"
 BRANCHES, PARTINGS = 8, 7
@@ -65,7 +64,7 @@ def stochastic(spec: SamplingSpec) -> SamplingSpec | None:
     sampler does."""
     if adds_noise(spec):
         return spec
-    return None if spec.flow else replace(spec, sampler="ddim", eta=1.0)
+    return None if spec.flow else spec.replace(sampler="ddim", eta=1.0)
 
 
 def find_checkpoint(spec: SamplingSpec, runs: Sequence[Run]) -> Checkpoint:
@@ -80,7 +79,7 @@ def find_checkpoint(spec: SamplingSpec, runs: Sequence[Run]) -> Checkpoint:
 
 def decided_task(spec: SamplingSpec, checkpoint: Checkpoint, k: int) -> Task:
     """Its result is the list of `branch`; `k`: the image, from 0."""
-    loaded: Loaded = cached.model(checkpoint, spec.average)
+    loaded: LoadedModel = cached.model(checkpoint, spec.average)
     _, schedule, config = loaded
     one = branches(spec, k)
     count = len(partings(spec.steps, PARTINGS))
@@ -96,7 +95,7 @@ def decided_task(spec: SamplingSpec, checkpoint: Checkpoint, k: int) -> Task:
 
 def branches(spec: SamplingSpec, k: int) -> SamplingSpec:
     """Of image k."""
-    return replace(spec, n=BRANCHES, label=spec.class_of(k) or spec.label)
+    return spec.replace(n=BRANCHES, label=spec.class_of(k) or spec.label)
 
 
 def task_words(spec: SamplingSpec, k: int) -> str:

@@ -31,7 +31,7 @@ from dashboard.sampling.edit_controls import (
     usable_order,
     why_not,
 )
-from dashboard.sampling.wording import NAMES, precise
+from dashboard.sampling.wording import precise
 from dashboard.services import cached
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.images import offer_png, show_row
@@ -44,13 +44,15 @@ from dashboard.ui.progress import (
 )
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, noise_to_uint8
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.edits import image_errors, last_steps
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.metadata import entries
-from diffusion_core.sampling.sample import count_evaluations, invert
-from diffusion_core.sampling.spec import ANY_CLASS, Loaded, SamplingSpec
+from diffusion_core.sampling.registry import count_evaluations, sampler_of
+from diffusion_core.sampling.sample import invert
+from diffusion_core.sampling.spec import ANY_CLASS, SamplingSpec
 
 KEY = "edit"
 AMPLIFIED = 10  # how much brighter the image of the errors is
@@ -84,13 +86,13 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         job = session_job(KEY)
         if job is not None:
             watch(job, show_edit)
-    asked = replace(chosen.spec, n=1 if edit.kind == INVERT else pick_count(controls))
+    asked = chosen.spec.replace(n=1 if edit.kind == INVERT else pick_count(controls))
     spec = usable_order(asked, edit)
     with controls:
         if spec != asked:
             st.caption(
-                f"{NAMES[asked.method]} cannot repaint, because its steps build on each other: "
-                f"this is drawn by {NAMES[spec.method]}."
+                f"{sampler_of(asked.method, asked.flow).title} cannot repaint, because its steps "
+                f"build on each other: this is drawn by {sampler_of(spec.method, spec.flow).title}."
             )
         show_button(chosen, spec, given, edit)
 
@@ -128,7 +130,7 @@ def evaluations(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> int:
     if edit.kind == INVERT:
         return 2 * spec.steps
     return spec.n * count_evaluations(
-        spec.method,
+        sampler_of(spec.method, spec.flow),
         last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength),
         guided=spec.guidance_scale != 1.0,
         guidance_interval=spec.guidance_interval,
@@ -136,15 +138,14 @@ def evaluations(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> int:
     )
 
 
-def edit_task(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit) -> Task:
+def edit_task(spec: SamplingSpec, loaded: LoadedModel, given: Given, edit: Edit) -> Task:
     """Its result is an `Edited`."""
     _, schedule, config = loaded
     walk = last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength)
     work: Callable[[OnStep], Edited]
     if edit.kind == INVERT:
         label = inversion_label(spec, config)
-        spec = replace(
-            spec,
+        spec = spec.replace(
             n=1,
             label=label or (ANY_CLASS if spec.classes else ""),
             sampler="euler" if spec.flow else "ddim",
@@ -164,7 +165,9 @@ def edit_task(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit) -> T
     return Task(spec, words, steps, count, pace_key(spec, config), work)
 
 
-def drawn(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep) -> Edited:
+def drawn(
+    spec: SamplingSpec, loaded: LoadedModel, given: Given, edit: Edit, on_step: OnStep
+) -> Edited:
     more: dict[str, Any] = {"image": image_to_x_0(given.image), "strength": edit.strength}
     if edit.anew is not None:
         more |= {"mask": torch.from_numpy(~edit.anew)[None, None].float()}
@@ -173,7 +176,7 @@ def drawn(spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit, on_step:
 
 
 def inverted(
-    spec: SamplingSpec, loaded: Loaded, given: Given, edit: Edit, on_step: OnStep
+    spec: SamplingSpec, loaded: LoadedModel, given: Given, edit: Edit, on_step: OnStep
 ) -> Edited:
     model, schedule, config = loaded
     wanted = image_to_x_0(given.image)

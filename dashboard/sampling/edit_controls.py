@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from dashboard.ui.progress import session_job
 from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import to_grey
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.edits import ONE_STEP, last_steps
+from diffusion_core.sampling.edits import last_steps
 from diffusion_core.sampling.levels import make_levels
+from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 
 VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert and back"
@@ -262,8 +263,8 @@ def why_not(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> str:
 
 def usable_order(spec: SamplingSpec, edit: Edit) -> SamplingSpec:
     """With a sampler that the edit can be made with, in place of one that it cannot."""
-    if edit.kind == REPAINT and spec.method not in ONE_STEP:
-        return replace(spec, sampler="euler" if spec.flow else "ddim")
+    if edit.kind == REPAINT and not sampler_of(spec.method, spec.flow).one_step:
+        return spec.replace(sampler="euler" if spec.flow else "ddim")
     return spec
 
 

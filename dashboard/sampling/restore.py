@@ -36,14 +36,13 @@ from dashboard.sampling.edit_controls import (
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from diffusion_core.data.errors import DataError
-from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run, list_runs
-from diffusion_core.sampling.levels import OF_SIGMA
+from diffusion_core.sampling.levels import spacings_for
 from diffusion_core.sampling.metadata import MAX_MB, Made, NoSettings, read
-from diffusion_core.sampling.sample import samplers_for
+from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.sampling.spec import (
     ANY_CLASS,
     MAX_SEED,
@@ -224,9 +223,9 @@ def controls(made: Made, checkpoint: Checkpoint, missing: bool) -> dict[str, Any
     fits = (
         spec.classes == checkpoint.classes
         and spec.average in checkpoint.averages
-        and spec.flow == isinstance(schedule, FlowSchedule)
-        and spec.method in (names := samplers_for(schedule))
-        and (spec.spacing not in OF_SIGMA or "dpmpp_2m" in names)
+        and spec.flow == schedule.is_flow
+        and spec.method in [sampler.name for sampler in samplers_for(schedule)]
+        and spec.spacing in spacings_for(schedule)
         and spec.steps <= schedule.timesteps
         and (not spec.as_lecture or takes_lecture(checkpoint.config))
         and (knows_any or (spec.label != ANY_CLASS and (not guided or spec.negative != "")))

@@ -11,7 +11,6 @@ import numpy as np
 import streamlit as st
 import torch
 from streamlit.runtime.scriptrunner import get_script_run_ctx
-from torch import nn
 
 from dashboard.services.model_cache import MODELS, Key, default_bound
 from dashboard.services.settings import get_settings
@@ -19,10 +18,9 @@ from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
-from diffusion_core.process.objective import Schedule
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.runs.checkpoint import Checkpoint, load_model
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
+from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 
@@ -85,9 +83,7 @@ def _stat(file: Path) -> os.stat_result | None:
         return None
 
 
-def model(
-    checkpoint: Checkpoint, average: str = MAIN_AVERAGE
-) -> tuple[nn.Module, Schedule, RunConfig]:
+def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
     """A checkpoint's network ready to draw on the device, its schedule and settings; not to be
     changed. All sessions share what is in memory.
 
@@ -95,7 +91,7 @@ def model(
     """
     where = device()
 
-    def load() -> tuple[nn.Module, Schedule, RunConfig]:
+    def load() -> LoadedModel:
         # A drawing in the background loads it too, where there is no page to say so on.
         on_page = get_script_run_ctx(suppress_warning=True) is not None
         with st.spinner("Loading the checkpoint …") if on_page else nullcontext():

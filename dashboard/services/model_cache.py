@@ -15,7 +15,7 @@ import torch
 
 from diffusion_core.device import free_memory
 from diffusion_core.models.inference import memory_of
-from diffusion_core.sampling.spec import Loaded
+from diffusion_core.runs.checkpoint import LoadedModel
 
 MOST_ON_CPU = 2**30  # bytes, where nobody says otherwise
 
@@ -33,7 +33,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Entry:
-    loaded: Loaded
+    loaded: LoadedModel
     size: int  # bytes
     newest: bool  # whether no later step of the run was here when it was loaded
 
@@ -44,9 +44,9 @@ class ModelCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[Key, Entry] = {}  # the one used longest ago first
-        self._loading: dict[Key, Future[Loaded]] = {}
+        self._loading: dict[Key, Future[LoadedModel]] = {}
 
-    def get(self, key: Key, load: Callable[[], Loaded], most: int) -> Loaded:
+    def get(self, key: Key, load: Callable[[], LoadedModel], most: int) -> LoadedModel:
         """The model of this key; `load` makes it where it is not here, once for all who ask.
 
         Afterwards the models take at most `most` bytes, or there is only this one. Raises what
@@ -91,7 +91,7 @@ class ModelCache:
         with self._lock:
             return list(self._entries)
 
-    def _keep(self, key: Key, loaded: Loaded, most: int) -> None:
+    def _keep(self, key: Key, loaded: LoadedModel, most: int) -> None:
         of_run = [k for k in self._entries if (k.run, k.device) == (key.run, key.device)]
         newest = all(k.step <= key.step for k in of_run)
         # Who takes the latest checkpoint wants no older one any more. An older step that was loaded

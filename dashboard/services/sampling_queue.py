@@ -23,10 +23,11 @@ import torch
 
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.media.images import to_uint8
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
 MAX_WAITING = 16
@@ -68,7 +69,7 @@ class GeneratedImages:
     trajectory: Trajectory  # of as many of them as it keeps
 
 
-def sample_task(spec: SamplingSpec, loaded: Loaded) -> Task:
+def sample_task(spec: SamplingSpec, loaded: LoadedModel) -> Task:
     """The plain one: all images of an order at once, a `GeneratedImages`."""
     _, schedule, config = loaded
 

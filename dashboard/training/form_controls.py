@@ -10,8 +10,9 @@ from typing import Any
 from dashboard.ui.controls import Choice, Control, Number, Text, Toggle
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
-from diffusion_core.process.schedule import KINDS
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
+from diffusion_core.process.schedule import SCHEDULE_KINDS
 from diffusion_core.records import bounds
 from diffusion_core.runs.config import ConfigError, RunConfig, with_settings
 from diffusion_core.runs.presets import PRESETS
@@ -54,7 +55,7 @@ def detail_control(kind: str) -> Number | Text:
 DATA = Choice(
     key="data",
     label="Data",
-    options=tuple(SOURCES),
+    options=SOURCES,
     default="cars",
     help="\n".join(f"- {source.name}: {source.help}" for source in SOURCES.values()),
 )
@@ -101,6 +102,7 @@ OBJECTIVE = (
         label="Prediction target",
         field="prediction_type",
         options=PREDICTION_TYPES,
+        # Titles are in links: these stay.
         titles={
             "epsilon": "noise",
             "x_0": "image",
@@ -131,7 +133,7 @@ OBJECTIVE = (
         label="Noise schedule",
         field="schedule.kind",
         default="linear",
-        options=KINDS,
+        options=SCHEDULE_KINDS,
         help="How the noise grows over the timesteps. See the Schedule page.",
     ),
     _number(

@@ -8,7 +8,7 @@ declaration.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -108,7 +108,7 @@ class Number(Control):
 class Choice(Control):
     """One of a few options. `titles` are shown in their place, the option itself is the value."""
 
-    options: Sequence[Any] = ()
+    options: Collection[Any] = ()
     titles: Mapping[Any, str] | None = None
     segmented: bool = False  # all options side by side
 

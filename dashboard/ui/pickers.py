@@ -8,12 +8,16 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.ui.controls import Choice, Number, Toggle
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
 RUN_KEY = "run"
 KIND = Choice(
-    key="kind", label="Schedule", options=KINDS, default=KINDS[0], help="The lecture uses linear."
+    key="kind",
+    label="Schedule",
+    options=SCHEDULE_KINDS,
+    default="linear",
+    help="The lecture uses linear.",
 )
 TIMESTEPS = Number(
     key="T",
@@ -47,7 +51,7 @@ def pick_schedule() -> NoiseSchedule:
     kind = KIND.ask()
     timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
-        beta_start, beta_end = pick_betas(disabled=kind == "cosine")
+        beta_start, beta_end = pick_betas(disabled=not SCHEDULE_KINDS[kind].takes_betas)
         zero_snr = ZERO_SNR.ask()
     return make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
 

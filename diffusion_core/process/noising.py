@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core.media.images import to_uint8
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import image_noise
 
 # The lecture's strip: t = 0, 30, ..., 270 of T = 300.
 STRIP_LENGTH = 10

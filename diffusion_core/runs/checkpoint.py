@@ -13,7 +13,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.files import make_folder, replacing
 from diffusion_core.models.inference import for_sampling
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_network, build_schedule
 
@@ -183,26 +183,36 @@ def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[st
         raise CheckpointError(f"{checkpoint.path.name} can no longer be read: {error}") from error
 
 
+class LoadedModel(NamedTuple):
+    """A network that is ready to sample; unpacks as model, schedule, config."""
+
+    model: nn.Module
+    schedule: Schedule
+    config: RunConfig
+
+
 def load_model(
     checkpoint: Checkpoint,
     device: torch.device | str = "cpu",
     average: str = MAIN_AVERAGE,
     *,
     exact: bool = False,
-) -> tuple[nn.Module, Schedule, RunConfig]:
+) -> LoadedModel:
     """The network with the checkpoint's EMA weights in evaluation mode, its schedule, its settings.
 
-    `average`: which of the checkpoint's averaged weights. The network is in the form that draws
-    fastest on the device (`inference.for_sampling`), in bfloat16 where the hardware computes in it;
-    with `exact` it is a plain one in float32, whose weights can be read. Raises CheckpointError
-    where the file can no longer be read.
+    `average`: which of the checkpoint's averaged weights. The network is in the form that samples
+    fastest on the device (`inference.for_sampling`), in bfloat16 where the hardware computes in
+    it: image k of a seed is then the same in every batch to rounding only. With `exact` it is a
+    plain one in float32, whose weights can be read, and images are the same to the last bit where
+    `sample` is called with `exact` too. Raises CheckpointError where the file can no longer be
+    read.
     """
     config = checkpoint.config
     weights = load_weights(checkpoint, average)
     network = network_of(config, weights, device)
     if not exact:
         network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
-    return network, build_schedule(config).to(device), config
+    return LoadedModel(network, build_schedule(config).to(device), config)
 
 
 def network_of(

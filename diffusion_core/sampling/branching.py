@@ -8,17 +8,18 @@ how much was open at that point.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from diffusion_core.device import device_of
 from diffusion_core.media.images import to_uint8
+from diffusion_core.process.noise import image_noise
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import image_noise
 from diffusion_core.sampling.solvers import Noise, StepView
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 
 OWN = 2**20  # number of the first image of a seed that the branches' own noise is taken from
 
@@ -46,7 +47,7 @@ def partings(steps: int, count: int) -> list[int]:
 
 def branch(
     spec: SamplingSpec,
-    loaded: Loaded,
+    loaded: LoadedModel,
     number: int,
     count: int = 7,
     branches: int = 8,
@@ -61,7 +62,7 @@ def branch(
     device = device_of(model)
     shape = (config.channels, config.image_size, config.image_size)
     levels = make_levels(schedule, spec.steps, spec.spacing)
-    one_class = replace(spec, label=spec.class_of(number) or spec.label)
+    one_class = spec.replace(label=spec.class_of(number) or spec.label)
     found = []
     for shared in partings(spec.steps, count):
         trunk = image_noise(spec.seed, 1, shape, device, number)

@@ -1,6 +1,7 @@
-"""Drawing that starts from something given: an image, a part of one, two noises.
+"""Sampling that starts from something given: an image, a part of one, two noises.
 
-Works on levels and predictions, as `methods.py`; `samplers.sample` takes its images and masks.
+`sample` takes the images and masks; the functions here work on levels and predictions, as the
+samplers of `solvers.py` do.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from diffusion_core.process.noise import Noise
 from diffusion_core.sampling.levels import NoiseLevel
-from diffusion_core.sampling.solvers import Noise, Predict, Steps, StepView
-
-# The methods that remember nothing of the steps before: RePaint goes back and repeats.
-ONE_STEP = ("ddpm", "ddim", "euler", "euler_ancestral")
+from diffusion_core.sampling.registry import REGISTRY
+from diffusion_core.sampling.solvers import Predict, Sampler, Steps, StepView
 
 
 def check(
@@ -24,7 +24,7 @@ def check(
     strength: float,
     mask: Tensor | None,
     resample: int,
-    sampler: str,
+    sampler: Sampler,
 ) -> None:
     """Raises ValueError with a sentence where these do not go together."""
     if not 0 < strength <= 1:
@@ -39,14 +39,18 @@ def check(
         raise ValueError(f"image needs one row, or one for each of {n}, not {len(image)}.")
     if mask is None:
         return
-    if sampler not in ONE_STEP:
-        raise ValueError(
-            f"A mask needs a method without memory ({', '.join(ONE_STEP)}), not {sampler}."
-        )
+    if not sampler.one_step:
+        raise ValueError(f"A mask needs {one_step_names(sampler.flow)}, not {sampler.name}.")
     right = mask.ndim == 4 and len(mask) in (1, n) and mask.shape[1] == 1
     if not right or mask.shape[2:] != image.shape[2:]:
         wanted = f"(1 or {n}, 1, {', '.join(map(str, image.shape[2:]))})"
         raise ValueError(f"mask must have the shape {wanted}, not {tuple(mask.shape)}.")
+
+
+def one_step_names(flow: bool) -> str:
+    """The samplers that a mask works with: "ddim, ddpm, euler or euler_ancestral"."""
+    *names, last = (each.name for each in REGISTRY if each.one_step and each.flow == flow)
+    return f"{', '.join(names)} or {last}" if names else last
 
 
 def last_steps(levels: Sequence[NoiseLevel], strength: float) -> list[NoiseLevel]:

@@ -36,8 +36,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace", "karras", "exponential")
 OF_SIGMA = ("karras", "exponential")  # these space sigma / alpha and not t
@@ -62,6 +61,13 @@ class NoiseLevel:
 
 
 IMAGE = NoiseLevel(0.0, 1.0, 0.0)  # where every walk ends
+
+
+def spacings_for(schedule: Schedule) -> tuple[str, ...]:
+    """The names of TIMESTEP_SPACINGS that this schedule takes, the usual one first."""
+    if schedule.ends_in_noise:
+        return tuple(name for name in TIMESTEP_SPACINGS if name not in OF_SIGMA)
+    return TIMESTEP_SPACINGS
 
 
 def spaced_timesteps(timesteps: int, steps: int, spacing: str = "trailing") -> list[int]:
@@ -117,8 +123,4 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
 
 def exact_tables(schedule: Schedule) -> tuple[list[float], list[float]]:
     """alpha and sigma of each timestep in float64: differences of float32 would lose digits."""
-    if isinstance(schedule, FlowSchedule):
-        sigma = np.arange(1, schedule.timesteps + 1) / schedule.timesteps
-        return (1 - sigma).tolist(), sigma.tolist()
-    bar = schedule.exact_alphas_cumprod
-    return np.sqrt(bar).tolist(), np.sqrt(1 - bar).tolist()
+    return schedule.exact_signal.tolist(), schedule.exact_spread.tolist()

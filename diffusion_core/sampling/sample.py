@@ -1,112 +1,95 @@
-"""Sampling: a network, a schedule and a method make images.
+"""Sampling: a network, a schedule and a sampler generate images.
 
-The methods themselves are in `methods.py`, one function each, the noise levels that they walk down
-in `levels.py`, what starts from a given image in `edits.py`.
+The samplers are in `solvers.py`, the noise levels that they walk down in `levels.py`, what starts
+from a given image in `edits.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffusion_core.device import device_of
-from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.objective import Schedule, to_epsilon, to_x_0
-from diffusion_core.sampling import edits, solvers
+from diffusion_core.process.noise import Noise, image_noise
+from diffusion_core.process.prediction import X_0, prediction_type_of
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.sampling import edits
 from diffusion_core.sampling.levels import NoiseLevel, make_levels
-from diffusion_core.sampling.solvers import Noise, Predict, StepView
-
-# By their names; for models that predict the direction of a flow there are others.
-SAMPLERS: dict[str, Callable[..., Iterator[StepView]]] = {
-    "dpmpp_2m": solvers.dpmpp_2m,
-    "ddim": solvers.ddim,
-    "ddpm": solvers.ddpm,
-    "dpmpp_2m_sde": solvers.dpmpp_2m_sde,
-    "unipc": solvers.unipc,
-    "heun": solvers.heun,
-    "euler": solvers.euler,
-    "euler_ancestral": solvers.euler_ancestral,
-    "lms": solvers.lms,
-}
-FLOW_SAMPLERS: dict[str, Callable[..., Iterator[StepView]]] = {
-    "euler": solvers.euler,
-    "heun": solvers.flow_heun,
-}
-# These divide by alpha, which is 0 where a schedule ends in pure noise.
-FROM_PURE_NOISE = ("ddim", "ddpm", "euler")
-# What each is good with; ddpm wants all of them.
-USUAL_STEPS = {"dpmpp_2m": 20, "ddim": 50, "dpmpp_2m_sde": 25, "unipc": 20, "heun": 25, "euler": 50}
-USUAL_STEPS |= {"euler_ancestral": 50, "lms": 25}
+from diffusion_core.sampling.registry import samplers_for, unknown_sampler
+from diffusion_core.sampling.solvers import VARIANCES, Predict, Sampler, StepView
 
 
 class Cancelled(Exception):
-    """Raise it in `on_step` to stop a sampling; it reaches the caller of `sample`."""
+    """Raise it in `on_step` to stop sampling; it reaches the caller of `sample`."""
 
 
-def samplers_for(schedule: Schedule) -> tuple[str, ...]:
-    """The names that `sample` takes with this schedule, the usual one first."""
-    if isinstance(schedule, FlowSchedule):
-        return tuple(FLOW_SAMPLERS)
-    ends_in_noise = schedule.exact_alphas_cumprod[-1] <= 0
-    return tuple(name for name in SAMPLERS if name in FROM_PURE_NOISE or not ends_in_noise)
+@dataclass(frozen=True)
+class SamplingOptions:
+    """The options of `sample` and `sample_steps`, n images of shape (C, H, W)."""
 
+    sampler: str = "ddpm"  # the name of one of `registry.samplers_for(schedule)`
+    steps: int | None = None  # timesteps to walk; None for all of the schedule's
+    seed: int = 0
+    prediction_type: str = "epsilon"
+    x_T: Tensor | None = None  # start from this noise (n, C, H, W) instead of the seed's
+    timestep_spacing: str = "trailing"  # see `levels.make_levels`
+    clip_x0: bool = True  # clamp the predicted image to [-1, 1]
+    labels: Tensor | None = None  # (n,) integers, for a network with classes
+    guidance_scale: float = 1.0  # see `make_predict`, as for the next two
+    negative_labels: Tensor | None = None  # (n,) integers
+    guidance_interval: tuple[float, float] | None = None  # timesteps, both included
+    shape: tuple[int, int, int] = (3, 64, 64)  # of an image; that of x_T or image where given
+    eta: float = 0.0  # ddim: 0 adds no noise, 1 as much as ddpm
+    noise_term: str = "posterior"  # ddpm: one of `solvers.VARIANCES`
+    clip_x_t: bool = False  # ddpm: clamp every x_t to [-1, 1], as the lecture does
+    # The lecture's way: the network stays in training mode and sees one image at a time, so that
+    # BatchNorm uses the statistics of a batch of one. Its buffers and mode are put back afterwards.
+    training_mode: bool = False
+    exact: bool = False  # show the network one image at a time; see `sample`
+    first: int = 0  # generate images first to first + n - 1 of the seed
+    noise: Noise | None = None  # noises (n, C, H, W) instead of the seed's; the first is x_T
+    # Start from this image (n or 1, C, H, W) in [-1, 1], noised, and walk only the last
+    # round(strength * steps) steps (SDEdit, Meng et al. 2022).
+    image: Tensor | None = None
+    strength: float = 1.0
+    # (n or 1, 1, H, W): keep the image where it is 1, generate anew where it is 0, with `resample`
+    # passes per step (RePaint, see `edits.repaint`).
+    mask: Tensor | None = None
+    resample: int = 1
 
-def usual_steps(sampler: str, schedule: Schedule) -> int:
-    """How many to walk where nobody says."""
-    return min(USUAL_STEPS.get(sampler, schedule.timesteps), schedule.timesteps)
+    @classmethod
+    def of(cls, *options: Any, **more: Any) -> SamplingOptions:
+        """From the arguments of `sample`; `picture` is an older name of `image`."""
+        if "picture" in more:
+            more["image"] = more.pop("picture")
+        return cls(*options, **more)
 
-
-def count_evaluations(
-    sampler: str,
-    levels: Sequence[NoiseLevel],
-    *,
-    guided: bool = False,
-    guidance_interval: tuple[float, float] | None = None,
-    resample: int = 1,
-) -> int:
-    """How often a sampler asks the network for one image on its walk down `levels`.
-
-    `guided`: by a guidance scale other than 1, which asks twice within the interval. `resample`: of
-    a walk with a mask.
-    """
-    asked = [level.t for level in levels[:-1]]
-    if sampler == "heun":  # also at the end of each step but the last
-        asked += asked[1:]
-    asked = asked[:-1] * resample + asked[-1:]
-    if not guided:
-        return len(asked)
-    low, high = guidance_interval or (-math.inf, math.inf)
-    return len(asked) + sum(low <= t <= high for t in asked)
-
-
-def image_noise(
-    seed: int, n: int, shape: Sequence[int], device: torch.device | str = "cpu", first: int = 0
-) -> Noise:
-    """A source of N(0, I) of shape (n, *shape) in which image k has a stream of its own.
-
-    The streams are made on the CPU from (seed, first + k): the same image on every device and
-    in every batch size.
-    """
-    generators = []
-    for k in range(first, first + n):
-        state = int(np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0])
-        generators.append(torch.Generator().manual_seed(state >> 1))
-
-    def draw() -> Tensor:
-        if not generators:
-            return torch.empty(0, *shape, device=device)
-        rows = [torch.randn(*shape, generator=generator) for generator in generators]
-        return torch.stack(rows).to(device)
-
-    return draw
+    def check(self, schedule: Schedule, n: int) -> Sampler:
+        """The sampler. Raises ValueError with a sentence for what cannot be."""
+        known = samplers_for(schedule)
+        sampler = next((each for each in known if each.name == self.sampler), None)
+        if sampler is None:
+            raise unknown_sampler(self.sampler, [each.name for each in known])
+        if self.noise_term not in VARIANCES:
+            raise ValueError(
+                f"Unknown noise term {self.noise_term!r}; choose one of {', '.join(VARIANCES)}."
+            )
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}.")
+        edits.check(n, self.image, self.strength, self.mask, self.resample, sampler)
+        for name in ("x_T", "labels", "negative_labels"):
+            given = getattr(self, name)
+            if given is not None and len(given) != n:
+                raise ValueError(f"{name} needs {n} rows, one per image, not {len(given)}.")
+        return sampler
 
 
 def make_predict(
@@ -131,6 +114,7 @@ def make_predict(
     """
     if guidance_scale != 1.0 and labels is None:
         raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
+    predicts = prediction_type_of(prediction_type)
     others = negative_labels
     if labels is not None and guidance_scale != 1.0 and others is None:
         others = torch.full_like(labels, cast(int, model.num_classes))
@@ -151,115 +135,67 @@ def make_predict(
         t = torch.full((len(x_t),), level.t, device=x_t.device, dtype=kind)
         guided = guidance_scale != 1.0 and low <= level.t <= high
         if one_by_one:
+            # Cloned, so that memory is aligned alike for each: it can decide how sums are rounded.
             each = [slice(k, k + 1) for k in range(len(x_t))]
-            prediction = torch.cat([network(x_t[k], t[k], k, guided) for k in each]).float()
+            prediction = torch.cat([network(x_t[k].clone(), t[k], k, guided) for k in each]).float()
         else:
             prediction = network(x_t, t, slice(None), guided).float()
         point = (x_t, level.alpha, level.sigma)
-        x_0 = to_x_0(prediction, *point, prediction_type)
+        x_0 = predicts.to_x_0(prediction, *point)
         if not clip_x0:
-            return x_0, to_epsilon(prediction, *point, prediction_type)
+            return x_0, predicts.to_epsilon(prediction, *point)
         x_0 = x_0.clamp(-1, 1)
-        return x_0, to_epsilon(x_0, *point, "x_0")
+        return x_0, X_0.to_epsilon(x_0, *point)
 
     return predict
 
 
 @torch.inference_mode()
 def sample_steps(
-    model: nn.Module,
-    schedule: Schedule,
-    n: int,
-    sampler: str = "ddpm",
-    steps: int | None = None,
-    seed: int = 0,
-    prediction_type: str = "epsilon",
-    x_T: Tensor | None = None,
-    timestep_spacing: str = "trailing",
-    clip_x0: bool = True,
-    labels: Tensor | None = None,
-    guidance_scale: float = 1.0,
-    *,
-    shape: tuple[int, int, int] = (3, 64, 64),
-    eta: float = 0.0,
-    noise_term: str = "posterior",
-    clip_x_t: bool = False,
-    training_mode: bool = False,
-    negative_labels: Tensor | None = None,
-    guidance_interval: tuple[float, float] | None = None,
-    first: int = 0,
-    noise: Noise | None = None,
-    image: Tensor | None = None,
-    strength: float = 1.0,
-    mask: Tensor | None = None,
-    resample: int = 1,
+    model: nn.Module, schedule: Schedule, n: int, *options: Any, **more: Any
 ) -> Generator[StepView, None, None]:
-    """The steps of `sample`, one `StepView` each; the same arguments.
-
-    `training_mode` samples as the lecture does, with the network left in training mode and one
-    image at a time, so that BatchNorm uses the statistics of a batch of one; the network's
-    buffers and mode are put back afterwards.
-
-    - `negative_labels` (n,), `guidance_interval`: see `make_predict`.
-    - `first`: these are images first to first + n - 1 of the seed.
-    - `noise`: a source of noises (n, C, H, W) instead of the seed's; the first is x_T.
-    - `image` (n or 1, C, H, W) in [-1, 1]: start from it, noised, and walk only the last
-      round(strength * steps) steps (SDEdit, Meng et al. 2022).
-    - `mask` (n or 1, 1, H, W): keep the image where it is 1 and draw anew where it is 0; every
-      step is taken `resample` times (RePaint, see `edits.repaint`).
+    """The steps of `sample`, one `StepView` each; the same arguments but `on_step`.
 
     Raises ValueError for unknown names and values.
     """
-    if sampler not in (known := samplers_for(schedule)):
-        raise ValueError(
-            f"{sampler!r} is no sampler for this model; choose one of {', '.join(known)}."
-        )
-    if noise_term not in solvers.NOISE_TERMS:
-        raise ValueError(
-            f"Unknown noise term {noise_term!r}; choose one of {', '.join(solvers.NOISE_TERMS)}."
-        )
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}.")
-    edits.check(n, image, strength, mask, resample, sampler)
-    for name, given in (("x_T", x_T), ("labels", labels), ("negative_labels", negative_labels)):
-        if given is not None and len(given) != n:
-            raise ValueError(f"{name} needs a row for each of the {n} images, not {len(given)}.")
+    how = SamplingOptions.of(*options, **more)
+    found = how.check(schedule, n)
     device = device_of(model)
+    noise, image = how.noise, how.image
     if noise is None:
-        like = image if x_T is None else x_T
-        noise = image_noise(seed, n, shape if like is None else like.shape[1:], device, first)
-    # Drawn even where x_T is given, so that its own noise never comes back as a step's noise.
-    drawn = noise()
-    start = drawn if x_T is None else x_T.to(device)
-    total = schedule.timesteps if steps is None else steps
-    levels = make_levels(schedule, total, timestep_spacing)
+        like = image if how.x_T is None else how.x_T
+        shape = how.shape if like is None else like.shape[1:]
+        noise = image_noise(how.seed, n, shape, device, how.first)
+    # Taken even where x_T is given, so that its own noise never comes back as a step's noise.
+    first_noise = noise()
+    start = first_noise if how.x_T is None else how.x_T.to(device)
+    total = schedule.timesteps if how.steps is None else how.steps
+    levels = make_levels(schedule, total, how.timestep_spacing)
     predict = make_predict(
         model,
-        prediction_type,
-        clip_x0=clip_x0,
-        labels=None if labels is None else labels.to(device),
-        guidance_scale=guidance_scale,
-        negative_labels=None if negative_labels is None else negative_labels.to(device),
-        guidance_interval=guidance_interval,
-        one_by_one=training_mode,
+        how.prediction_type,
+        clip_x0=how.clip_x0,
+        labels=_on(device, how.labels),
+        guidance_scale=how.guidance_scale,
+        negative_labels=_on(device, how.negative_labels),
+        guidance_interval=how.guidance_interval,
+        one_by_one=how.training_mode or how.exact,
     )
-    options: dict[str, Any] = {}
-    if sampler == "ddpm":
-        options = {"noise_term": noise_term, "clip_x_t": clip_x_t}
-    elif sampler == "ddim":
-        options = {"eta": eta}
-    kinds = FLOW_SAMPLERS if isinstance(schedule, FlowSchedule) else SAMPLERS
-    method = functools.partial(kinds[sampler], **options)
+    solve = functools.partial(found.solve, **{name: getattr(how, name) for name in found.options})
     if image is not None:
         image = image.to(device)
-        levels, start = edits.noised(image, levels, strength, start)
-    if mask is not None:
+        levels, start = edits.noised(image, levels, how.strength, start)
+    if how.mask is not None:
         assert image is not None  # see `edits.check`
-        method = functools.partial(
-            edits.repaint, method, image=image, mask=mask.to(device), resample=resample
+        solve = functools.partial(
+            edits.repaint, solve, image=image, mask=how.mask.to(device), resample=how.resample
         )
-    with _mode(model, training_mode):
-        yield from method(predict, levels, start, noise)
+    with _mode(model, how.training_mode):
+        yield from solve(predict, levels, start, noise)
+
+
+def _on(device: torch.device, labels: Tensor | None) -> Tensor | None:
+    return None if labels is None else labels.to(device)
 
 
 def sample(
@@ -278,35 +214,22 @@ def sample(
     on_step: Callable[[StepView], None] | None = None,
     **options: Any,
 ) -> Tensor:
-    """Draw n images: (n, C, H, W) in [-1, 1], on the model's device.
+    """Generate n images: (n, C, H, W) in [-1, 1], on the model's device.
 
-    - `model(x, t[, labels])`: any module, x (B, C, H, W), t (B,) integers.
-    - `sampler`: a name of SAMPLERS, with a `FlowSchedule` of FLOW_SAMPLERS.
-    - `timestep_spacing`: see `levels.make_levels`.
-    - `steps`: how many of the schedule's timesteps to walk; None for all of them.
-    - `seed`: image k of a seed is the same image whatever `n` is.
-    - `x_T`: start from this noise (n, C, H, W) instead of the seed's.
-    - `labels`: (n,) integers for a network with classes.
+    - `model(x, t[, labels])`: any module; x is (B, C, H, W), t is (B,) integers.
     - `on_step`: called with every `StepView`; raising `Cancelled` in it stops cleanly.
-    - `options`: the keyword arguments of `sample_steps`: `shape`, `eta`, the lecture's
-      `noise_term="lecture"`, `clip_x_t=True`, `training_mode=True`, and those for guidance and for
-      starting from an image.
+    - The other arguments and `options` are the fields of `SamplingOptions`.
+
+    Image k of a seed is the same image whatever n and the batch are: its noise depends on the seed
+    and k alone. What the network answers is rounded, and a processor may round differently for
+    another batch size. In bfloat16 images therefore agree to rounding (a few of 255 grey levels);
+    a float32 network (`load_model(..., exact=True)`) with `exact` gives identical bits in every
+    batch on one device. `exact` evaluates the network image by image, because packed and
+    multithreaded float32 convolutions too may round by batch size. That costs little on a CPU and
+    most of the speed of large batches on a GPU.
     """
-    steps_taken = sample_steps(
-        model,
-        schedule,
-        n,
-        sampler,
-        steps,
-        seed,
-        prediction_type,
-        x_T,
-        timestep_spacing,
-        clip_x0,
-        labels,
-        guidance_scale,
-        **options,
-    )
+    how = (sampler, steps, seed, prediction_type, x_T, timestep_spacing, clip_x0)
+    steps_taken = sample_steps(model, schedule, n, *how, labels, guidance_scale, **options)
     view = None
     # Closed here, so that a cancelled sampling has put the network's mode back when it returns.
     with closing(steps_taken):
@@ -329,25 +252,19 @@ def invert(
     on_step: Callable[[StepView], None] | None = None,
 ) -> Tensor:
     """The noise x_T (n, C, H, W) from which DDIM with as many steps, `clip_x0=False` and the same
-    labels draws `images` (n, C, H, W) in [-1, 1]; see `edits.invert`.
+    labels leads to `images` (n, C, H, W) in [-1, 1]; see `edits.invert`.
 
     Raises ValueError where the schedule ends in pure noise: nothing of the image is left there.
     """
     total = schedule.timesteps if steps is None else steps
     levels = make_levels(schedule, total, timestep_spacing)
-    flow = isinstance(schedule, FlowSchedule)
-    if levels[0].alpha <= 0 and not flow:
+    if levels[0].alpha <= 0 and not schedule.is_flow:
         raise ValueError("A walk that ends in pure noise cannot be inverted.")
     device = device_of(model)
-    predict = make_predict(
-        model,
-        prediction_type,
-        clip_x0=False,
-        labels=None if labels is None else labels.to(device),
-    )
+    predict = make_predict(model, prediction_type, clip_x0=False, labels=_on(device, labels))
     x_t = images.to(device)
     with _mode(model, False):
-        for view in edits.invert(predict, levels, x_t, flow=flow):
+        for view in edits.invert(predict, levels, x_t, flow=schedule.is_flow):
             x_t = view.x_t
             if on_step is not None:
                 on_step(view)

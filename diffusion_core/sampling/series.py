@@ -12,6 +12,7 @@ is gone.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ import psutil
 import torch
 from PIL import Image
 
-from diffusion_core.device import is_out_of_memory
+from diffusion_core.device import halving
 from diffusion_core.files import (
     building_folder,
     is_disk_full,
@@ -42,7 +43,7 @@ from diffusion_core.files import (
     write_json,
 )
 from diffusion_core.media.images import png, to_uint8
-from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.status import (
     ACTIVE,
     RunState,
@@ -54,7 +55,7 @@ from diffusion_core.runs.status import (
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import MOST_IMAGES, Loaded, SamplingSpec, SpecError
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
 
 FOLDER = "drawings"  # of a run
 GRID_PIXELS = 2**24  # 4,096 images of 64 x 64; the grid of more is scaled down
@@ -196,7 +197,7 @@ def remove(series: Series) -> None:
 
 
 def draw(
-    series: Series, load: Callable[[], Loaded], device: str, on_step: OnStep | None = None
+    series: Series, load: Callable[[], LoadedModel], device: str, on_step: OnStep | None = None
 ) -> Generator[int, None, Series]:
     """Draw what is missing, and what is cut short; yields the number of images after each batch.
 
@@ -229,7 +230,7 @@ def draw(
 def _batches(
     series: Series,
     spec: SamplingSpec,
-    load: Callable[[], Loaded],
+    load: Callable[[], LoadedModel],
     status: StatusWriter,
     clock: _Clock,
     on_step: OnStep | None,
@@ -245,31 +246,26 @@ def _batches(
         if on_step is not None:
             on_step(view)
 
+    def attempt(k: int, batch: int) -> tuple[int, np.ndarray]:
+        """The batch that image k is in: the number of its first image, and its images."""
+        first = k // batch * batch
+        return first, to_uint8(spec.make(load(), look, first, min(batch, spec.n - first)))
+
     record = series.record
     batch = record.get("batch")
     batch = batch if type(batch) is int and batch > 0 else 1
     missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
-        first = missing[0] // batch * batch
-        count = min(batch, spec.n - first)
         with clock:
-            images = None
-            try:
-                images = to_uint8(spec.make(load(), look, first, count))
-            except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not is_out_of_memory(error):
-                    raise
-            if images is None:  # out here, for the error holds the tensors of the attempt
-                batch //= 2
+            (first, images), fitted = halving(functools.partial(attempt, missing[0]), batch)
+            if fitted != batch:
+                batch = fitted
                 write_json(series.path / "order.json", record | {"batch": batch})
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
             for k in missing:
-                if k < first + count:
+                if k < first + len(images):
                     _write(series, k, png(images[k - first], text=entries(spec, k)))
-        missing = [k for k in missing if k >= first + count]
+        missing = [k for k in missing if k >= first + len(images)]
         done = spec.n - len(missing)
         status.update(step=done, seconds=clock.seconds)
         yield done

@@ -1,29 +1,33 @@
-"""The sampling methods: from noise to images, each a generator of steps.
+"""The samplers: from noise to images, each a generator of steps and the record that describes it.
 
 `predict(x_t, level)` gives the predicted (x_0, epsilon) at a `NoiseLevel`; `noise()` gives fresh
-N(0, I) in the shape of x_T. Every method walks `levels` downwards and lands on the image. They
-know nothing of networks, schedules, files or pages. With x_t = alpha x_0 + sigma epsilon:
+N(0, I) in the shape of x_T. Every solver walks `levels` downwards and lands on the image. With
+x_t = alpha x_0 + sigma epsilon:
 
 - ratio = sigma / alpha is the sigma of Karras et al. 2022, for x_t / alpha;
 - lambda = log(alpha / sigma) is that of Lu et al. 2022.
+
+To add a sampler, write its function and a `Sampler` record, and name the record in `SAMPLERS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
+from diffusion_core.process.noise import Noise
 from diffusion_core.sampling.levels import NoiseLevel
 
-NOISE_TERMS = ("posterior", "large", "lecture")
+# The fresh noise of ddpm: its variance is the posterior's beta~ or the large beta (Ho et al. 2020,
+# section 3.2), or the lecture's slip, beta~ where its root should be.
+VARIANCES = ("posterior", "large", "lecture")
 
 Predict = Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]]
-Noise = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,51 @@ class StepView:
 
 
 Steps = Iterator[StepView]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What there is to know about a sampler; `name` is the one in files, links and commands."""
+
+    name: str
+    title: str
+    solve: Callable[..., Steps]  # (predict, levels, x_T, noise, **options)
+    formula: str  # LaTeX, of one step
+    symbols: str  # Markdown, what the formula's symbols mean
+    usual_steps: int | None = None  # a good number of steps; None: all timesteps
+    evaluations: int = 1  # of the network per step; 2: also at the end of all steps but the last
+    adds_noise: bool = False  # in its steps, so that x_T alone does not decide the image
+    one_step: bool = False  # keeps nothing from the steps before, so RePaint can repeat a step
+    from_pure_noise: bool = False  # also where a schedule ends with alpha = 0
+    flow: bool = False  # for models that predict the direction of a flow
+    options: frozenset[str] = frozenset()  # the keywords of `solve`: of eta, noise_term, clip_x_t
+    # (formula, symbols) for each of VARIANCES, where the sampler takes `noise_term`.
+    by_variance: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def adds_noise_with(self, eta: float = 0.0) -> bool:
+        """Whether the steps add noise; with the option `eta` they do above 0."""
+        return self.adds_noise or ("eta" in self.options and eta > 0)
+
+    def formula_for(self, variance: str = "posterior") -> tuple[str, str]:
+        """The formula and the meaning of its symbols for one of VARIANCES."""
+        return self.by_variance.get(variance, (self.formula, self.symbols))
+
+
+# How the formulas of several samplers are written.
+_IN_LAMBDA = (
+    r"$\alpha = \sqrt{\bar\alpha}$, $\sigma = \sqrt{1-\bar\alpha}$; $h$ is the width of the step "
+    r"in $\lambda = \log(\alpha/\sigma)$ and $h'$ that of the step before, which predicted "
+    r"$\hat x_0'$; $z$ is fresh noise. The first and the last step do not use the step before."
+)
+_IN_SIGMA = (
+    r"$\bar x = x/\sqrt{\bar\alpha}$, $\bar\sigma = \sqrt{(1-\bar\alpha)/\bar\alpha}$ is the noise "
+    r"in it, $\hat\epsilon$ the noise that belongs to $\hat x_0$, $z$ fresh noise, $\ell_k$ the "
+    r"Lagrange polynomials through the last four steps."
+)
+_OF_FLOW = (
+    r"$s$ is the share of noise, which falls from 1 to 0: $x_s = (1-s)\,x_0 + s\,\epsilon$. The "
+    r"network predicts the direction of that line, $\epsilon - x_0$."
+)
 
 
 def _pairs(levels: Sequence[NoiseLevel]) -> Iterator[tuple[int, NoiseLevel, NoiseLevel]]:
@@ -78,6 +127,46 @@ def ddpm(
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
+def _ddpm_formula(noise: str) -> str:
+    return rf"""\begin{{aligned}}
+x_{{t-1}} = {{}}& \frac{{\sqrt{{\bar\alpha_{{t-1}}}}\,\beta_t}}{{1-\bar\alpha_t}}\,\hat x_0 \\
+&+ \frac{{\sqrt{{\alpha_t}}\,(1-\bar\alpha_{{t-1}})}}{{1-\bar\alpha_t}}\,x_t + {noise}\,z
+\end{{aligned}}"""
+
+
+def _ddpm_symbols(variance: str) -> str:
+    return (
+        rf"$z$ is fresh noise, {variance} variance; the last step has none. With fewer steps the "
+        r"same formula holds between the chosen timesteps."
+    )
+
+
+_DDPM = {
+    "posterior": (
+        _ddpm_formula(r"\sqrt{\tilde\beta_t}"),
+        _ddpm_symbols(r"$\tilde\beta_t$ the posterior"),
+    ),
+    "large": (_ddpm_formula(r"\sqrt{\beta_t}"), _ddpm_symbols(r"$\beta_t$ the large")),
+    "lecture": (
+        _ddpm_formula(r"\tilde\beta_t"),
+        _ddpm_symbols(r"$\tilde\beta_t$ the posterior"),
+    ),
+}
+DDPM = Sampler(
+    "ddpm",
+    "DDPM",
+    ddpm,
+    *_DDPM["posterior"],
+    adds_noise=True,
+    one_step=True,
+    from_pure_noise=True,
+    options=frozenset({"noise_term", "clip_x_t"}),
+    by_variance=_DDPM,
+)
+LECTURE_FORMULA = r"""x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\Bigl(x_t
+- \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon_\theta\Bigr) + \tilde\beta_t z"""
+
+
 def ddim(
     predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise, *, eta: float = 0.0
 ) -> Steps:
@@ -93,6 +182,22 @@ def ddim(
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
+DDIM = Sampler(
+    "ddim",
+    "DDIM",
+    ddim,
+    r"""x_s = \sqrt{\bar\alpha_s}\,\hat x_0
++ \sqrt{1-\bar\alpha_s-\sigma_t^2}\,\hat\epsilon + \sigma_t z""",
+    r"$\hat\epsilon$ is the noise that belongs to it; $s$ is the next of the chosen "
+    r"timesteps, $z$ fresh noise, $\sigma_t = \eta\sqrt{\frac{1-\bar\alpha_s}{1-\bar\alpha_t}"
+    r"\bigl(1-\frac{\bar\alpha_t}{\bar\alpha_s}\bigr)}$.",
+    usual_steps=50,
+    one_step=True,
+    from_pure_noise=True,
+    options=frozenset({"eta"}),
+)
+
+
 def euler(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Euler's method along the probability flow (Karras et al. 2022, algorithm 1 without line 6).
 
@@ -104,6 +209,29 @@ def euler(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: No
         x_0, epsilon = predict(x_t, level)
         x_t = after.alpha * x_0 + after.sigma * epsilon
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+EULER = Sampler(
+    "euler",
+    "Euler",
+    euler,
+    r"\bar x_s = \bar x_t + (\bar\sigma_s - \bar\sigma_t)\,\hat\epsilon",
+    _IN_SIGMA,
+    usual_steps=50,
+    one_step=True,
+    from_pure_noise=True,
+)
+FLOW_EULER = Sampler(
+    "euler",
+    "Euler",
+    euler,
+    r"x_{s'} = x_s + (s' - s)\,(\hat\epsilon - \hat x_0)",
+    _OF_FLOW,
+    usual_steps=50,
+    one_step=True,
+    from_pure_noise=True,
+    flow=True,
+)
 
 
 def euler_ancestral(
@@ -120,6 +248,19 @@ def euler_ancestral(
         if up > 0:
             x_t = x_t + after.alpha * up * noise()
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+EULER_ANCESTRAL = Sampler(
+    "euler_ancestral",
+    "Euler ancestral",
+    euler_ancestral,
+    r"""\bar x_s = \hat x_0 + \sigma_{\text{down}}\,\hat\epsilon
++ \sigma_{\text{up}}\,z, \qquad \sigma_{\text{down}}^2 + \sigma_{\text{up}}^2 = \bar\sigma_s^2""",
+    _IN_SIGMA,
+    usual_steps=50,
+    adds_noise=True,
+    one_step=True,
+)
 
 
 def heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
@@ -140,6 +281,21 @@ def heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noi
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
+HEUN = Sampler(
+    "heun",
+    "Heun",
+    heun,
+    r"""\begin{aligned}
+\tilde x ={}& \bar x + (\bar\sigma_s - \bar\sigma_t)\,\hat\epsilon_t \\
+\bar x_s ={}& \bar x + (\bar\sigma_s - \bar\sigma_t)\,\tfrac12\,(\hat\epsilon_t
++ \hat\epsilon_s \text{ at } \tilde x)
+\end{aligned}""",
+    _IN_SIGMA,
+    usual_steps=25,
+    evaluations=2,
+)
+
+
 def flow_heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Heun's method on a flow's own equation dx/ds = epsilon - x_0, s = sigma (Liu et al. 2023)."""
     x_t = x_T
@@ -152,6 +308,22 @@ def flow_heun(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise
             landed = x_t + width * (direction + far_epsilon - far_x_0) / 2
         x_t = landed
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+FLOW_HEUN = Sampler(
+    "heun",
+    "Heun",
+    flow_heun,
+    r"""\begin{aligned}
+\tilde x ={}& x_s + (s' - s)\,d_s, \qquad d_s = \hat\epsilon - \hat x_0 \text{ at } x_s \\
+x_{s'} ={}& x_s + (s' - s)\,\tfrac12\,(d_s + d_{s'}), \qquad d_{s'} \text{ at } \tilde x
+\end{aligned}""",
+    _OF_FLOW,
+    usual_steps=25,
+    evaluations=2,
+    from_pure_noise=True,
+    flow=True,
+)
 
 
 def dpmpp_2m(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
@@ -168,6 +340,19 @@ def dpmpp_2m(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise:
         x_t = after.sigma / level.sigma * x_t + after.alpha * shift * guess
         before = (x_0, h)
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+DPMPP_2M = Sampler(
+    "dpmpp_2m",
+    "DPM-Solver++ 2M",
+    dpmpp_2m,
+    r"""\begin{aligned}
+x_s ={}& \tfrac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\,(1 - e^{-h})\,D \\
+D ={}& \hat x_0 + \tfrac{h}{2h'}\,(\hat x_0 - \hat x_0')
+\end{aligned}""",
+    _IN_LAMBDA,
+    usual_steps=20,
+)
 
 
 def dpmpp_2m_sde(
@@ -191,6 +376,21 @@ def dpmpp_2m_sde(
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
+DPMPP_2M_SDE = Sampler(
+    "dpmpp_2m_sde",
+    "DPM-Solver++ 2M SDE",
+    dpmpp_2m_sde,
+    r"""\begin{aligned}
+x_s ={}& \tfrac{\sigma_s}{\sigma_t}\,e^{-h}\,x_t + \alpha_s\,(1 - e^{-2h})\,D
++ \sigma_s\sqrt{1 - e^{-2h}}\,z \\
+D ={}& \hat x_0 + \tfrac{h}{2h'}\,(\hat x_0 - \hat x_0')
+\end{aligned}""",
+    _IN_LAMBDA,
+    usual_steps=25,
+    adds_noise=True,
+)
+
+
 def lms(
     predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise, *, order: int = 4
 ) -> Steps:
@@ -206,6 +406,17 @@ def lms(
         moved = sum(w * d for w, d in zip(weights, directions, strict=True))
         x_t = after.alpha * (x_t / level.alpha + moved)
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+LMS = Sampler(
+    "lms",
+    "LMS (linear multistep)",
+    lms,
+    r"""\bar x_s = \bar x_t + \sum_{k=0}^{3} w_k\,\hat\epsilon_{t_k}, \qquad
+w_k = \int_{\bar\sigma_t}^{\bar\sigma_s} \ell_k(\sigma)\,d\sigma""",
+    _IN_SIGMA,
+    usual_steps=25,
+)
 
 
 def _lagrange_integrals(ratios: Sequence[float], index: int, order: int) -> list[float]:
@@ -247,6 +458,20 @@ def unipc(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: No
         yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
 
 
+UNIPC = Sampler(
+    "unipc",
+    "UniPC",
+    unipc,
+    r"""\begin{aligned}
+\text{predict: } x_s ={}& \tfrac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\,(1 - e^{-h})\,
+\bigl(\hat x_0 + \tfrac{h}{2h'}(\hat x_0 - \hat x_0')\bigr) \\
+\text{correct: } & \text{the same step again, with } \hat x_0 \text{ at its end}
+\end{aligned}""",
+    _IN_LAMBDA,
+    usual_steps=20,
+)
+
+
 def _unipc_correct(
     last: tuple[Tensor, NoiseLevel],
     level: NoiseLevel,
@@ -270,3 +495,19 @@ def _unipc_correct(
         w_new = wanted[0] - w_old
         correction = w_new * (x_0 - m0) + w_old / ratio * (m1 - m0)
     return level.sigma / start.sigma * x - level.alpha * b * (m0 + correction)
+
+
+# In the order in which they are offered; the first that a model takes is the usual one.
+SAMPLERS = (
+    DPMPP_2M,
+    DDIM,
+    DDPM,
+    DPMPP_2M_SDE,
+    UNIPC,
+    HEUN,
+    EULER,
+    EULER_ANCESTRAL,
+    LMS,
+    FLOW_EULER,
+    FLOW_HEUN,
+)

@@ -1,69 +1,80 @@
-"""What to draw from a checkpoint, as one record: pages, command line and image files share it."""
+"""What to sample from a checkpoint, as one record: pages, command line and files share it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from diffusion_core.process.objective import Schedule
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.records import Record, RecordError, record_of, shown
+from diffusion_core.runs.checkpoint import LoadedModel
+from diffusion_core.runs.config import MAIN_AVERAGE
+from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS, make_levels
-from diffusion_core.sampling.sample import (
-    FLOW_SAMPLERS,
-    LECTURE_SAMPLING,
-    SAMPLERS,
-    StepView,
+from diffusion_core.sampling.registry import (
     count_evaluations,
-    sample,
+    find_sampler,
+    sampler_names,
+    sampler_of,
 )
+from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
+from diffusion_core.sampling.solvers import VARIANCES
 
-EACH_IN_TURN = "each in turn"
-ANY_CLASS = "any class"
 MOST_IMAGES = 4096
 MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
-VARIANCES = ("posterior", "large", "lecture")  # the noise terms of `methods.ddpm`
-VARIANCE_WORDS = {"large": "variance β", "lecture": "the lecture's noise term"}
+VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
+_LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
-Loaded = tuple[nn.Module, Schedule, RunConfig]
+Name = Annotated[str, Field(max_length=255)]
+Timestep = Annotated[float, Field(ge=0, le=MOST_TIMESTEPS)]
 
 
 class SpecError(ValueError):
-    """An order that cannot be used; the message says which part."""
+    """Sampling settings that cannot be used; the message says which part."""
 
 
-@dataclass(frozen=True)
-class SamplingSpec:
-    """What to draw; together with the checkpoint's file it determines every pixel."""
+class SamplingSpec(Record):
+    """What to sample; together with the checkpoint's file it determines every pixel.
 
-    run: str
-    step: int  # of the checkpoint
-    n: int = 16
-    sampler: str = "dpmpp_2m"
-    steps: int = 20
-    seed: int = 0
-    eta: float = 0.0  # ddim only
-    classes: tuple[str, ...] = ()  # of the network; empty where it takes no labels
+    The constructor and `replace` check types and bounds and raise pydantic.ValidationError;
+    `problems` says whether the values fit together and fit a checkpoint.
+    """
+
+    run: Annotated[str, Field(min_length=1, max_length=255)]
+    step: Annotated[int, Field(ge=0, le=2**53)]  # of the checkpoint
+    n: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 16
+    sampler: Name = "dpmpp_2m"
+    steps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)] = 20
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # ddim only
+    # Of the network; empty where it takes no labels.
+    classes: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
     label: str = ""  # one of the classes, EACH_IN_TURN or ANY_CLASS
-    guidance_scale: float = 1.0
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 1.0
     negative: str = ""  # the class that guidance leads away from; empty for any class
-    guidance_interval: tuple[float, float] | None = None  # timesteps, both included; None: all
+    guidance_interval: tuple[Timestep, Timestep] | None = None  # both included; None: all
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
-    average: str = MAIN_AVERAGE  # which of the checkpoint's averaged weights
+    average: Annotated[str, Field(min_length=1, max_length=255)] = MAIN_AVERAGE
     flow: bool = False  # whether the model predicts the direction of a flow
-    spacing: str = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
-    variance: str = "posterior"  # ddpm only, of its noise: one of VARIANCES
+    spacing: Name = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
+    variance: Name = "posterior"  # ddpm only, of its noise: one of VARIANCES
+    exact: bool = False  # image by image, identical in every batch; see `sample.sample`
+
+    def replace(self, **changes: Any) -> SamplingSpec:
+        """A copy with these values."""
+        return SamplingSpec(**{**dict(self), **changes})
 
     def labels(self, first: int = 0, n: int | None = None) -> Tensor | None:
-        """Of images first to first + n - 1 (all of them), (n,) integers; None where the network
-        takes none or any class will do."""
+        """The labels of images first to first + n - 1 (all of them), (n,) integers; None where the
+        network takes none or any class will do."""
         n = self.n if n is None else n
         if not self.classes or self.label == ANY_CLASS:
             return None
@@ -72,13 +83,13 @@ class SamplingSpec:
         return torch.full((n,), self.classes.index(self.label))
 
     def class_of(self, k: int) -> str:
-        """The class that image k was asked to be; empty where it was not asked."""
+        """The class that image k is generated for; empty where there is none."""
         labels = self.labels(k, 1)
         return "" if labels is None else self.classes[int(labels[0])]
 
     def columns(self, n: int | None = None) -> int:
-        """Of a grid of n of its images (all of them), which is nearly square: classes in turn
-        have columns of their own, else no place is left empty where up to 8 columns do."""
+        """Columns of a nearly square grid of n images (all of them). Classes in turn have columns
+        of their own; otherwise no place is left empty where up to 8 columns allow it."""
         n = self.n if n is None else n
         square = math.ceil(n**0.5)
         classes = len(self.classes)
@@ -88,21 +99,21 @@ class SamplingSpec:
 
     @property
     def method(self) -> str:
-        """The sampler's name, also of the lecture's way."""
+        """The sampler's name, also where it samples as the lecture does."""
         return "ddpm" if self.as_lecture else self.sampler
 
     def evaluations(self, schedule: Schedule) -> int:
-        """How often the network computes one image, over all images; guidance needs it twice,
-        with and without the class, at the timesteps of its interval."""
+        """Evaluations of the network on one image, over all images; guidance needs two, with and
+        without the class, at the timesteps of its interval."""
         return self.n * count_evaluations(
-            self.method,
+            sampler_of(self.method, self.flow),
             make_levels(schedule, self.steps, self.spacing),
             guided=self.guidance_scale != 1.0,
             guidance_interval=self.guidance_interval,
         )
 
     def options(self, first: int = 0, n: int | None = None) -> dict[str, Any]:
-        """As arguments of `sample` for images first to first + n - 1 (all of them), all but the
+        """The arguments of `sample` for images first to first + n - 1 (all of them), except the
         shape and the prediction type."""
         n = self.n if n is None else n
         how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
@@ -112,6 +123,7 @@ class SamplingSpec:
             "steps": self.steps,
             "seed": self.seed,
             "labels": self.labels(first, n),
+            "exact": self.exact,
         }
         if first:
             options["first"] = first
@@ -124,13 +136,13 @@ class SamplingSpec:
 
     def make(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         on_step: Callable[[StepView], None] | None = None,
         first: int = 0,
         n: int | None = None,
         **more: Any,
     ) -> Tensor:
-        """Draw images first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
+        """Generate images first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
 
         `more`: further arguments of `sample`. Raises ValueError with a sentence where the network
         answers with NaN.
@@ -152,7 +164,7 @@ class SamplingSpec:
         return images
 
     def words(self) -> str:
-        """For people: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
+        """For display: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
         return f"{self.run} at step {self.step:,}: {', '.join(self.parts())}"
 
     def parts(self) -> list[str]:
@@ -163,11 +175,13 @@ class SamplingSpec:
             f"{self.steps} step{'s' if self.steps > 1 else ''}",
             f"seed {self.seed}",
         ]
+        if self.exact:
+            parts.append("exact")
         if self.spacing != "trailing" and not self.as_lecture:
             parts.append(f"{self.spacing} spacing")
-        if self.method == "ddpm" and not self.as_lecture and self.variance in VARIANCE_WORDS:
-            parts.append(VARIANCE_WORDS[self.variance])
-        if self.sampler == "ddim" and self.eta and not self.as_lecture:
+        if not self.as_lecture and self.variance in VARIANCE_TITLES:
+            parts.append(VARIANCE_TITLES[self.variance])
+        if self.eta and not self.as_lecture:
             parts.append(f"η {self.eta:g}")
         if self.classes:
             parts.append("each class in turn" if self.label == EACH_IN_TURN else self.label)
@@ -182,12 +196,128 @@ class SamplingSpec:
             parts.append(f"{self.average} average")
         return parts
 
+    # ------------------------------------------------------------------- what is wrong with it
+
+    def problems(self, capabilities: Capabilities | None = None) -> list[str]:
+        """What is wrong with the request, as sentences; empty where it can be sampled.
+
+        `capabilities`: of the checkpoint. Without them, or where the values do not fit together
+        by themselves, only that is said.
+        """
+        found = list(self._contradictions())
+        return found if capabilities is None or found else list(self._misfits(capabilities))
+
+    def _contradictions(self) -> Iterator[str]:
+        """What is wrong whatever the checkpoint is."""
+        sampler = find_sampler(self.method, self.flow)
+        options = sampler.options if sampler is not None else {"eta", "noise_term"}
+        if sampler is None:
+            yield _unknown("sampler", self.method, sampler_names(self.flow))
+        if self.spacing not in TIMESTEP_SPACINGS:
+            yield _unknown("step spacing", self.spacing, TIMESTEP_SPACINGS)
+        elif self.flow and self.spacing in OF_SIGMA:
+            yield f"{self.spacing} spacing needs a schedule that does not end in pure noise."
+        if self.variance not in VARIANCES:
+            yield _unknown("variance", self.variance, VARIANCES)
+        if self.as_lecture:
+            for name, usual in _LECTURES.items():
+                if getattr(self, name) != usual:
+                    yield f"Sampling as the lecture does needs the {name} {usual}."
+        elif self.variance != VARIANCES[0] and "noise_term" not in options:
+            yield f"variance has no effect with {self.method}; use ddpm."
+        if self.eta and ("eta" not in options or self.as_lecture):
+            yield f"eta has no effect with {self.method}; use ddim."
+        yield from self._contradictions_of_classes()
+
+    def _contradictions_of_classes(self) -> Iterator[str]:
+        choices = (EACH_IN_TURN, ANY_CLASS, *self.classes) if self.classes else ("",)
+        if self.label not in choices:
+            yield self._unknown_class(self.label)
+        if self.negative and self.negative not in self.classes:
+            yield self._unknown_class(self.negative)
+        guided = self.guidance_scale != 1
+        if guided and not self.classes:
+            yield (
+                f"{self.run} was trained without classes, so nothing can guide it; set the "
+                "guidance scale to 1."
+            )
+        elif guided and self.label == ANY_CLASS:
+            yield "Guidance needs a class to lead to; choose one, or set the guidance scale to 1."
+        if not guided and (self.negative or self.guidance_interval):
+            yield (
+                "A negative class and a guidance interval have no effect without guidance; set a "
+                "guidance scale other than 1."
+            )
+        if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
+            yield "The guidance interval ends before it starts."
+
+    def _unknown_class(self, name: str) -> str:
+        if self.classes:
+            return _unknown("class", name, self.classes)
+        return f"There is no class {shown(name)}; {self.run} was trained without classes."
+
+    def _misfits(self, can: Capabilities) -> Iterator[str]:
+        """What the checkpoint cannot do."""
+        where = f"{self.run} at step {self.step:,}"
+        if self.flow != can.flow or self.method not in can.samplers:
+            yield (f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}.")
+        if self.steps > can.timesteps:
+            yield f"{where} takes 1 to {can.timesteps:,} steps, not {self.steps:,}."
+        if self.spacing not in can.spacings:
+            yield (
+                f"{self.spacing} spacing cannot be used with {where}; choose one of "
+                f"{', '.join(can.spacings)}."
+            )
+        if self.average not in can.averages:
+            yield (
+                f"{where} has no averaged weights called {self.average}; it has "
+                f"{', '.join(can.averages)}."
+            )
+        if self.as_lecture and not can.takes_lecture:
+            yield (
+                f"{where} cannot be sampled as the lecture does: that needs the lecture's network "
+                "and images of more than 16 pixels."
+            )
+        if self.classes != can.classes:
+            yield f"{where} has other classes: {', '.join(can.classes) or 'none'}."
+        elif can.classes and not can.any_class:
+            if self.label == ANY_CLASS:
+                yield f"{where} was trained with the class always given; choose a class."
+            elif self.guidance_scale != 1 and not self.negative:
+                yield (
+                    f"{where} was trained with the class always given, so it cannot be guided away "
+                    "from any class; set the guidance scale to 1 or choose a negative class."
+                )
+        if self.guidance_interval and self.guidance_interval[1] >= can.timesteps:
+            yield f"The guidance interval must end at {can.timesteps - 1:,} or before for {where}."
+
+    def without_unused(self) -> SamplingSpec:
+        """The same request without settings that have no effect beside the others."""
+        changes: dict[str, Any] = {"sampler": self.method}
+        if self.guidance_scale == 1:
+            changes |= {"negative": "", "guidance_interval": None}
+        sampler = find_sampler(self.method, self.flow)
+        if sampler is not None and ("eta" not in sampler.options or self.as_lecture):
+            changes["eta"] = 0.0
+        if self.variance in VARIANCES and sampler and "noise_term" not in sampler.options:
+            changes["variance"] = VARIANCES[0]
+        return self.replace(**changes)
+
+    # ------------------------------------------------------------------------------- as JSON
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it. `exact` is left out where it is off, as it was before it was there."""
+        values = self.model_dump(mode="json")
+        if not self.exact:
+            del values["exact"]
+        return values
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> SamplingSpec:
-        """The order that `to_json` wrote, believed in nothing. Raises OrderError."""
+        """The spec in what `to_json` wrote. Raises SpecError."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -196,67 +326,19 @@ class SamplingSpec:
 
     @classmethod
     def from_dict(cls, values: Any) -> SamplingSpec:
-        """Raises OrderError; names that are not known are of a newer version and left out."""
-        if not isinstance(values, dict):
-            raise SpecError("The settings are not a record.")
-        known = {field.name for field in fields(cls)}
-        given = {name: value for name, value in values.items() if name in known}
-        if isinstance(classes := given.get("classes"), list):
-            given["classes"] = tuple(classes)
-        if isinstance(interval := given.get("guidance_interval"), list):
-            given["guidance_interval"] = tuple(interval)
+        """From values of any origin. Raises SpecError with one sentence for values that are not
+        allowed or do not fit together; unknown names are of a newer version and left out."""
         try:
-            spec = cls(**given)
-        except TypeError as error:
-            raise SpecError("The settings do not name the run and its step.") from error
-        for name, sound in spec._checks().items():
-            if not sound:
-                raise SpecError(f"The settings have no usable {name.replace('_', ' ')}.")
+            spec = record_of(cls, values, "The settings")
+        except RecordError as error:
+            raise SpecError(str(error)) from error
+        if problems := spec.without_unused().problems():
+            raise SpecError(problems[0])
         return spec
 
-    def _checks(self) -> dict[str, bool]:
-        """Which fields hold what they may."""
-        classes, interval = self.classes, self.guidance_interval
-        named = (
-            isinstance(classes, tuple)
-            and len(classes) <= 10_000
-            and all(isinstance(name, str) for name in classes)
-        )
-        of_classes = (*classes, EACH_IN_TURN, ANY_CLASS) if named and classes else ("",)
-        samplers = FLOW_SAMPLERS if self.flow is True else SAMPLERS
-        return {
-            "run": isinstance(self.run, str) and 0 < len(self.run) <= 255,
-            "step": is_whole(self.step, 0, 2**53),
-            "n": is_whole(self.n, 1, MOST_IMAGES),
-            "sampler": isinstance(self.sampler, str) and self.sampler in samplers,
-            "steps": is_whole(self.steps, 1, MOST_TIMESTEPS),
-            "seed": is_whole(self.seed, 0, MAX_SEED),
-            "eta": is_number(self.eta, 0, 1),
-            "classes": named,
-            "label": isinstance(self.label, str) and self.label in of_classes,
-            "guidance_scale": is_number(self.guidance_scale, 0, MAX_GUIDANCE)
-            and (self.guidance_scale == 1 or self.label not in ("", ANY_CLASS)),
-            "negative": isinstance(self.negative, str)
-            and (self.negative == "" or (named and self.negative in classes)),
-            "guidance_interval": interval is None
-            or (
-                isinstance(interval, tuple)
-                and len(interval) == 2
-                and all(is_number(end, 0, MOST_TIMESTEPS) for end in interval)
-                and interval[0] <= interval[1]
-            ),
-            "as_lecture": isinstance(self.as_lecture, bool)
-            and not (
-                self.as_lecture
-                and (self.flow or self.spacing != "trailing" or self.variance != "posterior")
-            ),
-            "average": isinstance(self.average, str) and 0 < len(self.average) <= 255,
-            "flow": isinstance(self.flow, bool),
-            "spacing": isinstance(self.spacing, str)
-            and self.spacing in TIMESTEP_SPACINGS
-            and not (self.flow and self.spacing in OF_SIGMA),
-            "variance": isinstance(self.variance, str) and self.variance in VARIANCES,
-        }
+
+def _unknown(what: str, value: str, known: Any) -> str:
+    return f"There is no {what} {shown(value)}; choose one of {', '.join(known)}."
 
 
 def is_whole(value: object, low: int, high: int) -> bool:

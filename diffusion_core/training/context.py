@@ -19,7 +19,7 @@ from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
 from diffusion_core.device import describe, free_memory, has_fast_bfloat16
 from diffusion_core.files import complain
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network, build_schedule
 from diffusion_core.training.micro_batches import fitting_micro_batch

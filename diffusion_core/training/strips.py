@@ -9,9 +9,10 @@ from torch import nn
 
 from diffusion_core.files import make_folder, replacing
 from diffusion_core.media.images import png, strip, to_uint8
-from diffusion_core.process.objective import Schedule
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.sample import StepView, sample, samplers_for
+from diffusion_core.sampling.registry import samplers_for
+from diffusion_core.sampling.sample import StepView, sample
 
 LECTURE_IMAGES = 10
 
@@ -19,7 +20,7 @@ LECTURE_IMAGES = 10
 def write_strip(
     run: Path, step: int, model: nn.Module, schedule: Schedule, config: RunConfig
 ) -> Path:
-    """Draw the strip of `step` with this network and write `samples/step-….png`.
+    """Sample the strip of `step` with this network and write `samples/step-….png`.
 
     `sample_steps` > 0: `sample_count` finished images by DPM-Solver++ 2M, which is good with few
     steps, the classes in turn; where a schedule ends in pure noise by DDIM.
@@ -27,7 +28,7 @@ def write_strip(
     looks at it, the image on the left and the noise on the right. A flow takes Euler's steps.
     """
     shape = (config.channels, config.image_size, config.image_size)
-    known = samplers_for(schedule)
+    known = [sampler.name for sampler in samplers_for(schedule)]
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None

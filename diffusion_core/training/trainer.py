@@ -97,7 +97,7 @@ def _train_alone(
     group: ProcessGroup,
     on_step: OnStep | None,
 ) -> RunState:
-    """As `train`, with the run's folder to itself: keeps its status true, come what may."""
+    """As `train`, with the run's folder to itself; writes the status however training ends."""
 
     def lost(loss: ProcessLost) -> str:
         return lost_reason(loss, status.status.checkpoint_step)

@@ -1,19 +1,21 @@
-"""One real dashboard and one Chromium for all tests in the browser; a new window for each page."""
+"""One real dashboard and one Chromium for all tests in the browser; each page has a window."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 from tests.browser.server import PATIENCE_SECONDS, Server, start_server
 from tests.faults.processes import end_processes_of
 
 OpenPage = Callable[..., Page]
+
+DESKTOP: ViewportSize = {"width": 1280, "height": 720}
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
@@ -35,45 +37,57 @@ def no_runs_left(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
+    """The windows of one Chromium, which the tests of one process share."""
     path = find_chromium()
     if path is None:
         pytest.fail("Chromium is missing; `make test` says how to get it.")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
+        # With a folder of its own Chromium keeps what it has compiled of Streamlit's scripts.
+        folder = tmp_path_factory.mktemp("chromium")
+        chromium = playwright.chromium.launch_persistent_context(
+            folder, executable_path=path, args=FLAGS
+        )
+        chromium.set_default_timeout(PATIENCE_SECONDS * 1000)
+        yield Windows(chromium)
         chromium.close()
 
 
-@pytest.fixture(scope="session")
-def context(browser: Browser) -> Callable[..., BrowserContext]:
-    """`context(color_scheme="dark")`: the one for these options, which keeps Streamlit's own files:
-    to read them anew takes a second of each page."""
-    known: dict[str, BrowserContext] = {}
+class Windows:
+    """Browser windows, used again and again: a new one takes a second more of a core for a page."""
 
-    def get(**options: Any) -> BrowserContext:
-        key = repr(sorted(options.items()))
-        if key not in known:
-            known[key] = browser.new_context(**options)
-            known[key].set_default_timeout(PATIENCE_SECONDS * 1000)
-        return known[key]
+    def __init__(self, chromium: BrowserContext) -> None:
+        self.chromium = chromium
+        self.idle: list[Page] = []
 
-    return get
+    def take(self, viewport: ViewportSize, color_scheme: Literal["light", "dark"]) -> Page:
+        page = self.idle.pop() if self.idle else self.chromium.new_page()
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=color_scheme)
+        return page
+
+    def give_back(self, page: Page) -> None:
+        page.evaluate("sessionStorage.clear()")
+        page.goto("about:blank")
+        self.idle.append(page)
 
 
 @pytest.fixture
-def open_page(server: Server, context: Callable[..., BrowserContext]) -> Iterator[OpenPage]:
-    """`open_page("/schedule?T=50")` gives that page in a new window, once it has been drawn.
+def open_page(server: Server, windows: Windows) -> Iterator[OpenPage]:
+    """`open_page("/schedule?T=50")` gives that page in a window of its own, once it has been drawn.
 
-    Further arguments are those of Playwright's `new_context` (`color_scheme`, `viewport`).
-    A test fails where a page that it opened shows an exception or has an error in its scripts,
-    then or at the test's end.
+    `viewport` and `color_scheme` are Playwright's. A test fails where a page that it opened shows
+    an exception or has an error in its scripts, then or at the test's end.
     """
     opened: list[tuple[Page, list[str]]] = []
 
-    def open_(path: str, base: str = server.url, **context_options: Any) -> Page:
-        page = context(**context_options).new_page()
+    def open_(
+        path: str,
+        base: str = server.url,
+        viewport: ViewportSize = DESKTOP,
+        color_scheme: Literal["light", "dark"] = "light",
+    ) -> Page:
+        page = windows.take(viewport, color_scheme)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         opened.append((page, errors))
@@ -86,7 +100,7 @@ def open_page(server: Server, context: Callable[..., BrowserContext]) -> Iterato
     for page, errors in opened:
         assert_no_exception(page)
         assert not errors, errors
-        page.close()
+        windows.give_back(page)
 
 
 def assert_no_exception(page: Page) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dashboard.services.settings import PREFIX
+from tests.forks.client import PYTHON, ROOT, Fork, fork
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # How long to wait on a machine that is busy with other things before calling it a failure.
 PATIENCE_SECONDS = 90
 
@@ -27,15 +26,16 @@ class Server:
     url: str
     runs_dir: Path
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Fork | subprocess.Popen[bytes]
 
 
 @contextmanager
-def start_server(folder: Path, **settings: str) -> Iterator[Server]:
+def start_server(folder: Path, *, forked: bool = True, **settings: str) -> Iterator[Server]:
     """Start `streamlit run streamlit_app.py` on a free port; end it when the block is left.
 
     Runs lie in `folder`/runs, the log in `folder`/server.log. `settings` are settings of the app
-    by their names, as in `ROLE="viewer"`.
+    by their names, as in `ROLE="viewer"`. `forked`: from the tests' fork server, which has PyTorch
+    imported; else it is a new Python, as for a user.
     """
     runs_dir = folder / "runs"
     runs_dir.mkdir(exist_ok=True)
@@ -44,13 +44,17 @@ def start_server(folder: Path, **settings: str) -> Iterator[Server]:
     chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
     environment |= {PREFIX + name: value for name, value in chosen.items()}
     environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    command = ["streamlit", "run", "streamlit_app.py"]
     command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
     log = folder / "server.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+    process: Fork | subprocess.Popen[bytes]
+    if forked:
+        process = fork(command, output=log, environment=environment)
+    else:
+        with log.open("ab") as said:
+            process = subprocess.Popen(
+                [PYTHON, "-m", *command], cwd=ROOT, env=environment, stdout=said, stderr=said
+            )
     server = Server(f"http://localhost:{port}", runs_dir, log, process)
     try:
         _wait_until_healthy(server)

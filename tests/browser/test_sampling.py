@@ -72,7 +72,7 @@ def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path
     assert started.value.suggested_filename == "tiny-step-20-seed-0-grid.png"
     with Image.open(io.BytesIO(Path(started.value.path()).read_bytes())) as image:
         assert image.size == (128, 128)
-        assert image.text["Description"].startswith("tiny at step 20: 4 images")
+        assert image.info["Description"].startswith("tiny at step 20: 4 images")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
     slider = page.get_by_role("slider", name="Frame of the film")
@@ -84,11 +84,11 @@ def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path
     assert [frame["words"].split(",")[0] for frame in frames] == [
         f"step {k} of 6" for k in range(1, 7)
     ]
-    assert all(len(frame["pictures"]) == 2 for frame in frames)
+    assert all(len(frame["images"]) == 2 for frame in frames)
     for part in ("words", "bars"):
         assert len({frame[part] for frame in frames}) == 6
-    assert all(len({frame["pictures"][row] for frame in frames}) == 6 for row in (0, 1))
-    assert frames[5]["pictures"][0] == frames[5]["pictures"][1]  # the end is the last prediction
+    assert all(len({frame["images"][row] for frame in frames}) == 6 for row in (0, 1))
+    assert frames[5]["images"][0] == frames[5]["images"][1]  # the end is the last prediction
     assert frames[0]["facts"][1] == "–" and float(frames[0]["facts"][0]) > 0
     slider.press("Home")
     bars = page.locator(".flipbook .bars")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffusion_core import device
-from diffusion_core.device import Utilisation, free_memory, memory_in_use, peak_memory
+from diffusion_core.device import (
+    Utilisation,
+    free_memory,
+    in_batches,
+    memory_in_use,
+    peak_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,3 +60,23 @@ def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
     busy = Utilisation(CPU)
     sum(range(2_000_000))
     assert busy() > 0
+
+
+def test_work_is_halved_down_to_one_image_and_only_where_memory_is_short() -> None:
+    def work(first: int, count: int, most: int = 4, error: Exception | None = None) -> int:
+        asked.append((first, count))
+        if count > most:
+            raise error or MemoryError
+        return count
+
+    asked: list[tuple[int, int]] = []
+    assert list(in_batches(9, 12, work)) == [(4, 4), (8, 4), (9, 1)]
+    assert asked == [(0, 9), (0, 4), (4, 4), (8, 1)]
+    asked.clear()
+    with pytest.raises(MemoryError):
+        list(in_batches(9, 12, partial(work, most=0)))
+    assert asked == [(0, 9), (0, 4), (0, 2), (0, 1)]
+    asked.clear()
+    with pytest.raises(RuntimeError, match="another"):
+        list(in_batches(9, 12, partial(work, error=RuntimeError("another"))))
+    assert asked == [(0, 9)]

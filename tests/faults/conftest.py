@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,19 @@ import pytest
 
 from tests.faults.disks import Disk, mount, unmount
 from tests.faults.processes import Forks, end_processes_of
+from tests.forks.client import launcher
+
+
+@pytest.fixture(autouse=True)
+def quick_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts with this Python, or as torchrun, is forked from the fork server."""
+    if "true_python" not in request.fixturenames:
+        monkeypatch.setattr(sys, "executable", str(launcher()))
+
+
+@pytest.fixture
+def true_python() -> None:
+    """Leaves the test without the fork server: what it starts is a new Python, as for a user."""
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +37,13 @@ class Host:
     def cut_off(self) -> None:
         """Pull the plug of its network: nobody is told."""
         subprocess.run(self.inside("ip", "link", "set", "net0", "down"), check=True)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        listed = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, check=True)
+        for pid in listed.stdout.split():
+            with suppress(ProcessLookupError):  # the one that starts it has taken it along
+                os.kill(int(pid), signal.SIGKILL)
 
 
 @contextmanager
@@ -120,6 +128,7 @@ def one_of_several(
         enter(host)
     os.environ.update(environment)
     distributed.PATIENCE, distributed.GRACE_SECONDS = timedelta(seconds=patience), 2.0
+    distributed.MEETING_SECONDS = 0.2  # often, so that a test does not wait for them
     return command_line(words)
 
 

@@ -1,22 +1,19 @@
 """Real processes that are killed, filled up and interrupted: how they are made and waited for.
 
 `Forks` runs the command line in processes that are forked from one that has PyTorch imported
-already, so that a test does not wait for that. What the app itself starts (`jobs.start`) is a
-process from scratch, here as everywhere.
+already, so that a test does not wait for that. What the app itself starts (`jobs.start`) is such a
+process too, except in tests that ask for the fixture `true_python`.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import psutil
@@ -26,15 +23,13 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import state_now
 from tests import tiny_runs
+from tests.forks.client import Fork, fork
 
 T = TypeVar("T")
 
 # How long to wait on a machine that is busy with other things before calling it a failure.
 PATIENCE_SECONDS = 90
 FOREVER = 1_000_000  # steps of a run that goes on until it is ended
-SERVER = multiprocessing.get_context("forkserver")
-# torch._dynamo: the optimizer imports it, which takes longer than a tiny run.
-SERVER.set_forkserver_preload(["diffusion_core.training.trainer", "torch._dynamo", __name__])
 
 
 def wait_until(true: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
@@ -79,12 +74,11 @@ def tiny(**changes: Any) -> RunConfig:
 class Command:
     """A command of `python -m diffusion_core` at work in a process of its own."""
 
-    process: BaseProcess
+    process: Fork
     log: Path
 
     @property
     def pid(self) -> int:
-        assert self.process.pid is not None
         return self.process.pid
 
     def said(self) -> str:
@@ -97,14 +91,14 @@ class Command:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self.process.kill()
-        self.process.join(PATIENCE_SECONDS)
+        self.process.wait(PATIENCE_SECONDS)
 
     def exit_code(self) -> int:
         """Wait for its end; negative where a signal ended it."""
-        self.process.join(PATIENCE_SECONDS)
-        if self.process.exitcode is None:
+        try:
+            return self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
             pytest.fail(f"The process goes on and on:\n{self.said()}")
-        return self.process.exitcode
 
 
 class Forks:
@@ -114,21 +108,13 @@ class Forks:
         """`folder`: for what they say. `settings`: variables beside those of this process."""
         self.folder = folder
         self.settings = settings or {}
-        self.started: list[BaseProcess] = []
+        self.started: list[Fork] = []
 
     def call(self, function: Callable[..., object], *arguments: object) -> Command:
         """A function of a module in a process of its own; what it returns is the exit code."""
         log = self.folder / f"said-{len(self.started)}.log"
-        log.touch()
-        environment = {k: v for k, v in os.environ.items() if k.startswith("DIFFUSION_LAB_")}
-        environment |= self.settings
-        process = SERVER.Process(target=_in_fork, args=(log, environment, function, arguments))
-        # A page that was tested before left its script there, and the fork would run it.
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            process.start()
-        finally:
-            sys.modules["__main__"] = main
+        environment = os.environ | self.settings
+        process = fork(function, *arguments, output=log, environment=environment)
         self.started.append(process)
         return Command(process, log)
 
@@ -148,7 +134,7 @@ class Forks:
     def end(self) -> None:
         for process in self.started:
             process.kill()
-            process.join()
+            process.wait()
 
 
 def end_processes_of(folder: Path) -> None:
@@ -166,17 +152,6 @@ def wait_until_dead(process: psutil.Process) -> None:
     """One whose parent has not asked for it yet stays as a zombie. Raises psutil.Error for one that
     is not there at all."""
     wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE, f"{process.pid} is dead")
-
-
-def _in_fork(
-    log: Path, environment: dict[str, str], function: Callable[..., int], arguments: tuple
-) -> None:
-    os.setsid()
-    os.environ.update(environment)
-    said = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    sys.exit(function(*arguments))
 
 
 def command_line(words: list[str]) -> int:
@@ -212,5 +187,5 @@ def die_at(moment: str, words: list[str]) -> int:
             die()
         fsync(file)
 
-    os.replace, os.fsync = dying_replace, dying_fsync
+    os.replace, os.fsync = dying_replace, dying_fsync  # type: ignore[assignment]
     return command_line(words)

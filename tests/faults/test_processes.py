@@ -102,7 +102,7 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
 
 
 def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
-    runs_dir: Path, alone: np.ndarray
+    runs_dir: Path, alone: np.ndarray, true_python: None
 ) -> None:
     run = jobs.start(runs_dir, "run", CONFIG, "cpu", processes=2)
     wait_until(lambda: run.state == "finished", "it has finished")
@@ -284,8 +284,7 @@ def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the
 ) -> None:
     launchers = type_in_both(hosts, run, ENDLESS)
     wait_until(run.latest_checkpoint, "there is a checkpoint")
-    for process in [*psutil.Process(launchers[1].pid).children(), launchers[1]]:
-        process.kill()
+    hosts[1].kill()
     assert launchers[0].wait(PATIENCE_SECONDS) == 1
     assert run.state == "failed"
     assert run.status.error.startswith(BROKEN)

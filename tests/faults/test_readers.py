@@ -21,7 +21,7 @@ def test_whoever_reads_while_it_trains_sees_whole_files_only(runs_dir: Path, for
     trainer = forks.train(run, tiny(steps=40, keep_checkpoints=2, **often))
     wait_until(lambda: run.status.state, "there is a status")
     rounds, steps, points = 0, [0], [0]
-    while trainer.process.exitcode is None:
+    while trainer.process.poll() is None:
         rounds += 1
         status = run.status
         assert status.pid == trainer.pid

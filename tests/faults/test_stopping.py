@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffusion_core.runs import checkpoint, jobs
-from diffusion_core.runs.jobs import JobError, pending_request
+from diffusion_core.runs.jobs import JobError
+from diffusion_core.runs.request import read_request
 from diffusion_core.runs.run import Run
 from tests.faults.processes import (
     FOREVER,
@@ -49,7 +51,7 @@ def test_a_request_stops_with_a_checkpoint(run: Run, trainer: Command) -> None:
     jobs.request(run, "stop")
     assert trainer.exit_code() == STOPPED
     assert_stopped_cleanly(run)
-    assert pending_request(run) is None
+    assert read_request(run.path / "request.json").action is None
 
 
 def assert_stopped_cleanly(run: Run) -> None:
@@ -85,10 +87,10 @@ def interrupted_while_it_saves(path: Path, config) -> int:
             signal.raise_signal(signal.SIGINT)
         return take_step(context, step)
 
-    def save_and_interrupt(path: Path, step: int, state: dict) -> Path:
+    def save_and_interrupt(run: Path, step: int, state: dict[str, Any]) -> Path:
         if step == 7:
             signal.raise_signal(signal.SIGINT)
-        return save_state(path, step, state)
+        return save_state(run, step, state)
 
     loop.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
     create(path, config)
@@ -101,7 +103,7 @@ GARBAGE = [b"", b"{", b"[]", b'"stop"', b'{"action": ["stop"]}', b'{"action": "f
 def test_requests_that_cannot_be_read_are_ignored(run: Run, trainer: Command) -> None:
     for garbage in GARBAGE:
         (run.path / "request.json").write_bytes(garbage)
-        assert pending_request(run) is None
+        assert read_request(run.path / "request.json").action is None
         wait_until(lambda: not (run.path / "request.json").exists(), "it is put away")
     wait_for_progress(run)
     assert run.state == "running"
@@ -122,7 +124,7 @@ def test_a_stop_that_is_asked_for_while_the_process_starts_is_heard(
     assert run.state == "starting"
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
-    assert pending_request(run) is None
+    assert read_request(run.path / "request.json").action is None
 
 
 def test_a_stop_is_not_forgotten_over_a_later_request(run: Run, forks: Forks) -> None:

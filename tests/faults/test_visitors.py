@@ -70,7 +70,7 @@ def test_memory_returns_when_two_hundred_visitors_have_drawn_and_left(
 ) -> None:
     # It does not wait whether somebody comes back.
     monkeypatch.setenv("STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL", "0")
-    with start_server(tmp_path) as server:
+    with start_server(tmp_path, forked=False) as server:
         write_run(server.runs_dir, "tiny", 20)
         visit_and_go(server, AT_ONCE)
         before = memory_left(server)

@@ -15,7 +15,7 @@ FLOW = tiny(prediction_type="flow_prediction", schedule={"timesteps": 20})
 @pytest.mark.parametrize(
     ("file", "settings", "sentence"),
     [
-        ("unet.py", {"network": "run mine"}, "trained to predict the flow ε − x₀."),
+        ("unet.py", {"network": "run mine"}, "trained to predict the direction"),
         ("embedding.py", {"run": "mine"}, "mine at step 4: preset small, T = 20,"),
         ("training.py", {"run": "mine"}, "**mine** has finished."),
         ("sampling.py", {"run": "mine"}, ""),

@@ -26,6 +26,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.sampling import spec
 from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.training import step as training_step
+from tests import tiny_runs
 
 ROOT = Path(diffusion_core.__file__).parent.parent
 # A network and images so small that a step takes milliseconds.
@@ -56,7 +57,7 @@ def image(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def draw(run: Path, out: Path, *words: str) -> int:
+def draw(run: Path, out: Path | str, *words: str) -> int:
     arguments = ["sample", "--run", str(run), "--device", "cpu", "--out", str(out)]
     return main([*arguments, "--steps", "3", *words])
 
@@ -286,12 +287,29 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
         ["--sampler", "ddpm"],
         ["--label", "bus"],
         ["--label", "2", "--guidance-scale", "3"],
-        ["--lecture"],
+        ["--exact"],
     ],
 )
 def test_every_way_to_sample_works(finished: Path, tmp_path: Path, words: list[str]) -> None:
     assert draw(finished, tmp_path / "grid.png", "--n", "2", *words) == 0
     assert image(tmp_path / "grid.png").shape == (16, 32, 3)
+
+
+def test_the_lectures_network_is_sampled_as_the_lecture_does(tmp_path: Path) -> None:
+    run = tiny_runs.write_run(tmp_path, "lecture", 20, config=tiny_runs.LECTURE)
+    assert draw(run, tmp_path / "grid.png", "--n", "2", "--lecture") == 0
+    assert read((tmp_path / "grid.png").read_bytes()).spec.as_lecture
+
+
+def test_guidance_is_refused_where_the_class_was_always_given(tmp_path: Path, capsys) -> None:
+    run = tiny_runs.write_run(
+        tmp_path, "given", 20, config=tiny_runs.TINY.replace(label_dropout=0.0)
+    )
+    out = tmp_path / "grid.png"
+    assert draw(run, out, "--guidance-scale", "3") == 2
+    assert "it cannot be guided away from any class" in one_line(capsys.readouterr().err)
+    assert not out.exists()
+    assert draw(run, out, "--guidance-scale", "3", "--negative", "van", "--label", "bus") == 0
 
 
 def test_an_earlier_step_can_be_sampled(finished: Path, tmp_path: Path, capsys) -> None:
@@ -318,20 +336,21 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--label", "boat"], "There is no class 'boat'; there are sedan, hatchback"),
+        (["--label", "boat"], "There is no class 'boat'; choose one of sedan, hatchback"),
         (["--label", "8"], "There is no class '8'"),
-        (["--n", "5000"], "--n is 5000; it must lie between 1 and 4,096."),
-        (["--eta", "2"], "--eta is 2.0; it must lie between 0 and 1."),
-        (["--eta", "0.5", "--sampler", "ddpm"], "--eta goes with ddim; ddpm has none."),
-        (["--variance", "large"], "--variance goes with --sampler ddpm."),
-        (["--lecture", "--sampler", "heun"], "leave --sampler and --spacing out."),
-        (["--lecture", "--spacing", "karras"], "leave --sampler and --spacing out."),
-        (["--negative", "van"], "say how to guide; give a --guidance-scale too."),
-        (["--guidance-scale", "99"], "The settings have no usable guidance scale."),
-        (["--average", ""], "The settings have no usable average."),
-        (["--n", "0"], "--n is 0; it must lie between 1 and 4,096."),
-        (["--steps", "0"], "--steps is 0; it must lie between 1 and 20."),
-        (["--steps", "21"], "--steps is 21; it must lie between 1 and 20."),
+        (["--n", "5000"], "n is 5000; it must be from 1 to 4,096."),
+        (["--eta", "2"], "eta is 2.0; it must be from 0 to 1."),
+        (["--eta", "0.5", "--sampler", "ddpm"], "eta has no effect with ddpm; use ddim."),
+        (["--variance", "large"], "variance has no effect with dpmpp_2m; use ddpm."),
+        (["--lecture", "--sampler", "heun"], "as the lecture does needs the sampler ddpm."),
+        (["--lecture", "--spacing", "karras"], "needs the spacing trailing."),
+        (["--lecture"], "cannot be sampled as the lecture does: that needs the lecture's network"),
+        (["--negative", "van"], "have no effect without guidance; set a guidance scale"),
+        (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be from 0 to 20"),
+        (["--average", ""], "average is ''; it must be at least 1 characters long."),
+        (["--n", "0"], "n is 0; it must be from 1 to 4,096."),
+        (["--steps", "0"], "steps is 0; it must be from 1 to"),
+        (["--steps", "21"], "takes 1 to 20 steps, not 21."),
     ],
 )
 def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
@@ -339,8 +358,8 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
 ) -> None:
     assert draw(finished, f"{tmp_path}/many/", *words) == 2
     assert sentence in one_line(capsys.readouterr().err)
-    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 1
-    assert "has no averaged weights called 'long'" in one_line(capsys.readouterr().err)
+    assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 2
+    assert "has no averaged weights called long; it has main" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "many").exists()
 
 
@@ -383,7 +402,7 @@ def test_a_folder_of_images_is_gone_on_with_by_its_own_settings(
     assert draw(finished, out, *words, "--resume") == 0
     assert gone.read_bytes() == before
     assert draw(finished, tmp_path / "x.png", "--resume") == 2
-    assert "--resume goes on with a folder" in capsys.readouterr().err.splitlines()[-1]
+    assert "--resume continues a folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_place_to_write_to_is_checked_before_anything_is_drawn(

@@ -12,8 +12,8 @@ from torch.distributions import Normal, kl_divergence
 
 from diffusion_core.evaluation.likelihood import bits_per_dim
 from diffusion_core.process.flow import FlowSchedule
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.sampling.sample import image_noise
 
 SHAPE = (3, 4, 4)
 

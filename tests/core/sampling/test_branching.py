@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.media.images import to_uint8
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.branching import OWN, branch, partings
 from diffusion_core.sampling.levels import exact_tables
-from diffusion_core.sampling.sample import image_noise
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 
 SPREAD = 0.15  # of the data; clamping to [-1, 1] is six of these away
 CONFIG = RunConfig(
@@ -35,9 +36,9 @@ class Exact(nn.Module):
         return x * share if labels is None else x * share + 0.01 * labels[:, None, None, None]
 
 
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     schedule = NoiseSchedule(**CONFIG.schedule)
-    return Exact(schedule), schedule, CONFIG
+    return LoadedModel(Exact(schedule), schedule, CONFIG)
 
 
 def posterior_variance(t: int) -> float:
@@ -63,7 +64,7 @@ def walked_variance(start: float, t: int) -> float:
 
 
 def test_the_variance_left_at_a_timestep_is_that_of_the_posterior() -> None:
-    spec = SamplingSpec("exact", 0, sampler="ddpm", steps=400)
+    spec = SamplingSpec(run="exact", step=0, sampler="ddpm", steps=400)
     alone, *others = branch(spec, loaded(), 0, 6, 12)
     assert [one.shared for one in others] == partings(400, 6)[1:]
     assert [one.timestep for one in others] == [400 - one.shared for one in others]
@@ -82,7 +83,7 @@ def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
     """Sharing the first two noises: by the weight of every noise in the finished image, which is
     a sum of them."""
     made, steps, m = loaded(), 5, 3
-    spec = SamplingSpec("exact", 0, sampler=sampler, steps=steps, eta=1.0, seed=6)
+    spec = SamplingSpec(run="exact", step=0, sampler=sampler, steps=steps, eta=1.0, seed=6)
     shape = (3, 16, 16)
 
     def finished(noises: list[Tensor]) -> Tensor:
@@ -98,10 +99,8 @@ def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
     ]
     trunk, own = image_noise(6, 1, shape, first=2), image_noise(6, m, shape, first=OWN)
     together, alone = [trunk() for _ in range(steps)], [own() for _ in range(steps)]
-    expected = sum(
-        weight * (together[k].expand(m, *shape) if k < 2 else alone[k])
-        for k, weight in enumerate(weights)
-    )
+    noises = [together[k].expand(m, *shape) if k < 2 else alone[k] for k in range(steps)]
+    expected = torch.stack([w * noise for w, noise in zip(weights, noises, strict=True)]).sum(0)
     found = {one.shared: one for one in branch(spec, made, 2, steps, m)}
     variance = expected.var(dim=0)
     assert found[2].variance == pytest.approx(variance.mean().item(), rel=1e-4)
@@ -113,7 +112,7 @@ def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
 
 def test_without_noise_in_the_steps_the_start_decides_all_and_the_class_is_the_images() -> None:
     spec = SamplingSpec(
-        "exact", 0, sampler="dpmpp_2m", steps=4, classes=("a", "b"), label="each in turn"
+        run="exact", step=0, sampler="dpmpp_2m", steps=4, classes=("a", "b"), label="each in turn"
     )
     alone, *others = branch(spec, loaded(), 1, 3, 2)
     assert alone.variance > 0.001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import diffusers
 import pytest
@@ -19,10 +20,12 @@ from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling import edits, solvers
 from diffusion_core.sampling.edits import slerp
 from diffusion_core.sampling.levels import NoiseLevel, make_levels
-from diffusion_core.sampling.sample import FLOW_SAMPLERS, SAMPLERS, invert, sample
+from diffusion_core.sampling.registry import sampler_names, sampler_of
+from diffusion_core.sampling.sample import invert, sample
 
 T = 20
 SHAPE = (2, 3, 6, 6)
+ONE_STEP = [name for name in sampler_names(False) if sampler_of(name).one_step]
 SCHEDULE = NoiseSchedule("linear", T, 1e-3, 0.3)
 
 
@@ -136,7 +139,7 @@ def test_repainting_with_going_back_equals_diffusers_in_the_order_of_the_paper(
     assert torch.allclose(last.x_t, x, atol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", edits.ONE_STEP)
+@pytest.mark.parametrize("sampler", ONE_STEP)
 def test_what_the_mask_keeps_stays_and_the_rest_is_drawn(sampler: str) -> None:
     net = Net()
     found = sample(
@@ -177,9 +180,9 @@ def test_going_back_puts_a_step_at_the_noise_that_it_started_from() -> None:
     assert last.x_t.std() == pytest.approx(levels[-1].sigma, rel=0.03)
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in edits.ONE_STEP])
+@pytest.mark.parametrize("sampler", [name for name in sampler_names(False) if name not in ONE_STEP])
 def test_a_mask_is_refused_by_the_methods_that_remember(sampler: str) -> None:
-    with pytest.raises(ValueError, match=f"without memory .* not {sampler}"):
+    with pytest.raises(ValueError, match=f"A mask needs .* or .*, not {sampler}"):
         sample(Net(), SCHEDULE, 2, sampler, 5, image=image(), mask=left_half())
 
 
@@ -199,7 +202,7 @@ def test_what_does_not_go_together_is_said(options: dict, sentence: str) -> None
         sample(Net(), SCHEDULE, 2, "ddim", 5, shape=SHAPE[1:], **options)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", sampler_names(False))
 def test_a_variation_takes_the_last_steps_of_the_walk_from_the_noised_image(sampler: str) -> None:
     seen: list[solvers.StepView] = []
     sample(Net(), SCHEDULE, 2, sampler, 10, image=image(), strength=0.4, on_step=seen.append)
@@ -216,7 +219,7 @@ def test_a_variation_of_full_strength_is_plain_drawing_from_a_start_with_some_im
 
 def test_one_image_serves_all_of_a_batch_and_every_variant_has_noise_of_its_own() -> None:
     one = image()[:1]
-    options = {"image": one, "strength": 0.5, "mask": left_half(), "seed": 3}
+    options: dict[str, Any] = {"image": one, "strength": 0.5, "mask": left_half(), "seed": 3}
     both = sample(Net(), SCHEDULE, 2, "ddpm", 6, **options)
     second = sample(Net(), SCHEDULE, 1, "ddpm", 6, first=1, **options)
     assert torch.allclose(both[1:], second, atol=1e-6)
@@ -232,7 +235,7 @@ def test_a_variation_stays_the_nearer_the_weaker_it_is() -> None:
     assert far[0] < 0.2 * far[-1]
 
 
-@pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
+@pytest.mark.parametrize("sampler", sampler_names(True))
 def test_a_flow_starts_from_an_image_too(sampler: str) -> None:
     x = sample(
         Net(), FlowSchedule(T), 2, sampler, 10, prediction_type="flow_prediction",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import count_evaluations, image_noise, sample
+from diffusion_core.sampling.registry import count_evaluations, sampler_of
+from diffusion_core.sampling.sample import sample
 
 SCHEDULE = NoiseSchedule("cosine", 20)
 SHAPE = (3, 4, 4)
@@ -28,7 +32,7 @@ class Labelled(nn.Module):
         return 0.1 * labels.view(-1, 1, 1, 1).expand_as(x).float()
 
 
-def drawn(model: nn.Module, **options: object) -> Tensor:
+def drawn(model: nn.Module, **options: Any) -> Tensor:
     return sample(
         model, SCHEDULE, 2, "ddim", 5, clip_x0=False, shape=SHAPE,
         labels=torch.tensor([0, 1]), **options,
@@ -106,12 +110,14 @@ def test_guidance_of_gaussians_moves_the_mean_and_leaves_the_spread(
 def test_evaluations_are_counted_as_the_network_is_asked(
     sampler: str, interval: tuple[float, float] | None
 ) -> None:
-    model, asked = Labelled(), {"guided": True, "guidance_interval": interval}
+    model = Labelled()
     sample(
         model, SCHEDULE, 2, sampler, 5, shape=SHAPE, labels=torch.tensor([0, 1]),
         guidance_scale=3.0, guidance_interval=interval,
     )  # fmt: skip
-    counted = count_evaluations(sampler, make_levels(SCHEDULE, 5), **asked)
+    counted = count_evaluations(
+        sampler_of(sampler), make_levels(SCHEDULE, 5), guided=True, guidance_interval=interval
+    )
     assert 2 * counted == sum(map(len, model.asked))
 
 
@@ -124,7 +130,7 @@ def test_repetitions_under_a_mask_are_counted_too() -> None:
     )  # fmt: skip
     walk = make_levels(SCHEDULE, 5)[2:]
     counted = count_evaluations(
-        "ddim", walk, guided=True, guidance_interval=(7.0, 11.0), resample=4
+        sampler_of("ddim"), walk, guided=True, guidance_interval=(7.0, 11.0), resample=4
     )
     assert 2 * counted == sum(map(len, model.asked)) == 2 * (8 + 8 + 1)
 

@@ -15,7 +15,9 @@ from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import ENTRY, Made, NoSettings, entries, read
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
-SPEC = SamplingSpec("cars", 20, 8, steps=3, seed=5, classes=("van", "coupé"), label=EACH_IN_TURN)
+SPEC = SamplingSpec(
+    run="cars", step=20, n=8, steps=3, seed=5, classes=("van", "coupé"), label=EACH_IN_TURN
+)
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -58,7 +60,7 @@ def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None
 
 def test_settings_with_the_names_of_many_classes_come_back() -> None:
     many = SamplingSpec(
-        "cars", 20, classes=tuple(f"class {k}" for k in range(3000)), label="class 7"
+        run="cars", step=20, classes=tuple(f"class {k}" for k in range(3000)), label="class 7"
     )
     file = png(PIXELS, text=entries(many))
     assert len(file) < 20_000  # the same few letters again and again
@@ -74,10 +76,10 @@ def test_settings_with_the_names_of_many_classes_come_back() -> None:
         (png(PIXELS), "carries no settings"),
         (file_with("{"), "settings in the image are damaged"),
         (file_with("[" * 100_000), "settings in the image are damaged"),
-        (file_with("[]"), "The settings are not a record"),
-        (file_with("{}"), "do not name the run and its step"),
-        (changed(n=10**9), "The settings have no usable n"),
-        (changed(sampler="magic"), "no usable sampler"),
+        (file_with("[]"), "The settings: it is a list; it must be an object"),
+        (file_with("{}"), "The settings: run is missing"),
+        (changed(n=10**9), "The settings: n is 1000000000; it must be from 1 to 4,096"),
+        (changed(sampler="magic"), "There is no sampler 'magic'"),
         (changed(picture=8), "its number is none of the order"),
         (changed(picture=True), "its number is none of the order"),
         (changed(picture=-1), "its number is none of the order"),
@@ -124,7 +126,7 @@ def test_settings_are_read_also_where_the_pixels_are_cut_short() -> None:
 
 def test_an_entry_of_plain_latin_text_is_read_as_well() -> None:
     info = PngInfo()
-    info.add_text(ENTRY, SamplingSpec("cars", 20).to_json())
+    info.add_text(ENTRY, SamplingSpec(run="cars", step=20).to_json())
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format="PNG", pnginfo=info)
-    assert read(buffer.getvalue()) == Made(SamplingSpec("cars", 20))
+    assert read(buffer.getvalue()) == Made(SamplingSpec(run="cars", step=20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS, make_levels, spaced_timesteps
+from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import (
     LECTURE_SAMPLING,
-    SAMPLERS,
     Cancelled,
-    image_noise,
     make_predict,
     sample,
     sample_steps,
@@ -202,7 +203,7 @@ def test_ddim_is_diffusers_ddim_step_by_step(
 def test_ddim_with_eta_1_is_ddpm_where_every_timestep_is_walked() -> None:
     """Song et al. 2021, equation 16: the same mean and variance, so the same images."""
     model, schedule = Toy(), NoiseSchedule("linear", T)
-    arguments = {"n": 2, "seed": 5, "shape": SHAPE}
+    arguments: dict[str, Any] = {"n": 2, "seed": 5, "shape": SHAPE}
     of_ddpm = sample(model, schedule, sampler="ddpm", **arguments)
     of_ddim = sample(model, schedule, sampler="ddim", eta=1.0, **arguments)
     assert torch.allclose(of_ddpm, of_ddim, atol=1e-4)
@@ -287,7 +288,7 @@ def test_training_mode_shows_the_network_one_image_at_a_time() -> None:
 def test_training_mode_gives_each_image_its_own_label() -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 10)
     labels = torch.tensor([3, 0, 1])
-    options = {"shape": SHAPE, "labels": labels, "guidance_scale": 2.0}
+    options: dict[str, Any] = {"shape": SHAPE, "labels": labels, "guidance_scale": 2.0}
     together = sample(model, schedule, 3, **options)
     assert torch.allclose(
         sample(model, schedule, 3, training_mode=True, **options), together, atol=1e-5
@@ -300,7 +301,7 @@ def test_training_mode_gives_each_image_its_own_label() -> None:
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_image_k_of_a_seed_is_the_same_whatever_the_batch_size(sampler: str) -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 20)
-    options = {"sampler": sampler, "seed": 9, "shape": SHAPE, "eta": 0.7}
+    options: dict[str, Any] = {"sampler": sampler, "seed": 9, "shape": SHAPE, "eta": 0.7}
     of_five = sample(model, schedule, 5, **options)
     for n in (1, 2, 4):
         assert torch.allclose(sample(model, schedule, n, **options), of_five[:n], atol=1e-5)
@@ -350,7 +351,7 @@ def test_every_step_is_shown_in_order(sampler: str) -> None:
 @pytest.mark.parametrize("steps", [1, 4, T])
 @pytest.mark.parametrize("spacing", TIMESTEP_SPACINGS)
 # lms goes on along the directions of earlier steps, also in the last one.
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "lms"])
+@pytest.mark.parametrize("sampler", [name for name in sampler_names(False) if name != "lms"])
 def test_the_last_step_lands_on_the_clean_image(sampler: str, spacing: str, steps: int) -> None:
     """alphas_cumprod = 1: what is left is the predicted x_0 and no noise."""
     views = list(
@@ -515,7 +516,7 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
     [
         (
             {"sampler": "plms"},
-            "'plms' is no sampler for this model; choose one of dpmpp_2m, ddim, ddpm",
+            "'plms' cannot sample this model; choose one of dpmpp_2m, ddim, ddpm",
         ),
         ({"noise_term": "none"}, "Unknown noise term 'none'; choose one of posterior, large"),
         ({"timestep_spacing": "even"}, "Unknown timestep spacing 'even'; choose one of trailing"),
@@ -524,8 +525,8 @@ def test_the_exact_denoiser_of_a_gaussian_gives_the_gaussian_back(sampler: str, 
         ({"steps": 61}, "steps must lie between 1 and 60, not 61"),
         ({"n": 0}, "n must be at least 1, not 0"),
         ({"guidance_scale": 2.0}, "guidance_scale needs labels"),
-        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs a row for each of the 2 images, not 3"),
-        ({"labels": torch.tensor([1])}, "labels needs a row for each of the 2 images, not 1"),
+        ({"x_T": torch.zeros(3, *SHAPE)}, "x_T needs 2 rows, one per image, not 3"),
+        ({"labels": torch.tensor([1])}, "labels needs 2 rows, one per image, not 1"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_in_one_sentence(arguments: dict, sentence: str) -> None:

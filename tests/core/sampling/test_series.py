@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,18 @@ import torch
 
 from diffusion_core.files import DiskFull
 from diffusion_core.media.images import to_uint8
-from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling import series as series_folder
 from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.sampling.sample import Cancelled
 from diffusion_core.sampling.series import Series, SeriesError
-from diffusion_core.sampling.spec import EACH_IN_TURN, Loaded, SamplingSpec
+from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 from tests import image_files
 from tests.tiny_runs import CLASSES, write_checkpoint, write_run
 
 N, BATCH = 7, 3
-SPEC = SamplingSpec("cars", 20, N, steps=2, seed=5, classes=CLASSES, label=EACH_IN_TURN)
+SPEC = SamplingSpec(run="cars", step=20, n=N, steps=2, seed=5, classes=CLASSES, label=EACH_IN_TURN)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def checkpoint(runs_dir: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def loaded(checkpoint: Checkpoint) -> Loaded:
+def loaded(checkpoint: Checkpoint) -> LoadedModel:
     return load_model(checkpoint)
 
 
@@ -51,7 +51,7 @@ def make(checkpoint: Checkpoint, name: str, spec: SamplingSpec = SPEC) -> Series
     return series_folder.create(run / series_folder.FOLDER / name, spec, checkpoint, BATCH)
 
 
-def turns(series: Series, loaded: Loaded, **more) -> Iterator[int]:
+def turns(series: Series, loaded: LoadedModel, **more) -> Generator[int, None, Series]:
     return series_folder.draw(series, lambda: loaded, "cpu", **more)
 
 
@@ -59,7 +59,7 @@ def pixels(series: Series) -> np.ndarray:
     return np.stack([series_folder.read_image(series.image(k)) for k in range(N)])
 
 
-def in_batches(loaded: Loaded, size: int) -> np.ndarray:
+def in_batches(loaded: LoadedModel, size: int) -> np.ndarray:
     """All images of SPEC, generated in batches of `size`.
 
     A CPU may round bfloat16 differently for another batch size, so the pixels of a series are
@@ -77,7 +77,7 @@ def assert_same_images(found: np.ndarray, wanted: np.ndarray) -> None:
 
 
 def test_a_series_in_batches_is_the_same_as_its_order_at_once(
-    series: Series, loaded: Loaded
+    series: Series, loaded: LoadedModel
 ) -> None:
     assert (series.state, series.drawn()) == ("queued", [])
     assert list(turns(series, loaded)) == [3, 6, 7]
@@ -88,13 +88,13 @@ def test_a_series_in_batches_is_the_same_as_its_order_at_once(
     assert_same_images(pixels(series), to_uint8(SPEC.make(loaded)))
 
 
-def test_each_image_carries_its_own_settings(series: Series, loaded: Loaded) -> None:
+def test_each_image_carries_its_own_settings(series: Series, loaded: LoadedModel) -> None:
     list(turns(series, loaded))
     assert read(series.image(4).read_bytes()) == Made(SPEC, 4)
 
 
 def test_a_series_that_was_left_is_gone_on_with_and_is_the_same(
-    series: Series, loaded: Loaded, checkpoint: Checkpoint
+    series: Series, loaded: LoadedModel, checkpoint: Checkpoint
 ) -> None:
     work = turns(series, loaded)
     assert next(work) == 3
@@ -117,7 +117,7 @@ def test_a_series_that_was_left_is_gone_on_with_and_is_the_same(
 
 
 def test_what_is_whole_is_not_drawn_again_and_a_batch_is_drawn_whole(
-    series: Series, loaded: Loaded, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    series: Series, loaded: LoadedModel, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(turns(series, loaded))
     series.image(4).unlink()
@@ -137,7 +137,7 @@ def test_what_is_whole_is_not_drawn_again_and_a_batch_is_drawn_whole(
 
 
 def test_without_enough_memory_the_batch_is_halved_and_stays_so(
-    series: Series, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    series: Series, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = SamplingSpec.make
 
@@ -155,7 +155,7 @@ def test_without_enough_memory_the_batch_is_halved_and_stays_so(
 
 
 def test_memory_that_is_too_short_for_one_image_is_a_failure_with_its_reason(
-    series: Series, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    series: Series, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -168,7 +168,7 @@ def test_memory_that_is_too_short_for_one_image_is_a_failure_with_its_reason(
 
 
 def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
-    series: Series, loaded: Loaded, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    series: Series, loaded: LoadedModel, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series_folder, "POLL_SECONDS", 0.0)
     work = turns(series, loaded)
@@ -182,7 +182,7 @@ def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
     assert list(turns(series, loaded)) == [6, 7]
 
 
-def test_what_is_no_image_of_the_order_is_left_aside(series: Series, loaded: Loaded) -> None:
+def test_what_is_no_image_of_the_order_is_left_aside(series: Series, loaded: LoadedModel) -> None:
     list(turns(series, loaded))
     huge = series.path / "pictures" / "999999999.png"
     huge.write_bytes(image_files.huge_png(20_000, 10_000))
@@ -211,7 +211,9 @@ def test_what_nobody_has_begun_is_cancelled_at_once(series: Series, checkpoint: 
     assert not (series.path / "request.json").exists()
 
 
-def test_only_one_draws_a_series(series: Series, loaded: Loaded, checkpoint: Checkpoint) -> None:
+def test_only_one_draws_a_series(
+    series: Series, loaded: LoadedModel, checkpoint: Checkpoint
+) -> None:
     work = turns(series, loaded)
     next(work)
     with pytest.raises(SeriesError, match="Another process draws many just now"):
@@ -223,7 +225,7 @@ def test_only_one_draws_a_series(series: Series, loaded: Loaded, checkpoint: Che
     assert list(work) == [6, 7]
 
 
-def test_a_process_that_is_gone_leaves_a_series_lost(series: Series, loaded: Loaded) -> None:
+def test_a_process_that_is_gone_leaves_a_series_lost(series: Series, loaded: LoadedModel) -> None:
     status = json.loads((series.path / "status.json").read_text())
     gone = status | {"state": "running", "heartbeat": 0.0, "process_started": 1.0}
     (series.path / "status.json").write_text(json.dumps(gone))
@@ -233,7 +235,7 @@ def test_a_process_that_is_gone_leaves_a_series_lost(series: Series, loaded: Loa
 
 
 def test_a_folder_that_goes_away_gets_a_sentence_and_is_not_made_anew(
-    series: Series, loaded: Loaded
+    series: Series, loaded: LoadedModel
 ) -> None:
     work = turns(series, loaded)
     next(work)
@@ -276,11 +278,13 @@ def test_settings_that_are_damaged_are_named(series: Series) -> None:
     with pytest.raises(SeriesError, match=r"many has no readable order\.json; delete it"):
         _ = series.spec
     (series.path / "order.json").write_text('{"order": {"run": "cars", "step": 20, "n": -1}}')
-    with pytest.raises(SeriesError, match=r"many cannot be used\. The settings have no usable n"):
+    with pytest.raises(SeriesError, match=r"many cannot be used\. The settings: n is -1; it must"):
         _ = series.spec
 
 
-def test_the_zip_has_every_image_as_it_is_and_the_settings(series: Series, loaded: Loaded) -> None:
+def test_the_zip_has_every_image_as_it_is_and_the_settings(
+    series: Series, loaded: LoadedModel
+) -> None:
     list(turns(series, loaded))
     buffer = io.BytesIO()
     assert series_folder.write_zip(series, buffer) == N
@@ -294,7 +298,7 @@ def test_the_zip_has_every_image_as_it_is_and_the_settings(series: Series, loade
 
 
 def test_the_grid_has_a_column_for_each_class_and_what_is_missing_is_black(
-    series: Series, loaded: Loaded
+    series: Series, loaded: LoadedModel
 ) -> None:
     with pytest.raises(SeriesError, match="many has no images yet"):
         series_folder.grid_of(series)
@@ -308,7 +312,7 @@ def test_the_grid_has_a_column_for_each_class_and_what_is_missing_is_black(
     assert not whole[32:, 16:].any()  # no seventh, and no eighth
 
 
-def test_a_grid_of_too_many_pixels_is_scaled_down(series: Series, loaded: Loaded) -> None:
+def test_a_grid_of_too_many_pixels_is_scaled_down(series: Series, loaded: LoadedModel) -> None:
     list(turns(series, loaded))
     whole = series_folder.grid_of(series, pixels=3 * 3 * 8 * 8)
     assert whole.shape == (3 * 8, 3 * 8, 3)
@@ -319,7 +323,7 @@ def test_a_grid_of_too_many_pixels_is_scaled_down(series: Series, loaded: Loaded
 
 def test_batches_are_smaller_where_images_are_large_or_steps_are_many() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    spec = SamplingSpec("cars", 20, steps=20)
+    spec = SamplingSpec(run="cars", step=20, steps=20)
     assert [series_folder.batch_for(spec, size, cpu) for size in (32, 64, 256)] == [40, 16, 1]
-    assert series_folder.batch_for(SamplingSpec("cars", 20, steps=300), 64, cpu) == 4
+    assert series_folder.batch_for(SamplingSpec(run="cars", step=20, steps=300), 64, cpu) == 4
     assert series_folder.batch_for(spec, 64, cuda) == 256

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec, SpecError
 
@@ -17,12 +17,12 @@ SPEC = SamplingSpec(run="tiny", step=4, n=2, steps=5)
 CLASSES = ("van", "bus", "coupé")
 HOW = ({"as_lecture": True}, {"variance": "lecture"})
 FULL = SamplingSpec(
-    "cars",
-    1250,
-    8,
-    "heun",
-    20,
-    3,
+    run="cars",
+    step=1250,
+    n=8,
+    sampler="heun",
+    steps=20,
+    seed=3,
     classes=CLASSES,
     label="van",
     guidance_scale=2.5,
@@ -34,12 +34,12 @@ FULL = SamplingSpec(
 
 
 def test_labels_come_in_turn_as_one_class_or_not_at_all() -> None:
-    spec = replace(SPEC, n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
+    spec = SPEC.replace(n=4, classes=("van", "bus", "coupé"), label=EACH_IN_TURN)
     assert spec.labels().tolist() == [0, 1, 2, 0]
     assert [spec.class_of(k) for k in range(4)] == ["van", "bus", "coupé", "van"]
-    assert replace(spec, label="bus").labels().tolist() == [1] * 4
-    assert replace(spec, label=ANY_CLASS).labels() is None
-    assert replace(spec, label=ANY_CLASS).class_of(0) == ""
+    assert spec.replace(label="bus").labels().tolist() == [1] * 4
+    assert spec.replace(label=ANY_CLASS).labels() is None
+    assert spec.replace(label=ANY_CLASS).class_of(0) == ""
     assert SPEC.labels() is None
 
 
@@ -47,7 +47,7 @@ def test_labels_come_in_turn_as_one_class_or_not_at_all() -> None:
     ("n", "columns"), [(1, 1), (2, 2), (3, 3), (6, 3), (7, 7), (8, 4), (10, 5), (11, 4), (64, 8)]
 )
 def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> None:
-    assert replace(SPEC, n=n).columns() == columns
+    assert SPEC.replace(n=n).columns() == columns
 
 
 @pytest.mark.parametrize(
@@ -56,25 +56,36 @@ def test_the_grid_leaves_no_place_empty_where_it_can(n: int, columns: int) -> No
 )
 def test_classes_in_turn_have_columns_of_their_own(n: int, classes: int, columns: int) -> None:
     names = tuple(f"class {k}" for k in range(classes))
-    spec = replace(SPEC, classes=names, label=EACH_IN_TURN)
+    spec = SPEC.replace(classes=names, label=EACH_IN_TURN)
     assert spec.columns(n) == columns
 
 
 def test_an_order_says_in_words_what_makes_its_images() -> None:
-    spec = SamplingSpec("cars", 1250, 1, "ddim", 50, 3, 0.5, ("van",), "van", 2.5)
+    spec = SamplingSpec(
+        run="cars",
+        step=1250,
+        n=1,
+        sampler="ddim",
+        steps=50,
+        seed=3,
+        eta=0.5,
+        classes=("van",),
+        label="van",
+        guidance_scale=2.5,
+    )
     words = "cars at step 1,250: 1 image, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
     assert spec.words() == words
-    large = SamplingSpec("cars", 5, 2, "ddpm", 300, variance="large")
+    large = SamplingSpec(run="cars", step=5, n=2, sampler="ddpm", steps=300, variance="large")
     assert large.words() == "cars at step 5: 2 images, ddpm, 300 steps, seed 0, variance β"
-    slip = replace(large, variance="lecture")
+    slip = large.replace(variance="lecture")
     assert slip.words().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
     assert slip.options()["noise_term"] == "lecture"
-    lecture = SamplingSpec("cars", 5, 2, "ddpm", 300, as_lecture=True)
+    lecture = SamplingSpec(run="cars", step=5, n=2, sampler="ddpm", steps=300, as_lecture=True)
     assert lecture.words() == "cars at step 5: 2 images, as the lecture does, 300 steps, seed 0"
 
 
 def test_the_images_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> None:
-    spec = replace(SPEC, n=7, classes=CLASSES, label=EACH_IN_TURN)
+    spec = SPEC.replace(n=7, classes=CLASSES, label=EACH_IN_TURN)
     whole = spec.labels()
     parts = [spec.labels(first, n) for first, n in ((0, 2), (2, 4), (6, 1))]
     assert torch.equal(torch.cat(parts), whole)
@@ -82,52 +93,55 @@ def test_the_images_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> N
 
 def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
     schedule = NoiseSchedule("cosine", 20)
-    guided = replace(SPEC, classes=CLASSES, label="van", guidance_scale=2.0)
+    guided = SPEC.replace(classes=CLASSES, label="van", guidance_scale=2.0)
     assert SPEC.evaluations(schedule) == 2 * 5
     assert guided.evaluations(schedule) == 2 * 10
     # The walk is 19, 15, 11, 7, 3.
-    assert replace(guided, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * 8
-    heun = replace(guided, sampler="heun", guidance_interval=(19.0, 19.0))
+    assert guided.replace(guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * 8
+    heun = guided.replace(sampler="heun", guidance_interval=(19.0, 19.0))
     assert heun.evaluations(schedule) == 2 * (9 + 1)
-    assert replace(heun, guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * (9 + 6)
+    assert heun.replace(guidance_interval=(7.0, 15.0)).evaluations(schedule) == 2 * (9 + 6)
 
 
 @pytest.mark.parametrize(
-    "spec", [SPEC, FULL, *(replace(SPEC, sampler="ddpm", **how) for how in HOW)]
+    "spec", [SPEC, FULL, *(SPEC.replace(sampler="ddpm", **how) for how in HOW)]
 )
 def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
     assert SamplingSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "sentence"),
     [
-        ({"n": 0}, "n"),
-        ({"n": True}, "n"),
-        ({"n": 10**9}, "n"),
-        ({"sampler": "magic"}, "sampler"),
-        ({"sampler": ["ddim"]}, "sampler"),
-        ({"steps": 0}, "steps"),
-        ({"seed": -1}, "seed"),
-        ({"eta": float("nan")}, "eta"),
-        ({"guidance_scale": "7"}, "guidance scale"),
-        ({"label": "horse"}, "label"),
-        ({"negative": ["bus"]}, "negative"),
-        ({"guidance_interval": [5]}, "guidance interval"),
-        ({"guidance_interval": [9, 5]}, "guidance interval"),
-        ({"classes": "van"}, "classes"),
-        ({"spacing": {}}, "spacing"),
-        ({"run": ""}, "run"),
-        ({"as_lecture": 1}, "as lecture"),
-        ({"as_lecture": True}, "as lecture"),  # which has no other spacing
-        ({"label": ANY_CLASS}, "guidance scale"),  # there is nothing to lead to
-        ({"flow": True}, "spacing"),  # a flow ends in pure noise
-        ({"variance": "medium"}, "variance"),
+        ({"n": 0}, "n is 0; it must be from 1 to 4,096"),
+        ({"n": True}, "n is True; it must be a whole number"),
+        ({"n": 10**9}, "n is 1000000000; it must be from 1 to 4,096"),
+        ({"sampler": "magic"}, "no sampler 'magic'; choose one of dpmpp_2m, ddim, ddpm"),
+        ({"sampler": ["ddim"]}, "sampler is a list; it must be text"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"eta": float("nan")}, "eta is nan; it must be a finite number"),
+        ({"guidance_scale": "7"}, "guidance_scale is '7'; it must be a number"),
+        ({"label": "horse"}, "no class 'horse'; choose one of van, bus, coupé"),
+        ({"negative": ["bus"]}, "negative is a list"),
+        ({"negative": "horse"}, "no class 'horse'"),
+        ({"guidance_interval": [5]}, "guidance_interval.1 is missing"),
+        ({"guidance_interval": [9, 5]}, "guidance interval ends before it starts"),
+        ({"classes": "van"}, "classes is 'van'; it must be a list"),
+        ({"spacing": {}}, "spacing is an object; it must be text"),
+        ({"spacing": "even"}, "no step spacing 'even'; choose one of trailing, leading"),
+        ({"run": ""}, "run is ''; it must be at least 1 characters long"),
+        ({"as_lecture": 1}, "as_lecture is 1; it must be true or false"),
+        ({"as_lecture": True}, "as the lecture does needs the spacing trailing"),
+        ({"label": ANY_CLASS}, "Guidance needs a class to lead to"),
+        ({"flow": True}, "karras spacing needs a schedule that does not end in pure noise"),
+        ({"variance": "medium"}, "no variance 'medium'; choose one of posterior, large, lecture"),
+        ({"exact": "yes"}, "exact is 'yes'; it must be true or false"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(change: dict, named: str) -> None:
+def test_settings_that_cannot_be_are_refused_by_name(change: dict, sentence: str) -> None:
     text = json.dumps(json.loads(FULL.to_json()) | change)
-    with pytest.raises(SpecError, match=f"no usable {named}"):
+    with pytest.raises(SpecError, match=sentence):
         SamplingSpec.from_json(text)
 
 
@@ -145,7 +159,7 @@ class Nan(nn.Module):
 def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_images() -> None:
     config = RunConfig(image_size=16, schedule={"kind": "cosine", "timesteps": 20})
     with pytest.raises(ValueError, match="tiny at step 4 answers with NaN or infinity; choose"):
-        SPEC.make((Nan(), NoiseSchedule("cosine", 20), config))
+        SPEC.make(LoadedModel(Nan(), NoiseSchedule("cosine", 20), config))
 
 
 def test_settings_of_a_newer_version_leave_out_what_is_not_known() -> None:

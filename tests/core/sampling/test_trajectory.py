@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.media.images import to_uint8
+from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling import trajectory
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import image_noise, sample
+from diffusion_core.sampling.sample import sample
 from diffusion_core.sampling.solvers import StepView
 from diffusion_core.sampling.trajectory import EDGES, Recorder, Trajectory
 

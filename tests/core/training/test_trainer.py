@@ -12,7 +12,8 @@ from PIL import Image
 
 from diffusion_core.data.store import build_store
 from diffusion_core.files import write_json
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.changes import add_change, read_changes
 from diffusion_core.runs.config import RunConfig

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     assert (first.sampler, first.as_lecture) == ("ddpm", False)
     assert (first.steps, first.seed) == (config.schedule["timesteps"], 3)
     terms = ("posterior", "large", "lecture")
-    assert [row.way.spec for row in rows] == [replace(first, variance=term) for term in terms]
+    assert [row.way.spec for row in rows] == [first.replace(variance=term) for term in terms]
     assert len({row.images.tobytes() for row in rows}) == 3
     assert "**variance β**" in words(app) and "**the lecture's noise term**" in words(app)
 
@@ -130,7 +130,7 @@ def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path)
 
 
 NOT = "as the lecture does: that takes the lecture's network and images of more than 16 pixels."
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},
         "plain at step 30 was trained without classes, so nothing can guide it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from dashboard.sampling.edit import Edited, edit_task
 from dashboard.sampling.edit_controls import Edit, Given, area_of, fit
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.process.noising import image_to_x_0
-from diffusion_core.runs.checkpoint import load_model
+from diffusion_core.runs.checkpoint import LoadedModel, load_model
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.edits import image_errors
 from diffusion_core.sampling.metadata import entries, read
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, Loaded, SamplingSpec
+from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests import image_files
 from tests.pages.app import open_page, press
 from tests.tiny_runs import CLASSES, TINY, tiny, write_run
@@ -38,7 +39,7 @@ def run(runs_dir: Path) -> Path:
     return write_run(runs_dir, "tiny", 40, config=tiny(network_args=TINY.network_args))
 
 
-def loaded_of(run: Path) -> Loaded:
+def loaded_of(run: Path) -> LoadedModel:
     checkpoint = Run(run).latest_checkpoint()
     assert checkpoint is not None
     return load_model(checkpoint, "cpu", exact=True)
@@ -158,7 +159,7 @@ def test_any_image_is_fitted_to_the_runs_size_and_channels(
 
 def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
     loaded = loaded_of(write_run(runs_dir, "flow", 40, config=FLOW))
-    spec = SamplingSpec("flow", 40, n=2, sampler="euler", steps=10, flow=True)
+    spec = SamplingSpec(run="flow", step=40, n=2, sampler="euler", steps=10, flow=True)
     given, anew = given_of(FLOW), area_of("centre", 16)
     for edit in (
         Edit(edit_controls.VARY, strength=0.5),
@@ -167,7 +168,7 @@ def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
     ):
         task = edit_task(spec, loaded, given, edit)
         seen: list[object] = []
-        made = task.work(seen.append)
+        made: Any = task.work(seen.append)
         assert made.images.dtype == np.uint8 and len(seen) == task.steps
     x_0 = image_to_x_0(given.image)
     far = np.abs(to_uint8(x_0)[0].astype(int) - made.images[0]).mean()
@@ -186,7 +187,7 @@ def test_a_mask_comes_from_the_browser_bit_by_bit() -> None:
 
 
 def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
-    spec = SamplingSpec("tiny", 40, n=1)
+    spec = SamplingSpec(run="tiny", step=40, n=1)
     page = Edit(edit_controls.VARY, strength=0.3).settings() | {"example": 7}
     file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, what="varied", page=page))
     made = read(file)
@@ -202,7 +203,7 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Pa
     made: Between = press(app, "Draw the film", "between").result
     assert made.frames.shape == (5, 16, 16, 3)
     loaded = loaded_of(run)
-    spec = SamplingSpec("tiny", 40, n=3, steps=4, classes=CLASSES, label="van")
+    spec = SamplingSpec(run="tiny", step=40, n=3, steps=4, classes=CLASSES, label="van")
     drawn = to_uint8(spec.make(loaded)).astype(int)
     # The page draws in bfloat16 where the hardware has it.
     assert np.abs(made.frames[0] - drawn[0]).max() <= 12
@@ -227,7 +228,9 @@ def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
 def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
     app = open_mode("Between two", sampler="ddpm")
     assert "DDPM adds noise in its steps. All frames get the same" in words(app)
-    spec = SamplingSpec("tiny", 40, n=3, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
+    spec = SamplingSpec(
+        run="tiny", step=40, n=3, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
+    )
     ends = (End(2, 5), End(2, 5))  # three frames from one start: only other noise could differ
     frames = sample_frames(spec, loaded_of(run), ends, lambda view: None)
     assert np.abs(to_uint8(frames[:1]).astype(int) - to_uint8(frames)).max() <= 1
@@ -237,12 +240,15 @@ def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = loaded_of(run)
-    spec = SamplingSpec("tiny", 40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus")
+    spec = SamplingSpec(
+        run="tiny", step=40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
+    )
     ends = (End(0, 1), End(1, 2))
-    whole = film_task(spec, loaded, ends).work(lambda view: None)
+    whole: Any = film_task(spec, loaded, ends).work(lambda view: None)
     monkeypatch.setattr("dashboard.sampling.between.max_images", lambda size: 2)
-    task, seen = film_task(spec, loaded, ends), []
-    parts = task.work(seen.append)
+    task = film_task(spec, loaded, ends)
+    seen: list[Any] = []
+    parts: Any = task.work(seen.append)
     assert len(seen) == task.steps == 3 * 4
     assert np.abs(whole.frames.astype(int) - parts.frames).max() <= 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.pages.app import open_page
 from tests.pages.sampling.test_sampling import draw, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_checkpoint, write_run
 
-SPEC = SamplingSpec("cars", 20, 3, steps=4, seed=5, classes=CLASSES, label=EACH_IN_TURN)
+SPEC = SamplingSpec(run="cars", step=20, n=3, steps=4, seed=5, classes=CLASSES, label=EACH_IN_TURN)
 
 
 def image_of(
@@ -71,9 +70,9 @@ def words_of(app: AppTest) -> str:
     "spec",
     [
         SPEC,
-        replace(SPEC, sampler="heun", label="bus", spacing="karras"),
-        replace(SPEC, sampler="ddpm", steps=20, label=ANY_CLASS),
-        replace(SPEC, label="van", guidance_scale=3.0),
+        SPEC.replace(sampler="heun", label="bus", spacing="karras"),
+        SPEC.replace(sampler="ddpm", steps=20, label=ANY_CLASS),
+        SPEC.replace(label="van", guidance_scale=3.0),
     ],
 )
 def test_every_setting_comes_back_over_others_that_were_chosen(
@@ -87,12 +86,12 @@ def test_every_setting_comes_back_over_others_that_were_chosen(
 
 def test_a_drawing_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
-    spec = SamplingSpec("lecture", 25, 1, "ddpm", 6, as_lecture=True)
+    spec = SamplingSpec(run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True)
     assert draw(drop(open_page("sampling.py"), image_of(spec))).spec == spec
 
 
 def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> None:
-    app = drop(open_page("sampling.py"), image_of(replace(SPEC, n=100), 70))
+    app = drop(open_page("sampling.py"), image_of(SPEC.replace(n=100), 70))
     assert app.session_state["mode"] == "Many"
     assert app.number_input(key="many").value == 100
     assert app.query_params["many"] == "100"
@@ -100,7 +99,7 @@ def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> No
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_the_newest_is_chosen(run: Path) -> None:
-    app = drop(open_page("sampling.py", step=20), image_of(replace(SPEC, step=7)))
+    app = drop(open_page("sampling.py", step=20), image_of(SPEC.replace(step=7)))
     assert "That checkpoint is not here any more; the newest is chosen" in words_of(app)
     assert app.selectbox(key="step").value == "latest"
     assert draw(app).spec == SPEC
@@ -228,7 +227,7 @@ EDITED = {"mode": "From a picture", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "From a picture", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Side by side", "vs_n": 2}
 AGAIN_IMAGE = "The image that it started from does not come with it; choose it again."
-LOST = [
+LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was drawn before
     (
@@ -260,7 +259,7 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert not app.success
 
 
-FORGED = [
+FORGED: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"strength": 7}, "strength"),
     (EDITED | {"strength": float("nan")}, "strength"),
     (EDITED | {"edit": ["Vary"]}, "edit"),
@@ -292,7 +291,7 @@ def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     beyond = EDITED | {"from": "data set", "example": 48}
     drop(app, image_of(SPEC, None, "?", beyond))
     assert "number 48 of cars:48, and the last one here is 47." in app.error[0].value
-    drop(app, image_of(replace(SPEC, n=17), None, "?", EDITED))
+    drop(app, image_of(SPEC.replace(n=17), None, "?", EDITED))
     assert app.error[0].value == "The image has 17 variants; 16 can be drawn."
     # A key that no control has is left out, and values that are not offered raise nothing.
     page = COMPARED | {"run": "x", "seed": [], "vs_sampler": ["magic"], "vs_guidance": [1.3, 2]}
@@ -303,19 +302,22 @@ def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
 
 AGAIN = "The image was drawn from another run that was called cars too."
 UNFIT = [
-    (replace(SPEC, run="boats"), "The image was drawn from the run boats, which is not here."),
-    (replace(SPEC, classes=("van",), label="van"), AGAIN),
-    (replace(SPEC, steps=21), AGAIN),
-    (replace(SPEC, average="short"), AGAIN),
-    (replace(SPEC, as_lecture=True, sampler="ddpm"), AGAIN),
+    (SPEC.replace(run="boats"), "The image was drawn from the run boats, which is not here."),
+    (SPEC.replace(classes=("van",), label="van"), AGAIN),
+    (SPEC.replace(steps=21), AGAIN),
+    (SPEC.replace(average="short"), AGAIN),
+    (SPEC.replace(as_lecture=True, sampler="ddpm"), AGAIN),
     # Of 16 pixels, which are too few for the lecture's BatchNorm.
-    (SamplingSpec("small", 20, 1, "ddpm", 6, as_lecture=True), AGAIN.replace("cars", "small")),
     (
-        replace(SPEC, label="van", guidance_scale=9.0),
+        SamplingSpec(run="small", step=20, n=1, sampler="ddpm", steps=6, as_lecture=True),
+        AGAIN.replace("cars", "small"),
+    ),
+    (
+        SPEC.replace(label="van", guidance_scale=9.0),
         "The image has guidance 9, and this page goes from 1 to 8.",
     ),
     (
-        replace(SPEC, label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
+        SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
         "The image's guided timesteps are none that this page can set.",
     ),
 ]
@@ -343,7 +345,7 @@ def test_what_cannot_be_restored_changes_nothing_and_says_why_once(run: Path) ->
 
 def test_any_class_is_refused_where_the_network_never_learned_it(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, config=TINY.replace(label_dropout=0.0))
-    app = drop(open_page("sampling.py"), image_of(replace(SPEC, label=ANY_CLASS)))
+    app = drop(open_page("sampling.py"), image_of(SPEC.replace(label=ANY_CLASS)))
     assert app.error[0].value == AGAIN
 
 
@@ -351,5 +353,5 @@ def test_a_viewer_is_told_of_more_images_than_are_drawn_here(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    app = drop(open_page("sampling.py"), image_of(replace(SPEC, n=4096)))
+    app = drop(open_page("sampling.py"), image_of(SPEC.replace(n=4096)))
     assert "The image is of 4,096, and here 256 at most are drawn." in app.error[0].value

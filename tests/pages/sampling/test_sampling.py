@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -21,7 +23,7 @@ from diffusion_core.media.images import png
 from diffusion_core.runs.checkpoint import save_weights, weights_path
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.sample import FROM_PURE_NOISE, SAMPLERS
+from diffusion_core.sampling.registry import sampler_names, sampler_of
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import open_page
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
@@ -187,7 +189,8 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
         each["output.weight"].normal_(std=0.1)  # it starts at zero
     save_weights(run, 20, tensors[0], config, (), {"short": tensors[1]})
     app = open_sampling(n="2", steps="4")
-    picked = {control.label: control for control in app.get("button_group")}
+    groups: Sequence[Any] = app.get("button_group")
+    picked = {control.label: control for control in groups}
     assert app.selectbox(key="flow_sampler").options == ["euler", "heun"]
     assert picked["Averaged weights"].options == ["main", "short"]
     assert "main (0.9995), short (0.9)" in picked["Averaged weights"].help
@@ -223,7 +226,17 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
     }
     job = draw(open_sampling(**settings))
     assert job.spec == SamplingSpec(
-        "cars", 20, 2, "ddim", 3, 5, 0.5, CLASSES, "coupé", guidance_scale=2.5, spacing="karras"
+        run="cars",
+        step=20,
+        n=2,
+        sampler="ddim",
+        steps=3,
+        seed=5,
+        eta=0.5,
+        classes=CLASSES,
+        label="coupé",
+        guidance_scale=2.5,
+        spacing="karras",
     )
     again = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert again == settings
@@ -253,7 +266,7 @@ def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path)
     assert draw(app).spec.steps == 60
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", sampler_names(flow=False))
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_every_sampler_draws_and_explains_itself(
     sampler: str, zero_snr: bool, runs_dir: Path
@@ -264,7 +277,7 @@ def test_every_sampler_draws_and_explains_itself(
     )
     app = open_sampling(n="1", steps="3", sampler=sampler)
     chosen = app.selectbox(key="sampler")
-    if zero_snr and sampler not in FROM_PURE_NOISE:
+    if zero_snr and not sampler_of(sampler).from_pure_noise:
         assert sampler not in chosen.options  # it cannot start where nothing of an image is left
         assert "karras" not in app.selectbox(key="spacing").options
         return
@@ -302,7 +315,9 @@ def test_a_network_of_the_lecture_can_be_sampled_as_the_lecture_does(runs_dir: P
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     app = open_sampling(n="1", way="as the lecture does")
     assert "leaves the network in training mode" in words(app)
-    assert draw(app).spec == SamplingSpec("lecture", 25, 1, "ddpm", 6, as_lecture=True)
+    assert draw(app).spec == SamplingSpec(
+        run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True
+    )
     assert "lecture at step 25: 1 image, as the lecture does, 6 steps, seed 0" in words(app)
     assert not [s for s in app.selectbox if s.key == "label"]
     assert draw(open_sampling(n="1")).spec.as_lecture is False
@@ -369,7 +384,7 @@ def test_short_times_keep_their_digits() -> None:
 
 def test_a_downloaded_image_says_what_made_it_and_keeps_its_pixels() -> None:
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    words = SamplingSpec("cars", 5, classes=CLASSES, label="coupé").words()
+    words = SamplingSpec(run="cars", step=5, classes=CLASSES, label="coupé").words()
     with Image.open(io.BytesIO(png(pixels, text={"Description": words}))) as image:
         assert np.array_equal(np.asarray(image), pixels)
-        assert image.text["Description"].endswith("seed 0, coupé")
+        assert image.info["Description"].endswith("seed 0, coupé")

@@ -141,12 +141,12 @@ def test_of_an_image_whose_way_is_not_kept_that_is_said(
 
 
 def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> None:
-    plain = SamplingSpec("tiny", 20, sampler="unipc")
-    assert stochastic(plain) == replace(plain, sampler="ddim", eta=1.0)
+    plain = SamplingSpec(run="tiny", step=20, sampler="unipc")
+    assert stochastic(plain) == plain.replace(sampler="ddim", eta=1.0)
     for sampler in ("ddpm", "euler_ancestral", "dpmpp_2m_sde"):
-        noisy = replace(plain, sampler=sampler)
+        noisy = plain.replace(sampler=sampler)
         assert stochastic(noisy) is noisy
-    assert stochastic(replace(plain, sampler="heun", flow=True)) is None
+    assert stochastic(plain.replace(sampler="heun", flow=True)) is None
 
 
 def test_where_an_image_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:

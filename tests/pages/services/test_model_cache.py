@@ -16,8 +16,8 @@ from torch import nn
 from dashboard.services import cached, model_cache
 from dashboard.services.model_cache import Key, ModelCache, default_bound
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.run import load_run
-from diffusion_core.sampling.spec import Loaded
 from tests.tiny_runs import TINY, write_checkpoint, write_run
 
 SIZE = 1000  # bytes of a model
@@ -28,11 +28,11 @@ def key(run: str, step: int = 1, written: float | None = None, average: str = "m
     return Key(run, step, float(step) if written is None else written, average, "cpu")
 
 
-def model() -> Loaded:
-    return nn.Linear(SIZE // 4, 1, bias=False), NoiseSchedule(), TINY
+def model() -> LoadedModel:
+    return LoadedModel(nn.Linear(SIZE // 4, 1, bias=False), NoiseSchedule(), TINY)
 
 
-def refuse() -> Loaded:
+def refuse() -> LoadedModel:
     raise AssertionError("It was here already.")
 
 
@@ -105,7 +105,7 @@ def test_a_model_in_use_leaves_the_cache_and_its_memory_when_it_is_let_go() -> N
     assert alive() is None
 
 
-def ask_at_once(cache: ModelCache, load: Callable[[], Loaded], askers: int) -> list[object]:
+def ask_at_once(cache: ModelCache, load: Callable[[], LoadedModel], askers: int) -> list[object]:
     def ask() -> object:
         try:
             return cache.get(key("a"), load, PLENTY)
@@ -123,7 +123,7 @@ class Slow:
         self.loads, self.error = 0, error
         self.asked = threading.Barrier(askers)
 
-    def __call__(self) -> Loaded:
+    def __call__(self) -> LoadedModel:
         self.loads += 1
         if self.loads == 1:
             # The others wait by now, or find the model when they come.

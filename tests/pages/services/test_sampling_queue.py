@@ -6,7 +6,6 @@ import gc
 import threading
 import weakref
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,10 +23,11 @@ from dashboard.services.sampling_queue import (
 )
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_network
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
-from diffusion_core.sampling.spec import Loaded, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 
 SOON = 60.0  # how long a busy machine may take for what takes milliseconds
 CONFIG = RunConfig(image_size=16, schedule={"timesteps": 20}, prediction_type="epsilon")
@@ -80,8 +80,8 @@ def gate() -> Iterator[Gate]:
     model.open()  # so that no thread is left behind where a test fails
 
 
-def with_schedule(model: nn.Module, config: RunConfig = CONFIG) -> Loaded:
-    return model.eval(), NoiseSchedule(**config.schedule), config
+def with_schedule(model: nn.Module, config: RunConfig = CONFIG) -> LoadedModel:
+    return LoadedModel(model.eval(), NoiseSchedule(**config.schedule), config)
 
 
 def small_network(num_classes: int = 0) -> nn.Module:
@@ -102,8 +102,8 @@ def small_lecture_network() -> nn.Module:
 
 def test_a_drawing_gives_the_images_of_sample(queue: SamplingQueue) -> None:
     loaded = with_schedule(small_network(num_classes=3))
-    spec = replace(SPEC, sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
-    spec = replace(spec, classes=("a", "b", "c"), label="b")
+    spec = SPEC.replace(sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
+    spec = spec.replace(classes=("a", "b", "c"), label="b")
     job = queue.submit(sample_task(spec, loaded))
     assert job.wait(SOON)
     seen = job.snapshot()
@@ -129,7 +129,7 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
 ) -> None:
     loaded = with_schedule(small_lecture_network(), CONFIG.replace(image_size=32))
     before = {name: tensor.clone() for name, tensor in loaded[0].state_dict().items()}
-    spec = replace(SPEC, sampler="ddpm", steps=20, as_lecture=True)
+    spec = SPEC.replace(sampler="ddpm", steps=20, as_lecture=True)
     job = queue.submit(sample_task(spec, loaded))
     assert job.wait(SOON)
     expected = sample(loaded[0], loaded[1], 2, shape=(3, 32, 32), **LECTURE_SAMPLING)
@@ -139,7 +139,7 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
 
 
 def test_a_finished_drawing_has_its_images_and_the_way_to_them(queue: SamplingQueue) -> None:
-    job = queue.submit(sample_task(replace(SPEC, steps=20), with_schedule(small_network())))
+    job = queue.submit(sample_task(SPEC.replace(steps=20), with_schedule(small_network())))
     assert job.wait(SOON)
     made = job.result
     assert np.array_equal(made.images, job.snapshot().now.x_t)
@@ -327,7 +327,7 @@ def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
 
 def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
-        sample_task(replace(SPEC, steps=21), with_schedule(small_network()))
+        sample_task(SPEC.replace(steps=21), with_schedule(small_network()))
 
 
 def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
