@@ -337,12 +337,12 @@ def test_a_look_at_the_page_reads_each_file_of_a_run_once(
     app = open_training(compare="one")
     read: list[str] = []
 
-    def counting(path: object, *arguments: Any, **options: Any) -> Any:
+    def counting(path: Any, *arguments: Any, **options: Any) -> Any:
         if str(path).endswith(".json"):
             read.append(str(path))
         return plain(path, *arguments, **options)
 
-    plain = open
+    plain: Any = open
     monkeypatch.setattr("builtins.open", counting)
     app.run()
     monkeypatch.undo()
