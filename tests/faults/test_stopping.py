@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from diffusion_core.runs import checkpoint, jobs
-from diffusion_core.runs.jobs import JobError, pending_request
+from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.run import Run
 from tests.faults.processes import (
     FOREVER,
+    PATIENCE_SECONDS,
     Command,
     Forks,
     tiny,
@@ -19,6 +22,7 @@ from tests.faults.processes import (
     wait_for_state,
     wait_until,
 )
+from tests.tiny_runs import create
 
 STOPPED = 130
 
@@ -49,7 +53,19 @@ def test_a_request_stops_with_a_checkpoint(run: Run, trainer: Command) -> None:
     jobs.request(run, "stop")
     assert trainer.exit_code() == STOPPED
     assert_stopped_cleanly(run)
-    assert pending_request(run) is None
+    assert run.snapshot().pending is None
+
+
+def test_an_interrupt_stops_a_training_in_a_terminal(run: Run, true_python: None) -> None:
+    """As a user starts it; in the other tests here the process is forked."""
+    create(run.path, tiny(steps=FOREVER, checkpoint_every=0))
+    command = [sys.executable, "-m", "diffusion_core", "train", "--run", str(run.path)]
+    with subprocess.Popen(command) as terminal:
+        wait_for_state(run, "running")
+        wait_until(lambda: run.status.step, "it makes steps")
+        terminal.send_signal(signal.SIGINT)
+        assert terminal.wait(PATIENCE_SECONDS) == STOPPED
+    assert_stopped_cleanly(run)
 
 
 def assert_stopped_cleanly(run: Run) -> None:
@@ -76,7 +92,6 @@ def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
     from diffusion_core.training import trainer
     from tests.faults.processes import command_line
-    from tests.tiny_runs import create
 
     take_step, save_state = trainer.one_step, checkpoint.save_state
 
@@ -101,7 +116,7 @@ GARBAGE = [b"", b"{", b"[]", b'"stop"', b'{"action": ["stop"]}', b'{"action": "f
 def test_requests_that_cannot_be_read_are_ignored(run: Run, trainer: Command) -> None:
     for garbage in GARBAGE:
         (run.path / "request.json").write_bytes(garbage)
-        assert pending_request(run) is None
+        assert run.snapshot().pending is None
         wait_until(lambda: not (run.path / "request.json").exists(), "it is put away")
     wait_for_progress(run)
     assert run.state == "running"
@@ -122,7 +137,7 @@ def test_a_stop_that_is_asked_for_while_the_process_starts_is_heard(
     assert run.state == "starting"
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
-    assert pending_request(run) is None
+    assert run.snapshot().pending is None
 
 
 def test_a_stop_is_not_forgotten_over_a_later_request(run: Run, forks: Forks) -> None:
@@ -133,7 +148,7 @@ def test_a_stop_is_not_forgotten_over_a_later_request(run: Run, forks: Forks) ->
     wait_for_state(run, "queued")
     waiting.send(signal.SIGSTOP)
     jobs.request(run, "stop")
-    with pytest.raises(JobError, match="run was asked to stop"):
+    with pytest.raises(JobError, match="run will stop"):
         jobs.request(run, "sample")
     waiting.send(signal.SIGCONT)
     assert waiting.exit_code() == STOPPED
