@@ -2,14 +2,14 @@
 
     python -m benchmarks.big_store [--images 200000] [--limit 2.0] [--cache FOLDER]
 
-Draws the images into a store and trains a tiny network on it, all in one process tree that may
+Writes the drawn cars into a store and trains a tiny network on it, all in one process tree that may
 use `--limit` GB of memory, the page cache included (a control group of the kernel, made below
 the one that this runs in; on systemd machines `systemd-run --user --scope -p MemoryMax=2G python
 -m benchmarks.big_store` does the same). Where the system allows no such group it says so and
-runs without. The memory that counts is printed either way: what the processes hold themselves
+runs without one. The memory that counts is printed either way: what the processes hold themselves
 (RssAnon), which the kernel cannot take back as it can the mapped pages of the store.
 
-200,000 images of 64 x 64 are 2.5 GB and take some minutes to draw. `--cache` keeps the store
+200,000 images of 64 x 64 are 2.5 GB and take some minutes to make. `--cache` keeps the store
 for the next time; else it goes into a temporary folder that is removed.
 """
 
@@ -99,7 +99,7 @@ def own_memory(process: psutil.Process) -> int:
     return total
 
 
-def work(spec: str, size: int, steps: int) -> None:
+def train_on(spec: str, size: int, steps: int) -> None:
     """In the limited process: build the store, train on it."""
     import torch
 
@@ -146,23 +146,23 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=2.0, help="GB of memory (10^9 bytes)")
     parser.add_argument("--cache", type=Path, help="keep the store in this folder")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    spec = f"cars:{words.images}"
-    if words.inside:
-        work(spec, words.size, words.steps)
+    arguments = parser.parse_args()
+    spec = f"cars:{arguments.images}"
+    if arguments.inside:
+        train_on(spec, arguments.size, arguments.steps)
         return 0
     # Stopped by a signal, it still ends the child and removes the group and the store.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory() as folder, limited(int(words.limit * GB)) as group:
+    with tempfile.TemporaryDirectory() as folder, limited(int(arguments.limit * GB)) as group:
         if group is None:
             print("The system allows no control group here: this runs without a limit.")
         else:
-            print(f"limit: {words.limit:g} GB in {group.path}")
+            print(f"limit: {arguments.limit:g} GB in {group.path}")
         command = [sys.executable, "-m", "benchmarks.big_store", "--inside", *sys.argv[1:]]
         if group is not None:  # the shell enters the group before Python uses any memory
             enter = 'echo $$ > "$0" && exec "$@"'
             command = ["sh", "-c", enter, str(group.path / "cgroup.procs"), *command]
-        environment = {**os.environ, "DIFFUSION_LAB_CACHE_DIR": str(words.cache or folder)}
+        environment = {**os.environ, "DIFFUSION_LAB_CACHE_DIR": str(arguments.cache or folder)}
         child = subprocess.Popen(command, env=environment)
         most = 0
         try:
@@ -177,7 +177,7 @@ def main() -> int:
         if peak is not None:
             print(f"with the page cache: {peak / GB:.2f} GB at most")
         if child.returncode == -signal.SIGKILL and group is not None:
-            print(f"It was killed: {words.limit:g} GB are not enough.")
+            print(f"It was killed: {arguments.limit:g} GB are not enough.")
         return 0 if child.returncode == 0 else 1
 
 

@@ -1,9 +1,9 @@
-"""One piece of training, timed, in a process of its own; `benchmarks.training` starts them.
+"""One timed training in a process of its own; `benchmarks.training` starts them.
 
-    python -m benchmarks.contenders NETWORK WAY JOB     (JOB: the fields of `Job` as JSON)
+    python -m benchmarks.contenders NETWORK TRAINER JOB     (JOB: the fields of `Job` as JSON)
 
-NETWORK is one of `NETWORKS`, WAY one of `WAYS`; the last line of the output is
-`{"seconds": ..., "images": ...}`. It runs in the environment that has the peers. Each way is timed
+NETWORK is one of `NETWORKS`, TRAINER one of `TRAINERS`; the last line of the output is
+`{"seconds": ..., "images": ...}`. It runs in the environment that has the peers. All are timed
 alike: `Clock` counts from the end of the last warm-up step to the end of the last timed one, and
 the device has finished its work at both.
 """
@@ -47,7 +47,7 @@ class Job:
 
 
 class Clock:
-    """Told of the end of every step; knows when the timing is over."""
+    """Times the steps after the warm-up."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -125,7 +125,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-# ---------------------------------------------------------------- the ways to train
+# ---------------------------------------------------------------- the trainers
 
 
 def our_config(network: str, job: Job) -> RunConfig:
@@ -355,7 +355,7 @@ def train_as_diffusers(network: str, job: Job) -> dict[str, float]:
                 return clock.result()
 
 
-WAYS: dict[str, Callable[[str, Job], dict[str, float]]] = {
+TRAINERS: dict[str, Callable[[str, Job], dict[str, float]]] = {
     "ours": train_ours,
     "job": train_job,
     "lecture": train_as_lecture,
@@ -364,24 +364,24 @@ WAYS: dict[str, Callable[[str, Job], dict[str, float]]] = {
 }
 
 
-def command(python: str, network: str, way: str, job: Job) -> list[str]:
+def command(python: str, network: str, trainer: str, job: Job) -> list[str]:
     """What starts this file; `read_result` reads what it prints."""
-    return [python, "-m", "benchmarks.contenders", network, way, json.dumps(asdict(job))]
+    return [python, "-m", "benchmarks.contenders", network, trainer, json.dumps(asdict(job))]
 
 
 def read_result(text: str) -> float:
-    """Images per second from the output of a work. Raises ValueError where it has no result."""
+    """Images per second from a contender's output. Raises ValueError where there is none."""
     lines = text.strip().splitlines()
     try:
         found = json.loads(lines[-1])
         return found["images"] / found["seconds"]
     except (IndexError, KeyError, TypeError, json.JSONDecodeError, ZeroDivisionError) as error:
-        raise ValueError(f"This is not the output of a finished work: {text[-500:]!r}") from error
+        raise ValueError(f"This is not the output of a finished run: {text[-500:]!r}") from error
 
 
 def main() -> None:
-    network, way, job = sys.argv[1:]
-    print(json.dumps(WAYS[way](network, Job(**json.loads(job)))))
+    network, trainer, job = sys.argv[1:]
+    print(json.dumps(TRAINERS[trainer](network, Job(**json.loads(job)))))
 
 
 if __name__ == "__main__":

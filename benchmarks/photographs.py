@@ -1,7 +1,7 @@
-"""Image files like those of a photographs' data set, made from the drawn cars.
+"""Image files like those of a data set of photographs, made from the drawn cars.
 
-700 x 480 pixels and JPEG at quality 90, because that is what decoding them costs; what they show
-does not matter to a speed.
+700 x 480 pixels and JPEG at quality 90, which is what decoding costs; what they show does not
+matter.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ Seconds an image, by default one at a time and 16 at once, by DDPM over the whol
   loop, around the same network in float32;
 - ours: `sample` with the network in the form that `load_model` gives.
 
-The ways take turns, and medians of `--rounds` rounds are compared. 20 steps of a walk are timed and
-counted up to its length: each asks the network once. The weights are random; all have the same.
-The last table is what our loop costs beyond the network: the time of `sample` against that of the
-same calls of the network with nothing around them. Run it on a machine that does nothing else.
+The contenders take turns, and medians of `--rounds` rounds are compared. 20 steps of a trajectory
+are timed and scaled to its length: each evaluates the network once. The weights are random and the
+same for all. The last table is what our loop costs beyond the network: the time of `sample` against
+that of the same calls of the network with nothing around them. Run it on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ from diffusion_core.runs.export import scheduler_config
 from diffusion_core.runs.presets import PRESETS, build_network, preset
 from diffusion_core.sampling.sample import sample
 
-TIMED_STEPS = 20  # of every walk
+TIMED_STEPS = 20  # of every trajectory
 LECTURE_STEPS = 300
-WORDS = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
-Seconds = dict[tuple[str, str, int], float]  # by way, method and images at once; an image
+TITLES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
+Seconds = dict[tuple[str, str, int], float]  # by contender, sampler and images at once; an image
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Bench:
     def device(self) -> torch.device:
         return self.schedule.betas.device
 
-    def steps(self, method: str) -> int:
-        return {"ddpm": self.schedule.timesteps, "ddim": 50, "dpmpp_2m": 20}[method]
+    def steps(self, sampler: str) -> int:
+        return {"ddpm": self.schedule.timesteps, "ddim": 50, "dpmpp_2m": 20}[sampler]
 
 
 def make_bench(config: RunConfig, device: torch.device) -> Bench:
@@ -80,7 +81,7 @@ def make_bench(config: RunConfig, device: torch.device) -> Bench:
 
 
 class LikeUNet2DModel(ModelMixin, ConfigMixin):
-    """Our network as diffusers' pipelines ask theirs."""
+    """Our network as diffusers' pipelines call theirs."""
 
     @register_to_config
     def __init__(self, sample_size: int, in_channels: int) -> None:
@@ -95,10 +96,10 @@ class LikeUNet2DModel(ModelMixin, ConfigMixin):
         return UNet2DOutput(sample=self.network(x, t.to(x.device).expand(len(x))))
 
 
-def seconds(work: Callable[[], Tensor]) -> float:
-    """Of a work whose result is on the device; waits for it."""
+def seconds(make: Callable[[], Tensor]) -> float:
+    """How long it takes to make a tensor on the device."""
     start = time.perf_counter()
-    work().sum().item()
+    make().sum().item()
     return time.perf_counter() - start
 
 
@@ -117,13 +118,13 @@ def lecture_loop(bench: Bench, steps: int = TIMED_STEPS) -> Tensor:
 
 
 @torch.no_grad()
-def diffusers_way(bench: Bench, method: str, n: int, steps: int = TIMED_STEPS) -> Tensor:
+def sample_with_diffusers(bench: Bench, sampler: str, n: int, steps: int = TIMED_STEPS) -> Tensor:
     """`steps` steps by diffusers: (n, C, H, W)."""
     settings = scheduler_config(bench.config)
     channels, side = bench.config.channels, bench.config.image_size
     unet = LikeUNet2DModel(side, channels)
     unet.network = bench.plain
-    if method == "dpmpp_2m":
+    if sampler == "dpmpp_2m":
         scheduler = DPMSolverMultistepScheduler.from_config(settings)
         scheduler.set_timesteps(steps)
         x = torch.randn(n, channels, side, side, device=bench.device)
@@ -131,7 +132,7 @@ def diffusers_way(bench: Bench, method: str, n: int, steps: int = TIMED_STEPS) -
             x = scheduler.step(unet(x, t).sample, t, x).prev_sample
         return x
     pipeline: Any
-    if method == "ddpm":
+    if sampler == "ddpm":
         pipeline = DDPMPipeline(unet, DDPMScheduler.from_config(settings))
     else:
         pipeline = DDIMPipeline(unet, DDIMScheduler.from_config(settings))
@@ -140,8 +141,8 @@ def diffusers_way(bench: Bench, method: str, n: int, steps: int = TIMED_STEPS) -
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def our_way(
-    bench: Bench, method: str, n: int, steps: int = TIMED_STEPS, network: nn.Module | None = None
+def sample_with_ours(
+    bench: Bench, sampler: str, n: int, steps: int = TIMED_STEPS, network: nn.Module | None = None
 ) -> Tensor:
     """`steps` steps of ours, with `network` in place of the fast one: (n, C, H, W)."""
     config = bench.config
@@ -149,7 +150,7 @@ def our_way(
         network or bench.fast,
         bench.schedule,
         n,
-        method,
+        sampler,
         steps,
         prediction_type=config.prediction_type,
         shape=(config.channels, config.image_size, config.image_size),
@@ -157,77 +158,77 @@ def our_way(
 
 
 def measure(bench: Bench, batches: Sequence[int], rounds: int) -> Seconds:
-    works: dict[tuple[str, str, int], Callable[[], float]] = {}
+    contenders: dict[tuple[str, str, int], Callable[[], float]] = {}
     whole = LECTURE_STEPS / TIMED_STEPS
-    works["lecture", "ddpm", 1] = lambda: whole * seconds(lambda: lecture_loop(bench))
+    contenders["lecture", "ddpm", 1] = lambda: whole * seconds(lambda: lecture_loop(bench))
     for n in batches:
-        for method in WORDS:
-            share = bench.steps(method) / TIMED_STEPS / n
-            for way, work in (("diffusers", diffusers_way), ("ours", our_way)):
+        for sampler in TITLES:
+            share = bench.steps(sampler) / TIMED_STEPS / n
+            for name, make in (("diffusers", sample_with_diffusers), ("ours", sample_with_ours)):
 
                 def timed(
-                    work: Callable[[Bench, str, int], Tensor] = work,
-                    method: str = method,
+                    make: Callable[[Bench, str, int], Tensor] = make,
+                    sampler: str = sampler,
                     n: int = n,
                     share: float = share,
                 ) -> float:
-                    return share * seconds(lambda: work(bench, method, n))
+                    return share * seconds(lambda: make(bench, sampler, n))
 
-                works[way, method, n] = timed
+                contenders[name, sampler, n] = timed
     lecture_loop(bench, 2)
     for n in batches:
-        our_way(bench, "ddim", n, 2)
-    return in_turns(rounds, works)
+        sample_with_ours(bench, "ddim", n, 2)
+    return in_turns(rounds, contenders)
 
 
 def overheads(bench: Bench, rounds: int, steps: int = TIMED_STEPS) -> dict[str, float]:
-    """For each method the share of the network's own time that our loop takes beyond it, drawing
-    one image."""
+    """For each sampler, the time of our loop beyond the network, as a share of the network's, when
+    it generates one image."""
     found = {}
-    for method in WORDS:
-        asked: list[tuple[Tensor, Tensor]] = []
+    for sampler in TITLES:
+        calls: list[tuple[Tensor, Tensor]] = []
 
-        class Noted(nn.Module):
-            """The network; notes what it is asked."""
+        class Recorder(nn.Module):
+            """The network; notes its inputs."""
 
             def __init__(self) -> None:
                 super().__init__()
                 self.network = bench.fast
 
-            def forward(self, x: Tensor, t: Tensor, asked: list = asked) -> Tensor:
-                asked.append((x, t))
+            def forward(self, x: Tensor, t: Tensor, calls: list = calls) -> Tensor:
+                calls.append((x, t))
                 return self.network(x, t)
 
-        our_way(bench, method, 1, steps, Noted())
+        sample_with_ours(bench, sampler, 1, steps, Recorder())
 
         @torch.inference_mode()
-        def bare(asked: list[tuple[Tensor, Tensor]] = asked) -> Tensor:
+        def bare(calls: list[tuple[Tensor, Tensor]] = calls) -> Tensor:
             result = torch.empty(0)
-            for x, t in asked:
+            for x, t in calls:
                 result = bench.fast(x, t)
             return result
 
-        def loop(method: str = method) -> Tensor:
-            return our_way(bench, method, 1, steps)
+        def loop(sampler: str = sampler) -> Tensor:
+            return sample_with_ours(bench, sampler, 1, steps)
 
         times = in_turns(rounds, {"loop": lambda: seconds(loop), "bare": lambda: seconds(bare)})
-        found[method] = times["loop"] / times["bare"] - 1
+        found[sampler] = times["loop"] / times["bare"] - 1
     return found
 
 
 def table(name: str, bench: Bench, batches: Sequence[int], found: Seconds) -> str:
-    """Seconds an image and how many times sooner ours comes, in Markdown."""
+    """Seconds an image and how many times faster ours is, in Markdown."""
     loop = found["lecture", "ddpm", 1]
     lines = [
-        "| network | method | at once | the lecture's loop | diffusers | ours | × the loop "
+        "| network | sampler | at once | the lecture's loop | diffusers | ours | × the loop "
         "| × diffusers |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for method, words in WORDS.items():
+    for sampler, title in TITLES.items():
         for n in batches:
-            theirs, ours = found["diffusers", method, n], found["ours", method, n]
+            theirs, ours = found["diffusers", sampler, n], found["ours", sampler, n]
             lines.append(
-                f"| {name} | {words}, {bench.steps(method)} steps | {n} | {loop:.2f} s "
+                f"| {name} | {title}, {bench.steps(sampler)} steps | {n} | {loop:.2f} s "
                 f"| {theirs:.2f} s | {ours:.3f} s | {loop / ours:.1f} | {theirs / ours:.1f} |"
             )
     return "\n".join(lines)
@@ -240,19 +241,19 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["lecture", "small"])
     parser.add_argument("--at-once", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=3)
-    words = parser.parse_args()
-    device = pick_device(words.device)
-    print(f"{machine(device)}; 64 × 64; {TIMED_STEPS} steps of each walk timed")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    print(f"{machine(device)}; 64 × 64; {TIMED_STEPS} steps of each trajectory timed")
     spent = {}
-    for name in words.presets:
+    for name in arguments.presets:
         bench = make_bench(preset(name), device)
-        found = measure(bench, words.at_once, words.rounds)
-        print(f"\n{table(name, bench, words.at_once, found)}", flush=True)
-        spent[name] = overheads(bench, 3 * words.rounds)
-    print("\n| network | method | our loop beyond the network, one image |\n|---|---|---|")
+        found = measure(bench, arguments.at_once, arguments.rounds)
+        print(f"\n{table(name, bench, arguments.at_once, found)}", flush=True)
+        spent[name] = overheads(bench, 3 * arguments.rounds)
+    print("\n| network | sampler | our loop beyond the network, one image |\n|---|---|---|")
     for name, of_methods in spent.items():
-        for method, share in of_methods.items():
-            print(f"| {name} | {WORDS[method]}, {TIMED_STEPS} steps | {100 * share:.1f} % |")
+        for sampler, share in of_methods.items():
+            print(f"| {name} | {TITLES[sampler]}, {TIMED_STEPS} steps | {100 * share:.1f} % |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair turns, and what machine this is."""
+"""What the benchmarks share: contenders that take turns, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from diffusion_core.device import describe, has_fast_bfloat16
 Name = TypeVar("Name", bound=Hashable)
 
 
-def in_turns(rounds: int, works: dict[Name, Callable[[], float]]) -> dict[Name, float]:
-    """The median of what each work returns; every round does all of them, one after the other.
+def in_turns(rounds: int, contenders: dict[Name, Callable[[], float]]) -> dict[Name, float]:
+    """The median of what each contender returns; a round runs all of them, one after the other.
 
-    So a machine that grows slower or faster meanwhile does so for all alike.
+    A machine that becomes slower or faster meanwhile does so for all alike.
     """
-    found: dict[Name, list[float]] = {name: [] for name in works}
+    found: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, work in works.items():
-            found[name].append(work())
+        for name, measure in contenders.items():
+            found[name].append(measure())
     return {name: statistics.median(values) for name, values in found.items()}
 
 
 def machine(device: torch.device) -> str:
     """The machine in one line."""
     flags = cpu_line("flags").split()
-    fast = [word for word in ("avx512_bf16", "amx_bf16") if word in flags]
+    fast = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
     return (
         f"{describe(device)}; {cpu_line('model name') or 'unknown CPU'}, {os.cpu_count()} cores, "
         f"bfloat16 on the CPU by {' and '.join(fast) or 'nothing'}, used on this device: "

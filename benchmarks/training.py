@@ -10,7 +10,7 @@ Images per second over the same image files, batch size and number of steps, on
 (c) the lecture's network and `UNet2DModel` in diffusers' example of unconditional training;
 
 each against the same network in our whole trainer. Every measurement is a new process with the
-same number of threads; the ways take turns, and the medians of `--rounds` rounds are compared.
+same number of threads; the contenders take turns, and medians of `--rounds` rounds are compared.
 Imports, building the network and the first steps are left out on all sides.
 
 What differs, because it is what is compared: the peers decode the files in every epoch and compute
@@ -51,8 +51,8 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import preset
 from diffusion_core.training.trainer import train
 
-Work = tuple[str, str]  # network, way
-COMPARED: dict[str, list[Work]] = {
+Contender = tuple[str, str]  # network, trainer
+COMPARED: dict[str, list[Contender]] = {
     "a": [("lecture", "lecture")],
     "b": [("lecture", "lucidrains"), ("lucidrains", "lucidrains")],
     "c": [("lecture", "diffusers"), ("diffusers", "diffusers")],
@@ -67,46 +67,46 @@ CHECKPOINT_EVERY, STRIP_EVERY = 50, 25
 ROOT = Path(__file__).parents[1]
 
 
-def run_work(python: str, job: Job, network: str, way: str) -> float:
-    """Images per second of one work, in a process of its own. Raises RuntimeError."""
+def measure(python: str, job: Job, network: str, trainer: str) -> float:
+    """Images per second of one contender, in a process of its own. Raises RuntimeError."""
     environment = dict(os.environ)
     if job.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""  # lucidrains' trainer takes what it sees
     done = subprocess.run(
-        command(python, network, way, job),
+        command(python, network, trainer, job),
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f"{network} by {way} failed: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{network} by {trainer} failed: {done.stderr.strip()[-2000:]}")
     speed = read_result(done.stdout)
-    print(f"  {network} by {way}: {speed:.2f} images/s", file=sys.stderr)
+    print(f"  {network} by {trainer}: {speed:.2f} images/s", file=sys.stderr)
     return speed
 
 
 def compare(python: str, job: Job, parts: list[str], rounds: int) -> None:
     """Measure the parts and print the table."""
-    rows = [work for part in parts for work in COMPARED[part]]
-    works = [*rows, *dict.fromkeys((network, "ours") for network, _ in rows)]
+    rows = [contender for part in parts for contender in COMPARED[part]]
+    contenders = [*rows, *dict.fromkeys((network, "ours") for network, _ in rows)]
     speeds = in_turns(
-        rounds, {work: functools.partial(run_work, python, job, *work) for work in works}
+        rounds, {each: functools.partial(measure, python, job, *each) for each in contenders}
     )
     print(f"\nImages per second, batch {job.batch}, {job.steps} steps, median of {rounds} rounds")
     print(table(speeds, rows))
 
 
-def table(speeds: dict[Work, float], rows: list[Work]) -> str:
+def table(speeds: dict[Contender, float], rows: list[Contender]) -> str:
     """Each row's peer against ours on the same network."""
     lines = [
         "| network | against | theirs | ours | ratio |",
         "|---|---|---:|---:|---:|",
     ]
-    for network, way in rows:
-        ours, theirs = speeds[network, "ours"], speeds[network, way]
+    for network, trainer in rows:
+        ours, theirs = speeds[network, "ours"], speeds[network, trainer]
         lines.append(
-            f"| {NETWORKS[network]} | {PEERS[way]} | {theirs:.2f} | {ours:.2f} "
+            f"| {NETWORKS[network]} | {PEERS[trainer]} | {theirs:.2f} | {ours:.2f} "
             f"| {ours / theirs:.2f} |"
         )
     return "\n".join(lines)
@@ -150,12 +150,12 @@ def whole_job(job: Job) -> None:
     """Print how long the lecture's job takes, and how well its steps use the device."""
     build_store(JOB_DATA, SIZE)
     start = time.perf_counter()
-    speed = run_work(sys.executable, job, "lecture", "job")
+    speed = measure(sys.executable, job, "lecture", "job")
     whole = time.perf_counter() - start
     config = preset("lecture")
     seconds = config.steps * config.batch_size / speed
     steady = Job(job.folder, config.batch_size, warmup=50, steps=200, device=job.device)
-    rate = run_work(sys.executable, steady, "lecture", "ours") * lecture_flops().total
+    rate = measure(sys.executable, steady, "lecture", "ours") * lecture_flops().total
     share = rate / matrix_rate(torch.device(job.device), torch.bfloat16)
     print(
         f"The lecture's job, {config.steps} steps of {config.batch_size} with its checkpoints and "
@@ -166,7 +166,7 @@ def whole_job(job: Job) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="auto (the default), cpu or cuda")
+    parser.add_argument("--device", help="auto (default), cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="timed steps")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
@@ -178,38 +178,39 @@ def main() -> None:
         choices=list(COMPARED),
         default=list(COMPARED),
         metavar="PART",
-        help="of a, b and c; nothing behind it leaves all three out",
+        help="of a, b and c (default: all); without a value none",
     )
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--env", type=Path, default=default_cache_dir() / "benchmark-env")
-    words = parser.parse_args()
-    if words.images < max(words.batch, 100):
+    arguments = parser.parse_args()
+    if arguments.images < max(arguments.batch, 100):
         parser.error("--images must be at least 100 and fill a batch.")
-    if min(words.rounds, words.steps, words.warmup) < 1:
+    if min(arguments.rounds, arguments.steps, arguments.warmup) < 1:
         parser.error("--rounds, --steps and --warmup must be at least 1.")
-    device = pick_device(words.device)
+    device = pick_device(arguments.device)
     print(machine(device))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DIFFUSION_LAB_CACHE_DIR"] = str(Path(folder) / "cache")
         files = Path(folder) / "photographs"
-        size = write_photographs(files, words.images)
+        size = write_photographs(files, arguments.images)
         start = time.perf_counter()
         build_store(f"folder:{files}", SIZE)
         seconds = time.perf_counter() - start
         print(
-            f"{words.images} JPEG files of 700 x 480, {size / 1000:.0f} kB each; our store of "
-            f"them was ready after {seconds:.1f} s ({1000 * seconds / words.images:.1f} ms each)"
+            f"{arguments.images} JPEG files of 700 x 480, {size / 1000:.0f} kB each; our store of "
+            f"them was ready after {seconds:.1f} s "
+            f"({1000 * seconds / arguments.images:.1f} ms each)"
         )
-        job = Job(str(files), words.batch, words.warmup, words.steps, str(device))
-        if words.only:
-            compare(prepare(words.env), job, words.only, words.rounds)
+        job = Job(str(files), arguments.batch, arguments.warmup, arguments.steps, str(device))
+        if arguments.only:
+            compare(prepare(arguments.env), job, arguments.only, arguments.rounds)
         if device.type == "cuda":
             whole_job(job)
-        if words.overhead:
+        if arguments.overhead:
             for name in ("small", "lecture") if device.type == "cuda" else ("small",):
-                overhead(name, device, words.rounds)
-        if words.profile:
+                overhead(name, device, arguments.rounds)
+        if arguments.profile:
             profile_step(job)
 
 

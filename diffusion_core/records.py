@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -125,14 +126,22 @@ def _part(kind: Any, part: str | int) -> tuple[Any, list[Any]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         if (field := kind.model_fields.get(str(part))) is None:
             return None, []
-        return field.annotation, field.metadata
+        inner, rules = _bare(field.annotation)
+        return inner, [*field.metadata, *rules]
     if is_typeddict(kind):
         inner = get_type_hints(kind, include_extras=True).get(str(part))
     else:  # of a list, tuple or dict the last argument is that of its values
         inner = next((each for each in reversed(get_args(kind)) if each is not ...), None)
-    if get_origin(inner) is not Annotated:
-        return inner, []
-    inner, *extras = get_args(inner)
+    return _bare(inner)
+
+
+def _bare(kind: Any) -> tuple[Any, list[Any]]:
+    """A type without `Annotated` and `| None`, and its constraints."""
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is not Annotated:
+        return kind, []
+    inner, *extras = get_args(kind)
     return inner, [rule for extra in extras for rule in getattr(extra, "metadata", [extra])]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -17,10 +18,11 @@ from dashboard.ui.navigation import SECTIONS
 from tests.browser.chromium import FLAGS, find_chromium, wait_until_shown
 
 SIZES = {"wide": (1400, 900), "phone": (390, 844)}
-SCHEMES = ("light", "dark")
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 
-def take(browser: Browser, url: str, target: Path, scheme: str, size: tuple[int, int]) -> None:
+def take(browser: Browser, url: str, target: Path, scheme: Scheme, size: tuple[int, int]) -> None:
     """The whole page in one image."""
     width, height = size
     context = browser.new_context(

@@ -14,6 +14,10 @@ The last lines give the accuracy on held-out images.
 import json
 import sys
 import time
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import safetensors.torch
@@ -33,7 +37,8 @@ COARSE = (1.0, 0.5, 0.25)  # of an image's side, then enlarged again
 NOISE = (0.0, 0.04, 0.12)  # standard deviations, of images in [-1, 1]
 FAULTS = {"coarse": len(COARSE), "noise": len(NOISE)}
 SCENERIES = ("_hills", "_skyline", "_trees", "_sea", "_fields")
-CARS = {
+Images = tuple[np.ndarray, dict[str, np.ndarray]]  # and the labels, by head
+CARS: dict[str, Any] = {
     "size": 64,
     "widths": [24, 48, 80, 128],
     "classes": cars.CLASSES,
@@ -46,7 +51,7 @@ CARS = {
         **FAULTS,
     },
 }
-DIGITS = {
+DIGITS: dict[str, Any] = {
     "size": 32,
     "widths": [24, 48, 64],
     "classes": digits.CLASSES,
@@ -55,7 +60,7 @@ DIGITS = {
 
 
 class Recorder:
-    """A generator that remembers what it gave out last, for the mirroring of a car."""
+    """A generator that remembers its last value, which decides whether a car is mirrored."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng, self.last = rng, 0.0
@@ -64,23 +69,26 @@ class Recorder:
         self.last = self.rng.random()
         return self.last
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.rng, name)
 
 
-def watched(module, name: str, seen: dict) -> None:
-    """Let a function of a module leave its name and arguments in `seen` when it is called."""
+def record_calls(stack: ExitStack, module: ModuleType, name: str, seen: dict[str, Any]) -> None:
+    """Make a function or class of a module write its arguments to `seen` when it is called."""
     function = getattr(module, name)
 
-    def call(*args):
+    def call(*args: Any) -> Any:
+        made = function(*args)
         seen[name] = args
-        return function(*args)
+        if name == "_Car":
+            seen["colour"] = made.colour
+        return made
 
-    setattr(module, name, call)
+    stack.enter_context(mock.patch.object(module, name, call))
 
 
-def draw_cars(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Images (count, 64, 64, 3) and what each head of the network should tell of them."""
+def draw_cars(count: int, seed: int, seen: dict[str, Any]) -> Images:
+    """Images (count, 64, 64, 3) and the right answer of each head of the network."""
     images = np.empty((count, 64, 64, 3), np.uint8)
     labels = {name: np.zeros(count, np.int64) for name in CARS["heads"]}
     for index in tqdm(range(count), desc="drawing", mininterval=5):
@@ -97,7 +105,7 @@ def draw_cars(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]
     return images, labels
 
 
-def draw_digits() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw_digits() -> Images:
     drawn = [digits.draw_digit(index) for index in range(digits.COUNT)]
     labels = {name: np.zeros(len(drawn), np.int64) for name in DIGITS["heads"]}
     labels[CLASS][:] = [label for _, label in drawn]
@@ -127,7 +135,14 @@ def augmented(x: Tensor, labels: dict[str, Tensor], kind: str, rng: np.random.Ge
     return x + torch.randn_like(x) * NOISE[noise]
 
 
-def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) -> None:
+def train(
+    kind: str,
+    recipe: dict[str, Any],
+    epochs: int,
+    batch: int,
+    training: Images,
+    held_out: Images,
+) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     images, labels = training
@@ -156,7 +171,7 @@ def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) 
                 for name, out in logits.items()
             }  # fmt: skip
             weight = {name: 1.0 if name == CLASS else 0.3 for name in losses}
-            loss = sum(weight[name] * value for name, value in losses.items())
+            loss = torch.stack([weight[name] * value for name, value in losses.items()]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -179,10 +194,10 @@ def train(kind: str, recipe: dict, epochs: int, batch: int, training, held_out) 
         name: float((torch.cat([p[name] for p in parts]).argmax(1).numpy() == truth).mean())
         for name, truth in labels.items()
     }
-    told = {**recipe, "held_out": len(images), "accuracy": accuracy}
+    facts = {**recipe, "held_out": len(images), "accuracy": accuracy}
     with replacing(ASSETS / f"features-{kind}.safetensors") as file:
-        file.write(safetensors.torch.save(weights, {"diffusion_lab": json.dumps(told)}))
-    print(f"Of {len(images):,} held-out images told right:",
+        file.write(safetensors.torch.save(weights, {"diffusion_lab": json.dumps(facts)}))
+    print(f"Accuracy on {len(images):,} held-out images:",
           ", ".join(f"{name} {share:.2%}" for name, share in accuracy.items()))  # fmt: skip
 
 
@@ -190,20 +205,17 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     kind, started = sys.argv[1], time.perf_counter()
     if kind == "cars":
-        seen: dict = {}
-        for name in SCENERIES:
-            watched(scenery, name, seen)
-        default_rng, plain_car = np.random.default_rng, cars._Car
-
-        class Car(plain_car):
-            def __init__(self, *args) -> None:
-                super().__init__(*args)
-                seen["_Car"], seen["colour"] = args, self.colour
-
-        cars._Car = Car
-        np.random.default_rng = lambda *args: Recorder(default_rng(*args))
-        training, held_out = draw_cars(16_000, TRAINING_SEED), draw_cars(2_000, HELD_OUT_SEED)
-        np.random.default_rng = default_rng
+        seen: dict[str, Any] = {}
+        default_rng = np.random.default_rng
+        with ExitStack() as stack:
+            for name in SCENERIES:
+                record_calls(stack, scenery, name, seen)
+            record_calls(stack, cars, "_Car", seen)
+            stack.enter_context(
+                mock.patch("numpy.random.default_rng", lambda *args: Recorder(default_rng(*args)))
+            )
+            training = draw_cars(16_000, TRAINING_SEED, seen)
+            held_out = draw_cars(2_000, HELD_OUT_SEED, seen)
         train(kind, CARS, 10, 128, training, held_out)
     else:
         images, labels = draw_digits()

@@ -10,7 +10,7 @@ from dashboard.figures import schedule as schedule_figures
 from dashboard.figures.theme import show
 from dashboard.ui import pickers
 from dashboard.ui.navigation import entry
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 
 
 def show_links(schedules: list[NoiseSchedule], t: int) -> None:
@@ -42,9 +42,9 @@ st.latex(r"x_t = \sqrt{\bar\alpha_t}\;x_0 + \sqrt{1-\bar\alpha_t}\;\epsilon,\qqu
 with st.container(horizontal=True, vertical_alignment="bottom"):
     kinds = st.pills(
         "Schedules",
-        KINDS,
+        list(SCHEDULE_KINDS),
         selection_mode="multi",
-        default=KINDS[:1],
+        default=list(SCHEDULE_KINDS)[:1],
         help="The lecture's is linear. Choose several to lay them over each other.",
         key="kinds",
         bind="query-params",
@@ -52,7 +52,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     with st.container(width=160):
         timesteps = pickers.pick_timesteps()
     with st.popover("More", icon=":material/tune:"):
-        beta_start, beta_end = pickers.pick_betas(disabled=kinds == ["cosine"])
+        takes_betas = not kinds or any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
+        beta_start, beta_end = pickers.pick_betas(disabled=not takes_betas)
         zero_snr = pickers.pick_zero_snr()
         logarithmic = st.toggle(
             "Logarithmic variances",
@@ -65,7 +66,7 @@ if not kinds:
     st.stop()
 schedules = [
     pickers.make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
-    for kind in KINDS
+    for kind in SCHEDULE_KINDS
     if kind in kinds
 ]
 t = pickers.pick_timestep(timesteps, default=150)

@@ -10,16 +10,12 @@ from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from diffusion_core.models.trace import Trace, TraceRow
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import list_runs
 
 SMALLEST, LARGEST = 16, 256  # pixels a side
-PREDICTS = {
-    "epsilon": "the noise $\\epsilon$",
-    "x_0": "the clean image $x_0$",
-    "v_prediction": "$v$, a mixture of noise and clean image from which either follows",
-}
 ABOUT = """
 The network is the part of a diffusion model that learns. It is given a noisy image $x_t$ and the
 step $t$, and answers with an image of the same size: what it believes the noise in it is.
@@ -169,7 +165,7 @@ with right:
 trace = cached.network_trace(config.network, config.network_args, size)
 st.caption(
     f"Images of {size}×{size}; this network is trained to answer with "
-    f"{PREDICTS[config.prediction_type]}."
+    f"{PREDICTION_TYPES[config.prediction_type].formula}."
 )
 show_totals(trace)
 

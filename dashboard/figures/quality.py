@@ -1,4 +1,4 @@
-"""The Quality tab's figures: a metric over the training, and against what an image costs."""
+"""The Quality tab's figures: a metric over training, and versus compute."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, finish
 from diffusion_core.evaluation.intervals import Estimate
-from diffusion_core.evaluation.results import METRICS, Result, number_words, yardsticks
+from diffusion_core.evaluation.metrics import Metric
+from diffusion_core.evaluation.results import Result, yardsticks
 
 HEIGHT = 340
 
 
 def over_training(results: Sequence[Result]) -> list[Result]:
-    """Those that were drawn in a way that was measured at several steps of the same training."""
+    """Results of a way to sample that was measured at several steps of the same run."""
     steps: dict[tuple[str, str, int], set[int]] = {}
     for result in results:
         spec = result.spec
@@ -24,11 +25,11 @@ def over_training(results: Sequence[Result]) -> list[Result]:
 
 
 def over_cost(results: Sequence[Result]) -> list[Result]:
-    """What to draw against the cost: of each run and number of images one step of the training.
+    """Results to plot against their cost: of each run and number of images, one training step.
 
-    That is the newest step at which one way to draw was measured at several costs, so that its
-    curve stays while later steps are measured at one; else the newest step. A number of images
-    with a single cost in all is left out.
+    That is the newest step at which one way to sample was measured at several costs, so that its
+    curve stays while later steps are measured at one; otherwise the newest step. A number of images
+    with only one cost in all is left out.
     """
     costs: dict[tuple[str, int, int, str], set[int]] = {}
     for result in results:
@@ -45,19 +46,19 @@ def over_cost(results: Sequence[Result]) -> list[Result]:
     return [result for result in taken if len(of_n[result.spec.n]) > 1]
 
 
-def end_names(ends: Sequence[Result], results: Sequence[Result], words: str) -> list[str]:
-    """`words` for each of the results' yardsticks, and after them what tells it from the others."""
+def end_names(ends: Sequence[Result], results: Sequence[Result], text: str) -> list[str]:
+    """`text` for each of the results' yardsticks, followed by what tells it from the others."""
     several_data = len({end.data for end in ends}) > 1
     several_counts = len({end.spec.n for end in ends}) > 1
     several_runs = len({result.spec.run for result in results}) > 1
     names = []
     for end in ends:
-        parts = [words]
+        parts = [text]
         if several_data:
             parts.append(end.data)
         if several_counts:
-            parts.append(f"for {end.spec.n:,} drawn")
-        # The same data may be of another size in another run, and change in the course of one.
+            parts.append(f"for {end.spec.n:,} images")
+        # The same data may have another size in another run, or change during one.
         alike = [e for e in ends if (e.data, e.spec.n) == (end.data, end.spec.n)]
         if len(alike) > 1 and several_runs:
             held = [r for r in results if (r.data, r.fingerprint) == (end.data, end.fingerprint)]
@@ -68,12 +69,12 @@ def end_names(ends: Sequence[Result], results: Sequence[Result], words: str) -> 
     return names
 
 
-def training_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
-    """The metric over the steps of the training, a line for each way to draw and each run.
+def training_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
+    """The metric over the training steps, a line for each run and way to sample.
 
-    None where no way was measured at several steps.
+    None if no way was measured at several steps.
     """
-    measured = [result for result in results if metric in result.metrics]
+    measured = [result for result in results if metric.name in result.metrics]
     taken = over_training(measured)
     if not taken:
         return None
@@ -83,18 +84,18 @@ def training_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
         metric,
         line_of=lambda r: r.way(),
         x_of=lambda r: r.spec.step,
-        x_title="step of the training",
+        x_title="training step",
     )
     return figure.update_xaxes(tickformat=",~r")
 
 
-def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
-    """The metric against the evaluations of the network for an image, on a logarithmic axis, by
-    those results that `over_cost` chooses.
+def cost_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
+    """The metric versus network evaluations per image, on a logarithmic axis, of the results that
+    `over_cost` chooses.
 
-    A line for each way to draw, step of the training and run. None where there is only one cost.
+    A line for each run, step and way to sample. None if there is only one cost.
     """
-    measured = [result for result in results if metric in result.metrics]
+    measured = [result for result in results if metric.name in result.metrics]
     taken = over_cost(measured)
     if not taken:
         return None
@@ -104,7 +105,7 @@ def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
         metric,
         line_of=lambda r: f"{r.way(with_steps=False)}, step {r.spec.step:,}",
         x_of=lambda r: r.evaluations,
-        x_title="evaluations of the network for an image",
+        x_title="network evaluations per image",
     )
     counts = sorted({result.evaluations for result in taken})
     ticks = [f"{count:,}" for count in counts]
@@ -114,16 +115,15 @@ def cost_figure(results: Sequence[Result], metric: str) -> go.Figure | None:
 def _figure(
     results: Sequence[Result],
     among: Sequence[Result],
-    metric: str,
+    metric: Metric,
     *,
     line_of: Callable[[Result], str],
     x_of: Callable[[Result], float],
     x_title: str,
 ) -> go.Figure:
-    """Lines with upright bars for the 95 % intervals; grey and broken, the floors.
+    """Lines with bars for the 95 % intervals; the floors are grey and dashed.
 
-    A line's name says its run and number of images where they differ `among` all that could be
-    drawn.
+    The name of a line includes its run and number of images if they differ `among` all results.
     """
     lines: dict[str, list[tuple[float, Estimate]]] = {}
     several_runs = len({result.spec.run for result in among}) > 1
@@ -132,7 +132,7 @@ def _figure(
         name = f"{result.spec.run}: {line_of(result)}" if several_runs else line_of(result)
         if several_counts:
             name += f", {result.spec.n:,} images"
-        lines.setdefault(name, []).append((x_of(result), result.metrics[metric]))
+        lines.setdefault(name, []).append((x_of(result), result.metrics[metric.name]))
     figure = go.Figure()
     for k, (name, points) in enumerate(lines.items()):
         points.sort(key=lambda point: point[0])
@@ -154,27 +154,23 @@ def _figure(
                 "thickness": 1.2,
                 "width": 4,
             },
-            customdata=[
-                f"{number_words(metric, e.low)} to {number_words(metric, e.high)}"
-                for _, e in points
-            ],
+            customdata=[f"{metric.format(e.low)} to {metric.format(e.high)}" for _, e in points],
             hovertemplate=f"%{{x:,}}: %{{y:.3~g}} (%{{customdata}})<extra>{name}</extra>",
         )
-    floors = [end for end in yardsticks(list(results)) if metric in end.floor]
+    floors = [end for end in yardsticks(list(results)) if metric.name in end.floor]
     names = end_names(floors, results, "held-out real images")
     for end, name, dash in zip(floors, names, cycle(("dash", "dot", "dashdot"))):
         line = {"color": GREY, "width": 1.2, "dash": dash}
-        figure.add_hline(y=_shown(metric, end.floor[metric].value), line=line)
+        figure.add_hline(y=_shown(metric, end.floor[metric.name].value), line=line)
         figure.add_scatter(x=[None], y=[None], name=name, mode="lines", line=line)  # its legend
-    about = METRICS[metric]
-    title = about.title + (", %" if about.percent else "")
+    title = metric.title + (", %" if metric.percent else "")
     finish(figure, x_title, title, height=HEIGHT)
     figure.update_layout(showlegend=True)
-    # A range that somebody zoomed to means something else of another metric.
+    # A zoomed range is meaningless for another metric.
     figure.update_xaxes(uirevision=x_title)
-    figure.update_yaxes(uirevision=metric, tickformat=",~g", rangemode="tozero")
+    figure.update_yaxes(uirevision=metric.name, tickformat=",~g", rangemode="tozero")
     return figure
 
 
-def _shown(metric: str, value: float) -> float:
-    return 100 * value if METRICS[metric].percent else value
+def _shown(metric: Metric, value: float) -> float:
+    return 100 * value if metric.percent else value

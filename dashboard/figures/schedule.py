@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, finish
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
@@ -89,7 +89,7 @@ def curve_figure(
         count = min(schedule.timesteps, MOST_POINTS)
         steps = np.linspace(0, schedule.timesteps - 1, count).round().astype(int)
         values = _drawable(getattr(schedule, quantity.table).numpy(), logarithmic)
-        colour = COLOURS[KINDS.index(schedule.kind)]
+        colour = COLOURS[list(SCHEDULE_KINDS).index(schedule.kind)]
         figure.add_scatter(
             x=steps,
             y=values[steps],

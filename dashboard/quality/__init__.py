@@ -1,1 +1,5 @@
-"""The parts of the Quality tab."""
+"""The Quality tab of a run: measure its images, and the results."""
+
+from dashboard.quality.view import show_quality
+
+__all__ = ["show_quality"]

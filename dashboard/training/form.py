@@ -14,7 +14,7 @@ from dashboard.services.settings import Settings, get_settings
 from dashboard.training import form_values
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
-from diffusion_core.process.schedule import KINDS
+from diffusion_core.process.schedule import SCHEDULE_KINDS
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS
@@ -227,7 +227,11 @@ def pick_more(defaults: dict[str, Any], start: RunConfig, steps: int) -> dict[st
             "every timestep counts the same.",
         )
         entries["schedule"] = choice(
-            "Schedule", "schedule", KINDS, defaults, "How the noise rises; see the Schedule page."
+            "Schedule",
+            "schedule",
+            tuple(SCHEDULE_KINDS),
+            defaults,
+            "How the noise rises; see the Schedule page.",
         )
         entries["T"] = number("Timesteps T", "T", defaults["T"], 2, 4000, 100)
         entries["zero_snr"] = st.toggle(

@@ -10,7 +10,7 @@ from typing import TypeVar
 import streamlit as st
 
 from dashboard.services import cached
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
 MAX_TIMESTEPS = 4000
@@ -22,7 +22,7 @@ def pick_schedule() -> NoiseSchedule:
     """Kind, T, the ends of β and the rescaling; where they contradict, says so and stops."""
     kind = st.selectbox(
         "Schedule",
-        KINDS,
+        list(SCHEDULE_KINDS),
         help="The lecture's is linear.",
         required=True,
         key="kind",
@@ -30,7 +30,7 @@ def pick_schedule() -> NoiseSchedule:
     )
     timesteps = pick_timesteps()
     with st.popover("More", icon=":material/tune:", width="stretch"):
-        beta_start, beta_end = pick_betas(disabled=kind == "cosine")
+        beta_start, beta_end = pick_betas(disabled=not SCHEDULE_KINDS[kind].takes_betas)
         zero_snr = pick_zero_snr()
     return make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
 

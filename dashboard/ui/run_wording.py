@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
@@ -40,12 +41,6 @@ ASKED = {
     "sample": "It was asked for samples, and draws them at its next step.",
     "checkpoint": "It was asked for a checkpoint, and writes it at its next step.",
     "change": "Its settings were changed; the change holds from its next step on.",
-}
-QUANTITIES = {
-    "epsilon": "noise ε",
-    "v_prediction": "velocity v",
-    "x_0": "image x₀",
-    "flow_prediction": "flow ε − x₀",
 }
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
@@ -123,7 +118,7 @@ def settings_line(config: RunConfig) -> str:
 
 def objective_sentence(config: RunConfig) -> str:
     """What the loss of a run measures, and why its validation loss may lie elsewhere."""
-    what = QUANTITIES[config.prediction_type]
+    what = PREDICTION_TYPES[config.prediction_type].title
     sentence = (
         f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
         f"predicted {what}"

@@ -1,10 +1,10 @@
-"""The command `evaluate`: measure a run's images, print what was found as a table."""
+"""The command `evaluate`: measure a run's images and print the results as a table."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from tqdm import tqdm
 
@@ -18,108 +18,109 @@ from diffusion_core.cli.options import (
     whole_number,
 )
 from diffusion_core.device import pick_device
-from diffusion_core.evaluation.results import (
-    METRICS,
-    Estimates,
-    Result,
-    estimate_words,
-    known_metrics,
-    result_path,
-    yardsticks,
-)
+from diffusion_core.evaluation.metrics import METRICS, Estimates
+from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
-from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
+from diffusion_core.runs.config import MAIN_AVERAGE
+from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
-from diffusion_core.sampling.spec import MAX_GUIDANCE, MAX_SEED, MOST_IMAGES
 
-Row = tuple[str, Estimates]  # what was measured, and what was found
+Row = tuple[str, Estimates]  # what was measured, and its values
 
 
 def add_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.set_defaults(do=do_evaluate)
     evaluate.add_argument("--run", required=True, help=RUN_HELP)
     which = evaluate.add_mutually_exclusive_group()
-    which.add_argument("--step", type=whole_number, help="of the checkpoint; by default the latest")
-    which.add_argument("--all-steps", action="store_true", help="every checkpoint that there is")
-    evaluate.add_argument("--n", type=whole_number, default=2048, help="images; by default 2048")
-    evaluate.add_argument("--sampler", help="by default dpmpp_2m where the run takes it")
+    which.add_argument("--step", type=whole_number, help="checkpoint step (default: the latest)")
+    which.add_argument("--all-steps", action="store_true", help="measure every checkpoint")
     evaluate.add_argument(
-        "--steps", type=whole_number, nargs="+", help="one measurement for each; by default 20"
+        "--n", type=whole_number, default=2048, help="number of images (default: %(default)s)"
     )
-    evaluate.add_argument("--spacing", choices=TIMESTEP_SPACINGS, default="trailing")
-    evaluate.add_argument("--average", default=MAIN_AVERAGE, help="which averaged weights")
+    evaluate.add_argument("--sampler", help="default: the first that the model takes")
+    evaluate.add_argument(
+        "--steps",
+        type=whole_number,
+        nargs="+",
+        help="sampling steps, one result each (default: 20)",
+    )
+    evaluate.add_argument(
+        "--spacing", choices=TIMESTEP_SPACINGS, default="trailing", help="spacing of the steps"
+    )
+    evaluate.add_argument(
+        "--average", default=MAIN_AVERAGE, help="averaged weights (default: %(default)s)"
+    )
     evaluate.add_argument("--guidance-scale", type=number, default=1.0)
     evaluate.add_argument("--seed", type=whole_number, default=0)
     evaluate.add_argument(
-        "--bits-per-dim", action="store_true", help="also the bits per dimension, which take longer"
+        "--bits-per-dim", action="store_true", help="also measure bits per dimension, which is slow"
     )
-    evaluate.add_argument("--again", action="store_true", help="also what was measured before")
+    evaluate.add_argument(
+        "--again", action="store_true", help="measure again what has a result already"
+    )
     add_device(evaluate)
 
 
-def do_evaluate(words: argparse.Namespace) -> int:
+def do_evaluate(given: argparse.Namespace) -> int:
     from diffusion_core.evaluation.evaluate import evaluate, make_spec
-    from diffusion_core.evaluation.evaluator import FEWEST, cost
+    from diffusion_core.evaluation.evaluator import cost
 
-    if not FEWEST <= words.n <= MOST_IMAGES:
-        raise ConfigError(f"--n is {words.n}; it must lie between {FEWEST} and {MOST_IMAGES:,}.")
-    if not 0 <= words.seed <= MAX_SEED:
-        raise ConfigError(f"--seed is {words.seed}; it must lie between 0 and {MAX_SEED:,}.")
-    if not 0 <= words.guidance_scale <= MAX_GUIDANCE:
-        raise ConfigError(
-            f"--guidance-scale is {words.guidance_scale:g}; it must lie between 0 and "
-            f"{MAX_GUIDANCE:g}."
-        )
-    run = find_run(words.run)
-    device = pick_device(words.device)
-    found = []
-    for checkpoint in find_checkpoints(run, words):
-        loaded = load_model(checkpoint, device, words.average)
-        for steps in words.steps or [min(20, loaded[1].timesteps)]:
-            spec = make_spec(
+    run = find_run(given.run)
+    device = pick_device(given.device)
+    results = []
+    for checkpoint in find_checkpoints(run, given):
+        timesteps = build_schedule(checkpoint.config).timesteps
+        specs = [
+            make_spec(
                 run.name,
                 checkpoint,
-                n=words.n,
-                sampler=words.sampler,
+                n=given.n,
+                sampler=given.sampler,
                 steps=steps,
-                seed=words.seed,
-                guidance_scale=words.guidance_scale,
-                average=words.average,
-                spacing=words.spacing,
+                seed=given.seed,
+                guidance_scale=given.guidance_scale,
+                average=given.average,
+                spacing=given.spacing,
             )
+            for steps in given.steps or [min(20, timesteps)]
+        ]
+        loaded = load_model(checkpoint, device, given.average)
+        for spec in specs:
             work = evaluate(
-                run, checkpoint, spec, loaded, bits=words.bits_per_dim, again=words.again
+                run, checkpoint, spec, loaded, bits=given.bits_per_dim, again=given.again
             )
-            total = cost(spec, loaded[1], words.bits_per_dim)
             label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
-            with tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True) as bar:
-                while True:
-                    try:
-                        done = next(work)
-                    except StopIteration as end:
-                        found.append(end.value)
-                        bar.update(total - bar.n)
-                        break
-                    bar.update(done - bar.n)
-    print(table(found, shutil.get_terminal_size((120, 24)).columns))
-    for note in dict.fromkeys(note for result in found for note in result.notes):
+            results.append(with_progress(work, cost(spec, loaded[1], given.bits_per_dim), label))
+    print(table(results, shutil.get_terminal_size((120, 24)).columns))
+    for note in dict.fromkeys(note for result in results for note in result.notes):
         print(note)
-    print(f"Written to {result_path(run.path, found[-1].spec).parent}.")
+    print(f"Written to {result_path(run.path, results[-1].spec).parent}.")
     return DONE
 
 
-def find_checkpoints(run: Run, words: argparse.Namespace) -> Sequence[Checkpoint]:
-    """Those to measure; raises CheckpointError where there is none."""
-    if not words.all_steps:
-        return [find_checkpoint(run, words.step)]
-    find_checkpoint(run, None)  # says which are broken
+def with_progress(work: Generator[int, None, Result], total: int, label: str) -> Result:
+    """The result of a measurement, which yields the evaluations done, of `total`."""
+    with tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True) as bar:
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                bar.update(total - bar.n)
+                return end.value
+            bar.update(done - bar.n)
+
+
+def find_checkpoints(run: Run, given: argparse.Namespace) -> Sequence[Checkpoint]:
+    """The checkpoints to measure. Raises CheckpointError if there is none."""
+    if not given.all_steps:
+        return [find_checkpoint(run, given.step)]
+    find_checkpoint(run, None)  # names those that are broken
     return run.checkpoints()[0]
 
 
 def table(results: Sequence[Result], width: int) -> str:
-    """The results between floor and ceiling: a row each, as many columns beside each other as fit
-    in `width` characters, the others below."""
+    """The results as rows between floor and ceiling, the columns wrapped at `width` characters."""
     rows: list[Row] = []
     ends = yardsticks(list(results))
     several = len({result.spec.n for result in results}) > 1
@@ -131,8 +132,9 @@ def table(results: Sequence[Result], width: int) -> str:
     first = max(len(name) for name, _ in rows)
     columns = []
     for name in known_metrics(list(results)):
-        cells = [METRICS[name].title]
-        cells += [estimate_words(name, e[name]) if name in e else "" for _, e in rows]
+        metric = METRICS[name]
+        cells = [metric.title]
+        cells += [metric.format_estimate(e[name]) if name in e else "" for _, e in rows]
         columns.append(cells)
     lines: list[str] = []
     while columns:

@@ -1,75 +1,47 @@
-"""How good a run's images are: draw many, hold them against real ones, write what is found.
+"""Measure the quality of a run's images and write the result into the run.
 
-`evaluate` is a generator, so that the dashboard can let other drawings go first in between. The
-measuring itself is in `measuring.py`, what is written in `quality_results.py`.
+`evaluate` is a generator, so that the dashboard can let other requests go first. `evaluator.py`
+measures; `results.py` reads and writes the files.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Generator
+from typing import Any
 
 from diffusion_core.data.store import build_store, fingerprint_of
-from diffusion_core.evaluation.evaluator import OnStep, measure, measure_bits
+from diffusion_core.evaluation.evaluator import FEWEST, OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.metrics import BITS
 from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
-from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
-from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.registry import samplers_for
-from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
-
-Turns = Generator[int, None, Result]
+from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec, SpecError
 
 
 def make_spec(
-    run: str,
-    checkpoint: Checkpoint,
-    *,
-    n: int,
-    sampler: str | None = None,
-    steps: int = 20,
-    seed: int = 0,
-    guidance_scale: float = 1.0,
-    average: str = MAIN_AVERAGE,
-    spacing: str = "trailing",
+    run: str, checkpoint: Checkpoint, *, n: int, sampler: str | None = None, **settings: Any
 ) -> SamplingSpec:
-    """What to draw; by default by DPM-Solver++ 2M where the model takes it.
+    """The spec of `n` images for `evaluate`; `settings`: other fields of `SamplingSpec`.
 
-    Of a network with classes it says "each in turn"; `evaluate` asks for each as often as the
-    training met it. Raises ConfigError with a sentence for what the checkpoint cannot be drawn
-    with.
+    The default sampler is the first that the model takes. A network with classes gets "each in
+    turn", for which `evaluate` samples each class as often as it occurs in training. Raises
+    ConfigError for what the checkpoint cannot do.
     """
-    schedule = build_schedule(checkpoint.config)
-    names = [sampler.name for sampler in samplers_for(schedule)]
-    sampler = sampler or names[0]
-    if sampler not in names:
-        raise ConfigError(f"{run} is drawn from by {', '.join(names)}, not by {sampler!r}.")
-    if not 1 <= steps <= schedule.timesteps:
-        raise ConfigError(f"{run} is drawn from in 1 to {schedule.timesteps:,} steps, not {steps}.")
-    if guidance_scale != 1 and not checkpoint.classes:
-        raise ConfigError(f"{run} was trained without classes; it takes no guidance.")
-    if guidance_scale != 1 and checkpoint.config.label_dropout == 0:
-        # It would lead away from "any class", which the network never learned.
-        raise ConfigError(
-            f"{run} was trained with the class always given, so nothing can guide it; leave the "
-            "guidance scale at 1."
-        )
-    return SamplingSpec(
-        run=run,
-        step=checkpoint.step,
-        n=n,
-        sampler=sampler,
-        steps=steps,
-        seed=seed,
-        classes=checkpoint.classes,
-        label=EACH_IN_TURN if checkpoint.classes else "",
-        guidance_scale=guidance_scale,
-        average=average,
-        flow=schedule.is_flow,
-        spacing=spacing,
-    )
+    can = Capabilities.of(checkpoint)
+    if n < FEWEST:
+        raise ConfigError(f"n is {n}; it must be at least {FEWEST}.")
+    values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler or can.samplers[0]}
+    values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
+    try:
+        spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings)
+    except SpecError as error:
+        raise ConfigError(str(error)) from error
+    if problems := spec.problems(can):
+        raise ConfigError(" ".join(problems))
+    return spec
 
 
 def evaluate(
@@ -82,21 +54,20 @@ def evaluate(
     again: bool = False,
     workers: int | None = None,
     on_step: OnStep | None = None,
-) -> Turns:
-    """Measure what `order` draws and write it into the run; what is there already, of this very
-    checkpoint and these very images, is not made anew.
+) -> Generator[int, None, Result]:
+    """Measure the images of a spec and write the result, unless the run has it already.
 
-    Yields after every batch how many of the `cost` evaluations are done; returns the result.
-    `bits`: also the bits per dimension, of the checkpoint and not of the sampling. `again`: make it
-    anew. `workers`: see `build_store`. Raises DataError where the run's images cannot be had,
-    ConfigError where there are too few or the network has no such number, ValueError where the
-    network answers with NaN.
+    A result counts only for the same file of the checkpoint and the same real images. Yields the
+    network evaluations done, of `cost`, after every batch; returns the result. `bits`: also measure
+    bits per dimension. `again`: measure even if there is a result. `workers`: see `build_store`.
+    Raises DataError if the run's images cannot be read, ConfigError for too few images and for bits
+    per dimension of a flow, ValueError if the network answers with NaN.
     """
     _, schedule, config = loaded
     fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
     known = [] if again else _known(run, checkpoint, fingerprint)
     result = next((other for other in known if same_sampling(other.spec, spec)), None)
-    wanted = bits and (result is None or "bits_per_dim" not in result.metrics)
+    wanted = bits and (result is None or BITS.name not in result.metrics)
     if result is not None and not wanted:
         return result
     if bits and spec.flow:
@@ -111,21 +82,21 @@ def evaluate(
         found = _known_bits(known, spec.average)
         if found is None:
             found = yield from measure_bits(checkpoint, spec, loaded, store, sampling_cost)
-        result = dataclasses.replace(result, metrics=result.metrics | {"bits_per_dim": found})
+        result = result.model_copy(update={"metrics": result.metrics | {BITS.name: found}})
         write_result(run.path, result)
     return result
 
 
 def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
-    """What was measured of this writing of the checkpoint, against the images of now."""
+    """The results of this file of the checkpoint and the run's present images."""
     now = (checkpoint.step, checkpoint.time, fingerprint)
     results, _ = read_results(run.path)
     return [r for r in results if (r.spec.step, r.checkpoint_time, r.fingerprint) == now]
 
 
 def _known_bits(known: list[Result], average: str) -> Estimate | None:
-    """Measured already with other settings: they are the same however images are drawn."""
+    """Bits per dimension of another result: they do not depend on the sampling."""
     for other in known:
-        if other.spec.average == average and "bits_per_dim" in other.metrics:
-            return other.metrics["bits_per_dim"]
+        if other.spec.average == average and BITS.name in other.metrics:
+            return other.metrics[BITS.name]
     return None

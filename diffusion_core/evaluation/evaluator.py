@@ -1,8 +1,8 @@
-"""Drawing the images of an order and measuring them against real ones, in turns.
+"""Generate the images of a spec and measure them against real ones.
 
-What takes long is a generator, so that the dashboard can let other drawings go first in between: it
-yields how many evaluations of the network are done. What it measures with is in `quality.py`,
-`features.py`, `fidelity.py` and `likelihood.py`; when, and what becomes of it, in `evaluate.py`.
+Long work is a generator that yields the number of network evaluations done, so that the dashboard
+can let other requests go first. The metrics are in `metrics.py`; `evaluate.py` decides what is
+measured and writes the result.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from diffusion_core.data.sources import kind_of
 from diffusion_core.data.split import split
-from diffusion_core.data.store import (
-    ImageStore,
-    load_image,
-    to_grey,
-)
+from diffusion_core.data.store import ImageStore, load_image, to_grey
 from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.features import FeatureNet, feature_net
-from diffusion_core.evaluation.fidelity import Inception, fidelity_estimates, load_inception
+from diffusion_core.evaluation.fidelity import Inception, load_inception
 from diffusion_core.evaluation.intervals import Estimate, mean_estimate
 from diffusion_core.evaluation.likelihood import bits_per_dim
-from diffusion_core.evaluation.results import (
+from diffusion_core.evaluation.metrics import (
+    CLASSIFIER,
+    METRICS,
+    Comparison,
     Estimates,
-    Neighbour,
-    Result,
-    read_results,
+    Views,
+    compare,
+    measurable,
 )
+from diffusion_core.evaluation.results import Neighbour, Result, read_results
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import Schedule
@@ -43,19 +44,19 @@ from diffusion_core.sampling.sample import StepView
 from diffusion_core.sampling.series import batch_for
 from diffusion_core.sampling.spec import SamplingSpec
 
-FEWEST = 16  # images; below that no interval means anything
+FEWEST = 16  # images; with fewer no interval means anything
 SHOWN_NEIGHBOURS = 8
-CARS_A_TURN = 250  # drawn before other work goes first; under a second
-INCEPTION_A_TURN = 128  # images that Inception sees before other work goes first
-CHUNK = 2000  # training images in memory at once while neighbours are looked for
-# The bits per dimension: of so many held-out images, each at so many timesteps.
+READ_PER_TURN = 250  # new images between two yields; under a second
+INCEPTION_PER_TURN = 128  # images that Inception sees between two yields
+CHUNK = 2000  # training images in memory at once in the search for neighbours
+# Of the bits per dimension: held-out images, and timesteps of each.
 BITS_IMAGES, BITS_TIMESTEPS = 256, 50
 
 OnStep = Callable[[StepView], None]
 
 
 def cost(spec: SamplingSpec, schedule: Schedule, bits: bool) -> int:
-    """The evaluations of the network, about: what the counting goes up to."""
+    """Evaluations of the network that `evaluate` counts up to, approximately."""
     return spec.evaluations(schedule) + (BITS_IMAGES * BITS_TIMESTEPS if bits else 0)
 
 
@@ -72,16 +73,17 @@ def split_of(config: RunConfig, store: ImageStore) -> tuple[np.ndarray, np.ndarr
 def held_out_images(
     config: RunConfig, store: ImageStore, n: int, seed: int, done: int = 0
 ) -> Generator[int, None, Images]:
-    """Up to n real images that the training has not seen; yields `done` now and then.
+    """Return up to n real images that were not trained on; yields `done` now and then.
 
-    Of the drawn cars there are always more: those that come after the store's last one. Of other
-    data they are those that the run held out for its validation.
+    Of an endless source, those after the last image of the store; otherwise those that the run held
+    out for validation.
     """
-    if config.data.partition(":")[0] != "cars":
+    kind = kind_of(config.data)
+    if not kind.endless:
         return _rows(store, _some(split_of(config, store)[1], n, seed))
-    spec, pixels, labels = f"cars:{len(store) + n}", [], []
+    spec, pixels, labels = f"{kind.name}:{len(store) + n}", [], []
     for k in range(n):
-        if k % CARS_A_TURN == 0:
+        if k % READ_PER_TURN == 0:
             yield done
         image, label, _ = load_image(spec, len(store) + k, config.image_size)
         pixels.append(image)
@@ -93,7 +95,7 @@ def held_out_images(
 
 
 def _some(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Up to n of the rows, in random order: those of a folder lie class by class."""
+    """Up to n of the rows, in random order, since a folder's are sorted by class."""
     return np.random.default_rng([seed, len(rows), n]).permutation(rows)[:n]
 
 
@@ -102,24 +104,10 @@ def _rows(store: ImageStore, rows: np.ndarray) -> Images:
 
 
 class Nearest(NamedTuple):
-    """The training image nearest to each of a set's images."""
+    """The training image nearest to each image of a set."""
 
-    row: np.ndarray  # in the store
-    distance: np.ndarray  # as `quality.nearest` measures it
-
-
-class Seen(NamedTuple):
-    """Images as the metrics see them."""
-
-    pixels: np.ndarray  # uint8 (n, H, W, C)
-    labels: np.ndarray | None  # the classes that they should be of
-    features: np.ndarray | None  # (n, d), where a classifier knows such images
-    probabilities: np.ndarray | None  # (n, classes), likewise
-    inception: np.ndarray | None  # (n, 2048), where FID and KID can be had
-
-    def first(self, count: int) -> Seen:
-        pixels, *others = self
-        return Seen(pixels[:count], *(None if part is None else part[:count] for part in others))
+    row: np.ndarray  # int (n,), in the store
+    distance: np.ndarray  # float64 (n,), see `image_metrics.nearest`
 
 
 def measure(
@@ -131,48 +119,50 @@ def measure(
     again: bool,
     on_step: OnStep | None,
 ) -> Generator[int, None, tuple[Result, bytes]]:
-    """Draw and measure all but the bits per dimension; also the image of the neighbours."""
+    """Generate the images and measure all but the bits per dimension.
+
+    Returns the result and the PNG of the samples nearest to a training image.
+    """
     model, schedule, config = loaded
     device = device_of(model)
     held_out = yield from held_out_images(config, store, spec.n, spec.seed)
     training, _ = split_of(config, store)
     real = _rows(store, _some(training, spec.n, spec.seed))
-    asked = _asked(spec, store, real)
-    samples, seconds = yield from _draw(spec, loaded, asked, on_step)
-    drawn = spec.evaluations(schedule)
+    labels = _labels(spec, store, real)
+    samples, seconds = yield from _generate(spec, loaded, labels, on_step)
+    done = spec.evaluations(schedule)
 
     net = feature_net(config.data, config.channels, config.image_size, device)
     inception, without = load_inception(device)
-    see = functools.partial(_see, net, inception, drawn)
-    real_seen = yield from see(*real)
-    named = asked if net is not None and tuple(net.classes) == spec.classes else None
-    seen = yield from see(samples, named)
-    metrics = yield from _compare(real_seen, seen, spec.seed, drawn)
+    view = functools.partial(_view, net, inception, done)
+    known = labels if net is not None and tuple(net.classes) == spec.classes else None
+    real_views = yield from view(*real)
+    views = yield from view(samples, known)
     enough = len(held_out.pixels) >= FEWEST
-    wanted = metrics.keys() | ({"copies"} if enough else set())
+    wanted = set(measurable([*views, *(["distance"] if enough else [])]))
     floor, ceiling = ({}, {}) if again else _known_ends(run, store, spec.n, wanted)
     sets = {"samples": samples}
     if enough:
         sets["held out"] = held_out.pixels
     if not ceiling:
-        sets["noise"] = to_uint8(image_noise(spec.seed, spec.n, _shape(config))())
-    nearest = yield from _nearest(sets, store, training, config.random_flip, drawn)
-    near, copies = 0.0, {name: Estimates() for name in sets}
-    if enough:
-        far = nearest["held out"].distance
-        near = image_metrics.near_distance(far)
-        for name, found in nearest.items():
-            copies[name] = {"copies": image_metrics.copies_estimate(found.distance, far, spec.seed)}
-    metrics |= copies["samples"]
+        sets["noise"] = to_uint8(image_noise(spec.seed, spec.n, config.image_shape)())
+    nearest = yield from _nearest(sets, store, training, config.random_flip, done)
+    unseen = nearest["held out"].distance if enough else np.empty(0)
+
+    def against_real(real: Views, fake: Views, name: str) -> Generator[int, None, Estimates]:
+        if enough:
+            fake = fake | {"distance": nearest[name].distance}
+        return compare(Comparison(real, fake, unseen, spec.seed), done)
+
+    metrics = yield from against_real(real_views, views, "samples")
     if not floor and enough:
         count = min(len(held_out.pixels), len(real.pixels))
-        unseen = yield from see(*held_out)
-        floor = yield from _compare(real_seen.first(count), unseen, spec.seed, drawn)
-        floor |= copies["held out"]
+        first = {name: rows[:count] for name, rows in real_views.items()}
+        held_out_views = yield from view(*held_out)
+        floor = yield from against_real(first, held_out_views, "held out")
     if not ceiling:
-        seen = yield from see(sets["noise"], named)
-        ceiling = yield from _compare(real_seen, seen, spec.seed, drawn)
-        ceiling |= copies["noise"]
+        noise_views = yield from view(sets["noise"], known)
+        ceiling = yield from against_real(real_views, noise_views, "noise")
     row, distance = nearest["samples"]
     shown = np.argsort(distance)[:SHOWN_NEIGHBOURS]
     neighbours = [
@@ -180,7 +170,7 @@ def measure(
             sample=int(k),
             training=int(row[k]),
             distance=float(distance[k]),
-            label="" if asked is None else spec.classes[asked[k]],
+            label="" if labels is None else spec.classes[labels[k]],
         )
         for k in shown
     ]
@@ -192,24 +182,24 @@ def measure(
         metrics=metrics,
         floor=floor,
         ceiling=ceiling,
-        evaluations=round(drawn / spec.n),
+        evaluations=round(done / spec.n),
         seconds=seconds,
         device=describe(device),
         data=config.data,
         fingerprint=store.fingerprint,
         checkpoint_time=checkpoint.time,
         neighbours=tuple(neighbours),
-        near=near,
+        near=image_metrics.near_distance(unseen) if enough else 0.0,
         notes=tuple(notes),
         written=time.time(),
     )
     return result, _sheet(samples[shown], _rows(store, row[shown]).pixels, config.random_flip)
 
 
-def _asked(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray | None:
-    """The class of each sample, (n,): each as often as the training met it.
+def _labels(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray | None:
+    """The label of each sample, (n,): each class as often as in training.
 
-    In turn where the data now has other classes than the network; None where it takes none.
+    In turn if the data has other classes now; None if the network takes none.
     """
     if spec.classes == store.classes:
         return real.labels[np.arange(spec.n) % len(real.labels)]
@@ -217,61 +207,50 @@ def _asked(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray | 
     return None if labels is None else labels.numpy()
 
 
-def _draw(
-    spec: SamplingSpec, loaded: LoadedModel, asked: np.ndarray | None, on_step: OnStep | None
+def _generate(
+    spec: SamplingSpec, loaded: LoadedModel, labels: np.ndarray | None, on_step: OnStep | None
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
-    """The samples, uint8 (n, H, W, C), and the seconds that they took."""
+    """Return the samples, uint8 (n, H, W, C), and the seconds that they took."""
     model, schedule, config = loaded
 
-    def draw(first: int, count: int) -> tuple[np.ndarray, float]:
+    def generate(first: int, count: int) -> tuple[np.ndarray, float]:
         started = time.monotonic()
-        more = {} if asked is None else {"labels": torch.from_numpy(asked[first : first + count])}
-        drawn = to_uint8(spec.make(loaded, on_step, first, count, **more))
-        return drawn, time.monotonic() - started
+        more = {}
+        if labels is not None:
+            more["labels"] = torch.from_numpy(labels[first : first + count])
+        images = to_uint8(spec.make(loaded, on_step, first, count, **more))
+        return images, time.monotonic() - started
 
     total, seconds, found = spec.evaluations(schedule), 0.0, []
     yield 0
     batch = batch_for(spec, config.image_size, device_of(model))
-    for ready, (drawn, spent) in in_batches(spec.n, batch, draw):
-        found.append(drawn)
+    for ready, (images, spent) in in_batches(spec.n, batch, generate):
+        found.append(images)
         seconds += spent
         yield total * ready // spec.n
     return np.concatenate(found), seconds
 
 
-def _see(
+def _view(
     net: FeatureNet | None,
     inception: Inception | None,
     done: int,
     pixels: np.ndarray,
     labels: np.ndarray | None,
-) -> Generator[int, None, Seen]:
-    """Yields `done` now and then."""
-    features, probabilities = (None, None) if net is None else net.features(pixels)
-    large = []
-    for start in range(0, 0 if inception is None else len(pixels), INCEPTION_A_TURN):
-        yield done
-        assert inception is not None
-        large.append(inception.features(pixels[start : start + INCEPTION_A_TURN]))
-    return Seen(pixels, labels, features, probabilities, np.concatenate(large) if large else None)
-
-
-def _compare(real: Seen, fake: Seen, seed: int, done: int) -> Generator[int, None, Estimates]:
-    """Everything that needs the two sets alone; yields `done` between its parts."""
-    found: Estimates = {}
-    if real.features is not None and fake.features is not None:
-        found["frechet"] = image_metrics.frechet_estimate(real.features, fake.features, seed)
-        found |= image_metrics.manifold_estimates(real.features, fake.features, seed)
-        assert fake.probabilities is not None
-        found |= image_metrics.class_scores_estimates(fake.probabilities, fake.labels, seed)
-        yield done
-    if real.inception is not None and fake.inception is not None:
-        found |= fidelity_estimates(real.inception, fake.inception, seed)
-        yield done
-    pixels = image_metrics.sliced_wasserstein_estimates(real.pixels, fake.pixels, seed)
-    found["sliced_wasserstein"] = pixels["mean"]
-    yield done
-    return found
+) -> Generator[int, None, Views]:
+    """Return the views of these images that can be had; yields `done` now and then."""
+    views = {"pixels": pixels}
+    if labels is not None:
+        views["labels"] = labels
+    if net is not None:
+        views["features"], views["probabilities"] = net.features(pixels)
+    if inception is not None:
+        parts = []
+        for start in range(0, len(pixels), INCEPTION_PER_TURN):
+            yield done
+            parts.append(inception.features(pixels[start : start + INCEPTION_PER_TURN]))
+        views["inception"] = np.concatenate(parts)
+    return views
 
 
 def _nearest(
@@ -281,9 +260,9 @@ def _nearest(
     mirrored: bool,
     done: int,
 ) -> Generator[int, None, dict[str, Nearest]]:
-    """For the images of each set their nearest training images.
+    """Find the nearest training image of each image of each set.
 
-    The training images are read some at a time: there may be more than fit the memory.
+    The training images are read in chunks: there may be more than fit in memory.
     """
     best = {
         name: Nearest(np.zeros(len(images), np.int64), np.full(len(images), np.inf))
@@ -305,8 +284,8 @@ def _nearest(
 def _known_ends(
     run: Run, store: ImageStore, n: int, wanted: Set[str]
 ) -> tuple[Estimates, Estimates]:
-    """Floor and ceiling with all that is wanted, as they were measured before for the same images
-    and count; each empty where they were not."""
+    """Floor and ceiling of an earlier result for the same images and count, with all wanted
+    metrics; each empty if there is none."""
     floor, ceiling = Estimates(), Estimates()
     for other in read_results(run.path)[0]:
         if (other.fingerprint, other.spec.n) == (store.fingerprint, n):
@@ -318,31 +297,28 @@ def _known_ends(
 def _notes(
     run: Run, config: RunConfig, store: ImageStore, net: FeatureNet | None, held_out: int, n: int
 ) -> list[str]:
-    """Sentences on what is not as one would like it."""
+    """Sentences on what could not be measured, or not as usual."""
     notes = []
     if net is None:
-        notes.append(
-            f"There is no classifier for {config.data}: what is measured by one (Fréchet distance, "
-            "precision, recall, density, coverage, classes) is left out."
-        )
+        by_net = [m.title for m in METRICS.values() if m.needs & CLASSIFIER]
+        notes.append(f"No classifier for {config.data}; not measured: {', '.join(by_net)}.")
     trained_on = run.details.data_fingerprint
     if trained_on and trained_on != store.fingerprint:
         notes.append(
-            f"The images of {config.data} are not those of the training: they have changed "
-            "since, or lie in another place."
+            f"The images of {config.data} are not those trained on: they were changed or moved."
         )
     if held_out < FEWEST:
-        notes.append("The run held out too few images for a floor, and to tell copies by.")
+        notes.append("The run held out too few images for a floor and for near copies.")
     elif held_out < n:
         notes.append(
-            f"Only {held_out:,} images were held out. The floor is measured with so many on each "
-            f"side; with fewer images than {n:,} distances come out larger."
+            f"Only {held_out:,} images were held out. The floor is measured with as many on each "
+            f"side; distances are larger than with {n:,}."
         )
     return notes
 
 
 def _sheet(samples: np.ndarray, training: np.ndarray, mirrored: bool) -> bytes:
-    """PNG: the samples side by side, below each its training image, turned as it fits better."""
+    """PNG: the samples side by side, below each its training image, mirrored if nearer so."""
     if mirrored:
         apart = [
             np.square(samples.astype(np.float32) - turned).mean(axis=(1, 2, 3))
@@ -360,9 +336,9 @@ def measure_bits(
     store: ImageStore,
     done: int,
 ) -> Generator[int, None, Estimate]:
-    """The bits per dimension of held-out images, by the plain network in float32.
+    """Measure the bits per dimension of held-out images with the plain network in float32.
 
-    They belong to the checkpoint: of the order only its averaged weights matter.
+    A property of the checkpoint: of the spec only `average` matters.
     """
     device = device_of(loaded[0])
     model, schedule, config = load_model(checkpoint, device, spec.average, exact=True)
@@ -398,7 +374,3 @@ def measure_bits(
         found.append(total)
         yield done + ready * BITS_TIMESTEPS
     return mean_estimate(np.concatenate(found))
-
-
-def _shape(config: RunConfig) -> tuple[int, int, int]:
-    return config.channels, config.image_size, config.image_size

@@ -1,9 +1,10 @@
-"""What a small trained network sees in an image: features for `quality.py`, and the class.
+"""Features and class of an image by a small trained classifier.
 
-Two networks are shipped, for `cars` and for `digits`, in `assets/`; `docs/train_features.py` trains
-them. They have learnt the kind of car (and its paint, light, scenery and direction, so that the
-features say more than the kind) and the digit, from images that no run trains on (cars of other
-seeds) or from five sixths of the set (digits). For other data there is none.
+Classifiers for `cars` and `digits` are shipped in `assets/`; `docs/train_features.py` trains them.
+They predict the kind of car (and its paint, light, scenery and direction, so that the features hold
+more than the kind) and the digit. They were trained on images that no run trains on (cars of other
+seeds) and on five sixths of the set (digits). A data source has one if there is a file
+`assets/features-NAME.safetensors`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.device import device_of
 
 ASSETS = Path(__file__).parent / "assets"
-CLASS = "class"  # the name of the head that tells the class
+CLASS = "class"  # the name of the head that predicts the class
 
 
 class Classifier(nn.Module):
-    """A small convolutional network with one linear head for each thing that it tells.
+    """A small convolutional network with a linear head for each attribute.
 
-    Takes (B, 3, size, size) in [-1, 1]; pooled over the image, the last layer is the features.
+    Takes (B, 3, size, size) in [-1, 1]. The features are the last layer, pooled over the image.
     """
 
     def __init__(self, widths: list[int], heads: dict[str, int]) -> None:
@@ -44,7 +46,7 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(before, n) for name, n in heads.items()})
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (B, widths[-1]), none negative, and the logits of each head."""
+        """Features (B, widths[-1]), 0 or more, and the logits of each head."""
         features = self.body(x).mean((2, 3))
         return features, {name: head(features) for name, head in self.heads.items()}
 
@@ -69,19 +71,18 @@ class FeatureNet:
     def __init__(self, model: Classifier, classes: tuple[str, ...], size: int) -> None:
         self.model = model.eval().requires_grad_(False)
         self.classes = classes  # in the order of the data set's labels
-        self.size = size  # pixels, the side that the network looks at
+        self.size = size  # pixels, side of its input
 
     def to(self, device: torch.device | str) -> FeatureNet:
-        """Move the network, in place; returns self."""
+        """Move the network in place; returns self."""
         self.model.to(device)
         return self
 
     @torch.inference_mode()
     def features(self, images: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """What it sees in uint8 images (n, H, W, C), C = 3, or 1 for grey.
+        """Compute features (n, d) and class probabilities (n, classes), both float32.
 
-        Returns (features (n, d), probabilities of the classes (n, classes)), both float32. Raises
-        ValueError for images of another kind.
+        `images`: uint8 (n, H, W, C), C = 3, or 1 for grey; others raise ValueError.
         """
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
             raise ValueError(
@@ -100,7 +101,7 @@ class FeatureNet:
 
 
 def prepare(images: Tensor, size: int) -> Tensor:
-    """uint8 (n, H, W, C) as the network takes them: float32 (n, 3, size, size) in [-1, 1]."""
+    """Input of the network, float32 (n, 3, size, size) in [-1, 1], of uint8 (n, H, W, C)."""
     x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     if x.shape[2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
@@ -110,14 +111,13 @@ def prepare(images: Tensor, size: int) -> Tensor:
 def feature_net(
     data: str, channels: int = 3, image_size: int = 64, device: torch.device | str = "cpu"
 ) -> FeatureNet | None:
-    """The network for a run's data set (`cars`, `cars:N`, `digits`, `digits:N`); None for others.
+    """Load the classifier for a data set such as `cars:N`; None if there is none.
 
-    It looks at colour and grey images (`channels` 3 and 1) of any `image_size` from 16 on; of a
-    smaller one it knows nothing, and there is none either.
+    It takes colour and grey images (`channels` 3 and 1) of an `image_size` of 16 or more.
     """
     kind = data.partition(":")[0]
     path = ASSETS / f"features-{kind}.safetensors"
-    if kind not in ("cars", "digits") or channels not in (1, 3) or image_size < 16:
+    if kind not in SOURCES or not path.is_file() or channels not in (1, 3) or image_size < 16:
         return None
     with safe_open(path, "pt") as file:
         recipe = json.loads(file.metadata()["diffusion_lab"])

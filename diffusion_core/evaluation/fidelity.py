@@ -1,7 +1,7 @@
-"""FID and KID with Inception's features, through `torch-fidelity` where it can be had offline.
+"""FID and KID with Inception features, by `torch-fidelity` if it is available offline.
 
-The package is not among the requirements, and it would fetch its weights by itself: it is asked
-only where they lie in PyTorch's cache already, and given their path.
+The package is not a requirement and would download its weights by itself: it is used only if they
+are in PyTorch's cache already, and is given their path.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from diffusion_core.evaluation.image_metrics import frechet_estimate
 from diffusion_core.evaluation.intervals import WIDTH, Estimate
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-CHECKSUM = "6726825d"  # what their sha256 begins with, in the manner of torch.hub
-SUBSET = 1000  # images in each of KID's subsets, as usual; half of them where there are fewer
+CHECKSUM = "6726825d"  # start of their sha256, as in torch.hub
+SUBSET = 1000  # images in each of KID's subsets, as usual; half of the images if there are fewer
 SUBSETS = 100
-REPEATS = 20  # of the halves for FID: with 2,048 features each takes up to seconds
+REPEATS = 20  # pairs of halves for FID; with 2,048 features each takes up to seconds
 FEWEST = 4  # images
 
 
 class Inception:
-    """The network that papers measure FID with."""
+    """The network that FID is measured with in papers."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def features(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Of uint8 images (n, H, W, C), C = 3, or 1 for grey, n at least 1: float32 (n, 2048)."""
+        """float32 (n, 2048) of uint8 images (n, H, W, C), C = 3, or 1 for grey, n at least 1."""
         found = []
         for start in range(0, len(images), batch):
             rows = np.ascontiguousarray(images[start : start + batch].transpose(0, 3, 1, 2))
@@ -47,9 +47,9 @@ class Inception:
 def load_inception(
     device: torch.device | str = "cpu", weights: Path | None = None
 ) -> tuple[Inception | None, str]:
-    """(the network, "") or (None, a sentence) where it cannot be had. Never downloads.
+    """Load the network; returns (network, "") or (None, why not). Never downloads.
 
-    `weights`: the file of its weights, by default the one in PyTorch's cache.
+    `weights`: file of its weights, by default the one in PyTorch's cache.
     """
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     without = "FID and KID were not measured:"
@@ -57,8 +57,8 @@ def load_inception(
         return None, f"{without} the package torch-fidelity was not installed."
     if not path.is_file():
         return None, f"{without} torch-fidelity's {WEIGHTS} was not in {path.parent}."
-    if not _checksum(path).startswith(CHECKSUM):  # it will be unpickled, so it must be the real one
-        return None, f"{without} {path} is damaged, or not the file that torch-fidelity publishes."
+    if not _checksum(path).startswith(CHECKSUM):  # it is unpickled, so it must be the real one
+        return None, f"{without} {path} is damaged, or not the file published by torch-fidelity."
     package = importlib.import_module("torch_fidelity")
     model = package.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
@@ -67,12 +67,11 @@ def load_inception(
 
 
 def fidelity_estimates(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[str, Estimate]:
-    """`fid` and `kid` (times 1,000) of Inception's features (n, 2048) and (m, 2048), n, m >= 4.
+    """`fid` and `kid` (times 1,000) of Inception features (n, 2048) and (m, 2048), n, m >= 4.
 
-    FID is made for 10,000 images or more; with fewer it is far too high. KID is the mean of its
-    subsets, which are drawn without replacement. Of half of the images they spread as the value
-    of all of them does (see `intervals.py`); smaller ones, of many images, spread more, and the
-    interval is on the wide side.
+    FID is meant for 10,000 images or more; with fewer it is far too high. KID is the mean over
+    subsets drawn without replacement. Subsets of half of the images spread as the value of all of
+    them does (see `intervals.py`); smaller ones spread more, which makes the interval too wide.
     """
     count = min(len(real), len(fake))
     if count < FEWEST:

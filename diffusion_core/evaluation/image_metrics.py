@@ -1,13 +1,12 @@
-"""How good drawn images are, in numbers, without the internet.
+"""The mathematics of the metrics that need no downloaded weights.
 
-`real` and `fake` are two sets: rows of features (n, d), as `features.py` makes them, or uint8
-images (n, H, W, C). Everything is computed in float64, in pieces, so that 10,000 by 10,000
-images fit. The functions without "estimate" in their name give the value alone; the others also
-its 95 % interval, by the half sampling of `intervals.py`. Bits per dimension are in
-`likelihood.py`, FID and KID, which need other people's weights, in `fidelity.py`.
+`real` and `fake` are two sets: rows of features (n, d), see `features.py`, or uint8 images
+(n, H, W, C). Everything is computed in float64 and in chunks, so that 10,000 x 10,000 images fit.
+Functions with "estimate" in their name also return 95 % intervals by half sampling, see
+`intervals.py`. Bits per dimension are in `likelihood.py`, FID and KID in `fidelity.py`.
 
-All of these depend on how many images there are: compare values of equal counts, and see what
-the same count of held-out real images gets (the floor) and of noise (the ceiling).
+All values depend on the number of images: compare values of equal counts, with those of as many
+held-out real images (the floor) and of noise (the ceiling).
 """
 
 from __future__ import annotations
@@ -17,52 +16,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffusion_core.evaluation.intervals import (
-    REPEATS,
-    Estimate,
-    Rows,
-    half_sampling,
-    mean_estimate,
-)
-from diffusion_core.evaluation.sliced import sliced_wasserstein, sliced_wasserstein_estimates
-
-__all__ = [
-    "Estimate",
-    "class_scores",
-    "class_scores_estimates",
-    "copies",
-    "copies_estimate",
-    "density_coverage",
-    "frechet_distance",
-    "frechet_estimate",
-    "half_sampling",
-    "manifold_estimates",
-    "mean_estimate",
-    "nearest",
-    "precision_recall",
-    "sliced_wasserstein",
-    "sliced_wasserstein_estimates",
-]
+from diffusion_core.evaluation.intervals import REPEATS, Estimate, Rows, half_sampling
 
 CHUNK = 512  # rows whose distances to all others are in memory at once
-DEPTH = 40  # nearest neighbours that are kept of each image; half of them are in a half of a set
-THUMB = 16  # pixels, the side of the small images in which neighbours are sought
-NEAR = 0.05  # quantile of the held-out images' distances below which a sample is a near copy
+DEPTH = 40  # nearest neighbours kept per image; about half of them are in a half of the set
+THUMB = 16  # pixels, side of the downscaled images in which neighbours are found
+NEAR = 0.05  # quantile of held-out images' distances below which a sample is a near copy
 
 
 # ---------------------------------------------------------------- Fréchet distance
 
 
 def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """Of the Gaussians with the sets' means and covariances (Heusel et al. 2017): "FID" where the
-    features are Inception's. 0 for equal sets.
+    """Fréchet distance of the Gaussians with the sets' means and covariances (Heusel et al. 2017).
 
-    (n, d) and (m, d), n and m at least 1; also with fewer rows than d, whose covariances are
-    singular. The fewer rows, the faster.
+    "FID" if the features are Inception's. (n, d) and (m, d), n and m at least 1; fewer rows than d,
+    with singular covariances, are allowed and faster. 0 for equal sets.
     """
     real, fake = _features(real, fake)
     a, b = _spread(real), _spread(fake)
-    # With the covariances A'A and B'B: the trace of the root of their product is the sum of the
+    # With covariances A'A and B'B, the trace of the root of their product is the sum of the
     # singular values of AB'.
     shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     gap = np.square(real.mean(axis=0) - fake.mean(axis=0)).sum()
@@ -72,7 +45,7 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
 def frechet_estimate(
     real: np.ndarray, fake: np.ndarray, seed: int = 0, repeats: int = REPEATS
 ) -> Estimate:
-    """`frechet_distance` with its interval, from so many pairs of halves."""
+    """`frechet_distance` with its interval, from `repeats` pairs of halves."""
     real, fake = _features(real, fake)
 
     def statistic(real_rows: Rows, fake_rows: Rows) -> dict[str, float]:
@@ -82,7 +55,7 @@ def frechet_estimate(
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
-    """At most d rows A with A'A the unbiased covariance; of a single row it is 0."""
+    """At most d rows A such that A'A is the unbiased covariance; 0 for a single row."""
     centred = (rows - rows.mean(axis=0)) / max(1, len(rows) - 1) ** 0.5
     if len(rows) <= rows.shape[1]:
         return centred
@@ -95,10 +68,10 @@ def _spread(rows: np.ndarray) -> np.ndarray:
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019), each in [0, 1].
 
-    Precision: the share of the fakes that lie in the ball of some real image, which reaches to
-    its k-th nearest other real image ("do the images look real?"). Recall: the same with real
-    and fake exchanged ("is every kind of real image drawn?"). Both sets need 2 rows or more; a
-    set of k rows or fewer is taken with k = rows - 1. k may be up to 20.
+    Precision: share of the fakes in the ball of some real image, which reaches to its k-th nearest
+    other real image ("do the images look real?"). Recall: the same with real and fake exchanged
+    ("is every kind of real image generated?"). Both sets need at least 2 rows; a set of k rows or
+    fewer uses k = rows - 1. k may be up to 20.
     """
     found = _Balls(real, fake)
     return found.share_inside(k), _Balls(fake, real).share_inside(k)
@@ -107,9 +80,9 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
     """Density, 0 or more, and coverage, in [0, 1] (Naeem et al. 2020).
 
-    Density: in how many real images' balls a fake lies, in units of k, on average (1 is what real
-    images get; more where the fakes crowd where the real ones are dense). Coverage: the share of
-    the real images that have a fake in their ball. The sizes of the sets as `precision_recall`.
+    Density: number of real images' balls that a fake lies in, divided by k, on average (1 for real
+    images; more if the fakes crowd where the real ones are dense). Coverage: share of the real
+    images with a fake in their ball. Sizes of the sets as in `precision_recall`.
     """
     found = _Balls(real, fake)
     return found.density(k), found.coverage(k)
@@ -120,7 +93,7 @@ def manifold_estimates(
 ) -> dict[str, Estimate]:
     """`precision`, `recall` (of `k`), `density` and `coverage` (of `k_coverage`) with intervals.
 
-    Takes n m bytes of memory twice: 200 MB for 10,000 by 10,000.
+    Takes 2 n m bytes of memory: 200 MB for 10,000 x 10,000.
     """
     of_real, of_fake = _Balls(real, fake), _Balls(fake, real)
 
@@ -141,10 +114,10 @@ def manifold_estimates(
 class _Balls:
     """Which points lie in the balls of which centres, for any k and any part of both sets.
 
-    A centre's ball reaches to its k-th nearest other centre, the edge included. Kept are the
-    neighbours of each centre in order and, for each centre and point, how many of these are
-    strictly nearer than the point. When a part of the centres is taken, the k-th neighbour is a
-    later one of the same list: nothing is measured again.
+    The ball of a centre reaches to its k-th nearest other centre, inclusive. Kept are the sorted
+    neighbours of each centre and, for each centre and point, how many of them are strictly nearer
+    than the point. In a part of the centres, the k-th neighbour is a later one of the same list, so
+    that no distance is computed again.
     """
 
     def __init__(self, centres: np.ndarray, points: np.ndarray) -> None:
@@ -167,18 +140,18 @@ class _Balls:
                 self.nearer[rows.start + row, close] = np.searchsorted(edges, distances[close])
 
     def of_rows(self, centres: Rows, points: Rows) -> _Balls:
-        """The same with these centres and points only."""
+        """The balls of these centres and points only."""
         part = object.__new__(_Balls)
         if len(centres) == len(self.neighbours) and len(points) == self.nearer.shape[1]:
             return self
         place = np.full(len(self.neighbours), -1, np.int32)
         place[centres] = np.arange(len(centres))
-        part.neighbours = place[self.neighbours[centres]]  # -1 for one that is not there
+        part.neighbours = place[self.neighbours[centres]]  # -1: not in the part
         part.nearer = self.nearer[centres].take(points, axis=1)
         return part
 
     def reach(self, k: int) -> int:
-        """k, or as many other centres as there are."""
+        """k, at most the number of other centres."""
         return max(1, min(k, len(self.neighbours) - 1))
 
     def inside(self, k: int) -> np.ndarray:
@@ -187,7 +160,7 @@ class _Balls:
             raise ValueError(f"k must lie between 1 and {DEPTH // 2}, not {k}.")
         there = np.cumsum(self.neighbours >= 0, axis=1)
         wanted = self.reach(k)
-        # Of the unlikely list that holds fewer than k of the part, the last stands for the k-th.
+        # If a list holds fewer than k of the part, which is unlikely, its last stands for the k-th.
         last = np.where(
             there[:, -1] >= wanted, (there >= wanted).argmax(axis=1), there.shape[1] - 1
         )
@@ -205,15 +178,15 @@ class _Balls:
 
 
 def _square_distances(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances of all rows of `a` to all of `b`, some rows of `a` at a time."""
-    middle = b.mean(axis=0)  # far from 0 the difference of large squares would lose its digits
+    """Squared distances of all rows of `a` to all of `b`, in chunks of rows of `a`."""
+    middle = b.mean(axis=0)  # far from 0, the difference of large squares loses digits
     b = b - middle
     square_b = np.square(b).sum(axis=1)
     for start in range(0, len(a), CHUNK):
         rows = slice(start, min(start + CHUNK, len(a)))
         part = a[rows] - middle
         squares = np.square(part).sum(axis=1)[:, None] + square_b - 2 * (part @ b.T)
-        # What is left of equal rows by rounding would be more than a radius of 0.
+        # Rounding may leave more than 0 between equal rows, beyond a radius of 0.
         squares[squares < len(middle) * np.finfo(squares.dtype).eps * square_b.max()] = 0
         yield rows, squares
 
@@ -232,11 +205,11 @@ def _features(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def class_scores(probabilities: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
-    """What a classifier says of drawn images, from its probabilities (m, classes).
+    """Class accuracy and balance of images, from a classifier's probabilities (m, classes).
 
-    `accuracy`, only with `labels` (m,): the share of images that it takes for the class that was
-    asked. `balance`: the entropy of how often it names each class, over that of equal shares; 1
-    where all are equally frequent, 0 where there is one only.
+    `accuracy`, only with `labels` (m,): share of images classified as their label. `balance`:
+    entropy of the class frequencies, divided by that of equal ones; 1 if all classes are equally
+    frequent, 0 if there is only one.
     """
     named = probabilities.argmax(axis=1)
     classes = probabilities.shape[1]
@@ -270,13 +243,12 @@ def class_scores_estimates(
 def nearest(
     fake: np.ndarray, real: np.ndarray, *, mirrored: bool = False, without_self: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The real image nearest to each fake: its row, int (m,), and its distance, float64 (m,).
+    """Find the real image nearest to each fake: its row, int (m,), and distance, float64 (m,).
 
-    Uint8 images (n, H, W, C) are compared at about 16 x 16 pixels; the distance is the root of
-    the mean squared difference of two pixels, in grey levels (0 to 255). Rows of features (n, d)
-    have their plain distance. `mirrored` takes a real image turned left to right for the same
-    image, as training with random flips does. `without_self` is for a set against itself: row k
-    is no neighbour of row k.
+    uint8 images (n, H, W, C) are compared at about 16 x 16 pixels; the distance is the root mean
+    square difference in grey levels (0 to 255). Rows of features (n, d): Euclidean distance.
+    `mirrored`: also compare with the mirrored real images, as training with random flips sees them.
+    `without_self`: for a set against itself, row k is no neighbour of row k.
     """
     if not len(fake) or len(real) < (2 if without_self else 1):
         raise ValueError("The nearest images need at least one other image in each set.")
@@ -296,7 +268,7 @@ def nearest(
     index = np.zeros(len(fake), np.int64)
     distance = np.full(len(fake), np.inf)
     for kind in kinds:
-        # Found in float32, which is fast; the distance of the one that is found is exact.
+        # The search is in float32, which is fast; the distance of the one found is exact.
         middle = kind.mean(axis=0)
         a, b = ((rows - middle).astype(np.float32) for rows in (fake, kind))
         for rows, squares in _square_distances(a, b):
@@ -311,11 +283,11 @@ def nearest(
 
 
 def copies(fake_distance: np.ndarray, held_out_distance: np.ndarray) -> float:
-    """The share of samples that lie nearer to a training image than held-out images do.
+    """Share of samples that are nearer to a training image than held-out images are.
 
-    Both are distances to the nearest training image, of the samples and of real images that the
-    training has not seen. Nearer means below the 5 % quantile of the latter: a network that does
-    not copy gets about 0.05, one that draws its training images 1.
+    Both arguments are distances to the nearest training image, of the samples and of real images
+    that were not trained on. Nearer means below the 5 % quantile of the latter: about 0.05 for a
+    network that does not copy, 1 for one that generates its training images.
     """
     return float((fake_distance < near_distance(held_out_distance)).mean())
 
@@ -328,7 +300,7 @@ def near_distance(held_out_distance: np.ndarray) -> float:
 def copies_estimate(
     fake_distance: np.ndarray, held_out_distance: np.ndarray, seed: int = 0
 ) -> Estimate:
-    """`copies` with its interval, in which both sets have their part."""
+    """`copies` with its interval, which accounts for both sets."""
 
     def statistic(held_out: Rows, fake: Rows) -> dict[str, float]:
         return {"copies": copies(fake_distance[fake], held_out_distance[held_out])}
@@ -338,7 +310,7 @@ def copies_estimate(
 
 
 def _thumbs(images: np.ndarray) -> np.ndarray:
-    """Images as the means of whole blocks, at 16 x 16 or a little more: float32."""
+    """Images averaged over blocks to 16 x 16 pixels or a little more, float32."""
     n, height, width, channels = images.shape
     block = max(1, min(height, width) // THUMB)
     high, wide = height // block, width // block

@@ -1,17 +1,16 @@
-"""How sure a measured value is: 95 % intervals by half sampling.
+"""95 % intervals by half sampling.
 
-The bootstrap draws with replacement, and then a value that compares images with images is off:
-copies of an image are each other's nearest neighbours, and the spread of the drawn rows is too
-small. Half sampling draws half of the rows without replacement. It is the delete-d jackknife with
-d = n / 2 (Shao & Wu 1989), where the spread of the values of the halves is the standard error of
-the value of all rows, with no factor. Only the spread of the halves is used: their own value is
-that of a smaller count.
+A bootstrap draws rows with replacement, which biases values that compare images with images: copies
+of an image are each other's nearest neighbours, and the spread of the rows is too small. Half
+sampling draws half of the rows without replacement. It is the delete-d jackknife with d = n / 2
+(Shao & Wu 1989): the standard deviation of the values of the halves is the standard error of the
+value of all rows, with no factor. Only the spread of the halves is used, since their values are
+those of a smaller count.
 
-The interval says how far the value would move with other images of the same counts. It does not
-take away what a small count adds to the value itself (a Fréchet distance of equal sets is above 0):
-compare only values of equal counts. Where two sets are of one kind and the value is near its least,
-the interval is wider than it need be; it is never much too narrow. Below some 50 images it is
-rough.
+The interval covers the value of other images of the same counts. It does not correct the bias of a
+small count (the Fréchet distance of two samples of one distribution is above 0): compare only
+values of equal counts. If both sets have the same distribution and the value is near its minimum,
+the interval is too wide; it is never much too narrow. Below about 50 images it is rough.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+from pydantic import NonNegativeInt
 from threadpoolctl import threadpool_limits
 
 WIDTH = 1.959964  # standard errors on each side of a 95 % interval
@@ -37,17 +37,17 @@ _alone = threading.RLock()
 
 
 def one_thread(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """A function that computes its matrix products in one thread.
+    """Decorate a function so that its matrix products run in one thread.
 
-    Of many small ones several threads wait for each other longer than they compute, and where other
-    work keeps the cores busy, many times as long. The limit is the whole process's, and whoever
-    sets it puts back what was there before: two at a time would put back each other's.
+    With many small products, several threads wait for each other longer than they compute, and many
+    times as long if other work keeps the cores busy. The limit holds for the whole process and is
+    reset afterwards; the lock keeps two functions from resetting each other's.
     """
 
     @functools.wraps(function)
-    def limited(*words: Given.args, **more: Given.kwargs) -> Returned:
+    def limited(*args: Given.args, **options: Given.kwargs) -> Returned:
         with _alone, threadpool_limits(limits=1, user_api="blas"):
-            return function(*words, **more)
+            return function(*args, **options)
 
     return limited
 
@@ -59,8 +59,8 @@ class Estimate:
     value: float
     low: float
     high: float
-    n_real: int  # real images that it was measured with; 0 where it needs none
-    n_fake: int  # drawn ones, likewise
+    n_real: NonNegativeInt  # real images that it was measured with; 0 if it needs none
+    n_fake: NonNegativeInt  # generated ones, likewise
 
 
 @one_thread
@@ -73,21 +73,21 @@ def half_sampling(
     repeats: int = REPEATS,
     shares: Mapping[str, int] | None = None,
 ) -> dict[str, Estimate]:
-    """Intervals of all values of a statistic, from the same pairs of halves.
+    """Estimate all values of a statistic with intervals, from the same `repeats` pairs of halves.
 
-    `statistic(real_rows, fake_rows)` gives the values, by name, of these rows of the two sets; it
-    must not be negative. `shares`: see `estimates`.
+    `statistic(real_rows, fake_rows)` returns the values, 0 or more, of these rows of the two sets,
+    by name. `shares`: see `estimates`.
     """
     values = dict(statistic(np.arange(n_real), np.arange(n_fake)))
     halves = [statistic(*rows) for rows in half_samples(n_real, n_fake, seed, repeats)]
-    drawn = {name: np.array([half[name] for half in halves]) for name in values}
-    return estimates(values, drawn, n_real, n_fake, shares)
+    of_halves = {name: np.array([half[name] for half in halves]) for name in values}
+    return estimates(values, of_halves, n_real, n_fake, shares)
 
 
 def half_samples(
     n_real: int, n_fake: int, seed: int = 0, repeats: int = REPEATS
 ) -> list[tuple[Rows, Rows]]:
-    """`repeats` pairs of halves of two sets, each without repetition and in order."""
+    """Draw `repeats` pairs of halves of two sets: rows without repetition, sorted."""
     rng = np.random.default_rng([seed, n_real, n_fake])
     return [(_half(n_real, rng), _half(n_fake, rng)) for _ in range(repeats)]
 
@@ -99,11 +99,11 @@ def estimates(
     n_fake: int,
     shares: Mapping[str, int] | None = None,
 ) -> dict[str, Estimate]:
-    """Intervals of values of 0 or more, by name, from what their halves gave (repeats,).
+    """Estimates of values of 0 or more, by name, from those of their halves, (repeats,).
 
-    `shares` names the values that are a share in [0, 1] and says of how many images: their
-    interval stays in [0, 1] and is never narrower than Wilson's of as many independent images,
-    which is not empty at 0 and 1 either.
+    `shares` maps the values that are a share in [0, 1] to the number of images they are a share of:
+    their interval stays in [0, 1] and is never narrower than Wilson's for as many independent
+    images, which is not empty at 0 and 1.
     """
     found = {}
     for name, value in values.items():
@@ -117,10 +117,9 @@ def estimates(
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
-    """The mean of one value a real image, which may be negative; by the central limit theorem.
+    """Mean of one value per real image, which may be negative, by the central limit theorem.
 
-    (For a mean the halves would find the same standard error.) One image has no spread: its
-    interval is infinite.
+    (Half sampling gives the same standard error for a mean.) The interval of one image is infinite.
     """
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.inf
@@ -129,7 +128,7 @@ def mean_estimate(values: np.ndarray) -> Estimate:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that was found in n independent cases."""
+    """Wilson's 95 % interval of a share of n independent cases."""
     square = WIDTH**2
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = WIDTH / (1 + square / n) * (share * (1 - share) / n + square / (4 * n**2)) ** 0.5
@@ -137,5 +136,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def _half(n: int, rng: np.random.Generator) -> Rows:
-    """Half of the rows, in order; of an odd number the larger half."""
+    """Half of the rows, rounded up, sorted."""
     return np.sort(rng.permutation(n)[: (n + 1) // 2])

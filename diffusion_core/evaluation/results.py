@@ -1,91 +1,88 @@
-"""What measurements of a run's images found: their names, and their files in the run folder.
+"""Measurements of a run's images, and their files in the run folder.
 
-`quality/step-00005000-1a2b3c4d5e6f.json` holds one: of one checkpoint, drawn with one set of
-settings, which the letters stand for. Beside it `….png` shows the samples that are nearest to a
-training image, above that image. Making them is `evaluate.py`.
+`quality/step-00005000-1a2b3c4d5e6f.json` holds the result of one checkpoint and one way to sample,
+which the letters stand for. `….png` beside it shows the samples nearest to a training image, above
+that image. `evaluate.py` makes them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from diffusion_core.evaluation.intervals import Estimate
-from diffusion_core.files import make_folder, read_json, replacing, write_json
-from diffusion_core.sampling.spec import SamplingSpec, SpecError
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PlainSerializer
 
-VERSION = 1  # of the way to measure; results of another are not compared
+from diffusion_core.evaluation.metrics import METRICS, Estimates
+from diffusion_core.files import make_folder, replacing, write_json
+from diffusion_core.records import Record, RecordError, read_record_file
+from diffusion_core.sampling.spec import SamplingSpec
 
-
-class ResultError(ValueError):
-    """A result that cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    title: str
-    better: str  # lower, higher, or nearest to that of held-out images: floor
-    percent: bool = False
-
-
-METRICS = {
-    "frechet": Metric("Fréchet distance", "lower"),
-    "precision": Metric("Precision", "higher", percent=True),
-    "recall": Metric("Recall", "higher", percent=True),
-    "density": Metric("Density", "higher"),
-    "coverage": Metric("Coverage", "higher", percent=True),
-    "accuracy": Metric("Class accuracy", "higher", percent=True),
-    "balance": Metric("Class balance", "higher"),
-    "sliced_wasserstein": Metric("Sliced Wasserstein", "lower"),
-    "copies": Metric("Near copies", "floor", percent=True),
-    "fid": Metric("FID", "lower"),
-    "kid": Metric("KID × 1,000", "lower"),
-    "bits_per_dim": Metric("Bits per dimension", "lower"),
-}
-Estimates = dict[str, Estimate]  # by the names of METRICS
+VERSION = 1  # of the way to measure; results of others are not compared
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """A sample and the training image nearest to it."""
 
-    sample: int  # number of the image in its order
-    training: int  # its row in the data set
-    distance: float  # as `quality.nearest` measures it
-    label: str  # the class that the sample was asked to be; empty where none was
+    sample: NonNegativeInt  # number of the sample, from 0
+    training: NonNegativeInt  # row in the data set
+    distance: float  # see `image_metrics.nearest`
+    label: str = ""  # the class that the sample was generated for; empty without classes
 
 
-@dataclass(frozen=True)
-class Result:
+def _same_version(version: Any) -> Any:
+    if version != VERSION:
+        raise ValueError("It was measured by another version; measure it again.")
+    return version
+
+
+def _known_metrics(values: Any) -> Any:
+    """Those of METRICS, in that order: metrics of a newer version are left out."""
+    if not isinstance(values, dict):
+        return values
+    return {name: values[name] for name in METRICS if name in values}
+
+
+def _spec(value: Any) -> Any:
+    return value if isinstance(value, SamplingSpec) else SamplingSpec.from_dict(value)
+
+
+Measured = Annotated[Estimates, BeforeValidator(_known_metrics)]
+
+
+class Result(Record):
     """One measurement."""
 
-    # How the images were drawn, n of them. But of a network with classes each class was asked for
-    # as often as the training met it, and not in turn: the neighbours tell their own.
-    spec: SamplingSpec
-    metrics: Estimates
-    floor: Estimates  # of real images that the training has not seen, in place of the drawn ones
-    ceiling: Estimates  # of pure noise in their place
-    evaluations: int  # of the network for an image
-    seconds: float  # that the drawing took
-    device: str  # in words
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    version: Annotated[int, BeforeValidator(_same_version)] = VERSION
+    # How the `n` images were generated. Of a network with classes each class is sampled as often
+    # as it occurs in training, not in turn; the neighbours hold theirs. "order" in the files.
+    spec: Annotated[
+        SamplingSpec,
+        BeforeValidator(_spec),
+        PlainSerializer(SamplingSpec.to_dict),
+        Field(alias="order"),
+    ]
+    metrics: Measured
+    floor: Measured  # of real images that were not trained on, instead of generated ones
+    ceiling: Measured  # of pure noise instead
+    evaluations: NonNegativeInt  # of the network, per image
+    seconds: float  # of sampling
+    device: str  # its description
     data: str  # the run's data set
     fingerprint: str  # of its images
-    checkpoint_time: float  # when the checkpoint was written; 0 in files that do not say
-    neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the image beside the file
-    near: float  # a sample nearer than this counts as a near copy; 0 where nothing says
+    checkpoint_time: float = 0.0  # when the checkpoint was written; 0 in older files
+    neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the PNG
+    near: float  # distance below which a sample is a near copy; 0 without near copies
     notes: tuple[str, ...]  # sentences on what could not be measured
-    written: float  # seconds since 1970
+    written: float  # Unix time, seconds
 
     def way(self, *, with_steps: bool = True) -> str:
-        """How it was drawn, in words, without what is usual: "dpmpp_2m, 20 steps".
-
-        Of the classes nothing: they are asked for as often as the training met each.
-        """
+        """How the images were generated, without what is usual: "dpmpp_2m, 20 steps"."""
         usual = {"seed 0", "each class in turn"}
         if not with_steps:
             usual.add(f"{self.spec.steps} step{'s' if self.spec.steps > 1 else ''}")
@@ -93,8 +90,8 @@ class Result:
 
 
 def same_sampling(one: SamplingSpec, other: SamplingSpec) -> bool:
-    """Whether both draw the same way from the same step, whatever the run and its classes are
-    called."""
+    """Whether both sample the same way from the same step, whatever the names of the run and of
+    its classes."""
     return _bare(one) == _bare(other)
 
 
@@ -103,18 +100,19 @@ def _bare(spec: SamplingSpec) -> dict[str, Any]:
 
 
 def result_path(run: Path, spec: SamplingSpec) -> Path:
-    """Where the result of an order is, or else belongs.
+    """Where the result of a spec is, or belongs.
 
-    A file of an older version, whose order has fewer settings, has letters of its own: whatever it
-    is called, it is the one whose order is the same.
+    A file of an older version, whose spec had fewer settings, has other letters: the file with the
+    same spec is the one, whatever its name.
     """
     start = f"step-{spec.step:08d}-"
     for path in sorted((run / "quality").glob(f"{start}*.json")):
         try:
-            if same_sampling(read_result(path).spec, spec):
-                return path
-        except ResultError:
+            result = read_result(path)
+        except RecordError:
             continue
+        if result is not None and same_sampling(result.spec, spec):
+            return path
     told = spec.to_dict()
     for name in ("run", "step", "classes"):
         del told[name]
@@ -128,34 +126,23 @@ def sheet_path(result: Path) -> Path:
 
 
 def write_result(run: Path, result: Result, sheet: bytes | None = None) -> Path:
-    """Write a result, and before it its image (PNG). Raises DiskFull."""
+    """Write a result, and before it its PNG. Raises DiskFull."""
     path = result_path(run, result.spec)
     make_folder(path.parent)
     if sheet is not None:
         with replacing(sheet_path(path)) as file:
             file.write(sheet)
-    values = asdict(result)
-    del values["spec"]
-    values["order"] = result.spec.to_dict()  # its name in the files since the first version
-    write_json(path, {"version": VERSION, **values})
+    write_json(path, result.model_dump(mode="json", by_alias=True))
     return path
 
 
-def read_result(path: Path) -> Result:
-    """Raises ResultError, for a result of another version too."""
-    values = read_json(path)
-    if values is None:
-        raise ResultError(f"{path.name} is damaged or cannot be read.")
-    if values.get("version") != VERSION:
-        raise ResultError(f"{path.name} was measured by another version; measure it again.")
-    try:
-        return _from_dict(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResultError(f"{path.name} does not hold a whole result ({error}).") from error
+def read_result(path: Path) -> Result | None:
+    """The result in a file; None if there is no file. Raises RecordError."""
+    return read_record_file(Result, path)
 
 
 def read_results(run: Path) -> tuple[list[Result], list[str]]:
-    """All results of a run by step, sampler and cost, and a sentence for each that cannot be used.
+    """All results of a run by step, sampler and cost, and a sentence for each unusable file.
 
     The results name the run as its folder is called now.
     """
@@ -163,100 +150,18 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
     for path in sorted((run / "quality").glob("step-*.json")):
         try:
             result = read_result(path)
-        except ResultError as error:
-            if path.exists():
-                broken.append(str(error))
+        except RecordError as error:
+            broken.append(str(error))
             continue
-        good.append(dataclasses.replace(result, spec=_called(result.spec, run.name)))
+        if result is not None:
+            spec = result.spec.replace(run=run.name)
+            good.append(result.model_copy(update={"spec": spec}))
     good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n))
     return good, broken
 
 
-def _called(spec: SamplingSpec, run: str) -> SamplingSpec:
-    return spec.replace(run=run)
-
-
-def _from_dict(values: dict[str, Any]) -> Result:
-    """Believes nothing; raises KeyError, TypeError or ValueError."""
-    try:
-        spec = SamplingSpec.from_dict(values["order"])
-    except SpecError as error:
-        raise ValueError(f"order: {error}") from error
-    return Result(
-        spec=spec,
-        metrics=_estimates(values["metrics"]),
-        floor=_estimates(values["floor"]),
-        ceiling=_estimates(values["ceiling"]),
-        evaluations=_whole(values["evaluations"]),
-        seconds=_number(values["seconds"]),
-        device=_text(values["device"]),
-        data=_text(values["data"]),
-        fingerprint=_text(values["fingerprint"]),
-        checkpoint_time=_number(values.get("checkpoint_time", 0)),
-        neighbours=tuple(
-            Neighbour(
-                _whole(v["sample"]),
-                _whole(v["training"]),
-                _number(v["distance"]),
-                _text(v.get("label", "")),
-            )
-            for v in values["neighbours"]
-        ),
-        near=_number(values["near"]),
-        notes=tuple(_text(note) for note in values["notes"]),
-        written=_number(values["written"]),
-    )
-
-
-def _estimates(values: dict[str, Any]) -> Estimates:
-    """Those of METRICS; what a newer version adds is left out."""
-    return {name: _estimate(values[name]) for name in METRICS if name in values}
-
-
-def _estimate(values: dict[str, Any]) -> Estimate:
-    value, low, high = (_number(values[part]) for part in ("value", "low", "high"))
-    return Estimate(value, low, high, _whole(values["n_real"]), _whole(values["n_fake"]))
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
-# ------------------------------------------------------------------------------ in words
-
-
-def number_words(name: str, value: float) -> str:
-    """A metric's value: "12.3", or "87.1 %" where it is a share."""
-    value += 0.0  # a zero has no sign
-    if METRICS[name].percent:
-        return f"{100 * value:.1f} %"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-
-
-def estimate_words(name: str, estimate: Estimate) -> str:
-    """With its 95 % interval, where it has one: "12.3 (11.8 to 12.9)"."""
-    if estimate.low == estimate.high:
-        return number_words(name, estimate.value)
-    low, high = number_words(name, estimate.low), number_words(name, estimate.high)
-    return f"{number_words(name, estimate.value)} ({low.removesuffix(' %')} to {high})"
-
-
 def known_metrics(results: list[Result]) -> list[str]:
-    """The names of METRICS that any of the results has, in their order."""
+    """The names of METRICS that any of the results has, in that order."""
     return [name for name in METRICS if any(name in result.metrics for result in results)]
 
 

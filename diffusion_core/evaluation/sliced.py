@@ -1,9 +1,9 @@
 """Sliced Wasserstein distance on a Laplacian pyramid (Karras et al. 2018, appendix A of ProGAN).
 
-It needs no trained network: the images are taken apart by the size of their details, and at each
-size the 7 x 7 patches of two sets are compared along random directions. As in the authors' code,
-the channels of the patches of each set are brought to mean 0 and variance 1, and the distance is
-printed times 1,000.
+Needs no trained network: images are decomposed by size of detail, and at each size the 7 x 7
+patches of two sets are compared along random directions. As in the authors' code, the channels of
+the patches of each set are normalised to mean 0 and variance 1, and the distance is multiplied by
+1,000.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from diffusion_core.evaluation.intervals import Estimate, Rows, estimates, half_samples, one_thread
 
 PATCH = 7
-SMALLEST = 16  # pixels, the side of the last level
-DESCRIPTORS = 2**15  # patches of a set at a level, about; at most 128 of an image
+SMALLEST = 16  # pixels, side of the last level
+DESCRIPTORS = 2**15  # patches of a set per level, approximately; at most 128 per image
 DIRECTIONS = 256
-EDGES = 32  # quantiles of each set between which the halves are compared
+EDGES = 32  # quantiles of each set between which halves are compared
 PRINTED = 1000.0
-CHUNK = 256  # images that are taken apart at once
+CHUNK = 256  # images decomposed at once
 
 
 def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dict[int, float]:
-    """The distance at each level, by the level's side in pixels (64, 32, 16); 0 for equal sets.
+    """Distance at each level, by the level's side in pixels (64, 32, 16); 0 for equal sets.
 
-    `real` and `fake` are uint8 (n, H, W, C) of one size, C = 1 or 3. Of the larger set only the
-    first images are used, as many as the smaller has. Raises ValueError for images that do not
-    match or are smaller than 16 pixels.
+    `real` and `fake`: uint8 (n, H, W, C) of one size, C = 1 or 3. Of the larger set only as many
+    images as the smaller has are used. Raises ValueError for images that do not match or are
+    smaller than 16 pixels.
     """
     real, fake = _matched(real, fake)
     return {side: _distance(np.sort(a), np.sort(b)) for side, a, b in _slices(real, fake, seed)}
@@ -37,9 +37,9 @@ def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dic
 def sliced_wasserstein_estimates(
     real: np.ndarray, fake: np.ndarray, seed: int = 0
 ) -> dict[str, Estimate]:
-    """`sliced_wasserstein` with intervals, under "64", "32", "16", and their mean under "mean".
+    """`sliced_wasserstein` with intervals, as "64", "32", "16", and their mean as "mean".
 
-    Halves of the images are drawn, with all their patches.
+    The halves are of images, each with all its patches.
     """
     real, fake = _matched(real, fake)
     count = len(real)
@@ -69,9 +69,9 @@ def _matched(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _patches(
     real: np.ndarray, fake: np.ndarray, seed: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each level its side and the normalised patches of both sets, float32 (n * each, 147).
+    """For each level, its side and the normalised patches of both sets, float32 (n * each, 147).
 
-    Both sets are cut at places of their own. An image's patches lie behind each other.
+    The places of the patches differ between the sets. The patches of an image are consecutive.
     """
     each = min(128, max(1, DESCRIPTORS // len(real)))
     streams = [np.random.default_rng([seed, number]) for number in (1, 2)]
@@ -87,9 +87,9 @@ def _patches(
 
 
 def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
-    """(n, H, W, C) taken apart: what each halving of the size loses, float32, the largest first.
+    """Decompose (n, H, W, C) into what each halving of the size loses, float32, largest first.
 
-    The last level is what is left of the images, at 16 pixels or as near as halving comes to it.
+    The last level is the downscaled images, at 16 pixels or as near as halving comes to it.
     """
     level = images.astype(np.float32)
     levels = []
@@ -103,7 +103,7 @@ def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
-    """With the binomial filter 1 4 6 4 1 along both sides; the images go on mirrored."""
+    """Filter with the binomial 1 4 6 4 1 along both axes; borders are reflected."""
     height, width = images.shape[1:3]
     wide = np.pad(images, [(0, 0), (2, 2), (0, 0), (0, 0)], mode="reflect")
     images = _binomial([wide[:, k : k + height] for k in range(5)])
@@ -116,7 +116,7 @@ def _binomial(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _cut(images: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
-    """`each` patches of every image, from random places: (n, each, 7, 7, C)."""
+    """Cut `each` patches from random places of every image: (n, each, 7, 7, C)."""
     count, height, width, _ = images.shape
     y = rng.integers(height - PATCH + 1, size=(count, each, 1, 1))
     x = rng.integers(width - PATCH + 1, size=(count, each, 1, 1))
@@ -126,7 +126,7 @@ def _cut(images: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _normalised(patches: np.ndarray) -> np.ndarray:
-    """(n, each, 7, 7, C) as rows (n * each, 49 C), each channel with mean 0 and variance 1."""
+    """Rows (n * each, 49 C) of (n, each, 7, 7, C), each channel with mean 0 and variance 1."""
     axes = (0, 1, 2, 3)
     spread = patches.std(axis=axes, dtype=np.float64)
     spread[spread == 0] = 1  # a set of one colour
@@ -138,9 +138,9 @@ def _normalised(patches: np.ndarray) -> np.ndarray:
 def _slices(
     real: np.ndarray, fake: np.ndarray, seed: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each level its side and the patches of both sets along the same random directions.
+    """For each level, its side and the patches of both sets, projected on random directions.
 
-    float32 (directions, patches); those of an image lie behind each other.
+    float32 (directions, patches); the patches of an image are consecutive.
     """
     rng = np.random.default_rng([seed, 0])
     for side, *sets in _patches(real, fake, seed):
@@ -150,7 +150,7 @@ def _slices(
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two sorted sets of equal size, along each row: the mean distance of equal ranks."""
+    """Mean distance of equal ranks of two sets of equal size, sorted along each row."""
     return float(np.abs(a - b).mean(dtype=np.float64)) * PRINTED
 
 
@@ -163,10 +163,10 @@ def _distances_of_halves(
     count: int,
     pairs: list[tuple[Rows, Rows]],
 ) -> np.ndarray:
-    """The distance of each pair of halves of the `count` images, float64 (pairs,).
+    """Distance of each pair of halves of the `count` images, float64 (pairs,).
 
-    By the other form of the distance, the area between the two distribution functions, which is
-    taken at quantiles of both sets: the patches need not be sorted again for each half.
+    Computed as the area between the two distribution functions, at quantiles of both sets, so that
+    the patches need not be sorted again for each half.
     """
     chosen = [np.zeros((len(pairs), count), np.float32) for _ in range(2)]
     for number, rows in enumerate(pairs):
@@ -184,7 +184,7 @@ def _distances_of_halves(
 
 
 def _shares_below(values: np.ndarray, edges: np.ndarray, count: int) -> np.ndarray:
-    """For each image the share of its patches up to each edge, float32 (count, edges)."""
+    """For each image, the share of its patches up to each edge, float32 (count, edges)."""
     each = len(values) // count
     cells = np.arange(len(values)) // each * (len(edges) + 1) + np.searchsorted(edges, values)
     counts = np.bincount(cells, minlength=count * (len(edges) + 1)).reshape(count, -1)

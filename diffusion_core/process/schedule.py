@@ -6,39 +6,72 @@ Everything is computed once in float64 and kept as float32 tables of shape (time
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-KINDS = ("linear", "scaled_linear", "cosine", "sigmoid")
+
+@dataclass(frozen=True)
+class ScheduleKind:
+    """How the noise rises; `name` is the one in settings and links."""
+
+    name: str
+    title: str
+    # (timesteps, beta_start, beta_end): the variances beta_t, float64 (timesteps,) in (0, 1).
+    betas: Callable[[int, float, float], np.ndarray]
+    diffusers: str | None = None  # its name, where all of diffusers' schedulers know it
+    takes_betas: bool = True  # whether it uses `beta_start` and `beta_end`
+
+
+def _linear(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """From `beta_start` to `beta_end` (Ho et al. 2020, section 4)."""
+    return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
+
+
+def _scaled_linear(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """Linear in sqrt(beta) (Rombach et al. 2022)."""
+    return np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
+
+
+def _cosine(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """alphas_cumprod is a squared cosine, betas capped at 0.999 (Nichol & Dhariwal 2021,
+    equation 17). `beta_start` and `beta_end` are not used."""
+    s = 0.008
+    time = np.arange(timesteps + 1, dtype=np.float64) / timesteps
+    alpha_bar = np.cos((time + s) / (1 + s) * math.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+def _sigmoid(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """A sigmoid over [-6, 6] scaled to `beta_start` ... `beta_end` (Xu et al. 2022)."""
+    ramp = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps, dtype=np.float64)))
+    return beta_start + ramp * (beta_end - beta_start)
+
+
+# To add a schedule, write its function and a record here.
+SCHEDULE_KINDS = {
+    kind.name: kind
+    for kind in (
+        ScheduleKind("linear", "linear", _linear, "linear"),
+        ScheduleKind("scaled_linear", "scaled linear", _scaled_linear, "scaled_linear"),
+        ScheduleKind("cosine", "cosine", _cosine, "squaredcos_cap_v2", takes_betas=False),
+        ScheduleKind("sigmoid", "sigmoid", _sigmoid),
+    )
+}
 
 
 def make_betas(
     kind: str, timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> np.ndarray:
-    """The variances beta_t, float64, shape (timesteps,), each in (0, 1).
-
-    - `linear`: from `beta_start` to `beta_end` (Ho et al. 2020, section 4).
-    - `scaled_linear`: linear in sqrt(beta) (Rombach et al. 2022).
-    - `cosine`: alphas_cumprod is a squared cosine, betas capped at 0.999
-      (Nichol & Dhariwal 2021, equation 17). `beta_start` and `beta_end` are not used.
-    - `sigmoid`: a sigmoid over [-6, 6] scaled to `beta_start` ... `beta_end` (Xu et al. 2022).
-    """
-    if kind == "linear":
-        return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
-    if kind == "scaled_linear":
-        return np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
-    if kind == "cosine":
-        s = 0.008
-        time = np.arange(timesteps + 1, dtype=np.float64) / timesteps
-        alpha_bar = np.cos((time + s) / (1 + s) * math.pi / 2) ** 2
-        return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-    if kind == "sigmoid":
-        ramp = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps, dtype=np.float64)))
-        return beta_start + ramp * (beta_end - beta_start)
-    raise ValueError(f"Unknown schedule {kind!r}; choose one of {', '.join(KINDS)}.")
+    """The variances beta_t, float64, shape (timesteps,), each in (0, 1). Raises ValueError for an
+    unknown kind."""
+    if kind not in SCHEDULE_KINDS:
+        raise ValueError(f"Unknown schedule {kind!r}; choose one of {', '.join(SCHEDULE_KINDS)}.")
+    return SCHEDULE_KINDS[kind].betas(timesteps, beta_start, beta_end)
 
 
 def rescale_to_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:

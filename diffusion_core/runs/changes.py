@@ -1,7 +1,7 @@
 """Settings that were changed after a run's start: `changes.json` in its folder.
 
-Each entry says from which step it holds. A run that is killed and goes on from an earlier
-checkpoint takes each change up at its own step again, so that its losses repeat exactly.
+Each entry says from which step it holds. A run that is killed and resumes from an earlier
+checkpoint makes each change at its own step again, so that its losses repeat exactly.
 """
 
 from __future__ import annotations

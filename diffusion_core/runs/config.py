@@ -20,7 +20,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.records import MAX_SHOWN, Record, sentences, shown
 
@@ -66,7 +67,7 @@ class NetworkArgs(TypedDict, total=False):
     attention_levels: Annotated[
         list[Annotated[int, Field(ge=0, le=11)]], Field(strict=False, max_length=12)
     ]
-    patch: Annotated[int, Field(ge=1, le=64)]
+    patch: Annotated[int, Field(ge=1, le=256)]
     channels: Literal[1, 3]
     num_classes: Annotated[int, Field(ge=0, le=10**6)]
 
@@ -165,7 +166,8 @@ class RunConfig(Record):
             _check_schedule(**self.schedule)
         except ValueError as error:
             yield f"schedule: {error}"
-        if self.schedule.get("rescale_zero_terminal_snr") and self.prediction_type == "epsilon":
+        learns = PREDICTION_TYPES[self.prediction_type].learns_pure_noise
+        if self.schedule.get("rescale_zero_terminal_snr") and not learns:
             yield (
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."
@@ -191,12 +193,12 @@ class RunConfig(Record):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """From `config.json`, without what newer versions may have added. Raises ConfigError."""
-        known = {name: value for name, value in values.items() if name in cls.model_fields}
-        for name, kind in (("schedule", ScheduleArgs), ("network_args", NetworkArgs)):
-            if isinstance(group := known.get(name), dict):
-                known[name] = {key: group[key] for key in group if key in kind.__annotations__}
-        return cls(**known)
+        """From `config.json`, without the settings that newer versions may have added.
+
+        Raises ConfigError, also for an unknown entry of `schedule` or `network_args`: without it
+        the run would be another one.
+        """
+        return cls(**{name: value for name, value in values.items() if name in cls.model_fields})
 
 
 @functools.lru_cache(maxsize=256)
@@ -280,10 +282,10 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         kind = type(typing.get_args(kind)[0])
     if kind is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if text.lower() not in words:
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() not in known:
             raise ConfigError(f"{name} takes true or false, not {shown(text)}.")
-        return words[text.lower()]
+        return known[text.lower()]
     if kind in (int, float, str):
         try:
             return kind(text)

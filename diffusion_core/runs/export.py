@@ -18,7 +18,8 @@ import safetensors.torch
 from diffusion_core.files import building_folder
 from diffusion_core.models import unet
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
-from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.prediction import PREDICTION_TYPES
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import read_all
@@ -27,13 +28,6 @@ from diffusion_core.runs.run import Run
 
 FORMATS = ("diffusers", "csv", "parquet")
 SCRIPT = Path(__file__).with_name("sample_with_diffusers.py")
-# Only the kinds that all of diffusers' samplers know by name; others are written beta by beta.
-DIFFUSERS_KINDS = {
-    "linear": "linear",
-    "scaled_linear": "scaled_linear",
-    "cosine": "squaredcos_cap_v2",
-}
-DIFFUSERS_TYPES = {"epsilon": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
 
 
 class ExportError(ValueError):
@@ -74,9 +68,9 @@ def scheduler_config(config: RunConfig) -> dict[str, Any]:
     common = {"num_train_timesteps": schedule.timesteps}
     if not isinstance(schedule, NoiseSchedule):
         return {"_class_name": "FlowMatchEulerDiscreteScheduler", **common, "shift": 1.0}
-    if schedule.kind in DIFFUSERS_KINDS:
+    if (kind := SCHEDULE_KINDS[schedule.kind].diffusers) is not None:
         betas: dict[str, Any] = {
-            "beta_schedule": DIFFUSERS_KINDS[schedule.kind],
+            "beta_schedule": kind,
             "beta_start": schedule.beta_start,
             "beta_end": schedule.beta_end,
         }
@@ -87,7 +81,7 @@ def scheduler_config(config: RunConfig) -> dict[str, Any]:
         "_class_name": "DDIMScheduler",
         **common,
         **betas,
-        "prediction_type": DIFFUSERS_TYPES[config.prediction_type],
+        "prediction_type": PREDICTION_TYPES[config.prediction_type].diffusers,
         "rescale_betas_zero_snr": schedule.rescale_zero_terminal_snr,
         "timestep_spacing": "trailing",
         "clip_sample": True,
@@ -114,7 +108,7 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
         "channels": channels,
         "class_names": list(checkpoint.classes),
         # diffusers counts the timesteps of a flow from 1, those of all else from 0, as we do.
-        "first_timestep": int(config.prediction_type == "flow_prediction"),
+        "first_timestep": int(PREDICTION_TYPES[config.prediction_type].flow),
     }
     with building_folder(out) as folder:
         for name, values in (("scheduler/scheduler_config", scheduler), ("unet/config", network)):
@@ -143,7 +137,7 @@ def network_source() -> str:
 
 def _readme(run: Run, checkpoint: Checkpoint, kind: str, scheduler: str) -> str:
     config, step = checkpoint.config, checkpoint.step
-    flow = config.prediction_type == "flow_prediction"
+    flow = PREDICTION_TYPES[config.prediction_type].flow
     classes = ", ".join(f"{number} {name}" for number, name in enumerate(checkpoint.classes))
     return f"""# {run.name}, step {step}
 

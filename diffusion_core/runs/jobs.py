@@ -1,8 +1,8 @@
 """Starting, stopping, pausing, resuming and changing runs: each run is a process of its own.
 
-The process outlives whoever started it. Everything goes through the run folder, so whoever sees
-the folder on this host can ask. What a run says back is read through `runs.py`; how runs wait for
-a device is in `run_queue.py`.
+The process outlives the one that started it. Everything goes through the run folder, so every
+process of this host that sees the folder can control the run. Reading a run is `run.py`, waiting
+for a device `queue.py`.
 """
 
 from __future__ import annotations
@@ -225,8 +225,8 @@ def request(run: Run, action: str) -> None:
 def change(run: Run, settings: dict[str, Any]) -> None:
     """Change settings of a run (those of `changes.CHANGEABLE`) from its next step on.
 
-    A run at work is asked to; else it is written down and holds when the run continues. Raises
-    ConfigError for settings that cannot be used, JobError where the run takes none now.
+    A run at work gets a request; for another the change is written and holds when it resumes.
+    Raises ConfigError for settings that cannot be used, JobError where the run takes none now.
     """
     if not settings:
         raise ConfigError("Say what to change, for example learning_rate=0.0001.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.flow import FlowSchedule
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule, Schedule
 from diffusion_core.runs.config import ConfigError, RunConfig
 
@@ -95,7 +96,7 @@ def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet |
 
 def build_schedule(config: RunConfig) -> Schedule:
     """The forward process of a run; of a flow only the number of timesteps is to be chosen."""
-    if config.prediction_type == "flow_prediction":
+    if PREDICTION_TYPES[config.prediction_type].flow:
         return FlowSchedule(config.schedule.get("timesteps", 1000))
     return NoiseSchedule(**config.schedule)
 

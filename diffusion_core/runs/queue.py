@@ -1,7 +1,7 @@
 """The queue of a folder of runs: who waits for a device, in which order, and who starts whom.
 
 A run whose device is busy waits as a folder in the state `queued`, without a process, so that it
-outlives everything but the disk. Whoever comes by when the device is free starts it.
+survives restarts. The first process that looks at the queue when the device is free starts it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from diffusion_core.runs.status import (
     write_status,
 )
 
-# Whoever holds the queue does so for milliseconds.
+# The queue is held for milliseconds.
 QUEUE_PATIENCE_SECONDS = 30
-# By these a process knows that it is one of several that train together.
+# The environment of one of several processes that train together.
 DISTRIBUTED = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(ACCELERATE|TORCHELASTIC)_.*"
 )
 
 
 class JobError(ValueError):
-    """Something that cannot be asked of a run now; the message says why and what can."""
+    """Something that a run cannot do now; the message says why and what it can."""
 
 
 class QueueFile(Record):

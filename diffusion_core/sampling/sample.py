@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffusion_core.device import device_of
 from diffusion_core.process.noise import Noise, image_noise
-from diffusion_core.process.objective import to_epsilon, to_x_0
+from diffusion_core.process.prediction import X_0, prediction_type_of
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.sampling import edits
 from diffusion_core.sampling.levels import NoiseLevel, make_levels
@@ -114,6 +114,7 @@ def make_predict(
     """
     if guidance_scale != 1.0 and labels is None:
         raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
+    predicts = prediction_type_of(prediction_type)
     others = negative_labels
     if labels is not None and guidance_scale != 1.0 and others is None:
         others = torch.full_like(labels, cast(int, model.num_classes))
@@ -140,11 +141,11 @@ def make_predict(
         else:
             prediction = network(x_t, t, slice(None), guided).float()
         point = (x_t, level.alpha, level.sigma)
-        x_0 = to_x_0(prediction, *point, prediction_type)
+        x_0 = predicts.to_x_0(prediction, *point)
         if not clip_x0:
-            return x_0, to_epsilon(prediction, *point, prediction_type)
+            return x_0, predicts.to_epsilon(prediction, *point)
         x_0 = x_0.clamp(-1, 1)
-        return x_0, to_epsilon(x_0, *point, "x_0")
+        return x_0, X_0.to_epsilon(x_0, *point)
 
     return predict
 

@@ -1,7 +1,7 @@
-"""What training need not wait for: writing checkpoints, drawing strips.
+"""Work beside the training: writing checkpoints, sampling strips.
 
-The loop takes a snapshot of the tensors where they are (`snapshot`), goes on, and a thread brings
-them to the CPU or draws with them (`Background`).
+The loop takes a snapshot of the tensors on their device (`snapshot`) and continues; a thread copies
+them to the CPU or samples with them (`Background`).
 """
 
 from __future__ import annotations

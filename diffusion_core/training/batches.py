@@ -85,7 +85,7 @@ def load_images(
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Without waiting: only pinned memory is copied to CUDA while the loop goes on."""
+    """Without waiting: only pinned memory is copied to CUDA while the loop continues."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class CannotResume(RuntimeError):
-    """The run's own files do not let it go on; the message is one sentence for the user."""
+    """The run cannot be resumed from its files; the message is one sentence for the user."""
 
 
 class CheckpointWriter:
-    """Writes the checkpoints and draws the strips of a run, each in a thread of its own.
+    """Writes the checkpoints and samples the strips of a run, each in a thread of its own.
 
-    The training gives it a snapshot and goes on.
+    Training hands it a snapshot and continues.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class CheckpointWriter:
         self.status = status
         self.events = events
         self.writer = Background("checkpoints")
-        self.drawer = Background("strips")
+        self.sampler = Background("strips")
         self.held: list[tuple[int, Callable[[], None]]] = []
 
     def checkpoint(self, step: int, must: bool = False) -> None:
         """Take the snapshot of a step; it is written after `release`.
 
         `must`: the last chance to keep these steps, so a full disk ends the run as failed; else
-        training goes on with a warning and tries again at the next checkpoint.
+        training continues with a warning and tries again at the next checkpoint.
         """
         context = self.context
         state = snapshot(
@@ -83,19 +83,19 @@ class CheckpointWriter:
             self.writer.submit(self.held.pop(0)[1])
 
     def strip(self, step: int) -> None:
-        """Draw the samples of this step; a full disk or memory costs them, not the training."""
+        """Sample the strip of this step; a full disk or memory costs the strip alone."""
         context, config = self.context, self.context.config
         weights = snapshot(context.average.state_dict())
         beside = Beside(context.device)
-        self.drawer.submit(lambda: self._draw(step, weights, config, beside))
+        self.sampler.submit(lambda: self._sample(step, weights, config, beside))
 
     def finish(self) -> None:
         """Wait until all that was released is on disk. Raises what went wrong with it."""
-        self.drawer.wait()
+        self.sampler.wait()
         self.writer.wait()
 
     def close(self) -> None:
-        for thread in (self.drawer, self.writer):
+        for thread in (self.sampler, self.writer):
             thread.close()
 
     def _write(
@@ -130,7 +130,7 @@ class CheckpointWriter:
         checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
         self.status.update(checkpoint_step=step, warning="")
 
-    def _draw(
+    def _sample(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
     ) -> None:
         context = self.context
@@ -148,9 +148,9 @@ class CheckpointWriter:
             complain(str(error))
             self.status.update(warning=str(error))
         except torch.OutOfMemoryError:
-            words = f"The device had no memory left to draw the samples of step {step}."
-            complain(words)
-            self.status.update(warning=words)
+            warning = f"The device had no memory left for the samples of step {step}."
+            complain(warning)
+            self.status.update(warning=warning)
 
 
 def best_step(path: Path) -> int | None:
@@ -165,10 +165,10 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
-def restore(path: Path, context: TrainingContext) -> tuple[int, str | None]:
+def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
-    Returns it, 0 where the run has no checkpoint yet, and what is to be said of newer ones.
+    Returns it (0 if the run has no checkpoint yet) and a warning about newer ones ("" if none).
     Raises CannotResume where it has some and none can be used: starting anew would lose them.
     """
     skipped = []
@@ -195,7 +195,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str | None]:
         # of summing is part of an exact resume.
         if state.get("processes") == context.accelerator.num_processes:
             context.micro_batch = state["micro_batch"]
-        return step, f"{' '.join(skipped)} Went on from step {step}." if skipped else None
+        return step, f"{' '.join(skipped)} Resumed from step {step}." if skipped else ""
     if skipped:
         raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
-    return 0, None
+    return 0, ""

@@ -36,7 +36,7 @@ GRACE_SECONDS = 20.0
 
 
 class ProcessLost(RuntimeError):
-    """Another process of this run is gone; the message says what is known, in a sentence."""
+    """Another process of this run is gone; the message says what is known of it."""
 
 
 class ProcessesDiffer(RuntimeError):
@@ -44,7 +44,7 @@ class ProcessesDiffer(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Word:
+class Report:
     """What a process says of itself in a meeting."""
 
     host: str
@@ -94,6 +94,8 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
     Raises ValueError for a device that several processes cannot share out, and what
     `torch.distributed` raises where the others cannot be reached.
     """
+    # The state is global to the process; another user of accelerate may have left its precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     several = process_count() > 1
     if several:
         if device.type not in ("cpu", "cuda") or device.index is not None:
@@ -114,7 +116,6 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
         raise
     finally:
         group.left.set()
-        # The state is global to the process: the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -124,19 +125,19 @@ class ProcessGroup:
     def __init__(self, several: bool) -> None:
         self.several = several
         self.on_loss: Callable[[ProcessLost], None] = lambda loss: None
-        self.mine = Word(socket.gethostname())
-        self.heard: list[Word] = []  # at the last meeting, by number
+        self.mine = Report(socket.gethostname())
+        self.heard: list[Report] = []  # at the last meeting, by number
         self.lost: ProcessLost | StopRequested | None = None
         self.alarm = threading.Event()
         self.going = threading.Event()  # this process leaves
         self.left = threading.Event()
         if several:
             self.group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-            self.thread = threading.Thread(target=self._meet, name="peers", daemon=True)
+            self.thread = threading.Thread(target=self._meet, name="processes", daemon=True)
             self.thread.start()
 
     def check(self) -> None:
-        """Raise PeerLost where another process is gone, Asked where one was asked to end."""
+        """Raise ProcessLost if another process is gone, StopRequested if one was asked to end."""
         if self.lost is not None:
             raise self.lost
 
@@ -155,7 +156,7 @@ class ProcessGroup:
         self._wait_for(range(process_count()), look)
 
     def check_same(self, view: dict[str, Any]) -> None:
-        """Raise PeersDiffer unless all processes see the same. All must call it together."""
+        """Raise ProcessesDiffer unless all processes see the same. All must call it together."""
         if not self.several:
             return
         views = accelerate.utils.gather_object([view])
@@ -173,10 +174,10 @@ class ProcessGroup:
             yield
         except (RuntimeError, StopRequested) as error:
             # A launcher that sees one process die asks the others to stop.
-            by_peer = (
+            by_other = (
                 isinstance(error, (StopRequested, dist.DistError)) or type(error) is RuntimeError
             )
-            if self.several and by_peer and self.alarm.wait(3 * MEETING_SECONDS):
+            if self.several and by_other and self.alarm.wait(3 * MEETING_SECONDS):
                 assert self.lost is not None
                 raise self.lost from error
             raise
@@ -219,22 +220,22 @@ class ProcessGroup:
         """The thread."""
         while True:
             said = self.mine
-            words: list[Any] = [None] * process_count()
+            reports: list[Any] = [None] * process_count()
             try:
-                dist.all_gather_object(words, said, group=self.group)
+                dist.all_gather_object(reports, said, group=self.group)
             except (RuntimeError, OSError, EOFError):
                 self._lose(ProcessLost("Another process of this run ended or lost its connection."))
                 return
-            self.heard = words
-            if all(word.leaves for word in words) or said.why:
+            self.heard = reports
+            if all(report.leaves for report in reports) or said.why:
                 return
-            for word in words:
-                if word.asked:
-                    self._lose(StopRequested(word.asked))
+            for report in reports:
+                if report.asked:
+                    self._lose(StopRequested(report.asked))
                     return
-                if word.why:
-                    why = word.why.removesuffix(".")
-                    self._lose(ProcessLost(f"The process on {word.host} ended: {why}."))
+                if report.why:
+                    why = report.why.removesuffix(".")
+                    self._lose(ProcessLost(f"The process on {report.host} ended: {why}."))
                     return
             self.going.wait(MEETING_SECONDS)
 

@@ -26,9 +26,9 @@ from diffusion_core.runs.metrics import Row
 
 
 class EventWriter:
-    """Writes `events.out.tfevents…` files; its words are those of `MetricsWriter`.
+    """Writes `events.out.tfevents…` files; its methods are those of `MetricsWriter`.
 
-    A disk that cannot be written keeps everything waiting for the next call: the training goes on.
+    A disk that cannot be written keeps everything waiting for the next call; training continues.
     """
 
     def __init__(self, run: Path, keep_up_to_step: int = 0) -> None:

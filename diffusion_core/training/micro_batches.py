@@ -10,7 +10,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_network
 
 SHARE_OF_FREE = 0.8  # the rest is left to what the estimate does not see
-# Copies of the weights in float32: gradients, the optimizer's two moments, and a drawing network.
+# Copies of the weights in float32: gradients, the optimizer's two moments, a sampling network.
 COPIES = 4
 
 

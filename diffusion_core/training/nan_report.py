@@ -1,4 +1,4 @@
-"""Where a number that is none came from: the first layer with NaN or infinity in a step."""
+"""Where NaN or infinity came from: the first layer that has it in a step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from diffusion_core.training.step import objective
 
 
 def first_layer(context: TrainingContext, step: int) -> str:
-    """What was first not finite in the step whose weights `setting` still has, in words.
+    """The first layer with NaN or infinity in the step whose weights `context` still has.
 
-    The step is repeated with eyes on every layer: its weights, its output, its gradient.
+    Repeats the step and checks the weights, output and gradient of every layer.
     """
     model = context.bare_model
     for name, parameter in model.named_parameters():

@@ -20,7 +20,7 @@ LECTURE_IMAGES = 10
 def write_strip(
     run: Path, step: int, model: nn.Module, schedule: Schedule, config: RunConfig
 ) -> Path:
-    """Draw the strip of `step` with this network and write `samples/step-….png`.
+    """Sample the strip of `step` with this network and write `samples/step-….png`.
 
     `sample_steps` > 0: `sample_count` finished images by DPM-Solver++ 2M, which is good with few
     steps, the classes in turn; where a schedule ends in pure noise by DDIM.

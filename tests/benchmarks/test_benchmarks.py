@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from benchmarks import sampling
@@ -23,15 +25,15 @@ from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from tests.tiny_runs import LECTURE
 
 
-def test_works_take_turns_and_the_median_of_each_is_kept() -> None:
+def test_contenders_take_turns_and_the_median_of_each_is_kept() -> None:
     order: list[str] = []
     values = {"ours": iter([3.0, 100.0, 1.0]), "theirs": iter([5.0, 4.0, 6.0])}
 
-    def work(name: str) -> float:
+    def measure(name: str) -> float:
         order.append(name)
         return next(values[name])
 
-    found = in_turns(3, {name: lambda name=name: work(name) for name in values})
+    found = in_turns(3, {name: functools.partial(measure, name) for name in values})
     assert found == {"ours": 3.0, "theirs": 5.0}
     assert order == ["ours", "theirs"] * 3
 
@@ -40,13 +42,13 @@ def tiny_bench() -> sampling.Bench:
     return sampling.make_bench(LECTURE, torch.device("cpu"))
 
 
-def test_diffusers_draws_the_same_image_with_our_network_as_we_do(
+def test_diffusers_generates_the_same_image_with_our_network_as_we_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench = tiny_bench()
     start = torch.randn(2, 3, 32, 32)
     monkeypatch.setattr(torch, "randn", lambda *shape, **_: start)
-    theirs = sampling.diffusers_way(bench, "dpmpp_2m", 2, 4)
+    theirs = sampling.sample_with_diffusers(bench, "dpmpp_2m", 2, 4)
     monkeypatch.undo()
     ours = sample(
         bench.plain, bench.schedule, 2, "dpmpp_2m", 4, x_T=start, clip_x0=False, shape=(3, 32, 32)
@@ -56,7 +58,7 @@ def test_diffusers_draws_the_same_image_with_our_network_as_we_do(
 
 @pytest.mark.parametrize("method", ["ddpm", "ddim"])
 def test_diffusers_pipelines_take_our_network(method: str) -> None:
-    images = sampling.diffusers_way(tiny_bench(), method, 2, 3)
+    images = sampling.sample_with_diffusers(tiny_bench(), method, 2, 3)
     assert images.shape == (2, 3, 32, 32)
     assert images.isfinite().all()
 
@@ -77,10 +79,10 @@ def test_the_loop_that_we_compare_with_is_the_lecture_s() -> None:
     assert torch.allclose(theirs, ours, atol=1e-4)
 
 
-def test_the_table_of_sampling_says_how_many_times_sooner_ours_comes() -> None:
+def test_the_table_of_sampling_says_how_many_times_faster_ours_is() -> None:
     bench = tiny_bench()
     found = {("lecture", "ddpm", 1): 40.0}
-    for method in sampling.WORDS:
+    for method in sampling.TITLES:
         for n in (1, 16):
             found["diffusers", method, n], found["ours", method, n] = 4.0, 0.5
     lines = sampling.table("lecture", bench, (1, 16), found).splitlines()
@@ -95,12 +97,12 @@ def test_the_loop_is_compared_with_the_same_calls_of_the_network() -> None:
     bench = tiny_bench()
     bench.fast.register_forward_hook(lambda *_: calls.append(1))
     shares = sampling.overheads(bench, 1, 3)
-    assert shares.keys() == sampling.WORDS.keys()
-    assert len(calls) == 3 * 3 * 3  # to note what is asked, in the loop, alone
+    assert shares.keys() == sampling.TITLES.keys()
+    assert len(calls) == 3 * 3 * 3  # to record the calls, in the loop, alone
     assert all(share > -0.9 for share in shares.values())
 
 
-def test_each_row_of_the_table_compares_two_ways_of_the_same_network() -> None:
+def test_each_row_of_the_table_compares_two_trainers_of_the_same_network() -> None:
     speeds = {
         ("lecture", "ours"): 20.0,
         ("lecture", "lecture"): 4.0,
@@ -121,7 +123,7 @@ def test_the_result_is_read_behind_whatever_the_peer_prints() -> None:
     "text", ["", "Loss: 0.7\n", '{"seconds": 0, "images": 64}', '{"images": 64}', "[1]"]
 )
 def test_output_without_a_result_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not the output of a finished work"):
+    with pytest.raises(ValueError, match="not the output of a finished run"):
         read_result(text)
 
 
@@ -133,9 +135,13 @@ def test_the_clock_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> No
     assert clock.result() == {"seconds": 6.0, "images": 12}
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_our_trainer_trains_the_network_of_another_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever precision the process used before."""
+    Accelerator(cpu=True, mixed_precision=precision)
+
     class Theirs(nn.Module):
         calls = 0
 
@@ -225,6 +231,6 @@ def test_a_job_survives_its_way_into_the_other_process() -> None:
     from benchmarks.contenders import command
 
     job = Job("/tmp/with space", batch=4, warmup=1, steps=2, device="cpu")
-    words = command("python", "lecture", "ours", job)
-    assert words[:5] == ["python", "-m", "benchmarks.contenders", "lecture", "ours"]
-    assert Job(**json.loads(words[5])) == job
+    arguments = command("python", "lecture", "ours", job)
+    assert arguments[:5] == ["python", "-m", "benchmarks.contenders", "lecture", "ours"]
+    assert Job(**json.loads(arguments[5])) == job

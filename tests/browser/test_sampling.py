@@ -72,7 +72,7 @@ def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path
     assert started.value.suggested_filename == "tiny-step-20-seed-0-grid.png"
     with Image.open(io.BytesIO(Path(started.value.path()).read_bytes())) as image:
         assert image.size == (128, 128)
-        assert image.text["Description"].startswith("tiny at step 20: 4 images")
+        assert image.info["Description"].startswith("tiny at step 20: 4 images")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
     slider = page.get_by_role("slider", name="Frame of the film")

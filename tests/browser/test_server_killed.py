@@ -33,15 +33,15 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_sto
     folder: Path, open_page: OpenPage
 ) -> None:
     run = Run(folder / "runs" / "survivor")
-    settings = {"CACHE_DIR": str(folder / "cache")}
-    with start_server(folder, **settings) as server:
+    cache = str(folder / "cache")
+    with start_server(folder, CACHE_DIR=cache) as server:
         page = open_page(FORM, base=server.url)
         page.get_by_role("button", name="Start", exact=True).click()
         wait_until(lambda: run.state == "running", "the run is running")
         server.process.kill()
         server.process.wait()
     wait_for_progress(run)
-    with start_server(folder, **settings) as server:
+    with start_server(folder, CACHE_DIR=cache) as server:
         page = open_page("/", base=server.url)
         expect(page.get_by_test_id("stMain")).to_contain_text("survivor is running, step")
         page = open_page("/training", base=server.url)

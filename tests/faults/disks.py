@@ -75,7 +75,7 @@ def mount(path: Path, megabytes: int) -> Disk:
     """A disk of that size at `path`, which is made."""
     path.mkdir()
     try:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", path]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
         done = subprocess.run(command, capture_output=True)
         return Disk(path, mounted=done.returncode == 0)
     except FileNotFoundError:

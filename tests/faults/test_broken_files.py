@@ -117,7 +117,7 @@ def test_a_killed_run_on_a_read_only_disk_is_shown_and_drawn_from_but_not_resume
         jobs.resume(run)
     terminal = forks.train(run)
     assert terminal.exit_code() == 1
-    assert terminal.said() == f"{disk.path} cannot be written to, and training writes there.\n"
+    assert terminal.said() == f"{disk.path} cannot be written to; training writes there.\n"
 
 
 def test_a_new_run_on_a_read_only_disk_gets_one_sentence(disk: Disk, forks: Forks) -> None:

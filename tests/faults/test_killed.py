@@ -81,7 +81,7 @@ def test_a_trainer_killed_while_it_starts_is_lost_at_once_and_can_be_started_aga
     assert run.config is None
     jobs.resume(run)
     wait_for_state(run, "finished")
-    assert run.config.steps == 4
+    assert Run(run.path).config.steps == 4
 
 
 @pytest.fixture(scope="module")

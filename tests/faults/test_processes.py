@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 20
 CONFIG = tiny_runs.tiny(steps=STEPS)
 ENDLESS = CONFIG.replace(steps=FOREVER, validate_every=0, sample_every=0)
-BROKEN = "Another process of this run ended or lost its connection. Resume the run, and it goes on"
+BROKEN = "Another process of this run ended or lost its connection. Resume the run to continue"
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_process_that_cannot_begin_tells_the_first_why(
     assert [command.exit_code() for command in (first, second)] == [1, 1]
     assert run.state == "failed"
     assert "nowhere" in run.status.error
-    assert "Resume the run; it has no checkpoint yet and begins anew." in run.status.error
+    assert "Resume the run to start again; it has no checkpoint yet." in run.status.error
 
 
 def test_others_wait_with_the_first_for_the_device_and_are_stopped_with_it(

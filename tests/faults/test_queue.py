@@ -16,6 +16,10 @@ from tests.faults.processes import FOREVER, Forks, tiny, wait_for_state, wait_un
 STOPPED = 130
 
 
+def wait_for_text(log: Path, text: str) -> None:
+    wait_until(lambda: text in log.read_text(), f"{log.name} says {text!r}")
+
+
 def position(run: Run) -> int:
     """How many runs go before it to the same device."""
     return len(queued_before(run.snapshot(), snapshots(run.path.parent)))
@@ -114,7 +118,7 @@ def test_a_trainer_that_ends_starts_the_next_in_the_queue(first, runs_dir: Path)
     assert trainer.exit_code() == STOPPED
     # Each starts the one behind it when it ends.
     for other in (waiting[1], waiting[0]):
-        wait_until(lambda other=other: other.state == "finished", f"{other.name} has finished")
+        wait_for_state(other, "finished")
     assert waiting[1].status.started < waiting[0].status.started
     assert first[0].state == "stopped"
 
@@ -132,10 +136,10 @@ def test_the_queue_outlives_every_process_and_the_next_command_starts_it(
     assert [look.exit_code() for look in looks] == [0, 0, 0]
     assert waiting[0].state != "queued"
     for other in waiting:
-        wait_until(lambda other=other: other.state == "finished", f"{other.name} has finished")
+        wait_for_state(other, "finished")
         # However many looked at once, it was started once and trained from its first step.
         log = other.path / "train.log"
-        wait_until(lambda log=log: "finished." in log.read_text(), "its process has ended")
+        wait_for_text(log, "finished.")
         assert log.read_text().count("finished.") == 1
         assert "Another process" not in log.read_text()
         assert other.curve("loss")["step"].tolist() == [1, 2]

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.jobs import JobError
+from diffusion_core.runs.request import read_request
 from diffusion_core.runs.run import Run
 from tests.faults.processes import (
     FOREVER,
@@ -53,7 +55,7 @@ def test_a_request_stops_with_a_checkpoint(run: Run, trainer: Command) -> None:
     jobs.request(run, "stop")
     assert trainer.exit_code() == STOPPED
     assert_stopped_cleanly(run)
-    assert run.snapshot().pending is None
+    assert read_request(run.path / "request.json").action is None
 
 
 def test_an_interrupt_stops_a_training_in_a_terminal(run: Run, true_python: None) -> None:
@@ -90,22 +92,22 @@ def test_a_second_interrupt_ends_it_when_the_file_at_hand_is_whole(run: Run, for
 
 def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
-    from diffusion_core.training import trainer
+    from diffusion_core.training import loop
     from tests.faults.processes import command_line
 
-    take_step, save_state = trainer.one_step, checkpoint.save_state
+    take_step, save_state = loop.one_step, checkpoint.save_state
 
     def step_and_interrupt(context, step: int):
         if step == 7:
             signal.raise_signal(signal.SIGINT)
         return take_step(context, step)
 
-    def save_and_interrupt(path: Path, step: int, state: dict) -> Path:
+    def save_and_interrupt(run: Path, step: int, state: dict[str, Any]) -> Path:
         if step == 7:
             signal.raise_signal(signal.SIGINT)
-        return save_state(path, step, state)
+        return save_state(run, step, state)
 
-    trainer.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
+    loop.one_step, checkpoint.save_state = step_and_interrupt, save_and_interrupt
     create(path, config)
     return command_line(["train", "--run", str(path), "--quiet"])
 
@@ -116,7 +118,7 @@ GARBAGE = [b"", b"{", b"[]", b'"stop"', b'{"action": ["stop"]}', b'{"action": "f
 def test_requests_that_cannot_be_read_are_ignored(run: Run, trainer: Command) -> None:
     for garbage in GARBAGE:
         (run.path / "request.json").write_bytes(garbage)
-        assert run.snapshot().pending is None
+        assert read_request(run.path / "request.json").action is None
         wait_until(lambda: not (run.path / "request.json").exists(), "it is put away")
     wait_for_progress(run)
     assert run.state == "running"
@@ -137,7 +139,7 @@ def test_a_stop_that_is_asked_for_while_the_process_starts_is_heard(
     assert run.state == "starting"
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
-    assert run.snapshot().pending is None
+    assert read_request(run.path / "request.json").action is None
 
 
 def test_a_stop_is_not_forgotten_over_a_later_request(run: Run, forks: Forks) -> None:

@@ -10,6 +10,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 PATIENCE_SECONDS = 90
 
@@ -27,7 +28,9 @@ class Visitor:
         self.socket: ClientConnection | None = None
 
     async def __aenter__(self) -> Visitor:
-        self.socket = await connect(self.address, subprotocols=["streamlit"], max_size=None)
+        self.socket = await connect(
+            self.address, subprotocols=[Subprotocol("streamlit")], max_size=None
+        )
         await self.run()
         return self
 

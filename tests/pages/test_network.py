@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.network import cost_figure, short, unet_figure
 from diffusion_core.models.trace import Trace, trace
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.presets import PRESETS, build_model, preset
 from tests.pages.app import open_page
 
@@ -150,8 +151,8 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
     ("changes", "sentence"),
     [
         ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
-        ({"network_args": {"depth": 3}}, "This network cannot be built: network_args:"),
-        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be at least 1"),
+        ({"network_args": {"depth": 3}}, "network_args.depth is not known"),
+        ({"network_args": {"blocks": 0}}, "blocks is 0; it must be from 1 to 64"),
         ({"network_args": {"patch": 128}}, "needs images of 512 or more pixels"),
     ],
 )
@@ -163,6 +164,15 @@ def test_a_run_whose_network_cannot_be_shown_says_why(
     [error] = app.error
     assert sentence in error.value
     assert not app.metric
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_the_page_says_what_a_run_of_any_kind_predicts(
+    runs_dir: Path, prediction_type: str
+) -> None:
+    write_run(runs_dir, "mine", prediction_type=prediction_type)
+    app = open_network(network="run mine")
+    assert PREDICTION_TYPES[prediction_type].formula in words(app)
 
 
 def test_a_run_that_has_only_just_been_started_is_waited_for(runs_dir: Path) -> None:

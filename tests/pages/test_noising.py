@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,7 +183,8 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
     app.segmented_control(key="source").set_value("camera").run()
     assert "Allow the camera" in app.info[0].value
     photo = ("photo.jpg", image_files.halves("JPEG"), "image/jpeg")
-    app.get("camera_input")[0].set_value(photo).run()
+    camera: Any = app.get("camera_input")[0]
+    camera.set_value(photo).run()
     assert not app.exception
     assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.figures import schedule as schedule_figures
 from dashboard.figures.schedule import MOST_POINTS, QUANTITIES, number, table_at, to_csv
-from diffusion_core.process.schedule import KINDS, NoiseSchedule
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from tests.pages.app import open_page
 
 # t: sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod, as the lecture prints them.
@@ -34,7 +34,7 @@ def open_schedule(**settings: str | list[str]) -> AppTest:
 
 
 def coefficient(app: AppTest, name: str, kind: str = "linear") -> str:
-    return app.table[0].value.loc[f"`{name}`", kind]
+    return str(app.table[0].value.loc[f"`{name}`", kind])
 
 
 def quantity(table: str) -> schedule_figures.Quantity:
@@ -85,7 +85,7 @@ def test_a_cursor_beyond_the_new_end_goes_to_the_last_timestep() -> None:
 
 @pytest.mark.parametrize("timesteps", [2, 4000])
 def test_the_shortest_and_the_longest_schedule_can_be_looked_at(timesteps: int) -> None:
-    app = open_schedule(T=str(timesteps), t=str(timesteps - 1), kinds=list(KINDS))
+    app = open_schedule(T=str(timesteps), t=str(timesteps - 1), kinds=list(SCHEDULE_KINDS))
     assert app.header[0].value == f"At t = {timesteps - 1:,}"
 
 
@@ -132,7 +132,7 @@ def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
 
 
 def test_a_curve_has_its_value_at_t_marked_by_a_line_and_a_dot() -> None:
-    schedules = [NoiseSchedule(kind) for kind in KINDS]
+    schedules = [NoiseSchedule(kind) for kind in SCHEDULE_KINDS]
     figure = schedule_figures.curve_figure(schedules, quantity("alphas_cumprod"), 77)
     [line] = figure.layout.shapes
     assert line.x0 == line.x1 == 77

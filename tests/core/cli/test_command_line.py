@@ -57,7 +57,7 @@ def image(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def draw(run: Path, out: Path, *words: str) -> int:
+def draw(run: Path, out: Path | str, *words: str) -> int:
     arguments = ["sample", "--run", str(run), "--device", "cpu", "--out", str(out)]
     return main([*arguments, "--steps", "3", *words])
 
@@ -146,7 +146,7 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
     [
         (["--set", "step=3"], "There is no setting called step"),
         (["--set", "steps"], "--set takes key=value"),
-        (["--steps", "0"], "steps is 0; it must be at least 1."),
+        (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
         (["--resume", "--data", "cars"], "A resumed run keeps its settings"),
@@ -338,18 +338,18 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
     [
         (["--label", "boat"], "There is no class 'boat'; choose one of sedan, hatchback"),
         (["--label", "8"], "There is no class '8'"),
-        (["--n", "5000"], "n is 5000; it must be at most 4,096."),
-        (["--eta", "2"], "eta is 2.0; it must be at most 1."),
+        (["--n", "5000"], "n is 5000; it must be from 1 to 4,096."),
+        (["--eta", "2"], "eta is 2.0; it must be from 0 to 1."),
         (["--eta", "0.5", "--sampler", "ddpm"], "eta has no effect with ddpm; use ddim."),
         (["--variance", "large"], "variance has no effect with dpmpp_2m; use ddpm."),
         (["--lecture", "--sampler", "heun"], "as the lecture does needs the sampler ddpm."),
         (["--lecture", "--spacing", "karras"], "needs the spacing trailing."),
         (["--lecture"], "cannot be sampled as the lecture does: that needs the lecture's network"),
         (["--negative", "van"], "have no effect without guidance; set a guidance scale"),
-        (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be at most 20."),
+        (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be from 0 to 20"),
         (["--average", ""], "average is ''; it must be at least 1 characters long."),
-        (["--n", "0"], "n is 0; it must be at least 1."),
-        (["--steps", "0"], "steps is 0; it must be at least 1."),
+        (["--n", "0"], "n is 0; it must be from 1 to 4,096."),
+        (["--steps", "0"], "steps is 0; it must be from 1 to"),
         (["--steps", "21"], "takes 1 to 20 steps, not 21."),
     ],
 )

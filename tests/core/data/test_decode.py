@@ -99,7 +99,7 @@ def test_an_animation_gives_its_first_frame() -> None:
 
 def test_a_single_pixel_is_an_image() -> None:
     image = open_image(image_files.one_pixel())
-    assert np.array_equal(to_size(image, 64), np.tile(np.uint8(RED), (64, 64, 1)))
+    assert np.array_equal(to_size(image, 64), np.tile(np.array(RED, np.uint8), (64, 64, 1)))
 
 
 def test_transparency_is_laid_on_white() -> None:

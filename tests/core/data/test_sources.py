@@ -124,13 +124,8 @@ def test_a_new_source_is_one_record_that_everything_finds(
 
     run = tmp_path / "striped"
     words = ["train", "--run", str(run), "--data", "stripes:50", "--steps", "1"]
-    tiny = [
-        "batch_size=4",
-        "image_size=16",
-        "sample_count=1",
-        "validation_count=4",
-        "num_workers=0",
-    ]
+    tiny = ["batch_size=4", "image_size=16", "sample_count=1", "validation_count=4"]
+    tiny += ["num_workers=0", "mixed_precision=no"]
     tiny += ['network_args={"widths": [8], "blocks": 1, "attention_levels": [], "patch": 2}']
     assert main([*words, "--device", "cpu", "--quiet", "--set", *tiny]) == 0
     assert load_run(run).config.data == "stripes:50"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def test_two_that_build_the_same_store_at_once_both_get_it(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one is finished while this one is still decoding."""
-    others = []
+    others: list[Any] = []
 
     def progress(ready: int, total: int) -> None:
         if not others:

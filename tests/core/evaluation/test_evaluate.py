@@ -18,15 +18,13 @@ from diffusion_core.cli.main import main
 from diffusion_core.data.sources import cars
 from diffusion_core.data.store import DataError, build_store
 from diffusion_core.evaluation import evaluate as evaluating
-from diffusion_core.evaluation import evaluator, sliced
+from diffusion_core.evaluation import evaluator, metrics, sliced
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import FEWEST, cost, held_out_images, split_of
 from diffusion_core.evaluation.intervals import Estimate
+from diffusion_core.evaluation.metrics import METRICS, Comparison, Metric
 from diffusion_core.evaluation.results import (
-    METRICS,
     Result,
-    ResultError,
-    estimate_words,
     read_result,
     read_results,
     result_path,
@@ -35,6 +33,7 @@ from diffusion_core.evaluation.results import (
     write_result,
 )
 from diffusion_core.media.images import to_uint8
+from diffusion_core.records import RecordError
 from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run, load_run
@@ -63,14 +62,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     return run, measure(run, 40)[0]
 
 
-def measure(run: Run, step: int, **settings: object) -> tuple[Result, list[int]]:
+def measure(run: Run, step: int, **settings: Any) -> tuple[Result, list[int]]:
     """The result of a measuring, and what it yielded."""
     checkpoint = run.checkpoint(step)
     spec = make_spec(run.name, checkpoint, **({"n": N, "steps": 4} | settings))
     return finished(evaluate(run, checkpoint, spec, load_model(checkpoint), workers=0))
 
 
-def finished(work: Generator) -> tuple[Any, list[int]]:
+def finished(work: Generator[Any, None, Any]) -> tuple[Any, list[int]]:
     """What a generator returns, and what it yielded."""
     yielded = []
     while True:
@@ -134,7 +133,7 @@ def test_floor_and_ceiling_are_measured_once_for_the_same_images(
     _, first = measured
     copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
     marked = first.floor | {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
-    write_result(copy.path, dataclasses.replace(first, floor=marked))
+    write_result(copy.path, first.model_copy(update={"floor": marked}))
     second, yielded = measure(copy, 20)
     assert second.floor == marked
     assert second.ceiling == first.ceiling
@@ -148,7 +147,7 @@ def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
     _, first = measured
     copy = load_run(write_run(tmp_path, "copy", 20, config=CARS))
     lacking = {"frechet": Estimate(1.0, 0.5, 1.5, 7, 7)}
-    write_result(copy.path, dataclasses.replace(first, floor=lacking, ceiling=lacking))
+    write_result(copy.path, first.model_copy(update={"floor": lacking, "ceiling": lacking}))
     second, _ = measure(copy, 20)
     assert (second.floor, second.ceiling) == (first.floor, first.ceiling)
 
@@ -168,19 +167,19 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_
     monkeypatch.setattr(SamplingSpec, "make", refuse)
     monkeypatch.setattr(evaluating, "measure_bits", refuse)
     bits = {"bits_per_dim": Estimate(9.0, 8.0, 10.0, 7, 0)}
-    plain = dataclasses.replace(result, checkpoint_time=checkpoint.time)
-    both = dataclasses.replace(plain, metrics=plain.metrics | bits)
+    plain = result.model_copy(update={"checkpoint_time": checkpoint.time})
+    both = plain.model_copy(update={"metrics": plain.metrics | bits})
 
     def known(bits: bool) -> Result:
         return finished(evaluate(run, checkpoint, result.spec, loaded, bits=bits))[0]
 
     write_result(run.path, both)
     assert known(bits=True) == both
-    write_result(run.path, dataclasses.replace(both, **change))
+    write_result(run.path, both.model_copy(update=change))
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=False)
     write_result(run.path, plain)
-    write_result(run.path, dataclasses.replace(both, spec=again(both), **change))
+    write_result(run.path, both.model_copy(update={"spec": again(both), **change}))
     assert known(bits=False) == plain
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=True)
@@ -193,9 +192,7 @@ def test_a_network_that_repeats_its_training_images_is_found_out(
     store = build_store(CARS.data, CARS.image_size)
     training, _ = split_of(CARS, store)
 
-    def repeat(
-        _: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
-    ):
+    def repeat(_: SamplingSpec, loaded: Any, on_step: Any, first: int, n: int, **more: Any):
         images = torch.from_numpy(store.read(training[first : first + n]).copy())
         return images.flip(-1).float() / 127.5 - 1  # as a training with random flips may see it
 
@@ -242,7 +239,7 @@ def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path)
     assert set(result.metrics) == {"sliced_wasserstein"}
     assert result.floor == {}
     words = " ".join(result.notes)
-    assert "There is no classifier for folder:" in words
+    assert "No classifier for folder:" in words
     assert "held out too few images" in words
 
 
@@ -307,9 +304,7 @@ def test_where_memory_is_short_half_as_many_are_drawn_at_once(
     run = load_run(write_run(tmp_path, "short", 20, config=CARS))
     plain, asked = SamplingSpec.make, []
 
-    def make(
-        spec: SamplingSpec, loaded: object, on_step: object, first: int, n: int, **more: object
-    ):
+    def make(spec: SamplingSpec, loaded: Any, on_step: Any, first: int, n: int, **more: Any):
         asked.append((first, n))
         if n > 8:
             raise RuntimeError("CUDA out of memory.")
@@ -319,6 +314,30 @@ def test_where_memory_is_short_half_as_many_are_drawn_at_once(
     result, yielded = measure(run, 20, n=20)
     assert asked == [(0, 20), (0, 10), (0, 5), (5, 5), (10, 5), (15, 5)]
     assert yielded == sorted(yielded) and result.metrics["frechet"].n_fake == 20
+
+
+def measure_brightness(sets: Comparison) -> dict[str, Estimate]:
+    means = sets.fake["pixels"].mean(axis=(1, 2, 3))
+    return {"brightness": Estimate(float(means.mean()), 0.0, 255.0, 0, len(means))}
+
+
+def test_a_new_metric_is_one_function_and_one_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = Metric("brightness", "Brightness", "floor", "Mean grey level.", measure_brightness)
+    monkeypatch.setitem(METRICS, "brightness", metric)
+    run = load_run(write_run(tmp_path, "bright", 20, config=CARS))
+    assert run_command(run, "--n", "16", "--steps", "2") == 0
+    (result,), broken = read_results(run.path)
+    assert not broken
+    for found in (result.metrics, result.floor, result.ceiling):
+        assert 0 < found["brightness"].value < 255
+    value = metric.format(result.metrics["brightness"].value)
+    printed = capsys.readouterr().out
+    assert "Brightness" in printed and f"{value} (0.00 to 255)" in printed
+    monkeypatch.delitem(METRICS, "brightness")  # as an older version reads it
+    (result,), broken = read_results(run.path)
+    assert not broken and "brightness" not in result.metrics and "frechet" in result.metrics
 
 
 # ------------------------------------------------------------------------------ files
@@ -354,7 +373,7 @@ def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
     measured: tuple[Run, Result], tmp_path: Path
 ) -> None:
     _, result = measured
-    other = dataclasses.replace(result, spec=again(result), seconds=9.0)
+    other = result.model_copy(update={"spec": again(result), "seconds": 9.0})
     path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
     path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
     wrong.rename(path)  # the name that the settings give, with another order in it
@@ -388,12 +407,14 @@ def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("{", "damaged or cannot be read"),
+        ("{", "is not readable JSON"),
         ({"version": 0}, "another version"),
-        ({"metrics": {"frechet": {"value": "near"}}}, "does not hold a whole result"),
-        ({"order": {"run": "a"}}, "does not hold a whole result"),
-        ({"seconds": None}, "does not hold a whole result"),
-        ({"neighbours": 3}, "does not hold a whole result"),
+        ({"metrics": {"frechet": {"value": "near"}}}, "metrics.frechet.value is 'near'"),
+        ({"order": {"run": "a"}}, "The settings: step is missing"),
+        ({"seconds": None}, "seconds is None; it must be a number"),
+        ({"seconds": float("nan")}, "seconds is nan; it must be a finite number"),
+        ({"evaluations": -1}, "evaluations is -1; it must be at least 0"),
+        ({"neighbours": 3}, "neighbours is 3; it must be a list"),
     ],
 )
 def test_a_file_that_is_not_sound_is_named_and_skipped(
@@ -401,10 +422,12 @@ def test_a_file_that_is_not_sound_is_named_and_skipped(
 ) -> None:
     _, result = measured
     path = write_result(tmp_path, result)
-    other = write_result(tmp_path, dataclasses.replace(result, seconds=9.0, spec=again(result)))
+    other = write_result(
+        tmp_path, result.model_copy(update={"seconds": 9.0, "spec": again(result)})
+    )
     values = change if isinstance(change, str) else json.loads(path.read_text()) | change
     path.write_text(values if isinstance(values, str) else json.dumps(values))
-    with pytest.raises(ResultError, match=sentence):
+    with pytest.raises(RecordError, match=sentence):
         read_result(path)
     results, broken = read_results(tmp_path)
     assert [found.seconds for found in results] == [9.0]
@@ -421,14 +444,23 @@ def test_a_file_is_named_by_the_settings_and_not_by_the_run() -> None:
     assert result_path(Path("r"), spec) == result_path(
         Path("r"), spec.replace(run="b", classes=("x", "y", "z"))
     )
+    others: list[dict[str, Any]]
     others = [{"seed": 1}, {"n": 65}, {"steps": 9}, {"guidance_scale": 2.0}, {"average": "short"}]
     paths = {result_path(Path("r"), spec.replace(**other)) for other in others}
     assert len(paths | {result_path(Path("r"), spec)}) == len(others) + 1
 
 
+def test_files_keep_the_names_that_the_first_version_gave_them() -> None:
+    quality = Path(__file__).parents[3] / "checkpoints" / "demo-cars" / "quality"
+    results = [read_result(path) for path in sorted(quality.glob("*.json"))]
+    named = {result_path(Path("r"), result.spec).name for result in results if result}
+    assert named == {path.name for path in quality.glob("*.json")}
+
+
 def test_values_are_written_as_people_read_them() -> None:
-    assert estimate_words("frechet", Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
-    assert estimate_words("recall", Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
+    frechet, recall = METRICS["frechet"].format_estimate, METRICS["recall"].format_estimate
+    assert frechet(Estimate(12.345, 11.8, 1234.5, 9, 9)) == "12.3 (11.8 to 1,234)"
+    assert recall(Estimate(0.871, 0.85, 0.9, 9, 9)) == "87.1 % (85.0 to 90.0 %)"
 
 
 # ------------------------------------------------------------------------------ the command
@@ -461,13 +493,14 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--n", "3"], 2, "--n is 3; it must lie between 16 and 4,096."),
-        (["--n", "16", "--sampler", "magic"], 2, "not by 'magic'"),
-        (["--n", "16", "--steps", "0"], 2, "1 to 20 steps, not 0"),
+        (["--n", "3"], 2, "n is 3; it must be at least 16."),
+        (["--n", "5000"], 2, "n is 5000; it must be from 1 to 4,096."),
+        (["--n", "16", "--sampler", "magic"], 2, "magic"),
+        (["--n", "16", "--steps", "0"], 2, "steps is 0; it must be from 1 to"),
         (["--n", "16", "--guidance-scale", "2"], 2, "without classes"),
-        (["--seed", "-1"], 2, "--seed is -1"),
+        (["--seed", "-1"], 2, "seed is -1; it must be from 0 to"),
         (["--step", "7"], 1, "no checkpoint of step 7"),
-        (["--average", "short"], 1, "no averaged weights called 'short'"),
+        (["--average", "short"], 2, "no averaged weights called short"),
     ],
 )
 def test_the_command_refuses_with_one_line(
@@ -491,8 +524,8 @@ def test_guidance_is_refused_where_the_network_never_learned_any_class(
     run = load_run(write_run(tmp_path, "always", 20, config=config))
     assert run_command(run, "--n", "16", "--steps", "2", "--guidance-scale", "2") == 2
     assert capsys.readouterr().err.splitlines() == [
-        "always was trained with the class always given, so nothing can guide it; leave the "
-        "guidance scale at 1."
+        "always at step 20 was trained with the class always given, so it cannot be guided away "
+        "from any class; set the guidance scale to 1 or choose a negative class."
     ]
     assert not (run.path / "quality").exists()
     assert make_spec(run.name, run.checkpoint(20), n=16).guidance_scale == 1
@@ -504,7 +537,7 @@ def test_what_an_interrupted_command_had_measured_is_kept(
     run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
     plain = SamplingSpec.make
 
-    def interrupted(spec: SamplingSpec, *words: object, **more: object) -> Tensor:
+    def interrupted(spec: SamplingSpec, *words: Any, **more: Any) -> Tensor:
         if spec.steps == 3:
             raise KeyboardInterrupt
         return plain(spec, *words, **more)
@@ -519,7 +552,7 @@ def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path, "flow", 20, config=config))
     spec = make_spec(run.name, run.checkpoint(20), n=16)
     assert (spec.sampler, spec.flow) == ("euler", True)
-    with pytest.raises(ConfigError, match="euler, heun, not by 'ddim'"):
+    with pytest.raises(ConfigError, match="no sampler 'ddim'; choose one of euler, heun"):
         make_spec(run.name, run.checkpoint(20), n=16, sampler="ddim")
     checkpoint = run.checkpoint(20)
     with pytest.raises(ConfigError, match="a flow has none"):
@@ -538,7 +571,7 @@ def test_fid_and_kid_are_kept_where_they_can_be_measured(
         return dict.fromkeys(("fid", "kid"), Estimate(gap, 0.0, 2 * gap, len(real), len(fake)))
 
     monkeypatch.setattr(evaluator, "load_inception", lambda *_: (Means(), ""))
-    monkeypatch.setattr(evaluator, "fidelity_estimates", estimates)
+    monkeypatch.setattr(metrics, "fidelity_estimates", estimates)
     run = load_run(write_run(tmp_path, "fid", 20, config=CARS))
     result, _ = measure(run, 20, n=16)
     assert result.notes == ()

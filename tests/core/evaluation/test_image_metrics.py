@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info
 
 from diffusion_core.evaluation import image_metrics, sliced
 from diffusion_core.evaluation.intervals import (
+    Estimate,
     half_samples,
     half_sampling,
     mean_estimate,
@@ -244,7 +245,7 @@ def test_along_one_direction_it_is_scipys_distance(monkeypatch: pytest.MonkeyPat
     assert np.linalg.norm(axis) == pytest.approx(1, rel=1e-3)
     assert along_b[0] == pytest.approx(b @ axis, abs=1e-3)
     expected = scipy.stats.wasserstein_distance(along_a[0], along_b[0]) * 1000
-    assert image_metrics.sliced_wasserstein(real, fake)[16] == pytest.approx(expected, rel=1e-3)
+    assert sliced.sliced_wasserstein(real, fake)[16] == pytest.approx(expected, rel=1e-3)
     assert a.shape == (6 * 128, 147)
     channels = a.reshape(-1, 49, 3)
     assert channels.mean((0, 1)) == pytest.approx([0] * 3, abs=1e-4)
@@ -263,21 +264,21 @@ def test_it_says_of_which_size_the_wrong_details_are() -> None:
     real, alike = everything[:64], everything[64:]
     specks = np.where(RNG(5).random(alike.shape) < 0.01, 255, alike).astype(np.uint8)
     floor, dirty = (
-        image_metrics.sliced_wasserstein(real, alike),
-        image_metrics.sliced_wasserstein(real, specks),
+        sliced.sliced_wasserstein(real, alike),
+        sliced.sliced_wasserstein(real, specks),
     )
     assert list(floor) == [64, 32, 16]
     assert dirty[64] > 2 * floor[64] and dirty[16] < 1.3 * floor[16]
-    assert floor == image_metrics.sliced_wasserstein(real, alike)
-    grey = image_metrics.sliced_wasserstein(real[..., :1], alike[..., :1])
+    assert floor == sliced.sliced_wasserstein(real, alike)
+    grey = sliced.sliced_wasserstein(real[..., :1], alike[..., :1])
     assert list(grey) == [64, 32, 16] and grey[64] > 0
 
 
 @pytest.mark.usefixtures("few_patches")
 def test_its_estimate_has_the_same_values_and_their_mean() -> None:
     real, fake = images(40, 32), images(50, 32, seed=1)
-    values = image_metrics.sliced_wasserstein(real, fake)
-    found = image_metrics.sliced_wasserstein_estimates(real, fake)
+    values = sliced.sliced_wasserstein(real, fake)
+    found = sliced.sliced_wasserstein_estimates(real, fake)
     assert list(found) == ["32", "16", "mean"]
     assert found["32"].value == values[32] and found["16"].value == values[16]
     assert found["mean"].value == pytest.approx(np.mean(list(values.values())))
@@ -305,9 +306,9 @@ def test_the_halves_are_compared_by_scipys_distance() -> None:
 
 def test_images_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match="one size and colour"):
-        image_metrics.sliced_wasserstein(images(2, 32), images(2, 16))
+        sliced.sliced_wasserstein(images(2, 32), images(2, 16))
     with pytest.raises(ValueError, match="16 pixels or more"):
-        image_metrics.sliced_wasserstein(images(2, 8), images(2, 8))
+        sliced.sliced_wasserstein(images(2, 8), images(2, 8))
     with pytest.raises(ValueError, match="one size and colour"):
         image_metrics.nearest(images(2, 32), images(2, 16))
 
@@ -315,7 +316,7 @@ def test_images_that_do_not_match_are_refused() -> None:
 # ---------------------------------------------------------------- intervals
 
 
-def covered(estimates: list[image_metrics.Estimate]) -> float:
+def covered(estimates: list[Estimate]) -> float:
     """The share of repeated measurements whose interval holds the mean of all of them."""
     truth = np.mean([e.value for e in estimates])
     return float(np.mean([e.low <= truth <= e.high for e in estimates]))
@@ -323,7 +324,7 @@ def covered(estimates: list[image_metrics.Estimate]) -> float:
 
 def test_intervals_hold_what_many_measurements_give_on_average() -> None:
     """95 % of them, or a little more; with 60 measurements 88 % is about the least by chance."""
-    found: dict[str, list[image_metrics.Estimate]] = {}
+    found: dict[str, list[Estimate]] = {}
     for trial in range(60):
         rng = RNG([7, trial])
         real, fake = rng.standard_normal((70, 4)), rng.standard_normal((70, 4)) * 1.3 + 0.5
@@ -382,11 +383,11 @@ def test_the_same_seed_gives_the_same_interval_and_two_images_are_enough() -> No
     for estimate in image_metrics.manifold_estimates(real, fake).values():
         assert math.isfinite(estimate.low) and math.isfinite(estimate.high)
     a, b = images(2, 16), images(2, 16, seed=1)
-    mean = image_metrics.sliced_wasserstein_estimates(a, b)["mean"]
+    mean = sliced.sliced_wasserstein_estimates(a, b)["mean"]
     assert 0 <= mean.low <= mean.value <= mean.high
 
 
-def test_of_two_bootstraps_at_once_the_second_waits_and_the_threads_are_as_they_were() -> None:
+def test_of_two_half_samplings_at_once_the_second_waits_and_the_threads_are_as_they_were() -> None:
     """Else the second would put back the limit that the first has set."""
 
     def threads() -> list[int]:

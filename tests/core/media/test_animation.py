@@ -27,7 +27,7 @@ def film(frames: int = 5, height: int = 8, width: int = 8) -> np.ndarray:
 def decode(data: bytes) -> Iterator[tuple[np.ndarray, int]]:
     """(frame, milliseconds) of each."""
     with Image.open(io.BytesIO(data)) as image:
-        for k in range(image.n_frames):
+        for k in range(getattr(image, "n_frames", 1)):
             image.seek(k)
             image.load()  # only now a WebP knows how long the frame stays
             yield np.asarray(image.convert("RGB")), round(image.info["duration"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from diffusion_core.media.images import grid, png, strip, to_uint8
 
@@ -62,6 +63,7 @@ def test_a_png_is_the_image_to_the_pixel_and_keeps_its_words() -> None:
     pil_image = Image.open(io.BytesIO(png(image, text={"seed": "3", "words": "β, ε"})))
     assert pil_image.format == "PNG" and pil_image.mode == "RGB"
     assert np.array_equal(np.asarray(pil_image), image)
+    assert isinstance(pil_image, PngImageFile)
     assert pil_image.text == {"seed": "3", "words": "β, ε"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_a_model_is_loaded_in_it_unless_its_exact_weights_are_asked_for(tmp_path
     assert any(p.numel() and n == "stem.weight" for n, p in exact.named_parameters())
     half = has_fast_bfloat16(torch.device("cpu"))
     assert memory_of(fast) < memory_of(exact) or not half
-    how = {
+    how: dict[str, Any] = {
         "n": 2,
         "sampler": "dpmpp_2m",
         "steps": 5,

@@ -6,6 +6,7 @@ PyTorch's FlopCounterMode, which counts in its own way, is the reference for the
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ PRINTED_SHAPES = {
     "ups.3": (1, 64, 64, 64),
     "output": (1, 3, 64, 64),
 }
-NETWORKS = {
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "lecture": ("lecture", {}),
     "small": ("small", {}),
     "small with classes": ("small", {"num_classes": 8}),
@@ -145,7 +146,7 @@ def test_multiply_adds_of_single_layers_are_those_of_the_textbook() -> None:
 
 
 def test_the_network_is_left_as_it_was() -> None:
-    built = SimpleUnet(widths=[4, 8])
+    built: Any = SimpleUnet(widths=[4, 8])
     built.downs[0].bnorm1.eval()
     before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     modes = [module.training for module in built.modules()]
@@ -160,6 +161,8 @@ def test_the_network_is_left_as_it_was() -> None:
 
 def test_a_layer_that_is_called_again_has_its_parameters_once() -> None:
     class Twice(SimpleUnet):
+        again: nn.Module
+
         def forward(self, x: torch.Tensor, t: torch.Tensor, labels=None) -> torch.Tensor:
             return self.again(self.again(x))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_core.process.schedule import KINDS, NoiseSchedule, gather, make_betas
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule, gather, make_betas
 
 DIFFUSERS_NAMES = {
     "linear": "linear",
@@ -42,7 +44,7 @@ def any_schedule() -> st.SearchStrategy[NoiseSchedule]:
         lambda kind, timesteps, start, factor, rescale: NoiseSchedule(
             kind, timesteps, start, min(start * factor, 0.3), rescale
         ),
-        st.sampled_from(KINDS),
+        st.sampled_from(list(SCHEDULE_KINDS)),
         st.integers(2, 1200),
         st.floats(1e-5, 1e-2),
         st.floats(1, 300),
@@ -108,7 +110,7 @@ def test_the_eight_constants_follow_their_definitions_in_float64() -> None:
 
 
 @pytest.mark.parametrize("rescale", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
 def test_every_kind_has_diffusers_betas(kind: str, rescale: bool) -> None:
     """diffusers computes in float32, which leaves about six digits of alphas_cumprod."""
     theirs = DDPMScheduler(
@@ -126,7 +128,7 @@ def test_every_kind_has_diffusers_betas(kind: str, rescale: bool) -> None:
 
 
 def test_a_rescaled_schedule_ends_in_pure_noise_and_begins_where_it_did() -> None:
-    for kind in KINDS:
+    for kind in SCHEDULE_KINDS:
         plain = NoiseSchedule(kind, 100)
         rescaled = NoiseSchedule(kind, 100, rescale_zero_terminal_snr=True)
         assert rescaled.betas[-1].item() == 1
@@ -136,7 +138,7 @@ def test_a_rescaled_schedule_ends_in_pure_noise_and_begins_where_it_did() -> Non
         assert rescaled.alphas_cumprod[0].item() == pytest.approx(plain.alphas_cumprod[0].item())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
 def test_add_noise_is_diffusers_add_noise(kind: str) -> None:
     theirs = DDPMScheduler(num_train_timesteps=300, beta_schedule=DIFFUSERS_NAMES[kind])
     ours = NoiseSchedule(kind, 300)
@@ -150,7 +152,7 @@ def test_add_noise_is_diffusers_add_noise(kind: str) -> None:
 # ---------------------------------------------------------------- the forward process
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
 def test_the_closed_form_is_stepwise_noising(kind: str) -> None:
     """x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) z, step by step, has these coefficients."""
     schedule = NoiseSchedule(kind, 200)
@@ -221,7 +223,8 @@ def test_the_square_roots_of_any_schedule_are_square_roots(schedule: NoiseSchedu
 @settings(max_examples=30)
 @given(any_schedule())
 def test_a_schedules_settings_make_it_again(schedule: NoiseSchedule) -> None:
-    again = NoiseSchedule(**schedule.settings())
+    settings: dict[str, Any] = schedule.settings()
+    again = NoiseSchedule(**settings)
     assert np.array_equal(again.exact_alphas_cumprod, schedule.exact_alphas_cumprod)
     assert again.settings() == schedule.settings()
 

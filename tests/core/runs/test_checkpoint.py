@@ -69,7 +69,7 @@ def test_weights_come_back_with_all_that_sampling_needs(tmp_path: Path, config: 
     assert abs(found.time - time.time()) < 60
     loaded, schedule, loaded_config = load_model(found, exact=True)
     assert loaded_config == config
-    assert schedule.settings()["timesteps"] == config.schedule["timesteps"]
+    assert schedule.timesteps == config.schedule["timesteps"]
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([0, 7])

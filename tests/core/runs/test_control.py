@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,11 @@ def queued(runs_dir: Path) -> list[str]:
     """Two runs that wait behind one that this process trains."""
     set_running(write_run(runs_dir, "busy", heartbeat=time.time()))
     for number, name in enumerate(("a", "b")):
-        place = {"host": os.uname().nodename, "device": "cpu", "queued_at": float(number)}
+        place: dict[str, Any] = {
+            "host": os.uname().nodename,
+            "device": "cpu",
+            "queued_at": float(number),
+        }
         write_run(runs_dir, name, state="queued", **place)
     return ["a", "b"]
 

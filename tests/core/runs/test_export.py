@@ -9,6 +9,7 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from diffusion_core.cli.main import main
+from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.export import metrics_table, scheduler_config, write_diffusers
@@ -73,7 +75,7 @@ def write_metrics(run: Path, *rows: tuple) -> None:
 def test_every_scheduler_of_diffusers_reads_our_schedule(
     name: str, rescale: bool, kind: str, tmp_path: Path
 ) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "kind": kind,
         "timesteps": 1000,
         "beta_start": 2e-4,
@@ -81,7 +83,7 @@ def test_every_scheduler_of_diffusers_reads_our_schedule(
         "rescale_zero_terminal_snr": rescale,
     }
     theirs = scheduler_of(tmp_path, scheduler_config(TINY.replace(schedule=settings)), name)
-    ours = build_schedule(TINY.replace(schedule=settings))
+    ours = NoiseSchedule(**settings)
     assert theirs.config.num_train_timesteps == 1000
     assert (theirs.alphas_cumprod - ours.alphas_cumprod).abs().max() < 1e-6
 

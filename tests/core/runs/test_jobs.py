@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -293,7 +294,7 @@ def test_a_queued_run_that_cannot_be_started_has_failed_and_the_next_one_gets_it
     end(busy)
     popen = subprocess.Popen
 
-    def refuse_the_first(command: list[str], **options: object) -> object:
+    def refuse_the_first(command: list[str], **options: Any) -> Any:
         if str(folder / "a") in command:
             raise OSError(12, "Cannot allocate memory")
         return popen(command, **options)

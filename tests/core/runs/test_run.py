@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -145,7 +146,7 @@ def test_a_folder_with_nothing_but_a_status_can_be_read(tmp_path: Path) -> None:
     run = load_run(make_run(tmp_path / "run", state="starting"))
     assert run.state == "starting" and run.created == 1000.0
     assert run.config is None and run.details == Details()
-    assert run.samples() == run.weights() == run.curve_names() == []
+    assert (run.samples(), run.weights(), run.curve_names()) == ([], [], [])
     assert run.last_values() == {} and len(run.curve("loss")["step"]) == 0
     assert run.latest_checkpoint() is None and run.checkpoints() == ([], [])
 
@@ -174,7 +175,7 @@ def test_damaged_settings_get_a_sentence(tmp_path: Path, content: str) -> None:
 
 def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", state="finished")
-    resolved = {"classes": ("a",), "parameters": 12}
+    resolved: dict[str, Any] = {"classes": ("a",), "parameters": 12}
     write_json(path / "config.json", {**json.loads(RunConfig().to_json()), "resolved": resolved})
     (path / "samples").mkdir()
     for step in (100, 25, 3):
@@ -189,7 +190,8 @@ def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
     assert [step for step, _ in run.samples()] == [3, 25, 100]
     assert run.curve_names() == ["loss"]
     assert np.allclose(run.curve("loss")["value"], [1, 1 / 2, 1 / 3])
-    assert run.last_values() == {"loss": (3, pytest.approx(1 / 3))}
+    step, loss = run.last_values()["loss"]
+    assert step == 3 and loss == pytest.approx(1 / 3)
 
 
 # ---------------------------------------------------------------- the queue

@@ -38,7 +38,7 @@ class Exact(nn.Module):
 
 def loaded() -> LoadedModel:
     schedule = NoiseSchedule(**CONFIG.schedule)
-    return Exact(schedule), schedule, CONFIG
+    return LoadedModel(Exact(schedule), schedule, CONFIG)
 
 
 def posterior_variance(t: int) -> float:
@@ -99,10 +99,8 @@ def test_the_branches_are_what_their_noises_make(sampler: str) -> None:
     ]
     trunk, own = image_noise(6, 1, shape, first=2), image_noise(6, m, shape, first=OWN)
     together, alone = [trunk() for _ in range(steps)], [own() for _ in range(steps)]
-    expected = sum(
-        weight * (together[k].expand(m, *shape) if k < 2 else alone[k])
-        for k, weight in enumerate(weights)
-    )
+    noises = [together[k].expand(m, *shape) if k < 2 else alone[k] for k in range(steps)]
+    expected = torch.stack([w * noise for w, noise in zip(weights, noises, strict=True)]).sum(0)
     found = {one.shared: one for one in branch(spec, made, 2, steps, m)}
     variance = expected.var(dim=0)
     assert found[2].variance == pytest.approx(variance.mean().item(), rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import diffusers
 import pytest
@@ -218,7 +219,7 @@ def test_a_variation_of_full_strength_is_plain_drawing_from_a_start_with_some_im
 
 def test_one_image_serves_all_of_a_batch_and_every_variant_has_noise_of_its_own() -> None:
     one = image()[:1]
-    options = {"image": one, "strength": 0.5, "mask": left_half(), "seed": 3}
+    options: dict[str, Any] = {"image": one, "strength": 0.5, "mask": left_half(), "seed": 3}
     both = sample(Net(), SCHEDULE, 2, "ddpm", 6, **options)
     second = sample(Net(), SCHEDULE, 1, "ddpm", 6, first=1, **options)
     assert torch.allclose(both[1:], second, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class Labelled(nn.Module):
         return 0.1 * labels.view(-1, 1, 1, 1).expand_as(x).float()
 
 
-def drawn(model: nn.Module, **options: object) -> Tensor:
+def drawn(model: nn.Module, **options: Any) -> Tensor:
     return sample(
         model, SCHEDULE, 2, "ddim", 5, clip_x0=False, shape=SHAPE,
         labels=torch.tensor([0, 1]), **options,
@@ -108,12 +110,14 @@ def test_guidance_of_gaussians_moves_the_mean_and_leaves_the_spread(
 def test_evaluations_are_counted_as_the_network_is_asked(
     sampler: str, interval: tuple[float, float] | None
 ) -> None:
-    model, asked = Labelled(), {"guided": True, "guidance_interval": interval}
+    model = Labelled()
     sample(
         model, SCHEDULE, 2, sampler, 5, shape=SHAPE, labels=torch.tensor([0, 1]),
         guidance_scale=3.0, guidance_interval=interval,
     )  # fmt: skip
-    counted = count_evaluations(sampler_of(sampler), make_levels(SCHEDULE, 5), **asked)
+    counted = count_evaluations(
+        sampler_of(sampler), make_levels(SCHEDULE, 5), guided=True, guidance_interval=interval
+    )
     assert 2 * counted == sum(map(len, model.asked))
 
 

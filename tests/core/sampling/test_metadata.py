@@ -78,7 +78,7 @@ def test_settings_with_the_names_of_many_classes_come_back() -> None:
         (file_with("[" * 100_000), "settings in the image are damaged"),
         (file_with("[]"), "The settings: it is a list; it must be an object"),
         (file_with("{}"), "The settings: run is missing"),
-        (changed(n=10**9), "The settings: n is 1000000000; it must be at most 4,096"),
+        (changed(n=10**9), "The settings: n is 1000000000; it must be from 1 to 4,096"),
         (changed(sampler="magic"), "There is no sampler 'magic'"),
         (changed(picture=8), "its number is none of the order"),
         (changed(picture=True), "its number is none of the order"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_ddim_is_diffusers_ddim_step_by_step(
 def test_ddim_with_eta_1_is_ddpm_where_every_timestep_is_walked() -> None:
     """Song et al. 2021, equation 16: the same mean and variance, so the same images."""
     model, schedule = Toy(), NoiseSchedule("linear", T)
-    arguments = {"n": 2, "seed": 5, "shape": SHAPE}
+    arguments: dict[str, Any] = {"n": 2, "seed": 5, "shape": SHAPE}
     of_ddpm = sample(model, schedule, sampler="ddpm", **arguments)
     of_ddim = sample(model, schedule, sampler="ddim", eta=1.0, **arguments)
     assert torch.allclose(of_ddpm, of_ddim, atol=1e-4)
@@ -287,7 +288,7 @@ def test_training_mode_shows_the_network_one_image_at_a_time() -> None:
 def test_training_mode_gives_each_image_its_own_label() -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 10)
     labels = torch.tensor([3, 0, 1])
-    options = {"shape": SHAPE, "labels": labels, "guidance_scale": 2.0}
+    options: dict[str, Any] = {"shape": SHAPE, "labels": labels, "guidance_scale": 2.0}
     together = sample(model, schedule, 3, **options)
     assert torch.allclose(
         sample(model, schedule, 3, training_mode=True, **options), together, atol=1e-5
@@ -300,7 +301,7 @@ def test_training_mode_gives_each_image_its_own_label() -> None:
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_image_k_of_a_seed_is_the_same_whatever_the_batch_size(sampler: str) -> None:
     model, schedule = Toy(), NoiseSchedule("linear", 20)
-    options = {"sampler": sampler, "seed": 9, "shape": SHAPE, "eta": 0.7}
+    options: dict[str, Any] = {"sampler": sampler, "seed": 9, "shape": SHAPE, "eta": 0.7}
     of_five = sample(model, schedule, 5, **options)
     for n in (1, 2, 4):
         assert torch.allclose(sample(model, schedule, n, **options), of_five[:n], atol=1e-5)

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def make(checkpoint: Checkpoint, name: str, spec: SamplingSpec = SPEC) -> Series
     return series_folder.create(run / series_folder.FOLDER / name, spec, checkpoint, BATCH)
 
 
-def turns(series: Series, loaded: LoadedModel, **more) -> Iterator[int]:
+def turns(series: Series, loaded: LoadedModel, **more) -> Generator[int, None, Series]:
     return series_folder.draw(series, lambda: loaded, "cpu", **more)
 
 

@@ -246,7 +246,9 @@ def their_levels(name: str, scheduler: Any) -> list[NoiseLevel]:
     return levels_at([*ts, 0.0], ratios)
 
 
-def levels_at(ts: Sequence[float], ratios: Sequence[float]) -> list[NoiseLevel]:
+def levels_at(
+    ts: Sequence[float] | np.ndarray, ratios: Sequence[float] | np.ndarray
+) -> list[NoiseLevel]:
     alphas = [1 / (1 + ratio**2) ** 0.5 for ratio in ratios]
     return [NoiseLevel(t, a, a * r) for t, a, r in zip(ts, alphas, ratios, strict=True)]
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec, SpecError
 
@@ -112,9 +113,9 @@ def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"n": 0}, "n is 0; it must be at least 1"),
+        ({"n": 0}, "n is 0; it must be from 1 to 4,096"),
         ({"n": True}, "n is True; it must be a whole number"),
-        ({"n": 10**9}, "n is 1000000000; it must be at most 4,096"),
+        ({"n": 10**9}, "n is 1000000000; it must be from 1 to 4,096"),
         ({"sampler": "magic"}, "no sampler 'magic'; choose one of dpmpp_2m, ddim, ddpm"),
         ({"sampler": ["ddim"]}, "sampler is a list; it must be text"),
         ({"steps": 0}, "steps is 0"),
@@ -158,7 +159,7 @@ class Nan(nn.Module):
 def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_images() -> None:
     config = RunConfig(image_size=16, schedule={"kind": "cosine", "timesteps": 20})
     with pytest.raises(ValueError, match="tiny at step 4 answers with NaN or infinity; choose"):
-        SPEC.make((Nan(), NoiseSchedule("cosine", 20), config))
+        SPEC.make(LoadedModel(Nan(), NoiseSchedule("cosine", 20), config))
 
 
 def test_settings_of_a_newer_version_leave_out_what_is_not_known() -> None:

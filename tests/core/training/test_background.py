@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,9 +11,24 @@ import torch
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
 
 
+def after(
+    gate: threading.Event, done: list[int], started: threading.Event | None = None
+) -> Callable[[], None]:
+    """A job that waits for the gate and then notes that it is done."""
+
+    def job() -> None:
+        if started is not None:
+            started.set()
+        gate.wait(30)
+        done.append(1)
+
+    return job
+
+
 def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
-    worker, gate, done = Background("test"), threading.Event(), []
-    worker.submit(lambda: (gate.wait(30), done.append(1)))
+    worker, gate = Background("test"), threading.Event()
+    done: list[int] = []
+    worker.submit(after(gate, done))
     worker.submit(lambda: done.append(2))  # waits behind the first
 
     third = threading.Thread(target=lambda: worker.submit(lambda: done.append(3)))
@@ -27,7 +43,8 @@ def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
 
 
 def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run() -> None:
-    worker, done = Background("test"), []
+    worker = Background("test")
+    done: list[int] = []
 
     def fail() -> None:
         raise OSError("no")
@@ -42,8 +59,9 @@ def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run(
 
 
 def test_closing_drops_what_waits() -> None:
-    worker, gate, started, done = Background("test"), threading.Event(), threading.Event(), []
-    worker.submit(lambda: (started.set(), gate.wait(30), done.append(1)))
+    worker, gate, started = Background("test"), threading.Event(), threading.Event()
+    done: list[int] = []
+    worker.submit(after(gate, done, started))
     worker.submit(lambda: done.append(2))
     started.wait(30)
     threading.Timer(0.1, gate.set).start()

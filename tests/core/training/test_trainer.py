@@ -12,21 +12,23 @@ from PIL import Image
 
 from diffusion_core.data.store import build_store
 from diffusion_core.files import write_json
-from diffusion_core.process.objective import LOSSES, PREDICTION_TYPES
+from diffusion_core.process.objective import LOSSES
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.changes import add_change, read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.jobs import change, request
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import load_run
+from diffusion_core.runs.status import write_status
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
+from diffusion_core.training import loop
 from diffusion_core.training import step as training_step
-from diffusion_core.training import trainer
 from diffusion_core.training.batches import batch_positions, make_batch
 from diffusion_core.training.step import learning_rate
 from diffusion_core.training.trainer import TrainingError, train
-from tests.tiny_runs import tiny
+from tests.tiny_runs import create, tiny
 
 CPU = torch.device("cpu")
 
@@ -121,6 +123,34 @@ def test_sample_and_checkpoint_can_be_asked_for_while_it_runs(tmp_path: Path) ->
     assert [step for step, _ in load_run(other).weights()] == [3, 8]
 
 
+def test_a_finished_run_that_is_resumed_makes_no_step(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, tiny(steps=4), device=CPU)
+    before = weights_of(path, 4)
+    # As if it had been killed between its last checkpoint and the word "finished".
+    run = load_run(path)
+    write_status(path, run.status.replace(state="running", pid=None))
+    for _ in range(2):
+        assert train(path, resume=True, device=CPU) == "finished"
+    assert (run.state, run.status.step, run.status.total) == ("finished", 4, 4)
+    assert run.curve("loss")["step"].tolist() == [1, 2, 3, 4]
+    assert [step for step, _ in run.weights()] == [4]
+    assert all(torch.equal(weights_of(path, 4)[name], before[name]) for name in before)
+
+
+def test_a_run_that_was_created_before_is_trained_with_its_settings(tmp_path: Path) -> None:
+    path, config = tmp_path / "run", tiny(steps=2, sample_every=0, validate_every=0)
+    create(path, config)
+    assert train(path, device=CPU) == "finished"
+    run = load_run(path)
+    assert run.config is not None and run.config.steps == run.status.step == 2
+    assert run.snapshot().begun and run.details.training_pictures == 44
+    with pytest.raises(TrainingError, match=r"already holds a run\. Continue it with --resume"):
+        train(path, device=CPU)
+    with pytest.raises(TrainingError, match=r"There is no run at .* to train; choose settings"):
+        train(tmp_path / "none", device=CPU)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(tmp_path / "run", tiny(checkpoint_every=2, keep_checkpoints=2), device=CPU)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [6, 8]
@@ -131,7 +161,7 @@ def test_every_kth_and_the_best_checkpoint_stay_beside_the_newest(
 ) -> None:
     # The second of the six validations is the best.
     losses = iter([0.5, 0.1, 0.4, 0.3, 0.3, 0.3])
-    monkeypatch.setattr(trainer, "validate", lambda context: torch.tensor(next(losses)))
+    monkeypatch.setattr(loop, "validate", lambda context: torch.tensor(next(losses)))
     config = tiny(steps=12, checkpoint_every=2, validate_every=2, keep_checkpoints=1, keep_every=6)
     train(tmp_path / "run", config, device=CPU)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [4, 6, 12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path)
 
 
 NOT = "as the lecture does: that takes the lecture's network and images of more than 16 pixels."
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},
         "plain at step 30 was trained without classes, so nothing can guide it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
     ):
         task = edit_task(spec, loaded, given, edit)
         seen: list[object] = []
-        made = task.work(seen.append)
+        made: Any = task.work(seen.append)
         assert made.images.dtype == np.uint8 and len(seen) == task.steps
     x_0 = image_to_x_0(given.image)
     far = np.abs(to_uint8(x_0)[0].astype(int) - made.images[0]).mean()
@@ -243,10 +244,11 @@ def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
         run="tiny", step=40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
     )
     ends = (End(0, 1), End(1, 2))
-    whole = film_task(spec, loaded, ends).work(lambda view: None)
+    whole: Any = film_task(spec, loaded, ends).work(lambda view: None)
     monkeypatch.setattr("dashboard.sampling.between.max_images", lambda size: 2)
-    task, seen = film_task(spec, loaded, ends), []
-    parts = task.work(seen.append)
+    task = film_task(spec, loaded, ends)
+    seen: list[Any] = []
+    parts: Any = task.work(seen.append)
     assert len(seen) == task.steps == 3 * 4
     assert np.abs(whole.frames.astype(int) - parts.frames).max() <= 1
 

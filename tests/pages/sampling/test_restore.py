@@ -227,7 +227,7 @@ EDITED = {"mode": "From a picture", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "From a picture", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Side by side", "vs_n": 2}
 AGAIN_IMAGE = "The image that it started from does not come with it; choose it again."
-LOST = [
+LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was drawn before
     (
@@ -259,7 +259,7 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert not app.success
 
 
-FORGED = [
+FORGED: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"strength": 7}, "strength"),
     (EDITED | {"strength": float("nan")}, "strength"),
     (EDITED | {"edit": ["Vary"]}, "edit"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -187,7 +189,8 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
         each["output.weight"].normal_(std=0.1)  # it starts at zero
     save_weights(run, 20, tensors[0], config, (), {"short": tensors[1]})
     app = open_sampling(n="2", steps="4")
-    picked = {control.label: control for control in app.get("button_group")}
+    groups: Sequence[Any] = app.get("button_group")
+    picked = {control.label: control for control in groups}
     assert app.selectbox(key="flow_sampler").options == ["euler", "heun"]
     assert picked["Averaged weights"].options == ["main", "short"]
     assert "main (0.9995), short (0.9)" in picked["Averaged weights"].help
@@ -384,4 +387,4 @@ def test_a_downloaded_image_says_what_made_it_and_keeps_its_pixels() -> None:
     words = SamplingSpec(run="cars", step=5, classes=CLASSES, label="coupé").words()
     with Image.open(io.BytesIO(png(pixels, text={"Description": words}))) as image:
         assert np.array_equal(np.asarray(image), pixels)
-        assert image.text["Description"].endswith("seed 0, coupé")
+        assert image.info["Description"].endswith("seed 0, coupé")

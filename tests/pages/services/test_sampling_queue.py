@@ -81,7 +81,7 @@ def gate() -> Iterator[Gate]:
 
 
 def with_schedule(model: nn.Module, config: RunConfig = CONFIG) -> LoadedModel:
-    return model.eval(), NoiseSchedule(**config.schedule), config
+    return LoadedModel(model.eval(), NoiseSchedule(**config.schedule), config)
 
 
 def small_network(num_classes: int = 0) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -24,7 +25,7 @@ from tests.pages.training.test_training import (
 __all__ = ["started"]  # a fixture
 
 
-def keyed(app: AppTest, start: str) -> object:
+def keyed(app: AppTest, start: str) -> Any:
     """The number input whose key begins like this."""
     [found] = [field for field in app.number_input if (field.key or "").startswith(start)]
     return found

@@ -1,0 +1,178 @@
+"""The form that measures a run in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard.quality.controls import (
+    BITS,
+    CHECKPOINT,
+    COUNT,
+    EVERY,
+    GUIDANCE,
+    LATEST,
+    SAMPLER,
+    STEPS,
+    STEPS_KEY,
+    USUAL_STEPS,
+)
+from dashboard.services import cached, sampling_queue
+from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
+from dashboard.ui.progress import show_progress
+from dashboard.ui.run_wording import duration
+from diffusion_core.evaluation.evaluate import evaluate, make_spec
+from diffusion_core.evaluation.evaluator import cost
+from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.run import Run
+from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.sampling.spec import SamplingSpec
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> dict[str, SamplingJob]:
+    """The newest measurement of each run folder, for all sessions of this server."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Measurements, one after the other."""
+
+    run: Run
+    parts: tuple[tuple[Checkpoint, SamplingSpec], ...]
+    bits: bool
+
+    def cost(self) -> int:
+        """Evaluations of the network, approximately."""
+        return sum(self.cost_of(checkpoint, spec) for checkpoint, spec in self.parts)
+
+    def cost_of(self, checkpoint: Checkpoint, spec: SamplingSpec) -> int:
+        return cost(spec, build_schedule(checkpoint.config), self.bits)
+
+
+def show_form(run: Run) -> None:
+    """The settings of a measurement and its button."""
+    usable, _ = run.checkpoints()
+    if not usable:
+        st.caption("Measure images once there is a checkpoint.")
+        return
+    job = jobs().get(str(run.path))
+    busy = job is not None and job.active
+    with st.expander("Measure", icon=":material/straighten:", key="quality_form"):
+        plan = ask_plan(run, usable)
+        if plan is None:
+            return
+        checkpoint, spec = plan.parts[0]
+        queue = sampling_queue.queue_of(cached.device())
+        key = sampling_queue.pace_key(spec, checkpoint.config)
+        expected = queue.expected_seconds(key, plan.cost())
+        text = f"{plan.cost():,} network evaluations"
+        if expected is not None:
+            text += f", about {duration(max(1.0, expected))}"
+        st.caption(
+            f"{text}. Keeps running if you close this page; interactive requests take priority. "
+            "Results with the same settings are not measured again."
+        )
+        if st.button("Measure", type="primary", icon=":material/straighten:", disabled=busy):
+            start(plan)
+
+
+def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
+    """What to measure; None, with a caption that says why, if it is nothing."""
+    newest = usable[-1]
+    can = Capabilities.of(newest)
+    by_step = {f"step {checkpoint.step:,}": [checkpoint] for checkpoint in reversed(usable)}
+    every = {EVERY: list(usable)} if len(usable) > 1 else {}
+    choices = {LATEST: [newest], **every, **by_step}
+    left, middle, right = st.columns(3)
+    with left:
+        checkpoints = choices[CHECKPOINT.now(options=tuple(choices)).ask()]
+    with middle:
+        sampler = SAMPLER.now(options=can.samplers).ask()
+    with right:
+        n = COUNT.ask()
+    allowed = [*(steps for steps in STEPS if steps < can.timesteps), can.timesteps]
+    taken = st.multiselect(
+        "Steps",
+        allowed,
+        default=[USUAL_STEPS] if USUAL_STEPS in allowed else allowed[-1:],
+        help="Each is measured separately. Several give the curve of quality versus compute.",
+        key=STEPS_KEY,
+    )
+    guidance = GUIDANCE.ask() if can.any_class else 1.0
+    bits = BITS.ask(disabled=can.flow)
+    if not taken:
+        st.caption("Choose at least one number of steps.")
+        return None
+    parts = tuple(
+        (
+            checkpoint,
+            make_spec(
+                run.name,
+                checkpoint,
+                n=n,
+                sampler=sampler,
+                steps=steps,
+                guidance_scale=guidance,
+            ),
+        )
+        for checkpoint in checkpoints
+        for steps in sorted(taken)
+    )
+    return Plan(run, parts, bits and not can.flow)
+
+
+def start(plan: Plan) -> None:
+    """Put the plan into the device's queue, or show why that is refused."""
+    checkpoint, spec = plan.parts[0]
+    count = len(plan.parts)
+    task = Task(
+        spec,
+        f"Measuring {plan.run.name}: {count} result{'s' if count > 1 else ''}",
+        plan.cost(),
+        plan.cost(),
+        sampling_queue.pace_key(spec, checkpoint.config),
+        lambda on_step: measure(plan, on_step),
+        background=True,
+    )
+    try:
+        job = sampling_queue.queue_of(cached.device()).submit(task)
+    except sampling_queue.QueueFull as error:
+        st.error(str(error))
+        return
+    jobs()[str(plan.run.path)] = job
+    st.rerun()
+
+
+def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
+    """Yields the evaluations done, of `plan.cost`.
+
+    It loads its own models: measuring every checkpoint would push those that people sample with out
+    of the shared cache.
+    """
+    before, loaded, held = 0, None, None
+    for checkpoint, spec in plan.parts:
+        if loaded is None or held != checkpoint:
+            loaded, held = load_model(checkpoint, cached.device(), spec.average), checkpoint
+        # workers=0: each process would import the whole app first.
+        work = evaluate(
+            plan.run, checkpoint, spec, loaded, bits=plan.bits, workers=0, on_step=on_step
+        )
+        for done in work:
+            yield before + done
+        before += plan.cost_of(checkpoint, spec)
+        yield before
+
+
+def show_job(job: SamplingJob, seen: Snapshot) -> None:
+    if seen.active:
+        st.markdown(f"**{job.task.words}**")
+        show_progress(job, seen, "Evaluation")
+    elif seen.state == "failed":
+        st.error(seen.sentence)
+    elif seen.state == "cancelled":
+        st.warning(f"{seen.sentence} Results measured before are kept.")

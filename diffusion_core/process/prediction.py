@@ -1,0 +1,94 @@
+"""What a network can be asked to predict, and the algebra between that, x_0 and epsilon.
+
+With x_t = signal x_0 + spread epsilon; signal and spread broadcast over images (B, C, H, W). To add
+a prediction type, write its functions and a `PredictionType` record in `PREDICTION_TYPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Share = Tensor | float  # signal or spread
+
+
+@dataclass(frozen=True)
+class PredictionType:
+    """What there is to know about a target; `name` is the one in settings and files."""
+
+    name: str
+    title: str
+    formula: str  # Markdown with LaTeX, what the network answers with
+    target: Callable[[Tensor, Tensor, Share, Share], Tensor]  # (x_0, noise, signal, spread)
+    to_x_0: Callable[[Tensor, Tensor, Share, Share], Tensor]  # (prediction, x_t, signal, spread)
+    to_epsilon: Callable[[Tensor, Tensor, Share, Share], Tensor]  # likewise
+    # (snr, gamma, signal, spread), (B,) each but gamma: the weight of an image's loss under
+    # min-SNR-gamma (Hang et al. 2023, section 3.4), which is min(SNR, gamma) on x_0.
+    snr_weight: Callable[[Tensor, float, Tensor, Tensor], Tensor]
+    flow: bool = False  # trained on a `FlowSchedule`
+    learns_pure_noise: bool = True  # says something about x_0 where signal is 0
+    diffusers: str | None = None  # its name in diffusers' schedulers, where they know it
+
+
+EPSILON = PredictionType(  # Ho et al. 2020
+    "epsilon",
+    "noise ε",
+    r"the noise $\epsilon$",
+    target=lambda x_0, noise, signal, spread: noise,
+    to_x_0=lambda prediction, x_t, signal, spread: (x_t - spread * prediction) / signal,
+    to_epsilon=lambda prediction, x_t, signal, spread: prediction,
+    # min(SNR, gamma) / SNR, written so that SNR = 0 gives its limit 1.
+    snr_weight=lambda snr, gamma, signal, spread: torch.clamp(gamma / snr, max=1.0),
+    learns_pure_noise=False,
+    diffusers="epsilon",
+)
+X_0 = PredictionType(
+    "x_0",
+    "image x₀",
+    r"the clean image $x_0$",
+    target=lambda x_0, noise, signal, spread: x_0,
+    to_x_0=lambda prediction, x_t, signal, spread: prediction,
+    to_epsilon=lambda prediction, x_t, signal, spread: (x_t - signal * prediction) / spread,
+    snr_weight=lambda snr, gamma, signal, spread: snr.clamp(max=gamma),
+    diffusers="sample",
+)
+# v = signal epsilon - spread x_0, with signal^2 + spread^2 = 1 (Salimans & Ho 2022).
+V_PREDICTION = PredictionType(
+    "v_prediction",
+    "velocity v",
+    r"$v$, a mixture of noise and clean image from which either follows",
+    target=lambda x_0, noise, signal, spread: signal * noise - spread * x_0,
+    to_x_0=lambda prediction, x_t, signal, spread: signal * x_t - spread * prediction,
+    to_epsilon=lambda prediction, x_t, signal, spread: spread * x_t + signal * prediction,
+    snr_weight=lambda snr, gamma, signal, spread: snr.clamp(max=gamma) / (snr + 1),
+    diffusers="v_prediction",
+)
+# The direction of a flow's line from image to noise (Liu et al. 2023).
+FLOW_PREDICTION = PredictionType(
+    "flow_prediction",
+    "flow ε − x₀",
+    r"the direction $\epsilon - x_0$ from the clean image to the noise",
+    target=lambda x_0, noise, signal, spread: noise - x_0,
+    to_x_0=lambda prediction, x_t, signal, spread: (x_t - spread * prediction) / (signal + spread),
+    to_epsilon=lambda prediction, x_t, signal, spread: (
+        (x_t + signal * prediction) / (signal + spread)
+    ),
+    snr_weight=lambda snr, gamma, signal, spread: (
+        snr.clamp(max=gamma) * (spread / (signal + spread)).square()
+    ),
+    flow=True,
+)
+
+PREDICTION_TYPES = {each.name: each for each in (EPSILON, X_0, V_PREDICTION, FLOW_PREDICTION)}
+
+
+def prediction_type_of(name: str) -> PredictionType:
+    """Raises ValueError with the names there are."""
+    if name not in PREDICTION_TYPES:
+        raise ValueError(
+            f"Unknown prediction type {name!r}; choose one of {', '.join(PREDICTION_TYPES)}."
+        )
+    return PREDICTION_TYPES[name]

@@ -1,0 +1,106 @@
+"""The training loop: step after step, until the last one or a request to end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffusion_core.files import complain
+from diffusion_core.runs.changes import (
+    Change,
+    add_change,
+    check_changes,
+    read_changes,
+    with_change,
+    with_changes,
+)
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.request import ENDING
+from diffusion_core.runs.status import RunState
+from diffusion_core.runs.status_writer import StatusWriter
+from diffusion_core.training.checkpoint_writer import CheckpointWriter
+from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.control_sync import ControlSync
+from diffusion_core.training.distributed import ProcessGroup
+from diffusion_core.training.step import one_step, validate
+from diffusion_core.training.step_log import StepLog
+
+OnStep = Callable[[int, int, float | None], None]
+ENDS = {"stop": RunState.STOPPED, "pause": RunState.PAUSED}
+
+
+def run_steps(
+    path: Path,
+    done: int,
+    context: TrainingContext,
+    status: StatusWriter,
+    group: ProcessGroup,
+    log: StepLog,
+    checkpoint_writer: CheckpointWriter,
+    on_step: OnStep | None,
+) -> RunState:
+    """Make the steps after `done`. Returns FINISHED, STOPPED or PAUSED. Raises NotFinite."""
+    lead = context.accelerator.is_main_process
+    start, changes = context.config, read_changes(path)
+    context.config = log.config = with_changes(start, changes, done + 1)
+    status.update(total=context.config.steps)
+    if done >= context.config.steps:  # killed after its last checkpoint: nothing is left to do
+        group.leave()
+        return RunState.FINISHED
+    control = ControlSync(context.accelerator, status, done)
+    for step in itertools.count(done + 1):
+        log.add(step, one_step(context, step))
+        config = context.config
+        action, settings = control.ask(step)
+        if settings:
+            changes = _change(path, config, changes, step + 1, settings, lead)
+        if any(change.step == step + 1 for change in changes):
+            context.config = log.config = with_changes(start, changes, step + 1)
+            status.update(total=context.config.steps)
+        last = step >= context.config.steps
+        ending = last or action in ENDING
+        if ending and not last:
+            status.update(state=RunState.STOPPING if action == "stop" else RunState.PAUSING)
+        if lead and _due(step, config.validate_every, last) and len(context.validation_index):
+            log.add_value(step, "validation_loss", validate(context))
+        keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
+        if keep or step == done + 1 or (control.met(step) if control.several else log.due()):
+            log.send()
+        loss = log.receive(wait=ending)  # raises on a broken step
+        if lead and (_due(step, config.sample_every, last) or action == "sample"):
+            checkpoint_writer.strip(step)
+        if lead and keep:
+            checkpoint_writer.checkpoint(step, must=ending)
+        checkpoint_writer.release(log.written)
+        if on_step is not None:
+            on_step(step, context.config.steps, loss)
+        if ending:
+            group.leave()  # the others need not wait for what is still to be written
+            checkpoint_writer.finish()
+            return RunState.FINISHED if last else ENDS[action or ""]
+    raise AssertionError("itertools.count ends")
+
+
+def _change(
+    path: Path,
+    config: RunConfig,
+    changes: list[Change],
+    step: int,
+    settings: dict[str, Any],
+    lead: bool,
+) -> list[Change]:
+    """All changes with this one, which holds from `step` on; reports one that cannot be made."""
+    try:
+        check_changes(config, settings)
+        if lead:
+            return add_change(path, step, settings)
+    except (ConfigError, OSError) as error:
+        complain(f"Not changed: {error}")
+        return changes
+    return with_change(changes, step, settings)
+
+
+def _due(step: int, every: int, last: bool) -> bool:
+    return bool(every) and (last or step % every == 0)

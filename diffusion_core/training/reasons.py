@@ -1,0 +1,57 @@
+"""Why a training ended before its time, as one sentence for the user."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from diffusion_core.data.errors import DataError
+from diffusion_core.files import complain, os_sentence
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.training.checkpoint_writer import CannotResume
+from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.distributed import ProcessesDiffer, ProcessLost
+from diffusion_core.training.nan_report import first_layer
+from diffusion_core.training.step_log import NotFinite
+
+
+class TrainingError(RuntimeError):
+    """Training could not start or continue; the message is one sentence for the user."""
+
+
+def reason(error: Exception) -> str:
+    """The sentence for the status and the terminal."""
+    if isinstance(error, (TrainingError, CannotResume, ConfigError, DataError, ProcessesDiffer)):
+        return str(error)
+    if isinstance(error, OSError):
+        return os_sentence(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "The device has not enough memory for a single image of this size and network."
+    return f"{type(error).__name__}: {error}"
+
+
+def not_finite_reason(error: NotFinite, context: TrainingContext, saved: int | None) -> str:
+    """`saved`: the step of the last checkpoint, if there is one."""
+    rate = f"a lower learning rate than {context.config.learning_rate:g}"
+    if saved:
+        way = f"The checkpoint of step {saved:,} is intact: resume from it with {rate}."
+    else:
+        way = f"There is no checkpoint before it: start again with {rate}."
+    return f"{error} It shows first in {first_layer(context, error.step)}. {way}"
+
+
+def lost_reason(loss: ProcessLost, saved: int | None) -> str:
+    if saved:
+        return f"{loss} Resume the run to continue from step {saved:,}."
+    return f"{loss} Resume the run to start again; it has no checkpoint yet."
+
+
+def log_traceback(path: Path) -> None:
+    """Add the traceback to `train.log`: the terminal gets the sentence alone."""
+    try:
+        with open(path / "train.log", "a") as log:
+            log.write(traceback.format_exc())
+    except OSError:  # a full disk, most likely
+        complain(traceback.format_exc())
