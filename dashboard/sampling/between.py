@@ -31,7 +31,7 @@ from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.edits import slerp
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import (
     ANY_CLASS,
@@ -213,7 +213,7 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
 
 def download(spec: SamplingSpec, made: Between) -> None:
     what = f"film from {made.ends[0].words()} to {made.ends[1].words()}"
-    text = entries(spec, what=what, page=settings(made))
+    text = entries(spec, what=what, page=settings(made), kind=Kind.FILM)
     name = f"{spec.run}-step-{spec.step}-film"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")

@@ -41,7 +41,7 @@ from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.sampling.levels import spacings_for
-from diffusion_core.sampling.metadata import MAX_MB, Made, NoSettings, read
+from diffusion_core.sampling.metadata import MAX_MB, Kind, Made, NoSettings, read
 from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.sampling.spec import (
     ANY_CLASS,
@@ -171,14 +171,10 @@ def take(key: str) -> None:
 def what_came_back(made: Made, missing: bool, lost: list[str]) -> tuple[str, str]:
     """The kind of the message, and the message; `lost`: what did not, in sentences."""
     spec = made.spec
-    # Of a file, `what` is not to be shown: it may say anything.
-    kind = "image"
-    if not made.mode and made.what.startswith("film"):
-        kind = "film"
-    elif not made.mode and made.what.endswith("out of the noise"):
-        kind = "strip"
+    kind = made.kind if made.kind in (Kind.FILM, Kind.STRIP) and not made.mode else Kind.IMAGE
+    plain = made.kind in (Kind.GRID, Kind.IMAGE) and not made.mode
     what = f"The {kind} is of {spec.words()}"
-    if not made.what and not made.mode:
+    if plain:
         which = "The grid" if made.image is None else f"Image {made.image + 1:,}"
         what = f"{which} is of {spec.words()}"
     if missing:
@@ -192,9 +188,9 @@ def what_came_back(made: Made, missing: bool, lost: list[str]) -> tuple[str, str
         rows = f"{spec.run} at step {spec.step:,}"
         how = f"under {made.mode} by {rows if made.mode == COMPARE else spec.words()}"
         return "success", f"{restored} It was made {how}; drawn again, it is the same."
-    if not made.what:
+    if plain:
         return "success", f"{restored} {what}; drawn again, it is the same."
-    below = "" if kind == "image" else f", and the {kind} below them"
+    below = "" if kind == Kind.IMAGE else f", and the {kind} below them"
     return "success", f"{restored} {what}: Draw brings these images again{below}."
 
 

@@ -12,7 +12,7 @@ from dashboard.sampling.film_files import offer_film
 from dashboard.services.sampling_queue import GeneratedImages
 from dashboard.ui.images import offer_png, show_image
 from diffusion_core.media.images import grid, png, strip
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import EDGES, Trajectory
 
@@ -118,7 +118,7 @@ def show_lecture_strip(spec: SamplingSpec, walk: Trajectory, k: int) -> None:
         f"after the steps from t = {', '.join(timesteps)}."
     )
     show_image(whole, f"{name} out of the noise", 72 * len(looks), words, stretch=True)
-    text = entries(spec, k, f"{name.lower()} out of the noise")
+    text = entries(spec, k, f"{name.lower()} out of the noise", kind=Kind.STRIP)
     name = file_name(spec, f"strip-{k + 1}")
     offer_png("This strip as PNG", png(whole, text=text), f"{name}.png")
 
@@ -144,7 +144,7 @@ def offer_trajectory(spec: SamplingSpec, walk: Trajectory, number: int) -> None:
         offer_film(
             lambda: film_of(walk, number - 1 if of == ONE else None, shown, spec.columns()),
             file_name(spec, name[of].replace(" ", "-")),
-            entries(spec, number - 1 if of == ONE else None, f"film of {name[of]}"),
+            entries(spec, number - 1 if of == ONE else None, f"film of {name[of]}", kind=Kind.FILM),
             side,
             key="trajectory",
         )

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.services.sampling_queue import SamplingJob
 from diffusion_core.media.images import png
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests.pages.app import open_page
 from tests.pages.sampling.test_sampling import draw, words
@@ -22,9 +22,9 @@ SPEC = SamplingSpec(run="cars", step=20, n=3, steps=4, seed=5, classes=CLASSES, 
 
 
 def image_of(
-    spec: SamplingSpec, number: int | None = None, what: str = "", page: Any = None
+    spec: SamplingSpec, number: int | None = None, kind: Kind | None = None, page: Any = None
 ) -> bytes:
-    return png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, number, what, page))
+    return png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, number, page=page, kind=kind))
 
 
 def drop(app: AppTest, content: bytes, name: str = "image.png") -> AppTest:
@@ -148,19 +148,19 @@ def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_images(
 
 
 @pytest.mark.parametrize(
-    ("number", "what", "start"),
+    ("number", "kind", "start"),
     [
-        (None, "film of all images", "The settings of this film are restored. The film is of "),
-        (2, "film of image 3", "The settings of this film are restored. The film is of "),
-        (None, "![](//evil.example)", "The settings of this image are restored. The image is "),
+        (None, Kind.FILM, "The settings of this film are restored. The film is of "),
+        (2, Kind.FILM, "The settings of this film are restored. The film is of "),
+        (None, Kind.OTHER, "The settings of this image are restored. The image is "),
     ],
 )
 def test_a_film_or_what_nobody_knows_is_not_called_the_same(
-    run: Path, number: int | None, what: str, start: str
+    run: Path, number: int | None, kind: Kind, start: str
 ) -> None:
-    app = drop(open_page("sampling.py"), image_of(SPEC, number, what))
+    app = drop(open_page("sampling.py"), image_of(SPEC, number, kind))
     [said] = [each.value for each in app.success]
-    assert said.startswith(start) and "the same" not in said and "evil" not in said
+    assert said.startswith(start) and "the same" not in said
     assert draw(app).spec == SPEC
 
 
@@ -252,7 +252,7 @@ LOST: list[tuple[dict[str, Any], str]] = [
 def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
     write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
     for page, sentence in LOST:
-        app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, "?", page))
+        app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
         said = f"The settings of {SPEC.words()} are restored. {sentence}"
         assert [each.value for each in app.warning] == [said]
         assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Draw")
@@ -281,7 +281,7 @@ FORGED: list[tuple[dict[str, Any], str]] = [
 def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     app = open_page("sampling.py", seed=3)
     for page, name in FORGED:
-        drop(app, image_of(SPEC, None, "?", page))
+        drop(app, image_of(SPEC, None, Kind.OTHER, page))
         assert [each.value for each in app.error] == [
             f"The image's settings of {page['mode']} cannot be used: “{name}” is none that can "
             "be chosen there."
@@ -289,13 +289,13 @@ def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
         assert app.number_input(key="seed").value == 3
         assert app.session_state["mode"] == "Draw"
     beyond = EDITED | {"from": "data set", "example": 48}
-    drop(app, image_of(SPEC, None, "?", beyond))
+    drop(app, image_of(SPEC, None, Kind.OTHER, beyond))
     assert "number 48 of cars:48, and the last one here is 47." in app.error[0].value
-    drop(app, image_of(SPEC.replace(n=17), None, "?", EDITED))
+    drop(app, image_of(SPEC.replace(n=17), None, Kind.OTHER, EDITED))
     assert app.error[0].value == "The image has 17 variants; 16 can be drawn."
     # A key that no control has is left out, and values that are not offered raise nothing.
     page = COMPARED | {"run": "x", "seed": [], "vs_sampler": ["magic"], "vs_guidance": [1.3, 2]}
-    drop(app, image_of(SPEC, None, "?", page))
+    drop(app, image_of(SPEC, None, Kind.OTHER, page))
     assert app.session_state["vs_guidance"] == [2.0] and app.session_state["vs_sampler"] == []
     assert app.number_input(key="seed").value == SPEC.seed
 
@@ -323,7 +323,7 @@ UNFIT = [
 ]
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 NO_SETTINGS = [
-    (b"", "The file is no PNG image; settings are only in those."),
+    (b"", "The file is no PNG image; only PNG files hold settings."),
     (png(PIXELS, text={"diffusion_lab": "{"}), "The settings in the image are damaged."),
     (
         png(PIXELS),
