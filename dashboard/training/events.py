@@ -1,4 +1,4 @@
-"""What was changed in a run while it went, in words."""
+"""The settings that were changed during a run, as text."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ declaration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -61,6 +62,8 @@ class Number(Control):
     slider: bool = False
 
     def ask(self, **options: Any) -> Any:
+        if self._link_is_infinite():
+            options["bind"] = None
         if self.slider:
             return st.slider(
                 self.label,
@@ -81,6 +84,13 @@ class Number(Control):
             **(self._common | options),
         )
 
+    def _link_is_infinite(self) -> bool:
+        """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
+        try:
+            return math.isinf(float(st.query_params.get(self.key, "")))
+        except ValueError:
+            return False
+
     def problem(self, value: Any) -> str:
         if value is None and self.optional:
             return ""
@@ -98,11 +108,11 @@ class Number(Control):
 class Choice(Control):
     """One of a few options. `titles` are shown in their place, the option itself is the value."""
 
-    options: Sequence[str] = ()
-    titles: dict[str, str] | None = None
+    options: Collection[Any] = ()
+    titles: Mapping[Any, str] | None = None
     segmented: bool = False  # all options side by side
 
-    def ask(self, **options: Any) -> str:
+    def ask(self, **options: Any) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get

@@ -135,7 +135,7 @@ def test_a_stop_is_not_forgotten_over_a_later_request(run: Run, forks: Forks) ->
     wait_for_state(run, "queued")
     waiting.send(signal.SIGSTOP)
     jobs.request(run, "stop")
-    with pytest.raises(JobError, match="run was asked to stop"):
+    with pytest.raises(JobError, match="run will stop; it takes no more requests"):
         jobs.request(run, "sample")
     waiting.send(signal.SIGCONT)
     assert waiting.exit_code() == STOPPED

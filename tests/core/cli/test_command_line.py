@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import io
 import json
@@ -588,19 +587,6 @@ def test_the_signatures_of_the_design_are_kept() -> None:
         ("on_step", None),
     ]
     assert list(defaults(diffusion_core.NoiseSchedule.add_noise)) == ["self", "x_0", "t", "noise"]
-
-
-def test_the_core_knows_nothing_of_the_dashboard() -> None:
-    """So that it is good alone, as a library and on a GPU box without a browser."""
-    for file in (ROOT / "diffusion_core").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            roots = {name.partition(".")[0] for name in names}
-            assert not roots & {"streamlit", "plotly", "dashboard", "pages"}, file.name
 
 
 def test_drawing_images_does_not_load_pytorch() -> None:

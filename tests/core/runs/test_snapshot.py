@@ -37,7 +37,8 @@ sys.addaudithook(_count)
 def reads() -> Iterator[list[str]]:
     """The small files that were opened since the test began, each as often as it was."""
     global opened
-    yield (found := [])
+    found: list[str] = []
+    yield found
     opened = None
     del found[:]
 
@@ -67,7 +68,8 @@ def test_a_look_at_all_runs_and_the_queue_reads_each_file_once(
 ) -> None:
     set_running(write_run(runs_dir, "busy"))
     for k in range(3):
-        here = {"host": os.uname().nodename, "device": "cpu", "queued_at": float(k + 1)}
+        here: dict[str, Any] = {"host": os.uname().nodename, "device": "cpu"}
+        here["queued_at"] = float(k + 1)
         write_run(runs_dir, f"waits-{k}", state="queued", **here)
     write_json(runs_dir / ".queue.json", {"order": [["waits-2", 3.0]]})
     count(reads)
