@@ -1,7 +1,4 @@
-"""The shell of every page, run on each visit: the page configuration, the navigation, the sidebar.
-
-What a page shows is the page's own business.
-"""
+"""The shell of every page, run on each visit: page configuration, navigation and sidebar."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ def page(entry: PageEntry) -> st.Page:
     )
 
 
-# Files of our own: Streamlit's icons in this place come from another host.
-DRAWINGS = Path(__file__).parent
-st.set_page_config(page_title="Diffusion Lab", page_icon=DRAWINGS / "icon.svg", layout="wide")
-st.logo(DRAWINGS / "logo.svg", size="large")
+# Files of our own: Streamlit loads its icons for this from another host.
+ARTWORK = Path(__file__).parent
+st.set_page_config(page_title="Diffusion Lab", page_icon=ARTWORK / "icon.svg", layout="wide")
+st.logo(ARTWORK / "logo.svg", size="large")
 chosen = st.navigation(
     {"": [page(HOME)]}
     | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
@@ -41,5 +38,5 @@ except (SettingsError, ValueError) as error:
 with st.sidebar:
     st.caption(f"Device: {describe(device)}")
     if not settings.may_operate:
-        st.caption("Role: viewer. You can look and draw; training is left to the operator.")
+        st.caption("Role: viewer. You can watch and sample; only the operator can train.")
 chosen.run()

@@ -1,7 +1,4 @@
-"""The Embedding page's figures: rows over timesteps, one row, and how alike timesteps are.
-
-Takes plain arrays, so that it does not matter whether a formula or a trained network made them.
-"""
+"""The Embedding page's figures: rows over timesteps, one row, and the timesteps' similarity."""
 
 from __future__ import annotations
 
@@ -72,7 +69,7 @@ def row_figure(row: np.ndarray) -> go.Figure:
 
 
 def row_table(row: np.ndarray, frequencies: np.ndarray) -> pd.DataFrame:
-    """The numbers of one row (size,), by frequency (size / 2,): a line for each sine and cosine."""
+    """The numbers of one row (size,), one line per frequency (size / 2,)."""
     half = len(frequencies)
     return pd.DataFrame(
         {"frequency": frequencies, "sine": row[:half], "cosine": row[half:]},

@@ -1,4 +1,4 @@
-"""The Network page's figures: the U drawn from a trace, and what each block costs."""
+"""The Network page's figures: a trace as a U, and what each of its blocks costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusion_core.models.trace import Shape, Trace, TraceRow
 QUIET = COLOURS[6]
 # What a part of the network is called in the legend, and its colour.
 PARTS = {
-    "picture": ("entry and exit", QUIET),
+    "image": ("entry and exit", QUIET),
     "down": ("down", COLOURS[0]),
     "middle": ("middle", COLOURS[2]),
     "up": ("up", COLOURS[1]),
@@ -119,20 +119,20 @@ def unet_figure(trace: Trace) -> go.Figure:
 def _boxes(trace: Trace) -> list[Box]:
     """The rectangles from left to right; a skip's stands right behind what it is joined to."""
     image = f"<b>x_t</b>, the noisy image<br>{shape_text(trace.image)}"
-    boxes = [Box(-1, "picture", trace.image, image, 0.0)]
+    boxes = [Box(-1, "image", trace.image, image, 0.0)]
     for index, row in enumerate(trace.rows):
-        part = PART_OF.get(row.part, "picture")
+        part = PART_OF.get(row.part, "image")
         same_shape = row.inputs[0] == row.output and not row.multiply_adds
         if row.depth or part == "time" or same_shape:
             continue
         if row.skip_from is None:
             boxes.append(Box(index, part, row.output, hover_text(row), boxes[-1].right + GAP))
         else:
-            words = (
+            hover = (
                 f"<b>{row.what}</b><br>{' + '.join(map(shape_text, row.inputs))}"
                 f"<br>gives {shape_text(row.output)}"
             )
-            boxes.append(Box(index, "up", row.inputs[1], words, boxes[-1].right, row.skip_from))
+            boxes.append(Box(index, "up", row.inputs[1], hover, boxes[-1].right, row.skip_from))
     return boxes
 
 
@@ -250,9 +250,9 @@ def _add_arrows(
 def _add_conditions(
     figure: go.Figure, trace: Trace, boxes: list[Box], y: float
 ) -> dict[str, float]:
-    """Bars below the U for the step and the class, as wide as the blocks that hear of them.
+    """Bars below the U for the step and the class, as wide as the blocks that are given them.
 
-    Returns the words beside them and where they stand.
+    Returns the labels beside them and their heights.
     """
     rows = [row for row in trace.blocks if PART_OF.get(row.part) == "time"]
     told = [box for box in boxes if box.row >= 0 and _is_told(trace.rows[box.row])]
@@ -265,7 +265,7 @@ def _add_conditions(
             y=[2.0],
             base=[y],
             width=[told[-1].right - told[0].left],
-            text=[f"{row.output[1]} numbers, to all blocks between"],
+            text=[f"{row.output[1]} dimensions, to every block above"],
             textposition="inside",
             insidetextanchor="middle",
             insidetextfont={"size": 12},
@@ -296,10 +296,10 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
     """`quantity` ("parameters" or "multiply_adds") of every block that has any, as bars."""
     rows = [row for row in trace.blocks if row.parameters or row.multiply_adds]
     total = getattr(trace, quantity)
-    words = quantity.replace("_", "-")
+    unit = quantity.replace("_", "-")
     figure = go.Figure()
     for part, (name, colour) in PARTS.items():
-        own = [row for row in rows if PART_OF.get(row.part, "picture") == part]
+        own = [row for row in rows if PART_OF.get(row.part, "image") == part]
         if not own:
             continue
         values = [getattr(row, quantity) for row in own]
@@ -312,12 +312,12 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
             text=[short(value) for value in values],
             textposition="auto",
             customdata=[
-                f"<b>{row.name}</b>, {row.what}<br>{value:,} {words}<br>{value / total:.1%} of all"
+                f"<b>{row.name}</b>, {row.what}<br>{value:,} {unit}<br>{value / total:.1%} of all"
                 for row, value in zip(own, values, strict=True)
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    finish(figure, words, "", height=60 + 24 * len(rows))
+    finish(figure, unit, "", height=60 + 24 * len(rows))
     figure.update_layout(showlegend=False, barmode="overlay", uirevision=None)
     figure.update_xaxes(tickformat="~s", nticks=6, fixedrange=True)
     figure.update_yaxes(

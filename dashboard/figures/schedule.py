@@ -1,7 +1,4 @@
-"""The Schedule page's curves, its table at one t, and the tables of all t as CSV.
-
-Everything here takes `NoiseSchedule`s that are made already and shows their tables.
-"""
+"""The Schedule page's curves, its table at one t, and the tables of all t as CSV."""
 
 from __future__ import annotations
 
@@ -21,11 +18,12 @@ MOST_POINTS = 1000
 
 @dataclass(frozen=True)
 class Quantity:
-    """One curve of the page: `table` is the schedule's attribute, `meaning` one Markdown text."""
+    """One curve of the page: `table` is the schedule's attribute, `meaning` is Markdown."""
 
     table: str
     title: str
     meaning: str
+    is_variance: bool = False  # differs by orders of magnitude: a logarithmic axis helps
 
 
 QUANTITIES = (
@@ -34,18 +32,20 @@ QUANTITIES = (
         "β",
         "The variance of the noise that step $t$ adds: "
         r"$x_t = \sqrt{1-\beta_t}\,x_{t-1} + \sqrt{\beta_t}\,\epsilon$.",
+        is_variance=True,
     ),
     Quantity(
         "alphas_cumprod",
         "ᾱ",
-        "The share of the variance of $x_t$ that is still image: "
+        "The share of the variance of $x_t$ that comes from the image: "
         r"$\bar\alpha_t = \prod_{s\le t} \alpha_s$ with $\alpha_s = 1-\beta_s$.",
     ),
     Quantity(
         "posterior_variance",
         "posterior variance",
-        "The variance of one exact step back, from $x_t$ to $x_{t-1}$, were $x_0$ known: "
+        "The variance of one exact step back, from $x_t$ to $x_{t-1}$, if $x_0$ were known: "
         r"$\tilde\beta_t = \beta_t\,(1-\bar\alpha_{t-1})\,/\,(1-\bar\alpha_t)$.",
+        is_variance=True,
     ),
     Quantity(
         "sqrt_alphas_cumprod",
@@ -60,8 +60,8 @@ QUANTITIES = (
     Quantity(
         "log_snr",
         "log-SNR",
-        r"Signal to noise, $\log\,\bar\alpha_t\,/\,(1-\bar\alpha_t)$: "
-        "above 0 the image outweighs the noise, below 0 the noise.",
+        r"Signal-to-noise ratio, $\log\,\bar\alpha_t\,/\,(1-\bar\alpha_t)$: "
+        "above 0 the image dominates, below 0 the noise.",
     ),
 )
 SYMBOLS = {
@@ -119,7 +119,7 @@ def curve_figure(
 
 
 def table_at(schedules: list[NoiseSchedule], t: int) -> pd.DataFrame:
-    """The lecture's eight coefficients and the log-SNR at `t`, as text: a column per schedule."""
+    """The lecture's eight coefficients and the log-SNR at `t`, as text: one column per schedule."""
     names = [*NoiseSchedule.TABLES, "log_snr"]
     columns = {
         schedule.kind: [number(float(getattr(schedule, name)[t])) for name in names]
@@ -141,18 +141,16 @@ def number(value: float) -> str:
 
 
 def summary(schedule: NoiseSchedule) -> str:
-    """In a sentence: where the noise takes over, and what is left of the image at the end."""
+    """One sentence: from where on the noise dominates, and what is left of the image at the end."""
     mostly_noise = np.flatnonzero(schedule.log_snr.numpy() < 0)
     takes_over = (
-        f"the noise outweighs the image from t = {mostly_noise[0]:,} on"
+        f"noise dominates from t = {mostly_noise[0]:,} on"
         if len(mostly_noise)
-        else "the image outweighs the noise to the end"
+        else "the image dominates to the end"
     )
     left = float(schedule.sqrt_alphas_cumprod[-1])
-    at_the_end = "exactly 0" if left == 0 else number(left)
-    return (
-        f"**{schedule.kind}**: {takes_over}; the image's weight at the last step is {at_the_end}."
-    )
+    at_the_end = "none" if left == 0 else number(left)
+    return f"**{schedule.kind}**: {takes_over}; signal remaining at the last step: {at_the_end}."
 
 
 def to_csv(schedules: list[NoiseSchedule]) -> str:

@@ -1,6 +1,6 @@
 """What every figure of the app has in common: colours that follow the theme, margins, tools.
 
-The figures themselves are in `figures_*.py`, one file a page.
+The figures themselves are beside this file, one file per page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def finish(
 
 
 def show(figure: go.Figure, key: str, alt: str) -> None:
-    """Draw a figure in the theme's colours; `alt` says what it shows to those who cannot see it."""
+    """Show a figure in the theme's colours; `alt` describes it for screen readers."""
     st.plotly_chart(
         figure, key=key, theme="streamlit", width="stretch", config={"displaylogo": False}, alt=alt
     )

@@ -23,7 +23,7 @@ from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import precise, press, session_job, show_state, watch
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
 
 KEY = "compare"
@@ -127,7 +127,7 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
     sizes = {row.images.shape[1:] for row in rows}
     if len(sizes) == 1:
         whole = grid(np.concatenate([row.images for row in rows]), rows[0].spec.n)
-        text = entries(made.spec, kind="comparison", page=made.page)
+        text = entries(made.spec, None, "comparison", made.page, Kind.OTHER)
         offer_png("All rows as PNG", png(whole, text=text), f"{made.spec.run}-comparison.png")
 
 

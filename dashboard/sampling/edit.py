@@ -40,7 +40,7 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import ANY_CLASS, Capabilities
 from diffusion_core.sampling.edits import image_errors, last_steps
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.registry import count_evaluations, sampler_of
 from diffusion_core.sampling.sample import invert
 from diffusion_core.sampling.spec import SamplingSpec
@@ -293,7 +293,7 @@ def download(
     page = {"mode": "Edit"} | made.edit.settings() | made.given.settings
     which = "all" if number is None else f"variant-{number}"
     text = entries(
-        spec, kind="edit", page=page, what=f"{made.given.text}, {made.edit.text()}, {which}"
+        spec, kind=Kind.OTHER, page=page, what=f"{made.given.text}, {made.edit.text()}, {which}"
     )
     name = f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{made.edit.kind.lower()}-{which}.png"
     offer_png(label, png(image, text=text), name)

@@ -26,7 +26,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.edits import slerp
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
@@ -193,7 +193,9 @@ def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
         TO_SEED.key: last.seed,
         FRAMES.key: len(made.frames),
     }
-    text = entries(spec, kind="film", page=page, what=f"film from {first.text()} to {last.text()}")
+    text = entries(
+        spec, kind=Kind.FILM, page=page, what=f"film from {first.text()} to {last.text()}"
+    )
     name = f"{spec.run}-step-{spec.step}-film"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")

@@ -37,11 +37,12 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.metadata import MAX_MB, Made, NoSettings, read
+from diffusion_core.sampling.metadata import MAX_MB, Kind, Made, NoSettings, read
 from diffusion_core.sampling.spec import SamplingSpec
 
 ALWAYS = (WAY, SPACING, STEPS, SEED, ETA, VARIANCE, AVERAGE)
-BELOW = ("strip", "film")  # kinds of files that Generate offers below the images
+# Kinds of files of the mode Generate: the images, and what is offered below them.
+WHOLE, BELOW = (Kind.GRID, Kind.IMAGE), (Kind.STRIP, Kind.FILM)
 
 
 def offer() -> None:
@@ -104,7 +105,7 @@ def what_came_back(made: Made, mode: str, missing: bool, lost: list[str]) -> tup
     if missing:
         lost = ["That checkpoint no longer exists; the newest one generates other images.", *lost]
     again = ""
-    if mode not in (GENERATE.name, BATCH.name) or not made.kind:
+    if mode not in (GENERATE.name, BATCH.name) or made.kind in WHOLE:
         again = "Generating gives the same result."
     elif made.kind in BELOW:
         again = f"The {made.kind} appears below the generated images."

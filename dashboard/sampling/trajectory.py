@@ -13,7 +13,7 @@ from dashboard.services.sampling_queue import GeneratedImages
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.images import offer_png, show_image
 from diffusion_core.media.images import grid, png, strip
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import EDGES, Trajectory
 
@@ -124,7 +124,7 @@ def show_lecture_strip(spec: SamplingSpec, walk: Trajectory, k: int) -> None:
         f"t = {', '.join(timesteps)}."
     )
     show_image(whole, f"{name} from noise", 72 * len(looks), caption, stretch=True)
-    text = entries(spec, k, kind="strip")
+    text = entries(spec, k, kind=Kind.STRIP)
     offer_png(
         "This strip as PNG", png(whole, text=text), file_name(spec, f"strip-{k + 1}") + ".png"
     )
@@ -141,7 +141,7 @@ def offer_trajectory(spec: SamplingSpec, walk: Trajectory, number: int) -> None:
         offer_film(
             lambda: film_of(walk, k, what, spec.columns()),
             file_name(spec, f"image-{number}" if of == ONE else "all-images"),
-            entries(spec, k, kind="film"),
+            entries(spec, k, kind=Kind.FILM),
             side,
             key="trajectory",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
-from diffusion_core.runs.config import MAIN_AVERAGE, NetworkArgs
+from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 
@@ -87,14 +88,14 @@ def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def size_multiple(network: str, network_args: NetworkArgs) -> int:
+def size_multiple(network: str, network_args: Mapping[str, object]) -> int:
     """The number that a network's image size must be divisible by. Raises ConfigError."""
     with torch.device("meta"):
         return build_network(network, network_args).size_multiple
 
 
 @st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
-def network_trace(network: str, network_args: NetworkArgs, image_size: int) -> Trace:
+def network_trace(network: str, network_args: Mapping[str, object], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     with torch.device("meta"):
         built = build_network(network, network_args)

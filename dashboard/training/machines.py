@@ -1,4 +1,4 @@
-"""How to train a run on more machines, as commands to copy."""
+"""How to train a run on several machines, as commands to copy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from diffusion_core.runs.launch import FIRST_MACHINE, PORT
 def show_commands(
     commands: Callable[[int, int], list[str]], folder: Path, device: str, key: str
 ) -> None:
-    """A button that opens the commands, one to type on each machine.
+    """A button that opens the commands, one for each machine.
 
-    `commands(machines, processes)`: see `launch.launch_commands`. `folder`: of the run. `device`:
-    the one that trains here. `key`: of this place on the page.
+    `commands(machines, processes)`: see `launch.launch_commands`. `folder`: the run's.
+    `device`: the one that trains here. `key`: distinguishes several of these buttons.
     """
-    with st.popover("On more machines", icon=":material/hub:"):
+    with st.popover("Run on several machines", icon=":material/hub:"):
         left, right = st.columns(2)
         machines = left.number_input("Machines", 1, 64, 2, key=f"{key}-machines")
         processes = right.number_input(
-            "Processes on each",
+            "Processes per machine",
             1,
             64,
             device_count(device),
-            help="One for each GPU. The batch is shared out evenly among all of them.",
+            help="One per GPU. The batch is divided evenly among all processes.",
             key=f"{key}-processes",
         )
         try:
@@ -39,12 +39,12 @@ def show_commands(
             return
         if machines > 1:
             st.markdown(
-                f"Every machine needs this app, the images, and the run's folder `{folder}` on a "
-                f"disk that all of them share. Put the address of machine 1 in place of "
-                f"{FIRST_MACHINE}; it listens on port {PORT}, and all must reach each other."
+                f"Every machine needs this app, the data, and the run's folder `{folder}` on a "
+                f"shared disk. Replace {FIRST_MACHINE} by the address of machine 1. It listens on "
+                f"port {PORT}, and all machines must reach each other."
             )
         for number, command in enumerate(typed, 1):
             where = f"On machine {number}, in" if machines > 1 else "In"
             st.markdown(f"{where} the app's folder:")
             st.code(command, language="bash", wrap_lines=True)
-        st.caption("The run is watched, paused and stopped on this page, as any other.")
+        st.caption("Watch, pause and stop the run on this page as usual.")

@@ -1,6 +1,6 @@
 """What an operator can do with runs on the Training page: a run's buttons, the queue, deleting.
 
-Everything goes through `jobs.py` and `trash.py`; a refusal is shown as a message.
+What `jobs` or `trash` refuse is shown as a message.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
+from dashboard.training import keys
+from dashboard.training.form_controls import BY_FIELD, STEPS
 from dashboard.training.machines import show_commands
 from dashboard.ui import run_wording
 from diffusion_core.files import folder_size
@@ -20,29 +22,23 @@ from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import ACTIVE, RESUMABLE, same_place
+from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
 
-# The settings that a run can change on its way, with their labels.
-CHANGES = {
-    "learning_rate": "Learning rate",
-    "steps": "Steps in all",
-    "sample_every": "Samples every",
-    "checkpoint_every": "Checkpoints every",
-    "validate_every": "Validations every",
-}
+# The settings that can be edited during training.
+EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
 SHOWN_DELETED = 10
 
 
 def attempt(deed: Callable[[], Any]) -> None:
-    """Do what a button asks for. A refusal is shown as a message that outlives the next update."""
+    """Do what a button says; a refusal is shown once, in the next run of the page."""
     try:
         deed()
     except (jobs.JobError, ConfigError) as error:
-        st.session_state["refusal"] = str(error)
+        st.session_state[keys.REFUSAL] = str(error)
 
 
 def show_refusal() -> None:
-    if refusal := st.session_state.pop("refusal", None):
+    if refusal := st.session_state.pop(keys.REFUSAL, None):
         st.toast(refusal, icon=":material/error:", duration="long")
 
 
@@ -58,7 +54,7 @@ def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
 
 
 def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
-    """What can be asked of the run now; a later stop or pause takes the place of what waits."""
+    """What can be done with the run now; a stop or pause replaces a request that waits."""
     run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE:
@@ -69,35 +65,36 @@ def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
                 str(cached.device()),
                 f"more-{run.name}",
             )
-        elif state == "queued":
-            show_button("Cancel", ":material/close:", "stop", waiting == "stop", ask, run, "stop")
-        elif state in ("starting", "running"):
-            for action, icon in (("pause", "pause"), ("stop", "stop")):
-                taken = waiting in (action, "stop")
-                label = action.capitalize()
-                show_button(label, f":material/{icon}:", action, taken, ask, run, action)
-        if state == "running":
-            for action, icon in (("sample", "image"), ("checkpoint", "save")):
-                label = f"{action.capitalize()} now"
-                taken = waiting is not None
-                show_button(label, f":material/{icon}:", action, taken, ask, run, action)
+        elif state == RunState.QUEUED:
+            show_request(run, "stop", "Cancel", "close", waiting == "stop")
+        elif state in (RunState.STARTING, RunState.RUNNING):
+            show_request(run, "pause", "Pause", "pause", waiting in ("pause", "stop"))
+            show_request(run, "stop", "Stop", "stop", waiting == "stop")
+        if state == RunState.RUNNING:
+            show_request(run, "sample", "Sample now", "image", waiting is not None)
+            show_request(run, "checkpoint", "Checkpoint now", "save", waiting is not None)
         if config is not None:
-            if state == "finished":
+            if state == RunState.FINISHED:
                 show_more_steps(run, config, settings)
-            elif state not in ("pausing", "stopping"):
+            elif state not in (RunState.PAUSING, RunState.STOPPING):
                 show_changes(run, config, settings)
-            if st.button("Start another like this", icon=":material/content_copy:", key="ask-like"):
-                st.session_state["like"] = run.name
+            if st.button("Duplicate run", icon=":material/content_copy:", key="ask-like"):
+                st.session_state[keys.DUPLICATE] = run.name
                 st.rerun()  # of the whole page, which has the form
         if state not in ACTIVE and st.button("Delete", icon=":material/delete:", key="ask-delete"):
-            st.session_state["to_delete"] = run.name
+            st.session_state[keys.TO_DELETE] = run.name
             st.rerun()  # of the whole page: what this part shows is gone within a second
 
 
-def show_button(
-    label: str, icon: str, action: str, disabled: bool, deed: Callable[..., None], *args: Any
-) -> None:
-    st.button(label, icon=icon, disabled=disabled, on_click=deed, args=args, key=f"ask-{action}")
+def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -> None:
+    st.button(
+        label,
+        icon=f":material/{icon}:",
+        disabled=disabled,
+        on_click=ask,
+        args=(run, action),
+        key=f"ask-{action}",
+    )
 
 
 def show_resume(seen: RunSnapshot) -> None:
@@ -113,10 +110,10 @@ def show_resume(seen: RunSnapshot) -> None:
     if config is not None and seen.status.not_finite:
         rate = float(f"{config.learning_rate / 10:.3g}")
         st.button(
-            "Resume with a lower rate",
+            "Resume with a lower learning rate",
             icon=":material/trending_down:",
-            help=f"With a learning rate of {rate:g}, a tenth of what it was: the numbers of a "
-            "training that is too fast grow beyond all bounds.",
+            help=f"{rate:g}, a tenth of the current one. With too high a learning rate, training "
+            "diverges.",
             on_click=resume,
             args=(run, {"learning_rate": rate}),
             key="ask-resume-lower",
@@ -124,29 +121,28 @@ def show_resume(seen: RunSnapshot) -> None:
 
 
 def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
-    """Let a finished run go on."""
+    """Let a finished run continue."""
     with (
         st.popover("Continue with more steps", icon=":material/fast_forward:"),
         st.form(f"continue-{run.name}", border=False),
     ):
         if not jobs.can_go_on(run):
             st.write(
-                "Of this run only the weights were kept, not the state to go on from. Start "
-                "another like it instead."
+                "Only the weights of this run were kept, not its training state. Duplicate the run "
+                "to train it again."
             )
             st.form_submit_button("Continue", disabled=True)
             return
         least = config.steps + 1
-        most = max(least, settings.max_steps or 10**7)
-        st.number_input(
-            "Steps in all",
-            min_value=least,
-            max_value=most,
-            value=min(2 * config.steps, most),
-            step=100,
-            help=f"It has made {config.steps:,}.",
+        most = max(least, settings.max_steps or int(STEPS.high))
+        STEPS.now(
             key=(key := f"more-steps-{run.name}-{config.steps}"),
-        )
+            low=least,
+            high=most,
+            default=min(2 * config.steps, most),
+            help=f"{config.steps:,} steps are done.",
+            bind=False,
+        ).ask()
         st.form_submit_button("Continue", type="primary", on_click=go_on, args=(run, key))
 
 
@@ -163,41 +159,36 @@ def go_on(run: Run, key: str) -> None:
 def check_steps(changes: dict[str, Any], settings: Settings) -> None:
     """Raises ConfigError for more steps than this installation allows."""
     if settings.max_steps is not None and changes.get("steps", 0) > settings.max_steps:
-        raise ConfigError(f"This installation allows {settings.max_steps:,} steps.")
+        raise ConfigError(f"This installation allows at most {settings.max_steps:,} steps.")
 
 
 def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
-    """A small form of the settings that can change on the way."""
+    """A small form of the settings that can be edited during training."""
     with (
-        st.popover("Change", icon=":material/tune:"),
+        st.popover("Edit settings", icon=":material/tune:"),
         st.form(f"change-{run.name}", border=False),
     ):
-        for name, label in CHANGES.items():
-            value = getattr(config, name)
-            whole = isinstance(value, int)
-            st.number_input(
-                label,
-                min_value=(1 if name == "steps" else 0) if whole else 0.0,
-                max_value=10**7 if whole else 10.0,
-                value=value,
-                step=(100 if name == "steps" else 25) if whole else 1e-4,
-                format=None if whole else "%.5g",
-                key=change_key(run, config, name),
-            )
-        st.caption("Changes hold from the next step on; the curves show where.")
+        for name in EDITABLE:
+            BY_FIELD[name].now(
+                key=_edit_key(run, config, name),
+                default=getattr(config, name),
+                help=None,
+                bind=False,
+            ).ask()
+        st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
-            "Change", type="primary", on_click=change, args=(run, config, settings)
+            "Apply", type="primary", on_click=change, args=(run, config, settings)
         )
 
 
-def change_key(run: Run, config: RunConfig, name: str) -> str:
-    """Of a field: another one when the setting has changed, so that the old value is not kept."""
+def _edit_key(run: Run, config: RunConfig, name: str) -> str:
+    """A field's key. It changes with the setting, so that the field does not keep an old value."""
     return f"change-{run.name}-{name}-{getattr(config, name)}"
 
 
 def change(run: Run, config: RunConfig, settings: Settings) -> None:
-    """Ask for what is other in the form than in the settings."""
-    entries = {name: st.session_state[change_key(run, config, name)] for name in CHANGES}
+    """Request the settings that differ from the current ones."""
+    entries = {name: st.session_state[_edit_key(run, config, name)] for name in EDITABLE}
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
 
     def deed() -> None:
@@ -216,7 +207,7 @@ def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
     queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return
-    st.header("SamplingQueue")
+    st.header("Queue")
     for number, run in enumerate(queue, 1):
         peers = [other for other in queue if same_place(other.status, run.status)]
         at = peers.index(run)
@@ -254,38 +245,38 @@ def move(run: Run, places: int) -> None:
 
 
 def forget_deletion() -> None:
-    st.session_state.pop("to_delete", None)
+    st.session_state.pop(keys.TO_DELETE, None)
 
 
 @st.dialog("Delete this run?", on_dismiss=forget_deletion)
 def confirm_deletion(run: Run) -> None:
     checkpoints, strips = len(run.weights()), len(run.samples())
     st.write(
-        f"**{run.name}** goes with all that is in its folder: "
+        f"**{run.name}** and all its files will be deleted: "
         f"{run_wording.count(checkpoints, 'checkpoint')}, "
-        f"{run_wording.count(strips, 'sample strip')}, its settings, curves and notes, "
-        f"{run_wording.size(folder_size(run.path))} in all. For {trash.KEEP_DAYS} days it can be "
-        "restored at the end of this page."
+        f"{run_wording.count(strips, 'sample strip')}, settings, curves and notes, "
+        f"{run_wording.size(folder_size(run.path))} in total. You can restore it at the bottom of "
+        f"this page for {trash.KEEP_DAYS} days."
     )
     with st.container(horizontal=True):
-        if st.button("Delete it", type="primary", icon=":material/delete:"):
-            attempt(lambda: st.session_state.update(deleted=trash.delete(run)))
+        if st.button("Delete run", type="primary", icon=":material/delete:"):
+            attempt(lambda: st.session_state.update({keys.DELETED: trash.delete(run)}))
             forget_deletion()
             st.rerun()
-        if st.button("Keep it"):
+        if st.button("Cancel"):
             forget_deletion()
             st.rerun()
 
 
 def show_undo() -> None:
-    """Says what has just been deleted, and takes it back."""
-    gone = st.session_state.get("deleted")
+    """Say what has just been deleted, with a button that restores it."""
+    gone = st.session_state.get(keys.DELETED)
     if gone is None:
         return
     with st.container(
         horizontal=True, border=True, vertical_alignment="center", gap="small", key="undo"
     ):
-        st.markdown(f":material/delete: **{gone.name}** is deleted.", width="stretch")
+        st.markdown(f":material/delete: **{gone.name}** was deleted.", width="stretch")
         st.button("Undo", icon=":material/undo:", on_click=restore, args=(gone,))
 
 
@@ -302,12 +293,12 @@ def show_deleted(settings: Settings) -> None:
                     "Restore", on_click=restore, args=(each,), key=f"restore-{each.path.name}"
                 )
         if len(gone) > SHOWN_DELETED:
-            st.caption(f"And {len(gone) - SHOWN_DELETED} more in the folder .trash of the runs.")
+            st.caption(f"{len(gone) - SHOWN_DELETED} more are in the folder .trash of the runs.")
 
 
 def restore(gone: trash.Deleted) -> None:
     def deed() -> None:
-        st.session_state["started"] = trash.restore(gone).name
-        st.session_state.pop("deleted", None)
+        st.session_state[keys.NEW_RUN] = trash.restore(gone).name
+        st.session_state.pop(keys.DELETED, None)
 
     attempt(deed)

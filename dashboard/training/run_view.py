@@ -1,11 +1,12 @@
-"""One run on the Training page: its state, numbers, curves, samples, and what it can be asked.
+"""One run on the Training page: its state, numbers, curves, samples and settings.
 
-Drawn anew every second while a run is at work: it reads the run folder and keeps nothing.
+Shown anew every second while a run is at work: it reads the run folder and keeps nothing.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,98 +15,106 @@ import streamlit as st
 from dashboard.components.chart.chart import show_live
 from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
-from dashboard.figures.training import (
-    LECTURE_BATCH,
-    Curve,
-    curve_figure,
-    loss_figure,
-    timestep_figure,
-)
+from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality.view import show_quality
 from dashboard.services import cached
 from dashboard.services.settings import Settings
-from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
-from dashboard.training.events import events
+from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
 from diffusion_core.runs import export
-from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import StatusRecord
+from diffusion_core.runs.status import RunState
 
-# Each tab's axis title, and its curves by name with their words in the legend.
+MISSING = "Not recorded for this run."
+
+
+@dataclass(frozen=True)
+class CurveTab:
+    """One tab of curves: the axis title, and the legend entry of each stored curve."""
+
+    title: str
+    curves: dict[str, str]
+    unit: float = 1  # that the values are divided by
+    percent: bool = False
+    missing: str = MISSING
+
+
 CURVES = {
-    "Gradient norm": ("gradient norm before clipping", {"gradient_norm": "gradient norm"}),
-    "Update size": (
-        "length of a step's update, relative to the weights",
-        {"update_ratio": "update-to-weight ratio"},
+    "Gradient norm": CurveTab("gradient norm before clipping", {"gradient_norm": "gradient norm"}),
+    "Update size": CurveTab(
+        "update size relative to the weights", {"update_ratio": "update-to-weight ratio"}
     ),
-    "Learning rate": ("learning rate", {"learning_rate": "learning rate"}),
-    "Speed": ("images per second", {"images_per_second": "images per second"}),
-    "Device use": ("share of the time that the device works", {"utilisation": "device use"}),
-    "Memory": ("memory, GB", {"memory_bytes": "in use", "peak_memory_bytes": "most so far"}),
+    "Learning rate": CurveTab("learning rate", {"learning_rate": "learning rate"}),
+    "Speed": CurveTab("images per second", {"images_per_second": "images per second"}),
+    "Device use": CurveTab(
+        "share of time that the device is busy",
+        {"utilisation": "device use"},
+        percent=True,
+        missing="Not available on this device.",
+    ),
+    "Memory": CurveTab(
+        "memory (GB)", {"memory_bytes": "in use", "peak_memory_bytes": "peak"}, unit=1e9
+    ),
 }
+BY_TIMESTEP, QUALITY, SETTINGS = "Loss by timestep", "Quality", "Settings"  # the other tabs
 LOG_BYTES = 4000  # of the end of train.log
 
 
 def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> None:
     """One of `runs`."""
-    run, config = seen.run, seen.config
     show_state(seen, runs)
     if settings.may_operate:
         show_buttons(seen, settings)
     if seen.problem:
-        st.warning(f"{run.name} cannot be read in full. {seen.problem}")
-    if config is not None:
-        st.caption(run_wording.settings_line(config))
+        st.warning(f"{seen.name} cannot be read in full. {seen.problem}")
+    if seen.config is not None:
+        st.caption(run_wording.settings_line(seen.config))
     try:
-        show_numbers(run, seen.status)
-        others = [other.run for other in runs if other is not seen]
-        compared, alignment = show_losses(run, others, config)
-        show_samples([run, *compared], alignment)
-        show_more(run, config, compared)
+        show_numbers(seen)
+        compared, alignment = show_losses(seen, [other for other in runs if other is not seen])
+        show_samples([seen, *compared], alignment)
+        show_more(seen, compared)
     except MetricsError as error:
-        st.warning(f"The curves of {run.name} or a run beside it cannot be drawn: {error}")
+        st.warning(f"The curves of {seen.name} or a run compared with it cannot be shown: {error}")
 
 
 def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
-    """The state in words, the progress, what went wrong."""
+    """The state as a sentence, the progress, what went wrong."""
     state, status = run.state, run.status
     line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, runs)}"
-    if state == "failed":
+    if state == RunState.FAILED:
         st.error(line)
-    elif state == "lost":
+    elif state == RunState.LOST:
         st.warning(line)
     else:
         st.markdown(line)
-    step, total = status.step, status.total
-    if total:
-        words = f"Step {step:,} of {total:,}"
-        left = status.eta_seconds
-        if state == "running" and left is not None:
-            words += f", {run_wording.duration(left)} left"
-        st.progress(min(step / total, 1.0), text=words)
+    if status.total:
+        text = f"Step {status.step:,} of {status.total:,}"
+        if state == RunState.RUNNING and status.eta_seconds is not None:
+            text += f", {run_wording.duration(status.eta_seconds)} left"
+        st.progress(min(status.step / status.total, 1.0), text=text)
     if status.warning:
         st.warning(status.warning)
     for sentence in run.run.checkpoints()[1]:
         st.warning(f"A checkpoint is skipped: {sentence}")
-    if state in ("failed", "lost"):
+    if state in (RunState.FAILED, RunState.LOST):
         show_log(run.path / "train.log")
 
 
 def show_log(log: Path) -> None:
     if not log.exists():
         return
-    with st.expander("The end of train.log", icon=":material/notes:"):
+    with st.expander("End of train.log", icon=":material/notes:"):
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_BYTES))
             text = file.read().decode(errors="replace")
         st.code(text or "(empty)", language=None, wrap_lines=True)
 
 
-def show_numbers(run: Run, status: StatusRecord) -> None:
-    last = run.last_values()
+def show_numbers(run: RunSnapshot) -> None:
+    status, last = run.status, run.run.last_values()
     numbers = []
     if "loss" in last:
         numbers.append(("Loss", f"{last['loss'][1]:.4f}"))
@@ -122,185 +131,71 @@ def show_numbers(run: Run, status: StatusRecord) -> None:
             st.metric(label, value, width=150)
 
 
-def show_losses(run: Run, others: list[Run], config: RunConfig | None) -> tuple[list[Run], str]:
-    """The loss chart with its controls; returns the runs to compare with and the alignment."""
-    controls = st.columns([3, 2, 4, 4], vertical_alignment="bottom")
-    smoothing = controls[0].slider(
-        "Smoothing",
-        0.0,
-        0.99,
-        0.9,
-        0.01,
-        help="The weight of the past in the thick curve.",
-        key="smoothing",
-        bind="query-params",
-    )
-    logarithmic = controls[1].toggle("Logarithmic", key="log", bind="query-params")
-    by_name = {other.name: other for other in others}
-    names = controls[2].multiselect(
-        "Compare with",
-        list(by_name),
-        placeholder="Other runs" if others else "There are no other runs",
-        disabled=not others,
-        key="compare",
-        bind="query-params",
-    )
-    alignment = controls[3].segmented_control(
-        "Align by",
-        ALIGNMENTS,
-        default="step",
-        required=True,
-        help="What the curves and the samples of several runs are laid beside each other by: "
-        "the step, the number of images that the run has seen, or the time that it has trained, "
-        "without pauses.",
-        key="align",
-        bind="query-params",
-    )
-    compared = [by_name[name] for name in names]
-    losses, validation, changes = {}, {}, {}
-    for each in [run, *compared]:
-        losses[each.name] = located_curve(each, "loss", alignment)
-        validation[each.name] = located_curve(each, "validation_loss", alignment)
-        changes[each.name] = locate_events(each, alignment)
-    if not any(len(curve["step"]) for curve in losses.values()):
-        st.caption("The losses appear here after the first steps.")
-        return compared, alignment
-    longest = max(curve["x"][-1] for curve in losses.values() if len(curve["x"]))
-    unit, title = axis_unit(alignment, longest)
-    for curve in (*losses.values(), *validation.values()):
-        curve["x"] = curve["x"] / unit
-    # The lecture printed no times.
-    with_lecture = config is not None and config.preset == "lecture" and alignment != "time"
-    show_live(
-        loss_figure(
-            losses,
-            validation,
-            smoothing,
-            logarithmic,
-            with_lecture,
-            x_title=title,
-            lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
-            changes={
-                name: [(x / unit, words) for x, words in found] for name, found in changes.items()
-            },
-        ),
-        key=f"loss-{run.name}",
-        alt=f"The loss of {', '.join(losses)} over the "
-        + ("steps" if alignment == "step" else title.partition(",")[0]),
-    )
-    if config is not None:
-        words = run_wording.objective_sentence(config)
-        if with_lecture:
-            words += f" {run_wording.lecture_sentence(config)}"
-        if compared:
-            words += " Of runs with different objectives only the shapes can be compared."
-        if any(changes.values()):
-            words += " A thin upright line stands where a setting was changed."
-        st.caption(words)
-    return compared, alignment
-
-
-def locate(run: Run, steps: np.ndarray, alignment: str) -> np.ndarray | None:
-    """Where steps of a run lie on the axis; None where the run does not say. See `place`."""
-    batch_size = None
-    if alignment == "images":
-        try:
-            batch_size = run.config.batch_size if run.config else None
-        except ConfigError:
-            return None
-    return place(steps, alignment, batch_size, cached.curve(run, "loss"))
-
-
-def located_curve(run: Run, name: str, alignment: str) -> Curve:
-    """A curve with its places on the axis; empty where the run does not say, as `locate`."""
-    curve = cached.curve(run, name)
-    x = locate(run, curve["step"], alignment)
-    if x is None:
-        return {key: values[:0] for key, values in curve.items()} | {"x": np.zeros(0)}
-    return curve | {"x": x}
-
-
-def locate_events(run: Run, alignment: str) -> list[tuple[float, str]]:
-    """Where on the axis a setting of a run was changed, and in words."""
-    try:
-        found = events(run)
-    except ConfigError as error:
-        st.warning(f"What was changed in {run.name} cannot be drawn: {error}")
-        return []
-    at = locate(run, np.array([step for step, _ in found]), alignment)
-    return [] if at is None else [(x, words) for x, (_, words) in zip(at, found, strict=True)]
-
-
-def show_samples(runs: list[Run], alignment: str) -> None:
+def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
     """The sample strips of the runs, one row each, under one slider."""
     st.subheader("Samples through training")
     films = []
     for k, run in enumerate(runs):
-        files = run.samples()
+        files = run.run.samples()
         at = locate(run, np.array([step for step, _ in files]), alignment)
         if not files:
             if k:
                 st.caption(f"{run.name} has no samples yet.")
         elif at is None:
-            what = "its batch size" if alignment == "images" else "any times"
-            st.caption(f"{run.name} is left out: it has not written {what}.")
+            what = "batch size" if alignment == "images" else "times"
+            st.caption(f"{run.name} is not shown: it has recorded no {what}.")
         else:
             films.append(Strips(run.name, files, at, k % len(COLOURS), is_forming(run)))
     if not films:
-        st.caption("The first samples appear here when the run draws them.")
+        st.caption("The first samples appear here during training.")
         return
     show_film(films, alignment)
-    words = "Every strip of a run is drawn from the same noise, by the averaged weights."
+    text = "All strips of a run are generated from the same noise, with the averaged weights."
     if len(films) > 1:
-        words += " Each run shows its newest strip at or before the slider's place."
-    st.caption(words)
+        text += " Each run shows its newest strip at or before the slider's position."
+    st.caption(text)
 
 
-def is_forming(run: Run) -> bool:
-    """Whether a strip of the run is one image on its way, as in the lecture."""
-    try:
-        config = run.config
-    except ConfigError:
-        return False
-    return config is not None and config.sample_steps == 0
+def is_forming(run: RunSnapshot) -> bool:
+    """Whether a strip of the run shows one image forming, as in the lecture."""
+    return run.config is not None and run.config.sample_steps == 0
 
 
-def show_more(run: Run, config: RunConfig | None, compared: list[Run]) -> None:
-    """The other curves and the settings; only what is open is read and drawn."""
-    names = ["Loss by timestep", *CURVES, "Quality", "Settings"]
+def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
+    """The other curves and the settings; only the open tab is read and shown."""
+    names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS]
     for name, tab in zip(names, st.tabs(names, key="more", bind="query-params"), strict=True):
         if not tab.open:
             continue
         with tab:
-            if name == "Settings":
-                show_settings(run, config)
-            elif name == "Quality":
-                show_quality(run, compared)
-            elif name == "Loss by timestep":
-                show_timesteps(run)
+            if name == SETTINGS:
+                show_settings(run)
+            elif name == QUALITY:
+                show_quality(run.run, [other.run for other in compared])
+            elif name == BY_TIMESTEP:
+                show_timesteps(run.run)
             else:
-                show_curves(run, name)
+                show_curves(run.run, name)
 
 
-def show_curves(run: Run, tab: str) -> None:
-    title, names = CURVES[tab]
+def show_curves(run: Run, name: str) -> None:
+    tab = CURVES[name]
     curves: dict[str, Curve] = {}
-    for name, words in names.items():
-        curve = cached.curve(run, name)
+    for stored, legend in tab.curves.items():
+        curve = cached.curve(run, stored)
         if len(curve["step"]):
-            curves[words] = curve | {"value": curve["value"] / (1e9 if tab == "Memory" else 1)}
+            curves[legend] = curve | {"value": curve["value"] / tab.unit}
     if not curves:
-        words = "This device does not say." if tab == "Device use" else "Nothing yet."
-        st.caption(words)
+        st.caption(tab.missing)
         return
-    figure = curve_figure(curves, title, percent=tab == "Device use")
-    show_live(figure, f"{tab}-{run.name}", f"The {title} over the steps")
+    figure = curve_figure(curves, tab.title, percent=tab.percent)
+    show_live(figure, f"{name}-{run.name}", f"The {tab.title} over the steps")
 
 
 def show_timesteps(run: Run) -> None:
     curves = {name: cached.curve(run, name) for name in BIN_NAMES}
     if not any(len(curve["step"]) for curve in curves.values()):
-        st.caption("Nothing yet.")
+        st.caption(MISSING)
         return
     show_live(
         timestep_figure(curves),
@@ -308,26 +203,28 @@ def show_timesteps(run: Run) -> None:
         alt=f"The loss of {run.name} by tenth of the schedule over the steps",
     )
     st.caption(
-        "The unweighted error of the training images by how noisy they were: little noise at "
-        "the bottom, nearly only noise at the top."
+        "Unweighted training error by noise level: little noise at the bottom, almost pure noise "
+        "at the top."
     )
 
 
-def show_settings(run: Run, config: RunConfig | None) -> None:
-    if config is None:
+def show_settings(run: RunSnapshot) -> None:
+    if run.config is None:
         st.caption("The run has not written its settings yet.")
         return
-    st.caption("Everything in config.json: the settings, and what they came to on the machine.")
+    st.caption(
+        "The contents of config.json: the settings, and what they resolved to on the machine."
+    )
     st.json((run.path / "config.json").read_text(), expanded=1)
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(
-                f"All numbers as {name}",
-                # Made when it is asked for: it reads every row of every curve.
-                functools.partial(export.metrics_table, run, format),
+                f"All metrics as {name}",
+                # Made on the click: it reads every row of every curve.
+                functools.partial(export.metrics_table, run.run, format),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",
-                disabled=not run.last_values(),
+                disabled=not run.run.last_values(),
                 on_click="ignore",
-                key=f"numbers-{format}",
+                key=f"metrics-{format}",
             )

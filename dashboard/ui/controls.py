@@ -7,7 +7,8 @@ declaration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -69,6 +70,8 @@ class Number(Control):
     slider: bool = False
 
     def ask(self, **options: Any) -> Any:
+        if _link_is_infinite(self.key):
+            options["bind"] = None
         if self.slider:
             return st.slider(
                 self.label,
@@ -118,6 +121,8 @@ class Range(Control):
 
     def ask(self, **options: Any) -> tuple[int, int]:
         whole = (self.low, self.high)
+        if _link_is_infinite(self.key):
+            options["bind"] = None
         return st.slider(self.label, self.low, self.high, whole, **(self._common | options))
 
     def problem(self, value: Any) -> str:
@@ -147,12 +152,12 @@ class Choice(Control):
     they are. `values`: the record's value of an option, where that is another one.
     """
 
-    options: Sequence[Any] = ()
+    options: Collection[Any] = ()
     titles: Mapping[Any, str] | None = None
     values: Mapping[Any, Any] | None = None
     segmented: bool = False  # all options side by side
 
-    def ask(self, **options: Any) -> str:
+    def ask(self, **options: Any) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get
@@ -257,3 +262,11 @@ class MultiChoice(Control):
             return None
         numbers = list(dict.fromkeys(int(text) for text in texts))
         return None if any(map(self.one.problem, numbers)) else numbers
+
+
+def _link_is_infinite(key: str) -> bool:
+    """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
+    try:
+        return any(math.isinf(float(text)) for text in st.query_params.get_all(key))
+    except ValueError:
+        return False

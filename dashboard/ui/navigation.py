@@ -1,4 +1,4 @@
-"""The app's pages: their files, titles, icons and what each is for, in the order of the menu."""
+"""The app's pages in the order of the menu: file, title, icon and summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "pages"
 
 @dataclass(frozen=True)
 class PageEntry:
-    """One page; `summary` says in a sentence what a visitor does there."""
+    """One page; `summary` is a sentence for Home."""
 
     file: str
     title: str
@@ -26,46 +26,46 @@ class PageEntry:
         return self.title.lower()
 
 
-HOME = PageEntry("home.py", "Home", ":material/home:", "What this is.")
+HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
         PageEntry(
             "schedule.py",
             "Schedule",
             ":material/show_chart:",
-            "How much noise each of the T steps adds, as curves and as numbers.",
+            "How much noise each of the T steps adds, as curves and numbers.",
         ),
         PageEntry(
             "noising.py",
             "Noising",
             ":material/grain:",
-            "Take an image, or your own, to any step t and see what is left of it.",
+            "Noise any image up to step t and see what is left of it.",
         ),
         PageEntry(
             "embedding.py",
             "Embedding",
             ":material/waves:",
-            "How the network is told which step it is looking at.",
+            "How the network is told the timestep.",
         ),
         PageEntry(
             "unet.py",
             "Network",
             ":material/schema:",
-            "The shapes, parameters and cost of the U-Net that predicts the noise.",
+            "Shapes, parameters and cost of the U-Net that predicts the noise.",
         ),
     ],
-    "Train and draw": [
+    "Train and sample": [
         PageEntry(
             "training.py",
             "Training",
             ":material/model_training:",
-            "Start a training, watch its losses and samples, pause, resume or stop it.",
+            "Start a training run, watch its losses and samples, pause, resume or stop it.",
         ),
         PageEntry(
             "sampling.py",
             "Sampling",
             ":material/brush:",
-            "Draw new images from the latest checkpoint and see them form out of noise.",
+            "Generate images from a checkpoint and watch them form from noise.",
         ),
     ],
 }

@@ -1,4 +1,4 @@
-"""What a run's state, settings, numbers and times are called on the pages."""
+"""A run's state, settings, numbers and durations as the pages write them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import RunState, StatusRecord, place_of
 
 ICONS = {
-    "queued": ":material/hourglass_empty:",
-    "starting": ":material/hourglass_top:",
-    "running": ":material/play_arrow:",
-    "pausing": ":material/pause:",
-    "paused": ":material/pause:",
-    "stopping": ":material/stop:",
-    "stopped": ":material/stop:",
-    "finished": ":material/check:",
-    "failed": ":material/error:",
-    "lost": ":material/link_off:",
+    RunState.QUEUED: ":material/hourglass_empty:",
+    RunState.STARTING: ":material/hourglass_top:",
+    RunState.RUNNING: ":material/play_arrow:",
+    RunState.PAUSING: ":material/pause:",
+    RunState.PAUSED: ":material/pause:",
+    RunState.STOPPING: ":material/stop:",
+    RunState.STOPPED: ":material/stop:",
+    RunState.FINISHED: ":material/check:",
+    RunState.FAILED: ":material/error:",
+    RunState.LOST: ":material/link_off:",
 }
-STATE_WORDS = {
-    "queued": "waits for the device",
-    "starting": "is starting",
-    "running": "is training",
-    "pausing": "is pausing",
-    "paused": "is paused",
-    "stopping": "is stopping",
-    "stopped": "was stopped",
-    "finished": "has finished",
-    "failed": "has failed",
-    "lost": "is lost",
+STATES = {
+    RunState.QUEUED: "is waiting for the device",
+    RunState.STARTING: "is starting",
+    RunState.RUNNING: "is training",
+    RunState.PAUSING: "is pausing",
+    RunState.PAUSED: "is paused",
+    RunState.STOPPING: "is stopping",
+    RunState.STOPPED: "was stopped",
+    RunState.FINISHED: "has finished",
+    RunState.FAILED: "has failed",
+    RunState.LOST: "is lost",
 }
-ASKED = {
-    "pause": "It was asked to pause, and will at its next step.",
-    "stop": "It was asked to stop, and will at its next step.",
-    "sample": "It was asked for samples, and draws them at its next step.",
-    "checkpoint": "It was asked for a checkpoint, and writes it at its next step.",
-    "change": "Its settings were changed; the change holds from its next step on.",
+REQUESTED = {
+    "pause": "Pause requested; it takes effect at the next step.",
+    "stop": "Stop requested; it takes effect at the next step.",
+    "sample": "Samples requested; they are generated at the next step.",
+    "checkpoint": "Checkpoint requested; it is written at the next step.",
+    "change": "Settings changed; they take effect at the next step.",
 }
 DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
@@ -60,31 +60,39 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case RunState.PAUSED | RunState.STOPPED:
             sentence = rest_sentence(run, runs, from_here)
         case RunState.FAILED:
-            sentence = status.error or "Nobody knows why; see train.log in its folder."
+            sentence = status.error or "No reason was recorded; see train.log in its folder."
         case RunState.LOST:
             sentence = lost_sentence(run, from_here)
         case _:
             sentence = ""
-    asked = ASKED[run.pending] if run.pending else ""
-    head = f"**{run.name}** {STATE_WORDS[run.state]}."
+    asked = REQUESTED[run.pending] if run.pending else ""
+    head = f"**{run.name}** {STATES[run.state]}."
     return " ".join(filter(None, [head, sentence, asked]))
 
 
+def headline(run: RunSnapshot) -> str:
+    """The state of a run and how far it has come, its name in bold."""
+    status, head = run.status, f"**{run.name}** {STATES[run.state]}"
+    if run.state == RunState.FINISHED:
+        return f"{head} ({count(status.step, 'step')})."
+    return f"{head}, step {status.step:,} of {status.total:,}."
+
+
 def rest_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot], from_here: str) -> str:
-    """How a run that was paused or stopped can go on."""
+    """How a run that was paused or stopped can continue."""
     if busy := at_work(run, runs):
-        return f"{busy[0].name} is on the device; resumed, it waits and then goes on {from_here}."
-    return f"The device is free; resume it to go on {from_here}."
+        return f"{busy[0].name} is using the device. Resume the run to queue it {from_here}."
+    return f"Resume the run to continue {from_here}."
 
 
 def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
-    """Who is on the device and how many wait before this run."""
+    """Who uses the device and how many runs wait before this one."""
     if (host := run.status.host) != socket.gethostname():
-        return f"It waits on {host}. To start it on this machine instead, cancel and resume it."
+        return f"It is queued on {host}. To start it on this machine instead, cancel and resume it."
     before = len(queued_before(run, runs))
-    turn = f"{before} more before it." if before else "It is next."
+    turn = f"{count(before, 'run')} before it." if before else "It is next."
     busy = at_work(run, runs)
-    return f"{busy[0].name} is on it. {turn}" if busy else turn
+    return f"{busy[0].name} is using it. {turn}" if busy else turn
 
 
 def place(status: StatusRecord) -> tuple[str, str]:
@@ -100,18 +108,18 @@ def device(run: RunSnapshot) -> str:
 
 def lost_sentence(run: RunSnapshot, from_here: str) -> str:
     if run.status.state is None:
-        return "Its status.json is missing or damaged, so nobody can say what it is doing."
+        return "Its status.json is missing or damaged, so its state is unknown."
     return (
-        "Its process is gone without a word (killed, or the machine went down). Nothing that is "
-        f"on disk is lost; it can be resumed {from_here}."
+        "The training process ended unexpectedly (killed, or the machine went down). Nothing on "
+        f"disk is lost; resume the run to continue {from_here}."
     )
 
 
 def settings_line(config: RunConfig) -> str:
-    """The settings that a person asks for first."""
+    """The settings that matter most."""
     return (
         f"Preset {config.preset} · data {config.data} · "
-        f"{config.image_size}×{config.image_size} pixels · batches of {config.batch_size} · "
+        f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )
 
@@ -126,19 +134,19 @@ def objective_sentence(config: RunConfig) -> str:
     if config.min_snr_gamma:
         return (
             f"{sentence}, weighted by min-SNR (γ = {config.min_snr_gamma:g}). The validation loss "
-            "is not weighted and lies higher: it is for comparing with itself."
+            "is unweighted and higher; compare it only across steps or runs."
         )
     return f"{sentence}."
 
 
 def lecture_sentence(config: RunConfig) -> str:
-    """What the lecture's printed losses are beside a run of its preset."""
+    """What the lecture's printed losses mean beside a run of its preset."""
     sentence = (
-        "Grey: the loss that the lecture printed, 2 epochs of 126 batches of 128 from Stanford Cars"
+        "Grey: the loss printed in the lecture, 2 epochs of 126 batches of 128 from Stanford Cars"
     )
     if config.data.startswith("folder:"):
         return f"{sentence}. On the same images this run should follow it."
-    return f"{sentence}. This run learns {config.data}, so the two need not meet."
+    return f"{sentence}. This run trains on {config.data}, so the curves need not match."
 
 
 def duration(seconds: float) -> str:

@@ -95,44 +95,46 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("--resume", action="store_true", help="continue a folder of images")
 
 
-def do_sample(words: argparse.Namespace) -> int:
-    run = load_run(words.run)
-    out = Path(words.out)
+def do_sample(arguments: argparse.Namespace) -> int:
+    run = load_run(arguments.run)
+    out = Path(arguments.out)
     check_place(out)
-    if out.is_dir() or words.out.endswith(("/", os.sep)):
-        return sample_folder(words, run, out)
-    if words.resume:
+    if out.is_dir() or arguments.out.endswith(("/", os.sep)):
+        return sample_folder(arguments, run, out)
+    if arguments.resume:
         raise ConfigError("--resume continues a folder of images; end --out with a /.")
-    checkpoint = find_checkpoint(run, words.step)
-    sample_grid(make_spec(words, run, checkpoint), checkpoint, words.device, out)
+    checkpoint = find_checkpoint(run, arguments.step)
+    sample_grid(make_spec(arguments, run, checkpoint), checkpoint, arguments.device, out)
     return DONE
 
 
-def make_spec(words: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> SamplingSpec:
+def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> SamplingSpec:
     """The request that the arguments make. Raises ConfigError."""
     can = Capabilities.of(checkpoint)
-    sampler = words.sampler or ("ddpm" if words.lecture else can.samplers[0])
+    sampler = arguments.sampler or ("ddpm" if arguments.lecture else can.samplers[0])
     try:
         spec = SamplingSpec.from_dict(
             {
                 "run": run.name,
                 "step": checkpoint.step,
-                "n": words.n,
+                "n": arguments.n,
                 "sampler": sampler,
-                "steps": can.usual_steps.get(sampler, 1) if words.steps is None else words.steps,
-                "seed": words.seed,
-                "eta": words.eta,
+                "steps": can.usual_steps.get(sampler, 1)
+                if arguments.steps is None
+                else arguments.steps,
+                "seed": arguments.seed,
+                "eta": arguments.eta,
                 "classes": can.classes,
-                "label": _class(words.label, can, can.labels[0] if can.labels else ""),
-                "guidance_scale": words.guidance_scale,
-                "negative": _class(words.negative, can, ""),
-                "guidance_interval": words.guidance_interval,
-                "as_lecture": words.lecture,
-                "average": words.average,
+                "label": _class(arguments.label, can, can.labels[0] if can.labels else ""),
+                "guidance_scale": arguments.guidance_scale,
+                "negative": _class(arguments.negative, can, ""),
+                "guidance_interval": arguments.guidance_interval,
+                "as_lecture": arguments.lecture,
+                "average": arguments.average,
                 "flow": can.flow,
-                "spacing": words.spacing,
-                "variance": words.variance,
-                "exact": words.exact,
+                "spacing": arguments.spacing,
+                "variance": arguments.variance,
+                "exact": arguments.exact,
             }
         )
     except SpecError as error:
@@ -165,28 +167,28 @@ def sample_grid(
     print(f"{spec.n} images of {spec.run}, step {checkpoint.step}: {out}")
 
 
-def sample_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
+def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
     """Generate a new folder of images, or those missing in one; Ctrl-C leaves it resumable."""
     from diffusion_core.sampling.series import Series, batch_for, create, draw, line_up
 
-    device = pick_device(words.device)
+    device = pick_device(arguments.device)
     series = Series(out)
     begun = (out / "order.json").exists()
     if begun:
         spec = series.spec
-        if not words.resume:
+        if not arguments.resume:
             raise ConfigError(f"{out} holds {spec.words()}. Continue it with --resume.")
         checkpoint = run.checkpoint(spec.step)
-        given = any(getattr(words, name) != default for name, default in OPTIONS.items())
-        if spec.run != run.name or (given and make_spec(words, run, checkpoint) != spec):
+        given = any(getattr(arguments, name) != default for name, default in OPTIONS.items())
+        if spec.run != run.name or (given and make_spec(arguments, run, checkpoint) != spec):
             raise ConfigError(
                 f"{out} holds {spec.words()}. To continue it, leave other settings out."
             )
     else:
-        if words.resume:
+        if arguments.resume:
             raise ConfigError(f"There are no images in {out} to continue.")
-        checkpoint = find_checkpoint(run, words.step)
-        spec = make_spec(words, run, checkpoint)
+        checkpoint = find_checkpoint(run, arguments.step)
+        spec = make_spec(arguments, run, checkpoint)
     loaded = load_model(
         checkpoint, device, spec.average, exact=spec.exact
     )  # before anything is written
@@ -203,7 +205,7 @@ def sample_folder(words: argparse.Namespace, run: Run, out: Path) -> int:
             bar.close()
             print(
                 f"Stopped with {len(series.drawn()):,} of {spec.n:,} images. Continue with: "
-                f"python -m diffusion_core sample --run {words.run} --out {out}/ --resume",
+                f"python -m diffusion_core sample --run {arguments.run} --out {out}/ --resume",
                 file=sys.stderr,
             )
             return STOPPED

@@ -81,7 +81,7 @@ def for_sampling(network: nn.Module, half: bool) -> nn.Module:
     """
     network.requires_grad_(False)
     device = device_of(network)
-    packed = device.type == "cpu" and can_pack()
+    packed = device.type == "cpu" and can_pack(torch.bfloat16 if half else torch.float32)
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Convolution):
@@ -96,8 +96,8 @@ def for_sampling(network: nn.Module, half: bool) -> nn.Module:
 
 
 @functools.cache
-def can_pack() -> bool:
-    """Whether this torch packs and computes as it should.
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this torch packs and computes as it should; bfloat16 needs a CPU that has it.
 
     The operations are those that torch.compile gives a frozen network. They are not public, so they
     are tried before they are believed.
@@ -110,8 +110,9 @@ def can_pack() -> bool:
             (nn.ConvTranspose2d(2, 2, 3, padding=1, device="meta"), F.conv_transpose2d),
         ):
             layer.weight, layer.bias = nn.Parameter(values), nn.Parameter(values[0, 0, 0, :2])
-            packed = PackedConvolution(layer, torch.float32)(x)
-            if not torch.allclose(packed, plain(x, layer.weight, layer.bias, padding=1), atol=1e-4):
+            packed = PackedConvolution(layer, dtype)(x).float()
+            wanted = plain(x, layer.weight, layer.bias, padding=1)
+            if not torch.allclose(packed, wanted, atol=1e-4 if dtype == torch.float32 else 0.1):
                 return False
     except (AttributeError, RuntimeError, TypeError):
         return False

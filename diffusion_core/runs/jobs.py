@@ -113,7 +113,7 @@ def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
         write_status(path, status)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
-        raise JobError(f"{path} cannot be made: {os_sentence(error)}") from error
+        raise JobError(f"{name} cannot be created: {os_sentence(error)}") from error
     return Run(path)
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core.process.noise import Noise
+from diffusion_core.sampling import registry
 from diffusion_core.sampling.levels import NoiseLevel
-from diffusion_core.sampling.registry import REGISTRY
 from diffusion_core.sampling.solvers import Predict, Sampler, Steps, StepView
 
 
@@ -49,7 +49,7 @@ def check(
 
 def one_step_names(flow: bool) -> str:
     """The samplers that a mask works with: "ddim, ddpm, euler or euler_ancestral"."""
-    *names, last = (each.name for each in REGISTRY if each.one_step and each.flow == flow)
+    *names, last = (each.name for each in registry.REGISTRY if each.one_step and each.flow == flow)
     return f"{', '.join(names)} or {last}" if names else last
 
 

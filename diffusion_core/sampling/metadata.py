@@ -1,4 +1,4 @@
-"""The settings that made an image, kept in its PNG file, and read again from one of any origin."""
+"""The settings that made an image: written into its PNG file, and read from one of any origin."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
@@ -14,28 +15,36 @@ from PIL import Image, UnidentifiedImageError
 from diffusion_core.sampling.spec import SamplingSpec, SpecError
 
 ENTRY = "diffusion_lab"  # of the file: a JSON record
-# What a file shows where it is neither an image of the spec nor a grid of all of them.
-KINDS = ("strip", "film", "edit", "comparison", "other")
-MAX_MB = 64  # of a file that is looked into; a grid of 4,096 images of 64 pixels is below
+MAX_MB = 64  # largest file that is read; a grid of 4,096 images of 64 pixels is below
 
 
 class NoSettings(ValueError):
-    """A file that holds no settings which can be used; the message says why."""
+    """A file without settings that can be used; the message says why."""
+
+
+class Kind(StrEnum):
+    """What a file shows of a request's images."""
+
+    GRID = "grid"  # all of them
+    IMAGE = "image"  # one
+    STRIP = "strip"  # steps of the way from noise to image
+    FILM = "film"
+    OTHER = "other"  # written by another version
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a file says of how it was made."""
+    """What a file says about how it was made."""
 
     spec: SamplingSpec
-    image: int | None = None  # its number in the spec, from 0; None for all of them
-    kind: str = ""  # one of KINDS; empty for a grid or one image
-    # Of the Sampling page, if the spec alone does not make the image; its values are unchecked.
+    image: int | None = None  # its number in the request, from 0; None for all of them
+    kind: Kind = Kind.GRID
+    # Of the Sampling page, where the spec alone does not make the image; its values unchecked.
     page: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mode(self) -> str:
-        """Of the Sampling page; empty if the spec alone makes the image."""
+        """Of the Sampling page; empty where the spec alone makes the image."""
         mode = self.page.get("mode")
         return mode if isinstance(mode, str) else ""
 
@@ -43,33 +52,32 @@ class Made:
 def entries(
     spec: SamplingSpec,
     image: int | None = None,
-    kind: str = "",
-    page: Mapping[str, Any] | None = None,
     what: str = "",
+    page: Mapping[str, Any] | None = None,
+    kind: Kind | None = None,
 ) -> dict[str, str]:
-    """The entries of a PNG that is the spec's image of that number, or a grid of all of them.
+    """The entries of a PNG of image number `image`, from 0, or of all images of a request.
 
-    `kind`: one of KINDS where it is neither. `page`: the values of the Sampling page's controls, by
-    their keys, that make the same again together with the spec. `what`: describes it for people.
+    `kind`: what the file shows; by default the image, or a grid of all. `what`: the same in words,
+    for people. `page`: what the page's address must hold beside the spec to make it again, with
+    its `mode`.
     """
-    record: dict[str, Any] = json.loads(spec.to_json())
-    if kind:
-        record["kind"] = kind
+    kind = kind or (Kind.GRID if image is None else Kind.IMAGE)
+    record: dict[str, Any] = spec.to_dict() | {"kind": kind}
     if page is not None:
         record["page"] = dict(page)
-    which = kind or "grid"
     if image is not None:
         record |= {"picture": image, "class": spec.class_of(image)}
-        which = f"{kind} of image {image + 1:,}" if kind else f"image {image + 1:,}"
+    what = what or (kind if image is None else f"image {image + 1:,}")
     return {
         "Software": "Diffusion Lab",
-        "Description": f"{spec.words()} ({what or which})",
+        "Description": f"{spec.words()} ({what})",
         ENTRY: json.dumps(record, ensure_ascii=False),
     }
 
 
 def read(data: bytes) -> Made:
-    """What a PNG file says of how it was made, believed in nothing. Raises NoSettings.
+    """What a PNG file, which may come from anywhere, says about how it was made. Raises NoSettings.
 
     The pixels are not decoded, so their number does not matter; Pillow refuses entries that grow
     beyond 1 MB when they are decompressed.
@@ -82,9 +90,9 @@ def read(data: bytes) -> Made:
             with Image.open(io.BytesIO(data), formats=["PNG"]) as pil_image:
                 text = pil_image.info.get(ENTRY)
     except UnidentifiedImageError as error:
-        raise NoSettings("The file is no PNG image; settings are only in those.") from error
+        raise NoSettings("The file is no PNG image; only PNG files hold settings.") from error
     except Image.DecompressionBombError as error:
-        raise NoSettings("The image has too many pixels to be one of this app.") from error
+        raise NoSettings("The image has too many pixels to come from this app.") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise NoSettings("The PNG file is damaged; its settings cannot be read.") from error
     if not isinstance(text, str):
@@ -102,19 +110,17 @@ def read(data: bytes) -> Made:
         raise NoSettings(f"The image's settings cannot be used. {error}") from error
     image, page = record.get("picture"), record.get("page")
     if image is not None and not (type(image) is int and 0 <= image < spec.n):
-        raise NoSettings("The image's settings cannot be used: its image number is out of range.")
-    return Made(
-        spec,
-        image,
-        _kind(record),
-        page if isinstance(page, dict) else {},
-    )
+        raise NoSettings("The image's settings cannot be used: the request has no such image.")
+    return Made(spec, image, _kind(record), page if isinstance(page, dict) else {})
 
 
-def _kind(record: Mapping[str, Any]) -> str:
-    kind, what = record.get("kind", ""), record.get("what")
-    if isinstance(what, str) and not kind:  # earlier versions described it only for people
-        if what.startswith("film"):
-            return "film"
-        return "strip" if what.endswith("out of the noise") else "other"
-    return kind if kind in ("", *KINDS) else "other"
+def _kind(record: dict[str, Any]) -> Kind:
+    """The kind in a record. Files of earlier versions have it only in words, in `what`."""
+    kind, what = record.get("kind"), record.get("what")
+    if isinstance(kind, str):
+        return Kind(kind) if kind in list(Kind) else Kind.OTHER
+    if not isinstance(what, str) or not what:
+        return Kind.GRID if record.get("picture") is None else Kind.IMAGE
+    if what.startswith("film"):
+        return Kind.FILM
+    return Kind.STRIP if what.endswith("out of the noise") else Kind.OTHER

@@ -225,8 +225,9 @@ def sample(
     another batch size. In bfloat16 images therefore agree to rounding (a few of 255 grey levels);
     a float32 network (`load_model(..., exact=True)`) with `exact` gives identical bits in every
     batch on one device. `exact` evaluates the network image by image, because packed and
-    multithreaded float32 convolutions too may round by batch size. That costs little on a CPU and
-    most of the speed of large batches on a GPU.
+    multithreaded float32 convolutions too may round by batch size. On a CPU core that takes 1.5
+    (preset `small`) to 2.2 times (`lecture`) as long as a float32 network in batches of 16, and
+    2.4 to 5 times as long as the usual form of the network; on a GPU more.
     """
     how = (sampler, steps, seed, prediction_type, x_T, timestep_spacing, clip_x0)
     steps_taken = sample_steps(model, schedule, n, *how, labels, guidance_scale, **options)

@@ -48,8 +48,8 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     main = None
     set_running(write_run(own_server.runs_dir, "first", config=tiny(), total=800))
     for name, sentence in (
-        ("second", "second waits for the device. first is on it. It is next."),
-        ("third", "third waits for the device. first is on it. 1 more before it."),
+        ("second", "second is waiting for the device. first is using it. It is next."),
+        ("third", "third is waiting for the device. first is using it. 1 run before it."),
     ):
         page = open_page(f"/training?{SMALLEST}&name={name}", base=own_server.url)
         main = page.get_by_test_id("stMain")
@@ -61,7 +61,7 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
 
     main.get_by_role("button", name="Up", exact=True).nth(1).click()
     expect(
-        main.get_by_text("third waits for the device. first is on it. It is next.")
+        main.get_by_text("third is waiting for the device. first is using it. It is next.")
     ).to_be_visible()
     assert queue_of(own_server) == ["third", "second"]
 
@@ -71,9 +71,9 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
 
     dialog = page.get_by_role("dialog")
     open_with(main.get_by_role("button", name="Delete", exact=True), dialog)
-    expect(dialog.get_by_text("third goes with all that is in its folder")).to_be_visible()
-    dialog.get_by_role("button", name="Delete it").click()
-    expect(main.get_by_text("third is deleted.")).to_be_visible()
+    expect(dialog.get_by_text("third and all its files will be deleted")).to_be_visible()
+    dialog.get_by_role("button", name="Delete run").click()
+    expect(main.get_by_text("third was deleted.")).to_be_visible()
     expect(dialog).to_have_count(0)
     assert "third" not in {run.name for run in list_runs(own_server.runs_dir)}
 
@@ -92,7 +92,7 @@ def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
     main = page.get_by_test_id("stMain")
     expect(main.get_by_text("short has finished.")).to_be_visible()
 
-    steps = page.get_by_role("spinbutton", name="Steps in all")
+    steps = page.get_by_role("spinbutton", name="Total steps")
     open_with(main.get_by_role("button", name="Continue with more steps"), steps)
     steps.fill("100000")
     page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Continue").click()
@@ -101,11 +101,11 @@ def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
     assert run.status.resumed_from == 3
 
     rate = page.get_by_test_id("stPopoverBody").get_by_role("spinbutton", name="Learning rate")
-    open_with(main.get_by_role("button", name="Change", exact=True), rate)
+    open_with(main.get_by_role("button", name="Edit settings"), rate)
     rate.fill("0.0002")
     page.wait_for_timeout(1500)  # what is typed outlives the next update
     expect(rate).to_have_value("0.0002")
-    page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Change").click()
+    page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Apply").click()
     expect(main.get_by_text("learning rate 0.0002")).to_be_visible()
     assert run.config is not None
     assert run.config.learning_rate == 2e-4

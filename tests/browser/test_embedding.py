@@ -23,11 +23,11 @@ def test_a_visitor_changes_size_and_t_and_shares_the_view(open_page: OpenPage) -
     size.press("Enter")
     page.wait_for_url(re.compile("size=64"))
     page.get_by_role("slider").press("ArrowRight")
-    expect(page.get_by_role("heading", name="The row of t = 31")).to_be_visible()
+    expect(page.get_by_role("heading", name="Embedding of t = 31")).to_be_visible()
     page.wait_for_url(re.compile("t=31"))
 
     shared = open_page("/embedding" + page.url.partition("/embedding")[2])
-    expect(shared.get_by_role("heading", name="The row of t = 31")).to_be_visible()
+    expect(shared.get_by_role("heading", name="Embedding of t = 31")).to_be_visible()
     expect(shared.get_by_label("Embedding size", exact=True)).to_have_value("64")
 
 

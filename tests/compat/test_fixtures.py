@@ -56,6 +56,15 @@ NEW_VALUES: dict[tuple[str, Any], Any] = {
     ("show", "the predicted x_0"): "predicted x_0",
     ("way", "as the lecture does"): "lecture",
     ("vs_way", "as the lecture does"): "lecture",
+    # The Training form's controls hold what they set in the record.
+    ("preset", "base"): ["base", ""],
+    ("preset", "as grey"): ["", "grey"],
+    ("target", "picture"): "x_0",
+    ("target", "flow"): "flow_prediction",
+    ("loss", "Huber"): "huber",
+    ("channels", "grey"): 1,
+    ("optimizer", "Adam"): "adam",
+    ("precision", "float32"): "no",
 }
 
 

@@ -127,7 +127,7 @@ def start_on_full_disk(disk: Disk) -> None:
     disk.fill(os.getpid())
     if not disk.mounted:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    with pytest.raises(JobError, match="run cannot be started: The disk is full"):
+    with pytest.raises(JobError, match="run cannot be created: The disk is full"):
         jobs.start(disk.path, "run", tiny(), "cpu")
     assert not (disk.path / "run").exists()
 

@@ -78,7 +78,7 @@ def test_a_trainer_killed_while_it_starts_is_lost_at_once_and_can_be_started_aga
     assert run.state == "starting"
     os.kill(run.status.pid, signal.SIGKILL)
     wait_until(lambda: run.state == "lost", "the run is lost", seconds=10)
-    assert run.config is None
+    assert not run.snapshot().begun
     jobs.resume(run)
     wait_for_state(run, "finished")
     assert Run(run.path).config.steps == 4

@@ -65,7 +65,7 @@ def test_control_c_stops_a_drawing_with_130_and_says_how_to_go_on(
     command.send(signal.SIGINT)
     assert command.exit_code() == STOPPED
     assert series.state == "stopped"
-    assert "of 200 images. Go on with: python -m diffusion_core sample" in command.said()
+    assert "of 200 images. Continue with: python -m diffusion_core sample" in command.said()
     finish(forks, run, series)
 
 

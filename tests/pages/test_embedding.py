@@ -60,7 +60,7 @@ def test_the_page_opens_on_the_lectures_row_of_t_30() -> None:
     assert [*table["sine"].round(4), *table["cosine"].round(4)] == pytest.approx(ROW_30, abs=1e-7)
     assert table["frequency"].iloc[0] == 1
     assert table["frequency"].iloc[-1] == pytest.approx(1e-4)
-    assert app.header[0].value == "The row of t = 30"
+    assert app.header[0].value == "Embedding of t = 30"
 
 
 def test_the_row_as_a_curve_is_the_lectures() -> None:
@@ -79,7 +79,7 @@ def test_without_a_checkpoint_the_page_says_so() -> None:
 def test_an_odd_size_gets_a_sentence() -> None:
     app = open_embedding(size="33")
     assert [error.value for error in app.error] == [
-        "The embedding size must be even: one sine and one cosine each. 33 is odd."
+        "The embedding size must be even, half sines and half cosines. 33 is odd."
     ]
 
 
@@ -94,7 +94,7 @@ def test_the_smallest_and_the_largest_embedding_can_be_looked_at(settings: dict[
 
 def test_settings_in_the_address_that_mean_nothing_are_left_out() -> None:
     app = open_embedding(size="2", T="many", t="-3", run="nobody")
-    assert app.header[0].value == "The row of t = 30"
+    assert app.header[0].value == "Embedding of t = 30"
     assert len(app.dataframe[0].value) == 16
 
 
@@ -103,7 +103,7 @@ def test_a_run_shows_its_time_mlp(kind: str, size: int, runs_dir: Path) -> None:
     write_run(runs_dir, "mine", kind)
     app = open_embedding(t="39")
     words = [caption.value for caption in app.caption]
-    assert f"mine at step 3: preset {kind}, T = 40, {size} numbers a timestep." in words
+    assert f"mine at step 3: preset {kind}, T = 40, {size} dimensions per timestep." in words
     assert len(app.get("plotly_chart")) == 5
     assert not [sentence for sentence in words if "beyond" in sentence]
 
@@ -112,7 +112,7 @@ def test_a_t_beyond_the_runs_own_end_is_said_not_to_be_marked(runs_dir: Path) ->
     write_run(runs_dir, "mine")
     app = open_embedding(t="40")
     words = [caption.value for caption in app.caption]
-    assert "t = 40 is beyond this run's T = 40, so it is not marked." in words
+    assert "t = 40 is beyond this run's T = 40 and is not marked." in words
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_shown(runs_dir: Path) -> None:

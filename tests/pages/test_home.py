@@ -43,7 +43,7 @@ def test_a_viewer_is_told_that_the_operator_starts_runs(monkeypatch: pytest.Monk
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = open_home()
     assert "Role: viewer." in app.sidebar.caption[-1].value
-    assert "The operator of this app starts one" in words(app)
+    assert "The operator of this app can start one" in words(app)
 
 
 def test_an_operators_sidebar_names_the_device_and_no_role() -> None:
@@ -58,7 +58,7 @@ def test_home_shows_the_newest_run_with_its_settings_and_newest_samples(runs_dir
         Image.new("RGB", (32, 8)).save(newer / "samples" / f"step-{step:08d}.png")
     app = open_home()
     assert not app.exception
-    assert "**newer** is finished, step 50 of 200." in words(app)
+    assert "**newer** has finished (50 steps)." in words(app)
     assert "seed 7" in words(app)
     assert "older" not in words(app)
     assert "Newest samples of newer, at step 50" in words(app)

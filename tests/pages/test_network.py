@@ -72,7 +72,7 @@ def test_the_table_is_the_lectures_shape_trace() -> None:
     assert outputs["ups.0"] == "(1, 512, 8, 8)"
     assert outputs["output"] == "(1, 3, 64, 64)"
     assert shown["Parameters"].sum() == 62_438_883
-    assert "joined with itself" in set(shown["What it is"])
+    assert "joined with itself" in set(shown["Type"])
 
 
 def test_the_layers_inside_the_blocks_come_with_the_switch_and_by_a_link() -> None:
@@ -128,7 +128,7 @@ def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence(runs_di
     app.selectbox(key="network").select("run coarse").run()
     assert not app.exception
     [info] = app.info
-    assert "not 24; it is shown at 64" in info.value
+    assert "not 24. It is shown at 64 px." in info.value
 
 
 def test_a_network_that_does_not_exist_falls_back_to_the_first() -> None:
@@ -152,8 +152,9 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
     [
         ({"loss": "l3"}, "The settings of mine cannot be used: config.json: loss is 'l3'"),
         ({"network_args": {"depth": 3}}, "network_args.depth is not known"),
+        ({"network": "lecture", "network_args": {"blocks": 2}}, "network_args:"),
         ({"network_args": {"blocks": 0}}, "blocks is 0; it must be from 1 to 64"),
-        ({"network_args": {"patch": 128}}, "needs images of 512 or more pixels"),
+        ({"network_args": {"patch": 128}}, "needs images of at least 512×512 px."),
     ],
 )
 def test_a_run_whose_network_cannot_be_shown_says_why(

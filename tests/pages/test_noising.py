@@ -119,7 +119,7 @@ def test_the_page_says_how_much_of_the_image_is_left_at_the_end() -> None:
         return "\n".join(element.value for element in app.markdown)
 
     app = open_noising()
-    assert "ends at 0.2192 at t = 299, so that a trace" in words(app)
+    assert "ends at 0.2192 at t = 299, so a trace" in words(app)
     app.number_input(key="T").set_value(1000).run()
     assert "ends at 0.0064 at t = 999." in words(app)
     app.toggle(key="zero_snr").set_value(True).run()

@@ -68,7 +68,7 @@ def test_the_first_timestep_is_the_lectures() -> None:
 def test_several_schedules_are_overlaid_and_have_a_column_each() -> None:
     app = open_schedule(kinds=["linear", "cosine"], T="1000", t="500")
     assert list(app.table[0].value.columns) == ["symbol", "linear", "cosine"]
-    assert "**cosine**: the noise outweighs the image from t = 496 on" in app.markdown[-1].value
+    assert "**cosine**: noise dominates from t = 496 on" in app.markdown[-1].value
     angles = (np.array([501 / 1000, 0]) + 0.008) / 1.008 * np.pi / 2  # Nichol & Dhariwal 2021
     expected = np.cos(angles[0]) ** 2 / np.cos(angles[1]) ** 2
     assert coefficient(app, "alphas_cumprod", "cosine") == f"{expected:.4f}" == "0.4923"
@@ -99,7 +99,7 @@ def test_zero_terminal_snr_shows_infinities_and_says_that_nothing_is_left() -> N
     assert coefficient(app, "sqrt_recip_alphas") == "∞"
     assert coefficient(app, "log_snr") == "−∞"
     assert coefficient(app, "sqrt_alphas_cumprod") == "0"
-    assert "the image's weight at the last step is exactly 0." in app.markdown[-1].value
+    assert "signal remaining at the last step: none." in app.markdown[-1].value
 
 
 def test_ends_of_beta_that_contradict_each_other_get_a_sentence() -> None:
@@ -111,7 +111,7 @@ def test_ends_of_beta_that_contradict_each_other_get_a_sentence() -> None:
 
 def test_without_a_schedule_the_page_asks_for_one() -> None:
     app = open_schedule(kinds="")
-    assert [info.value for info in app.info] == ["Choose at least one schedule."]
+    assert [info.value for info in app.info] == ["Select at least one schedule."]
 
 
 def test_an_infinite_log_snr_is_a_gap_at_the_end_of_its_curve() -> None:

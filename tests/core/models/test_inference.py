@@ -40,10 +40,13 @@ def network(config: RunConfig) -> nn.Module:
 
 @pytest.fixture(params=["as torch has it", "without packing"])
 def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """The second is what a GPU gets, and a torch whose operations are others."""
+    """Whether convolutions are packed in bfloat16.
+
+    Without packing: what a GPU gets, and a torch whose operations are others.
+    """
     if request.param == "without packing":
-        monkeypatch.setattr(inference, "can_pack", lambda: False)
-    return inference.can_pack()
+        monkeypatch.setattr(inference, "can_pack", lambda dtype: False)
+    return inference.can_pack(torch.bfloat16)
 
 
 @pytest.mark.parametrize("config", [UNET, LECTURE], ids=["unet", "lecture"])

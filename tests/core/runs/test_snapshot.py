@@ -37,7 +37,8 @@ sys.addaudithook(_count)
 def reads() -> Iterator[list[str]]:
     """The small files that were opened since the test began, each as often as it was."""
     global opened
-    yield (found := [])
+    found: list[str] = []
+    yield found
     opened = None
     del found[:]
 
@@ -67,7 +68,8 @@ def test_a_look_at_all_runs_and_the_queue_reads_each_file_once(
 ) -> None:
     set_running(write_run(runs_dir, "busy"))
     for k in range(3):
-        here = {"host": os.uname().nodename, "device": "cpu", "queued_at": float(k + 1)}
+        here: dict[str, Any] = {"host": os.uname().nodename, "device": "cpu"}
+        here["queued_at"] = float(k + 1)
         write_run(runs_dir, f"waits-{k}", state="queued", **here)
     write_json(runs_dir / ".queue.json", {"order": [["waits-2", 3.0]]})
     count(reads)
@@ -171,3 +173,12 @@ def test_a_folder_that_must_not_be_read_is_listed_with_the_reason(runs_dir: Path
     finally:
         path.chmod(0o755)
     assert seen.problem.endswith("cannot be read: Permission denied.")
+
+
+def test_a_file_that_the_system_does_not_read_is_named_with_its_reason(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "odd")
+    (path / "status.json").unlink()
+    (path / "status.json").mkdir()
+    [seen] = snapshots(runs_dir)
+    assert seen.problem == "status.json cannot be read: Is a directory."
+    assert (seen.state, seen.config) == (RunState.LOST, TINY)

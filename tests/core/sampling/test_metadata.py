@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffusion_core.media.images import png
-from diffusion_core.sampling.metadata import ENTRY, Made, NoSettings, entries, read
+from diffusion_core.sampling.metadata import ENTRY, Kind, Made, NoSettings, entries, read
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
 SPEC = SamplingSpec(
@@ -42,29 +42,40 @@ def with_chunk(more: bytes, file: bytes | None = None) -> bytes:
 
 def test_a_grid_and_a_single_image_give_their_settings_back() -> None:
     assert read(png(PIXELS, text=entries(SPEC))) == Made(SPEC, None)
-    assert read(png(PIXELS, text=entries(SPEC, 3))) == Made(SPEC, 3)
+    assert read(png(PIXELS, text=entries(SPEC, 3))) == Made(SPEC, 3, Kind.IMAGE)
     assert json.loads(entries(SPEC, 3)[ENTRY])["class"] == "coupé"
     assert entries(SPEC, 3)["Description"].endswith("each class in turn (image 4)")
 
 
 def test_what_is_no_such_grid_says_what_it_is_and_under_which_settings() -> None:
-    page = {"mode": "Compare", "vs_n": 2, "vs_seed": [0, 7]}
-    made = read(png(PIXELS, text=entries(SPEC, kind="comparison", page=page)))
-    assert made == Made(SPEC, None, "comparison", page)
-    assert made.mode == "Compare"
-    film = read(png(PIXELS, text=entries(SPEC, 2, "film")))
-    assert film == Made(SPEC, 2, "film") and film.mode == ""
-    assert entries(SPEC, 2, "film")["Description"].endswith("(film of image 3)")
-    assert read(changed(what=[1], page="Generate")) == Made(SPEC, 3)
-    # Earlier versions had a text for people only; a kind of a later version is none of ours.
-    for what, kind in (
-        ("film of image 3", "film"),
-        ("image 3 out of the noise", "strip"),
-        ("side by side", "other"),
-    ):
-        assert read(changed(what=what)).kind == kind
-    assert read(changed(kind="hologram")).kind == read(changed(kind=[1])).kind == "other"
+    page = {"mode": "Side by side", "vs_n": 2, "vs_seed": [0, 7]}
+    made = read(png(PIXELS, text=entries(SPEC, what="side by side", page=page)))
+    assert made == Made(SPEC, None, Kind.GRID, page)
+    assert made.mode == "Side by side"
+    film = read(png(PIXELS, text=entries(SPEC, 2, "film of image 3", kind=Kind.FILM)))
+    assert film == Made(SPEC, 2, Kind.FILM) and film.mode == ""
+    assert read(changed(kind=[1], page="Draw")) == Made(SPEC, 3, Kind.IMAGE)
+    assert read(changed(kind="![](//evil.example)")) == Made(SPEC, 3, Kind.OTHER)
     assert read(changed(page={"mode": 7})).mode == ""
+
+
+@pytest.mark.parametrize(
+    ("what", "image", "kind"),
+    [
+        ("film of image 3", 2, Kind.FILM),
+        ("film of all images", None, Kind.FILM),
+        ("predicted images out of the noise", 2, Kind.STRIP),
+        ("", 2, Kind.IMAGE),
+        ("side by side", None, Kind.OTHER),
+        ([1], None, Kind.GRID),
+    ],
+)
+def test_files_of_earlier_versions_say_in_words_what_they_show(
+    what: object, image: int | None, kind: Kind
+) -> None:
+    record = json.loads(entries(SPEC, image)[ENTRY]) | {"what": what}
+    del record["kind"]
+    assert read(file_with(json.dumps(record))) == Made(SPEC, image, kind)
 
 
 def test_settings_with_the_names_of_many_classes_come_back() -> None:
@@ -89,9 +100,9 @@ def test_settings_with_the_names_of_many_classes_come_back() -> None:
         (file_with("{}"), "The settings: run is missing"),
         (changed(n=10**9), "The settings: n is 1000000000; it must be from 1 to 4,096"),
         (changed(sampler="magic"), "There is no sampler 'magic'"),
-        (changed(picture=8), "its image number is out of range"),
-        (changed(picture=True), "its image number is out of range"),
-        (changed(picture=-1), "its image number is out of range"),
+        (changed(picture=8), "the request has no such image"),
+        (changed(picture=True), "the request has no such image"),
+        (changed(picture=-1), "the request has no such image"),
         (bytes(65 * 2**20), "larger than 64 MB"),
     ],
 )
@@ -130,7 +141,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded_and_gets_a_sentence() -> Non
 def test_settings_are_read_also_where_the_pixels_are_cut_short() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     file = png(noise, text=entries(SPEC, 0))
-    assert read(file[: len(file) // 2]) == Made(SPEC, 0)
+    assert read(file[: len(file) // 2]) == Made(SPEC, 0, Kind.IMAGE)
 
 
 def test_an_entry_of_plain_latin_text_is_read_as_well() -> None:

@@ -20,7 +20,7 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling import series as series_folder
-from diffusion_core.sampling.metadata import Made, read
+from diffusion_core.sampling.metadata import Kind, Made, read
 from diffusion_core.sampling.sample import Cancelled
 from diffusion_core.sampling.series import Series, SeriesError
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
@@ -90,7 +90,7 @@ def test_a_series_in_batches_is_the_same_as_its_order_at_once(
 
 def test_each_image_carries_its_own_settings(series: Series, loaded: LoadedModel) -> None:
     list(turns(series, loaded))
-    assert read(series.image(4).read_bytes()) == Made(SPEC, 4)
+    assert read(series.image(4).read_bytes()) == Made(SPEC, 4, Kind.IMAGE)
 
 
 def test_a_series_that_was_left_is_gone_on_with_and_is_the_same(

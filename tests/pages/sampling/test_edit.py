@@ -22,7 +22,7 @@ from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import image_errors
-from diffusion_core.sampling.metadata import entries, read
+from diffusion_core.sampling.metadata import Kind, entries, read
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests import image_files
 from tests.pages.app import open_page, press
@@ -200,7 +200,7 @@ def test_a_mask_comes_from_the_browser_bit_by_bit() -> None:
 def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
     spec = SamplingSpec(run="tiny", step=40, n=1)
     page = {"mode": "Edit"} | Edit(edit_controls.VARY, strength=0.3).settings()
-    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, kind="edit", page=page))
+    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, kind=Kind.OTHER, page=page))
     made = read(file)
     assert (made.spec, made.mode) == (spec, "Edit")
     assert read(png(np.zeros((4, 4, 3), np.uint8), text=entries(spec))).mode == ""

@@ -146,7 +146,7 @@ def test_a_run_that_does_not_say_its_times_is_left_out_with_a_sentence(runs_dir:
     write_losses(runs_dir / "a", {1: 0.0, 4: 3.0})
     app = open_page("training.py", compare="b", align="time")
     assert [row["name"] for row in film(app)["rows"]] == ["a"]
-    assert "b is left out: it has not written any times." in words(app)
+    assert "b is not shown: it has recorded no times." in words(app)
 
 
 def test_a_lectures_strip_is_one_image_forming(runs_dir: Path) -> None:
@@ -174,8 +174,8 @@ def test_a_damaged_list_of_changes_gets_a_sentence_and_the_rest_is_shown(runs_di
     write_strips(run, 4)
     write_losses(run, {1: 0.0, 4: 3.0})
     (run / "changes.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"changes\.json is not readable JSON"):
+    with pytest.raises(ConfigError, match=r"changes\.json is not readable"):
         events(Run(run))
     app = open_page("training.py")
     assert not app.exception
-    assert any("What was changed in one cannot be drawn" in sentence for sentence in words(app))
+    assert any("The changes of one cannot be shown" in sentence for sentence in words(app))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dashboard.training import form_values
+from dashboard.training import form_controls
+from dashboard.training.launch import Start
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import PRESETS
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import RunState
 from tests import tiny_runs
 from tests.pages.training.test_training import open_training, press, started, words
 
@@ -46,23 +49,23 @@ ODD = tiny_runs.tiny(
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
-    entries = form_values.entries_of(config, None)
-    again = form_values.make_config(config, config.data, entries, None)
+    entries = form_controls.entries_of(config, None)
+    again = form_controls.make_config(config, config.data, entries, None)
     assert again == config
 
 
 def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> None:
     tiny_runs.write_run(runs_dir, "odd", config=ODD)
-    app = press(open_training(), "Start another like this")
-    assert app.selectbox(key="preset").value == "as odd"
+    app = press(open_training(), "Duplicate run")
+    assert app.selectbox(key="preset").value == Start(run="odd")
     assert app.text_input(key="name").placeholder == "odd-2"
     assert app.expander[0].proto.expanded
-    assert "What has no field here is as in odd." in words(app)
+    assert "Other settings come from run odd." in words(app)
     press(app, "Start")
     assert not app.exception
     assert not app.error
-    assert started == [(runs_dir / "odd-2", False)]
-    assert Run(runs_dir / "odd-2").config == ODD
+    [run] = started
+    assert (run.name, run.config) == ("odd-2", ODD)
 
 
 def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:
@@ -82,25 +85,89 @@ def test_a_run_without_settings_is_nothing_to_start_from(runs_dir: Path) -> None
     (runs_dir / "empty").mkdir()
     (runs_dir / "empty" / "status.json").write_text('{"state": "failed"}')
     app = open_training(preset="as empty")
-    assert app.error[0].value == "empty has left no settings; start from a preset."
+    assert app.error[0].value == "empty has no settings; start from a preset."
+
+
+def test_links_of_earlier_versions_are_understood(runs_dir: Path) -> None:
+    tiny_runs.write_run(runs_dir, "odd", config=ODD)
+    app = open_training(preset="as odd", target="picture")
+    assert app.selectbox(key="preset").value == Start(run="odd")
+    assert app.selectbox(key="target").value == "x_0"
+    assert app.number_input(key="T").value == 30
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "data": "cars",
+            "steps": 10**8,
+            "batch_size": 5000,
+            "min_snr_gamma": 2000.0,
+            "keep_every": 10**8,
+        },
+        {"schedule": {"kind": "linear", "timesteps": 5000}},
+        {"data": "cars:1000000000"},
+        {"data": "cars:many"},
+        {"data": "boats"},
+        {"seed": 2**53 - 1},
+    ],
+)
+def test_a_run_beyond_the_forms_bounds_is_duplicated_as_it_is(
+    changes: dict[str, Any], runs_dir: Path, started: list[RunSnapshot]
+) -> None:
+    config = tiny_runs.tiny(**changes)
+    tiny_runs.write_run(runs_dir, "vast", config=config)
+    app = press(open_training(), "Duplicate run")
+    assert not app.exception
+    assert not app.error
+    for _ in range(2):
+        app.run()
+        assert not app.exception
+    press(app, "Start")
+    assert not app.exception
+    [run] = started
+    assert run.config is not None
+    # A data set that the form cannot hold becomes the usual one.
+    assert run.config == config.replace(data=run.config.data)
+    held = config.data in ("cars", "cars:48")
+    assert run.config.data == (config.data if held else "cars")
+
+
+def test_values_in_a_link_that_the_form_cannot_hold_are_left_out() -> None:
+    app = open_training(steps=10**30, T=10**6, lr="nan", cars=-3, keep=10**10, warmup="1e400")
+    assert not app.error
+    numbers = {key: app.number_input(key=key).value for key in ("steps", "T", "lr", "cars", "keep")}
+    assert numbers == {"steps": 6000, "T": 1000, "lr": 1e-3, "cars": 20_000, "keep": 10}
+
+
+def test_a_run_is_created_without_starting(runs_dir: Path, started: list[RunSnapshot]) -> None:
+    app = press(open_training(data="digits", digits=400, name="later"), "Create without starting")
+    assert not app.exception
+    assert not started
+    run = Run(runs_dir / "later").snapshot()
+    assert (run.state, run.begun) == (RunState.STOPPED, False)
+    assert run.config is not None
+    assert run.config.data == "digits:400"
+    assert "--node_rank 1" in app.code[1].value
 
 
 FIELDS: list[tuple[str, object, dict[str, object]]] = [
-    ("target", "flow", {"prediction_type": "flow_prediction"}),
-    ("target", "noise", {"prediction_type": "epsilon"}),
-    ("loss", "Huber", {"loss": "huber"}),
+    ("target", "flow_prediction", {"prediction_type": "flow_prediction"}),
+    ("target", "epsilon", {"prediction_type": "epsilon"}),
+    ("loss", "huber", {"loss": "huber"}),
     ("snr", 0.0, {"min_snr_gamma": 0.0}),
     ("schedule", "linear", {"schedule": {"kind": "linear", "timesteps": 1000}}),
     ("T", 500, {"schedule": {"kind": "cosine", "timesteps": 500}}),
-    ("optimizer", "Adam", {"optimizer": "adam"}),
+    ("optimizer", "adam", {"optimizer": "adam"}),
     ("warmup", 77, {"warmup_steps": 77}),
     ("ema", 0.99, {"ema_decay": 0.99}),
     ("ema_short", 0.0, {"ema_decays": {}}),
     ("ema_long", 0.9999, {"ema_decays": {"short": 0.99, "long": 0.9999}}),
     ("labels", False, {"class_conditional": False}),
     ("dropout", 0.2, {"label_dropout": 0.2}),
-    ("channels", "grey", {"channels": 1}),
-    ("precision", "float32", {"mixed_precision": "no"}),
+    ("channels", 1, {"channels": 1}),
+    ("precision", "no", {"mixed_precision": "no"}),
     ("checkpoints", 40, {"checkpoint_every": 40}),
     ("validations", 0, {"validate_every": 0}),
     ("keep", 0, {"keep_checkpoints": 0}),
@@ -110,7 +177,7 @@ FIELDS: list[tuple[str, object, dict[str, object]]] = [
 ]
 
 
-def test_every_field_reaches_the_settings(runs_dir: Path, started) -> None:
+def test_every_field_reaches_the_settings(started) -> None:
     """All of them in one run of the page; those of the same field come last."""
     app = open_training(data="digits", digits=400, name="run")
     wanted: dict[str, object] = {}
@@ -123,7 +190,8 @@ def test_every_field_reaches_the_settings(runs_dir: Path, started) -> None:
     wanted["ema_decays"] = {"long": 0.9999}
     press(app, "Start")
     assert not app.error
-    config = Run(runs_dir / "run").config
+    [run] = started
+    config = run.config
     assert {name: getattr(config, name) for name in wanted} == wanted
 
 
@@ -136,7 +204,7 @@ def test_settings_that_contradict_each_other_get_a_sentence(started) -> None:
 
 def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
     small = PRESETS["small"]
-    entries = form_values.entries_of(small, None) | {"steps": 60}
-    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 6
+    entries = form_controls.entries_of(small, None) | {"steps": 60}
+    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 6
     entries["warmup"] = 50
-    assert form_values.make_config(small, "cars", entries, None).warmup_steps == 50
+    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 50

@@ -29,8 +29,8 @@ def test_there_is_a_command_for_each_machine_and_what_they_need() -> None:
     ]
     assert all("--nproc_per_node 1" in code.value for code in app.code)
     notes, *places = [words.value for words in app.markdown]
-    assert "the run's folder `/shared/run` on a disk that all of them share" in notes
-    assert "Put the address of machine 1 in place of FIRST_MACHINE" in notes
+    assert "the run's folder `/shared/run` on a shared disk" in notes
+    assert "Replace FIRST_MACHINE by the address of machine 1" in notes
     assert places == [f"On machine {number}, in the app's folder:" for number in (1, 2)]
 
 

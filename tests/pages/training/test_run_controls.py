@@ -44,13 +44,13 @@ def test_settings_of_a_run_at_work_are_changed_from_the_page(runs_dir: Path) -> 
     app = open_training()
     keyed(app, "change-busy-learning_rate").set_value(2e-4)
     keyed(app, "change-busy-sample_every").set_value(50)
-    press(app, "Change")
+    press(app, "Apply")
     asked = json.loads((path / "request.json").read_text())
     assert (asked["action"], asked["settings"]) == (
         "change",
         {"learning_rate": 2e-4, "sample_every": 50},
     )
-    assert "Its settings were changed; the change holds from its next step on." in words(app)
+    assert "Settings changed; they take effect at the next step." in words(app)
     disabled = [button.label for button in app.button if button.disabled]
     assert disabled == ["Sample now", "Checkpoint now"]
 
@@ -59,7 +59,7 @@ def test_a_change_that_cannot_be_is_refused_with_a_message(runs_dir: Path) -> No
     path = write_run(runs_dir, "busy", "running")
     app = open_training()
     keyed(app, "change-busy-steps").set_value(50)
-    press(app, "Change")
+    press(app, "Apply")
     assert app.toast[0].value == "busy has made 50 steps; steps is 50 and must be more."
     assert not (path / "request.json").exists()
 
@@ -70,7 +70,7 @@ def test_the_fields_follow_what_was_changed_elsewhere(runs_dir: Path) -> None:
     jobs.change(Run(path), {"learning_rate": 5e-4})
     app.run()
     keyed(app, "change-rests-steps").set_value(900)
-    press(app, "Change")
+    press(app, "Apply")
     assert [change.settings for change in read_changes(path)] == [
         {"learning_rate": 5e-4},
         {"steps": 900},
@@ -84,8 +84,8 @@ def test_an_installation_caps_the_steps_of_changes_too(
     path = write_run(runs_dir, "rests", "stopped")
     app = open_training()
     keyed(app, "change-rests-steps").set_value(301)
-    press(app, "Change")
-    assert app.toast[0].value == "This installation allows 300 steps."
+    press(app, "Apply")
+    assert app.toast[0].value == "This installation allows at most 300 steps."
     assert not read_changes(path)
 
 
@@ -99,7 +99,7 @@ def test_a_finished_run_goes_on_with_more_steps(runs_dir: Path, started) -> None
     assert (field.min, field.value) == (201, 400)
     field.set_value(350)
     press(app, "Continue")
-    assert started == [(path, True)]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert Run(path).config.steps == 350
     assert "**done** is starting." in words(app)
 
@@ -109,17 +109,17 @@ def test_a_run_of_which_only_weights_were_kept_says_so(runs_dir: Path, started) 
     (path / "weights").mkdir()
     (path / "weights" / "step-00000200.safetensors").touch()
     app = open_training()
-    assert "only the weights were kept" in words(app)
+    assert "Only the weights of this run were kept" in words(app)
     assert [b.label for b in app.button if b.disabled] == ["Continue"]
 
 
 def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path, started) -> None:
     write_run(runs_dir, "other", "failed", error="The images are gone.", created=1.0)
     path = write_run(runs_dir, "broke", "failed", error="The loss is NaN.", not_finite=True)
-    assert "Resume with a lower rate" not in buttons(open_training(run="other"))
-    app = press(open_training(run="broke"), "Resume with a lower rate")
+    assert "Resume with a lower learning rate" not in buttons(open_training(run="other"))
+    app = press(open_training(run="broke"), "Resume with a lower learning rate")
     assert not app.exception
-    assert started == [(path, True)]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert Run(path).config.learning_rate == 1e-4
 
 
@@ -165,12 +165,12 @@ def test_a_viewer_sees_the_queue_and_cannot_touch_it(
 
 def test_a_run_that_waits_on_another_machine_says_where(runs_dir: Path) -> None:
     write_run(runs_dir, "away", "queued", host="gpu-box", pid=None, queued_at=1.0)
-    assert "It waits on gpu-box. To start it on this machine instead" in words(open_training())
+    assert "It is queued on gpu-box. To start it on this machine instead" in words(open_training())
 
 
 def test_what_the_form_says_of_the_queue(runs_dir: Path, queue) -> None:
     app = open_training(run="busy")
-    assert "busy uses the device; a new run waits for its turn, with 3 runs already" in words(app)
+    assert "busy is using the device and 3 runs wait; a new run joins the queue." in words(app)
 
 
 # ---------------------------------------------------------------- deleting
@@ -180,26 +180,26 @@ def test_a_run_is_deleted_after_a_question_and_comes_back_by_undo(runs_dir: Path
     write_run(runs_dir, "old", created=1.0)
     write_run(runs_dir, "new")
     app = press(open_training(run="new"), "Delete")
-    assert "**new** goes with all that is in its folder: no checkpoints, 2 sample" in words(app)
+    assert "**new** and all its files will be deleted: no checkpoints, 2 sample" in words(app)
     assert [run.name for run in list_runs(runs_dir)] == ["new", "old"]
-    press(app, "Delete it")
+    press(app, "Delete run")
     assert [run.name for run in list_runs(runs_dir)] == ["old"]
     text = words(app)
-    assert "**new** is deleted." in text
+    assert "**new** was deleted." in text
     assert "**old** has finished." in text
     assert "There is no run called" not in text
-    assert "goes with all that is in its folder" not in text
+    assert "and all its files will be deleted" not in text
     press(app, "Undo")
     assert [run.name for run in list_runs(runs_dir)] == ["new", "old"]
     assert "**new** has finished." in words(app)
-    assert "is deleted" not in words(app)
+    assert "was deleted" not in words(app)
 
 
 def test_a_run_that_is_kept_stays(runs_dir: Path) -> None:
     write_run(runs_dir, "run")
     app = press(open_training(), "Delete")
-    press(app, "Keep it")
-    assert "goes with all" not in words(app)
+    press(app, "Cancel")
+    assert "will be deleted" not in words(app)
     assert [run.name for run in list_runs(runs_dir)] == ["run"]
 
 
@@ -216,7 +216,7 @@ def test_the_offer_to_undo_ends_when_somebody_goes_to_another_page(runs_dir: Pat
     from dashboard.ui.navigation import FOLDER
 
     write_run(runs_dir, "run")
-    app = press(press(open_training(), "Delete"), "Delete it")
+    app = press(press(open_training(), "Delete"), "Delete run")
     assert "Undo" in buttons(app)
     app.run()
     assert "Undo" in buttons(app)

@@ -6,20 +6,22 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.training import form_values
+from dashboard.training import form_controls
+from dashboard.training.launch import Start
 from diffusion_core.runs import queue as run_queue
-from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
-from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import write_status
+from diffusion_core.runs.run import RunSnapshot
 from tests.pages.app import open_page
+
+FILES = ("status.json", "config.json")
 
 
 def open_training(**settings: object) -> AppTest:
@@ -50,7 +52,8 @@ def write_run(
         "eta_seconds": 200.0,
     }
     (path / "status.json").write_text(json.dumps(record | status))
-    write_config_file(path, preset(preset_name).replace(steps=200, seed=7), {})
+    settings = json.loads(preset(preset_name).replace(steps=200, seed=7).to_json())
+    (path / "config.json").write_text(json.dumps(settings | {"resolved": {}}))
     metrics = MetricsWriter(path / "metrics.sqlite")
     for step in range(1, 51):
         metrics.add((step, curve, 1 / step, 0.0) for curve in ("loss", "gradient_norm", *BIN_NAMES))
@@ -76,13 +79,14 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool]]:
-    """The folder of every trainer that would have been started, and whether it resumes."""
-    calls: list[tuple[Path, bool]] = []
+def started(monkeypatch: pytest.MonkeyPatch) -> list[RunSnapshot]:
+    """Every run whose trainer would have been started, as it was then."""
+    calls: list[RunSnapshot] = []
 
     def spawn(run: RunSnapshot) -> None:
-        calls.append((run.path, run.begun))
-        write_status(run.path, run.status.replace(state="starting", heartbeat=time.time()))
+        calls.append(run)
+        status = {"state": "starting", "created": time.time(), "heartbeat": time.time()}
+        (run.path / "status.json").write_text(json.dumps(status))
 
     monkeypatch.setattr(run_queue, "_spawn", spawn)
     return calls
@@ -106,8 +110,10 @@ def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_n
     assert app.text_input(key="name").placeholder == "small-digits-2"
     press(app, "Start")
     assert not app.exception
-    assert started == [(runs_dir / "small-digits-2", False)]
-    assert Run(runs_dir / "small-digits-2").config == preset("small").replace(
+    [run] = started
+    assert run.path == runs_dir / "small-digits-2"
+    assert not run.begun
+    assert run.config == preset("small").replace(
         data="digits:64",
         steps=60,
         batch_size=8,
@@ -162,7 +168,7 @@ def test_bad_settings_get_one_sentence_and_make_no_folder(
 
 def test_settings_in_the_url_that_make_no_sense_are_left_out() -> None:
     app = open_training(steps="many", preset="huge", data="cats", lr="x")
-    assert app.selectbox(key="preset").value == "small"
+    assert app.selectbox(key="preset").value == Start(preset="small")
     assert app.number_input(key="steps").value == 6000
 
 
@@ -172,9 +178,9 @@ def test_an_installation_caps_the_steps(monkeypatch: pytest.MonkeyPatch) -> None
     assert (app.number_input(key="steps").max, app.number_input(key="steps").value) == (300, 300)
     app.selectbox(key="preset").select("lecture").run()
     assert app.number_input(key="steps").value == 252
-    with pytest.raises(ValueError, match="allows 300 steps"):
-        entries = form_values.entries_of(preset("small"), None)
-        form_values.make_config(preset("small"), "cars", entries | {"steps": 301}, max_steps=300)
+    with pytest.raises(ValueError, match="allows at most 300 steps"):
+        entries = form_controls.entries_of(preset("small"), None)
+        form_controls.make_config(preset("small"), "cars", entries | {"steps": 301}, max_steps=300)
 
 
 def test_a_viewer_sees_the_run_and_neither_form_nor_buttons(
@@ -183,7 +189,7 @@ def test_a_viewer_sees_the_run_and_neither_form_nor_buttons(
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     write_run(runs_dir, "seen", "running")
     app = open_training()
-    assert "left to the operator" in words(app)
+    assert "Only the operator of this installation can start" in words(app)
     assert "**seen** is training." in words(app)
     assert buttons(app) == []
     assert "preset" not in app.session_state
@@ -193,10 +199,10 @@ def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_d
     write_run(runs_dir, "known")
     text = words(open_training(steps=1000, batch=32))
     assert "About 26 min 40 s" not in text  # from ten minutes on there are no seconds
-    assert "About 26 min, at the 20.0 images a second of known" in text
+    assert "About 26 min, at 20.0 images/s as in known." in text
     write_run(runs_dir, "known-elsewhere", host="another")
     (runs_dir / "known" / "status.json").unlink()
-    assert "images a second of" not in words(open_training(steps=1000))
+    assert "images/s as in" not in words(open_training(steps=1000))
 
 
 # ---------------------------------------------------------------- a run
@@ -216,29 +222,33 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     }
     assert buttons(app) == [
         *("Start", "Create without starting"),
-        *("Pause", "Stop", "Sample now", "Checkpoint now", "Change", "Start another like this"),
+        *("Pause", "Stop", "Sample now", "Checkpoint now", "Apply", "Duplicate run"),
     ]
     assert not app.expander[0].proto.expanded
-    assert "busy uses the device; a new run waits until it is free." in text
+    assert "busy is using the device; a new run waits until it is free." in text
     assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
-    assert "Every strip of a run is drawn from the same noise" in text
+    assert "All strips of a run are generated from the same noise" in text
 
 
-LIKE = "Start another like this"
+LIKE = "Duplicate run"
 MOVES = ["Up", "Down", "Cancel"]
 
 
 @pytest.mark.parametrize(
     ("state", "sentence", "offered"),
     [
-        ("queued", "**odd** waits for the device. It is next.", ["Cancel", "Change", LIKE, *MOVES]),
+        (
+            "queued",
+            "**odd** is waiting for the device. It is next.",
+            ["Cancel", "Apply", LIKE, *MOVES],
+        ),
         (
             "starting",
             "**odd** is starting. This takes a few seconds.",
-            ["Pause", "Stop", "Change", LIKE],
+            ["Pause", "Stop", "Apply", LIKE],
         ),
         ("pausing", "**odd** is pausing. It writes a checkpoint first.", [LIKE]),
-        ("paused", "**odd** is paused. The device is free; resume it to go on from step 40.", None),
+        ("paused", "**odd** is paused. Resume the run to continue from step 40.", None),
         ("stopping", "**odd** is stopping. It writes a checkpoint first.", [LIKE]),
         ("stopped", "**odd** was stopped.", None),
         ("finished", "**odd** has finished.", ["Continue", LIKE, "Delete"]),
@@ -252,7 +262,7 @@ def test_every_state_has_its_words_and_its_buttons(
     write_run(runs_dir, "odd", state, error=error)
     app = open_training()
     assert sentence in words(app)
-    at_rest = ["Resume", "Change", LIKE, "Delete"]
+    at_rest = ["Resume", "Apply", LIKE, "Delete"]
     assert buttons(app)[2:] == (at_rest if offered is None else offered)
 
 
@@ -261,10 +271,10 @@ def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Pat
     (path / "train.log").write_text("Killed\n")
     app = open_training()
     assert "**gone** is lost." in words(app)
-    assert "resumed from step 40" in words(app)
+    assert "resume the run to continue from step 40" in words(app)
     assert "Killed" in [code.value for code in app.code]
     press(app, "Resume")
-    assert started == [(path, True)]
+    assert [(run.path, run.begun) for run in started] == [(path, True)]
     assert "**gone** is starting." in words(app)
 
 
@@ -272,7 +282,7 @@ def test_what_was_asked_and_not_yet_taken_up_is_shown(runs_dir: Path) -> None:
     path = write_run(runs_dir, "busy", "running")
     app = press(open_training(), "Pause")
     assert json.loads((path / "request.json").read_text())["action"] == "pause"
-    assert "It was asked to pause, and will at its next step." in words(app)
+    assert "Pause requested; it takes effect at the next step." in words(app)
     disabled = [button.label for button in app.button if button.disabled]
     assert disabled == ["Pause", "Sample now", "Checkpoint now"]
     press(app, "Stop")
@@ -283,7 +293,7 @@ def test_a_queued_run_says_who_is_before_it(runs_dir: Path) -> None:
     write_run(runs_dir, "first", "running")
     write_run(runs_dir, "second", "queued", queued_at=1.0)
     write_run(runs_dir, "third", "queued", queued_at=2.0)
-    assert "first is on it. 1 more before it." in words(open_training(run="third"))
+    assert "first is using it. 1 run before it." in words(open_training(run="third"))
 
 
 def test_warnings_and_broken_checkpoints_are_named(runs_dir: Path) -> None:
@@ -299,7 +309,7 @@ def test_a_run_of_the_lecture_is_shown_beside_the_lectures_own_losses(runs_dir: 
     write_run(runs_dir, "lecture", preset_name="lecture")
     text = words(open_training())
     assert "mean absolute difference between the true and the predicted noise" in text
-    assert "Stanford Cars. This run learns cars, so the two need not meet." in text
+    assert "Stanford Cars. This run trains on cars, so the curves need not match." in text
 
 
 def test_other_runs_can_be_laid_over_it(runs_dir: Path) -> None:
@@ -307,7 +317,7 @@ def test_other_runs_can_be_laid_over_it(runs_dir: Path) -> None:
     write_run(runs_dir, "newer")
     app = open_training(compare="older")
     assert app.multiselect(key="compare").value == ["older"]
-    assert "only the shapes can be compared" in words(app)
+    assert "only the shapes of the curves can be compared" in words(app)
 
 
 def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> None:
@@ -315,8 +325,31 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
     write_run(runs_dir, "newer")
     assert "**older** has finished." in words(open_training(run="older"))
     text = words(open_training(run="nobody"))
-    assert "There is no run called nobody here" in text
+    assert "There is no run called nobody." in text
     assert "**newer** has finished." in text
+
+
+def test_a_look_at_the_page_reads_each_file_of_a_run_once(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        write_run(runs_dir, name, "running")
+    app = open_training(compare="one")
+    read: list[str] = []
+
+    def counting(path: Any, *arguments: Any, **options: Any) -> Any:
+        if str(path).endswith(".json"):
+            read.append(str(path))
+        return plain(path, *arguments, **options)
+
+    plain: Any = open
+    monkeypatch.setattr("builtins.open", counting)
+    app.run()
+    monkeypatch.undo()
+    assert not app.exception
+    expected = [runs_dir / name / file for name in ("one", "two", "three") for file in FILES]
+    counts = {path: read.count(str(path)) for path in expected}
+    assert counts == dict.fromkeys(expected, 1)
 
 
 # ---------------------------------------------------------------- what may be on the disk
@@ -331,9 +364,9 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
         ("config.json", "{", "hurt cannot be read in full. config.json is not readable JSON."),
         ("config.json", '{"steps": "many"}', "hurt cannot be read in full. config.json: steps is"),
         ("config.json", None, "The losses"),
-        ("metrics.sqlite", "no database, " * 999, "cannot be drawn: metrics.sqlite cannot be read"),
+        ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite cannot be read"),
         ("metrics.sqlite", None, "The losses appear here after the first steps."),
-        ("samples/step-00000050.png", "x", "Every strip of a run is drawn from the same noise"),
+        ("samples/step-00000050.png", "x", "All strips of a run are generated from the same noise"),
     ],
 )
 def test_a_damaged_or_half_written_folder_gets_a_sentence(
@@ -366,8 +399,8 @@ def test_all_numbers_of_a_run_can_be_kept_as_csv_and_parquet(runs_dir: Path) -> 
     (path / "metrics.sqlite").rename(path / "kept")
     app = open_training(more="Settings")
     offered = {button.proto.label: button.proto for button in app.get("download_button")}
-    assert all(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    assert all(offered[f"All metrics as {name}"].disabled for name in ("CSV", "Parquet"))
     (path / "kept").rename(path / "metrics.sqlite")
     app.run()
     offered = {button.proto.label: button.proto for button in app.get("download_button")}
-    assert not any(offered[f"All numbers as {name}"].disabled for name in ("CSV", "Parquet"))
+    assert not any(offered[f"All metrics as {name}"].disabled for name in ("CSV", "Parquet"))

@@ -1,0 +1,131 @@
+"""The Embedding page's heatmaps: of the sinusoidal rows, and of a trained network's."""
+
+from __future__ import annotations
+
+import streamlit as st
+from torch import nn
+
+from dashboard.figures import embedding as figures
+from dashboard.figures.theme import show
+from dashboard.services import cached
+from dashboard.services.settings import get_settings
+from dashboard.ui import pickers
+from dashboard.ui.controls import Number
+from diffusion_core.process.embedding import (
+    SinusoidalPositionEmbeddings,
+    cosine_similarity,
+    embed,
+    spread_timesteps,
+)
+from diffusion_core.runs.checkpoint import CheckpointError
+from diffusion_core.runs.run import list_runs
+
+# A heatmap has hardly more lines than this on a screen; beyond it only the page gets heavy.
+MOST_ROWS = 500
+MOST_NUMBERS = 2**17
+MOST_COMPARED = 300
+SIZE = Number(
+    key="size",
+    label="Embedding size",
+    low=4,
+    high=1024,
+    default=32,
+    step=2,
+    help="An even number; 32 in the lecture's network.",
+)
+
+
+def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
+    """The formula's layer of a chosen size, and T; an odd size is named and stops the page."""
+    with st.container(horizontal=True):
+        with st.container(width=165):
+            size = SIZE.ask()
+        with st.container(width=165):
+            timesteps = pickers.TIMESTEPS.ask()
+    try:
+        return SinusoidalPositionEmbeddings(size), timesteps
+    except ValueError:
+        st.error(f"The embedding size must be even, half sines and half cosines. {size} is odd.")
+        st.stop()
+
+
+def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) -> None:
+    """All rows of the formula, and how similar they are."""
+    _show_layer(layer, timesteps, t, "sinusoidal", sines_and_cosines=True)
+
+
+def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
+    """The row of one timestep, as curves and as numbers."""
+    [row] = embed(layer, [t])
+    curve, numbers = st.columns([3, 2])
+    with curve:
+        show(figures.row_figure(row), "row", f"The embedding of t = {t} over its dimensions.")
+    with numbers:
+        st.dataframe(
+            figures.row_table(row, layer.frequencies().numpy()),
+            height=330,
+            column_config={
+                "frequency": st.column_config.NumberColumn("frequency fᵢ", format="%.6f"),
+                "sine": st.column_config.NumberColumn("sin(t fᵢ)", format="%.4f"),
+                "cosine": st.column_config.NumberColumn("cos(t fᵢ)", format="%.4f"),
+            },
+        )
+
+
+def show_trained_embedding(t: int) -> None:
+    """The same heatmaps for the `time_mlp` of a run's latest checkpoint."""
+    usable, damaged = {}, []
+    for run in list_runs(get_settings().runs_dir):
+        if checkpoint := run.latest_checkpoint():
+            usable[run] = checkpoint
+        elif broken := run.checkpoints()[1]:
+            damaged.append(f"No checkpoint of {run.name} can be used: {broken[-1]}")
+    for sentence in damaged:
+        st.warning(sentence)
+    if not usable and not damaged:
+        st.info(
+            "No run has a checkpoint yet. Train a model, and its embedding of the timesteps "
+            "appears here."
+        )
+    if not usable:
+        return
+    run = pickers.pick_run(list(usable))
+    for sentence in run.checkpoints()[1]:
+        st.warning(f"{sentence} It is skipped.")
+    checkpoint = usable[run]
+    try:
+        network, schedule, config = cached.model(checkpoint)
+    except CheckpointError as error:
+        st.error(str(error))
+        return
+    time_mlp = network.get_submodule("time_mlp")
+    size = embed(time_mlp, [0]).shape[1]
+    st.caption(
+        f"{run.name} at step {checkpoint.step:,}: preset {config.preset}, "
+        f"T = {schedule.timesteps:,}, {size} dimensions per timestep."
+    )
+    _show_layer(time_mlp, schedule.timesteps, t, "learned")
+
+
+def _show_layer(
+    layer: nn.Module, timesteps: int, t: int, name: str, *, sines_and_cosines: bool = False
+) -> None:
+    """What a layer makes of all t, and how similar its rows are."""
+    cursor = t if t < timesteps else None
+    size = embed(layer, [0]).shape[1]
+    left, right = st.columns(2)
+    with left:
+        st.markdown("**Embedding of every timestep**")
+        steps = spread_timesteps(timesteps, min(MOST_ROWS, MOST_NUMBERS // size))
+        figure = figures.rows_figure(
+            embed(layer, steps), steps, cursor, sines_and_cosines=sines_and_cosines
+        )
+        show(figure, f"{name}-rows", f"Heatmap of the {name} embedding over t and dimension.")
+    with right:
+        st.markdown("**Similarity between timesteps**")
+        steps = spread_timesteps(timesteps, MOST_COMPARED)
+        similarity = cosine_similarity(embed(layer, steps))
+        figure = figures.similarity_figure(similarity, steps, cursor)
+        show(figure, f"{name}-similarity", f"Heatmap of the similarity of {name} embeddings.")
+    if cursor is None:
+        st.caption(f"t = {t:,} is beyond this run's T = {timesteps:,} and is not marked.")

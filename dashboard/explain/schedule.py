@@ -1,0 +1,112 @@
+"""The Schedule page's controls, curves, table and links."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import streamlit as st
+
+from dashboard.figures import schedule as figures
+from dashboard.figures.theme import show
+from dashboard.ui import pickers
+from dashboard.ui.controls import Toggle
+from dashboard.ui.navigation import entry
+from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+
+LOGARITHMIC = Toggle(
+    key="log",
+    label="Logarithmic variances",
+    help="For β and the posterior variance, which differ a lot between schedules.",
+)
+
+
+class ScheduleView(NamedTuple):
+    """What the page shows: schedules of one T, and the timestep to look at."""
+
+    schedules: list[NoiseSchedule]
+    t: int
+    logarithmic: bool
+
+
+def pick_schedules() -> ScheduleView:
+    """The page's controls; without a schedule, or with contradicting settings, the page stops."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kinds = st.pills(
+            "Schedules",
+            list(SCHEDULE_KINDS),
+            selection_mode="multi",
+            default=["linear"],
+            help="The lecture uses linear. Select several to compare them.",
+            key="kinds",
+            bind="query-params",
+        )
+        with st.container(width=160):
+            timesteps = pickers.TIMESTEPS.ask()
+        with st.popover("More", icon=":material/tune:"):
+            unused = kinds and not any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
+            betas = pickers.pick_betas(disabled=bool(unused))
+            zero_snr = pickers.ZERO_SNR.ask()
+            logarithmic = LOGARITHMIC.ask()
+    if not kinds:
+        st.info("Select at least one schedule.")
+        st.stop()
+    schedules = [
+        pickers.make_schedule(kind, timesteps, *betas, zero_snr)
+        for kind in SCHEDULE_KINDS
+        if kind in kinds
+    ]
+    return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
+
+
+def show_schedule_curves(view: ScheduleView) -> None:
+    """Every quantity over the timesteps, three in a row."""
+    names = " and ".join(schedule.kind for schedule in view.schedules)
+    curves = figures.QUANTITIES
+    for row in (curves[:3], curves[3:]):
+        for column, quantity in zip(st.columns(3), row, strict=True):
+            with column:
+                st.markdown(f"**{quantity.title}** `{quantity.table}`")
+                figure = figures.curve_figure(
+                    view.schedules,
+                    quantity,
+                    view.t,
+                    logarithmic=view.logarithmic and quantity.is_variance,
+                )
+                show(figure, quantity.table, f"{quantity.title} over the timesteps: {names}.")
+                st.caption(quantity.meaning)
+
+
+def show_coefficients(view: ScheduleView) -> None:
+    """All coefficients at t, what each schedule leaves of the image, and everything as CSV."""
+    st.table(figures.table_at(view.schedules, view.t), border="horizontal", width="content")
+    st.caption(
+        r"Names match the lecture and the CSV. Timesteps count from t = 0, the first noisy step, "
+        r"where $\bar\alpha_{t-1}$ is 1 and the posterior variance is 0."
+    )
+    st.markdown("\n".join(f"- {figures.summary(schedule)}" for schedule in view.schedules))
+    names = "-".join(schedule.kind for schedule in view.schedules)
+    st.download_button(
+        "Download all tables as CSV",
+        partial(figures.to_csv, view.schedules),
+        file_name=f"schedule-{names}-T{view.schedules[0].timesteps}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def show_noising_links(view: ScheduleView) -> None:
+    """To the Noising page with the same schedule and t."""
+    page = entry("noising.py")
+    for schedule in view.schedules:
+        settings = {
+            "kind": schedule.kind,
+            "T": str(schedule.timesteps),
+            "beta_start": str(schedule.beta_start),
+            "beta_end": str(schedule.beta_end),
+            "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
+            "t": str(view.t),
+        }
+        label = f"Noise an image: {schedule.kind}, t = {view.t:,}"
+        st.page_link(page.path, label=label, icon=page.icon, query_params=settings)

@@ -1,0 +1,66 @@
+"""The newest run, as Home shows it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.services.settings import Settings
+from dashboard.ui import run_wording
+from dashboard.ui.images import read_strip, show_row
+from dashboard.ui.navigation import entry
+from diffusion_core.data.decode import ImageError
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
+from diffusion_core.runs.status import ACTIVE
+
+
+def show_latest_run(settings: Settings) -> None:
+    """Its state, newest samples and the links to it; asks again while it is at work."""
+    runs = snapshots(settings.runs_dir)
+    active = any(run.state in ACTIVE for run in runs[:1])
+    st.fragment(_show, run_every=1.0 if active else None)(settings, active, [runs])
+
+
+def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+    """The fragment. `seen`: what the page has just read, which its first look takes."""
+    runs = seen.pop() if seen else snapshots(settings.runs_dir)
+    if not runs:
+        who = "Start one" if settings.may_operate else "The operator of this app can start one"
+        st.info(
+            f"There are no runs yet. {who} on the Training page. It keeps running if the browser "
+            "is closed, and its newest samples appear here."
+        )
+        return
+    run, status = runs[0], runs[0].status
+    if was_active and run.state not in ACTIVE:
+        st.rerun()  # of the whole page, which stops asking
+    st.markdown(run_wording.headline(run))
+    if run.state in ACTIVE and status.total:
+        st.progress(min(1.0, status.step / status.total))
+    if run.problem:
+        st.warning(f"{run.name} cannot be read in full. {run.problem}")
+    if run.config is not None:
+        st.caption(run_wording.settings_line(run.config))
+    _show_samples(run.run)
+    with st.container(horizontal=True):
+        for file, label in (
+            ("sampling.py", "Generate with this model"),
+            ("training.py", "View training"),
+        ):
+            page = entry(file)
+            st.page_link(page.path, label=label, icon=page.icon, query_params={"run": run.name})
+
+
+def _show_samples(run: Run) -> None:
+    samples = run.samples()
+    if not samples:
+        st.caption("No samples yet. The first appear during training.")
+        return
+    step, path = samples[-1]
+    try:
+        images = read_strip(path)
+    except ImageError:
+        st.warning(f"The samples in {path.name} cannot be read. The next ones replace them.")
+        return
+    caption = f"Newest samples of {run.name}, at step {step:,}"
+    show_row(images, alt=caption, width=108)
+    st.caption(caption)

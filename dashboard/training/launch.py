@@ -1,0 +1,92 @@
+"""What the form starts from, how it starts a run, and what it says before that."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from dashboard.services.settings import Settings
+from dashboard.ui.run_wording import count, duration, place
+from diffusion_core.runs import jobs
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord
+
+# The first steps are slow and would make up too much of a shorter run.
+ENOUGH_STEPS = 20
+
+
+class Start(NamedTuple):
+    """What a new run's settings start from: a preset, or another run."""
+
+    preset: str = ""
+    run: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"run {self.run}" if self.run else self.preset
+
+    def config(self, runs_dir: Path) -> RunConfig:
+        """Raises ConfigError where a run has no usable settings."""
+        if not self.run:
+            return preset(self.preset)
+        config = Run(runs_dir / self.run).config
+        if config is None:
+            raise ConfigError(f"{self.run} has no settings; start from a preset.")
+        return config
+
+    def free_name(self, runs_dir: Path, kind: str) -> str:
+        """A free name for a run that starts from this, on data of this kind."""
+        return jobs.free_name(runs_dir, self.run or f"{self.preset}-{kind}")
+
+
+def starts(runs: list[RunSnapshot]) -> list[Start]:
+    return [*(Start(preset=name) for name in PRESETS), *(Start(run=run.name) for run in runs)]
+
+
+def create_run(settings: Settings, name: str, config: RunConfig, *, start: bool) -> Run:
+    """Check everything that can be wrong, then create the run, and start it where that is wanted.
+
+    Raises ConfigError, DataError, JobError.
+    """
+    jobs.check_name(name)
+    jobs.check_data(config)
+    if not start:
+        return jobs.create(settings.runs_dir, name, config)
+    return jobs.start(settings.runs_dir, name, config, settings.device)
+
+
+def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
+    """How long a run would take by the newest similar one on this machine; "" if unknown."""
+    for run in runs:
+        status, known = run.status, run.config
+        speed = status.images_per_second or 0
+        if (
+            known is not None
+            and (known.preset, known.image_size) == (config.preset, config.image_size)
+            and place(status) == here(device)
+            and status.step >= ENOUGH_STEPS
+            and speed > 0
+        ):
+            seconds = config.steps * config.batch_size / speed
+            return f"About {duration(seconds)}, at {speed:.1f} images/s as in {run.name}."
+    return ""
+
+
+def here(device: str) -> tuple[str, str]:
+    """`run_wording.place` of a device of this machine."""
+    return place(StatusRecord(host=socket.gethostname(), device=device))
+
+
+def queue_note(runs: list[RunSnapshot], device: str) -> str:
+    """Whether a run that is started now would wait."""
+    before = [run for run in runs if run.state in ACTIVE and place(run.status) == here(device)]
+    busy = [run.name for run in before if run.state in AT_WORK]
+    queued = count(len(before) - len(busy), "run")
+    if busy and len(before) == len(busy):
+        return f"{busy[0]} is using the device; a new run waits until it is free."
+    if busy:
+        return f"{busy[0]} is using the device and {queued} wait; a new run joins the queue."
+    return f"A new run joins the queue, behind {queued}." if before else ""

@@ -1,0 +1,137 @@
+"""The loss chart of a run and the runs that it is compared with, and the axis that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.chart.chart import show_live
+from dashboard.figures.training import LECTURE_BATCH, Curve, loss_figure
+from dashboard.services import cached
+from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
+from dashboard.training.events import events
+from dashboard.ui import run_wording
+from dashboard.ui.controls import Choice, Number, Toggle
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.run import RunSnapshot
+
+SMOOTHING = Number(
+    key="smoothing",
+    label="Smoothing",
+    low=0.0,
+    high=0.99,
+    default=0.9,
+    step=0.01,
+    slider=True,
+    help="Exponential smoothing of the bold curve: the weight of past values.",
+)
+LOGARITHMIC = Toggle(key="log", label="Logarithmic")
+ALIGN = Choice(
+    key="align",
+    label="Align by",
+    options=ALIGNMENTS,
+    default="step",
+    segmented=True,
+    help="How curves and samples of several runs are aligned: by step, by number of images seen, "
+    "or by training time without pauses.",
+)
+
+
+def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[RunSnapshot], str]:
+    """The chart with its controls; returns the runs to compare with and the alignment."""
+    columns = st.columns([3, 2, 4, 4], vertical_alignment="bottom")
+    with columns[0]:
+        smoothing = SMOOTHING.ask()
+    with columns[1]:
+        logarithmic = LOGARITHMIC.ask()
+    with columns[2]:
+        compared = _pick_compared(others)
+    with columns[3]:
+        alignment = ALIGN.ask()
+    losses, validation, changes = {}, {}, {}
+    for each in [run, *compared]:
+        losses[each.name] = _located_curve(each, "loss", alignment)
+        validation[each.name] = _located_curve(each, "validation_loss", alignment)
+        changes[each.name] = _located_events(each, alignment)
+    if not any(len(curve["step"]) for curve in losses.values()):
+        st.caption("The losses appear here after the first steps.")
+        return compared, alignment
+    longest = max(curve["x"][-1] for curve in losses.values() if len(curve["x"]))
+    unit, title = axis_unit(alignment, longest)
+    for curve in (*losses.values(), *validation.values()):
+        curve["x"] = curve["x"] / unit
+    config = run.config
+    # The lecture printed no times.
+    with_lecture = config is not None and config.preset == "lecture" and alignment != "time"
+    show_live(
+        loss_figure(
+            losses,
+            validation,
+            smoothing,
+            logarithmic,
+            with_lecture,
+            x_title=title,
+            lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
+            changes={
+                name: [(x / unit, text) for x, text in found] for name, found in changes.items()
+            },
+        ),
+        key=f"loss-{run.name}",
+        alt=f"The loss of {', '.join(losses)} over the "
+        + ("steps" if alignment == "step" else title.partition(",")[0]),
+    )
+    if config is not None:
+        _show_caption(config, with_lecture, bool(compared), any(changes.values()))
+    return compared, alignment
+
+
+def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
+    by_name = {other.name: other for other in others}
+    names = st.multiselect(
+        "Compare with",
+        list(by_name),
+        placeholder="Other runs" if others else "No other runs",
+        disabled=not others,
+        key="compare",
+        bind="query-params",
+    )
+    return [by_name[name] for name in names]
+
+
+def _show_caption(config: RunConfig, with_lecture: bool, compared: bool, changed: bool) -> None:
+    sentences = [run_wording.objective_sentence(config)]
+    if with_lecture:
+        sentences.append(run_wording.lecture_sentence(config))
+    if compared:
+        sentences.append("If objectives differ, only the shapes of the curves can be compared.")
+    if changed:
+        sentences.append("A vertical line marks where a setting was changed.")
+    st.caption(" ".join(sentences))
+
+
+def locate(run: RunSnapshot, steps: np.ndarray, alignment: str) -> np.ndarray | None:
+    """Where steps of a run lie on the axis; None where that is not recorded. See `place`."""
+    batch_size = run.config.batch_size if run.config else None
+    return place(steps, alignment, batch_size, cached.curve(run.run, "loss"))
+
+
+def _located_curve(run: RunSnapshot, name: str, alignment: str) -> Curve:
+    """A curve with its positions on the axis; empty where they are not recorded."""
+    curve = cached.curve(run.run, name)
+    x = locate(run, curve["step"], alignment)
+    if x is None:
+        return {key: values[:0] for key, values in curve.items()} | {"x": np.zeros(0)}
+    return curve | {"x": x}
+
+
+def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]:
+    """Where on the axis a setting of a run was changed, and how."""
+    try:
+        found = events(run.run)
+    except ConfigError as error:
+        st.warning(f"The changes of {run.name} cannot be shown: {error}")
+        return []
+    at = locate(run, np.array([step for step, _ in found]), alignment)
+    return [] if at is None else [(x, text) for x, (_, text) in zip(at, found, strict=True)]

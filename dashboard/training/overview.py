@@ -1,0 +1,147 @@
+"""All runs on the Training page: the fragment that is shown anew while a run is at work."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import streamlit as st
+
+from dashboard.services.settings import Settings, get_settings
+from dashboard.training import keys, run_controls
+from dashboard.training.form import show_form, take_settings
+from dashboard.training.launch import Start
+from dashboard.training.run_view import show_run
+from dashboard.ui.pickers import RUN_KEY, pick_run
+from diffusion_core.runs.run import RunSnapshot, snapshots
+from diffusion_core.runs.status import ACTIVE
+
+# Seconds between two looks at the runs: while one is at work, and while none is.
+AT_WORK, IDLE = 1.0, 5.0
+
+
+def show_training() -> None:
+    """The form, the runs and what can be done with them."""
+    # What is shown anew every second must not fade each time.
+    st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
+    settings = get_settings()
+    _take_up_last_click()
+    runs = snapshots(settings.runs_dir)
+    if settings.may_operate:
+        # In each run of the page until there is an answer: it may be run again at any moment.
+        names = {run.name: run for run in runs}
+        to_delete = names.get(st.session_state.get(keys.TO_DELETE, ""))
+        if to_delete is not None:
+            run_controls.confirm_deletion(to_delete.run)
+        run_controls.show_undo()
+        st.fragment(show_form)(settings, runs)
+    else:
+        st.info(
+            "You can watch every run here. Only the operator of this installation can start, "
+            "change and stop runs.",
+            icon=":material/visibility:",
+        )
+    _warn_of_unknown_run(runs)
+    active = any(run.state in ACTIVE for run in runs)
+    st.fragment(_show_runs, run_every=AT_WORK if active else IDLE)(settings, active, [runs])
+    if settings.may_operate:
+        run_controls.show_deleted(settings)
+
+
+def _take_up_last_click() -> None:
+    """What a button has left in the session state for the next run of the page."""
+    state = st.session_state
+    if keys.FORM_OPEN not in state:  # somebody comes from another page
+        state.pop(keys.DELETED, None)
+        state.pop(keys.TO_DELETE, None)
+    if name := state.pop(keys.NEW_RUN, None):
+        # In this run of the page and in the next: the browser may have asked for a look at the
+        # runs before it heard of the new one, and would bring back the old one.
+        state[keys.SHOWN_NEW_RUN] = (name, 2)
+        state[keys.NAME] = ""
+        state[keys.FORM_OPEN] = False
+    if name := state.pop(keys.DUPLICATE, None):
+        state[keys.NAME] = ""
+        state[keys.FORM_OPEN] = True
+        take_settings(Start(run=name))
+
+
+def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
+    gone = st.session_state.get(keys.DELETED)
+    wanted = st.query_params.get(RUN_KEY)
+    known = {run.name for run in runs} | ({gone.name} if gone else set())
+    if wanted and runs and wanted not in known:
+        st.warning(f"There is no run called {wanted}. This is the newest one.")
+
+
+def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+    """The fragment: everything that changes while a run goes on.
+
+    `seen`: what the page has just read, which the fragment's first look takes.
+    """
+    runs = seen.pop() if seen else snapshots(settings.runs_dir)
+    if was_active != any(run.state in ACTIVE for run in runs):
+        st.rerun()  # of the whole page, which looks more often or more rarely
+    run_controls.show_refusal()
+    if not runs:
+        start = "Choose settings above and press Start. " if settings.may_operate else ""
+        st.info(f"There are no runs yet. {start}Losses and samples appear here during training.")
+        return
+    _show_new_run(runs)
+    with st.container(key="live"):
+        run = pick_run(runs)
+        show_run(run, runs, settings)
+        run_controls.show_queue(runs, settings)
+        st.header("All runs")
+        _show_table(runs, run)
+
+
+def _show_new_run(runs: list[RunSnapshot]) -> None:
+    name, times = st.session_state.get(keys.SHOWN_NEW_RUN, ("", 0))
+    if times and name in {run.name for run in runs}:
+        st.session_state[RUN_KEY] = name
+        st.session_state[keys.SHOWN_NEW_RUN] = (name, times - 1)
+
+
+def _show_table(runs: list[RunSnapshot], chosen: RunSnapshot) -> None:
+    names = [run.name for run in runs]
+    key = f"runs-{len(runs)}-{chosen.name}"
+    st.dataframe(
+        [_row(run) for run in runs],
+        hide_index=True,
+        column_config={
+            "Loss": st.column_config.NumberColumn(format="%.4f"),
+            "Images/s": st.column_config.NumberColumn(format="%.1f"),
+            "Started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        },
+        placeholder="",
+        on_select=lambda: _choose(key, names, chosen.name),
+        selection_mode="single-row-required",
+        selection_default={"selection": {"rows": [names.index(chosen.name)]}},
+        key=key,
+        alt="All runs",
+    )
+
+
+def _row(run: RunSnapshot) -> dict[str, object]:
+    status, config = run.status, run.config
+    return {
+        "Run": run.name,
+        "State": run.state,
+        "Step": f"{status.step:,} / {status.total:,}",
+        "Loss": status.loss,
+        "Images/s": status.images_per_second,
+        "Started": datetime.fromtimestamp(run.created) if run.created else None,
+        "Data": config.data if config else None,
+        "Preset": config.preset if config else None,
+    }
+
+
+def _choose(key: str, names: list[str], before: str) -> None:
+    """A row of the table was chosen, where it is another one than that of `before`.
+
+    The browser also reports the row that the table was shown with, maybe after the run was changed
+    by other means.
+    """
+    rows = st.session_state[key]["selection"]["rows"]
+    if rows and names[rows[0]] != before:
+        st.session_state[RUN_KEY] = names[rows[0]]

@@ -1,0 +1,122 @@
+"""What a checkpoint can be sampled with, and what is said of a request that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.run import Run
+from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
+from diffusion_core.sampling.spec import SamplingSpec
+from tests.tiny_runs import CLASSES, LECTURE, TINY, write_run
+
+NO_CLASSES = {"widths": [8], "blocks": 1, "attention_levels": [0]}
+FLOW = TINY.replace(prediction_type="flow_prediction")
+PURE_NOISE = TINY.replace(schedule=TINY.schedule | {"rescale_zero_terminal_snr": True})
+ALWAYS_GIVEN = TINY.replace(label_dropout=0.0)
+UNCONDITIONAL = TINY.replace(network_args=NO_CLASSES)
+SPEC = SamplingSpec(run="cars", step=20, steps=4, classes=CLASSES, label=EACH_IN_TURN)
+GUIDED = SPEC.replace(guidance_scale=2.0)
+PLAIN = SPEC.replace(classes=(), label="")
+
+
+@pytest.fixture
+def can(runs_dir: Path) -> Callable[[RunConfig], Capabilities]:
+    def of(config: RunConfig) -> Capabilities:
+        return Capabilities.of(Run(write_run(runs_dir, "cars", 20, config=config)).checkpoint(20))
+
+    return of
+
+
+def test_a_checkpoint_says_what_it_can(can: Callable[[RunConfig], Capabilities]) -> None:
+    found = can(TINY)
+    assert found.classes == CLASSES and found.any_class and not found.flow
+    assert found.labels == (EACH_IN_TURN, ANY_CLASS, *CLASSES)
+    assert (found.timesteps, found.image_size, found.channels) == (20, 16, 3)
+    assert found.averages == ("main",) and not found.takes_lecture
+    assert found.samplers[:3] == ("dpmpp_2m", "ddim", "ddpm") and len(found.samplers) == 9
+    assert found.usual_steps["ddim"] == 20  # of 50, which are more than there are
+    assert found.spacings == ("trailing", "leading", "linspace", "karras", "exponential")
+
+
+@pytest.mark.parametrize(
+    ("config", "samplers"), [(FLOW, ("euler", "heun")), (PURE_NOISE, ("ddim", "ddpm", "euler"))]
+)
+def test_from_pure_noise_fewer_samplers_and_spacings_are_possible(
+    can: Callable[[RunConfig], Capabilities], config: RunConfig, samplers: tuple[str, ...]
+) -> None:
+    found = can(config)
+    assert found.samplers == samplers and found.flow == (config is FLOW)
+    assert found.spacings == ("trailing", "leading", "linspace")
+
+
+def test_other_networks_know_other_labels(can: Callable[[RunConfig], Capabilities]) -> None:
+    assert can(ALWAYS_GIVEN).labels == (EACH_IN_TURN, *CLASSES)
+
+
+def test_the_lectures_network_can_be_sampled_its_way(
+    can: Callable[[RunConfig], Capabilities],
+) -> None:
+    found = can(LECTURE)
+    assert found.takes_lecture and found.labels == () and not found.any_class
+    lecture = PLAIN.replace(sampler="ddpm", as_lecture=True)
+    assert lecture.problems(found) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "sentence"),
+    [
+        (TINY, SPEC, ""),
+        (TINY, GUIDED, ""),
+        (TINY, GUIDED.replace(negative="bus", guidance_interval=(3.0, 19.0)), ""),
+        (TINY, SPEC.replace(label=ANY_CLASS), ""),
+        (FLOW, SPEC.replace(flow=True, sampler="heun"), ""),
+        (ALWAYS_GIVEN, GUIDED.replace(negative="bus"), ""),
+        (UNCONDITIONAL, PLAIN, ""),
+        (TINY, SPEC.replace(flow=True, sampler="heun"), "heun cannot sample cars at step 20"),
+        (TINY, SPEC.replace(sampler="magic"), "There is no sampler 'magic'"),
+        (FLOW, SPEC, "dpmpp_2m cannot sample cars at step 20; choose one of euler, heun."),
+        (PURE_NOISE, SPEC, "dpmpp_2m cannot sample cars at step 20; choose one of ddim, ddpm"),
+        (PURE_NOISE, SPEC.replace(sampler="ddim", spacing="karras"), "karras spacing cannot be"),
+        (TINY, SPEC.replace(steps=21), "cars at step 20 takes 1 to 20 steps, not 21."),
+        (TINY, SPEC.replace(average="long"), "no averaged weights called long; it has main."),
+        (TINY, SPEC.replace(sampler="ddpm", as_lecture=True), "cannot be sampled as the lecture"),
+        (TINY, SPEC.replace(variance="large"), "variance has no effect with dpmpp_2m; use ddpm."),
+        (TINY, SPEC.replace(eta=0.5), "eta has no effect with dpmpp_2m; use ddim."),
+        (TINY, SPEC.replace(negative="bus"), "have no effect without guidance"),
+        (TINY, GUIDED.replace(label=ANY_CLASS), "Guidance needs a class to lead to"),
+        (TINY, GUIDED.replace(guidance_interval=(3.0, 20.0)), "must end at 19 or before"),
+        (TINY, SPEC.replace(label="horse"), "There is no class 'horse'"),
+        (TINY, PLAIN, "cars at step 20 has other classes: van, bus, coupé."),
+        (UNCONDITIONAL, SPEC, "cars at step 20 has other classes: none."),
+        (UNCONDITIONAL, PLAIN.replace(guidance_scale=2.0), "cars was trained without classes"),
+        (UNCONDITIONAL, PLAIN.replace(label="van"), "cars was trained without classes"),
+        (ALWAYS_GIVEN, GUIDED, "it cannot be guided away from any class"),
+        (ALWAYS_GIVEN, SPEC.replace(label=ANY_CLASS), "with the class always given; choose a"),
+    ],
+)
+def test_a_request_that_cannot_be_sampled_is_told_why(
+    can: Callable[[RunConfig], Capabilities], config: RunConfig, spec: SamplingSpec, sentence: str
+) -> None:
+    problems = spec.problems(can(config))
+    assert len(problems) == (sentence != "")
+    assert sentence in "".join(problems)
+
+
+def test_all_problems_are_told(can: Callable[[RunConfig], Capabilities]) -> None:
+    spec = SPEC.replace(steps=30, average="long", sampler="ddim")
+    assert len(spec.problems(can(TINY))) == 2
+
+
+def test_settings_without_effect_are_left_out_on_request() -> None:
+    noisy = SPEC.replace(eta=0.5, variance="large", negative="bus", guidance_interval=(1.0, 2.0))
+    assert noisy.without_unused() == SPEC
+    for used in (
+        SPEC.replace(sampler="ddim", eta=0.5),
+        SPEC.replace(sampler="ddpm", variance="large"),
+        GUIDED.replace(negative="bus", guidance_interval=(1.0, 2.0)),
+    ):
+        assert used.without_unused() == used
