@@ -381,7 +381,7 @@ UNFIT = [
 ]
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 NO_SETTINGS = [
-    (b"", "The file is no PNG image; settings are only in those."),
+    (b"", "The file is no PNG image; only PNG files hold settings."),
     (png(PIXELS, text={"diffusion_lab": "{"}), "The settings in the image are damaged."),
     (
         png(PIXELS),
