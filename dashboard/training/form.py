@@ -9,7 +9,6 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys
 from dashboard.training.form_controls import (
     DATA,
     DATA_KEYS,
@@ -26,6 +25,7 @@ from dashboard.training.form_controls import (
     usual_warmup,
 )
 from dashboard.training.launch import Start, create_run, estimate, queue_note, starts
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES

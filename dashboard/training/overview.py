@@ -7,11 +7,12 @@ from datetime import datetime
 import streamlit as st
 
 from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys, run_controls
+from dashboard.training import run_controls
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
-from dashboard.ui.pickers import RUN_KEY, pick_run
+from dashboard.ui import keys
+from dashboard.ui.pickers import pick_run
 from diffusion_core.runs.run import RunSnapshot, snapshots
 from diffusion_core.runs.status import ACTIVE
 
@@ -67,7 +68,7 @@ def _take_up_last_click() -> None:
 
 def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
     gone = st.session_state.get(keys.DELETED)
-    wanted = st.query_params.get(RUN_KEY)
+    wanted = st.query_params.get(keys.RUN)
     known = {run.name for run in runs} | ({gone.name} if gone else set())
     if wanted and runs and wanted not in known:
         st.warning(f"There is no run called {wanted}. This is the newest one.")
@@ -98,7 +99,7 @@ def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot
 def _show_new_run(runs: list[RunSnapshot]) -> None:
     name, times = st.session_state.get(keys.SHOWN_NEW_RUN, ("", 0))
     if times and name in {run.name for run in runs}:
-        st.session_state[RUN_KEY] = name
+        st.session_state[keys.RUN] = name
         st.session_state[keys.SHOWN_NEW_RUN] = (name, times - 1)
 
 
@@ -144,4 +145,4 @@ def _choose(key: str, names: list[str], before: str) -> None:
     """
     rows = st.session_state[key]["selection"]["rows"]
     if rows and names[rows[0]] != before:
-        st.session_state[RUN_KEY] = names[rows[0]]
+        st.session_state[keys.RUN] = names[rows[0]]

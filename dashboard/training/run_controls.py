@@ -13,10 +13,9 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys
 from dashboard.training.form_controls import BY_FIELD, STEPS
 from dashboard.training.machines import show_commands
-from dashboard.ui import run_wording
+from dashboard.ui import keys, run_wording
 from diffusion_core.files import folder_size
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig

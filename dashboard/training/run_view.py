@@ -16,7 +16,7 @@ from dashboard.components.chart.chart import show_live
 from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
-from dashboard.quality.view import show_quality
+from dashboard.quality import show_quality
 from dashboard.services import cached
 from dashboard.services.settings import Settings
 from dashboard.training.losses import locate, show_losses

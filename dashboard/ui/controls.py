@@ -161,10 +161,12 @@ class Choice(Control):
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get
-        common = self._common | {"format_func": lambda name: title(name, name)} | options
-        common["required"] = True
+        common = self._common | {"format_func": lambda name: str(title(name, name))} | options
         if self.segmented:
-            return st.segmented_control(self.label, names, default=start, wrap=True, **common)
+            common |= {"default": start, "required": True, "wrap": True}
+            chosen = st.segmented_control(self.label, names, **common)
+            return start if chosen is None else chosen  # None: a link with an empty value
+        # A select box with a start cannot be empty; `required` would only be added to its label.
         return st.selectbox(self.label, names, index=names.index(start), **common)
 
     def to_field(self, value: str) -> Any:

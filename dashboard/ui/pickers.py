@@ -7,11 +7,11 @@ from typing import TypeVar
 import streamlit as st
 
 from dashboard.services import cached
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
-RUN_KEY = "run"
 KIND = Choice(
     key="kind",
     label="Schedule",
@@ -86,8 +86,8 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
+def pick_run(runs: list[AnyRun]) -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
-    name = Choice(key=RUN_KEY, label=label, options=list(names)).ask()
+    name = Choice(key=keys.RUN, label="Run", options=list(names)).ask()
     return names[name]
