@@ -17,6 +17,7 @@ from dashboard.training.form_controls import (
     MORE,
     SIZE,
     STEPS,
+    TARGET,
     WARMUP,
     data_spec,
     detail_control,
@@ -24,13 +25,14 @@ from dashboard.training.form_controls import (
     make_config,
     usual_warmup,
 )
-from dashboard.training.launch import Start, create_run, estimate, queue_note, starts
+from dashboard.training.launch import Start, create_run, estimate, queue_note
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
 
 START = Choice(
@@ -72,7 +74,10 @@ def take_settings(start: Start) -> None:
 def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     _read_old_links()
     left, right = st.columns(2)
-    options = starts(runs)
+    options = [
+        *(Start(preset=name) for name in PRESETS),
+        *(Start(run=run.name) for run in runs),
+    ]
     with left:
         start: Start = START.now(
             options=options, titles={option: option.title for option in options}
@@ -121,8 +126,9 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         (st.error if pressed else st.caption)(str(error))
         return
     device = str(cached.device())
-    if notes := [*filter(None, (estimate(runs, config, device), queue_note(runs, device)))]:
-        st.caption(" ".join(notes))
+    notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
+    if notes:
+        st.caption(notes)
 
 
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
@@ -150,9 +156,9 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take what links of earlier versions call otherwise, where nothing was chosen since."""
+    """Take the values of links of earlier versions, where nothing has been chosen since."""
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
         st.session_state[START.key] = Start(run=start.removeprefix("as "))
-    if st.query_params.get("target") == "picture" and "target" not in st.session_state:
-        st.session_state["target"] = "x_0"
+    if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
+        st.session_state[TARGET.key] = "x_0"

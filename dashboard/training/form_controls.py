@@ -96,22 +96,23 @@ MAIN = (
 
 # ---------------------------------------------------------------- more settings, by group
 
+TARGET = Choice(
+    key="target",
+    label="Prediction target",
+    field="prediction_type",
+    options=PREDICTION_TYPES,
+    # Titles are in links: these stay.
+    titles={
+        "epsilon": "noise",
+        "x_0": "image",
+        "v_prediction": "velocity",
+        "flow_prediction": "flow",
+    },
+    help="What the network predicts from a noisy image: the noise ε, the clean image x₀, the "
+    "velocity v (a mixture of both), or the flow from image to noise (rectified flow).",
+)
 OBJECTIVE = (
-    Choice(
-        key="target",
-        label="Prediction target",
-        field="prediction_type",
-        options=PREDICTION_TYPES,
-        # Titles are in links: these stay.
-        titles={
-            "epsilon": "noise",
-            "x_0": "image",
-            "v_prediction": "velocity",
-            "flow_prediction": "flow",
-        },
-        help="What the network predicts from a noisy image: the noise ε, the clean image x₀, the "
-        "velocity v (a mixture of both), or the flow from image to noise (rectified flow).",
-    ),
+    TARGET,
     Choice(
         key="loss",
         label="Loss",
@@ -303,23 +304,24 @@ def make_config(
     Where the warm-up is empty it is that of `start`, at most a tenth of the steps. Raises
     ConfigError.
     """
-    if max_steps is not None and entries[STEPS.key] > max_steps:
-        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
-    given = entries | {
-        key: value
-        for key, value in {
-            WARMUP.key: usual_warmup(start, entries[STEPS.key]),
-            **{control.key: entries[SAMPLES.key] for control in AS_SAMPLES},
-        }.items()
-        if entries[key] is None
-    }
-    changed = {
-        control.field: given[control.key]
-        for control in CONTROLS
-        if given[control.key] != _setting(start, control)
-    }
+    check_steps(entries[STEPS.key], max_steps)
+    usual = {control.key: entries[SAMPLES.key] for control in AS_SAMPLES}
+    usual[WARMUP.key] = usual_warmup(start, entries[STEPS.key])
+    changed = {}
+    for control in CONTROLS:
+        value = entries[control.key]
+        if value is None:
+            value = usual[control.key]
+        if value != _setting(start, control):
+            changed[control.field] = value
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
+
+
+def check_steps(steps: int, max_steps: int | None) -> None:
+    """Raises ConfigError for more steps than this installation allows."""
+    if max_steps is not None and steps > max_steps:
+        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
 
 
 def usual_warmup(start: RunConfig, steps: int) -> int:
