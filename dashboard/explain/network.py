@@ -50,7 +50,7 @@ def pick_size(config: RunConfig) -> int:
         st.error(f"This network needs images of at least {multiple}×{multiple} px.")
         st.stop()
     default = config.image_size if config.image_size in sizes else sizes[0]
-    asked = st.query_params.get(SIZE_KEY, str(default))
+    requested = st.query_params.get(SIZE_KEY, str(default))
     size = st.select_slider(
         "Image size (px)",
         sizes,
@@ -59,10 +59,10 @@ def pick_size(config: RunConfig) -> int:
         key=SIZE_KEY,
         bind="query-params",
     )
-    if asked not in map(str, sizes):
+    if requested not in map(str, sizes):
         st.info(
             f"This network takes images of {sizes[0]} to {sizes[-1]} px in multiples of "
-            f"{multiple}, not {asked}. It is shown at {size} px."
+            f"{multiple}, not {requested}. It is shown at {size} px."
         )
     return size
 

@@ -1,4 +1,4 @@
-"""The form that starts a run: its layout, and what happens when something is chosen in it."""
+"""The form that starts a run: its layout, and what a choice changes in it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
 
 
 def take_settings(start: Start) -> None:
-    """Put the settings of a preset or a run into the form; a preset has no data, size or seed."""
+    """Copy the settings of a preset or a run to the form; a preset has no data, size or seed."""
     settings = get_settings()
     try:
         config = start.config(settings.runs_dir)
@@ -122,7 +122,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             st.session_state[keys.NEW_RUN] = run.name
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
-        # Until somebody presses Start they may only not have finished typing.
+        # Before a click the visitor may still be typing.
         (st.error if pressed else st.caption)(str(error))
         return
     device = str(cached.device())
@@ -145,7 +145,7 @@ def _take_usual_size() -> None:
 def _ask(
     controls: Iterable[Control], entries: dict[str, Any], settings: Settings, warmup: str = ""
 ) -> None:
-    """Show controls that start at `entries`, and put what they are set to in there."""
+    """Show controls that start at `entries`, and write their values back."""
     for control in controls:
         now = control.now(default=entries[control.key])
         if control is WARMUP:

@@ -43,7 +43,7 @@ class Start(NamedTuple):
 
 
 def create_run(settings: Settings, name: str, config: RunConfig, *, start: bool) -> Run:
-    """Check everything that can be wrong, then create the run, and start it where that is wanted.
+    """Check everything that can be wrong, then create the run and, with `start`, start it.
 
     Raises ConfigError, DataError, JobError.
     """

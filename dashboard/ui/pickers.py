@@ -1,4 +1,4 @@
-"""The controls that several pages have in common, each kept in the page's URL."""
+"""The controls that several pages share, each kept in the page's address."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def pick_timestep(timesteps: int, default: int) -> int:
     last = timesteps - 1
     start: int | None = min(default, last)
     # A default that was never moved is in the state and not in the address; a link's is only there.
-    asked = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
-    if asked.isdecimal() and int(asked) > last:
+    t = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
+    if t.isdecimal() and int(t) > last:
         # Streamlit would go back to the default; and it warns of a value beside a default.
         st.session_state[TIMESTEP.key] = last
         start = None
