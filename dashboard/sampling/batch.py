@@ -174,7 +174,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
         spec.n,
         spec.evaluations(build_schedule(checkpoint.config)),
         sampling_queue.pace_key(spec, checkpoint.config),
-        lambda on_step: series_folder.draw(
+        lambda on_step: series_folder.generate(
             series, lambda: cached.model(checkpoint, spec.average), str(device), on_step
         ),
         background=True,
@@ -262,7 +262,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
         if settings.may_operate:
             show_delete(series)
         return
-    state, numbers = series.state, series.drawn()
+    state, numbers = series.state, series.numbers()
     st.markdown(f"**{spec.words()}**")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
@@ -311,7 +311,7 @@ def forget_deletion() -> None:
 @st.dialog("Delete this series?", on_dismiss=forget_deletion)
 def confirm_deletion(series: Series) -> None:
     st.write(
-        f"**{series.name}** goes for good with its {count(len(series.drawn()), 'image')}, "
+        f"**{series.name}** goes for good with its {count(len(series.numbers()), 'image')}, "
         f"{size(folder_size(series.path))} in all. Its settings can draw the same again."
     )
     with st.container(horizontal=True):

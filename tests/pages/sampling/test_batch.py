@@ -106,7 +106,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     assert "Each series that is begun here appears in this place" in words(app)
     wait(begin(app))
     series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
-    assert (series.state, series.drawn()) == ("finished", [0, 1, 2, 3, 4])
+    assert (series.state, series.numbers()) == ("finished", [0, 1, 2, 3, 4])
     for visitor in (app, open_many()):
         said = words(visitor)
         assert (
@@ -211,7 +211,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     ("name", "sentence"),
     [
         ("../up", "'../up' cannot be the name of a series. Use up to 80 letters"),
-        ("mine", "There is a mine already; choose another name."),
+        ("mine", "mine already exists; choose another name."),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(
@@ -253,7 +253,7 @@ def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     assert "mine cannot go on: cars has no checkpoint of step 20." in words(app)
     write_checkpoint(run, 20)
     press(app, "Resume")
-    assert "step 20 was written anew since mine was begun" in words(app)
+    assert "step 20 was overwritten since mine was started" in words(app)
 
 
 def test_a_drawing_that_fails_says_why_and_can_be_resumed(
