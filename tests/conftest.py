@@ -20,6 +20,8 @@ torch.set_num_threads(1)
 # The same examples every time, however slow the machine, and no folder of remembered ones.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same")
+# Other examples every time, and many: `pytest --hypothesis-profile long`.
+hypothesis.settings.register_profile("long", max_examples=100_000, deadline=None, database=None)
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
 
 
 def pick_noise_seed() -> int:
-    """The seed of ε; the button goes on to the next."""
+    """The seed of ε, with a button for the next one."""
     seed = SEED.ask()
     st.button("New noise", icon=":material/casino:", on_click=_next_seed, width="stretch")
     return seed

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, finish
 
-# Of N(0, 1) less than one value in a million lies beyond.
+# Less than one value in a million of N(0, 1) is outside.
 EDGES = np.linspace(-5, 5, 101)
 
 

@@ -56,10 +56,10 @@ def loss_figure(
 ) -> go.Figure:
     """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
 
-    Both dictionaries have the same runs by name; the first lies on top. Of several runs each has
+    Both dictionaries have the same runs by name; the first is on top. Of several runs each has
     one entry in the legend, which hides and shows all of its curves. `lecture_scale`: a step of
     the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
-    axis and in words; a thin line stands there.
+    axis and how; a thin vertical line marks it.
     """
     figure = go.Figure()
     several = len(losses) > 1
@@ -96,8 +96,8 @@ def loss_figure(
                 showlegend=not several,
                 **run | {"mode": "lines+markers"},
             )
-        for x, words in (changes or {}).get(name, ()):
-            # A curve on an axis of its own, since a shape has no words under the pointer.
+        for x, text in (changes or {}).get(name, ()):
+            # A curve on an axis of its own, since a shape has no tooltip.
             figure.add_scatter(
                 x=[x, x, x],
                 y=[0, 0.5, 1],
@@ -105,9 +105,9 @@ def loss_figure(
                 name="change",
                 line={"color": colour, "width": 1},
                 showlegend=False,
-                hovertemplate=f"{name}, {words}<extra></extra>"
+                hovertemplate=f"{name}, {text}<extra></extra>"
                 if several
-                else f"{words}<extra></extra>",
+                else f"{text}<extra></extra>",
                 **run,
             )
     if with_lecture:

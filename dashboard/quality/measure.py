@@ -136,7 +136,7 @@ def start(plan: Plan) -> None:
         plan.cost(),
         plan.cost(),
         sampling_queue.pace_key(spec, checkpoint.config),
-        lambda on_step: measure(plan, on_step),
+        lambda load, on_step: measure(plan, on_step),
         background=True,
     )
     try:
@@ -170,7 +170,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
 
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
     if seen.active:
-        st.markdown(f"**{job.task.words}**")
+        st.markdown(f"**{job.task.text}**")
         show_progress(job, seen, "Evaluation")
     elif seen.state == "failed":
         st.error(seen.sentence)

@@ -1,1 +1,19 @@
 """The parts of the Sampling page."""
+
+from dashboard.sampling.choose import Chosen, pick_checkpoint, pick_spec, sharing_sentence
+from dashboard.sampling.formula import explain_sampler
+from dashboard.sampling.modes import MODE, MODES
+from dashboard.sampling.older_names import update_address
+from dashboard.sampling.restore import offer as offer_restoring
+
+__all__ = [
+    "MODE",
+    "MODES",
+    "Chosen",
+    "explain_sampler",
+    "offer_restoring",
+    "pick_checkpoint",
+    "pick_spec",
+    "sharing_sentence",
+    "update_address",
+]

@@ -1,4 +1,4 @@
-"""The controls of the mode From a picture: which image, what to do with it, and what for."""
+"""The controls of the mode Edit: the image to start from, and what to do with it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 from PIL import Image
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.mask.mask import draw_mask
+from dashboard.sampling.generate import KEY as GENERATE
 from dashboard.services import cached
 from dashboard.services.sampling_queue import GeneratedImages
+from dashboard.ui import keys
+from dashboard.ui.controls import Choice, Control, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import show_image
 from dashboard.ui.progress import session_job
@@ -23,17 +25,80 @@ from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.edits import last_steps
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.registry import sampler_of
-from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
+from diffusion_core.sampling.spec import SamplingSpec
 
-VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert and back"
-DATA, DRAWN, UPLOAD, CAMERA = "data set", "drawn before", "upload", "camera"
+VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert"
+DATA, GENERATED, UPLOAD, CAMERA = "data set", "generated", "upload", "camera"
 BY_HAND = "by hand"
 AREAS = (BY_HAND, "left half", "right half", "upper half", "lower half", "centre")
-LEAST_STRENGTH = 0.05
-MOST_VARIANTS = 16
-MOST_RESAMPLES = 20
 SIDE = 142  # screen pixels of an image; four fit beside each other
+
+SOURCE = Choice(
+    key="from",
+    label="Image from",
+    options=(DATA, GENERATED, UPLOAD, CAMERA),
+    default=DATA,
+    segmented=True,
+    help="The run's data set, your newest images of the mode Generate, a file, or the camera.",
+)
+EXAMPLE = Number(key="example", label="Number in the data set", default=0)
+NEWEST = Number(
+    key="drawn", label="Image", low=1, default=1, bind=False, help="Of your newest images."
+)
+TASK = Choice(
+    key="edit",
+    field="kind",
+    label="Edit",
+    options=(VARY, REPAINT, INVERT),
+    default=VARY,
+    segmented=True,
+)
+STRENGTH = Number(
+    key="strength",
+    field="strength",
+    label="Strength",
+    low=0.05,
+    high=1.0,
+    default=0.5,
+    step=0.05,
+    slider=True,
+    help="How much noise is added before the image is denoised again (SDEdit, Meng et al. 2022). "
+    "Near 0 the image hardly changes; at 1 hardly anything of it is left.",
+)
+AREA = Choice(
+    key="area",
+    field="area",
+    label="Area to repaint",
+    options=AREAS,
+    default=BY_HAND,
+    segmented=True,
+)
+RESAMPLE = Number(
+    key="resample",
+    field="resample",
+    label="Resampling passes per step",
+    low=1,
+    high=20,
+    default=5,
+    slider=True,
+    help="After a step the noise is added back and the step repeated (RePaint, Lugmayr et al. "
+    "2022), which fits the new part to the rest. The cost grows in proportion.",
+)
+VARIANTS = Number(
+    key="variants",
+    field="n",
+    label="Variants",
+    low=1,
+    high=16,
+    default=4,
+    help="Each starts from its own noise of the seed.",
+)
+OF_TASK: dict[str, tuple[Control, ...]] = {
+    VARY: (STRENGTH,),
+    REPAINT: (AREA, RESAMPLE),
+    INVERT: (),
+}
+CONTROLS = (TASK, STRENGTH, AREA, RESAMPLE, SOURCE, EXAMPLE)  # that a file restores
 
 
 @dataclass(frozen=True)
@@ -41,8 +106,8 @@ class Given:
     """The image to start from."""
 
     image: np.ndarray  # uint8 (H, H, C) in the run's size and channels
-    words: str  # what it is
-    settings: dict[str, Any]  # of the page's address, that bring it back where something can
+    text: str  # what it is
+    settings: dict[str, Any]  # of the controls by their keys, that restore it if that is possible
 
 
 @dataclass(frozen=True)
@@ -53,89 +118,62 @@ class Edit:
     strength: float = 1.0
     resample: int = 1
     area: str = ""
-    anew: np.ndarray | None = None  # bool (H, H), where to draw anew
+    mask: np.ndarray | None = None  # bool (H, H), True where to repaint
 
-    def words(self) -> str:
+    def text(self) -> str:
         if self.kind == VARY:
             return f"variations of strength {self.strength:g}"
         if self.kind == REPAINT:
-            times = f", each step {self.resample} times" if self.resample > 1 else ""
-            return f"repainted {self.area}{times}"
-        return "inverted and drawn back"
+            passes = f", {self.resample} passes per step" if self.resample > 1 else ""
+            return f"repainted {self.area}{passes}"
+        return "inverted and reconstructed"
 
     def settings(self) -> dict[str, Any]:
-        """Of the page's address."""
-        found: dict[str, Any] = {"mode": "From a picture", "edit": self.kind}
-        if self.kind == VARY:
-            found["strength"] = self.strength
-        elif self.kind == REPAINT:
-            found |= {"area": self.area, "resample": self.resample}
-        return found
+        """Of the controls, by their keys."""
+        return {each.key: getattr(self, each.field) for each in (TASK, *OF_TASK[self.kind])}
 
 
 def pick_given(config: RunConfig) -> Given | None:
     """None, and a sentence that says what to do, while there is none."""
-    source = st.segmented_control(
-        "Start from an image of",
-        [DATA, DRAWN, UPLOAD, CAMERA],
-        default=DATA,
-        required=True,
-        wrap=True,
-        help="The run's own data set, the newest images that you drew under Draw, a file of "
-        "yours, or the camera.",
-        key="from",
-        bind="query-params",
-    )
+    source = SOURCE.ask()
     try:
         if source == DATA:
             return pick_from_data(config)
-        if source == DRAWN:
+        if source == GENERATED:
             return pick_generated(config)
-        image, words = pick_own(source, config.image_size, "the drawing starts from it")
+        image, text = pick_own(source, config.image_size, "sampling starts from it")
     except (DataError, ImageError) as error:
         st.error(str(error))
         return None
     if image is None:
-        st.info(words)
+        st.info(text)
         return None
-    return Given(fit(image, config), f"your image, {words}", {"from": source})
+    return Given(fit(image, config), f"your image, {text}", {SOURCE.key: source})
 
 
 def pick_from_data(config: RunConfig) -> Given:
     """Raises DataError and ImageError."""
-    count = cached.image_count(config.data)
-    number = int(
-        st.number_input(
-            "Number in the data set",
-            0,
-            count - 1,
-            help=f"0 to {count - 1:,}, of {config.data}.",
-            key="example",
-            bind="query-params",
-        )
-    )
+    last = cached.image_count(config.data) - 1
+    number = EXAMPLE.now(high=last, help=f"0 to {last:,}, of {config.data}.").ask()
     image, name = cached.image(config.data, number, config.image_size)
-    words = f"{name}, image {number:,} of {config.data}"
-    return Given(fit(image, config), words, {"from": DATA, "example": number})
+    text = f"{name}, image {number:,} of {config.data}"
+    return Given(fit(image, config), text, {SOURCE.key: DATA, EXAMPLE.key: number})
 
 
 def pick_generated(config: RunConfig) -> Given | None:
-    job = session_job("draw")
+    job = session_job(GENERATE)
     if job is None or not isinstance(job.result, GeneratedImages):
-        st.info("No drawing of yours is finished yet. Draw some under Draw; they appear here.")
+        st.info("Generate images first, in the mode Generate. The newest appear here.")
         return None
     images = job.result.images
-    count = len(images)
-    number = 1
-    if count > 1:
-        number = int(st.number_input("Image", 1, count, help="Of the newest drawing.", key="drawn"))
+    number = NEWEST.now(high=len(images)).ask() if len(images) > 1 else 1
     name = job.spec.class_of(number - 1)
-    words = f"{f'{name}, ' if name else ''}image {number} drawn by {job.spec.run}"
-    return Given(fit(images[number - 1], config), words, {})
+    text = f"{f'{name}, ' if name else ''}image {number} of {job.spec.run}"
+    return Given(fit(images[number - 1], config), text, {})
 
 
 def fit(image: np.ndarray, config: RunConfig) -> np.ndarray:
-    """uint8 (H, W, 1 or 3) in the size and the channels that the network draws."""
+    """uint8 (H, W, 1 or 3) in the network's size and channels."""
     if image.shape[-1] == 1:
         image = image.repeat(3, axis=-1)
     if image.shape[:2] != (config.image_size, config.image_size):
@@ -146,87 +184,29 @@ def fit(image: np.ndarray, config: RunConfig) -> np.ndarray:
 
 
 def pick_edit() -> Edit:
-    kind = st.segmented_control(
-        "What to do with it",
-        [VARY, REPAINT, INVERT],
-        default=VARY,
-        required=True,
-        wrap=True,
-        key="edit",
-        bind="query-params",
-    )
-    if kind == VARY:
-        strength = st.slider(
-            "Strength",
-            LEAST_STRENGTH,
-            1.0,
-            0.5,
-            0.05,
-            help="How much noise the image gets before it is drawn out of it again (SDEdit, Meng "
-            "et al. 2022): at 1 hardly anything of it is left, near 0 it hardly changes.",
-            key="strength",
-            bind="query-params",
-        )
-        return Edit(kind, strength=strength)
-    if kind == REPAINT:
-        area = st.segmented_control(
-            "Draw anew",
-            AREAS,
-            default=BY_HAND,
-            required=True,
-            wrap=True,
-            key="area",
-            bind="query-params",
-        )
-        resample = st.slider(
-            "Times each step is made",
-            1,
-            MOST_RESAMPLES,
-            5,
-            help="After a step the noise is put back and the step made again (RePaint, Lugmayr et "
-            "al. 2022). That gives the new part time to fit what is kept, and costs as many times "
-            "as much.",
-            key="resample",
-            bind="query-params",
-        )
-        return Edit(kind, resample=resample, area=area)
-    return Edit(kind)
-
-
-def pick_count(controls: DeltaGenerator) -> int:
-    with controls:
-        return int(
-            st.number_input(
-                "Variants",
-                1,
-                MOST_VARIANTS,
-                4,
-                help="Each starts from noise of its own, those of the seed.",
-                key="variants",
-                bind="query-params",
-            )
-        )
+    kind = TASK.ask()
+    return Edit(kind, **{control.field: control.ask() for control in OF_TASK[kind]})
 
 
 def show_given(given: Given, edit: Edit) -> np.ndarray | None:
-    """The image, with the part to be drawn anew marked; returns that part."""
-    caption = f"{given.words[0].upper()}{given.words[1:]}"
+    """The image, with the area to repaint marked; returns that area."""
+    caption = f"{given.text[0].upper()}{given.text[1:]}"
     if edit.kind != REPAINT:
-        show_image(given.image, f"The image to start from: {given.words}", SIDE, caption)
+        show_image(given.image, f"The image to start from: {given.text}", SIDE, caption)
         return None
     if edit.area == BY_HAND:
-        anew = draw_mask(given.image, "mask")
+        mask = draw_mask(given.image, keys.MASK)
         st.caption(caption)
-        return anew
-    anew = area_of(edit.area, given.image.shape[0])
+        return mask
+    mask = area_of(edit.area, given.image.shape[0])
     alt = f"The image to start from, its {edit.area} covered"
-    show_image(covered(given.image, anew), alt, SIDE, f"{caption}; the {edit.area} is drawn anew")
-    return anew
+    show_image(covered(given.image, mask), alt, SIDE, f"{caption}; repaint: {edit.area}")
+    return mask
 
 
 def area_of(name: str, size: int) -> np.ndarray:
-    """Bool (size, size), True where to draw anew."""
-    anew = np.zeros((size, size), bool)
+    """Bool (size, size), True where to repaint."""
+    mask = np.zeros((size, size), bool)
     half, quarter = size // 2, size // 4
     part: Any = {
         "left half": np.s_[:, :half],
@@ -235,59 +215,36 @@ def area_of(name: str, size: int) -> np.ndarray:
         "lower half": np.s_[half:],
         "centre": np.s_[quarter : size - quarter, quarter : size - quarter],
     }[name]
-    anew[part] = True
-    return anew
+    mask[part] = True
+    return mask
 
 
-def covered(image: np.ndarray, anew: np.ndarray) -> np.ndarray:
-    """The part that is drawn anew darkened and crossed by lines."""
+def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The area to repaint darkened and hatched."""
     size = len(image)
     lines = np.add.outer(np.arange(size), np.arange(size)) % max(4, size // 8) == 0
     shown = image.copy()
-    shown[anew] = shown[anew] // 3
-    shown[anew & lines] = 200
+    shown[mask] = shown[mask] // 3
+    shown[mask & lines] = 200
     return shown
 
 
-def why_not(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> str:
-    """Why this cannot be done with these settings, and what to do; empty where it can."""
+def problem(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> str:
+    """Why this edit is impossible with these settings, and what to do; empty if it is possible."""
     noisiest = make_levels(schedule, spec.steps, spec.spacing)[0]
-    if edit.kind == INVERT and not spec.flow and noisiest.alpha <= 0:
+    if edit.kind == INVERT and not schedule.is_flow and noisiest.alpha <= 0:
         return (
             "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
-            "image is left: it cannot be inverted there. Choose the spacing leading, which "
-            "stops before it, or another run."
+            "image is left to invert. Choose the step spacing leading, which stops before it, or "
+            "another run."
         )
     return ""
 
 
-def usable_order(spec: SamplingSpec, edit: Edit) -> SamplingSpec:
-    """With a sampler that the edit can be made with, in place of one that it cannot."""
-    if edit.kind == REPAINT and not sampler_of(spec.method, spec.flow).one_step:
-        return spec.replace(sampler="euler" if spec.flow else "ddim")
-    return spec
-
-
-def start_words(spec: SamplingSpec, schedule: Schedule, strength: float) -> str:
+def start_text(spec: SamplingSpec, schedule: Schedule, strength: float) -> str:
     walk = last_steps(make_levels(schedule, spec.steps, spec.spacing), strength)
     steps, start = len(walk) - 1, walk[0]
     return (
-        f"Walks the last {steps} of {spec.steps} steps, from t = {start.t:.4g} on, where $x_t$ is "
+        f"Takes the last {steps} of {spec.steps} steps, from t = {start.t:.4g}, where $x_t$ is "
         f"{start.alpha:.2f} × the image + {start.sigma:.2f} × noise."
     )
-
-
-def inversion_words(spec: SamplingSpec, config: RunConfig) -> str:
-    method = "Euler's method" if spec.flow else "DDIM without noise"
-    words = f"{method}, {spec.steps} steps up and as many back, without guidance"
-    if spec.classes:
-        name = inversion_label(spec, config)
-        words += f", for {name}" if name else ", for no class in particular"
-    return f"{words}. The more steps, the nearer comes what is drawn back."
-
-
-def inversion_label(spec: SamplingSpec, config: RunConfig) -> str:
-    """The class that the network is told; empty for any."""
-    if spec.label not in (EACH_IN_TURN, ANY_CLASS):
-        return spec.label
-    return "" if config.label_dropout > 0 or not spec.classes else spec.classes[0]

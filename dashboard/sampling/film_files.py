@@ -1,4 +1,4 @@
-"""A film to keep: the visitor chooses the kind of file, which is made when it is asked for."""
+"""The download of a film: the visitor chooses the format; the file is made on the click."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import streamlit as st
 
 from diffusion_core.media.animation import animate
 
-# By what people call them: the format, the end of the file's name, and what browsers call it.
-KINDS = {
+# By title: the format, the file name's extension and the MIME type.
+FORMATS = {
     "WebP": ("webp", "webp", "image/webp"),
     "GIF": ("gif", "gif", "image/gif"),
     "MP4": ("mp4", "mp4", "video/mp4"),
-    "moving PNG": ("png", "png", "image/png"),
+    "animated PNG": ("png", "png", "image/png"),
 }
-SIDE = 768  # pixels that a film's longer side has at the most, unless it is larger by itself
-IMAGE = 256  # and one image of it
+SIDE = 768  # pixels to which a film's longer side is enlarged at most
+IMAGE = 256  # and one of its images
 
 
 def offer_film(
     make: Callable[[], np.ndarray], name: str, text: Mapping[str, str], side: int, key: str
 ) -> None:
-    """A choice of formats and a button. `make` gives the frames uint8 (k, H, W, C), in which an
-    image is `side` pixels high; `name`: of the file, without its end; `text`: see `animate`."""
-    kind = st.segmented_control(
-        "Kind of file", list(KINDS), default="WebP", required=True, key=f"{key}-kind"
+    """A choice of formats and a button.
+
+    `make` gives the frames uint8 (k, H, W, C), in which an image is `side` pixels high. `name`: of
+    the file, without the extension. `text`: see `animate`.
+    """
+    title = st.segmented_control(
+        "Format", list(FORMATS), default="WebP", required=True, key=f"{key}-format"
     )
-    format, end, mime = KINDS[kind]
+    format, extension, mime = FORMATS[title]
 
     def film() -> bytes:
         frames = make()
@@ -36,13 +39,12 @@ def offer_film(
         return animate(frames, format, enlarge=enlarge, text=text)
 
     st.download_button(
-        f"Film as {kind}",
+        f"Film as {title}",
         film,
-        file_name=f"{name}.{end}",
+        file_name=f"{name}.{extension}",
         mime=mime,
         on_click="ignore",
         icon=":material/download:",
         key=f"{key}-download",
-        help="WebP and PNG keep every value of every pixel, GIF has 256 colours, MP4 is the "
-        "smallest and plays everywhere.",
+        help="WebP and PNG are lossless, GIF has 256 colours, MP4 is small and plays everywhere.",
     )

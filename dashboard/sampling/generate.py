@@ -1,4 +1,4 @@
-"""Sampling, mode Draw: images out of noise, as they form, large and to keep."""
+"""Sampling, mode Generate: images from noise, as they form, large and to download."""
 
 from __future__ import annotations
 
@@ -6,37 +6,32 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.controls import Chosen, link
+from dashboard.sampling.choose import Chosen
+from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
-from dashboard.sampling.trajectory import file_name, show_trajectory
-from dashboard.sampling.wording import precise
-from dashboard.services import cached
+from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, sample_task
+from dashboard.ui.controls import Choice
 from dashboard.ui.images import offer_png, read_strip, show_image, show_row
-from dashboard.ui.progress import (
-    has_result,
-    press,
-    say_expected,
-    session_job,
-    watch,
-)
+from dashboard.ui.progress import precise, press, session_job, show_expected, show_state, watch
 from diffusion_core.data.decode import ImageError
 from diffusion_core.media.images import grid, png
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
-KEY = "draw"
-X_T, X_0 = "the noisy x_t", "the predicted x_0"
+KEY = "generate"
+SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segmented=True)
 
 
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
-        press("Draw", lambda: sample_task(spec, cached.model(checkpoint, spec.average)), key=KEY)
+        press("Generate", lambda: sample_task(spec, checkpoint), KEY)
         config = checkpoint.config
-        say_expected(spec, config, spec.evaluations(build_schedule(config)))
+        show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
         job = session_job(KEY)
         if job is None:
@@ -47,14 +42,14 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if seen.state == "done":
             show_downloads(job.spec, job.result.images)
             if job.spec != spec:
-                st.caption("The settings have changed since; Draw uses the new ones.")
+                st.caption("The settings have changed since. Press Generate to use them.")
             number = show_trajectory(job.spec, job.result)
             show_decided(job.spec, chosen.runs, number)
 
 
 def show_newest_strip(run: Run) -> None:
     samples = run.samples()
-    st.info("Press Draw, and the images form here out of noise.", icon=":material/brush:")
+    st.info("Press Generate to see images form from noise.", icon=":material/brush:")
     if samples:
         step, path = samples[-1]
         try:
@@ -62,47 +57,39 @@ def show_newest_strip(run: Run) -> None:
         except ImageError:
             st.caption(f"The samples in {path.name} cannot be read.")
             return
-        st.caption(f"Until then, what {run.name} drew by itself at step {step:,} of its training:")
+        st.caption(f"The latest samples of {run.name}, from step {step:,} of its training:")
         show_row(images, f"Samples of {run.name} at step {step}", 96)
 
 
 def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     whole = grid(images, spec.columns())
     across = whole.shape[1] // images.shape[2]
-    width = min(768, 160 * across)
-    show_image(whole, f"{spec.n} images by {spec.words()}", width)
+    alt = f"{spec.n} images by {spec.words()}"
+    show_image(whole, alt, 160 * across, stretch=across > 4)
     if spec.label == EACH_IN_TURN:
-        way = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
-        st.caption(f"{way}: {', '.join(spec.classes)}.")
+        where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
+        st.caption(f"{where}: {', '.join(spec.classes)}.")
 
 
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
-    """The session's drawing, forming or finished, with the settings that it was made with."""
-    if has_result(job, seen):
-        st.caption(cost_words(job, seen))
+    """The session's job, running or done, with the settings that it has."""
+    if show_state(job, seen):
+        st.caption(cost_text(job, seen))
     if seen.now is None:
         return
     images = seen.now.x_t
     if seen.state != "done":
-        what = st.segmented_control(
-            "Show",
-            [X_T, X_0],
-            default=X_T,
-            required=True,
-            key="show",
-            bind="query-params",
-        )
-        images = seen.now.x_t if what == X_T else seen.now.x_0
+        images = seen.now.x_t if SHOW.ask() == X_T else seen.now.x_0
     show_grid(job.spec, images)
 
 
-def cost_words(job: SamplingJob, seen: Snapshot) -> str:
+def cost_text(job: SamplingJob, seen: Snapshot) -> str:
     spec, count = job.spec, job.task.evaluations
     other = spec.negative or "without"
     twice = f" × 2, with the class and {other}" if spec.guidance_scale != 1.0 else ""
     if spec.guidance_interval is not None:
         twice = f", with the class and {other} where it is guided"
-    if spec.method == "heun":
+    if sampler_of(spec.method, spec.flow).evaluations == 2:
         twice = f", both ends of each step but the last{twice}"
     return (
         f"{precise(seen.seconds)}, {count:,} evaluations of the network ({spec.n} "
@@ -115,6 +102,6 @@ def show_downloads(spec: SamplingSpec, images: np.ndarray) -> None:
     with st.container(horizontal=True):
         whole = png(grid(images, spec.columns()), text=entries(spec))
         offer_png("Grid as PNG", whole, f"{file_name(spec, 'grid')}.png")
-        with st.popover("Link to this", icon=":material/link:"):
-            st.caption("Whoever opens it and presses Draw gets the same images.")
+        with st.popover("Link", icon=":material/link:"):
+            st.caption("Opens this page with these settings; Generate then gives the same images.")
             st.code(link(spec), language=None, wrap_lines=True)

@@ -1,4 +1,4 @@
-"""Below a finished drawing: how its images came out of the noise."""
+"""Below generated images: how they formed from noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dashboard.figures.sampling import change_figure, noise_figure
 from dashboard.figures.theme import show
 from dashboard.sampling.film_files import offer_film
 from dashboard.services.sampling_queue import GeneratedImages
+from dashboard.ui.controls import Choice, Number
 from dashboard.ui.images import offer_png, show_image
 from diffusion_core.media.images import grid, png, strip
 from diffusion_core.sampling.metadata import Kind, entries
@@ -19,36 +20,40 @@ from diffusion_core.sampling.trajectory import EDGES, Trajectory
 LOOKS = 10  # images in the strip, as in the lecture
 X_T, X_0, BOTH = "noisy x_t", "predicted x_0", "both"
 ONE, ALL = "one", "all"
+# Also of a series.
+IMAGE = Number(key="picture", label="Image", low=1, high=1, default=1)
+FILM_OF = Choice(
+    key="trajectory-of", label="Film of", options=(ONE, ALL), segmented=True, bind=False
+)
 
 
 def show_trajectory(spec: SamplingSpec, made: GeneratedImages) -> int:
-    """The image that the visitor has chosen, from 1, from the noise on; returns its number."""
+    """The chosen image from the noise on; returns its number, from 1."""
     walk = made.trajectory
     kept = walk.x_t.shape[1]
-    st.subheader("Out of the noise")
+    st.subheader("From noise to image")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         number = pick_image(spec)
         image = made.images[number - 1]
         single = png(image, text=entries(spec, number - 1))
         offer_png("This image as PNG", single, file_name(spec, f"image-{number}") + ".png")
     if number > kept:
-        show_image(image, f"Image {number}, enlarged", 256, image_words(spec, number))
-        first = "image alone" if kept == 1 else f"{kept} images"
-        st.caption(f"The way out of the noise is kept of the first {first}; choose one of these.")
+        show_image(image, f"Image {number}, enlarged", 256, f"Image {image_name(spec, number)}")
+        first = "the first image" if kept == 1 else f"the first {kept} images"
+        st.caption(f"The steps are kept for {first} only; choose one of these to see them.")
     else:
         st.markdown(
-            r"Drag the slider from the noise to the image: $x_t$ is what the sampler has after "
-            r"the step that starts at $t$, $\hat x_0$ the clean image that the network expects "
-            "there."
+            r"Drag the slider from noise to image: $x_t$ is the sampler's image after the step "
+            r"that starts at $t$, $\hat x_0$ the clean image that the network predicts there."
         )
         sent = show_flipbook(
             walk, lambda: book_of(spec, walk), "trajectory", number, on_pick=remember
         )
-        st.caption(sent_words(spec, walk, sent))
+        st.caption(sent_text(spec, walk, sent))
         show_lecture_strip(spec, walk, number - 1)
         offer_trajectory(spec, walk, number)
     numbers = st.expander(
-        "The steps in numbers", icon=":material/show_chart:", key="numbers", on_change="rerun"
+        "Steps in numbers", icon=":material/show_chart:", key="numbers", on_change="rerun"
     )
     if numbers.open:
         with numbers:
@@ -59,17 +64,18 @@ def show_trajectory(spec: SamplingSpec, made: GeneratedImages) -> int:
 def pick_image(spec: SamplingSpec) -> int:
     if spec.n == 1:
         return 1
-    return int(st.number_input("Image", 1, spec.n, width=160, key="picture", bind="query-params"))
+    return int(IMAGE.now(high=spec.n).ask(width=160))
 
 
 def remember(number: int) -> None:
-    """The choice in the flipbook is that of the whole page."""
-    st.session_state["picture"] = number
+    """The choice in the flipbook holds for the whole page."""
+    st.session_state[IMAGE.key] = number
 
 
-def image_words(spec: SamplingSpec, number: int) -> str:
+def image_name(spec: SamplingSpec, number: int) -> str:
+    """The number with the class, if it has one."""
     name = spec.class_of(number - 1)
-    return f"Image {number}{f', {name}' if name else ''}"
+    return f"{number}{f', {name}' if name else ''}"
 
 
 def file_name(spec: SamplingSpec, what: str) -> str:
@@ -82,7 +88,7 @@ def book_of(spec: SamplingSpec, walk: Trajectory) -> Book:
     return Book(
         {X_T: walk.x_t, X_0: walk.x_0},
         [f"step {k + 1:,} of {total:,}, t = {walk.timesteps[k]:.4g}" for k in walk.kept],
-        [image_words(spec, number).removeprefix("Image ") for number in numbers],
+        [image_name(spec, number) for number in numbers],
         {
             "change of x_t": walk.change_x_t[walk.kept],
             "change of the predicted x_0": walk.change_x_0[walk.kept],
@@ -92,7 +98,7 @@ def book_of(spec: SamplingSpec, walk: Trajectory) -> Book:
     )
 
 
-def sent_words(spec: SamplingSpec, walk: Trajectory, sent: Sent) -> str:
+def sent_text(spec: SamplingSpec, walk: Trajectory, sent: Sent) -> str:
     total = len(walk.timesteps)
     first, last = sent.first + 1, sent.first + sent.images
     which = f"Image {first}" if first == last else f"Images {first} to {last}"
@@ -103,48 +109,39 @@ def sent_words(spec: SamplingSpec, walk: Trajectory, sent: Sent) -> str:
     steps = "every step" if sent.frames == total else f"{sent.frames} of {total:,} steps"
     return (
         f"{which}, {steps}, {sent.bytes / 1e6:.1f} MB. Changes and sizes are root mean squares "
-        "over an image's values; noise of N(0, 1) has the size 1."
+        "over an image's values; noise from N(0, 1) has size 1."
     )
 
 
 def show_lecture_strip(spec: SamplingSpec, walk: Trajectory, k: int) -> None:
-    """Ten looks at an image, the finished one on the left, as the lecture shows them."""
+    """Ten steps of an image, the finished one on the left, as the lecture shows them."""
     looks = walk.evenly(LOOKS)[::-1]
     whole = strip([walk.x_t[look, k] for look in looks])
     name = f"Image {k + 1}" if spec.n > 1 else "The image"
     timesteps = [f"{walk.timesteps[walk.kept[look]]:.4g}" for look in looks]
-    words = (
-        f"{name} on the left and the noise that it came from on the right, as in the lecture: x_t "
-        f"after the steps from t = {', '.join(timesteps)}."
+    caption = (
+        f"{name} on the left, its noise on the right, as in the lecture: x_t after the steps from "
+        f"t = {', '.join(timesteps)}."
     )
-    show_image(whole, f"{name} out of the noise", 72 * len(looks), words, stretch=True)
-    text = entries(spec, k, f"{name.lower()} out of the noise", kind=Kind.STRIP)
-    name = file_name(spec, f"strip-{k + 1}")
-    offer_png("This strip as PNG", png(whole, text=text), f"{name}.png")
+    show_image(whole, f"{name} from noise", 72 * len(looks), caption, stretch=True)
+    text = entries(spec, k, kind=Kind.STRIP)
+    offer_png(
+        "This strip as PNG", png(whole, text=text), file_name(spec, f"strip-{k + 1}") + ".png"
+    )
 
 
 def offer_trajectory(spec: SamplingSpec, walk: Trajectory, number: int) -> None:
-    """As a film, of the image or of all that are kept."""
+    """As a film of the image or of all that are kept."""
     kept, side = walk.x_t.shape[1:3]
-    name = {ONE: f"image {number}", ALL: "all images"}
-    if kept < spec.n:
-        name[ALL] = f"images 1 to {kept}"
+    titles = {ONE: f"image {number}", ALL: "all images" if kept == spec.n else f"the first {kept}"}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        of = ONE
-        if kept > 1:
-            of = st.segmented_control(
-                "A film of",
-                list(name),
-                format_func=lambda each: name[each],
-                default=ONE,
-                required=True,
-                key="trajectory-of",
-            )
-        shown = st.segmented_control("showing", [X_T, X_0, BOTH], default=X_T, required=True)
+        of = FILM_OF.now(titles=titles).ask() if kept > 1 else ONE
+        what = st.segmented_control("Content", [X_T, X_0, BOTH], default=X_T, required=True)
+        k = number - 1 if of == ONE else None
         offer_film(
-            lambda: film_of(walk, number - 1 if of == ONE else None, shown, spec.columns()),
-            file_name(spec, name[of].replace(" ", "-")),
-            entries(spec, number - 1 if of == ONE else None, f"film of {name[of]}", kind=Kind.FILM),
+            lambda: film_of(walk, k, what, spec.columns()),
+            file_name(spec, f"image-{number}" if of == ONE else "all-images"),
+            entries(spec, k, kind=Kind.FILM),
             side,
             key="trajectory",
         )
@@ -168,6 +165,6 @@ def show_numbers(walk: Trajectory) -> None:
     with right:
         show(noise_figure(walk), "noise", "The size of the predicted noise in each step")
     st.caption(
-        "The lines are means over the images, the dotted ones the least and the most of any. "
-        "Where the predicted image hardly changes any more, little of it is open."
+        "Lines are means over the images; dotted lines are the minimum and the maximum. Where the "
+        "predicted image hardly changes any more, most of it is decided."
     )

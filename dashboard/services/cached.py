@@ -1,25 +1,23 @@
-"""What all sessions of the app share, each computed once: schedules, images, models."""
+"""What all sessions of the app share, computed once: schedules, images, models."""
 
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import streamlit as st
 import torch
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard.services.model_cache import MODELS, Key, default_bound
+from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
@@ -34,13 +32,13 @@ def device() -> torch.device:
 def schedule(
     kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
 ) -> NoiseSchedule:
-    """On the CPU; not to be changed. Raises ValueError as NoiseSchedule does."""
+    """On the CPU; must not be changed. Raises ValueError as NoiseSchedule does."""
     return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
-    """One image of a data set: uint8 (size, size, 3), and its class's name.
+    """One image of a data set, uint8 (size, size, 3), and the name of its class.
 
     Raises DataError and ImageError.
     """
@@ -50,7 +48,7 @@ def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
 def image_count(spec: str) -> int:
-    """How many images a data set has. Raises DataError."""
+    """The number of images of a data set. Raises DataError."""
     return store.count(spec)
 
 
@@ -65,7 +63,7 @@ def uploaded_image(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, t
 
 
 def curve(run: Run, name: str) -> dict[str, np.ndarray]:
-    """See `Run.curve`; read again only when the file has changed. Raises MetricsError."""
+    """See `Run.curve`; read again only after the file has changed. Raises MetricsError."""
     files = [run.path / "metrics.sqlite", run.path / "metrics.sqlite-wal"]
     stamps = [(s.st_mtime_ns, s.st_size) for file in files if (s := _stat(file)) is not None]
     return _curve(str(run.path), name, str(stamps), run)
@@ -84,35 +82,20 @@ def _stat(file: Path) -> os.stat_result | None:
 
 
 def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
-    """A checkpoint's network ready to draw on the device, its schedule and settings; not to be
-    changed. All sessions share what is in memory.
-
-    `average`: which of its averaged weights. Raises CheckpointError.
-    """
-    where = device()
-
-    def load() -> LoadedModel:
-        # A drawing in the background loads it too, where there is no page to say so on.
-        on_page = get_script_run_ctx(suppress_warning=True) is not None
-        with st.spinner("Loading the checkpoint …") if on_page else nullcontext():
-            return load_model(checkpoint, where, average)
-
-    run = str(checkpoint.path.parent.parent)
-    key = Key(run, checkpoint.step, checkpoint.time, average, str(where))
-    chosen = get_settings().model_cache_mb
-    most = default_bound(where, MODELS.size) if chosen is None else chosen * 10**6
-    return MODELS.get(key, load, most)
+    """See `model_cache.shared_model`; for pages that compute in the page itself."""
+    with st.spinner("Loading the checkpoint …"):
+        return shared_model(checkpoint, average, device())
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def size_multiple(network: str, network_args: dict[str, Any]) -> int:
-    """What the sides of a network's images must be divisible by. Raises ConfigError."""
+def size_multiple(network: str, network_args: Mapping[str, object]) -> int:
+    """The number that a network's image size must be divisible by. Raises ConfigError."""
     with torch.device("meta"):
         return build_network(network, network_args).size_multiple
 
 
 @st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
-def network_trace(network: str, network_args: dict[str, Any], image_size: int) -> Trace:
+def network_trace(network: str, network_args: Mapping[str, object], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     with torch.device("meta"):
         built = build_network(network, network_args)

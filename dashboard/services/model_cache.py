@@ -1,7 +1,6 @@
 """The loaded models that all sessions share, bounded by the bytes that they take on the device.
 
-Those that were used longest ago go first. A model that a drawing still uses leaves the cache, not
-the drawing. Knows nothing of Streamlit.
+The least recently used go first. A model that a job still uses leaves the cache, not the job.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ from dataclasses import dataclass
 
 import torch
 
+from dashboard.services.settings import get_settings
 from diffusion_core.device import free_memory
 from diffusion_core.models.inference import memory_of
-from diffusion_core.runs.checkpoint import LoadedModel
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 
 MOST_ON_CPU = 2**30  # bytes, where nobody says otherwise
 
 
 @dataclass(frozen=True)
 class Key:
-    """What tells one loaded model from another."""
+    """Identifies a loaded model."""
 
     run: str  # the run's folder
     step: int
-    written: float  # the time of the checkpoint: a step can be written again after a resume
+    written: float  # when the checkpoint was saved: a step can be saved again after a resume
     average: str
     device: str
 
@@ -35,7 +35,7 @@ class Key:
 class Entry:
     loaded: LoadedModel
     size: int  # bytes
-    newest: bool  # whether no later step of the run was here when it was loaded
+    newest: bool  # whether no later step of the run was in the cache when it was loaded
 
 
 class ModelCache:
@@ -43,14 +43,14 @@ class ModelCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[Key, Entry] = {}  # the one used longest ago first
+        self._entries: dict[Key, Entry] = {}  # least recently used first
         self._loading: dict[Key, Future[LoadedModel]] = {}
 
     def get(self, key: Key, load: Callable[[], LoadedModel], most: int) -> LoadedModel:
-        """The model of this key; `load` makes it where it is not here, once for all who ask.
+        """The model of this key; `load` makes it if it is not in the cache, once for all callers.
 
-        Afterwards the models take at most `most` bytes, or there is only this one. Raises what
-        `load` raises, and then keeps nothing.
+        Afterwards the models take at most `most` bytes, or this is the only one. Raises what `load`
+        raises, and then keeps nothing.
         """
         with self._lock:
             if key in self._entries:
@@ -71,7 +71,7 @@ class ModelCache:
                 del self._loading[key]
             if isinstance(error, Exception):
                 mine.set_exception(error)
-            else:  # this session's page was stopped; the others try themselves
+            else:  # this session's page was stopped; the other callers load it themselves
                 mine.cancel()
             raise
         with self._lock:
@@ -82,34 +82,46 @@ class ModelCache:
 
     @property
     def size(self) -> int:
-        """Bytes of all models here."""
+        """Bytes of all models in the cache."""
         with self._lock:
             return sum(entry.size for entry in self._entries.values())
 
     def held(self) -> list[Key]:
-        """What is here, the one used longest ago first."""
+        """What is in the cache, least recently used first."""
         with self._lock:
             return list(self._entries)
 
     def _keep(self, key: Key, loaded: LoadedModel, most: int) -> None:
         of_run = [k for k in self._entries if (k.run, k.device) == (key.run, key.device)]
         newest = all(k.step <= key.step for k in of_run)
-        # Who takes the latest checkpoint wants no older one any more. An older step that was loaded
-        # beside a later one was somebody's choice, and stays.
+        # The latest checkpoint replaces the previous latest. An older step that was loaded beside a
+        # later one was somebody's choice, and stays.
         for k in of_run:
             if newest and self._entries[k].newest and k.written != key.written:
                 del self._entries[k]
         self._entries[key] = Entry(loaded, memory_of(loaded[0]), newest)
         while len(self._entries) > 1 and sum(e.size for e in self._entries.values()) > most:
             del self._entries[next(iter(self._entries))]
-        torch.cuda.empty_cache()  # a training on the same GPU may want it; nothing without CUDA
+        torch.cuda.empty_cache()  # for training on the same GPU; does nothing without CUDA
 
 
 def default_bound(device: torch.device, held: int) -> int:
-    """Bytes: a quarter of what the device has free beside the `held` ones, on the CPU at most
+    """Bytes: a quarter of the free memory of the device and the `held` bytes; on the CPU at most
     1 GB."""
     quarter = (free_memory(device) + held) // 4
     return quarter if device.type == "cuda" else min(MOST_ON_CPU, quarter)
 
 
 MODELS = ModelCache()  # of this server
+
+
+def shared_model(checkpoint: Checkpoint, average: str, device: torch.device) -> LoadedModel:
+    """A checkpoint ready for sampling on the device, from MODELS; not to be changed.
+
+    `average`: which of its averaged weights. May be called from any thread. Raises CheckpointError.
+    """
+    run = str(checkpoint.path.parent.parent)
+    key = Key(run, checkpoint.step, checkpoint.time, average, str(device))
+    chosen = get_settings().model_cache_mb
+    most = default_bound(device, MODELS.size) if chosen is None else chosen * 10**6
+    return MODELS.get(key, lambda: load_model(checkpoint, device, average), most)

@@ -1,7 +1,7 @@
-"""The server's part in the queue: it looks every few seconds whether a waiting run can start.
+"""The server's part in the training queue: starts waiting runs, looking every few seconds.
 
-Trainers start the next run themselves when they end. This is for what they cannot see: a trainer
-that was killed, a machine that was switched off and on again. Needs no visitor.
+Trainers start the next run themselves when they end. This handles what they cannot: a trainer that
+was killed, a machine that was restarted. It needs no visitor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECONDS = 3.0
 
 @asynccontextmanager
 async def watching(app: object) -> AsyncIterator[None]:
-    """Watches from the server's start to its end; given to `st.App` as its lifespan."""
+    """Watch from the server's start to its end; the lifespan of `st.App`."""
     over = threading.Event()
     threading.Thread(target=watch, args=(over,), name="queue", daemon=True).start()
     yield

@@ -1,10 +1,10 @@
-"""Drawing images in the background: one drawing at a time on a device, the others in a line.
+"""The sampling queue: one job at a time on a device, the others wait.
 
-A drawing runs in a thread of the server and outlives the reruns of the page that ordered it; the
-page sees it through snapshots. One that nobody looks at any more ends by itself, so that a visitor
-who leaves keeps no device busy; one for the background works on, in turns, and lets the others go
-first. Everything that samples with a shared model goes through here: sampling in training mode
-changes the model for a while. Knows nothing of Streamlit.
+A job runs in a thread of the server and outlives the reruns of the page that submitted it; the page
+sees it through snapshots. A job that no page looks at any more is cancelled, so that a visitor who
+leaves keeps no device busy; a background job keeps running, in turns, and lets the others go first.
+Everything that samples with a shared model goes through here: sampling in training mode changes
+the model for a while.
 """
 
 from __future__ import annotations
@@ -21,59 +21,65 @@ from typing import Any
 import numpy as np
 import torch
 
+from dashboard.services.model_cache import shared_model
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.media.images import to_uint8
-from diffusion_core.runs.checkpoint import LoadedModel
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.sample import Cancelled, StepView
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
 MAX_WAITING = 16
-# Seconds without a snapshot until a drawing ends by itself. Browsers wake a hidden tab only once a
+# Seconds without a snapshot until a job is cancelled. Browsers wake a hidden tab only once a
 # minute, so the long one lets people do something else meanwhile, unless somebody waits.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
+UNSEEN = "Cancelled, because nobody was looking any more."
 
+Load = Callable[[Checkpoint, str], LoadedModel]  # a checkpoint with one of its averaged weights
 OnStep = Callable[[StepView], None]
 
 
 class QueueFull(RuntimeError):
-    """Too many drawings wait already."""
+    """Too many jobs wait already."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a drawing does.
+    """What a job does.
 
-    `work(on_step)` draws, shows every step to `on_step` and returns the result. One for the
-    background may be a generator that yields how much is done after each batch: other drawings go
-    first in between.
+    `work(load, on_step)` loads its models with `load`, passes every step to `on_step` and returns
+    the result. Work in the background may be a generator that yields how much is done after each
+    batch: other jobs go first in between.
     """
 
     spec: SamplingSpec
-    words: str  # for people: what is drawn
-    steps: int  # calls of `on_step`, or what a generator yields at its end
+    text: str  # for people: what is sampled
+    steps: int  # calls of `on_step`, or the last number that a generator yields
     evaluations: int  # of the network, over all images
-    pace_key: str  # of what takes as long an evaluation; see `pace_key`
-    work: Callable[[OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
-    background: bool = False  # goes on when nobody looks
+    pace_key: str  # tasks with the same key take as long an evaluation; see `pace_key`
+    work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
+    background: bool = False  # keeps running when no page looks at it
+    image: int | None = None  # the number, from 0, of the image of the spec that it is about
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedImages:
-    """The result of the plain drawing."""
+    """The result of `sample_task`."""
 
     images: np.ndarray  # uint8 (n, H, W, C)
     trajectory: Trajectory  # of as many of them as it keeps
 
 
-def sample_task(spec: SamplingSpec, loaded: LoadedModel) -> Task:
-    """The plain one: all images of an order at once, a `GeneratedImages`."""
-    _, schedule, config = loaded
+def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
+    """All images of a spec at once; the result is a `GeneratedImages`. Raises ValueError."""
+    schedule = build_schedule(checkpoint.config)
 
-    def work(on_step: OnStep) -> GeneratedImages:
+    def work(load: Load, on_step: OnStep) -> GeneratedImages:
+        loaded = load(checkpoint, spec.average)
         recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
 
         def on_both(view: StepView) -> None:
@@ -88,7 +94,7 @@ def sample_task(spec: SamplingSpec, loaded: LoadedModel) -> Task:
         spec.words(),
         spec.steps,
         spec.evaluations(schedule),
-        pace_key(spec, config),
+        pace_key(spec, checkpoint.config),
         work,
     )
 
@@ -104,19 +110,19 @@ class Preview:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A drawing as it stands."""
+    """The state of a job at one moment."""
 
-    state: str  # waiting, drawing, done, cancelled or failed
-    before: int  # drawings that come first, while it waits
+    state: str  # waiting, loading, sampling, done, cancelled or failed
+    before: int  # jobs that come first, while it waits
     step: int  # steps taken of `Task.steps`
     now: Preview | None  # after the newest step; None before the first
-    seconds: float  # since it started to draw
+    seconds: float  # since it started
     seconds_left: float | None  # None while unknown
-    sentence: str  # why it was cancelled or failed, or what else there is to say
+    sentence: str  # why it was cancelled or failed, or that it is about to stop
 
     @property
     def active(self) -> bool:
-        return self.state in ("waiting", "drawing")
+        return self.state in ("waiting", "loading", "sampling")
 
 
 class SamplingJob:
@@ -131,7 +137,7 @@ class SamplingJob:
         self._turns: Generator[int, None, Any] | None = None
         self._state = "waiting"
         self._sentence = ""
-        self._stop = ""  # why it should end
+        self._stop = ""  # why it should stop
         self._step = 0  # steps taken
         self._view: StepView | None = None  # after the newest step
         self._now: Preview | None = None
@@ -149,20 +155,20 @@ class SamplingJob:
         return self._over.wait(timeout)
 
     def snapshot(self) -> Snapshot:
-        """What to show now. Whoever calls this keeps the drawing alive."""
+        """What to show now. Calling this keeps the job alive."""
         with self._lock:
             self._seen = self._queue.clock()
             view, now = self._view, self._now
-        # Turned to bytes here and not in on_step: only what somebody looks at costs time.
+        # Converted here and not in on_step: only what a page shows costs time.
         if view is not None and now is None:
             now = preview(view)
         with self._lock:
             if view is self._view:
                 self._now = now
-            else:  # it went on meanwhile
+            else:  # another step was taken meanwhile
                 now = self._now or now
             seconds, left = self._spent(), None
-            if self._state == "drawing" and self._step:
+            if self._state == "sampling" and self._step:
                 left = seconds / self._step * (self.task.steps - self._step)
             return Snapshot(
                 self._state,
@@ -175,29 +181,29 @@ class SamplingJob:
             )
 
     def cancel(self, why: str = "Cancelled.") -> None:
-        """A waiting one ends at once, also between two turns, a running one after its step."""
+        """End a waiting job at once, also between two turns, and a running one after its step."""
         with self._lock:
             if self._queue.leave(self) or self._state == "waiting":
                 if self._turns is not None:
                     self._turns.close()
                 self._end("cancelled", why)
-            elif self._state == "drawing":
+            elif self.active:
                 self._stop = why
-                self._sentence = "It stops after this step."
+                self._sentence = "Stops after this step."
 
     def unseen(self, patience: float) -> bool:
         return not self.task.background and self._queue.clock() - self._seen > patience
 
     def take_turn(self) -> None:
-        """Called by the queue's thread alone. Never raises: what goes wrong becomes a sentence."""
+        """Called by the queue's thread only. Never raises: an error becomes the sentence."""
         with self._lock:
             work = self.task.work
             if work is None:
                 return
-            self._state, self._started = "drawing", self._queue.clock()
+            self._state, self._started = "sampling", self._queue.clock()
         try:
             if self._turns is None:
-                found = work(self._on_step)
+                found = work(self._load, self._on_step)
                 self._turns = found if isinstance(found, GeneratorType) else _no_turns(found)
             done = next(self._turns)
         except StopIteration as end:
@@ -212,7 +218,7 @@ class SamplingJob:
                 self._step, self._seconds, self._started = done, self._spent(), None
                 if not self._stop:
                     return
-                self._turns.close()  # asked to stop in a turn that drew nothing
+                self._turns.close()  # cancelled in a turn that took no step
             state, sentence = "cancelled", self._stop
         with self._lock:
             self._end(state, sentence)
@@ -223,12 +229,24 @@ class SamplingJob:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
         return self._seconds + now
 
+    def _load(self, checkpoint: Checkpoint, average: str) -> LoadedModel:
+        with self._lock:
+            self._state, begun = "loading", self._queue.clock()
+        loaded = self._queue.load(checkpoint, average)
+        with self._lock:
+            self._state = "sampling"
+            if self._started is not None:  # the time of a job is that of its sampling
+                self._started += self._queue.clock() - begun
+            if self._stop:
+                raise Cancelled(self._stop)
+        return loaded
+
     def _on_step(self, view: StepView) -> None:
         with self._lock:
             patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
             if self.unseen(patience):
-                self._stop = "Cancelled, because nobody was looking any more."
-            if self._turns is None:  # else what it yields says how much is done
+                self._stop = UNSEEN
+            if self._turns is None:  # else the numbers that it yields say how much is done
                 self._step += 1
             stop = self._stop
             self._view, self._now = view, None
@@ -240,7 +258,7 @@ class SamplingJob:
         self._state, self._sentence = state, sentence
         if self._view is not None and self._now is None and state != "failed":
             self._now = preview(self._view)
-        # The work and its turns hold the model, which a session would keep from being let go of.
+        # The work and its turns hold the model, and a session holds the job.
         self.task = replace(self.task, work=None)
         self._turns = self._view = None
         self._over.set()
@@ -253,12 +271,13 @@ def _no_turns(result: Any) -> Generator[int, None, Any]:
 
 
 class SamplingQueue:
-    """The drawings of one device: first come, first served, one at a time.
+    """The jobs of one device: first come, first served, one at a time.
 
-    `clock` gives seconds. The thread lives as long as there is something to draw.
+    `load` gives the models, `clock` seconds. The thread lives as long as there are jobs.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, load: Load, clock: Callable[[], float] = time.monotonic) -> None:
+        self.load = load
         self.clock = clock
         self.lock = threading.RLock()
         self.waiting: deque[SamplingJob] = deque()
@@ -267,30 +286,30 @@ class SamplingQueue:
         self._pace: dict[str, float] = {}  # seconds per network evaluation, by network
 
     def submit(self, task: Task) -> SamplingJob:
-        """Raises LineFull."""
+        """Raises QueueFull."""
         with self.lock:
-            self._send_home()
+            self._cancel_unseen()
             if len(self.waiting) >= MAX_WAITING:
                 raise QueueFull(
-                    f"{MAX_WAITING} drawings wait for this device already; try again in a while."
+                    f"{MAX_WAITING} jobs are already waiting for this device. Try again later."
                 )
             job = SamplingJob(task, self)
-            self._line_up(job)
+            self._enqueue(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="drawing", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="sampling", daemon=True)
                 self._thread.start()
             return job
 
     def before(self, job: SamplingJob) -> int:
-        """How many drawings come before a waiting one; 0 for others."""
+        """How many jobs come before a waiting one; 0 for others."""
         with self.lock:
-            self._send_home()
+            self._cancel_unseen()
             if job not in self.waiting:
                 return 0
             return self.waiting.index(job) + (self.running is not None)
 
     def leave(self, job: SamplingJob) -> bool:
-        """Whether it was in the line and is not any more; else its turn has come, or is over."""
+        """Take a waiting job out of the queue; False if it was not waiting any more."""
         with self.lock:
             if job not in self.waiting:
                 return False
@@ -298,35 +317,32 @@ class SamplingQueue:
             return True
 
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
-        """Going by how long an evaluation took the last time; None before the first time.
-
-        `key`: see `pace_key`.
-        """
+        """Estimated from the last job with the same `pace_key`; None before the first."""
         pace = self._pace.get(key)
         return None if pace is None else pace * evaluations
 
     def note_pace(self, task: Task, seconds: float) -> None:
         self._pace[task.pace_key] = seconds
 
-    def _line_up(self, job: SamplingJob) -> None:
-        """At the end, but before those for the background."""
+    def _enqueue(self, job: SamplingJob) -> None:
+        """Put it at the end, but before the background jobs."""
         behind = [k for k, other in enumerate(self.waiting) if other.task.background]
         at_end = job.task.background or not behind
         self.waiting.insert(len(self.waiting) if at_end else behind[0], job)
 
-    def _send_home(self) -> None:
-        """Those in the line whom nobody looks at any more."""
+    def _cancel_unseen(self) -> None:
+        """Cancel the waiting jobs that no page looks at any more."""
         for job in list(self.waiting):
             if job.unseen(PATIENCE):
-                job.cancel("Cancelled, because nobody was looking any more.")
+                job.cancel(UNSEEN)
 
     def _work(self) -> None:
         while True:
             with self.lock:
                 last, self.running = self.running, None
-                if last is not None and last.active:  # more turns to take, after the others
-                    self._line_up(last)
-                self._send_home()
+                if last is not None and last.active:  # has more turns to take, after the others
+                    self._enqueue(last)
+                self._cancel_unseen()
                 if not self.waiting:
                     self._thread = None
                     return
@@ -335,7 +351,7 @@ class SamplingQueue:
 
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
-    """What an evaluation's time depends on, apart from the number of images at once."""
+    """Everything but the batch size that the time of an evaluation depends on."""
     return f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture}"
 
 
@@ -344,14 +360,14 @@ def preview(view: StepView) -> Preview:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong, in one sentence; the unexpected also goes to the server's log."""
+    """The error in one sentence; unexpected ones are also logged."""
     text = str(error)
     if is_out_of_memory(error):
-        return "The device has not enough memory for that; draw fewer images at once."
+        return "The device does not have enough memory; generate fewer images at once."
     if isinstance(error, (ValueError, QueueFull)):
         return text
-    logging.getLogger(__name__).error("A drawing failed", exc_info=error)
-    return f"Drawing failed: {text or type(error).__name__}"
+    logging.getLogger(__name__).error("A sampling job failed", exc_info=error)
+    return f"Sampling failed: {text or type(error).__name__}"
 
 
 _queues: dict[str, SamplingQueue] = {}
@@ -361,4 +377,7 @@ _queues_lock = threading.Lock()
 def queue_of(device: torch.device) -> SamplingQueue:
     """The one queue that all sessions of this server share for a device."""
     with _queues_lock:
-        return _queues.setdefault(str(device), SamplingQueue())
+        return _queues.setdefault(
+            str(device),
+            SamplingQueue(lambda checkpoint, average: shared_model(checkpoint, average, device)),
+        )

@@ -1,11 +1,11 @@
-"""Where a step lies on the axis by which runs are laid beside each other."""
+"""Positions of steps on the axis by which runs are aligned."""
 
 from __future__ import annotations
 
 import numpy as np
 
 ALIGNMENTS = ("step", "images", "time")
-# What lies between two logged steps of a run that goes on: strips, checkpoints, validation.
+# Time between two logged steps without a pause: strips, checkpoints, validation.
 ORDINARY_GAP_SECONDS = 60.0
 ORDINARY_GAP_STEPS = 20
 

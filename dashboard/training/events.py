@@ -26,12 +26,12 @@ def events(run: Run) -> list[tuple[int, str]]:
 def _in_words(config: RunConfig, changes: list[Change]) -> list[tuple[int, str]]:
     found = []
     for change in changes:
-        words = [
+        parts = [
             f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
-        found.append((change.step, f"step {change.step:,}: {', '.join(words)}"))
+        found.append((change.step, f"step {change.step:,}: {', '.join(parts)}"))
     return found
 
 

@@ -81,7 +81,7 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
 
 
 def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
-    """The state in words, the progress, what went wrong."""
+    """The state as a sentence, the progress, what went wrong."""
     state, status = run.state, run.status
     line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, runs)}"
     if state == RunState.FAILED:
@@ -150,10 +150,10 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
         st.caption("The first samples appear here during training.")
         return
     show_film(films, alignment)
-    words = "All strips of a run are generated from the same noise, with the averaged weights."
+    text = "All strips of a run are generated from the same noise, with the averaged weights."
     if len(films) > 1:
-        words += " Each run shows its newest strip at or before the slider's position."
-    st.caption(words)
+        text += " Each run shows its newest strip at or before the slider's position."
+    st.caption(text)
 
 
 def is_forming(run: RunSnapshot) -> bool:
@@ -220,7 +220,7 @@ def show_settings(run: RunSnapshot) -> None:
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(
                 f"All metrics as {name}",
-                # Made when it is asked for: it reads every row of every curve.
+                # Made on the click: it reads every row of every curve.
                 functools.partial(export.metrics_table, run.run, format),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",

@@ -8,7 +8,7 @@ declaration.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -44,6 +44,14 @@ class Control:
         """Why a value from outside cannot be set here, as a sentence; empty where it can."""
         raise NotImplementedError
 
+    def to_field(self, value: Any) -> Any:
+        """The record's value for the widget's."""
+        return value
+
+    def of_field(self, value: Any) -> Any:
+        """The widget's value for the record's."""
+        return value
+
     @property
     def _common(self) -> dict[str, Any]:
         bound: dict[str, Any] = {"bind": "query-params"} if self.bind else {}
@@ -52,7 +60,7 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Control):
-    """A number from `low` to `high`; whole where these are. None may stand for "by default"."""
+    """A number from `low` to `high`; whole if these are. None may stand for "by default"."""
 
     low: float = 0
     high: float = 2**31 - 1
@@ -62,7 +70,7 @@ class Number(Control):
     slider: bool = False
 
     def ask(self, **options: Any) -> Any:
-        if self._link_is_infinite():
+        if _link_is_infinite(self.key):
             options["bind"] = None
         if self.slider:
             return st.slider(
@@ -84,17 +92,10 @@ class Number(Control):
             **(self._common | options),
         )
 
-    def _link_is_infinite(self) -> bool:
-        """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
-        try:
-            return math.isinf(float(st.query_params.get(self.key, "")))
-        except ValueError:
-            return False
-
     def problem(self, value: Any) -> str:
         if value is None and self.optional:
             return ""
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        whole = self.whole
         kinds = int if whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             wanted = "a whole number" if whole else "a number"
@@ -103,13 +104,57 @@ class Number(Control):
             return f"{self.label} is {shown(value)}; it must be from {self.low:,} to {self.high:,}."
         return ""
 
+    def of_field(self, value: Any) -> Any:
+        return value if self.whole or value is None else float(value)
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Control):
+    """Two whole numbers between `low` and `high`; the record holds None for the whole range."""
+
+    low: int = 0
+    high: int = 2**31 - 1
+
+    def ask(self, **options: Any) -> tuple[int, int]:
+        whole = (self.low, self.high)
+        if _link_is_infinite(self.key):
+            options["bind"] = None
+        return st.slider(self.label, self.low, self.high, whole, **(self._common | options))
+
+    def problem(self, value: Any) -> str:
+        ends = list(value) if isinstance(value, (tuple, list)) else []
+        whole = len(ends) == 2 and all(type(end) is int for end in ends)
+        if whole and self.low <= ends[0] <= ends[1] <= self.high:
+            return ""
+        return (
+            f"{self.label} must be two whole numbers from {self.low:,} to {self.high:,}, the "
+            "smaller one first."
+        )
+
+    def to_field(self, value: tuple[int, int]) -> tuple[float, float] | None:
+        return None if value == (self.low, self.high) else (float(value[0]), float(value[1]))
+
+    def of_field(self, value: tuple[float, float] | None) -> tuple[float, float]:
+        ends = value or (self.low, self.high)
+        low, high = (int(end) if float(end).is_integer() else end for end in ends)
+        return low, high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Control):
-    """One of a few options. `titles` are shown in their place, the option itself is the value."""
+    """One of a few options. `titles` are shown in their place; the option itself is the value.
+
+    The address of the page holds what is shown, so titles of a control that is bound must stay as
+    they are. `values`: the record's value of an option, where that is another one.
+    """
 
     options: Collection[Any] = ()
     titles: Mapping[Any, str] | None = None
+    values: Mapping[Any, Any] | None = None
     segmented: bool = False  # all options side by side
 
     def ask(self, **options: Any) -> Any:
@@ -117,9 +162,16 @@ class Choice(Control):
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get
         common = self._common | {"format_func": lambda name: title(name, name)} | options
+        common["required"] = True
         if self.segmented:
-            return st.segmented_control(self.label, names, default=start, required=True, **common)
+            return st.segmented_control(self.label, names, default=start, wrap=True, **common)
         return st.selectbox(self.label, names, index=names.index(start), **common)
+
+    def to_field(self, value: str) -> Any:
+        return (self.values or {}).get(value, value)
+
+    def of_field(self, value: Any) -> Any:
+        return next((name for name, own in (self.values or {}).items() if own == value), value)
 
     def problem(self, value: Any) -> str:
         if isinstance(value, str) and value in self.options:
@@ -163,3 +215,58 @@ class Text(Control):
         if isinstance(value, str) and len(value) <= self.longest:
             return ""
         return f"{self.label} must be text of at most {self.longest} characters."
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiChoice(Control):
+    """Some of a few options, at most `most`; `one` is the control of a single one of them.
+
+    `typed`: other whole numbers within the bounds of `one` can be typed.
+    """
+
+    one: Control
+    options: Sequence[Any] = ()
+    most: int
+    typed: bool = False
+
+    def ask(self, **options: Any) -> list[Any]:
+        """The values, of which typed ones are texts; see `numbers`."""
+        return st.multiselect(
+            self.label,
+            self.options,
+            wrap=True,
+            accept_new_options=self.typed,
+            **(self._common | options),
+        )
+
+    def problem(self, value: Any) -> str:
+        """Of one that cannot be chosen now, but another time, it says nothing; see `kept`."""
+        if not isinstance(value, list) or len(value) > self.most:
+            return f"{self.label} must be a list of at most {self.most}."
+        found = (replace(self.one, label=self.label).problem(each) for each in value)
+        return next(filter(None, found), "")
+
+    def kept(self, values: Sequence[Any]) -> list[Any]:
+        """Those of the values that can be chosen now, each once and as the options have it."""
+        return [
+            self.options[self.options.index(each)] if each in self.options else each
+            for each in dict.fromkeys(values)
+            if each in self.options or (self.typed and not self.one.problem(each))
+        ]
+
+    def numbers(self, values: Sequence[Any]) -> list[int] | None:
+        """Chosen and typed values as whole numbers, each once; None if one is no such number."""
+        texts = [str(each).strip() for each in values]
+        # Texts of so few digits that `int` takes them.
+        if not all(text.isascii() and text.isdecimal() and len(text) < 20 for text in texts):
+            return None
+        numbers = list(dict.fromkeys(int(text) for text in texts))
+        return None if any(map(self.one.problem, numbers)) else numbers
+
+
+def _link_is_infinite(key: str) -> bool:
+    """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
+    try:
+        return any(math.isinf(float(text)) for text in st.query_params.get_all(key))
+    except ValueError:
+        return False

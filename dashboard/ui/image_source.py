@@ -1,4 +1,4 @@
-"""An image of the visitor's own, from a file or the camera, for any page that wants one."""
+"""An image of the visitor's own, from a file or the camera, for any page that asks for one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
+from dashboard.ui import keys
 from diffusion_core.data.decode import ImageError
 
 
@@ -17,11 +18,11 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
     ImageError.
     """
     if source == "camera":
-        file = st.camera_input("Take an image", key="camera")
+        file = st.camera_input("Camera", key=keys.CAMERA)
         waiting = f"Allow the camera and take an image; {what_for}."
     else:
         limit = get_settings().max_upload_mb
-        file = st.file_uploader("Image file", key="upload", max_upload_size=limit)
+        file = st.file_uploader("Image file", key=keys.UPLOAD, max_upload_size=limit)
         waiting = f"Choose an image file, or drop it on the field; {what_for}."
         if file is not None and file.size > limit * 2**20:
             raise ImageError(f"The file has more than {limit} MB. Make it smaller and try again.")
@@ -30,4 +31,4 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
         return None, waiting
     image, (width, height) = cached.uploaded_image(file.file_id, size, file.getvalue())
     resized = f"resized from {width:,}×{height:,}"
-    return image, f"{resized}, the aspect not kept" if width != height else resized
+    return image, f"{resized}, stretched to a square" if width != height else resized

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ from diffusion_core.data.decode import ImageError, open_image
 from diffusion_core.media.images import png
 
 WIDTH = 128  # screen pixels of an image in a row
-MOST_WIDE = 1460  # pixels; Streamlit would blur what is wider to fit
+MOST_WIDE = 1460  # pixels; Streamlit blurs wider images to fit
 
 
 def read_strip(path: Path, rows: int = 1) -> list[np.ndarray]:
-    """The columns of a strip that has so many rows of square images, uint8 (rows H, H, 3) each.
+    """The columns of a strip with so many rows of square images, uint8 (rows H, H, 3) each.
 
-    Raises ImageError, also where there is none.
+    Raises ImageError, also if there is no such file.
     """
     strip = np.asarray(open_image(path))
     side = strip.shape[0] // rows
@@ -30,27 +30,27 @@ def read_strip(path: Path, rows: int = 1) -> list[np.ndarray]:
 def show_image(
     image: np.ndarray, alt: str, width: int, caption: str | None = None, *, stretch: bool = False
 ) -> None:
-    """An image uint8 (H, W, 3), `width` screen pixels wide, or with `stretch` about that and as
-    wide as the place; its pixels stay sharp on a screen of twice the density."""
+    """An image uint8 (H, W, 3), `width` screen pixels wide, or with `stretch` as wide as the
+    container; its pixels stay sharp on a screen of twice the density."""
     enlarge = max(1, min(round(2 * width / image.shape[1]), MOST_WIDE // image.shape[1]))
     st.image(
         png(image, enlarge),
         caption=caption,
         width="stretch" if stretch else width,
-        output_format="PNG",  # else Streamlit makes a JPEG of it
+        output_format="PNG",  # by default Streamlit sends a JPEG
         alt=alt,
     )
 
 
 def show_row(
-    images: Sequence[np.ndarray],
+    images: Iterable[np.ndarray],
     alt: str,
     width: int = WIDTH,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Images uint8 (H, W, 3) beside each other, each `width` wide, wrapping where they must.
+    """Images uint8 (H, W, 3) side by side, each `width` wide, wrapping as needed.
 
-    `alt` with "image 1" and so on describes each, and its caption stands below it.
+    `alt` with "image 1" and so on describes each; its caption is below it.
     """
     with st.container(horizontal=True, gap="xsmall"):
         for k, image in enumerate(images):

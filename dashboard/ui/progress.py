@@ -1,4 +1,4 @@
-"""The button that starts a drawing, and how far it has come: the same in every mode of Sampling."""
+"""The button that starts a sampling job, and the job's progress: the same in every mode."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
+from dashboard.ui import keys
 from dashboard.ui.run_wording import duration
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import SamplingSpec
 
-POLL_SECONDS = 0.7  # between two looks at a drawing under way
+POLL_SECONDS = 0.7  # between two looks at a running job
 
 
-def session_job(key: str) -> SamplingJob | None:
-    """This session's newest drawing of one mode."""
-    return st.session_state.setdefault("drawings", {}).get(key)
+def session_jobs() -> dict[str, SamplingJob]:
+    """This session's newest job of each mode."""
+    return st.session_state.setdefault(keys.JOBS, {})
+
+
+def session_job(mode: str) -> SamplingJob | None:
+    return session_jobs().get(mode)
 
 
 def is_busy() -> bool:
-    """Whether a drawing of this session is under way that is not for the background."""
-    jobs = st.session_state.setdefault("drawings", {}).values()
-    return any(job.active and not job.task.background for job in jobs)
+    """Whether a job of this session is active that does not run in the background."""
+    return any(job.active and not job.task.background for job in session_jobs().values())
 
 
 def press(
     label: str,
     make_task: Callable[[], Task],
-    key: str,
+    mode: str,
     *,
     icon: str = ":material/brush:",
     disabled: bool = False,
 ) -> None:
-    """One button that puts what `make_task` makes in the device's line as the job of a mode.
+    """The button that submits what `make_task` makes to the device's queue as the job of a mode.
 
-    While a drawing of this session is under way it waits. What `make_task` or the line refuses is
-    said in its place.
+    It is disabled while a job of this session is active. An error of `make_task` or the queue is
+    shown in its place.
     """
     pressed = st.button(
         label, type="primary", icon=icon, disabled=disabled or is_busy(), width="stretch"
@@ -51,26 +55,26 @@ def press(
     except (ValueError, RuntimeError, OSError) as error:
         st.error(sampling_queue.explain(error))
         return
-    st.session_state["drawings"][key] = job
+    session_jobs()[mode] = job
     st.rerun()
 
 
-def say_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
-    """How long so many evaluations will take, where a drawing like it was made before."""
+def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
+    """How long so many evaluations will take, if a similar job has run before."""
     queue = sampling_queue.queue_of(cached.device())
     expected = queue.expected_seconds(sampling_queue.pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():
-        st.caption(f"Takes about {duration(max(1.0, expected))}, going by the last drawing.")
+        st.caption(f"About {duration(max(1.0, expected))}, estimated from your last run.")
 
 
 def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> None:
-    """`show` the job in a fragment, again and again while it is active; then the whole page."""
-    st.session_state.setdefault("watched", []).append(job)
+    """`show` the job in a fragment, repeatedly while it is active; then rerun the page."""
+    st.session_state.setdefault(keys.WATCHED, []).append(job)
 
     def look_again(was_active: bool) -> None:
         seen = job.snapshot()
         if was_active and not seen.active:
-            st.rerun()  # of the whole page, which stops asking
+            st.rerun()  # the whole page, which stops polling
         show(job, seen)
 
     st.fragment(look_again, run_every=POLL_SECONDS if job.active else None)(job.active)
@@ -78,20 +82,22 @@ def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> 
 
 @contextmanager
 def watching_all(place: DeltaGenerator) -> Iterator[None]:
-    """Where the page that the block draws does not watch a drawing that is under way, as after a
-    change of mode, `place` shows it: all buttons wait for it, and unseen it would be cancelled."""
+    """Show active jobs in `place` that the block does not watch, as after a change of the mode.
+
+    All buttons wait for them, and unseen they would be cancelled.
+    """
     watched: list[SamplingJob] = []
-    st.session_state["watched"] = watched
+    st.session_state[keys.WATCHED] = watched
     yield
-    for job in st.session_state.setdefault("drawings", {}).values():
+    for job in session_jobs().values():
         if job.active and not job.task.background and job not in watched:
             with place:
-                watch(job, has_result)
+                watch(job, show_state)
 
 
-def has_result(job: SamplingJob, seen: Snapshot) -> bool:
-    """Says what is drawn and, where it has no result, how far it is or why not."""
-    st.markdown(f"**{job.task.words}**")
+def show_state(job: SamplingJob, seen: Snapshot) -> bool:
+    """What is sampled, and the progress or the error; returns whether there is a result."""
+    st.markdown(f"**{job.task.text}**")
     if seen.active:
         show_progress(job, seen)
     elif seen.state != "done":
@@ -100,21 +106,22 @@ def has_result(job: SamplingJob, seen: Snapshot) -> bool:
 
 
 def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
-    """The bar, the place in the line and the button Cancel, of a drawing that is under way."""
+    """The bar, the place in the queue and the button Cancel of an active job."""
     total = job.task.steps
     if seen.state == "waiting":
-        others = "another drawing" if seen.before == 1 else f"{seen.before} other drawings"
-        waiting = f"Waiting for {others} on this device." if seen.before else "It is next."
-        st.progress(0.0, waiting)
+        others = f"{seen.before} other job{'s' if seen.before > 1 else ''}"
+        st.progress(0.0, f"Waiting for {others} on this device." if seen.before else "Next.")
+    elif seen.state == "loading":
+        st.progress(min(1.0, seen.step / total), "Loading the checkpoint …")
     elif not seen.step:
         st.progress(0.0, f"{unit} 1 of {total:,} …")
     else:
-        words = f"{unit} {seen.step:,} of {total:,}"
+        text = f"{unit} {seen.step:,} of {total:,}"
         if seen.now is not None and not job.task.background:
-            words += f", t = {seen.now.timestep:.4g}"
+            text += f", t = {seen.now.timestep:.4g}"
         if seen.seconds_left is not None:
-            words += f", about {duration(seen.seconds_left)} left"
-        st.progress(min(1.0, seen.step / total), words)
+            text += f", about {duration(seen.seconds_left)} left"
+        st.progress(min(1.0, seen.step / total), text)
     if seen.sentence:
         st.caption(seen.sentence)
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
@@ -123,9 +130,20 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
 
 
 def show_ending(seen: Snapshot, total: int) -> None:
-    """Why a drawing has no result, where it has none."""
+    """Why a job has no result."""
     if seen.state == "failed":
         st.error(seen.sentence)
     elif seen.state == "cancelled":
-        where = f" It had taken {seen.step:,} of {total:,} steps." if seen.step else ""
+        where = f" {seen.step:,} of {total:,} steps were done." if seen.step else ""
         st.warning(f"{seen.sentence}{where}")
+
+
+def show_cost(job: SamplingJob, seen: Snapshot) -> None:
+    """The time and the evaluations of a job that is done."""
+    count = job.task.evaluations
+    st.caption(f"{precise(seen.seconds)}, {count:,} evaluations of the network.")
+
+
+def precise(seconds: float) -> str:
+    """0.42 s, 4.2 s, then as `duration`."""
+    return duration(seconds) if seconds >= 60 else f"{seconds:.{1 if seconds >= 1 else 2}f} s"

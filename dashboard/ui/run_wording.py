@@ -1,4 +1,4 @@
-"""How the pages put a run's state, settings, numbers and durations into words."""
+"""A run's state, settings, numbers and durations as the pages write them."""
 
 from __future__ import annotations
 

@@ -23,13 +23,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import filelock
 import numpy as np
 import psutil
 import torch
 from PIL import Image
+from pydantic import Field
 
 from diffusion_core.device import halving
 from diffusion_core.files import (
@@ -37,12 +38,12 @@ from diffusion_core.files import (
     is_disk_full,
     naming_full_disk,
     os_sentence,
-    read_json,
     remove_leftovers,
     replacing,
     write_json,
 )
 from diffusion_core.media.images import png, to_uint8
+from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.status import (
     ACTIVE,
@@ -55,7 +56,7 @@ from diffusion_core.runs.status import (
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 FOLDER = "drawings"  # of a run
 GRID_PIXELS = 2**24  # 4,096 images of 64 x 64; the grid of more is scaled down
@@ -66,6 +67,17 @@ OnStep = Callable[[StepView], None]
 
 class SeriesError(ValueError):
     """A series that cannot be created, used or resumed; the message says why."""
+
+
+class SeriesRecord(Record):
+    """`order.json`."""
+
+    order: SamplingSpec
+    checkpoint_time: float  # seconds since 1970, of the checkpoint's file
+    batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1  # images at once
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump() | {"order": self.order.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -79,20 +91,22 @@ class Series:
         return self.path.name
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SeriesRecord:
         """`order.json`. Raises SeriesError where it is missing or damaged."""
-        record = read_json(self.path / "order.json")
+        try:
+            record = read_record_file(SeriesRecord, self.path / "order.json")
+        except RecordError as error:
+            raise SeriesError(f"{self.name} cannot be used; delete it. {error}") from error
         if record is None:
-            raise SeriesError(f"{self.name} has no readable order.json; delete it.")
+            raise SeriesError(f"{self.name} has no order.json; delete it.")
+        if problems := record.order.without_unused().problems():
+            raise SeriesError(f"{self.name} cannot be used; delete it. {problems[0]}")
         return record
 
     @property
     def spec(self) -> SamplingSpec:
         """Raises SeriesError."""
-        try:
-            return SamplingSpec.from_dict(self.record.get("order"))
-        except SpecError as error:
-            raise SeriesError(f"{self.name} cannot be used. {error}") from error
+        return self.record.order
 
     @property
     def created(self) -> float:
@@ -147,12 +161,8 @@ def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -
         with naming_full_disk(path):
             path.parent.mkdir(exist_ok=True)
         with building_folder(path) as folder:
-            record = {
-                "order": json.loads(spec.to_json()),
-                "checkpoint_time": checkpoint.time,
-                "batch": batch,
-            }
-            write_json(folder / "order.json", record)
+            record = SeriesRecord(order=spec, checkpoint_time=checkpoint.time, batch=batch)
+            write_json(folder / "order.json", record.to_dict())
             write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
             (folder / "pictures").mkdir()
     except FileNotFoundError as error:
@@ -169,14 +179,14 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
     state = series.state
     if state in ACTIVE:
         raise SeriesError(f"{series.name} is already being generated.")
-    spec = series.spec
-    if series.record.get("checkpoint_time") != checkpoint.time:
+    record = series.record
+    if record.checkpoint_time != checkpoint.time:
         raise SeriesError(
-            f"The checkpoint of step {spec.step:,} was overwritten since {series.name} was "
+            f"The checkpoint of step {record.order.step:,} was overwritten since {series.name} was "
             f"started, so its images would not match; start another series."
         )
     (series.path / "request.json").unlink(missing_ok=True)  # of an earlier attempt
-    write_status(series.path, series.status.replace(**_queued(spec)))
+    write_status(series.path, series.status.replace(**_queued(record.order)))
 
 
 def cancel(series: Series) -> None:
@@ -255,8 +265,7 @@ def _batches(
         return first, to_uint8(spec.make(load(), look, first, min(batch, spec.n - first)))
 
     record = series.record
-    batch = record.get("batch")
-    batch = batch if type(batch) is int and batch > 0 else 1
+    batch = record.batch
     missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
@@ -264,7 +273,7 @@ def _batches(
             (first, images), fitted = halving(functools.partial(attempt, missing[0]), batch)
             if fitted != batch:
                 batch = fitted
-                write_json(series.path / "order.json", record | {"batch": batch})
+                write_json(series.path / "order.json", record.to_dict() | {"batch": batch})
             for k in missing:
                 if k < first + len(images):
                     _write(series, k, png(images[k - first], text=entries(spec, k)))
@@ -350,7 +359,7 @@ def write_zip(series: Series, file: IO[bytes]) -> int:
     """
     numbers = series.numbers()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("settings.json", json.dumps(series.record, indent=2))
+        archive.writestr("settings.json", json.dumps(series.record.to_dict(), indent=2))
         for k in numbers:
             archive.write(series.image(k), f"{series.name}/{k:06d}.png")
     return len(numbers)

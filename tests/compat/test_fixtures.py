@@ -46,6 +46,16 @@ PAGES = {
 # old key to new key, and (old key, old value) to new value.
 NEW_KEYS: dict[str, str] = {}
 NEW_VALUES: dict[tuple[str, Any], Any] = {
+    ("mode", "Draw"): "Generate",
+    ("mode", "From a picture"): "Edit",
+    ("mode", "Between two"): "Interpolate",
+    ("mode", "Side by side"): "Compare",
+    ("mode", "Many"): "Batch",
+    ("edit", "Invert and back"): "Invert",
+    ("from", "drawn before"): "generated",
+    ("show", "the predicted x_0"): "predicted x_0",
+    ("way", "as the lecture does"): "lecture",
+    ("vs_way", "as the lecture does"): "lecture",
     # The Training form's controls hold what they set in the record.
     ("preset", "base"): ["base", ""],
     ("preset", "as grey"): ["", "grey"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from diffusion_core.runs.request import read_request
 from diffusion_core.runs.run import Run
 from tests.faults.processes import (
     FOREVER,
+    PATIENCE_SECONDS,
     Command,
     Forks,
     tiny,
@@ -21,6 +24,7 @@ from tests.faults.processes import (
     wait_for_state,
     wait_until,
 )
+from tests.tiny_runs import create
 
 STOPPED = 130
 
@@ -54,6 +58,18 @@ def test_a_request_stops_with_a_checkpoint(run: Run, trainer: Command) -> None:
     assert read_request(run.path / "request.json").action is None
 
 
+def test_an_interrupt_stops_a_training_in_a_terminal(run: Run, true_python: None) -> None:
+    """As a user starts it; in the other tests here the process is forked."""
+    create(run.path, tiny(steps=FOREVER, checkpoint_every=0))
+    command = [sys.executable, "-m", "diffusion_core", "train", "--run", str(run.path)]
+    with subprocess.Popen(command) as terminal:
+        wait_for_state(run, "running")
+        wait_until(lambda: run.status.step, "it makes steps")
+        terminal.send_signal(signal.SIGINT)
+        assert terminal.wait(PATIENCE_SECONDS) == STOPPED
+    assert_stopped_cleanly(run)
+
+
 def assert_stopped_cleanly(run: Run) -> None:
     assert run.state == "stopped"
     step = run.status.step
@@ -78,7 +94,6 @@ def interrupted_while_it_saves(path: Path, config) -> int:
     """Ctrl+C at step 7, and again while the checkpoint is written that the first one asked for."""
     from diffusion_core.training import loop
     from tests.faults.processes import command_line
-    from tests.tiny_runs import create
 
     take_step, save_state = loop.one_step, checkpoint.save_state
 

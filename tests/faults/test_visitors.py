@@ -1,9 +1,10 @@
-"""Two hundred visitors open the Sampling page, draw and leave; the server keeps nothing of them."""
+"""Visitors open the Sampling page, sample and leave; the server keeps nothing of them."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,7 +39,7 @@ async def come_sample_and_go(server: Server, visitors: int) -> None:
         async with Visitor(server.url, "sampling", query) as visitor:
             await everybody.wait()
             async with turns:
-                await visitor.run(pressed="Draw")
+                await visitor.run(pressed="Generate")
                 while not visitor.elements("imgs"):
                     assert not visitor.elements("exception"), visitor.elements("exception")
                     await asyncio.sleep(0.5)
@@ -65,18 +66,38 @@ def memory_left(server: Server) -> int:
     return psutil.Process(server.process.pid).memory_full_info().uss
 
 
-def test_memory_returns_when_two_hundred_visitors_have_drawn_and_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One with a run, started as a user starts it: a fork's memory is partly its parent's."""
     # It does not wait whether somebody comes back.
     monkeypatch.setenv("STREAMLIT_SERVER_DISCONNECTED_SESSION_TTL", "0")
-    with start_server(tmp_path, forked=False) as server:
-        write_run(server.runs_dir, "tiny", 20)
-        visit_and_go(server, AT_ONCE)
-        before = memory_left(server)
-        visit_and_go(server, AT_ONCE)
-        wait_until(lambda: memory_left(server) - before < MOST_GROWTH, "the memory is back")
-        # The server takes a new look at these only now and then.
-        wait_until(lambda: 0 < metric(server.url, IMAGES) < 5 * OF_ONE, "the images are gone")
-        assert server.process.poll() is None
-        assert "Traceback" not in server.log.read_text()
+    with start_server(tmp_path, forked=False) as running:
+        write_run(running.runs_dir, "tiny", 20)
+        yield running
+        assert running.process.poll() is None
+        assert "Traceback" not in running.log.read_text()
+
+
+def wait_until_images_are_gone(server: Server) -> None:
+    """The server takes a new look at them only now and then: when somebody comes and leaves."""
+
+    def gone() -> bool:
+        visit_and_go(server, 1)
+        return 0 < metric(server.url, IMAGES) < 5 * OF_ONE
+
+    wait_until(gone, "the images are gone")
+
+
+def test_nothing_is_kept_of_visitors_who_have_sampled_and_left(server: Server) -> None:
+    visit_and_go(server, 20)
+    wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")
+    wait_until_images_are_gone(server)
+
+
+@pytest.mark.long
+def test_memory_returns_when_two_hundred_visitors_have_sampled_and_left(server: Server) -> None:
+    visit_and_go(server, AT_ONCE)
+    before = memory_left(server)
+    visit_and_go(server, AT_ONCE)
+    wait_until(lambda: memory_left(server) - before < MOST_GROWTH, "the memory is back")
+    wait_until_images_are_gone(server)

@@ -22,10 +22,10 @@ def open_page(file: str, **settings: object) -> AppTest:
 
 
 def press(app: AppTest, label: str, key: str) -> SamplingJob:
-    """Press a button that draws, and wait until the drawing of mode `key` is over and shown."""
+    """Press a button that submits a job, and wait until that of mode `key` is over and shown."""
     [button] = [b for b in app.button if b.label == label]
     button.click().run()
-    job = app.session_state["drawings"][key]
+    job = app.session_state["jobs"][key]
     assert job.wait(SOON)
     app.run()
     assert not app.exception

@@ -186,7 +186,7 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
     camera: Any = app.get("camera_input")[0]
     camera.set_value(photo).run()
     assert not app.exception
-    assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
+    assert captions(app)[0] == "$x_0$: resized from 40×20, stretched to a square"
 
 
 def test_images_of_any_make_are_noised_one_after_the_other() -> None:
@@ -235,7 +235,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
 
 def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
     app = upload(image_files.halves("PNG"), size="16", t="0")
-    assert captions(app)[0] == "$x_0$: resized from 40×20, the aspect not kept"
+    assert captions(app)[0] == "$x_0$: resized from 40×20, stretched to a square"
     assert "All 768 values" in app.main.caption[-1].value
     assert app.get("download_button")
 

@@ -173,3 +173,12 @@ def test_a_folder_that_must_not_be_read_is_listed_with_the_reason(runs_dir: Path
     finally:
         path.chmod(0o755)
     assert seen.problem.endswith("cannot be read: Permission denied.")
+
+
+def test_a_file_that_the_system_does_not_read_is_named_with_its_reason(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "odd")
+    (path / "status.json").unlink()
+    (path / "status.json").mkdir()
+    [seen] = snapshots(runs_dir)
+    assert seen.problem == "status.json cannot be read: Is a directory."
+    assert (seen.state, seen.config) == (RunState.LOST, TINY)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Generator
@@ -148,7 +149,7 @@ def test_without_enough_memory_the_batch_is_halved_and_stays_so(
 
     monkeypatch.setattr(SamplingSpec, "make", short)
     assert list(turns(series, loaded)) == [1, 2, 3, 4, 5, 6, 7]
-    assert series.record["batch"] == 1
+    assert series.record.batch == 1
     monkeypatch.undo()
     assert np.array_equal(pixels(series), in_batches(loaded, 1))
     assert_same_images(pixels(series), to_uint8(SPEC.make(loaded)))
@@ -274,12 +275,17 @@ def test_a_name_is_taken_once_and_the_newest_series_comes_first(
 
 
 def test_settings_that_are_damaged_are_named(series: Series) -> None:
-    (series.path / "order.json").write_text("{")
-    with pytest.raises(SeriesError, match=r"many has no readable order\.json; delete it"):
-        _ = series.spec
-    (series.path / "order.json").write_text('{"order": {"run": "cars", "step": 20, "n": -1}}')
-    with pytest.raises(SeriesError, match=r"many cannot be used\. The settings: n is -1; it must"):
-        _ = series.spec
+    order = {"run": "cars", "step": 20}
+    for values, sentence in (
+        ("{", "many cannot be used; delete it. order.json is not readable JSON."),
+        ({"order": order | {"n": -1}}, "order.json: order.n is -1; it must"),
+        ({"order": order | {"label": "van"}, "checkpoint_time": 1.0}, "There is no class 'van'"),
+        ({"order": order, "checkpoint_time": 1.0, "batch": 0}, "order.json: batch is 0; it must"),
+    ):
+        text = values if isinstance(values, str) else json.dumps(values)
+        (series.path / "order.json").write_text(text)
+        with pytest.raises(SeriesError, match=re.escape(sentence)):
+            _ = series.spec
 
 
 def test_the_zip_has_every_image_as_it_is_and_the_settings(

@@ -1,4 +1,4 @@
-"""Sampling, mode Many: series in the background, the same for every visitor and every server."""
+"""The mode Batch: series in the background, the same for every visitor and every server."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import streamlit as st
+import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling import batch
-from dashboard.services import sampling_queue
+from dashboard.services import sampling_queue, series_jobs
 from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.sampling import series
@@ -37,22 +38,22 @@ def run(runs_dir: Path) -> Path:
 def no_jobs() -> Iterator[None]:
     """Each test leaves none under way for the next."""
     yield
-    for job in batch.under_way():
+    for job in series_jobs.under_way():
         job.cancel()
         assert job.wait(SOON)
 
 
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> SamplingQueue:
-    """A device on which nobody draws: all stay in the line."""
-    queue = SamplingQueue()
+    """A device on which nobody works: all jobs stay in the queue."""
+    queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
     monkeypatch.setattr(queue, "_work", lambda: None)
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     return queue
 
 
 def open_many(**settings: object) -> AppTest:
-    return open_page("sampling.py", **{"mode": "Many", "steps": 2, "many": 5, **settings})
+    return open_page("sampling.py", **{"mode": "Batch", "steps": 2, "many": 5, **settings})
 
 
 def words(app: AppTest) -> str:
@@ -72,7 +73,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 def wait(app: AppTest) -> AppTest:
-    for job in batch.under_way():
+    for job in series_jobs.under_way():
         assert job.wait(SOON)
     app.run()
     assert not app.exception
@@ -82,7 +83,7 @@ def wait(app: AppTest) -> AppTest:
 def begin(app: AppTest, name: str = "") -> AppTest:
     if name:
         app.text_input(key="series_name").set_value(name)
-    return press(app, "Draw in the background")
+    return press(app, "Generate in background")
 
 
 def downloads(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
@@ -103,7 +104,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_many()
-    assert "Each series that is begun here appears in this place" in words(app)
+    assert "Each series appears here, for everybody" in words(app)
     wait(begin(app))
     series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
     assert (series.state, series.numbers()) == ("finished", [0, 1, 2, 3, 4])
@@ -112,7 +113,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
         assert (
             "**cars at step 20: 5 images, dpmpp_2m, 2 steps, seed 0, each class in turn**" in said
         )
-        assert "It is complete. 5 of 5 images" in said
+        assert "Complete. 5 of 5 images" in said
         assert "Resume" not in labels(visitor) and "Cancel" not in labels(visitor)
     assert app.text_input(key="series_name").placeholder == "dpmpp_2m-2-seed-0-2"
     app.number_input(key="picture").set_value(4)
@@ -137,7 +138,7 @@ def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: SamplingQ
     press(app, "Cancel")
     app.run()
     assert series.state == "stopped"
-    assert "It was cancelled. 0 of 5 images. What is drawn is kept" in words(app)
+    assert "Cancelled. 0 of 5 images. The images are kept" in words(app)
     press(app, "Resume")
     assert series.state == "queued"
     assert "Cancel" in labels(app)
@@ -155,7 +156,7 @@ def test_a_series_of_a_server_that_was_killed_is_interrupted_and_can_be_resumed(
     gone = {"state": "running", "process_started": 1.0, "heartbeat": 0.0, "step": 4}
     (series.path / "status.json").write_text(json.dumps(status | gone))
     app = open_many()
-    assert "It was interrupted: the app was stopped or started anew. 4 of 5" in words(app)
+    assert "Interrupted: the app was stopped or restarted. 4 of 5" in words(app)
     assert "5 so far" not in words(app)
     wait(press(app, "Resume"))
     assert series.state == "finished"
@@ -174,7 +175,7 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     assert labels(viewer).count("Cancel") == 1
     series.cancel(Series(run / "drawings" / "mine"))
     stopped = open_many(series="mine")
-    assert "It was cancelled." in words(stopped) and "Resume" not in labels(stopped)
+    assert "Cancelled." in words(stopped) and "Resume" not in labels(stopped)
 
 
 def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,13 +183,13 @@ def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = wait(begin(open_many()))
     assert app.number_input(key="many").max == 256
-    assert "A series here has up to 256 images; the app's operator sets that." in words(app)
+    assert "A series has at most 256 images here, set by the app's operator." in words(app)
     assert "Delete" not in labels(app)
     monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
     assert open_many().number_input(key="many").max == 10
-    monkeypatch.setattr(batch, "VIEWERS_SERIES", 1)
+    monkeypatch.setattr(series_jobs, "VIEWERS_SERIES", 1)
     begin(app)
-    assert "cars has 1 series already, and no more are made here" in words(app)
+    assert "cars already has 1 series, the most that viewers can add" in words(app)
 
 
 def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
@@ -196,11 +197,11 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     visitor = open_many(series="mine")
     assert visitor.selectbox(key="series").value == "mine"
     press(app, "Delete")
-    assert "**mine** goes for good with its 2 images" in words(app)
-    press(app, "Keep it")
+    assert "**mine** and its 2 images" in words(app)
+    press(app, "Keep")
     assert (run / "drawings" / "mine").exists()
     press(app, "Delete")
-    press(app, "Delete it")
+    press(app, "Delete series")
     assert not (run / "drawings" / "mine").exists()
     for page in (app, visitor.run()):
         assert not page.exception
@@ -210,7 +211,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("../up", "'../up' cannot be the name of a series. Use up to 80 letters"),
+        ("../up", "'../up' is not a name for a series. Use up to 80 letters"),
         ("mine", "mine already exists; choose another name."),
     ],
 )
@@ -226,17 +227,17 @@ def test_a_name_that_cannot_be_is_refused(
 def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
     run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "AT_ONCE", 1)
+    monkeypatch.setattr(series_jobs, "AT_ONCE", 1)
     app = begin(begin(open_many()))
-    assert "1 series are under way already" in words(app)
+    assert "1 series are already active" in words(app)
     press(app, "Cancel")
 
     def full(self, task):
-        raise QueueFull("16 drawings wait for this device already; try again in a while.")
+        raise QueueFull("16 jobs are already waiting for this device. Try again later.")
 
     monkeypatch.setattr(SamplingQueue, "submit", full)
     begin(app, "late")
-    assert "16 drawings wait for this device already" in words(app)
+    assert "16 jobs are already waiting for this device" in words(app)
     assert not (run / "drawings" / "late").exists()
 
 
@@ -250,7 +251,7 @@ def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     weights_path(run, 20).unlink()
     app.run()
     press(app, "Resume")
-    assert "mine cannot go on: cars has no checkpoint of step 20." in words(app)
+    assert "mine cannot be resumed: cars has no checkpoint of step 20." in words(app)
     write_checkpoint(run, 20)
     press(app, "Resume")
     assert "step 20 was overwritten since mine was started" in words(app)
@@ -265,9 +266,9 @@ def test_a_drawing_that_fails_says_why_and_can_be_resumed(
     with monkeypatch.context() as patched:
         patched.setattr(series, "_write", fail)
         app = wait(begin(open_many(), "mine"))
-    assert "It has failed. 0 of 5 images" in words(app)
+    assert "Failed. 0 of 5 images" in words(app)
     assert "No space left on device." in words(app)
-    assert "It is complete." in words(wait(press(app, "Resume")))
+    assert "Complete." in words(wait(press(app, "Resume")))
 
 
 def test_images_are_paged_and_what_is_missing_or_damaged_is_said(
@@ -280,13 +281,13 @@ def test_images_are_paged_and_what_is_missing_or_damaged_is_said(
     series.image(4).unlink()
     app.number_input(key="series_page").set_value(2).run()
     app.number_input(key="picture").set_value(3).run()
-    assert "Image 3 is not drawn yet." in words(app)
+    assert "Image 3 is not generated yet." in words(app)
     app.number_input(key="series_page").set_value(3).run()
-    assert "Images 5 to 5 are not drawn yet." in words(app)
+    assert "Images 5 to 5 are not generated yet." in words(app)
     shutil.rmtree(series.path / "pictures")
     app.run()
     assert not app.exception
-    assert "It is complete. 0 of 5 images" in words(app)
+    assert "Complete. 0 of 5 images" in words(app)
 
 
 def test_a_series_with_damaged_settings_is_named(run: Path) -> None:
@@ -294,5 +295,5 @@ def test_a_series_with_damaged_settings_is_named(run: Path) -> None:
     (run / "drawings" / "mine" / "order.json").write_text("{")
     app.run()
     assert not app.exception
-    assert "mine has no readable order.json; delete it." in words(app)
+    assert "mine cannot be used; delete it. order.json is not readable JSON." in words(app)
     assert "Delete" in labels(app)

@@ -1,4 +1,4 @@
-"""Side by side: which ways are compared, what they cost, and what cannot be compared."""
+"""The mode Compare: which rows there are, what they cost, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from diffusion_core.runs.config import RunConfig
-from tests.pages.app import open_page
+from tests.pages.app import open_page, press
 from tests.tiny_runs import LECTURE, TINY, write_run
-
-SOON = 60.0
 
 
 def words(app: AppTest) -> str:
@@ -25,13 +23,8 @@ def button(app: AppTest, label: str):
     return found
 
 
-def draw(app: AppTest, label: str) -> list:
-    button(app, label).click().run()
-    assert not app.exception
-    job = app.session_state["drawings"]["compare"]
-    assert job.wait(SOON)
-    app.run()
-    assert not app.exception
+def generate(app: AppTest, label: str) -> list:
+    job = press(app, label, "compare")
     assert job.snapshot().state == "done", job.snapshot().sentence
     return job.result.rows
 
@@ -40,13 +33,13 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     runs_dir: Path,
 ) -> None:
     write_run(runs_dir, "cars", 20)
-    app = open_page("sampling.py", mode="Side by side", vs_n="2", label="bus")
-    assert "So far nothing differs." in words(app)
-    assert button(app, "Draw side by side").disabled
+    app = open_page("sampling.py", mode="Compare", vs_n="2", label="bus")
+    assert "Pick at least two values to compare." in words(app)
+    assert button(app, "Generate comparison").disabled
     app.multiselect(key="vs_sampler").set_value(["ddim", "heun"]).run()
     app.multiselect(key="vs_steps").set_value([5, 10]).run()
-    rows = draw(app, "Draw 4 side by side")
-    assert [(r.way.spec.sampler, r.way.spec.steps) for r in rows] == [
+    rows = generate(app, "Generate 4 rows")
+    assert [(r.spec.sampler, r.spec.steps) for r in rows] == [
         ("ddim", 5),
         ("ddim", 10),
         ("heun", 5),
@@ -55,7 +48,7 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     assert [row.evaluations for row in rows] == [5, 10, 9, 19]
     assert len({row.images.tobytes() for row in rows}) == 4
     shown = words(app)
-    assert "**heun, 10 steps**" in shown and "19 evaluations an image" in shown
+    assert "**heun, 10 steps**" in shown and "19 evaluations per image" in shown
     assert len(app.get("image")) == 4 * 2
     assert [each.proto.label for each in app.get("download_button")] == ["All rows as PNG"]
 
@@ -65,24 +58,24 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     runs_dir: Path, config: RunConfig
 ) -> None:
     write_run(runs_dir, "run", 25, config=config)
-    app = open_page("sampling.py", mode="Side by side", vs_n="1", seed="3", vs_seed=["1", "2"])
-    button(app, "The lecture's noise term").click().run()
-    rows = draw(app, "Draw 3 side by side")
-    first = rows[0].way.spec
+    app = open_page("sampling.py", mode="Compare", vs_n="1", seed="3", vs_seed=["1", "2"])
+    button(app, "Compare noise terms").click().run()
+    rows = generate(app, "Generate 3 rows")
+    first = rows[0].spec
     assert (first.sampler, first.as_lecture) == ("ddpm", False)
     assert (first.steps, first.seed) == (config.schedule["timesteps"], 3)
     terms = ("posterior", "large", "lecture")
-    assert [row.way.spec for row in rows] == [first.replace(variance=term) for term in terms]
+    assert [row.spec for row in rows] == [first.replace(variance=term) for term in terms]
     assert len({row.images.tobytes() for row in rows}) == 3
     assert "**variance β**" in words(app) and "**the lecture's noise term**" in words(app)
 
 
 def test_the_whole_way_of_the_lecture_is_compared_too(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
-    app = open_page("sampling.py", mode="Side by side", vs_n="1", steps="2", sampler="ddpm")
-    app.multiselect(key="vs_way").set_value(["correct", "as the lecture does"]).run()
-    correct, lecture = draw(app, "Draw 2 side by side")
-    assert not correct.way.spec.as_lecture and lecture.way.spec.as_lecture
+    app = open_page("sampling.py", mode="Compare", vs_n="1", steps="2", sampler="ddpm")
+    app.multiselect(key="vs_way").set_value(["correct", "lecture"]).run()
+    correct, lecture = generate(app, "Generate 2 rows")
+    assert not correct.spec.as_lecture and lecture.spec.as_lecture
     assert not np.array_equal(correct.images, lecture.images)
     assert "**as the lecture does**" in words(app)
 
@@ -92,23 +85,23 @@ def test_runs_are_compared_by_their_newest_checkpoints_but_the_chosen_one_by_its
 ) -> None:
     write_run(runs_dir, "one", 20, 40)
     write_run(runs_dir, "two", 30, 35)
-    app = open_page("sampling.py", mode="Side by side", run="one", vs_n="1", steps="2")
+    app = open_page("sampling.py", mode="Compare", run="one", vs_n="1", steps="2")
     app.multiselect(key="vs_step").set_value(["20", "40"]).run()
-    assert [row.way.spec.step for row in draw(app, "Draw 2 side by side")] == [20, 40]
+    assert [row.spec.step for row in generate(app, "Generate 2 rows")] == [20, 40]
     app.selectbox(key="step").set_value("20")
     app.multiselect(key="vs_run").set_value(["one", "two"]).run()
-    rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.spec.run, r.way.spec.step) for r in rows] == [("one", 20), ("two", 35)]
+    rows = generate(app, "Generate 2 rows")
+    assert [(r.spec.run, r.spec.step) for r in rows] == [("one", 20), ("two", 35)]
 
 
 def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
     write_run(runs_dir, "flow", 20, config=TINY.replace(prediction_type="flow_prediction"))
     write_run(runs_dir, "cars", 20)
     where = {"run": "cars", "sampler": "heun", "spacing": "karras", "steps": "2"}
-    app = open_page("sampling.py", mode="Side by side", vs_n="1", **where)
+    app = open_page("sampling.py", mode="Compare", vs_n="1", **where)
     app.multiselect(key="vs_run").set_value(["cars", "flow"]).run()
-    rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.spec.flow, r.way.spec.spacing) for r in rows] == [
+    rows = generate(app, "Generate 2 rows")
+    assert [(r.spec.flow, r.spec.spacing) for r in rows] == [
         (False, "karras"),
         (True, "trailing"),
     ]
@@ -116,48 +109,48 @@ def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
 
 def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20)
-    app = open_page("sampling.py", mode="Side by side", vs_n="1")
+    app = open_page("sampling.py", mode="Compare", vs_n="1")
     assert app.multiselect(key="vs_steps").options == ["2", "5", "10", "20"]
     app.multiselect(key="vs_steps").set_value([5, "7"])
     app.multiselect(key="vs_seed").set_value(["1234567"]).run()
-    rows = draw(app, "Draw 2 side by side")
-    assert [(r.way.spec.steps, r.way.spec.seed) for r in rows] == [(5, 1234567), (7, 1234567)]
+    rows = generate(app, "Generate 2 rows")
+    assert [(r.spec.steps, r.spec.seed) for r in rows] == [(5, 1234567), (7, 1234567)]
     for typed in ("21", "0", "-1", "many", "9" * 5000):
         app.multiselect(key="vs_steps").set_value([5, typed]).run()
         assert not app.exception
         assert "Steps: only whole numbers from 1 to 20 are possible." in words(app)
-        assert button(app, "Draw side by side").disabled
+        assert button(app, "Generate comparison").disabled
 
 
-NOT = "as the lecture does: that takes the lecture's network and images of more than 16 pixels."
+NOT = "as the lecture does: that needs the lecture's network and images of more than 16 pixels."
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},
-        "plain at step 30 was trained without classes, so nothing can guide it.",
+        "plain was trained without classes, so nothing can guide it; set the guidance scale to 1.",
     ),
     (
         {"label": "any class", "vs_run": ["cars", "nodrop"]},
-        "nodrop at step 30 was trained with the class always given, so it knows no “any class”;",
+        "nodrop at step 30 was trained with the class always given; choose a class.",
     ),
     (
         {"label": "bus", "vs_run": ["cars", "nodrop"], "vs_guidance": "4.0"},
-        "nodrop at step 30 was trained with the class always given, so it knows no “any class”;",
+        "nodrop at step 30 was trained with the class always given, so it cannot be guided away",
     ),
-    ({"vs_way": ["correct", "as the lecture does"]}, f"cars at step 20 cannot be drawn from {NOT}"),
+    ({"vs_way": ["correct", "lecture"]}, f"cars at step 20 cannot be sampled {NOT}"),
     (
-        {"run": "lecture", "way": "as the lecture does", "vs_run": ["lecture", "cars"]},
-        f"cars at step 20 cannot be drawn from {NOT}",
+        {"run": "lecture", "way": "lecture", "vs_run": ["lecture", "cars"]},
+        f"cars at step 20 cannot be sampled {NOT}",
     ),
     (
         {"vs_sampler": ["ddpm", "heun"], "vs_variance": ["posterior", "large"]},
-        "heun has no variance to choose; choose ddpm alone under Samplers.",
+        "variance has no effect with heun; use ddpm.",
     ),
     (
-        {"run": "lecture", "vs_way": "as the lecture does", "vs_variance": ["posterior", "large"]},
-        "The lecture's way has a noise term of its own; choose no variances beside it.",
+        {"run": "lecture", "vs_way": "lecture", "vs_variance": ["posterior", "large"]},
+        "Sampling as the lecture does needs the variance posterior.",
     ),
     (
-        {"run": "lecture", "vs_sampler": ["ddpm", "heun"], "vs_way": "as the lecture does"},
+        {"run": "lecture", "vs_sampler": ["ddpm", "heun"], "vs_way": "lecture"},
         "Two of the rows would be the same: lecture at step 25",
     ),
     ({"vs_seed": list("0123456")}, "These are 7 combinations; choose at most 6."),
@@ -171,10 +164,10 @@ def test_ways_that_cannot_be_or_mean_nothing_are_refused_with_a_sentence(runs_di
     write_run(runs_dir, "nodrop", 30, config=TINY.replace(label_dropout=0.0))
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     for lists, sentence in REFUSED:
-        address = {"mode": "Side by side", "run": "cars", "steps": 2} | lists
+        address = {"mode": "Compare", "run": "cars", "steps": 2} | lists
         app = open_page("sampling.py", **address)
         assert sentence in words(app), lists
-        assert button(app, "Draw side by side").disabled
+        assert button(app, "Generate comparison").disabled
 
 
 def test_the_formula_has_the_noise_term_that_is_chosen(runs_dir: Path) -> None:

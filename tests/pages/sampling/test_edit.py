@@ -12,16 +12,17 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.components.mask import mask
 from dashboard.sampling import edit_controls
-from dashboard.sampling.between import Between, End, film_task, sample_frames
-from dashboard.sampling.edit import Edited, edit_task
+from dashboard.sampling.edit import Edited, edit_task, inversion_spec
 from dashboard.sampling.edit_controls import Edit, Given, area_of, fit
+from dashboard.sampling.interpolate import End, Interpolation, film_task, sample_frames
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.process.noising import image_to_x_0
-from diffusion_core.runs.checkpoint import LoadedModel, load_model
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.run import Run
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import image_errors
-from diffusion_core.sampling.metadata import entries, read
+from diffusion_core.sampling.metadata import Kind, entries, read
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests import image_files
 from tests.pages.app import open_page, press
@@ -39,10 +40,18 @@ def run(runs_dir: Path) -> Path:
     return write_run(runs_dir, "tiny", 40, config=tiny(network_args=TINY.network_args))
 
 
-def loaded_of(run: Path) -> LoadedModel:
+def checkpoint_of(run: Path) -> Checkpoint:
     checkpoint = Run(run).latest_checkpoint()
     assert checkpoint is not None
-    return load_model(checkpoint, "cpu", exact=True)
+    return checkpoint
+
+
+def load_exact(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
+    return load_model(checkpoint, "cpu", average, exact=True)
+
+
+def loaded_of(run: Path) -> LoadedModel:
+    return load_exact(checkpoint_of(run))
 
 
 def given_of(config: RunConfig) -> Given:
@@ -65,17 +74,17 @@ def captions(app: AppTest) -> list[str]:
 
 
 def test_variants_stand_beside_the_image_of_the_runs_own_data(run: Path) -> None:
-    app = open_mode("From a picture", label="van", variants=3, strength=0.5, example=7)
-    assert "Walks the last 2 of 4 steps, from t = 9 on" in words(app)
+    app = open_mode("Edit", label="van", variants=3, strength=0.5, example=7)
+    assert "Takes the last 2 of 4 steps, from t = 9," in words(app)
     job = press(app, "Vary", "edit")
-    assert "image 7 of cars:48, variations of strength 0.5" in job.task.words
+    assert "image 7 of cars:48, variations of strength 0.5" in job.task.text
     assert job.task.evaluations == 3 * 2 and job.task.steps == 2
-    assert captions(app)[-4:] == ["The original", "1, van", "2, van", "3, van"]
+    assert captions(app)[-4:] == ["Original", "1, van", "2, van", "3, van"]
     assert job.result.images.shape == (3, 16, 16, 3)
 
 
 def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
-    app = open_mode("From a picture", edit="Repaint", area="left half", resample=2, variants=2)
+    app = open_mode("Edit", edit="Repaint", area="left half", resample=2, variants=2)
     made: Edited = press(app, "Repaint", "edit").result
     anew = area_of("left half", 16)
     kept = np.broadcast_to(made.given.image, made.images.shape)
@@ -84,43 +93,43 @@ def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
 
 
 def test_without_a_mask_there_is_nothing_to_repaint(run: Path) -> None:
-    app = open_mode("From a picture", edit="Repaint")
-    assert "Paint on the image what should be drawn anew" in words(app)
+    app = open_mode("Edit", edit="Repaint")
+    assert "Paint the area to repaint on the image" in words(app)
     [button] = [b for b in app.button if b.label == "Repaint"]
     assert button.disabled
 
 
 def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
-    app = open_mode("From a picture", edit="Repaint", area="centre", sampler="unipc")
-    assert "UniPC cannot repaint, because its steps build on each other: this is drawn by DDIM" in (
+    app = open_mode("Edit", edit="Repaint", area="centre", sampler="unipc")
+    assert "UniPC cannot repaint, because its steps build on each other. DDIM is used instead." in (
         words(app)
     )
     assert press(app, "Repaint", "edit").spec.sampler == "ddim"
 
 
 def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
-    app = open_mode("From a picture", edit="Invert and back")
-    assert "4 steps up and as many back, without guidance, for " in words(app)
-    job = press(app, "Invert and draw back", "edit")
+    app = open_mode("Edit", edit="Invert")
+    assert "DDIM without noise and guidance, 4 steps up and as many back for " in words(app)
+    job = press(app, "Invert and reconstruct", "edit")
     made: Edited = job.result
     assert job.task.steps == job.task.evaluations == 8
-    assert captions(app)[-4] == "The original" and captions(app)[-2] == "Drawn back from it"
+    assert captions(app)[-4] == "Original" and captions(app)[-2] == "Reconstruction"
     back, wanted = (image_to_x_0(p) for p in (made.images[0], made.given.image))
     assert made.rmse == pytest.approx(float(image_errors(back, wanted)[0]), abs=0.5)
-    assert f"off by **{made.rmse:.2f} of 255**" in words(app)
+    assert f"error is **{made.rmse:.2f} of 255**" in words(app)
 
 
 def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: Path) -> None:
     schedule = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
     write_run(runs_dir, "pure", 40, config=tiny(schedule=schedule))
-    app = open_mode("From a picture", edit="Invert and back")
+    app = open_mode("Edit", edit="Invert")
     assert "ends in pure noise (zero terminal SNR)" in words(app)
-    assert [b.disabled for b in app.button if b.label == "Invert and draw back"] == [True]
+    assert [b.disabled for b in app.button if b.label == "Invert and reconstruct"] == [True]
 
 
 def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> None:
-    app = open_mode("From a picture", **{"from": "drawn before"})
-    assert "No drawing of yours is finished yet." in words(app)
+    app = open_mode("Edit", **{"from": "generated"})
+    assert "Generate images first, in the mode Generate." in words(app)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +142,7 @@ def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> N
 def test_a_file_that_is_no_usable_image_gets_one_sentence(
     run: Path, content: bytes, sentence: str
 ) -> None:
-    app = open_mode("From a picture", **{"from": "upload"})
+    app = open_mode("Edit", **{"from": "upload"})
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("image.png", content, "image/png")).run()
     assert sentence in words(app)
@@ -142,7 +151,7 @@ def test_a_file_that_is_no_usable_image_gets_one_sentence(
 
 def test_data_that_is_not_here_gets_a_sentence(runs_dir: Path) -> None:
     write_run(runs_dir, "far", 40, config=tiny(data="folder:/nowhere/at/all"))
-    app = open_mode("From a picture")
+    app = open_mode("Edit")
     [error] = app.error
     assert "/nowhere/at/all" in error.value
 
@@ -158,17 +167,19 @@ def test_any_image_is_fitted_to_the_runs_size_and_channels(
 
 
 def test_flows_are_varied_repainted_and_inverted_too(runs_dir: Path) -> None:
-    loaded = loaded_of(write_run(runs_dir, "flow", 40, config=FLOW))
+    checkpoint = checkpoint_of(write_run(runs_dir, "flow", 40, config=FLOW))
+    can = Capabilities.of(checkpoint)
     spec = SamplingSpec(run="flow", step=40, n=2, sampler="euler", steps=10, flow=True)
     given, anew = given_of(FLOW), area_of("centre", 16)
     for edit in (
         Edit(edit_controls.VARY, strength=0.5),
-        Edit(edit_controls.REPAINT, resample=2, area="centre", anew=anew),
+        Edit(edit_controls.REPAINT, resample=2, area="centre", mask=anew),
         Edit(edit_controls.INVERT),
     ):
-        task = edit_task(spec, loaded, given, edit)
+        own = inversion_spec(spec, can) if edit.kind == edit_controls.INVERT else spec
+        task = edit_task(own, checkpoint, given, edit)
         seen: list[object] = []
-        made: Any = task.work(seen.append)
+        made: Any = task.work(load_exact, seen.append)
         assert made.images.dtype == np.uint8 and len(seen) == task.steps
     x_0 = image_to_x_0(given.image)
     far = np.abs(to_uint8(x_0)[0].astype(int) - made.images[0]).mean()
@@ -188,10 +199,10 @@ def test_a_mask_comes_from_the_browser_bit_by_bit() -> None:
 
 def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
     spec = SamplingSpec(run="tiny", step=40, n=1)
-    page = Edit(edit_controls.VARY, strength=0.3).settings() | {"example": 7}
-    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, what="varied", page=page))
+    page = {"mode": "Edit"} | Edit(edit_controls.VARY, strength=0.3).settings()
+    file = png(np.zeros((4, 4, 3), np.uint8), text=entries(spec, kind=Kind.OTHER, page=page))
     made = read(file)
-    assert (made.spec, made.mode) == (spec, "From a picture")
+    assert (made.spec, made.mode) == (spec, "Edit")
     assert read(png(np.zeros((4, 4, 3), np.uint8), text=entries(spec))).mode == ""
 
 
@@ -199,8 +210,8 @@ def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
 
 
 def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Path) -> None:
-    app = open_mode("Between two", frames=5, to_picture=3, label="van")
-    made: Between = press(app, "Draw the film", "between").result
+    app = open_mode("Interpolate", frames=5, to_picture=3, label="van")
+    made: Interpolation = press(app, "Generate film", "interpolate").result
     assert made.frames.shape == (5, 16, 16, 3)
     loaded = loaded_of(run)
     spec = SamplingSpec(run="tiny", step=40, n=3, steps=4, classes=CLASSES, label="van")
@@ -212,22 +223,22 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Pa
 
 
 def test_each_class_in_turn_becomes_one_for_the_whole_film(run: Path) -> None:
-    app = open_mode("Between two", frames=2)
-    label = press(app, "Draw the film", "between").spec.label
+    app = open_mode("Interpolate", frames=2)
+    label = press(app, "Generate film", "interpolate").spec.label
     config = tiny(network_args=TINY.network_args)
     assert label == (ANY_CLASS if config.label_dropout > 0 else CLASSES[0])
     assert label != EACH_IN_TURN
 
 
 def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
-    app = open_mode("Between two", to_picture=1)
-    assert "The two ends are the same image" in words(app)
-    assert [b.disabled for b in app.button if b.label == "Draw the film"] == [True]
+    app = open_mode("Interpolate", to_picture=1)
+    assert "Both ends are the same image" in words(app)
+    assert [b.disabled for b in app.button if b.label == "Generate film"] == [True]
 
 
 def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
-    app = open_mode("Between two", sampler="ddpm")
-    assert "DDPM adds noise in its steps. All frames get the same" in words(app)
+    app = open_mode("Interpolate", sampler="ddpm")
+    assert "DDPM adds noise in its steps. All frames use the noise" in words(app)
     spec = SamplingSpec(
         run="tiny", step=40, n=3, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
     )
@@ -239,24 +250,24 @@ def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
 def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = loaded_of(run)
+    checkpoint = checkpoint_of(run)
     spec = SamplingSpec(
         run="tiny", step=40, n=5, sampler="ddpm", steps=4, classes=CLASSES, label="bus"
     )
     ends = (End(0, 1), End(1, 2))
-    whole: Any = film_task(spec, loaded, ends).work(lambda view: None)
-    monkeypatch.setattr("dashboard.sampling.between.max_images", lambda size: 2)
-    task = film_task(spec, loaded, ends)
+    whole: Any = film_task(spec, checkpoint, ends).work(load_exact, lambda view: None)
+    monkeypatch.setattr("dashboard.sampling.interpolate.max_images", lambda size: 2)
+    task = film_task(spec, checkpoint, ends)
     seen: list[Any] = []
-    parts: Any = task.work(seen.append)
+    parts: Any = task.work(load_exact, seen.append)
     assert len(seen) == task.steps == 3 * 4
     assert np.abs(whole.frames.astype(int) - parts.frames).max() <= 1
 
 
 def test_an_uploaded_image_is_varied_in_the_runs_size(run: Path) -> None:
-    app = open_mode("From a picture", variants=1, **{"from": "upload"})
+    app = open_mode("Edit", variants=1, **{"from": "upload"})
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
     job = press(app, "Vary", "edit")
-    assert "your image, resized from 50×30, the aspect not kept" in job.task.words
+    assert "your image, resized from 50×30, stretched to a square" in job.task.text
     assert job.result.given.image.shape == (16, 16, 3)

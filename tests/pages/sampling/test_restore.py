@@ -15,10 +15,18 @@ from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests.pages.app import open_page
-from tests.pages.sampling.test_sampling import draw, words
+from tests.pages.sampling.test_sampling import generate, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_checkpoint, write_run
 
-SPEC = SamplingSpec(run="cars", step=20, n=3, steps=4, seed=5, classes=CLASSES, label=EACH_IN_TURN)
+SPEC = SamplingSpec(
+    run="cars",
+    step=20,
+    n=3,
+    steps=4,
+    seed=5,
+    classes=CLASSES,
+    label=EACH_IN_TURN,
+)
 
 
 def image_of(
@@ -52,12 +60,14 @@ def test_an_image_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
     files = {}
     with monkeypatch.context() as patched:
         patched.setattr(st, "download_button", lambda _, data, **more: files.update({_: data}))
-        job = draw(app)
+        job = generate(app)
     assert job.spec.guidance_interval == (3.0, 15.0) and job.spec.negative == "van"
-    for label, what in (("Grid as PNG", "The grid"), ("This image as PNG", "Image 1")):
+    for label, what in (("Grid as PNG", ""), ("This image as PNG", "image 1 of ")):
         dropped = drop(open_page("sampling.py", run=other.name, seed=1), files[label])
-        assert f"{what} is of cars at step 20: 2 images, ddim, 3 steps" in words_of(dropped)
-        again = draw(dropped)
+        assert f"Settings restored: {what}cars at step 20: 2 images, ddim, 3 steps" in words_of(
+            dropped
+        )
+        again = generate(dropped)
         assert again.spec == job.spec
         assert np.array_equal(again.snapshot().now.x_t, job.snapshot().now.x_t)
 
@@ -80,29 +90,29 @@ def test_every_setting_comes_back_over_others_that_were_chosen(
 ) -> None:
     app = open_page("sampling.py", seed=9, n=7, spacing="leading", eta=0.3, label="coupé")
     app = drop(app, image_of(spec, 2))
-    assert draw(app).spec == spec
+    assert generate(app).spec == spec
     assert app.number_input(key="picture").value == 3
 
 
 def test_a_drawing_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     spec = SamplingSpec(run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True)
-    assert draw(drop(open_page("sampling.py"), image_of(spec))).spec == spec
+    assert generate(drop(open_page("sampling.py"), image_of(spec))).spec == spec
 
 
 def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> None:
     app = drop(open_page("sampling.py"), image_of(SPEC.replace(n=100), 70))
-    assert app.session_state["mode"] == "Many"
+    assert app.session_state["mode"] == "Batch"
     assert app.number_input(key="many").value == 100
     assert app.query_params["many"] == "100"
-    assert "Image 71 is of cars at step 20: 100 images" in words_of(app)
+    assert "image 71 of cars at step 20: 100 images" in words_of(app)
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_the_newest_is_chosen(run: Path) -> None:
     app = drop(open_page("sampling.py", step=20), image_of(SPEC.replace(step=7)))
-    assert "That checkpoint is not here any more; the newest is chosen" in words_of(app)
+    assert "That checkpoint no longer exists; the newest one" in words_of(app)
     assert app.selectbox(key="step").value == "latest"
-    assert draw(app).spec == SPEC
+    assert generate(app).spec == SPEC
 
 
 # ---------------------------------------------------------------- what is no grid, and other modes
@@ -122,7 +132,7 @@ def keep_downloads(patched: pytest.MonkeyPatch) -> dict[str, bytes]:
 def press(app: AppTest, label: str, key: str) -> SamplingJob:
     [button] = [each for each in app.button if each.label == label]
     button.click().run()
-    job = app.session_state["drawings"][key]
+    job = app.session_state["jobs"][key]
     assert job.wait(60)
     app.run()
     assert not app.exception
@@ -136,59 +146,58 @@ def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_images(
     app = open_page("sampling.py", run="cars", steps=3, n=4, seed=5, picture=3, label="van")
     with monkeypatch.context() as patched:
         files = keep_downloads(patched)
-        draw(app)
+        generate(app)
     dropped = drop(open_page("sampling.py"), files["This strip as PNG"])
     assert [each.value for each in dropped.success] == [
-        "The settings of this strip are restored. The strip is of cars at step 20: 4 images, "
-        "dpmpp_2m, 3 steps, seed 5, van: Draw brings these images again, and the strip below "
-        "them."
+        "Settings restored: image 3 of cars at step 20: 4 images, dpmpp_2m, 3 steps, seed 5, van. "
+        "The strip appears below the generated images."
     ]
-    draw(dropped)
+    generate(dropped)
     assert dropped.number_input(key="picture").value == 3
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "start"),
+    ("number", "kind", "end"),
     [
-        (None, Kind.FILM, "The settings of this film are restored. The film is of "),
-        (2, Kind.FILM, "The settings of this film are restored. The film is of "),
-        (None, Kind.OTHER, "The settings of this image are restored. The image is "),
+        (None, Kind.FILM, ". The film appears below the generated images."),
+        (2, Kind.FILM, ". The film appears below the generated images."),
+        (None, Kind.OTHER, "each class in turn."),
     ],
 )
 def test_a_film_or_what_nobody_knows_is_not_called_the_same(
-    run: Path, number: int | None, kind: Kind, start: str
+    run: Path, number: int | None, kind: Kind, end: str
 ) -> None:
     app = drop(open_page("sampling.py"), image_of(SPEC, number, kind))
     [said] = [each.value for each in app.success]
-    assert said.startswith(start) and "the same" not in said
-    assert draw(app).spec == SPEC
+    assert said.endswith(end) and "the same" not in said
+    assert generate(app).spec == SPEC
 
 
 # The page's settings, the button, the name of the drawing, and the download.
 MODES = [
     (
-        {"mode": "Side by side", "vs_n": 2, "vs_sampler": ["ddpm", "heun"], "vs_seed": "77"},
-        ("Draw 2 side by side", "compare", "All rows as PNG"),
+        {"mode": "Compare", "vs_n": 2, "vs_sampler": ["ddpm", "heun"], "vs_seed": "77"},
+        ("Generate 2 rows", "compare", "All rows as PNG"),
     ),
     (
-        {"mode": "Side by side", "vs_run": ["cars", "other"], "vs_guidance": ["2.0"], "step": 20},
-        ("Draw 2 side by side", "compare", "All rows as PNG"),
+        {"mode": "Compare", "vs_run": ["cars", "other"], "vs_guidance": ["2.0"], "step": 20},
+        ("Generate 2 rows", "compare", "All rows as PNG"),
     ),
     (
-        {"mode": "From a picture", "strength": 0.75, "variants": 3, "example": 7},
+        {"mode": "Edit", "strength": 0.75, "variants": 3, "example": 7},
         ("Vary", "edit", "All as PNG"),
     ),
     (
-        {"mode": "From a picture", "edit": "Repaint", "area": "left half", "resample": 2},
+        {"mode": "Edit", "edit": "Repaint", "area": "left half", "resample": 2},
         ("Repaint", "edit", "This variant as PNG"),
     ),
     (
-        {"mode": "From a picture", "edit": "Invert and back", "example": 3},
-        ("Invert and draw back", "edit", "All four as PNG"),
+        {"mode": "Edit", "edit": "Invert", "example": 3},
+        ("Invert and reconstruct", "edit", "All four as PNG"),
     ),
     (
-        {"mode": "Between two", "from_picture": 2, "to_picture": 5, "to_seed": 9, "frames": 3},
-        ("Draw the film", "between", "All frames as PNG"),
+        {"mode": "Interpolate", "from_picture": 2, "to_picture": 5, "to_seed": 9, "frames": 3},
+        ("Generate film", "interpolate", "All frames as PNG"),
     ),
 ]
 
@@ -206,12 +215,12 @@ def test_each_mode_comes_back_and_draws_the_same(
         before = press(open_page("sampling.py", **common | settings), label, key)
     dropped = drop(open_page("sampling.py", run="other", seed=1), files[download])
     [said] = [each.value for each in dropped.success]
-    assert f"It was made under {settings['mode']} by cars at step 20" in said
-    assert said.endswith("drawn again, it is the same.")
+    assert dropped.session_state["mode"] == settings["mode"]
+    assert "cars at step 20" in said and said.endswith("Generating gives the same result.")
     for name in settings.keys() - {"step"}:  # the address is a link to it
         assert name in dropped.query_params, name
     again = press(dropped, label, key)
-    assert again.task.words == before.task.words and again.spec == before.spec
+    assert again.task.text == before.task.text and again.spec == before.spec
     for one, other in zip(images_of(again), images_of(before), strict=True):
         assert np.array_equal(one, other)
 
@@ -223,28 +232,28 @@ def images_of(job: SamplingJob) -> list[np.ndarray]:
     return [made.frames if hasattr(made, "frames") else made.images]
 
 
-EDITED = {"mode": "From a picture", "edit": "Vary", "strength": 0.5}
-REPAINTED = {"mode": "From a picture", "edit": "Repaint", "area": "by hand", "resample": 2}
-COMPARED = {"mode": "Side by side", "vs_n": 2}
-AGAIN_IMAGE = "The image that it started from does not come with it; choose it again."
+EDITED = {"mode": "Edit", "edit": "Vary", "strength": 0.5}
+REPAINTED = {"mode": "Edit", "edit": "Repaint", "area": "by hand", "resample": 2}
+COMPARED = {"mode": "Compare", "vs_n": 2}
+AGAIN_IMAGE = "The image that it started from is not in the file; choose it again."
 LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was drawn before
     (
         REPAINTED | {"from": "data set", "example": 1},
-        "The part painted by hand does not come with it; paint it again.",
+        "The painted area is not in the file; paint it again.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "gone"], "vs_seed": [1, 2]},
-        "Not all that was compared is here any more; the rest is chosen.",
+        "Some of what was compared no longer exists and is left out.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "other"], "drawn_at": {"cars": 20, "other": 39}},
-        "The newest checkpoint of other is another now, and so is its row.",
+        "other has a newer checkpoint than this image was made with.",
     ),
     (
         {"mode": "Tomorrow's", "x": 1},
-        "It was made in a mode that this version of the app does not have.",
+        "It was made in a mode that this version does not have.",
     ),
 ]
 
@@ -253,46 +262,74 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
     write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
     for page, sentence in LOST:
         app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
-        said = f"The settings of {SPEC.words()} are restored. {sentence}"
+        what = SPEC.words()
+        if page["mode"] == "Compare":
+            what = "a comparison by cars at step 20"
+        said = f"Settings restored: {what}. {sentence}"
         assert [each.value for each in app.warning] == [said]
-        assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Draw")
+        assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Generate")
         assert not app.success
 
 
-FORGED: list[tuple[dict[str, Any], str]] = [
-    (EDITED | {"strength": 7}, "strength"),
-    (EDITED | {"strength": float("nan")}, "strength"),
-    (EDITED | {"edit": ["Vary"]}, "edit"),
-    (EDITED | {"from": "a wish"}, "from"),
-    (EDITED | {"from": "data set", "example": -1}, "example"),
-    (REPAINTED | {"area": "everything"}, "area"),
-    (REPAINTED | {"resample": 10**9}, "resample"),
-    ({"mode": "Between two", "frames": True}, "frames"),
-    ({"mode": "Between two", "to_seed": 2**31}, "to_seed"),
-    ({"mode": "Between two", "from_picture": "2"}, "from_picture"),
-    (COMPARED | {"vs_n": 9}, "vs_n"),
-    (COMPARED | {"vs_seed": list(range(7))}, "vs_seed"),
-    (COMPARED | {"vs_steps": [[5]]}, "vs_steps"),
-    (COMPARED | {"vs_run": {"cars": 1}}, "vs_run"),
-    (COMPARED | {"drawn_at": [1]}, "drawn_at"),
+FORGED = [
+    (EDITED | {"strength": 7}, "Strength is 7; it must be from 0.05 to 1.0."),
+    (EDITED | {"strength": float("nan")}, "Strength is nan; it must be from 0.05 to 1.0."),
+    (EDITED | {"edit": ["Vary"]}, "Edit is a list; it must be one of Vary, Repaint, Invert."),
+    (
+        EDITED | {"from": "![](//evil.example)"},
+        r"Image from is '!\[](//evil.example)'; it must be one of data set, generated, upload, "
+        "camera.",
+    ),
+    (
+        EDITED | {"from": "data set", "example": -1},
+        "Number in the data set is -1; it must be from 0 to 2,147,483,647.",
+    ),
+    (
+        REPAINTED | {"area": "everything"},
+        "Area to repaint is 'everything'; it must be one of by hand, left half, right half, "
+        "upper half, lower half, centre.",
+    ),
+    (
+        REPAINTED | {"resample": 10**9},
+        "Resampling passes per step is 1000000000; it must be from 1 to 20.",
+    ),
+    (
+        {"mode": "Interpolate", "frames": True},
+        "Frames is True; it must be a whole number.",
+    ),
+    (
+        {"mode": "Interpolate", "to_seed": 2**31},
+        "To seed is 2147483648; it must be from 0 to 2,147,483,647.",
+    ),
+    (
+        {"mode": "Interpolate", "from_picture": "2"},
+        "From image is '2'; it must be a whole number.",
+    ),
+    (COMPARED | {"vs_n": 9}, "Images per row is 9; it must be from 1 to 8."),
+    (COMPARED | {"vs_seed": list(range(7))}, "Seeds must be a list of at most 6."),
+    (COMPARED | {"vs_steps": [[5]]}, "Steps is a list; it must be a whole number."),
+    (COMPARED | {"vs_run": {"cars": 1}}, "Runs must be a list of at most 6."),
+    (COMPARED | {"drawn_at": [1]}, "drawn_at must hold steps."),
 ]
 
 
 def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     app = open_page("sampling.py", seed=3)
-    for page, name in FORGED:
+    for page, sentence in FORGED:
         drop(app, image_of(SPEC, None, Kind.OTHER, page))
         assert [each.value for each in app.error] == [
-            f"The image's settings of {page['mode']} cannot be used: “{name}” is none that can "
-            "be chosen there."
+            f"The image's settings cannot be used. {sentence}"
         ]
         assert app.number_input(key="seed").value == 3
-        assert app.session_state["mode"] == "Draw"
+        assert app.session_state["mode"] == "Generate"
     beyond = EDITED | {"from": "data set", "example": 48}
     drop(app, image_of(SPEC, None, Kind.OTHER, beyond))
-    assert "number 48 of cars:48, and the last one here is 47." in app.error[0].value
+    assert "Number in the data set is 48; it must be from 0 to 47." in app.error[0].value
     drop(app, image_of(SPEC.replace(n=17), None, Kind.OTHER, EDITED))
-    assert app.error[0].value == "The image has 17 variants; 16 can be drawn."
+    assert (
+        app.error[0].value
+        == "This page cannot restore the image. Variants is 17; it must be from 1 to 16."
+    )
     # A key that no control has is left out, and values that are not offered raise nothing.
     page = COMPARED | {"run": "x", "seed": [], "vs_sampler": ["magic"], "vs_guidance": [1.3, 2]}
     drop(app, image_of(SPEC, None, Kind.OTHER, page))
@@ -300,25 +337,46 @@ def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     assert app.number_input(key="seed").value == SPEC.seed
 
 
-AGAIN = "The image was drawn from another run that was called cars too."
 UNFIT = [
-    (SPEC.replace(run="boats"), "The image was drawn from the run boats, which is not here."),
-    (SPEC.replace(classes=("van",), label="van"), AGAIN),
-    (SPEC.replace(steps=21), AGAIN),
-    (SPEC.replace(average="short"), AGAIN),
-    (SPEC.replace(as_lecture=True, sampler="ddpm"), AGAIN),
+    (SPEC.replace(run="boats"), "The image's run, boats, does not exist here."),
+    (
+        SPEC.replace(classes=("van",), label="van"),
+        "The image was not made with this cars. cars at step 20 has other classes: van, bus, "
+        "coupé.",
+    ),
+    (
+        SPEC.replace(steps=21),
+        "The image was not made with this cars. cars at step 20 takes 1 to 20 steps, not 21.",
+    ),
+    (
+        SPEC.replace(average="short"),
+        "The image was not made with this cars. cars at step 20 has no averaged weights called "
+        "short; it has main.",
+    ),
+    (
+        SPEC.replace(as_lecture=True, sampler="ddpm"),
+        "The image was not made with this cars. cars at step 20 cannot be sampled as the lecture "
+        "does: that needs the lecture's network and images of more than 16 pixels.",
+    ),
     # Of 16 pixels, which are too few for the lecture's BatchNorm.
     (
         SamplingSpec(run="small", step=20, n=1, sampler="ddpm", steps=6, as_lecture=True),
-        AGAIN.replace("cars", "small"),
+        "The image was not made with this small. small at step 20 cannot be sampled as the "
+        "lecture does: that needs the lecture's network and images of more than 16 pixels.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=9.0),
-        "The image has guidance 9, and this page goes from 1 to 8.",
+        "This page cannot restore the image. Guidance scale is 9.0; it must be from 1.0 to 8.0.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
-        "The image's guided timesteps are none that this page can set.",
+        "The image was not made with this cars. The guidance interval must end at 19 or before "
+        "for cars at step 20.",
+    ),
+    (
+        SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.5, 9.0)),
+        "This page cannot restore the image. Guided timesteps must be two whole numbers from 0 "
+        "to 19, the smaller one first.",
     ),
 ]
 PIXELS = np.zeros((4, 4, 3), np.uint8)
@@ -346,7 +404,7 @@ def test_what_cannot_be_restored_changes_nothing_and_says_why_once(run: Path) ->
 def test_any_class_is_refused_where_the_network_never_learned_it(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, config=TINY.replace(label_dropout=0.0))
     app = drop(open_page("sampling.py"), image_of(SPEC.replace(label=ANY_CLASS)))
-    assert app.error[0].value == AGAIN
+    assert "was trained with the class always given; choose a class." in app.error[0].value
 
 
 def test_a_viewer_is_told_of_more_images_than_are_drawn_here(
@@ -354,4 +412,4 @@ def test_a_viewer_is_told_of_more_images_than_are_drawn_here(
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = drop(open_page("sampling.py"), image_of(SPEC.replace(n=4096)))
-    assert "The image is of 4,096, and here 256 at most are drawn." in app.error[0].value
+    assert "The image is one of 4,096; at most 256 are possible here." in app.error[0].value

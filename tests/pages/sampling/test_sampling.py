@@ -1,9 +1,8 @@
-"""The Sampling page: which checkpoint it takes, what its controls order, what it shows and says."""
+"""The Sampling page: its checkpoint, its controls, what it shows and says."""
 
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,18 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from dashboard.sampling.choose import sharing_sentence
 from dashboard.sampling.controls import link, max_images
-from dashboard.sampling.wording import precise, sharing_sentence
-from dashboard.services import cached, sampling_queue
+from dashboard.services import model_cache, sampling_queue
 from dashboard.services.sampling_queue import QueueFull, SamplingJob, SamplingQueue
+from dashboard.ui.progress import precise
 from diffusion_core.media.images import png
 from diffusion_core.runs.checkpoint import save_weights, weights_path
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.registry import sampler_names, sampler_of
+from diffusion_core.sampling.registry import REGISTRY, Sampler
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page
+from tests.pages.app import open_page, press
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
 SOON = 60.0
@@ -45,14 +45,9 @@ def button(app: AppTest, label: str):
     return found
 
 
-def draw(app: AppTest) -> SamplingJob:
-    """Press Draw and wait until the drawing has ended and is shown."""
-    button(app, "Draw").click().run()
-    job = app.session_state["drawings"]["draw"]
-    assert job.wait(SOON)
-    app.run()
-    assert not app.exception
-    return job
+def generate(app: AppTest) -> SamplingJob:
+    """Press Generate and wait until the job has ended and is shown."""
+    return press(app, "Generate", "generate")
 
 
 def downloads(app: AppTest) -> list[str]:
@@ -62,15 +57,15 @@ def downloads(app: AppTest) -> list[str]:
 def test_without_a_checkpoint_the_page_says_how_the_first_comes_about(runs_dir: Path) -> None:
     write_run(runs_dir, "young")
     app = open_sampling()
-    assert "There is no run with a checkpoint to draw from yet. Start one on the" in words(app)
-    assert not [b for b in app.button if b.label == "Draw"]
+    assert "No run has a checkpoint yet. Start one on the Training page" in words(app)
+    assert not [b for b in app.button if b.label == "Generate"]
 
 
 def test_a_run_in_training_is_named_until_its_first_checkpoint_is_there(runs_dir: Path) -> None:
     run = write_run(runs_dir, "young")
     set_running(run)
     app = open_sampling()
-    assert "young is running. It can be drawn from as soon as" in words(app)
+    assert "young is running. Its first checkpoint appears here as soon as" in words(app)
     write_checkpoint(run, 20)
     app.run()
     assert "Step 20 of 40" in words(app)
@@ -80,7 +75,7 @@ def test_a_viewer_without_checkpoints_is_referred_to_the_operator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    assert "The operator of this app starts one" in words(open_sampling())
+    assert "The app's operator starts one" in words(open_sampling())
 
 
 def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
@@ -89,8 +84,8 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     write_run(runs_dir, "cars", 20)
     app = open_sampling(steps="4", n="2")
-    assert "Press Draw" in words(app)
-    job = draw(app)
+    assert "Press Generate" in words(app)
+    job = generate(app)
     assert job.snapshot().state == "done"
     shown = words(app)
     assert "**cars at step 20: 2 images, dpmpp_2m, 4 steps, seed 0, each class in turn**" in shown
@@ -104,7 +99,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     assert len(app.get("image")) == 2  # the grid and the lecture's strip
     assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
-    assert "Takes about 1 s, going by the last drawing." in shown
+    assert "About 1 s, estimated from your last run." in shown
 
 
 def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> None:
@@ -120,20 +115,20 @@ def test_an_earlier_step_is_drawn_where_it_is_asked_for(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, 40)
     app = open_sampling(step="20", steps="2", n="1")
     assert "Step 20 of 40" in words(app)
-    assert draw(app).spec.step == 20
+    assert generate(app).spec.step == 20
 
 
 def test_a_newer_checkpoint_is_offered_and_taken_only_on_request(runs_dir: Path) -> None:
     run = write_run(runs_dir, "cars", 20)
     set_running(run)
     app = open_sampling()
-    assert [b.label for b in app.button] == ["Draw"]
+    assert [b.label for b in app.button] == ["Generate"]
     write_checkpoint(run, 40)
     app.run()
     assert "Step 20 of 40" in words(app)
-    button(app, "Step 40 is there; use it").click().run()
+    button(app, "Use newer checkpoint (step 40)").click().run()
     assert "Step 40 of 40" in words(app)
-    assert [b.label for b in app.button] == ["Draw"]
+    assert [b.label for b in app.button] == ["Generate"]
 
 
 def test_a_broken_checkpoint_is_skipped_and_named(runs_dir: Path) -> None:
@@ -149,27 +144,26 @@ def test_a_run_with_nothing_but_broken_checkpoints_is_named(runs_dir: Path) -> N
     run = write_run(runs_dir, "cars", 20)
     weights_path(run, 20).write_bytes(b"")
     app = open_sampling()
-    assert "cars has no checkpoint that can be used." in words(app)
-    assert "There is no run with a checkpoint to draw from yet." in words(app)
+    assert "cars has no usable checkpoint." in words(app)
+    assert "No run has a checkpoint yet." in words(app)
 
 
 def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = write_run(runs_dir, "cars", 20)
-    app = open_sampling()
-    load = cached.load_model
+    run = write_run(runs_dir, "cars", 20, 40)
+    app = open_sampling(step="20")
+    load = model_cache.load_model
 
-    def too_late(*words):
-        shutil.rmtree(run / "weights")
-        return load(*words)
+    def too_late(*arguments):
+        weights_path(run, 20).unlink()
+        return load(*arguments)
 
-    monkeypatch.setattr(cached, "load_model", too_late)
-    button(app, "Draw").click().run()
-    assert not app.exception
+    monkeypatch.setattr(model_cache, "load_model", too_late)
+    job = generate(app)
+    assert job.snapshot().state == "failed"
     [error] = app.error
     assert "step-00000020.safetensors can no longer be read" in error.value
-    assert not app.session_state["drawings"]
 
 
 def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_chosen(
@@ -194,19 +188,19 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     assert app.selectbox(key="flow_sampler").options == ["euler", "heun"]
     assert picked["Averaged weights"].options == ["main", "short"]
     assert "main (0.9995), short (0.9)" in picked["Averaged weights"].help
-    by_main = draw(app).snapshot()
+    by_main = generate(app).snapshot()
     assert by_main.state == "done"
     assert by_main.now.x_t.shape == (2, 16, 16, 1)
     app.session_state["flow_sampler"] = "heun"
     app.session_state["average"] = "short"
     app.run()
-    job = draw(app)
+    job = generate(app)
     assert job.task.evaluations == 2 * (2 * 4 - 1)
     assert "heun, 4 steps" in job.spec.words() and "short average" in job.spec.words()
     assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
     found = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert found["flow_sampler"] == "heun" and found["average"] == "short"
-    assert draw(open_sampling(**found)).spec == job.spec
+    assert generate(open_sampling(**found)).spec == job.spec
 
 
 def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path) -> None:
@@ -224,7 +218,7 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
         "label": "coupé",
         "guidance": "2.5",
     }
-    job = draw(open_sampling(**settings))
+    job = generate(open_sampling(**settings))
     assert job.spec == SamplingSpec(
         run="cars",
         step=20,
@@ -240,7 +234,7 @@ def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path)
     )
     again = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert again == settings
-    assert draw(open_sampling(**again)).spec == job.spec
+    assert generate(open_sampling(**again)).spec == job.spec
 
 
 def test_settings_in_the_url_that_make_no_sense_are_left_out(runs_dir: Path) -> None:
@@ -259,43 +253,45 @@ def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path)
     write_run(runs_dir, "cars", 20, config=long)
     app = open_sampling(n="1")
     assert app.number_input(key="steps").placeholder == "20"
-    assert draw(app).spec.steps == 20
+    assert generate(app).spec.steps == 20
     app.selectbox(key="sampler").select("ddpm").run()
     assert app.number_input(key="steps").placeholder == "60, all of them"
     assert not [s for s in app.slider if s.key == "eta"]
-    assert draw(app).spec.steps == 60
+    assert generate(app).spec.steps == 60
 
 
-@pytest.mark.parametrize("sampler", sampler_names(flow=False))
+@pytest.mark.parametrize(
+    "sampler", [each for each in REGISTRY if not each.flow], ids=lambda each: each.name
+)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_every_sampler_draws_and_explains_itself(
-    sampler: str, zero_snr: bool, runs_dir: Path
+    sampler: Sampler, zero_snr: bool, runs_dir: Path
 ) -> None:
     ends_in_noise = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
     write_run(
         runs_dir, "cars", 20, config=TINY.replace(schedule=ends_in_noise) if zero_snr else TINY
     )
-    app = open_sampling(n="1", steps="3", sampler=sampler)
+    app = open_sampling(n="1", steps="3", sampler=sampler.name)
     chosen = app.selectbox(key="sampler")
-    if zero_snr and not sampler_of(sampler).from_pure_noise:
-        assert sampler not in chosen.options  # it cannot start where nothing of an image is left
+    if zero_snr and not sampler.from_pure_noise:
+        assert sampler.name not in chosen.options
         assert "karras" not in app.selectbox(key="spacing").options
         return
-    assert chosen.value == sampler
-    job = draw(app)
+    assert chosen.value == sampler.name
+    job = generate(app)
     assert job.snapshot().state == "done"
-    assert job.task.evaluations == (5 if sampler == "heun" else 3)
+    assert job.task.evaluations == (5 if sampler.name == "heun" else 3)
     assert [each.value for each in app.latex if "x_s" in each.value or "x_{t-1}" in each.value]
 
 
 def test_results_stay_with_their_settings_while_the_controls_move(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20)
     app = open_sampling(steps="2", n="1")
-    draw(app)
+    generate(app)
     assert "The settings have changed since" not in words(app)
     app.number_input(key="seed").set_value(9).run()
     assert "2 steps, seed 0" in words(app)
-    assert "The settings have changed since; Draw uses the new ones." in words(app)
+    assert "The settings have changed since. Press Generate to use them." in words(app)
 
 
 def test_any_class_and_guidance_are_offered_only_where_the_network_learned_them(
@@ -313,54 +309,54 @@ def test_any_class_and_guidance_are_offered_only_where_the_network_learned_them(
 
 def test_a_network_of_the_lecture_can_be_sampled_as_the_lecture_does(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
-    app = open_sampling(n="1", way="as the lecture does")
+    app = open_sampling(n="1", way="lecture")
     assert "leaves the network in training mode" in words(app)
-    assert draw(app).spec == SamplingSpec(
+    assert generate(app).spec == SamplingSpec(
         run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True
     )
     assert "lecture at step 25: 1 image, as the lecture does, 6 steps, seed 0" in words(app)
     assert not [s for s in app.selectbox if s.key == "label"]
-    assert draw(open_sampling(n="1")).spec.as_lecture is False
+    assert generate(open_sampling(n="1")).spec.as_lecture is False
 
 
-def test_a_drawing_under_way_shows_its_place_and_can_be_cancelled(
+def test_an_active_job_shows_its_place_and_can_be_cancelled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(runs_dir, "cars", 20)
-    queue = SamplingQueue()
-    monkeypatch.setattr(queue, "_work", lambda: None)  # nobody draws: all stay in the line
+    queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
+    monkeypatch.setattr(queue, "_work", lambda: None)  # nobody works: all jobs stay in the queue
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     first, second = open_sampling(), open_sampling()
     for app in (first, second):
-        button(app, "Draw").click().run()
+        button(app, "Generate").click().run()
         assert not app.exception
-        assert button(app, "Draw").disabled
-    assert first.session_state["drawings"]["draw"].snapshot().before == 0
-    assert second.session_state["drawings"]["draw"].snapshot().before == 1
+        assert button(app, "Generate").disabled
+    assert first.session_state["jobs"]["generate"].snapshot().before == 0
+    assert second.session_state["jobs"]["generate"].snapshot().before == 1
     # In another mode it is seen as well, for that mode's button waits for it.
-    second.segmented_control(key="mode").set_value("Between two").run()
+    second.segmented_control(key="mode").set_value("Interpolate").run()
     assert not second.exception
-    assert button(second, "Draw the film").disabled
+    assert button(second, "Generate film").disabled
     assert "**cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
     button(second, "Cancel").click().run()
-    assert second.session_state["drawings"]["draw"].snapshot().state == "cancelled"
-    second.segmented_control(key="mode").set_value("Draw").run()
+    assert second.session_state["jobs"]["generate"].snapshot().state == "cancelled"
+    second.segmented_control(key="mode").set_value("Generate").run()
     assert "Cancelled." in words(second)
-    assert not button(second, "Draw").disabled
+    assert not button(second, "Generate").disabled
     assert downloads(second) == []
 
 
-def test_a_line_that_is_full_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs_dir, "cars", 20)
 
     def full(self, task):
-        raise QueueFull("16 drawings wait for this device already; try again in a while.")
+        raise QueueFull("16 jobs are already waiting for this device. Try again later.")
 
     monkeypatch.setattr(SamplingQueue, "submit", full)
     app = open_sampling()
-    button(app, "Draw").click().run()
+    button(app, "Generate").click().run()
     assert [e.value for e in app.error] == [
-        "16 drawings wait for this device already; try again in a while."
+        "16 jobs are already waiting for this device. Try again later."
     ]
 
 
@@ -369,9 +365,9 @@ def test_a_training_on_the_same_device_is_named(runs_dir: Path) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert sharing_sentence(cpu, [Run(run)]) == ""
     set_running(run)
-    assert "cars trains on this device at the same time" in sharing_sentence(cpu, [Run(run)])
+    assert "cars is training on this device" in sharing_sentence(cpu, [Run(run)])
     assert sharing_sentence(cuda, [Run(run)]) == ""
-    assert "cars trains on this device" in words(open_sampling())
+    assert "cars is training on this device" in words(open_sampling())
 
 
 def test_images_are_fewer_where_they_are_large() -> None:

@@ -101,7 +101,7 @@ def test_no_more_is_sent_than_the_bound_and_the_chosen_image_is_of_it(
 def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=5, picture=2)
-    job = press(app, "Draw", "draw")
+    job = press(app, "Generate", "generate")
     data = book_data(app)
     assert data["rows"] == [X_T, X_0] and data["image"] == 2
     assert data["names"] == ["1, van", "2, bus", "3, coupé"]
@@ -130,8 +130,8 @@ def test_of_an_image_whose_way_is_not_kept_that_is_said(
     monkeypatch.setattr("diffusion_core.sampling.trajectory.MOST_IMAGES", 2)
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=2, picture=3)
-    press(app, "Draw", "draw")
-    assert "The way out of the noise is kept of the first 2 images; choose one" in words(app)
+    press(app, "Generate", "generate")
+    assert "The steps are kept for the first 2 images only; choose one" in words(app)
     assert not app.get("bidi_component")
     app.number_input(key="picture").set_value(2).run()
     assert "Images 1 to 2 of 3, every step" in words(app)
@@ -152,19 +152,19 @@ def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> Non
 def test_where_an_image_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=2, steps=4, picture=2)
-    press(app, "Draw", "draw")
-    assert "DPM-Solver++ 2M added no noise in its steps: the start $x_T$ decides" in words(app)
+    press(app, "Generate", "generate")
+    assert "DPM-Solver++ 2M adds no noise in its steps: the start $x_T$ decides" in words(app)
     job = press(app, "Find out with DDIM, η = 1", "decided")
     found: list[Parting] = job.result
     assert [one.shared for one in found] == [0, 1, 2, 3]
     assert job.task.steps == 4 * 4 and job.task.evaluations == 4 * 4 * 8
     assert found[0].variance > found[2].variance > 0
     shown = words(app)
-    assert "tiny at step 20: image 2 in 8 branches from each of 4 places, ddim" in shown
+    assert "tiny at step 20: image 2 in 8 branches from each of 4 timesteps, ddim" in shown
     assert "η 1, bus" in shown
     assert "With $x_T$ alone shared, " in shown
     captions = [image.caption for element in app.get("image") for image in element.proto.imgs]
-    assert captions[-4:] == ["nothing shared", "t 19", "t 14", "t 9"]
+    assert captions[-4:] == ["no shared noise", "t 19", "t 14", "t 9"]
     app.number_input(key="picture").set_value(1).run()
     assert "image 2 in 8 branches" not in words(app)  # of another image than the one above
 
@@ -174,7 +174,7 @@ def test_branches_that_do_not_differ_at_all_are_said(
 ) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=1, steps=3)
-    press(app, "Draw", "draw")
+    press(app, "Generate", "generate")
     black = np.zeros((8, 16, 16, 3), np.uint8)
     same = [
         Parting(k, 19.0 if k else None, 0.0, black[0], np.zeros((16, 16)), black) for k in (0, 1)
@@ -187,16 +187,16 @@ def test_branches_that_do_not_differ_at_all_are_said(
 def test_a_checkpoint_that_is_gone_is_said_instead(runs_dir: Path) -> None:
     run = write_run(runs_dir, "tiny", 20, 40)
     app = open_page("sampling.py", n=1, steps=2, step=20, sampler="ddpm")
-    press(app, "Draw", "draw")
+    press(app, "Generate", "generate")
     (run / "weights" / "step-00000020.safetensors").unlink()
     [button] = [b for b in app.button if b.label == "Find out"]
     button.click().run()
-    assert "The checkpoint of tiny at step 20 is no longer there." in words(app)
+    assert "The checkpoint of tiny at step 20 no longer exists." in words(app)
 
 
 def test_a_flow_says_that_its_start_decides(runs_dir: Path) -> None:
     write_run(runs_dir, "flow", 20, config=TINY.replace(prediction_type="flow_prediction"))
     app = open_page("sampling.py", n=1, steps=2)
-    press(app, "Draw", "draw")
-    assert "A flow has no sampler that adds any." in words(app)
+    press(app, "Generate", "generate")
+    assert "No sampler for flows adds any." in words(app)
     assert not [b for b in app.button if b.label.startswith("Find out")]

@@ -17,9 +17,9 @@ from tests.pages.app import open_page
 for page in ("unet.py", "sampling.py"):
     app = open_page(page)
     assert not app.exception, page
-[draw] = [button for button in app.button if button.label == "Draw"]
-draw.click().run()
-assert app.session_state["drawings"]["draw"].wait(60)
+[generate] = [button for button in app.button if button.label == "Generate"]
+generate.click().run()
+assert app.session_state["jobs"]["generate"].wait(60)
 app.run()
 assert not app.exception
 gc.collect()

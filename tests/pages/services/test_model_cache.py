@@ -170,7 +170,7 @@ def test_the_setting_bounds_what_the_pages_keep(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = ModelCache()
-    monkeypatch.setattr(cached, "MODELS", kept)
+    monkeypatch.setattr(model_cache, "MODELS", kept)
     # Two take more than 1 MB.
     wide = TINY.replace(network_args={"widths": [64], "blocks": 1, "attention_levels": []})
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""The drawing job: its order, its line, its snapshots, and how it ends."""
+"""The sampling job: its order, its queue, its snapshots, and how it ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gc
 import threading
 import weakref
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from dashboard.services.sampling_queue import (
 )
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.runs.checkpoint import LoadedModel
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.checkpoint import CheckpointError, LoadedModel
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_network
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from diffusion_core.sampling.spec import SamplingSpec
@@ -70,7 +72,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> SamplingQueue:
-    return SamplingQueue(clock)
+    return SamplingQueue(load, clock)
 
 
 @pytest.fixture
@@ -80,8 +82,21 @@ def gate() -> Iterator[Gate]:
     model.open()  # so that no thread is left behind where a test fails
 
 
-def with_schedule(model: nn.Module, config: RunConfig = CONFIG) -> LoadedModel:
-    return LoadedModel(model.eval(), NoiseSchedule(**config.schedule), config)
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """In place of a checkpoint: a network that is loaded at once."""
+
+    network: nn.Module
+    config: RunConfig
+
+
+def load(saved: Any, average: str = MAIN_AVERAGE) -> LoadedModel:
+    schedule = NoiseSchedule(**saved.config.schedule)
+    return LoadedModel(saved.network.eval(), schedule, saved.config)
+
+
+def save(model: nn.Module, config: RunConfig = CONFIG) -> Any:
+    return Saved(model, config)
 
 
 def small_network(num_classes: int = 0) -> nn.Module:
@@ -100,11 +115,12 @@ def small_lecture_network() -> nn.Module:
     return build_network("lecture", {"widths": [4, 8, 8, 8, 8]})
 
 
-def test_a_drawing_gives_the_images_of_sample(queue: SamplingQueue) -> None:
-    loaded = with_schedule(small_network(num_classes=3))
+def test_a_job_gives_the_images_of_sample(queue: SamplingQueue) -> None:
+    saved = save(small_network(num_classes=3))
+    loaded = load(saved)
     spec = SPEC.replace(sampler="ddim", eta=0.5, seed=7, guidance_scale=2.0)
     spec = spec.replace(classes=("a", "b", "c"), label="b")
-    job = queue.submit(sample_task(spec, loaded))
+    job = queue.submit(sample_task(spec, saved))
     assert job.wait(SOON)
     seen = job.snapshot()
     expected = sample(
@@ -127,10 +143,11 @@ def test_a_drawing_gives_the_images_of_sample(queue: SamplingQueue) -> None:
 def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_was(
     queue: SamplingQueue,
 ) -> None:
-    loaded = with_schedule(small_lecture_network(), CONFIG.replace(image_size=32))
+    saved = save(small_lecture_network(), CONFIG.replace(image_size=32))
+    loaded = load(saved)
     before = {name: tensor.clone() for name, tensor in loaded[0].state_dict().items()}
     spec = SPEC.replace(sampler="ddpm", steps=20, as_lecture=True)
-    job = queue.submit(sample_task(spec, loaded))
+    job = queue.submit(sample_task(spec, saved))
     assert job.wait(SOON)
     expected = sample(loaded[0], loaded[1], 2, shape=(3, 32, 32), **LECTURE_SAMPLING)
     assert np.array_equal(job.snapshot().now.x_t, to_uint8(expected))
@@ -138,8 +155,8 @@ def test_the_lectures_way_is_the_lectures_sampling_and_leaves_the_network_as_it_
     assert not any(module.training for module in loaded[0].modules())
 
 
-def test_a_finished_drawing_has_its_images_and_the_way_to_them(queue: SamplingQueue) -> None:
-    job = queue.submit(sample_task(SPEC.replace(steps=20), with_schedule(small_network())))
+def test_a_finished_job_has_its_images_and_their_trajectory(queue: SamplingQueue) -> None:
+    job = queue.submit(sample_task(SPEC.replace(steps=20), save(small_network())))
     assert job.wait(SOON)
     made = job.result
     assert np.array_equal(made.images, job.snapshot().now.x_t)
@@ -148,14 +165,14 @@ def test_a_finished_drawing_has_its_images_and_the_way_to_them(queue: SamplingQu
     assert made.trajectory.timesteps[looks].tolist() == [19, 17, 15, 13, 11, 8, 6, 4, 2, 0]
 
 
-def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: SamplingQueue) -> None:
+def test_a_job_that_has_ended_does_not_keep_its_network(queue: SamplingQueue) -> None:
     def submit() -> tuple[SamplingJob, weakref.ref[nn.Module]]:
         network = small_network()
-        return queue.submit(sample_task(SPEC, with_schedule(network))), weakref.ref(network)
+        return queue.submit(sample_task(SPEC, save(network))), weakref.ref(network)
 
     job, network = submit()
     assert job.wait(SOON)
-    queue.submit(sample_task(SPEC, with_schedule(small_network()))).wait(SOON)
+    queue.submit(sample_task(SPEC, save(small_network()))).wait(SOON)
     gc.collect()
     assert job.result.images.shape == (2, 16, 16, 3)
     assert network() is None
@@ -164,28 +181,26 @@ def test_a_drawing_that_has_ended_does_not_keep_its_network(queue: SamplingQueue
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
     queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     seen = job.snapshot()
-    assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("drawing", 0, None, None)
+    assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("sampling", 0, None, None)
     gate.open(2)
     gate.wait()
     gate.wait()  # asked for the third time: two steps are taken
     clock.now = 3.0
     seen = job.snapshot()
-    assert (seen.state, seen.step, seen.now.timestep) == ("drawing", 2, 15)
+    assert (seen.state, seen.step, seen.now.timestep) == ("sampling", 2, 15)
     assert seen.now.x_t.shape == seen.now.x_0.shape == (2, 16, 16, 3)
     assert (seen.seconds, seen.seconds_left) == (3.0, 4.5)
 
 
-def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
+def test_jobs_of_a_device_run_one_after_the_other_in_the_order_of_submission(
     queue: SamplingQueue, gate: Gate
 ) -> None:
-    first = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    first = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
-    second, third = (
-        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
-    )
+    second, third = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
     assert [job.snapshot().before for job in (first, second, third)] == [0, 1, 2]
     assert [job.snapshot().state for job in (second, third)] == ["waiting", "waiting"]
     gate.open()
@@ -193,13 +208,13 @@ def test_drawings_of_a_device_come_one_after_the_other_in_the_order_of_asking(
     assert [job.snapshot().state for job in (first, second, third)] == ["done"] * 3
 
 
-def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
+def test_a_running_job_is_cancelled_after_its_step_and_keeps_what_it_has(
     queue: SamplingQueue, gate: Gate
 ) -> None:
-    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     job.cancel()
-    assert job.snapshot().sentence == "It stops after this step."
+    assert job.snapshot().sentence == "Stops after this step."
     gate.open()
     assert job.wait(SOON)
     seen = job.snapshot()
@@ -207,14 +222,10 @@ def test_a_running_drawing_is_cancelled_after_its_step_and_keeps_what_it_has(
     assert seen.now.x_t.shape == (2, 16, 16, 3)
 
 
-def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(
-    queue: SamplingQueue, gate: Gate
-) -> None:
-    queue.submit(sample_task(SPEC, with_schedule(gate)))
+def test_a_waiting_job_that_is_cancelled_leaves_the_queue(queue: SamplingQueue, gate: Gate) -> None:
+    queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
-    second, third = (
-        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
-    )
+    second, third = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
     second.cancel()
     assert (second.snapshot().state, second.snapshot().step) == ("cancelled", 0)
     assert third.snapshot().before == 1
@@ -232,13 +243,13 @@ def test_a_waiting_drawing_that_is_cancelled_leaves_the_line(
         (sampling_queue.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
     ],
 )
-def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
+def test_a_job_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
     queue: SamplingQueue, clock: Clock, gate: Gate, seconds: float, others_wait: bool, state: str
 ) -> None:
-    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     if others_wait:
-        queue.submit(sample_task(SPEC, with_schedule(small_network())))
+        queue.submit(sample_task(SPEC, save(small_network())))
     clock.now += seconds
     gate.open()
     assert job.wait(SOON)
@@ -246,10 +257,10 @@ def test_a_drawing_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
     assert ("nobody was looking" in job.snapshot().sentence) == (state == "cancelled")
 
 
-def test_a_drawing_that_somebody_looks_at_is_left_alone(
+def test_a_job_that_somebody_looks_at_is_left_alone(
     queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, save(gate)))
     for _ in range(SPEC.steps):
         gate.wait()
         clock.now += sampling_queue.PATIENCE - 1
@@ -259,14 +270,12 @@ def test_a_drawing_that_somebody_looks_at_is_left_alone(
     assert job.snapshot().state == "done"
 
 
-def test_somebody_who_left_the_line_holds_nobody_up(
+def test_somebody_who_left_the_queue_holds_nobody_up(
     queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
-    first = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    first = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
-    gone, stays = (
-        queue.submit(sample_task(SPEC, with_schedule(small_network()))) for _ in range(2)
-    )
+    gone, stays = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
     for _ in range(2):
         clock.now += sampling_queue.PATIENCE_IN_DEMAND * 4
         first.snapshot()
@@ -277,18 +286,59 @@ def test_somebody_who_left_the_line_holds_nobody_up(
     assert (gone.snapshot().state, stays.snapshot().state) == ("cancelled", "done")
 
 
-def test_the_line_has_an_end(queue: SamplingQueue, gate: Gate) -> None:
-    queue.submit(sample_task(SPEC, with_schedule(gate)))
+def test_the_queue_has_an_end(queue: SamplingQueue, gate: Gate) -> None:
+    queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     waiting = [
-        queue.submit(sample_task(SPEC, with_schedule(small_network())))
+        queue.submit(sample_task(SPEC, save(small_network())))
         for _ in range(sampling_queue.MAX_WAITING)
     ]
-    with pytest.raises(QueueFull, match="wait for this device already; try again"):
-        queue.submit(sample_task(SPEC, with_schedule(small_network())))
+    with pytest.raises(QueueFull, match="are already waiting for this device"):
+        queue.submit(sample_task(SPEC, save(small_network())))
     for job in waiting:
         job.cancel()
     gate.open()
+
+
+def test_a_checkpoint_is_loaded_by_the_job_which_says_so_and_not_counted_in_its_time(
+    clock: Clock,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(saved: Any, average: str) -> LoadedModel:
+        begun.set()
+        assert go_on.wait(SOON)
+        clock.now += 10.0
+        return load(saved)
+
+    queue = SamplingQueue(slow, clock)
+    job = queue.submit(sample_task(SPEC, save(small_network())))
+    assert begun.wait(SOON)
+    assert (job.snapshot().state, job.active) == ("loading", True)
+    go_on.set()
+    assert job.wait(SOON)
+    assert (job.snapshot().state, job.snapshot().seconds) == ("done", 0.0)
+    begun.clear()
+    go_on.clear()
+    cancelled = queue.submit(sample_task(SPEC, save(Failing(RuntimeError("never asked")))))
+    assert begun.wait(SOON)
+    cancelled.cancel()
+    go_on.set()
+    assert cancelled.wait(SOON)
+    assert (cancelled.snapshot().state, cancelled.snapshot().step) == ("cancelled", 0)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_the_jobs_sentence() -> None:
+    def gone(checkpoint: object, average: str) -> LoadedModel:
+        raise CheckpointError("step-00000004.safetensors can no longer be read.")
+
+    job = SamplingQueue(gone).submit(sample_task(SPEC, save(small_network())))
+    assert job.wait(SOON)
+    seen = job.snapshot()
+    assert (seen.state, seen.sentence) == (
+        "failed",
+        "step-00000004.safetensors can no longer be read.",
+    )
 
 
 class Failing(nn.Module):
@@ -305,21 +355,21 @@ class Failing(nn.Module):
     [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
-            "The device has not enough memory for that; draw fewer images at once.",
+            "The device does not have enough memory; generate fewer images at once.",
         ),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
-            "The device has not enough memory for that; draw fewer images at once.",
+            "The device does not have enough memory; generate fewer images at once.",
         ),
         (ValueError("This network takes no labels."), "This network takes no labels."),
-        (RuntimeError("odd"), "Drawing failed: odd"),
+        (RuntimeError("odd"), "Sampling failed: odd"),
     ],
 )
-def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
+def test_an_error_is_a_sentence_and_the_next_job_runs(
     queue: SamplingQueue, error: Exception, sentence: str
 ) -> None:
-    failing = queue.submit(sample_task(SPEC, with_schedule(Failing(error))))
-    fine = queue.submit(sample_task(SPEC, with_schedule(small_network())))
+    failing = queue.submit(sample_task(SPEC, save(Failing(error))))
+    fine = queue.submit(sample_task(SPEC, save(small_network())))
     assert fine.wait(SOON)
     assert (failing.snapshot().state, failing.snapshot().sentence) == ("failed", sentence)
     assert fine.snapshot().state == "done"
@@ -327,15 +377,15 @@ def test_what_goes_wrong_is_a_sentence_and_the_next_drawing_comes(
 
 def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
-        sample_task(SPEC.replace(steps=21), with_schedule(small_network()))
+        sample_task(SPEC.replace(steps=21), save(small_network()))
 
 
-def test_the_expected_time_goes_by_the_last_drawing_of_the_same_network(
+def test_the_expected_time_goes_by_the_last_job_of_the_same_network(
     queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
     key = pace_key(SPEC, CONFIG)
     assert queue.expected_seconds(key, 10) is None
-    job = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    job = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     clock.now = 20.0
     gate.open()
@@ -353,7 +403,7 @@ def background(
 ) -> Task:
     """A long task of `total` turns that notes each; it passes `gate` in every one."""
 
-    def work(on_step: sampling_queue.OnStep) -> Generator[int, None, str]:
+    def work(load: object, on_step: object) -> Generator[int, None, str]:
         for k in range(total):
             if begun is not None:
                 begun.release()
@@ -370,12 +420,12 @@ def test_a_long_task_takes_turns_and_lets_others_go_first(queue: SamplingQueue, 
     turn, begun = threading.Semaphore(0), threading.Semaphore(0)
     long = queue.submit(background(3, done, turn, begun))
     assert begun.acquire(timeout=SOON)  # it is in its first turn
-    short = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    short = queue.submit(sample_task(SPEC, save(gate)))
     turn.release()
     gate.wait()  # the short one draws, after one turn of the long one
     assert done == [0]
     seen = long.snapshot()
-    assert (seen.state, seen.step, seen.before) == ("drawing", 1, 1)
+    assert (seen.state, seen.step, seen.before) == ("sampling", 1, 1)
     gate.open()
     turn.release(3)
     assert short.wait(SOON) and long.wait(SOON)
@@ -397,17 +447,17 @@ def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
 ) -> None:
     ended = []
 
-    def work(on_step: sampling_queue.OnStep) -> Generator[int, None, None]:
+    def work(load: object, on_step: object) -> Generator[int, None, None]:
         try:
             yield 1
             yield 2
         finally:
             ended.append(True)
 
-    short = queue.submit(sample_task(SPEC, with_schedule(gate)))
+    short = queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
     job = queue.submit(Task(SPEC, "many", 2, 2, "many", work, background=True))
-    blocking = queue.submit(sample_task(SPEC, with_schedule(waits := Gate())))
+    blocking = queue.submit(sample_task(SPEC, save(waits := Gate())))
     assert [each.snapshot().before for each in (blocking, job)] == [1, 2]
     blocking.cancel()
     gate.open()

@@ -1,0 +1,119 @@
+"""The controls above those of the mode: checkpoint and spec."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+import torch
+
+from dashboard.sampling.controls import (
+    AVERAGE,
+    COUNT,
+    LATEST,
+    LECTURE_SAMPLER,
+    STEP,
+    WAY,
+    controls_for,
+    max_images,
+)
+from dashboard.ui import keys
+from dashboard.ui.run_wording import duration
+from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.run import Run
+from diffusion_core.runs.status import ACTIVE, AT_WORK
+from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.sampling.spec import SamplingSpec
+
+DAY = 24 * 60 * 60  # seconds
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the controls above those of the mode say."""
+
+    run: Run
+    checkpoint: Checkpoint
+    can: Capabilities  # of the checkpoint
+    spec: SamplingSpec
+    runs: list[Run]  # all that have a checkpoint
+
+
+def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
+    """The newest that this session knows of, or an earlier step; `usable` is not empty.
+
+    A newer one is not used without being asked: `offer_newer` offers it.
+    """
+    steps = {str(checkpoint.step): checkpoint for checkpoint in reversed(usable)}
+    known = st.session_state.setdefault(keys.KNOWN_LATEST, {})
+    if str(known.get(run.name)) not in steps:
+        known[run.name] = usable[-1].step
+    chosen = STEP.now(options=(LATEST, *steps)).ask()
+    checkpoint = steps[str(known[run.name]) if chosen == LATEST else chosen]
+    seconds = max(0.0, time.time() - checkpoint.time)
+    age = f"{seconds // DAY:.0f} days" if seconds >= 2 * DAY else duration(seconds)
+    state = run.state
+    st.caption(
+        f"Step {checkpoint.step:,} of {checkpoint.config.steps:,}, saved {age} ago. "
+        f"The run is {state}."
+    )
+    if chosen == LATEST:
+        active = state in ACTIVE
+        st.fragment(offer_newer, run_every=3.0 if active else None)(run, checkpoint.step, active)
+    return checkpoint
+
+
+def offer_newer(run: Run, step: int, was_active: bool) -> None:
+    newest = run.latest_checkpoint()
+    if newest is not None and newest.step > step:
+        label = f"Use newer checkpoint (step {newest.step:,})"
+        if st.button(label, icon=":material/update:", width="stretch"):
+            st.session_state[keys.KNOWN_LATEST][run.name] = newest.step
+            st.rerun()
+    if was_active and run.state not in ACTIVE:
+        st.rerun()  # the whole page, which stops polling
+
+
+def pick_spec(
+    run: Run, checkpoint: Checkpoint, can: Capabilities, *, count: bool = True
+) -> SamplingSpec:
+    """What to sample; `count`: ask for the number of images, where the mode does not."""
+    values: dict[str, Any] = {}
+    for control in controls_for(can, values, count=count):
+        if control.key == AVERAGE.key:
+            averages = ", ".join(map(checkpoint.average_words, can.averages))
+            control = control.now(
+                help="The average of the weights over the training, by its decay per step: "
+                f"{averages}. Long averages are steadier; short ones follow the newest steps."
+            )
+        values[control.field] = control.to_field(control.ask())
+        if control.key == WAY.key and values["as_lecture"]:
+            values["sampler"] = LECTURE_SAMPLER
+            st.caption(
+                "The lecture adds $\\tilde\\beta_t z$ instead of Ho et al.'s "
+                "$\\sqrt{\\tilde\\beta_t}\\,z$, clamps every $x_t$ to [-1, 1], and leaves the "
+                "network in training mode, so that BatchNorm uses the statistics of the one image "
+                "it sees."
+            )
+    values["steps"] = values["steps"] or can.usual_steps[values["sampler"]]
+    values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
+    return SamplingSpec(
+        run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
+    )
+
+
+def sharing_sentence(device: torch.device, runs: Sequence[Run]) -> str:
+    """Names a run that is training on this device of this machine; empty without one."""
+    for run in runs:
+        seen = run.snapshot()
+        here = seen.state in AT_WORK and seen.status.host == socket.gethostname()
+        if here and seen.status.device.partition(":")[0] == device.type:
+            return (
+                f"{run.name} is training on this device. Sharing it makes sampling and training "
+                "slower."
+            )
+    return ""

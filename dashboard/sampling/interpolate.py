@@ -1,0 +1,202 @@
+"""Sampling, mode Interpolate: a film of the images between two noises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from streamlit.delta_generator import DeltaGenerator
+from torch import Tensor
+
+from dashboard.components.flipbook.flipbook import Book, show_flipbook
+from dashboard.sampling.choose import Chosen
+from dashboard.sampling.controls import SEED, max_images, one_class
+from dashboard.sampling.film_files import offer_film
+from dashboard.sampling.formula import title_of
+from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
+from dashboard.ui.controls import Number
+from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
+from diffusion_core.device import device_of
+from diffusion_core.media.images import png, strip, to_uint8
+from diffusion_core.process.noise import image_noise
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
+from diffusion_core.runs.presets import build_schedule
+from diffusion_core.sampling.capabilities import EACH_IN_TURN
+from diffusion_core.sampling.edits import slerp
+from diffusion_core.sampling.metadata import Kind, entries
+from diffusion_core.sampling.registry import sampler_of
+from diffusion_core.sampling.solvers import Noise
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
+
+KEY = "interpolate"
+SIDE = 112  # screen pixels of a frame in the row
+
+FROM_IMAGE = Number(
+    key="from_picture",
+    label="From image",
+    low=1,
+    high=MOST_IMAGES,
+    default=1,
+    help="Its number under the seed above, as in the mode Generate.",
+)
+TO_IMAGE = Number(key="to_picture", label="To image", low=1, high=MOST_IMAGES, default=2)
+TO_SEED = Number(
+    key="to_seed",
+    label="To seed",
+    low=SEED.low,
+    high=SEED.high,
+    optional=True,
+    help="The seed of the last frame. Default: the seed above.",
+)
+FRAMES = Number(key="frames", label="Frames", low=2, high=64, default=16, slider=True)
+CONTROLS = (FROM_IMAGE, TO_IMAGE, TO_SEED, FRAMES)
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of the film: image `number`, from 1, of a seed."""
+
+    seed: int
+    number: int
+
+    def text(self) -> str:
+        return f"image {self.number:,} of seed {self.seed}"
+
+    def source(self, shape: tuple[int, int, int]) -> Noise:
+        """Its noises, (1, C, H, W): the first is the x_T that the mode Generate starts from too."""
+        return image_noise(self.seed, 1, shape, first=self.number - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """The result."""
+
+    ends: tuple[End, End]
+    frames: np.ndarray  # uint8 (k, H, W, C)
+
+
+def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+    with controls:
+        st.divider()
+        ends, count = pick_ends(chosen.spec.seed)
+        spec = one_class(chosen.spec.replace(n=count), chosen.can)
+        if chosen.spec.label == EACH_IN_TURN:
+            st.caption(f"The whole film has one class: {spec.label}. Choose another under Class.")
+        if sampler_of(spec.method, spec.flow).adds_noise_with(spec.eta):
+            st.caption(
+                f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "
+                "end, so that only the start differs."
+            )
+        same = ends[0] == ends[1]
+        press(
+            "Generate film",
+            lambda: film_task(spec, chosen.checkpoint, ends),
+            KEY,
+            icon=":material/movie:",
+            disabled=same,
+        )
+        if same:
+            st.caption("Both ends are the same image; choose another image or seed for one.")
+        else:
+            config = chosen.checkpoint.config
+            show_expected(spec, config, spec.evaluations(build_schedule(config)))
+    with results:
+        job = session_job(KEY)
+        if job is None:
+            st.info(
+                "Choose two ends and press Generate film. The noises in between lie on the great "
+                "circle between them (slerp): those on a straight line would be weaker than any "
+                "the network was trained on.",
+                icon=":material/movie:",
+            )
+            return
+        watch(job, show_film)
+
+
+def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
+    """The two, and the number of frames."""
+    with st.container(horizontal=True):
+        first, last = FROM_IMAGE.ask(), TO_IMAGE.ask()
+    to_seed = TO_SEED.now(placeholder=f"{seed}, the same").ask()
+    return (End(seed, first), End(seed if to_seed is None else to_seed, last)), FRAMES.ask()
+
+
+def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End]) -> Task:
+    """The result is an `Interpolation`."""
+    config = checkpoint.config
+    batches = -(-spec.n // max_images(config.image_size))
+
+    def work(load: Load, on_step: OnStep) -> Interpolation:
+        frames = sample_frames(spec, load(checkpoint, spec.average), ends, on_step)
+        return Interpolation(ends, to_uint8(frames))
+
+    return Task(
+        spec,
+        f"{spec.words()}; from {ends[0].text()} to {ends[1].text()}",
+        spec.steps * batches,
+        spec.evaluations(build_schedule(config)),
+        pace_key(spec, config),
+        work,
+    )
+
+
+def sample_frames(
+    spec: SamplingSpec, loaded: LoadedModel, ends: tuple[End, End], on_step: OnStep
+) -> Tensor:
+    """The frames of the film, (spec.n, C, H, W) in [-1, 1]."""
+    model, _, config = loaded
+    device = device_of(model)
+    shape = (config.channels, config.image_size, config.image_size)
+    first, last = (end.source(shape)()[0] for end in ends)
+    starts = slerp(first, last, torch.linspace(0, 1, spec.n))
+    most = max_images(config.image_size)
+    made = []
+    for begin in range(0, spec.n, most):
+        part = starts[begin : begin + most]
+        noise = shared_noise(ends[0], len(part), shape, device)
+        made.append(spec.make(loaded, on_step, begin, len(part), x_T=part, noise=noise).cpu())
+    return torch.cat(made)
+
+
+def shared_noise(end: End, n: int, shape: tuple[int, int, int], device: torch.device) -> Noise:
+    """The noises of an end, each n times."""
+    draw = end.source(shape)
+    return lambda: draw().expand(n, *shape).to(device)
+
+
+def show_film(job: SamplingJob, seen: Snapshot) -> None:
+    if not show_state(job, seen):
+        if seen.active and seen.now is not None:
+            show_row(list(seen.now.x_t), "A frame as it forms", SIDE)
+        return
+    made: Interpolation = job.result
+    show_cost(job, seen)
+    count = len(made.frames)
+    captions = [f"frame {k + 1} of {count}" for k in range(count)]
+    sent = show_flipbook(
+        made, lambda: Book({"Film": made.frames[:, None]}, captions, ["1"]), "between-frames"
+    )
+    if sent.frames < count:
+        st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
+    show_downloads(job.spec, made)
+
+
+def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
+    first, last = made.ends
+    page = {
+        "mode": "Interpolate",
+        FROM_IMAGE.key: first.number,
+        TO_IMAGE.key: last.number,
+        TO_SEED.key: last.seed,
+        FRAMES.key: len(made.frames),
+    }
+    text = entries(
+        spec, kind=Kind.FILM, page=page, what=f"film from {first.text()} to {last.text()}"
+    )
+    name = f"{spec.run}-step-{spec.step}-film"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")
+        offer_png("All frames as PNG", png(strip(made.frames), text=text), f"{name}.png")

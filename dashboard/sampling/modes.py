@@ -1,0 +1,57 @@
+"""The modes of the Sampling page: adding one is one module and one record here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard.sampling import (
+    batch,
+    compare,
+    compare_lists,
+    edit,
+    edit_controls,
+    generate,
+    interpolate,
+)
+from dashboard.sampling.choose import Chosen
+from dashboard.ui.controls import Choice, Control
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Its name is in links and files."""
+
+    name: str
+    about: str  # one sentence
+    show: Callable[[Chosen, DeltaGenerator, DeltaGenerator], None]  # (…, controls, results)
+    controls: tuple[Control, ...] = ()  # its own, which its files restore
+    own_count: bool = True  # whether it asks for the number of images itself
+
+
+GENERATE = Mode("Generate", "Images from pure noise, as they form.", generate.show, own_count=False)
+EDIT = Mode(
+    "Edit",
+    "Vary an image, repaint a part of it, or find the noise that generates it.",
+    edit.show,
+    edit_controls.CONTROLS,
+)
+INTERPOLATE = Mode(
+    "Interpolate",
+    "A film of the images between two noises.",
+    interpolate.show,
+    interpolate.CONTROLS,
+)
+COMPARE = Mode(
+    "Compare",
+    "The same noises with two to six different settings.",
+    compare.show,
+    (compare_lists.COUNT, *compare_lists.LISTS.values()),
+)
+BATCH = Mode(
+    "Batch", "Up to 4,096 images in the background, kept with the run.", batch.show, (batch.COUNT,)
+)
+MODES = {mode.name: mode for mode in (GENERATE, EDIT, INTERPOLATE, COMPARE, BATCH)}
+MODE = Choice(key="mode", label="Mode", options=tuple(MODES), default=GENERATE.name, segmented=True)
