@@ -60,7 +60,7 @@ def branch(
     """
     model, schedule, config = loaded
     device = device_of(model)
-    shape = (config.channels, config.image_size, config.image_size)
+    shape = config.image_shape
     levels = make_levels(schedule, spec.steps, spec.spacing)
     one_class = spec.replace(label=spec.class_of(number) or spec.label)
     found = []

@@ -152,7 +152,7 @@ class SamplingSpec(Record):
             model,
             schedule,
             prediction_type=config.prediction_type,
-            shape=(config.channels, config.image_size, config.image_size),
+            shape=config.image_shape,
             on_step=on_step,
             **(self.options(first, n) | more),
         )
