@@ -294,7 +294,7 @@ def show_images(series: Series, spec: SamplingSpec) -> None:
         160 * across,
         f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
         + (f"; {missing:,} are not generated yet" if missing else ""),
-        stretch=across > 4,
+        stretch=across > 2,
     )
     show_one(series, spec)
 

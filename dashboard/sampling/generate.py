@@ -65,7 +65,7 @@ def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     whole = grid(images, spec.columns())
     across = whole.shape[1] // images.shape[2]
     alt = f"{spec.n} images by {spec.words()}"
-    show_image(whole, alt, 160 * across, stretch=across > 4)
+    show_image(whole, alt, 160 * across, stretch=across > 2)
     if spec.label == EACH_IN_TURN:
         where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
         st.caption(f"{where}: {', '.join(spec.classes)}.")
