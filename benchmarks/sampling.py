@@ -153,7 +153,7 @@ def sample_with_ours(
         sampler,
         steps,
         prediction_type=config.prediction_type,
-        shape=(config.channels, config.image_size, config.image_size),
+        shape=config.image_shape,
     )
 
 

@@ -174,7 +174,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
         if settings.may_operate:
             show_delete(series)
         return
-    state, numbers = series.state, series.drawn()
+    state, numbers = series.state, series.numbers()
     st.markdown(f"**{spec.words()}**")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
@@ -222,7 +222,7 @@ def forget_deletion() -> None:
 @st.dialog("Delete this series?", on_dismiss=forget_deletion)
 def confirm_deletion(series: Series) -> None:
     st.write(
-        f"**{series.name}** and its {count(len(series.drawn()), 'image')} "
+        f"**{series.name}** and its {count(len(series.numbers()), 'image')} "
         f"({size(folder_size(series.path))}) will be deleted. The same settings can generate them "
         "again."
     )

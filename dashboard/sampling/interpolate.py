@@ -149,7 +149,7 @@ def sample_frames(
     """The frames of the film, (spec.n, C, H, W) in [-1, 1]."""
     model, _, config = loaded
     device = device_of(model)
-    shape = (config.channels, config.image_size, config.image_size)
+    shape = config.image_shape
     first, last = (end.source(shape)()[0] for end in ends)
     starts = slerp(first, last, torch.linspace(0, 1, spec.n))
     most = max_images(config.image_size)

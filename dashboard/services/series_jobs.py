@@ -103,7 +103,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
     spec, device = series.spec, cached.device()
 
     def work(load: Load, on_step: OnStep) -> Generator[int, None, Series]:
-        return series_folder.draw(
+        return series_folder.generate(
             series, lambda: load(checkpoint, spec.average), str(device), on_step
         )
 

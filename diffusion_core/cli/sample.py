@@ -169,12 +169,12 @@ def sample_grid(
 
 def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
     """Generate a new folder of images, or those missing in one; Ctrl-C leaves it resumable."""
-    from diffusion_core.sampling.series import Series, batch_for, create, draw, line_up
+    from diffusion_core.sampling.series import Series, batch_for, create, generate, line_up
 
     device = pick_device(arguments.device)
     series = Series(out)
-    begun = (out / "order.json").exists()
-    if begun:
+    started = (out / "order.json").exists()
+    if started:
         spec = series.spec
         if not arguments.resume:
             raise ConfigError(f"{out} holds {spec.words()}. Continue it with --resume.")
@@ -192,19 +192,19 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
     loaded = load_model(
         checkpoint, device, spec.average, exact=spec.exact
     )  # before anything is written
-    if begun:
+    if started:
         line_up(series, checkpoint)
     else:
         create(out, spec, checkpoint, batch_for(spec, checkpoint.config.image_size, device))
-    done = len(series.drawn())
+    done = len(series.numbers())
     with tqdm(total=spec.n, initial=done, unit="image", dynamic_ncols=True) as bar:
         try:
-            for done in draw(series, lambda: loaded, str(device)):
+            for done in generate(series, lambda: loaded, str(device)):
                 bar.update(done - bar.n)
         except Cancelled:
             bar.close()
             print(
-                f"Stopped with {len(series.drawn()):,} of {spec.n:,} images. Continue with: "
+                f"Stopped with {len(series.numbers()):,} of {spec.n:,} images. Continue with: "
                 f"python -m diffusion_core sample --run {arguments.run} --out {out}/ --resume",
                 file=sys.stderr,
             )

@@ -1,1 +1,1 @@
-"""Images and animations as people see them."""
+"""Tensors as PNG images, and frames as animations."""

@@ -1,4 +1,4 @@
-"""Images as a film that plays elsewhere: GIF, WebP, MP4 or animated PNG, made in memory."""
+"""Frames as an animation in memory: GIF, WebP, MP4 or animated PNG."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 from diffusion_core.media.images import png_entries
 
 FORMATS = ("webp", "gif", "mp4", "png")
-CRF = 14  # of x264, where 0 is lossless and 23 usual: noise should stay noise
+CRF = 14  # of x264, where 0 is lossless and 23 the default, which would smooth noise
 COLOURS = 256  # of a GIF
-SAMPLE = 2**20  # pixels that its palette is chosen from
+SAMPLE = 2**20  # pixels from which its palette is chosen
 
 
 def animate(
@@ -26,12 +26,12 @@ def animate(
     hold: float = 1.5,
     text: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A film of uint8 frames (k, H, W, 3) or (k, H, W, 1), one of FORMATS.
+    """Encode uint8 frames (k, H, W, 3) or (k, H, W, 1) in one of FORMATS.
 
-    Every pixel is drawn `enlarge` times as large and stays sharp. The last frame stays for `hold`
-    seconds; all but MP4 then begin again. WebP and PNG keep every value, GIF has one palette of 256
-    colours for all frames, MP4 is H.264 (yuv420p) that browsers play; its sides are made even by
-    repeating the last row or column. `text`: entries that a PNG keeps, see `images.png`.
+    Every pixel is enlarged `enlarge` times without blurring. The last frame stays for `hold`
+    seconds; all formats but MP4 then loop. WebP and PNG keep every value, GIF has one palette of
+    256 colours for all frames, MP4 is H.264 (yuv420p) that browsers play; its sides are made even
+    by repeating the last row or column. `text`: entries stored in a PNG, see `images.png`.
 
     Raises ValueError for an unknown format or frames of another shape.
     """
@@ -73,7 +73,7 @@ def _large(frames: np.ndarray, enlarge: int) -> np.ndarray:
 
 
 def _with_palette(frames: np.ndarray, enlarge: int) -> list[Image.Image]:
-    """The frames in the 256 colours that suit all of them best."""
+    """The frames in one palette of 256 colours, chosen from all of them."""
     pixels = frames.reshape(-1, 3)
     pixels = pixels[:: -(-len(pixels) // SAMPLE)]
     palette = Image.fromarray(pixels[None]).quantize(COLOURS, Image.Quantize.MEDIANCUT)

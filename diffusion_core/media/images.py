@@ -1,4 +1,4 @@
-"""Tensors to images that people see: uint8, strips, grids, PNG."""
+"""Tensors to uint8 images, strips, grids and PNG."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-LONG_TEXT = 1000  # characters from which an entry of a PNG is worth compressing
+LONG_TEXT = 1000  # characters; longer entries of a PNG are compressed
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C): (x + 1) / 2 * 255, rounded.
 
-    Rounded, not cut off as in the lecture: an image scaled to [-1, 1] comes back the same.
+    Rounded, not truncated as in the lecture, so an image scaled to [-1, 1] is restored exactly.
     """
     scaled = ((x.detach().float().cpu() + 1) * 127.5).clamp(0, 255).round()
     return scaled.permute(0, 2, 3, 1).byte().numpy()
 
 
 def strip(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Images (H, W, C) beside each other: (H, n W, C)."""
+    """Images (H, W, C) side by side: (H, n W, C)."""
     return np.concatenate(list(images), axis=1)
 
 
@@ -38,9 +38,9 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def png(image: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
-    """A uint8 image (H, W, 3) or (H, W, 1) as PNG, each pixel drawn `enlarge` times as large.
+    """A uint8 image (H, W, 3) or (H, W, 1) as PNG, each pixel enlarged `enlarge` times.
 
-    `text`: entries that are kept in the file beside the image, such as what made it.
+    `text`: entries stored in the file, such as the settings that made the image.
     """
     pil_image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     if enlarge > 1:
@@ -52,7 +52,7 @@ def png(image: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = No
 
 
 def png_entries(text: Mapping[str, str] | None) -> PngInfo:
-    """What Pillow's PNG writer takes to keep `text` beside the image."""
+    """`text` as Pillow's PNG writer takes it."""
     entries = PngInfo()
     for name, value in (text or {}).items():
         entries.add_itxt(name, value, zip=len(value) > LONG_TEXT)

@@ -1,9 +1,9 @@
-"""The form of a network that draws fastest; it cannot be trained, and its weights not be read.
+"""The form of a network that samples fastest; it cannot be trained and its weights cannot be read.
 
-A plain convolution on the CPU has its weights put into another order at every call, which takes
-half the time of a single image by the lecture's network. Here that is done once, and in bfloat16
-where the hardware computes in it. All else stays float32: linear layers, which see a few numbers an
-image, and the norms. BatchNorm keeps both its modes, so the lecture's own sampling works too. It
+A plain convolution on the CPU reorders its weights at every call, which takes half the time of a
+single image with the lecture's network. Here they are reordered once, and in bfloat16 where the
+hardware computes in it. The rest stays float32: linear layers, which see few numbers per image,
+and the norms. BatchNorm keeps both its modes, so the lecture's own sampling works too. It
 cannot be folded into a convolution anyway: in the lecture's network a ReLU stands between them.
 """
 
@@ -22,7 +22,7 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class PackedConvolution(nn.Module):
-    """A convolution on the CPU with its weights in the order that oneDNN computes in.
+    """A convolution on the CPU with its weights in oneDNN's own order.
 
     Takes any floating-point (B, C, H, W) and returns `dtype`.
     """
@@ -52,7 +52,7 @@ class PackedConvolution(nn.Module):
 
 
 class CastConvolution(nn.Module):
-    """A convolution that computes in bfloat16, whatever comes in."""
+    """A convolution that computes in bfloat16 for any input type."""
 
     def __init__(self, layer: Convolution) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class CastConvolution(nn.Module):
 
 
 class CastGroupNorm(nn.Module):
-    """A group norm in float32 of what may be bfloat16: CUDA's own wants one type for all."""
+    """A group norm in float32 for inputs that may be bfloat16: CUDA's needs one type for all."""
 
     def __init__(self, layer: nn.GroupNorm) -> None:
         super().__init__()
@@ -74,9 +74,9 @@ class CastGroupNorm(nn.Module):
 
 
 def for_sampling(network: nn.Module, half: bool) -> nn.Module:
-    """Turn a network, on its device, into the form that draws fastest, in place; also returns it.
+    """Turn a network, on its device, into the form that samples fastest, in place; returns it.
 
-    `half`: keep the convolutions in bfloat16. The network then is in evaluation mode, without
+    `half`: compute the convolutions in bfloat16. The network is put in evaluation mode, without
     gradients; it may return bfloat16.
     """
     network.requires_grad_(False)

@@ -1,7 +1,7 @@
-"""What a network does with one image: every block and layer in order, with shapes and cost.
+"""A network's forward pass on one image: every block and layer in order, with shapes and cost.
 
 The forward pass runs on PyTorch's `meta` device, which knows shapes and holds no numbers, so a
-trace takes neither memory nor noticeable time. Knows nothing of how a trace is shown.
+trace takes no memory and little time.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class TraceRow:
     name: str  # its path in the network, "downs.0.conv1"; a function's ends in its own name
     what: str
     depth: int  # 0: a block of the network; 1 and more: a part of the nearest row above with less
-    inputs: tuple[Shape, ...]  # the tensors that go in
+    inputs: tuple[Shape, ...]  # of the input tensors
     output: Shape
-    parameters: int  # its parts' included; a layer that is called again has none the second time
-    multiply_adds: int  # its parts' included
-    skip_from: int | None = None  # of a concatenation: the row in Trace.rows of the second operand
+    parameters: int  # including its parts; a layer that is called again has none the second time
+    multiply_adds: int  # including its parts
+    skip_from: int | None = None  # of a concatenation: index of the second operand in Trace.rows
 
     @property
     def part(self) -> str:
@@ -53,7 +53,7 @@ class TraceRow:
 class Trace:
     """A forward pass: `rows` in order of execution, a block before the layers inside it."""
 
-    image: Shape  # (1, C, H, W), what goes in and what comes out
+    image: Shape  # (1, C, H, W), of the input and the output
     rows: tuple[TraceRow, ...]
 
     @property
@@ -67,7 +67,7 @@ class Trace:
 
     @property
     def multiply_adds(self) -> int:
-        """Of convolutions, linear layers and attention; what is done once a value is not counted.
+        """Of convolutions, linear layers and attention; elementwise operations are not counted.
 
         One multiply-add is two floating-point operations (FLOP).
         """
@@ -75,10 +75,10 @@ class Trace:
 
 
 def trace(network: SimpleUnet | Unet, image_size: int) -> Trace:
-    """Follow one square image of `image_size` pixels a side through the network.
+    """Trace one square image of `image_size` pixels through the network.
 
-    The network may be on any device and in any mode; it is left as it is. Raises ValueError where
-    the network cannot take the size.
+    The network may be on any device and in any mode, and is not changed. Raises ValueError for a
+    size that the network cannot take.
     """
     network = _on_meta(network).eval()
     recorder = _Recorder(network)
@@ -90,7 +90,7 @@ def trace(network: SimpleUnet | Unet, image_size: int) -> Trace:
 
 
 def _on_meta(network: SimpleUnet | Unet) -> SimpleUnet | Unet:
-    """A copy whose tensors have shapes only; nothing of the original is copied or moved."""
+    """A copy on the `meta` device; no values are copied or moved."""
     shapes: dict[int, Any] = {}
     for parameter in network.parameters():
         shapes[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"))
@@ -100,10 +100,10 @@ def _on_meta(network: SimpleUnet | Unet) -> SimpleUnet | Unet:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts multiply-adds by PyTorch's own formulas.
+    """Counts multiply-adds with PyTorch's formulas.
 
-    FlopCounterMode does the same but hooks itself into every module of the process, which would
-    reach the sampling and training of other threads.
+    FlopCounterMode does the same, but its hooks on every module of the process would also affect
+    sampling and training in other threads.
     """
 
     def __init__(self) -> None:
@@ -121,15 +121,15 @@ class _Counter(TorchDispatchMode):
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes a row for every module that is called, and for the functions called between them."""
+    """Records a row for every module that is called, and for the functions called in between."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.counter = _Counter()
         self.rows: list[TraceRow] = []
         self.open: list[tuple[int, nn.Module, int]] = []  # row, module, multiply-adds before it
-        self.counted: set[int] = set()  # ids of parameters that a row has already
-        self.blocks: list[tuple[int, Tensor]] = []  # rows of depth 0 and what they gave
+        self.counted: set[int] = set()  # ids of parameters that a row already has
+        self.blocks: list[tuple[int, Tensor]] = []  # rows of depth 0 and their outputs
         for name, module in network.named_modules():
             if module is network or isinstance(module, nn.ModuleList | nn.Identity):
                 continue
@@ -199,19 +199,19 @@ class _Recorder(TorchFunctionMode):
         return result
 
 
-# The functions that get a row of their own, by PyTorch's name for them.
+# Functions with their own row, by PyTorch's name.
 FUNCTIONS = {
     "cat": ("cat", "joined with "),
     "silu": ("silu", "SiLU"),
     "pixel_unshuffle": ("pixel_unshuffle", "pixels folded into channels"),
     "pixel_shuffle": ("pixel_shuffle", "channels unfolded into pixels"),
-    "scaled_dot_product_attention": ("softmax", "every pixel looks at every other"),
-    "__getitem__": ("time_term", "one number a channel, for every pixel"),
+    "scaled_dot_product_attention": ("softmax", "every pixel attends to every other"),
+    "__getitem__": ("time_term", "one number per channel, for every pixel"),
 }
 
 
 def describe(module: nn.Module) -> str:
-    """What a module is, in a few words."""
+    """A short description of a module."""
     match module:
         case nn.ConvTranspose2d():
             return f"{_kernel(module)} transposed convolution, doubles height and width"
@@ -221,7 +221,7 @@ def describe(module: nn.Module) -> str:
         case nn.Linear():
             return "linear"
         case nn.Embedding():
-            return "one row a class"
+            return "one row per class"
         case nn.BatchNorm2d():
             return "batch norm"
         case nn.GroupNorm():

@@ -1,7 +1,7 @@
 """The two U-Nets: the lecture's `SimpleUnet`, kept to the parameter, and the improved `Unet`.
 
 Both are called `model(x, t[, labels])` with x (B, C, H, W) and t (B,) integers and return the
-prediction in the shape of x. They know nothing of schedules or of what the prediction means.
+prediction in the shape of x.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        # ReLU, then norm: unusual, and the lecture's.
+        # ReLU before the norm, as in the lecture; usually it comes after.
         h = self.bnorm1(self.relu(self.conv1(x)))
         h = h + self.relu(self.time_mlp(time))[..., None, None]
         h = self.bnorm2(self.relu(self.conv2(h)))
@@ -52,9 +52,9 @@ class Block(nn.Module):
 class SimpleUnet(nn.Module):
     """The lecture's network: 62,438,883 parameters, any H and W divisible by 8.
 
-    Sides that are not divisible by 16 are filled up with zeros at the right and at the bottom, and
-    the result is cut again. `widths` other than the lecture's five, or one channel, make a network
-    of its kind, not the lecture's.
+    Sides that are not divisible by 16 are padded with zeros on the right and at the bottom, and the
+    result is cropped. Other `widths`, or one channel, give a network of the same kind that is not
+    the lecture's.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class SelfAttention(nn.Module):
 
 
 class UnetBlock(nn.Module):
-    """A residual block, with self-attention behind it where the level has it."""
+    """A residual block, followed by self-attention where the level has it."""
 
     def __init__(self, in_channels: int, out_channels: int, emb_size: int, attention: bool) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Unet(nn.Module):
     - `widths`: channels of each level, from fine to coarse; each level halves H and W.
     - `blocks`: residual blocks per level.
     - `attention_levels`: the levels (0 is the finest) with self-attention.
-    - `patch`: pixel-unshuffle factor of the stem, so that 64 x 64 costs what 32 x 32 does.
+    - `patch`: pixel-unshuffle factor of the stem; with 2, 64 x 64 costs what 32 x 32 does without.
     - `num_classes`: 0 for none; else `labels` (B,) in [0, num_classes) condition the network,
       and the label `num_classes`, or no labels at all, means "any class".
 
@@ -248,7 +248,7 @@ class Unet(nn.Module):
                 labels = torch.full_like(t, self.num_classes)
             emb = emb + self.label_embedding(labels)
         elif labels is not None:
-            raise ValueError("This network was made without classes; it takes no labels.")
+            raise ValueError("This network was built without classes; it takes no labels.")
         check_size(x, self.size_multiple)
         emb = F.silu(emb)
 
@@ -266,12 +266,12 @@ class Unet(nn.Module):
 
 
 def group_count(channels: int) -> int:
-    """As many groups, up to 32, as divide the channels and leave 4 or more in each; else one."""
+    """The most groups, up to 32, that divide the channels into 4 or more each; else one."""
     return next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels // g >= 4), 1)
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start a layer at zero, so that its residual branch starts as the identity."""
+    """Set a layer to zero, so that its residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -279,9 +279,9 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def check_widths(widths: Sequence[int]) -> None:
-    """Raises ValueError where these cannot be the channels of a network's levels."""
+    """Raises ValueError for widths that cannot be the channels of a network's levels."""
     if not widths or min(widths) < 1:
-        raise ValueError(f"widths is {list(widths)}; it takes one positive number a level.")
+        raise ValueError(f"widths is {list(widths)}; it takes one positive number per level.")
 
 
 def check_size(x: Tensor, multiple: int) -> None:

@@ -1,7 +1,6 @@
 """Sinusoidal embeddings of the timestep (Vaswani et al. 2017, as used by Ho et al. 2020).
 
-Beside the layer itself, what is needed to look at it: all rows, a trained network's, and how
-alike they are. Knows no schedule: a timestep is a number.
+Also what is needed to show them: all rows, those of a trained network, and their similarity.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class SinusoidalPositionEmbeddings(nn.Module):
         self.emb_size = emb_size
 
     def frequencies(self, device: torch.device | None = None) -> Tensor:
-        """Radians a timestep, (emb_size / 2,), from 1 down to 1/10000."""
+        """Radians per timestep, (emb_size / 2,), from 1 down to 1/10000."""
         half = self.emb_size // 2
         index = torch.arange(half, device=device, dtype=torch.float32)
         return torch.exp(index * -(math.log(10000) / (half - 1)))
@@ -45,7 +44,7 @@ def spread_timesteps(timesteps: int, most: int) -> np.ndarray:
 
 @torch.inference_mode()
 def embed(layer: nn.Module, t: np.ndarray | list[int]) -> np.ndarray:
-    """What a layer makes of timesteps (N,), float32 (N, size), on the layer's own device.
+    """A layer's output for timesteps (N,), float32 (N, size), computed on the layer's device.
 
     `layer` is a `SinusoidalPositionEmbeddings` or the whole `time_mlp` of either network.
     """

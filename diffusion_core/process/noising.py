@@ -1,7 +1,4 @@
-"""The forward process to look at: one image and one fixed noise, taken to any timesteps.
-
-Knows nothing of networks, files or pages.
-"""
+"""The forward process on display: one image and one fixed noise at any timesteps."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from diffusion_core.process.schedule import NoiseSchedule
 
 # The lecture's strip: t = 0, 30, ..., 270 of T = 300.
 STRIP_LENGTH = 10
-# Where the noise is black and where it is white when shown: 99.7% of N(0, 1) lies between.
+# Noise is shown from black (-3) to white (3); 99.7 % of N(0, 1) lies between.
 NOISE_RANGE = 3.0
 
 
 def image_to_x_0(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1], the way that training scales."""
+    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1], scaled as for training."""
     pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
     return pixels[None].float().div_(127.5).sub_(1)
 
 
 def fixed_noise(seed: int, size: int) -> Tensor:
-    """The epsilon of a seed, N(0, I) of shape (1, 3, size, size): always the same."""
+    """The noise of a seed, N(0, I) of shape (1, 3, size, size); always the same."""
     return image_noise(seed, 1, (3, size, size))()
 
 
@@ -45,7 +42,7 @@ def strip_timesteps(timesteps: int, length: int = STRIP_LENGTH) -> list[int]:
 def noised_at(
     schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, timesteps: Sequence[int]
 ) -> Tensor:
-    """One image with one noise at each of the timesteps, as a batch.
+    """One image with one noise at several timesteps, as a batch.
 
     `x_0` and `noise` are (1, C, H, W); the result is (len(timesteps), C, H, W).
     """
@@ -62,9 +59,9 @@ def mean_and_std(x: Tensor) -> tuple[float, float]:
 def noising_shapes(
     schedule: NoiseSchedule, x_0: Tensor, timesteps: Sequence[int]
 ) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What `add_noise` does to a batch, step by step: (what, how, the shape that it has).
+    """The steps of `add_noise` on a batch: (description, expression, shape) each.
 
-    `x_0` is (1, C, H, W), one image that all `timesteps` have in common.
+    `x_0` is (1, C, H, W), one image shared by all `timesteps`.
     """
     t = torch.tensor(timesteps)
     table = schedule.sqrt_alphas_cumprod
@@ -76,7 +73,7 @@ def noising_shapes(
         ("the timesteps", "t", tuple(t.shape)),
         ("the table of the schedule", "sqrt_alphas_cumprod", tuple(table.shape)),
         ("gather: a coefficient for each image", "sqrt_alphas_cumprod[t]", tuple(gathered.shape)),
-        ("reshape: room for the other dimensions", ".reshape(-1, 1, 1, 1)", tuple(reshaped.shape)),
+        ("reshape: add the other dimensions", ".reshape(-1, 1, 1, 1)", tuple(reshaped.shape)),
         ("the images", "x_0", tuple(batch.shape)),
-        ("broadcast: each image times its own", "· x_0", tuple(product.shape)),
+        ("broadcast: each image times its coefficient", "· x_0", tuple(product.shape)),
     ]

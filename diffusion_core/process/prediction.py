@@ -17,7 +17,7 @@ Share = Tensor | float  # signal or spread
 
 @dataclass(frozen=True)
 class PredictionType:
-    """What there is to know about a target; `name` is the one in settings and files."""
+    """A prediction type; `name` is used in settings and files."""
 
     name: str
     title: str

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ScheduleKind:
-    """How the noise rises; `name` is the one in settings and links."""
+    """A kind of noise schedule; `name` is used in settings and links."""
 
     name: str
     title: str

@@ -1,1 +1,1 @@
-"""From noise to images: what to sample, the solvers, edits, trajectories, series of files."""
+"""Sampling: requests and what is wrong with them, samplers, edits, recordings, series of files."""

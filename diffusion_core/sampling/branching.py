@@ -1,8 +1,8 @@
-"""Where on its way out of the noise an image is decided.
+"""At which timestep of sampling an image is decided.
 
-Branches of an image share its noise, the start x_T and then the fresh noise of each step, up to a
-point and have noise of their own from there on. How much the finished images still differ says
-how much was open at that point.
+Branches of an image share its noise, x_T and then the fresh noise of each step, up to some timestep
+and have their own noise from there on. How much the finished images differ says how much was still
+undecided at that timestep.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.solvers import Noise, StepView
 from diffusion_core.sampling.spec import SamplingSpec
 
-OWN = 2**20  # number of the first image of a seed that the branches' own noise is taken from
+OWN = 2**20  # the branches' own noise is that of the images of the seed from this number on
 
 
 @dataclass(frozen=True, eq=False)
 class Parting:
-    """m branches that share their first noises."""
+    """m branches that share their first noises, and how much they differ."""
 
-    shared: int  # how many noises, x_T among them; 0: nothing
-    timestep: float | None  # at which they part: the last x_t that they share; None: nothing shared
+    shared: int  # number of shared noises, including x_T
+    timestep: float | None  # of the last x_t that they share; None where nothing is shared
     variance: float  # across the finished images, in [-1, 1], mean over the pixels
     mean: np.ndarray  # uint8 (H, W, C), the mean of the finished images
     deviation: np.ndarray  # (H, W), standard deviation across them, over the channels
@@ -37,8 +37,8 @@ class Parting:
 
 
 def partings(steps: int, count: int) -> list[int]:
-    """At most `count` numbers of shared noises: 0, 1 (x_T alone), and on to all that there are but
-    one; more of them at the noisy end, where most is decided."""
+    """At most `count` numbers of shared noises: 0, 1 (x_T alone), up to all but one; denser at the
+    noisy end, where most is decided."""
     if steps < 2:
         return [0]
     way = np.linspace(0, 1, count - 1) ** 2
@@ -53,14 +53,14 @@ def branch(
     branches: int = 8,
     on_step: Callable[[StepView], None] | None = None,
 ) -> list[Parting]:
-    """Image `number` of an order, from 0, drawn `branches` times from each of `count` partings.
+    """Image `number` of a request, from 0, sampled `branches` times from each of `count` partings.
 
-    With a sampler that adds no noise in its steps x_T decides all, and the variance is 0 from the
-    second parting on.
+    With a sampler that adds no noise in its steps x_T decides everything, and the variance is 0
+    from the second parting on.
     """
     model, schedule, config = loaded
     device = device_of(model)
-    shape = (config.channels, config.image_size, config.image_size)
+    shape = config.image_shape
     levels = make_levels(schedule, spec.steps, spec.spacing)
     one_class = spec.replace(label=spec.class_of(number) or spec.label)
     found = []
@@ -69,32 +69,32 @@ def branch(
         # The same own noise at every parting: the variances differ by where they part alone.
         own = image_noise(spec.seed, branches, shape, device, OWN)
         noise = shared_first(trunk, own, shared)
-        drawn = one_class.make(loaded, on_step, 0, branches, noise=noise).float().cpu()
-        found.append(parting(drawn, shared, levels[shared - 1].t if shared else None))
+        images = one_class.make(loaded, on_step, 0, branches, noise=noise).float().cpu()
+        found.append(parting(images, shared, levels[shared - 1].t if shared else None))
     return found
 
 
 def shared_first(trunk: Noise, own: Noise, shared: int) -> Noise:
-    """The first `shared` noises are the trunk's for all branches, the others their own."""
-    drawn = 0
+    """A source whose first `shared` noises are the trunk's for all branches, the rest their own."""
+    taken = 0
 
     def draw() -> Tensor:
-        nonlocal drawn
+        nonlocal taken
         together, alone = trunk(), own()
-        drawn += 1
-        return together.expand_as(alone) if drawn <= shared else alone
+        taken += 1
+        return together.expand_as(alone) if taken <= shared else alone
 
     return draw
 
 
-def parting(drawn: Tensor, shared: int, timestep: float | None) -> Parting:
-    """Of finished images (m, C, H, W), m at least 2."""
-    variance = drawn.var(dim=0)
+def parting(images: Tensor, shared: int, timestep: float | None) -> Parting:
+    """From finished images (m, C, H, W) in [-1, 1], m at least 2."""
+    variance = images.var(dim=0)
     return Parting(
         shared,
         timestep,
         float(variance.mean()),
-        to_uint8(drawn.mean(dim=0, keepdim=True))[0],
+        to_uint8(images.mean(dim=0, keepdim=True))[0],
         variance.mean(dim=0).sqrt().numpy(),
-        to_uint8(drawn),
+        to_uint8(images),
     )

@@ -26,7 +26,7 @@ def check(
     resample: int,
     sampler: Sampler,
 ) -> None:
-    """Raises ValueError with a sentence where these do not go together."""
+    """Raises ValueError with a sentence for arguments that do not fit together."""
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, not {strength:g}.")
     if not 1 <= resample <= 100:
@@ -54,8 +54,8 @@ def one_step_names(flow: bool) -> str:
 
 
 def last_steps(levels: Sequence[NoiseLevel], strength: float) -> list[NoiseLevel]:
-    """Of a walk the last round(strength * steps) steps, at least one (the img2img of diffusers
-    rounds down)."""
+    """The last round(strength * steps) steps of a walk, at least one (diffusers' img2img rounds
+    down)."""
     kept = max(1, round(strength * (len(levels) - 1)))
     return list(levels[-kept - 1 :])
 
@@ -63,14 +63,14 @@ def last_steps(levels: Sequence[NoiseLevel], strength: float) -> list[NoiseLevel
 def noised(
     image: Tensor, levels: Sequence[NoiseLevel], strength: float, noise: Tensor
 ) -> tuple[list[NoiseLevel], Tensor]:
-    """The last steps of a walk, and the image noised to where they start: Meng et al. 2022,
+    """The last steps of a walk, and the image with the noise of their start: Meng et al. 2022,
     algorithm 1."""
     walk = last_steps(levels, strength)
     return walk, walk[0].alpha * image + walk[0].sigma * noise
 
 
 def repaint(
-    method: Callable[..., Iterator[StepView]],
+    solve: Callable[..., Iterator[StepView]],
     predict: Predict,
     levels: Sequence[NoiseLevel],
     x_T: Tensor,
@@ -80,16 +80,16 @@ def repaint(
     mask: Tensor,
     resample: int = 1,
 ) -> Steps:
-    """RePaint with jumps of one step: Lugmayr et al. 2022, algorithm 1, around a one-step method.
+    """RePaint with jumps of one step: Lugmayr et al. 2022, algorithm 1, around a one-step sampler.
 
-    After each step the part where `mask` is 1 is the image, noised to the same level. A step is
-    taken `resample` times, with noise added back in between, so that the new part fits the old.
+    After each step the part where `mask` is 1 is replaced by the image at the same noise level. A
+    step is taken `resample` times, with noise added back in between, so that both parts fit.
     """
     x_t = x_T
     for index, (level, after) in enumerate(pairwise(levels)):
         times = resample if after.sigma > 0 else 1
         for time in range(times):
-            [view] = method(predict, [level, after], x_t, noise)
+            [view] = solve(predict, [level, after], x_t, noise)
             known = after.alpha * image
             if after.sigma > 0:
                 known = known + after.sigma * noise()
@@ -104,13 +104,13 @@ def repaint(
 def invert(
     predict: Predict, levels: Sequence[NoiseLevel], image: Tensor, *, flow: bool = False
 ) -> Steps:
-    """From a picture to the noise that `ddim` (of a `flow`: `euler`) leads back to it: Song et al.
-    2021, section 4.3. `levels` as for the way down; exact as the steps grow small.
+    """From an image to the noise from which `ddim` (for a `flow`, `euler`) leads back to it: Song
+    et al. 2021, section 4.3. `levels` are those of sampling; exact in the limit of small steps.
 
-    Each step goes from the image at its lower end, with the network told the timestep of its
-    upper end, as diffusers' DDIMInverseScheduler does. What it answers is read as of the timestep
-    that it was told. diffusers reads a v or an x_0 as of the lower end, which is the same for an
-    epsilon and in the limit of small steps, but far worse in 50.
+    Each step starts from the image at its lower end and gives the network the timestep of its
+    upper end, as diffusers' DDIMInverseScheduler does. The prediction is converted at that upper
+    timestep. diffusers converts v and x_0 at the lower end, which is the same for epsilon and in
+    the limit of small steps, but far worse in 50 steps.
     """
     x_t = image
     walk = list(levels)[::-1]
@@ -125,18 +125,17 @@ def invert(
 
 
 def image_errors(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """How far images (n, C, H, W) in [-1, 1] are apart, (n,) each: root mean square difference in
-    units of an 8-bit image (0 to 255), and peak signal-to-noise ratio in dB (infinite if equal).
-    """
+    """Root mean square difference of images (n, C, H, W) in [-1, 1], in 8-bit units (0 to 255), and
+    peak signal-to-noise ratio in dB (infinite if equal); (n,) each."""
     rmse = 127.5 * (found - wanted).flatten(1).square().mean(1).sqrt()
     return rmse, 20 * torch.log10(255 / rmse)
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """Between two noises (C, H, W) along the great circle (Shoemake 1985): (k, C, H, W).
+    """Interpolate two noises (C, H, W) along the great circle (Shoemake 1985): (k, C, H, W).
 
-    `weights` (k,) in [0, 1], 0 gives a. In between the length goes evenly from a's to b's, where a
-    straight line would pass through shorter ones, which are no noise of the schedule.
+    `weights` (k,) in [0, 1]; 0 gives a. The length is interpolated linearly: a straight line would
+    pass through shorter vectors, which are no noise of the schedule.
     """
     lengths = a.norm(), b.norm()
     w = weights.to(a).view(-1, *[1] * a.ndim)
@@ -144,7 +143,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     angle = torch.acos(cosine.double().clamp(-1, 1))
     sine = torch.sin(angle)
     length = (1 - w) * lengths[0] + w * lengths[1]
-    if sine < 1e-4:  # the same direction, or the opposite, between which there is no one way
+    if sine < 1e-4:  # the same direction, or opposite ones, which have no single great circle
         return (1 - w) * a + w * b
     ends = (torch.sin((1 - w) * angle) * a / lengths[0], torch.sin(w * angle) * b / lengths[1])
     return (length * (ends[0] + ends[1]) / sine).to(a.dtype)

@@ -1,20 +1,20 @@
-"""The noise levels that a sampler walks down: how much image and noise is in x_t at each step.
+"""The noise levels that a sampler walks down: how much image and noise x_t holds at each step.
 
 x_t = alpha x_0 + sigma epsilon. The timestep t is what the network is told; between the schedule's
 own timesteps it is a fraction.
 
-Which levels belong to so many steps is a convention. Ours is the same for every method, so that
-two methods of as many steps are asked at the same levels and their images can be compared:
+Which levels belong to a number of steps is a convention. Ours is the same for every sampler, so
+samplers with as many steps evaluate the network at the same levels and can be compared:
 
-- `steps` counts the levels at which the network is asked. After the last one comes the image
-  itself (sigma 0), and the step to it adds no noise: no noise is left in what is shown.
-- Every walk starts at x_T ~ N(0, I), whatever its first level: the same start for all.
+- `steps` counts the levels at which the network is evaluated. After the last comes the image
+  itself (sigma 0), and the step to it adds no noise.
+- Every walk starts at x_T ~ N(0, I), whatever its first level.
 - `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
   are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
   ends of the schedule, and the network is told the fraction that belongs to it.
 
-On the same levels and noises our methods draw the images of diffusers. Its schedulers choose
-other levels by themselves here (tests/core/test_methods.py shows each, and that nothing else
+On the same levels and noises our samplers give the images of diffusers. Its schedulers choose other
+levels in these cases (tests/core/sampling/test_solvers.py shows each and that nothing else
 differs):
 
 - DPM-Solver++ and UniPC make steps + 1 levels of `leading` and `linspace` and leave out t = 0; in
@@ -39,15 +39,15 @@ import numpy as np
 from diffusion_core.process.schedule import Schedule
 
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace", "karras", "exponential")
-OF_SIGMA = ("karras", "exponential")  # these space sigma / alpha and not t
+OF_SIGMA = ("karras", "exponential")  # these space sigma / alpha instead of t
 KARRAS_RHO = 7.0  # Karras et al. 2022, equation 5
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
     t: float  # timestep, whole for the first three spacings
-    alpha: float  # share of the image
-    sigma: float  # share of the noise
+    alpha: float  # factor of the image
+    sigma: float  # factor of the noise
 
     @property
     def ratio(self) -> float:
@@ -88,7 +88,7 @@ def spaced_timesteps(timesteps: int, steps: int, spacing: str = "trailing") -> l
 
 
 def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> list[NoiseLevel]:
-    """The `steps` levels at which the network is asked, the noisiest first, and `IMAGE`.
+    """The `steps` levels at which the network is evaluated, the noisiest first, and `IMAGE`.
 
     `karras` and `exponential` space sigma / alpha between the schedule's ends by Karras et al.
     2022, equation 5, and evenly in its logarithm; the timestep between two of the schedule's is

@@ -1,9 +1,9 @@
-"""Many images of one order as files, in a folder that can be left at any time and gone on with.
+"""Many images of one request as files, in a folder that can be stopped and resumed at any time.
 
 ```
-order.json     what to draw, the time of the checkpoint's file, how many images at once
+order.json     the request, the time of the checkpoint's file, how many images at once
 status.json    as a run's: state, step (images), total, pid, heartbeat, error; request.json: stop
-images/      000000.png ..., each whole or not there, with the settings that made it
+pictures/      000000.png ..., each complete or absent, with the settings that made it
 ```
 
 States are those of a run: queued, running, stopped, finished, failed, and lost where the process
@@ -23,13 +23,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import filelock
 import numpy as np
 import psutil
 import torch
 from PIL import Image
+from pydantic import Field
 
 from diffusion_core.device import halving
 from diffusion_core.files import (
@@ -37,12 +38,12 @@ from diffusion_core.files import (
     is_disk_full,
     naming_full_disk,
     os_sentence,
-    read_json,
     remove_leftovers,
     replacing,
     write_json,
 )
 from diffusion_core.media.images import png, to_uint8
+from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.status import (
     ACTIVE,
@@ -55,22 +56,33 @@ from diffusion_core.runs.status import (
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 FOLDER = "drawings"  # of a run
 GRID_PIXELS = 2**24  # 4,096 images of 64 x 64; the grid of more is scaled down
-POLL_SECONDS = 0.5  # between two looks for a request to stop
+POLL_SECONDS = 0.5  # between checks for a request to stop
 
 OnStep = Callable[[StepView], None]
 
 
 class SeriesError(ValueError):
-    """A series that cannot be made, used or gone on with; the message says why."""
+    """A series that cannot be created, used or resumed; the message says why."""
+
+
+class SeriesRecord(Record):
+    """`order.json`."""
+
+    order: SamplingSpec
+    checkpoint_time: float  # seconds since 1970, of the checkpoint's file
+    batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1  # images at once
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump() | {"order": self.order.to_dict()}
 
 
 @dataclass(frozen=True)
 class Series:
-    """A folder of images of one order. Every property reads the disk."""
+    """A folder of images of one request. Every property reads the disk."""
 
     path: Path
 
@@ -79,20 +91,22 @@ class Series:
         return self.path.name
 
     @property
-    def record(self) -> dict[str, Any]:
-        """`order.json`. Raises DrawingsError where it is missing or damaged."""
-        record = read_json(self.path / "order.json")
+    def record(self) -> SeriesRecord:
+        """`order.json`. Raises SeriesError where it is missing or damaged."""
+        try:
+            record = read_record_file(SeriesRecord, self.path / "order.json")
+        except RecordError as error:
+            raise SeriesError(f"{self.name} cannot be used; delete it. {error}") from error
         if record is None:
-            raise SeriesError(f"{self.name} has no readable order.json; delete it.")
+            raise SeriesError(f"{self.name} has no order.json; delete it.")
+        if problems := record.order.without_unused().problems():
+            raise SeriesError(f"{self.name} cannot be used; delete it. {problems[0]}")
         return record
 
     @property
     def spec(self) -> SamplingSpec:
-        """Raises DrawingsError."""
-        try:
-            return SamplingSpec.from_dict(self.record.get("order"))
-        except SpecError as error:
-            raise SeriesError(f"{self.name} cannot be used. {error}") from error
+        """Raises SeriesError."""
+        return self.record.order
 
     @property
     def created(self) -> float:
@@ -101,20 +115,20 @@ class Series:
 
     @property
     def status(self) -> StatusRecord:
-        """See `Run.status`; `seconds` is how long the drawing itself took."""
+        """See `Run.status`; `seconds` is the time spent sampling."""
         return read_status(self.path)
 
     @property
     def state(self) -> RunState:
-        """What is true now; without a status `lost`."""
+        """The state as it is now; `lost` without a status."""
         return state_now(self.status)
 
     def image(self, k: int) -> Path:
-        """The file of image k, from 0; it may not be there yet."""
+        """The file of image k, from 0; it may not exist yet."""
         return self.path / "pictures" / f"{k:06d}.png"
 
-    def drawn(self) -> list[int]:
-        """The numbers of the images that are there, from 0."""
+    def numbers(self) -> list[int]:
+        """The numbers of the images that exist, from 0."""
         try:
             n = self.spec.n
         except SeriesError:
@@ -130,8 +144,8 @@ def list_series(run: Path) -> list[Series]:
 
 
 def batch_for(spec: SamplingSpec, image_size: int, device: torch.device) -> int:
-    """How many images to draw at once: as many as keep the device busy, and no more than lets
-    others have their turn within some ten seconds. `draw` halves it where memory is short."""
+    """How many images to sample at once: enough to keep the device busy, few enough that others get
+    their turn within about ten seconds. `generate` halves it where memory is short."""
     room = 64**2 / image_size**2
     if device.type == "cpu":
         return max(1, min(round(16 * room), max(4, 800 // spec.steps)))
@@ -139,45 +153,44 @@ def batch_for(spec: SamplingSpec, image_size: int, device: torch.device) -> int:
 
 
 def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -> Series:
-    """A new folder at `path`, queued for this process to `draw`. Raises DrawingsError, OSError."""
+    """A new folder at `path`, queued for this process to `generate`.
+
+    Raises SeriesError, OSError.
+    """
     try:
         with naming_full_disk(path):
             path.parent.mkdir(exist_ok=True)
         with building_folder(path) as folder:
-            record = {
-                "order": json.loads(spec.to_json()),
-                "checkpoint_time": checkpoint.time,
-                "batch": batch,
-            }
-            write_json(folder / "order.json", record)
+            record = SeriesRecord(order=spec, checkpoint_time=checkpoint.time, batch=batch)
+            write_json(folder / "order.json", record.to_dict())
             write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
             (folder / "pictures").mkdir()
     except FileNotFoundError as error:
-        raise SeriesError(f"The folder {path.parent.parent} is not there any more.") from error
+        raise SeriesError(f"The folder {path.parent.parent} no longer exists.") from error
     except OSError as error:
         if path.exists() and not is_disk_full(error):
-            raise SeriesError(f"There is a {path.name} already; choose another name.") from error
+            raise SeriesError(f"{path.name} already exists; choose another name.") from error
         raise
     return Series(path)
 
 
 def line_up(series: Series, checkpoint: Checkpoint) -> None:
-    """Say that this process will `draw` the rest of a series. Raises DrawingsError, OSError."""
+    """Queue the rest of a series for this process to `generate`. Raises SeriesError, OSError."""
     state = series.state
     if state in ACTIVE:
-        raise SeriesError(f"{series.name} is being drawn already.")
-    spec = series.spec
-    if series.record.get("checkpoint_time") != checkpoint.time:
+        raise SeriesError(f"{series.name} is already being generated.")
+    record = series.record
+    if record.checkpoint_time != checkpoint.time:
         raise SeriesError(
-            f"The checkpoint of step {spec.step:,} was written anew since {series.name} was "
-            f"begun, so its images would not match; begin another."
+            f"The checkpoint of step {record.order.step:,} was overwritten since {series.name} was "
+            f"started, so its images would not match; start another series."
         )
-    (series.path / "request.json").unlink(missing_ok=True)  # was meant for the last time
-    write_status(series.path, series.status.replace(**_queued(spec)))
+    (series.path / "request.json").unlink(missing_ok=True)  # of an earlier attempt
+    write_status(series.path, series.status.replace(**_queued(record.order)))
 
 
 def cancel(series: Series) -> None:
-    """Ask whoever draws it to stop; one that this process has not begun is stopped at once."""
+    """Ask the process that generates it to stop; one that this process only queued is stopped."""
     status = series.status
     if status.state == RunState.QUEUED and status.pid == os.getpid():
         write_status(series.path, status.replace(state=RunState.STOPPED))
@@ -186,7 +199,7 @@ def cancel(series: Series) -> None:
 
 
 def remove(series: Series) -> None:
-    """Delete it for good. Raises DrawingsError."""
+    """Delete a series. Raises SeriesError."""
     if (state := series.state) in ACTIVE:
         raise SeriesError(f"{series.name} is {state}; cancel it first.")
     try:
@@ -196,16 +209,16 @@ def remove(series: Series) -> None:
         raise SeriesError(f"{series.name} cannot be deleted: {os_sentence(error)}") from error
 
 
-def draw(
+def generate(
     series: Series, load: Callable[[], LoadedModel], device: str, on_step: OnStep | None = None
 ) -> Generator[int, None, Series]:
-    """Draw what is missing, and what is cut short; yields the number of images after each batch.
+    """Generate missing and truncated images; yields the number of images after each batch.
 
-    `load` gives the network, anew for each batch, so that its owner may let go of it in between.
-    A batch always covers the same numbers and is drawn whole: a network in half precision rounds
-    otherwise in a batch of another size, and the images shall not tell how often they were
-    interrupted. Raises Cancelled after a request to stop, and where `on_step` does; DrawingsError
-    where another process draws it or its folder is gone; DiskFull.
+    `load` gives the network, again for each batch, so that its owner may release it in between. A
+    batch always covers the same numbers and is generated whole: a network in half precision rounds
+    differently in a batch of another size, and the images must not depend on interruptions.
+    Raises Cancelled after a request to stop, and where `on_step` does; SeriesError where another
+    process generates it or its folder is gone; DiskFull.
     """
     with _alone(series):
         spec, before = series.spec, series.status.seconds
@@ -252,8 +265,7 @@ def _batches(
         return first, to_uint8(spec.make(load(), look, first, min(batch, spec.n - first)))
 
     record = series.record
-    batch = record.get("batch")
-    batch = batch if type(batch) is int and batch > 0 else 1
+    batch = record.batch
     missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
@@ -261,7 +273,7 @@ def _batches(
             (first, images), fitted = halving(functools.partial(attempt, missing[0]), batch)
             if fitted != batch:
                 batch = fitted
-                write_json(series.path / "order.json", record | {"batch": batch})
+                write_json(series.path / "order.json", record.to_dict() | {"batch": batch})
             for k in missing:
                 if k < first + len(images):
                     _write(series, k, png(images[k - first], text=entries(spec, k)))
@@ -276,11 +288,11 @@ def _write(series: Series, k: int, data: bytes) -> None:
         with replacing(series.image(k)) as file:
             file.write(data)
     except FileNotFoundError as error:
-        raise SeriesError(f"The folder of {series.name} is not there any more.") from error
+        raise SeriesError(f"The folder of {series.name} no longer exists.") from error
 
 
 class _Clock:
-    """Seconds spent inside of it, those of earlier processes included."""
+    """Seconds spent inside, including those of earlier processes."""
 
     def __init__(self, before: float) -> None:
         self.seconds = before
@@ -294,16 +306,16 @@ class _Clock:
 
 @contextmanager
 def _alone(series: Series) -> Iterator[None]:
-    """Hold the series for this generator. The lock is the operating system's: it is free again
-    whenever its process is gone. Raises DrawingsError."""
-    if not series.path.is_dir():  # the lock would make it anew
-        raise SeriesError(f"The folder of {series.name} is not there any more.")
-    # Not of a thread: a generator may be closed by another one than has begun it.
+    """Lock the series for this generator. The operating system releases the lock when the process
+    ends. Raises SeriesError."""
+    if not series.path.is_dir():  # the lock would create it again
+        raise SeriesError(f"The folder of {series.name} no longer exists.")
+    # Not per thread: a generator may be closed by another thread than the one that started it.
     lock = filelock.FileLock(series.path / ".lock", thread_local=False)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise SeriesError(f"Another process draws {series.name} just now.") from error
+        raise SeriesError(f"Another process is generating {series.name}.") from error
     try:
         yield
     finally:
@@ -311,7 +323,7 @@ def _alone(series: Series) -> Iterator[None]:
 
 
 def _queued(spec: SamplingSpec) -> dict[str, Any]:
-    """What a status says of a series that this process is about to draw."""
+    """The status of a series that this process is about to generate."""
     return {
         "state": "queued",
         "total": spec.n,
@@ -328,7 +340,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """uint8 (H, W, 3) or (H, W, 1); None where the file is missing, cut short or no PNG."""
+    """uint8 (H, W, 3) or (H, W, 1); None where the file is missing, truncated or no PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
@@ -341,25 +353,25 @@ def read_image(path: Path) -> np.ndarray | None:
 
 
 def write_zip(series: Series, file: IO[bytes]) -> int:
-    """The images that are there, and the settings as `settings.json`; returns how many.
+    """Write the images that exist, and the settings as `settings.json`; returns their number.
 
-    PNG is compressed already, so they are only put behind each other, one at a time.
+    PNG is already compressed, so the files are stored as they are, one at a time.
     """
-    numbers = series.drawn()
+    numbers = series.numbers()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("settings.json", json.dumps(series.record, indent=2))
+        archive.writestr("settings.json", json.dumps(series.record.to_dict(), indent=2))
         for k in numbers:
             archive.write(series.image(k), f"{series.name}/{k:06d}.png")
     return len(numbers)
 
 
 def grid_of(series: Series, pixels: int = GRID_PIXELS) -> np.ndarray:
-    """All images that are there in rows, uint8 (H, W, 3 or 1); those that are not are black.
+    """All images in rows, uint8 (H, W, 3 or 1); those that do not exist are black.
 
-    Where the whole would have more than so many pixels, each image is scaled down. Raises
-    DrawingsError where there is none.
+    Each image is scaled down where the grid would have more than `pixels` pixels. Raises
+    SeriesError where there is none.
     """
-    spec, numbers = series.spec, series.drawn()
+    spec, numbers = series.spec, series.numbers()
     first = next((p for k in numbers if (p := read_image(series.image(k))) is not None), None)
     if first is None:
         raise SeriesError(f"{series.name} has no images yet.")

@@ -32,11 +32,11 @@ Predict = Callable[[Tensor, NoiseLevel], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class StepView:
-    """What a sampler shows after each step; tensors (n, C, H, W), not to be written to."""
+    """A sampler's state after a step; tensors (n, C, H, W), not to be written to."""
 
     index: int  # of this step, from 0
-    steps: int  # how many there will be
-    timestep: float  # where the step started
+    steps: int  # their total number
+    timestep: float  # at which the step started
     x_t: Tensor  # the image after the step
     x_0: Tensor  # the clean image that the network predicted at `timestep`
     epsilon: Tensor  # the noise that belongs to it
@@ -47,7 +47,7 @@ Steps = Iterator[StepView]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What there is to know about a sampler; `name` is the one in files, links and commands."""
+    """A sampler and all that describes it; `name` is used in files, links and commands."""
 
     name: str
     title: str
@@ -201,7 +201,7 @@ DDIM = Sampler(
 def euler(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Euler's method along the probability flow (Karras et al. 2022, algorithm 1 without line 6).
 
-    In x_t / alpha the direction is epsilon: the step is DDIM's with eta 0. Of a flow it is a step
+    In x_t / alpha the direction is epsilon: the step is DDIM's with eta 0. For a flow it is a step
     along the straight line to the predicted image (Liu et al. 2023).
     """
     x_t = x_T

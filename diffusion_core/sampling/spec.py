@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import Record, RecordError, record_of, shown
+from diffusion_core.records import MAX_SHOWN, Record, RecordError, record_of, shown
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -31,6 +31,7 @@ MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
+MOST_SHOWN = 12  # names that a message lists
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
@@ -152,7 +153,7 @@ class SamplingSpec(Record):
             model,
             schedule,
             prediction_type=config.prediction_type,
-            shape=(config.channels, config.image_size, config.image_size),
+            shape=config.image_shape,
             on_step=on_step,
             **(self.options(first, n) | more),
         )
@@ -224,9 +225,9 @@ class SamplingSpec(Record):
                 if getattr(self, name) != usual:
                     yield f"Sampling as the lecture does needs the {name} {usual}."
         elif self.variance != VARIANCES[0] and "noise_term" not in options:
-            yield f"variance has no effect with {self.method}; use ddpm."
+            yield self._no_effect("variance", "noise_term")
         if self.eta and ("eta" not in options or self.as_lecture):
-            yield f"eta has no effect with {self.method}; use ddim."
+            yield self._no_effect("eta", "eta")
         yield from self._contradictions_of_classes()
 
     def _contradictions_of_classes(self) -> Iterator[str]:
@@ -251,6 +252,13 @@ class SamplingSpec(Record):
         if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
             yield "The guidance interval ends before it starts."
 
+    def _no_effect(self, field: str, option: str) -> str:
+        """That a field belongs to other samplers, which are those with an option."""
+        names = sampler_names(self.flow)
+        takers = [name for name in names if option in sampler_of(name, self.flow).options]
+        use = f"; use {' or '.join(takers)}" if takers else ""
+        return f"{field} has no effect with {self.method}{use}."
+
     def _unknown_class(self, name: str) -> str:
         if self.classes:
             return _unknown("class", name, self.classes)
@@ -260,7 +268,7 @@ class SamplingSpec(Record):
         """What the checkpoint cannot do."""
         where = f"{self.run} at step {self.step:,}"
         if self.flow != can.flow or self.method not in can.samplers:
-            yield (f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}.")
+            yield f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}."
         if self.steps > can.timesteps:
             yield f"{where} takes 1 to {can.timesteps:,} steps, not {self.steps:,}."
         if self.spacing not in can.spacings:
@@ -279,7 +287,7 @@ class SamplingSpec(Record):
                 "and images of more than 16 pixels."
             )
         if self.classes != can.classes:
-            yield f"{where} has other classes: {', '.join(can.classes) or 'none'}."
+            yield f"{where} has other classes: {_some(can.classes) or 'none'}."
         elif can.classes and not can.any_class:
             if self.label == ANY_CLASS:
                 yield f"{where} was trained with the class always given; choose a class."
@@ -337,17 +345,14 @@ class SamplingSpec(Record):
         return spec
 
 
-def _unknown(what: str, value: str, known: Any) -> str:
-    return f"There is no {what} {shown(value)}; choose one of {', '.join(known)}."
+def _unknown(what: str, value: str, known: Sequence[str]) -> str:
+    return f"There is no {what} {shown(value)}; choose one of {_some(known)}."
 
 
-def is_whole(value: object, low: int, high: int) -> bool:
-    """Whether it is a whole number from `low` to `high`."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_number(value: object, low: float, high: float) -> bool:
-    """Whether it is a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return low <= value <= high
+def _some(names: Sequence[str]) -> str:
+    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
+    first = [
+        name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…" for name in names[:MOST_SHOWN]
+    ]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The way from noise to images, recorded while it is walked: what changes in every step."""
+"""A recording of sampling: what changes in every step."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from diffusion_core.sampling.solvers import StepView
 
 MOST_FRAMES = 60
 MOST_IMAGES = 16
-MOST_BYTES = 8 * 2**20  # of pixels, x_t and x_0 together; every visitor keeps so much
-EDGES = np.linspace(-4, 4, 65)  # of the histogram; what lies beyond is counted at the ends
+MOST_BYTES = 8 * 2**20  # of pixels, x_t and x_0 together, per visitor
+EDGES = np.linspace(-4, 4, 65)  # of the histogram; values outside are counted at the ends
 BINS = len(EDGES) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A walk of S steps of n images, of which m images are kept after k of the steps."""
+    """S steps of n images, of which m images are kept at k of the steps."""
 
-    timesteps: np.ndarray  # (S,) where each step started, falling
+    timesteps: np.ndarray  # (S,) at which each step started, falling
     change_x_t: np.ndarray  # (S, n) root mean square change of x_t over the step
     change_x_0: np.ndarray  # (S, n) of the predicted x_0 since the step before; NaN in the first
-    epsilon: np.ndarray  # (S, n) root mean square of the predicted noise; 1 where it is N(0, 1)
+    epsilon: np.ndarray  # (S, n) root mean square of the predicted noise; 1 for N(0, 1)
     kept: np.ndarray  # (k,) indices of the steps, the first and the last among them
     x_t: np.ndarray  # uint8 (k, m, H, W, C), after the step
     x_0: np.ndarray  # uint8 (k, m, H, W, C), predicted at its start
-    counts: np.ndarray  # (k, m, BINS) values of an image's predicted noise between EDGES
+    counts: np.ndarray  # (k, m, BINS) histogram of an image's predicted noise over EDGES
 
     def evenly(self, count: int) -> np.ndarray:
         """Indices of at most `count` of the kept steps, evenly spread, the last among them."""
@@ -43,10 +43,10 @@ def spread(total: int, count: int) -> np.ndarray:
 
 
 class Recorder:
-    """Call it with every `StepView` of a walk down `levels`; then `finish`.
+    """Call it with every `StepView` of a walk down `levels`, then call `finish`.
 
-    Everything stays on the device until then, so that no step waits for it. The images kept are
-    the first ones, as many as MOST_IMAGES and MOST_BYTES allow.
+    Everything stays on the device until then, so no step waits for a copy. The first images are
+    kept, as many as MOST_IMAGES and MOST_BYTES allow.
     """
 
     def __init__(self, levels: Sequence[NoiseLevel]) -> None:
@@ -88,7 +88,7 @@ class Recorder:
         return min(n, MOST_IMAGES, max(1, room))
 
     def finish(self) -> Trajectory:
-        """Raises ValueError before the last step."""
+        """The recording. Raises ValueError before the last step."""
         if len(self._bins) < len(self._kept):
             raise ValueError("The walk has not ended yet.")
         change_x_t, change_x_0, epsilon = torch.stack(self._numbers, dim=1).cpu().numpy()
@@ -106,7 +106,7 @@ class Recorder:
 
 
 def _as_bytes(x: Tensor) -> Tensor:
-    """As `images.to_uint8`, on the device and with the channels where they were."""
+    """As `images.to_uint8`, but on the device and still (n, C, H, W)."""
     return x.float().add(1).mul_(127.5).clamp_(0, 255).round_().byte()
 
 

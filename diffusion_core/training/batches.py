@@ -52,7 +52,7 @@ def make_batch(
     rows = index[batch_positions(config, len(index), step)]
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
     count = config.batch_size
-    size = (count, config.channels, config.image_size, config.image_size)
+    size = (count, *config.image_shape)
     t = torch.randint(timesteps, (count,), generator=generator, device=device)
     noise = torch.randn(size, generator=generator, device=device)
     flip = torch.rand(count, generator=generator, device=device) < 0.5

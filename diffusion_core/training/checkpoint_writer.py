@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
@@ -147,7 +147,9 @@ class CheckpointWriter:
         except DiskFull as error:
             complain(str(error))
             self.status.update(warning=str(error))
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             warning = f"The device had no memory left for the samples of step {step}."
             complain(warning)
             self.status.update(warning=warning)

@@ -33,7 +33,7 @@ def activation_bytes(config: RunConfig) -> int:
     """Bytes that one image's forward pass keeps for the backward pass, in float32."""
     with torch.device("meta"):
         network: nn.Module = build_network(config.network, config.network_args)
-        x = torch.empty(2, config.channels, config.image_size, config.image_size)
+        x = torch.empty(2, *config.image_shape)
         t = torch.zeros(2, dtype=torch.long)
     own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, Tensor] = {}  # holds them, so that no id is used again

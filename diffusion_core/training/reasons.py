@@ -5,9 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-import torch
-
 from diffusion_core.data.errors import DataError
+from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import complain, os_sentence
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.training.checkpoint_writer import CannotResume
@@ -27,7 +26,7 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return os_sentence(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return "The device has not enough memory for a single image of this size and network."
     return f"{type(error).__name__}: {error}"
 

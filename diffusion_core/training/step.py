@@ -11,6 +11,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import complain
 from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -34,7 +35,7 @@ class StepOutput(NamedTuple):
 def one_step(context: TrainingContext, step: int) -> StepOutput:
     """One update. A gradient that is not finite, and all after it, leave the weights as they are.
 
-    Raises torch.OutOfMemoryError where not even one image fits.
+    Raises the out-of-memory error where not even one image fits.
     """
     config, accelerator = context.config, context.accelerator
     batch = make_batch(
@@ -99,8 +100,8 @@ def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, 
     while True:
         try:
             return _gradients(context, batch)
-        except torch.OutOfMemoryError:
-            if context.micro_batch == 1:
+        except (RuntimeError, MemoryError) as error:
+            if context.micro_batch == 1 or not is_out_of_memory(error):
                 raise
             context.micro_batch = (context.micro_batch + 1) // 2
             complain(f"Out of memory: taking {context.micro_batch} images at once from here on.")

@@ -27,7 +27,7 @@ def write_strip(
     `sample_steps` = 0: the lecture's strip, one image by DDPM over the whole schedule, ten
     looks at it, the image on the left and the noise on the right. A flow takes Euler's steps.
     """
-    shape = (config.channels, config.image_size, config.image_size)
+    shape = config.image_shape
     known = [sampler.name for sampler in samplers_for(schedule)]
     if config.sample_steps:
         classes = config.network_args.get("num_classes")

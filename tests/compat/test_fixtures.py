@@ -222,10 +222,10 @@ def test_every_checkpoint_loads_and_draws(old_runs: Path, name: str) -> None:
         "euler" if name == "flow" else "ddim",
         3,
         prediction_type=config.prediction_type,
-        shape=(config.channels, config.image_size, config.image_size),
+        shape=config.image_shape,
         labels=torch.tensor([0, 1]) if checkpoint.classes else None,
     )
-    assert drawn.shape == (2, config.channels, config.image_size, config.image_size)
+    assert drawn.shape == (2, *config.image_shape)
     assert drawn.isfinite().all() and drawn.abs().max() <= 1 and drawn.std() > 0.005
 
 

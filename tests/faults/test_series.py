@@ -46,14 +46,14 @@ def test_a_killed_drawing_is_lost_and_goes_on_to_the_same_images(
     killed = forks.call(die_at, moment, words(run, series.path, "--n", 40, "--steps", 2))
     assert killed.exit_code() == -signal.SIGKILL
     assert series.state == "lost"
-    assert len(series.drawn()) == 21 + moment.startswith("after")
+    assert len(series.numbers()) == 21 + moment.startswith("after")
     finish(forks, run, series)
 
 
 def under_way(forks: Forks, run: Run, series: Series) -> Command:
     """A drawing that takes a good while, with a first batch on the disk."""
     command = forks.command(*words(run, series.path, "--n", 200, "--sampler", "ddpm"))
-    wait_until(lambda: len(series.drawn()) >= 16, "the first images are there")
+    wait_until(lambda: len(series.numbers()) >= 16, "the first images are there")
     return command
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_ends_a_drawing_with_a_sentence_and_costs_no_image(
     assert series.state == "failed"
     assert "The disk is full: 0000" in command.said()
     assert "could not be written" in series.status.error
-    kept = len(series.drawn())
+    kept = len(series.numbers())
     assert kept >= 16
     disk.free(command.pid)
     finish(forks, run, series)

@@ -250,7 +250,7 @@ def test_an_images_answer_does_not_depend_on_the_others_in_its_batch() -> None:
 
 
 def test_labels_for_a_network_without_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="made without classes"):
+    with pytest.raises(ValueError, match="built without classes"):
         small_unet()(torch.zeros(1, 3, 16, 16), torch.zeros(1), torch.zeros(1))
 
 
@@ -290,8 +290,8 @@ def test_group_norm_has_groups_of_four_or_more_channels() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"widths": []}, "one positive number a level"),
-        ({"widths": [64, 0]}, "one positive number a level"),
+        ({"widths": []}, "one positive number per level"),
+        ({"widths": [64, 0]}, "one positive number per level"),
         ({"blocks": 0}, "blocks is 0; it must be at least 1"),
         ({"patch": 0}, "patch is 0; it must be at least 1"),
         ({"num_classes": -1}, "num_classes is -1; it must be at least 0"),

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Generator
@@ -52,7 +53,7 @@ def make(checkpoint: Checkpoint, name: str, spec: SamplingSpec = SPEC) -> Series
 
 
 def turns(series: Series, loaded: LoadedModel, **more) -> Generator[int, None, Series]:
-    return series_folder.draw(series, lambda: loaded, "cpu", **more)
+    return series_folder.generate(series, lambda: loaded, "cpu", **more)
 
 
 def pixels(series: Series) -> np.ndarray:
@@ -79,7 +80,7 @@ def assert_same_images(found: np.ndarray, wanted: np.ndarray) -> None:
 def test_a_series_in_batches_is_the_same_as_its_order_at_once(
     series: Series, loaded: LoadedModel
 ) -> None:
-    assert (series.state, series.drawn()) == ("queued", [])
+    assert (series.state, series.numbers()) == ("queued", [])
     assert list(turns(series, loaded)) == [3, 6, 7]
     assert series.state == "finished"
     assert series.status.step == series.status.total == N
@@ -148,7 +149,7 @@ def test_without_enough_memory_the_batch_is_halved_and_stays_so(
 
     monkeypatch.setattr(SamplingSpec, "make", short)
     assert list(turns(series, loaded)) == [1, 2, 3, 4, 5, 6, 7]
-    assert series.record["batch"] == 1
+    assert series.record.batch == 1
     monkeypatch.undo()
     assert np.array_equal(pixels(series), in_batches(loaded, 1))
     assert_same_images(pixels(series), to_uint8(SPEC.make(loaded)))
@@ -176,7 +177,7 @@ def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
     series_folder.cancel(series)
     with pytest.raises(Cancelled):
         next(work)
-    assert (series.state, len(series.drawn())) == ("stopped", 3)
+    assert (series.state, len(series.numbers())) == ("stopped", 3)
     (series.path / "request.json").write_text('{"action": "stop", "time": 9e9}')
     series_folder.line_up(series, checkpoint)
     assert list(turns(series, loaded)) == [6, 7]
@@ -186,10 +187,10 @@ def test_what_is_no_image_of_the_order_is_left_aside(series: Series, loaded: Loa
     list(turns(series, loaded))
     huge = series.path / "pictures" / "999999999.png"
     huge.write_bytes(image_files.huge_png(20_000, 10_000))
-    assert series.drawn() == list(range(N))
+    assert series.numbers() == list(range(N))
     assert series_folder.read_image(huge) is None
     (series.path / "order.json").write_text("{")
-    assert series.drawn() == list(range(N))
+    assert series.numbers() == list(range(N))
 
 
 def test_a_full_disk_is_said_where_a_series_is_begun(
@@ -216,9 +217,9 @@ def test_only_one_draws_a_series(
 ) -> None:
     work = turns(series, loaded)
     next(work)
-    with pytest.raises(SeriesError, match="Another process draws many just now"):
+    with pytest.raises(SeriesError, match="Another process is generating many"):
         next(turns(series, loaded))
-    with pytest.raises(SeriesError, match="is being drawn already"):
+    with pytest.raises(SeriesError, match="is already being generated"):
         series_folder.line_up(series, checkpoint)
     with pytest.raises(SeriesError, match="many is running; cancel it first"):
         series_folder.remove(series)
@@ -240,9 +241,9 @@ def test_a_folder_that_goes_away_gets_a_sentence_and_is_not_made_anew(
     work = turns(series, loaded)
     next(work)
     shutil.rmtree(series.path)
-    with pytest.raises(SeriesError, match="The folder of many is not there any more"):
+    with pytest.raises(SeriesError, match="The folder of many no longer exists"):
         next(work)
-    with pytest.raises(SeriesError, match="The folder of many is not there any more"):
+    with pytest.raises(SeriesError, match="The folder of many no longer exists"):
         next(turns(series, loaded))
     assert not series.path.exists()
 
@@ -253,14 +254,14 @@ def test_a_checkpoint_that_was_written_anew_does_not_go_on_with_an_old_series(
     series_folder.cancel(series)
     run = checkpoint.path.parent.parent
     write_checkpoint(run, 20)
-    with pytest.raises(SeriesError, match="step 20 was written anew since many was begun"):
+    with pytest.raises(SeriesError, match="step 20 was overwritten since many was started"):
         series_folder.line_up(series, Run(run).checkpoint(20))
 
 
 def test_a_name_is_taken_once_and_the_newest_series_comes_first(
     series: Series, checkpoint: Checkpoint
 ) -> None:
-    with pytest.raises(SeriesError, match="There is a many already; choose another name"):
+    with pytest.raises(SeriesError, match="many already exists; choose another name"):
         make(checkpoint, "many")
     other = make(checkpoint, "other")
     run = checkpoint.path.parent.parent
@@ -269,17 +270,22 @@ def test_a_name_is_taken_once_and_the_newest_series_comes_first(
     series_folder.remove(other)
     assert series_folder.list_series(run) == [series]
     shutil.rmtree(run)
-    with pytest.raises(SeriesError, match="is not there any more"):
+    with pytest.raises(SeriesError, match="no longer exists"):
         make(checkpoint, "third")
 
 
 def test_settings_that_are_damaged_are_named(series: Series) -> None:
-    (series.path / "order.json").write_text("{")
-    with pytest.raises(SeriesError, match=r"many has no readable order\.json; delete it"):
-        _ = series.spec
-    (series.path / "order.json").write_text('{"order": {"run": "cars", "step": 20, "n": -1}}')
-    with pytest.raises(SeriesError, match=r"many cannot be used\. The settings: n is -1; it must"):
-        _ = series.spec
+    order = {"run": "cars", "step": 20}
+    for values, sentence in (
+        ("{", "many cannot be used; delete it. order.json is not readable JSON."),
+        ({"order": order | {"n": -1}}, "order.json: order.n is -1; it must"),
+        ({"order": order | {"label": "van"}, "checkpoint_time": 1.0}, "There is no class 'van'"),
+        ({"order": order, "checkpoint_time": 1.0, "batch": 0}, "order.json: batch is 0; it must"),
+    ):
+        text = values if isinstance(values, str) else json.dumps(values)
+        (series.path / "order.json").write_text(text)
+        with pytest.raises(SeriesError, match=re.escape(sentence)):
+            _ = series.spec
 
 
 def test_the_zip_has_every_image_as_it_is_and_the_settings(

@@ -313,15 +313,22 @@ def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path, micro_batch: i
     assert load_run(tmp_path / "parts").details.micro_batch == micro_batch
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_out_of_memory_halves_the_parts_and_loses_no_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     train(tmp_path / "whole", tiny(batch_size=8), device=CPU)
     original = training_step.objective
 
     def objective(context, model, batch):
         if len(batch.t) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return original(context, model, batch)
 
     monkeypatch.setattr(training_step, "objective", objective)

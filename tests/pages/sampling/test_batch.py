@@ -107,7 +107,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     assert "Each series appears here, for everybody" in words(app)
     wait(begin(app))
     series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
-    assert (series.state, series.drawn()) == ("finished", [0, 1, 2, 3, 4])
+    assert (series.state, series.numbers()) == ("finished", [0, 1, 2, 3, 4])
     for visitor in (app, open_many()):
         said = words(visitor)
         assert (
@@ -212,7 +212,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     ("name", "sentence"),
     [
         ("../up", "'../up' is not a name for a series. Use up to 80 letters"),
-        ("mine", "There is a mine already; choose another name."),
+        ("mine", "mine already exists; choose another name."),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(
@@ -254,7 +254,7 @@ def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     assert "mine cannot be resumed: cars has no checkpoint of step 20." in words(app)
     write_checkpoint(run, 20)
     press(app, "Resume")
-    assert "step 20 was written anew since mine was begun" in words(app)
+    assert "step 20 was overwritten since mine was started" in words(app)
 
 
 def test_a_drawing_that_fails_says_why_and_can_be_resumed(
@@ -295,5 +295,5 @@ def test_a_series_with_damaged_settings_is_named(run: Path) -> None:
     (run / "drawings" / "mine" / "order.json").write_text("{")
     app.run()
     assert not app.exception
-    assert "mine has no readable order.json; delete it." in words(app)
+    assert "mine cannot be used; delete it. order.json is not readable JSON." in words(app)
     assert "Delete" in labels(app)
