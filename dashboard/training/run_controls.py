@@ -234,11 +234,10 @@ def confirm_deletion(run: Run) -> None:
         f"this page for {trash.KEEP_DAYS} days."
     )
     with st.container(horizontal=True):
-        if st.button("Delete run", type="primary", icon=":material/delete:"):
+        confirmed = st.button("Delete run", type="primary", icon=":material/delete:")
+        if confirmed:
             attempt(delete, run)
-            forget_deletion()
-            st.rerun()
-        if st.button("Cancel"):
+        if st.button("Cancel") or confirmed:
             forget_deletion()
             st.rerun()
 
