@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusion_core.runs.changes import Change, check_changes, read_changes
-from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.changes import check_changes, read_changes
+from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import Run
 
 
@@ -20,18 +20,14 @@ def events(run: Run) -> list[tuple[int, str]]:
     config = run.config_at(0)
     if config is None:
         raise ConfigError("config.json is missing.")
-    return _in_words(config, changes)
-
-
-def _in_words(config: RunConfig, changes: list[Change]) -> list[tuple[int, str]]:
     found = []
     for change in changes:
-        parts = [
+        edits = [
             f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
-        found.append((change.step, f"step {change.step:,}: {', '.join(parts)}"))
+        found.append((change.step, f"step {change.step:,}: {', '.join(edits)}"))
     return found
 
 
