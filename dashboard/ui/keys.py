@@ -12,6 +12,7 @@ KNOWN_LATEST = "known_latest"  # {run: step}: the checkpoint that "latest" means
 RESTORED = "restored"  # (level, text): what came of the last image whose settings were restored
 RESTORED_COUNT = "restored_count"  # how many images were dropped; numbers the upload fields
 OWN_SERIES = "own_series"  # {Path}: the series that this session started
+SERIES = "series"  # the name of the series that is shown
 SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open dialog asks about
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
 MASK = "mask"
