@@ -37,7 +37,7 @@ MAX_WAITING = 16
 # hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
-UNSEEN = "Cancelled, because nobody was looking any more."
+UNSEEN = "Cancelled, because no page showed it any more."
 
 Load = Callable[[Checkpoint, str], LoadedModel]  # a checkpoint with one of its averaged weights
 OnStep = Callable[[StepView], None]

@@ -29,7 +29,7 @@ SHOWN_DELETED = 10
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """Do what a button says; a refusal is shown once, in the next run of the page."""
+    """Call the action of a button; a refusal is shown once, in the next run of the page."""
     try:
         action(*args)
     except (jobs.JobError, ConfigError) as error:
@@ -182,7 +182,7 @@ def change(run: Run, config: RunConfig, settings: Settings) -> None:
 
 
 def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
-    """Which of `runs` wait, in order; nothing where none does."""
+    """The waiting ones of `runs`, in order; nothing without any."""
     queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return

@@ -24,4 +24,4 @@ NEW_RUN = "new_run"  # name of the run that was just started or restored
 SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front
 TO_DELETE = "to_delete"  # name of the run that is about to be deleted
 DELETED = "deleted"  # the `trash.Deleted` that "Undo" restores
-REFUSAL = "refusal"  # why the last button could not do what it says
+REFUSAL = "refusal"  # why the action of the last button failed
