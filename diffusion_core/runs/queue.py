@@ -177,7 +177,7 @@ def line_up(path: Path, device: str, steps: int, processes: int) -> None:
     )
     with holding_queue(path.parent):
         try:
-            # What was asked of an earlier process of this run is not meant for the next one.
+            # A request to an earlier process of this run is not meant for the next one.
             (path / "request.json").unlink(missing_ok=True)
             write_status(path, status)
         except OSError as error:
@@ -222,9 +222,8 @@ def leave_queue(run: Run, action: str) -> bool:
             return False
         if action not in ENDING:
             raise JobError(f"{run.name} is queued; it can {action} only when it is at work.")
-        state = RunState.STOPPED if action == "stop" else RunState.PAUSED
         try:
-            write_status(run.path, status.replace(state=state))
+            write_status(run.path, status.replace(state=ENDING[action]))
         except OSError as error:
             raise JobError(f"{run.name} cannot leave the queue: {os_sentence(error)}") from error
     return True

@@ -41,7 +41,7 @@ class Busy(RuntimeError):
 def only_trainer(path: Path) -> Iterator[None]:
     """Hold the run at `path` for this process; raises Busy where another one holds it.
 
-    Two of them would write each other's files. The lock is the operating system's, as below.
+    The lock is the operating system's: it is free again when its process is gone.
     """
     lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
     try:
@@ -122,9 +122,9 @@ class StatusWriter:
                 reserve.write_bytes(os.urandom(RESERVE))
 
     def poll(self) -> Action | None:
-        """What was asked since the last call, None for nothing. A signal is a request to stop.
+        """The action requested since the last call, or None. A signal is a request to stop.
 
-        `asked` is the request itself then, with the settings to change.
+        `asked` is then the whole request, with the settings to change.
         """
         self.asked = RequestRecord()
         if self.signalled:
@@ -147,11 +147,11 @@ class StatusWriter:
         """Raise StopRequested for a stop or pause before the first step; the rest waits for it."""
         if self.signalled or read_request(self.path / "request.json").action in ENDING:
             action = self.poll()
-            if action in ENDING:
+            if action and action in ENDING:
                 raise StopRequested(action)
 
     def __enter__(self) -> StatusWriter:
-        # What was asked of an earlier process of this run is not meant for this one.
+        # A request to an earlier process of this run is not meant for this one.
         request = self.path / "request.json"
         if self.lead and read_request(request).time < _launched():
             request.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ class StatusWriter:
 
 
 def _launched() -> float:
-    """When this process was started or, where torchrun starts several, when torchrun was."""
+    """The start time of this process or, where torchrun starts several, of torchrun."""
     process = psutil.Process()
     launcher = process.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
     return (launcher or process).create_time()

@@ -1,4 +1,4 @@
-"""What a run keeps, made beside the training: checkpoints and strips; and the way back."""
+"""Writes checkpoints and strips beside the training, and restores a checkpoint."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, path: Path, context: TrainingContext, status: StatusWriter, events: EventWriter | None
+        self, context: TrainingContext, status: StatusWriter, events: EventWriter | None
     ) -> None:
         """`events`: where the strips go as well."""
-        self.path = path
+        self.path = status.path
         self.context = context
         self.status = status
         self.events = events

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import MetricsWriter
+from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
@@ -37,7 +39,7 @@ from diffusion_core.training.distributed import (
     process_number,
     processes_here,
 )
-from diffusion_core.training.loop import ENDS, OnStep, run_steps
+from diffusion_core.training.loop import OnStep, run_steps
 from diffusion_core.training.reasons import (
     TrainingError,
     log_traceback,
@@ -83,21 +85,26 @@ def train(
                 processes=processes_here(),
             )
             return _train_alone(
-                path, settings, config is not None, resume, device, status, group, on_step
+                _Job(settings, config is not None, resume, device, status, group, on_step)
             )
 
 
-def _train_alone(
-    path: Path,
-    config: RunConfig,
-    new: bool,
-    resume: bool,
-    device: torch.device,
-    status: StatusWriter,
-    group: ProcessGroup,
-    on_step: OnStep | None,
-) -> RunState:
-    """As `train`, with the run's folder to itself; writes the status however training ends."""
+@dataclass(frozen=True)
+class _Job:
+    """The training of a run by this process, which has the folder to itself."""
+
+    config: RunConfig
+    new: bool  # `config.json` is still to be written
+    resume: bool
+    device: torch.device
+    status: StatusWriter
+    group: ProcessGroup
+    on_step: OnStep | None
+
+
+def _train_alone(job: _Job) -> RunState:
+    """As `train`; writes the status however training ends."""
+    status, group, path = job.status, job.group, job.status.path
 
     def lost(loss: ProcessLost) -> str:
         return lost_reason(loss, status.status.checkpoint_step)
@@ -105,14 +112,14 @@ def _train_alone(
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
-            if new and status.lead:
-                write_config_file(path, config)
+            if job.new and status.lead:
+                write_config_file(path, job.config)
             with device_turn(status, path.parent):
-                state = _train(path, config, resume, device, status, group, on_step)
+                state = _train(job)
                 status.update(state=state, message="")
                 return state
     except StopRequested as asked:  # while it waited or prepared: nothing to keep
-        state = ENDS[asked.action]
+        state = ENDING[asked.action]
         status.update(state=state, message="")
         group.leave_alone(asked)
         return state
@@ -127,16 +134,9 @@ def _train_alone(
         raise TrainingError(why) from error
 
 
-def _train(
-    path: Path,
-    config: RunConfig,
-    resume: bool,
-    device: torch.device,
-    status: StatusWriter,
-    group: ProcessGroup,
-    on_step: OnStep | None,
-) -> RunState:
+def _train(job: _Job) -> RunState:
     """Prepare everything, then make the steps."""
+    config, status, group, path = job.config, job.status, job.group, job.status.path
 
     def progress(ready: int, count: int) -> None:
         group.check()
@@ -147,8 +147,8 @@ def _train(
     group.my_turn(status.raise_if_asked)
     store = prepare_images(config, progress)
     group.all_ready(status.raise_if_asked)
-    context = make_context(settle_network(config, store), store, device)
-    done, warning = restore(path, context) if resume else (0, "")
+    context = make_context(settle_network(config, store), store, job.device)
+    done, warning = restore(path, context) if job.resume else (0, "")
     group.check_same(_what_must_be_same(path, config, store, done))
     lead = context.accelerator.is_main_process
     if lead and Run(path).snapshot().details is None:
@@ -163,10 +163,10 @@ def _train(
     )
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
     events = _open_events(path, done) if lead and config.tensorboard else None
-    log = StepLog(config, context.accelerator, context.schedule.timesteps, metrics, events, status)
-    checkpoint_writer = CheckpointWriter(path, context, status, events)
+    log = StepLog(context, metrics, events, status)
+    checkpoint_writer = CheckpointWriter(context, status, events)
     try:
-        return run_steps(path, done, context, status, group, log, checkpoint_writer, on_step)
+        return run_steps(context, done, group, log, checkpoint_writer, job.on_step)
     except NotFinite as error:
         status.update(not_finite=True)
         why = not_finite_reason(error, context, status.status.checkpoint_step)
