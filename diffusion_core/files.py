@@ -20,7 +20,7 @@ TEMPORARY = ".tmp"
 
 
 class DiskFull(OSError):
-    """The disk has no room for a file; the message says which and how to go on."""
+    """The disk has no room for a file; the message names the file and the remedy."""
 
     def __str__(self) -> str:
         return str(self.strerror)

@@ -168,21 +168,13 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
         return f"{before}{field} is missing."
     if error == "extra_forbidden":
         return f"{before}{field} is not known; leave it out."
-    if error == "value_error":  # raised by a validator of ours, which says it all
+    if error == "value_error":  # raised by a validator of the record
         return f"{before}{context['error']}"
     limits = _limits(kind, found["loc"])
-    wanted = _range(limits or context) if error in _OUT_OF_RANGE else _wanted(error, context)
+    out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
+    wanted = _range(limits or context) if out_of_range else _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
     return f"{before}{what}; it must be {wanted or found['msg']}."
-
-
-_OUT_OF_RANGE = {
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-    "multiple_of",
-}
 
 
 def _range(limits: dict[str, Any]) -> str:
@@ -217,20 +209,23 @@ def _wanted(kind: str, context: dict[str, Any]) -> str:
         return "a whole number"
     if kind.startswith("float"):
         return "a number"
-    return {
-        "finite_number": lambda: "a finite number",
-        "bool_type": lambda: "true or false",
-        "string_type": lambda: "text",
-        "string_too_long": lambda: f"at most {context['max_length']:,} characters long",
-        "string_too_short": lambda: f"at least {context['min_length']:,} characters long",
-        "string_pattern_mismatch": lambda: "a name of letters, digits, '.', '_' and '-'",
-        "literal_error": lambda: context["expected"].replace("'", ""),
-        "enum": lambda: context["expected"].replace("'", ""),
-        "dict_type": lambda: "an object",
-        "model_type": lambda: "an object",
-        "list_type": lambda: "a list",
-        "tuple_type": lambda: "a list",
-        "too_long": lambda: f"a list of at most {context['max_length']:,}",
-        "too_short": lambda: f"a list of at least {context['min_length']:,}",
-        "recursion_loop": lambda: "less deeply nested",
-    }.get(kind, lambda: "")()
+    if kind in ("literal_error", "enum"):
+        return context["expected"].replace("'", "")
+    return _WANTED.get(kind, "").format(**context)
+
+
+_WANTED = {
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_long": "at most {max_length:,} characters long",
+    "string_too_short": "at least {min_length:,} characters long",
+    "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_long": "a list of at most {max_length:,}",
+    "too_short": "a list of at least {min_length:,}",
+    "recursion_loop": "less deeply nested",
+}

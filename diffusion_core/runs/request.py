@@ -37,5 +37,9 @@ def read_request(path: Path) -> RequestRecord:
 
 def write_request(run: Path, action: str, settings: dict[str, Any] | None = None) -> None:
     """Raises DiskFull, OSError."""
-    asked = {"action": action, "time": time.time(), **({"settings": settings} if settings else {})}
-    write_json(run / "request.json", asked)
+    request = {
+        "action": action,
+        "time": time.time(),
+        **({"settings": settings} if settings else {}),
+    }
+    write_json(run / "request.json", request)

@@ -1,7 +1,7 @@
 """Reading run folders: their state, settings, curves, samples and checkpoints.
 
 Only reads. A run that cannot be read is listed with the reason; a checkpoint that does not open is
-skipped and named. Starting and stopping is `jobs.py`.
+skipped and named. `jobs.py` starts and stops runs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def status(self) -> StatusRecord:
-        """`status.json` as the trainer wrote it; `Run.state` is what is true now."""
+        """`status.json` as the trainer wrote it; `Run.state` is the current state."""
         return read_status(self.path)
 
     @property
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def details(self) -> Details:
-        """What `config.json` says beside the settings; empty before the trainer has begun."""
+        """The details in `config.json`; empty before the trainer has begun."""
         return read_details(self.path)
 
     @property
@@ -169,7 +169,7 @@ class RunSnapshot:
 
     @property
     def pending(self) -> Action | None:
-        """What was asked of a run at work that it has not answered yet."""
+        """The request that a run at work has not answered yet."""
         return self.request.action
 
     @property

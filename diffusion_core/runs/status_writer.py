@@ -55,7 +55,7 @@ def only_trainer(path: Path) -> Iterator[None]:
 
 
 class StatusWriter:
-    """Keeps `status.json` true while the process lives; hears signals and requests.
+    """Keeps `status.json` up to date while the process lives; receives signals and requests.
 
     A context manager: inside it a thread writes the heartbeat, and SIGTERM or SIGINT count as a
     request to stop (a second SIGINT interrupts at once).
@@ -70,7 +70,7 @@ class StatusWriter:
         self.lock = threading.RLock()
         self.over = threading.Event()
         self.signalled = False
-        self.asked = RequestRecord()  # what `poll` took last
+        self.request = RequestRecord()  # the last that `poll` took
         self.written = 0.0
         self.complained = False
         before = read_status(path)
@@ -124,26 +124,26 @@ class StatusWriter:
     def poll(self) -> Action | None:
         """The action requested since the last call, or None. A signal is a request to stop.
 
-        `asked` is then the whole request, with the settings to change.
+        `request` is then the whole request, with the settings to change.
         """
-        self.asked = RequestRecord()
+        self.request = RequestRecord()
         if self.signalled:
             return "stop"
         request = self.path / "request.json"
         if not self.lead or not request.exists():
             return None
-        # Taken away before it is read: what is written after this moment is another request.
+        # Renamed before it is read: a file written after this moment is another request.
         taken = self.path / f".taken.{os.getpid()}{TEMPORARY}"
         try:
             os.replace(request, taken)
-            self.asked = read_request(taken)
+            self.request = read_request(taken)
             taken.unlink()
         except OSError as error:
             complain(f"request.json: {error}")
             return None
-        return self.asked.action
+        return self.request.action
 
-    def raise_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise StopRequested for a stop or pause before the first step; the rest waits for it."""
         if self.signalled or read_request(self.path / "request.json").action in ENDING:
             action = self.poll()

@@ -1,4 +1,4 @@
-"""What training needs, made once: images, network, optimizer and averages."""
+"""The parts of a training, made once: images, network, optimizer and averages."""
 
 from __future__ import annotations
 

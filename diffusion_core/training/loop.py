@@ -88,7 +88,7 @@ def _change(
     settings: dict[str, Any],
     lead: bool,
 ) -> list[Change]:
-    """All changes with this one, which holds from `step` on; reports one that cannot be made."""
+    """All changes with this one from `step` on; reports one that cannot be made."""
     try:
         check_changes(config, settings)
         if lead:

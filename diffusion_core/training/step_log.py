@@ -87,10 +87,11 @@ class StepLog:
         now = time.monotonic()
         speed = self.context.config.batch_size * len(steps) / max(now - self.sent, 1e-9)
         self.sent = now
-        measured = [
-            (step, each.update_ratio) for step, each in zip(steps, step_output, strict=True)
+        found = [
+            (step, out.update_ratio)
+            for step, _, out in self.pending
+            if out.update_ratio is not None
         ]
-        found = [(step, ratio) for step, ratio in measured if ratio is not None]
         on_device = {
             "loss": self.accelerator.reduce(torch.stack([s.loss for s in step_output]), "mean"),
             "norm": torch.stack([s.norm for s in step_output]).float(),
@@ -125,7 +126,7 @@ class StepLog:
         numbers = {name: tensor.numpy() for name, tensor in group.host.items()}
         loss, norm = numbers["loss"], numbers["norm"]
         good = np.isfinite(loss) & np.isfinite(norm)
-        # The others hear of it from the first process.
+        # The first process tells the others.
         if not good.all() and self.accelerator.is_main_process:
             k = int(np.argmin(good))
             raise NotFinite(group.steps[k], "gradient" if np.isfinite(loss[k]) else "loss")
@@ -175,7 +176,7 @@ class StepLog:
 
 
 def _start_copy(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-    """The same on the CPU; from CUDA they arrive when the event says so."""
+    """The same on the CPU; from CUDA they have arrived once the event is done."""
     if not next(iter(tensors.values())).is_cuda:
         return {name: tensor.cpu() for name, tensor in tensors.items()}, None
     # Only into pinned memory does the copy go on beside the loop.

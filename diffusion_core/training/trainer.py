@@ -10,11 +10,10 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion_core.data.store import ImageStore
 from diffusion_core.files import DiskFull, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
@@ -63,7 +62,7 @@ def train(
     device: torch.device,
     on_step: OnStep | None = None,
 ) -> RunState:
-    """Train the run at `path` until it is finished or asked to stop.
+    """Train the run at `path` until it is finished or gets a request to stop.
 
     A new run takes `config` or, if it was created before, that of its `config.json`; a resumed one
     takes its own. `on_step(step, steps, loss)` is called after every step (loss only when it was
@@ -118,17 +117,17 @@ def _train_alone(job: _Job) -> RunState:
                 state = _train(job)
                 status.update(state=state, message="")
                 return state
-    except StopRequested as asked:  # while it waited or prepared: nothing to keep
-        state = ENDING[asked.action]
+    except StopRequested as request:  # while it waited or prepared: nothing to keep
+        state = ENDING[request.action]
         status.update(state=state, message="")
-        group.leave_alone(asked)
+        group.leave_alone(request)
         return state
     except KeyboardInterrupt:
         status.update(state=RunState.STOPPED, message="")
         raise
     except Exception as error:
         why = lost(error) if isinstance(error, ProcessLost) else reason(error)
-        if not isinstance(error, (DiskFull, ProcessLost)):  # which the sentence says all about
+        if not isinstance(error, (DiskFull, ProcessLost)):  # whose sentence is complete
             log_traceback(path)
         status.update(state=RunState.FAILED, error=why)
         raise TrainingError(why) from error
@@ -140,16 +139,18 @@ def _train(job: _Job) -> RunState:
 
     def progress(ready: int, count: int) -> None:
         group.check()
-        status.raise_if_asked()
+        status.raise_if_requested()
         status.update(message=f"Preparing the images: {ready:,} of {count:,}.", quick=True)
 
     status.update(state=RunState.STARTING, message="Preparing the images.", not_finite=False)
-    group.my_turn(status.raise_if_asked)
+    group.my_turn(status.raise_if_requested)
     store = prepare_images(config, progress)
-    group.all_ready(status.raise_if_asked)
+    group.all_ready(status.raise_if_requested)
     context = make_context(settle_network(config, store), store, job.device)
     done, warning = restore(path, context) if job.resume else (0, "")
-    group.check_same(_what_must_be_same(path, config, store, done))
+    changes = [(change.step, change.settings) for change in read_changes(path)]
+    settings = (config.to_json(), changes)
+    group.check_same({"settings": settings, "images": store.fingerprint, "checkpoint": done})
     lead = context.accelerator.is_main_process
     if lead and Run(path).snapshot().details is None:
         write_config_file(path, context.config, resolved(context))
@@ -183,18 +184,6 @@ def _open_events(path: Path, done: int) -> EventWriter:
     from diffusion_core.training.event_files import EventWriter
 
     return EventWriter(path, done)
-
-
-def _what_must_be_same(
-    path: Path, config: RunConfig, store: ImageStore, done: int
-) -> dict[str, Any]:
-    """What all processes of a run must see alike, by what it is called."""
-    changes = [(change.step, change.settings) for change in read_changes(path)]
-    return {
-        "settings": (config.to_json(), changes),
-        "images": store.fingerprint,
-        "checkpoint": done,
-    }
 
 
 def _open_folder(path: Path, config: RunConfig | None, resume: bool, lead: bool) -> RunConfig:
