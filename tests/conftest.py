@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before the libraries read them.
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from dashboard.services import settings
+from tests.forks.client import PYTHON, launcher
 
 torch.set_num_threads(1)
 # The same examples every time, however slow the machine, and no folder of remembered ones.
@@ -43,3 +45,12 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(f"{settings.PREFIX}DEVICE", "cpu")
     monkeypatch.setattr(settings, "SECRETS_FILE", tmp_path / "no-secrets.toml")
     return path
+
+
+@pytest.fixture
+def quick_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test starts with this Python, or as torchrun, is forked from one that has PyTorch
+    imported."""
+    places = [str(launcher().parent), str(Path(PYTHON).parent), os.environ["PATH"]]
+    monkeypatch.setattr(sys, "executable", str(launcher()))
+    monkeypatch.setenv("PATH", os.pathsep.join(places))

@@ -54,7 +54,7 @@ def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) 
     _show_layer(layer, timesteps, t, "sinusoidal", sines_and_cosines=True)
 
 
-def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
+def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
     [row] = embed(layer, [t])
     curve, numbers = st.columns([3, 2])
@@ -72,7 +72,7 @@ def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
         )
 
 
-def show_trained_embedding(t: int) -> None:
+def show_trained(t: int) -> None:
     """The same heatmaps for the `time_mlp` of a run's latest checkpoint."""
     usable, damaged = {}, []
     for run in list_runs(get_settings().runs_dir):

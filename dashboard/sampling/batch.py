@@ -72,7 +72,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             )
             return
         names = [each.name for each in series]
-        name = st.selectbox("Series", names, required=True, key="series", bind="query-params")
+        name = st.selectbox("Series", names, key="series", bind="query-params")
         show_series(series[names.index(name)], chosen, settings)
 
 

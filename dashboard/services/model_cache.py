@@ -17,7 +17,7 @@ from diffusion_core.device import free_memory
 from diffusion_core.models.inference import memory_of
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 
-MOST_ON_CPU = 2**30  # bytes, where nobody says otherwise
+MOST_ON_CPU = 2**30  # bytes, if the settings have no bound
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class ModelCache:
         of_run = [k for k in self._entries if (k.run, k.device) == (key.run, key.device)]
         newest = all(k.step <= key.step for k in of_run)
         # The latest checkpoint replaces the previous latest. An older step that was loaded beside a
-        # later one was somebody's choice, and stays.
+        # later one was chosen, and stays.
         for k in of_run:
             if newest and self._entries[k].newest and k.written != key.written:
                 del self._entries[k]
-        self._entries[key] = Entry(loaded, memory_of(loaded[0]), newest)
+        self._entries[key] = Entry(loaded, memory_of(loaded.model), newest)
         while len(self._entries) > 1 and sum(e.size for e in self._entries.values()) > most:
             del self._entries[next(iter(self._entries))]
         torch.cuda.empty_cache()  # for training on the same GPU; does nothing without CUDA

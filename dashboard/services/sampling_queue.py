@@ -1,7 +1,7 @@
 """The sampling queue: one job at a time on a device, the others wait.
 
 A job runs in a thread of the server and outlives the reruns of the page that submitted it; the page
-sees it through snapshots. A job that no page looks at any more is cancelled, so that a visitor who
+sees it through snapshots. A job that no page polls any more is cancelled, so that a visitor who
 leaves keeps no device busy; a background job keeps running, in turns, and lets the others go first.
 Everything that samples with a shared model goes through here: sampling in training mode changes
 the model for a while.
@@ -33,8 +33,8 @@ from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
 MAX_WAITING = 16
-# Seconds without a snapshot until a job is cancelled. Browsers wake a hidden tab only once a
-# minute, so the long one lets people do something else meanwhile, unless somebody waits.
+# Seconds without a snapshot until a job is cancelled, and while other jobs wait. Browsers wake a
+# hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 UNSEEN = "Cancelled, because nobody was looking any more."
@@ -57,13 +57,13 @@ class Task:
     """
 
     spec: SamplingSpec
-    text: str  # for people: what is sampled
+    text: str  # the task as the pages describe it
     steps: int  # calls of `on_step`, or the last number that a generator yields
     evaluations: int  # of the network, over all images
-    pace_key: str  # tasks with the same key take as long an evaluation; see `pace_key`
+    pace_key: str  # tasks with the same key need the same time per evaluation; see `pace_key`
     work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # keeps running when no page looks at it
-    image: int | None = None  # the number, from 0, of the image of the spec that it is about
+    image: int | None = None  # the number, from 0, of the image of the spec that it treats
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +223,7 @@ class SamplingJob:
         with self._lock:
             self._end(state, sentence)
             if state == "done":
-                self._queue.note_pace(self.task, self._seconds / self.task.evaluations)
+                self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
 
     def _spent(self) -> float:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
@@ -246,7 +246,7 @@ class SamplingJob:
             patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
             if self.unseen(patience):
                 self._stop = UNSEEN
-            if self._turns is None:  # else the numbers that it yields say how much is done
+            if self._turns is None:  # a generator yields the number of steps itself
                 self._step += 1
             stop = self._stop
             self._view, self._now = view, None
@@ -283,7 +283,7 @@ class SamplingQueue:
         self.waiting: deque[SamplingJob] = deque()
         self.running: SamplingJob | None = None
         self._thread: threading.Thread | None = None
-        self._pace: dict[str, float] = {}  # seconds per network evaluation, by network
+        self.pace: dict[str, float] = {}  # seconds per evaluation of the network, by `pace_key`
 
     def submit(self, task: Task) -> SamplingJob:
         """Raises QueueFull."""
@@ -318,11 +318,8 @@ class SamplingQueue:
 
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
         """Estimated from the last job with the same `pace_key`; None before the first."""
-        pace = self._pace.get(key)
+        pace = self.pace.get(key)
         return None if pace is None else pace * evaluations
-
-    def note_pace(self, task: Task, seconds: float) -> None:
-        self._pace[task.pace_key] = seconds
 
     def _enqueue(self, job: SamplingJob) -> None:
         """Put it at the end, but before the background jobs."""
@@ -351,7 +348,7 @@ class SamplingQueue:
 
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
-    """Everything but the batch size that the time of an evaluation depends on."""
+    """What the time of an evaluation depends on, apart from the batch size."""
     return f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture}"
 
 

@@ -20,12 +20,12 @@ def events(run: RunSnapshot) -> list[tuple[int, str]]:
         return []
     found = []
     for change in run.changes:
-        parts = [
+        edits = [
             f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
-        found.append((change.step, f"step {change.step:,}: {', '.join(parts)}"))
+        found.append((change.step, f"step {change.step:,}: {', '.join(edits)}"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The controls that several pages have in common, each kept in the page's URL."""
+"""The controls that several pages share, each kept in the page's address."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TypeVar
 import streamlit as st
 
 from dashboard.services import cached
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
-RUN_KEY = "run"
 KIND = Choice(
     key="kind",
     label="Schedule",
@@ -61,8 +61,8 @@ def pick_timestep(timesteps: int, default: int) -> int:
     last = timesteps - 1
     start: int | None = min(default, last)
     # A default that was never moved is in the state and not in the address; a link's is only there.
-    asked = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
-    if asked.isdecimal() and int(asked) > last:
+    t = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
+    if t.isdecimal() and int(t) > last:
         # Streamlit would go back to the default; and it warns of a value beside a default.
         st.session_state[TIMESTEP.key] = last
         start = None
@@ -86,8 +86,8 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
+def pick_run(runs: list[AnyRun]) -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
-    name = Choice(key=RUN_KEY, label=label, options=list(names)).ask()
+    name = Choice(key=keys.RUN, label="Run", options=list(names)).ask()
     return names[name]

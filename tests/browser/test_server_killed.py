@@ -43,7 +43,7 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_sto
     wait_for_progress(run)
     with start_server(folder, CACHE_DIR=cache) as server:
         page = open_page("/", base=server.url)
-        expect(page.get_by_test_id("stMain")).to_contain_text("survivor is running, step")
+        expect(page.get_by_test_id("stMain")).to_contain_text("survivor is training, step")
         page = open_page("/training", base=server.url)
         page.get_by_role("button", name="Stop", exact=True).click()
         wait_for_state(run, "stopped")

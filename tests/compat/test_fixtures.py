@@ -33,6 +33,8 @@ from diffusion_core import list_runs, load_model, load_run, sample
 from diffusion_core.cli.main import main
 from tests.pages.app import open_page
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 # The file of each page, by its place in an address.
 PAGES = {
     "schedule": "schedule.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import shlex
@@ -20,6 +19,8 @@ from PIL import Image
 from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.run import ACTIVE, list_runs
+
+pytestmark = pytest.mark.usefixtures("quick_python")
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -124,8 +125,7 @@ def repository(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DIFFUSION_LAB_RUNS_DIR")
     monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(cache))
-    # "python" is the one that runs this, and finds nothing of the project but by the folder.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    # "python" finds nothing of the project but by the folder.
     monkeypatch.delenv("PYTHONPATH", raising=False)
     yield folder
     for run in list_runs(folder / "checkpoints"):

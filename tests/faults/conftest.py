@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,12 @@ import pytest
 
 from tests.faults.disks import Disk, mount, unmount
 from tests.faults.processes import Forks, end_processes_of
-from tests.forks.client import launcher
 
 
 @pytest.fixture(autouse=True)
-def quick_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test starts with this Python, or as torchrun, is forked from the fork server."""
+def forked_unless_asked_otherwise(request: pytest.FixtureRequest) -> None:
     if "true_python" not in request.fixturenames:
-        monkeypatch.setattr(sys, "executable", str(launcher()))
+        request.getfixturevalue("quick_python")
 
 
 @pytest.fixture

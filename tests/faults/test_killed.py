@@ -45,7 +45,7 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_it(
     wait_for_progress(run)
     # This process has not started the run: it is the next server.
     assert [found.name for found in list_runs(runs_dir)] == ["run"]
-    assert "**run** is running, step" in home_says()
+    assert "**run** is training, step" in home_says()
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
     assert run.latest_checkpoint().step == run.status.step
