@@ -128,7 +128,7 @@ def _located_curve(run: RunSnapshot, name: str, alignment: str) -> Curve:
 def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]:
     """The positions on the axis at which a setting of a run was changed, and how."""
     try:
-        found = events(run.run)
+        found = events(run)
     except ConfigError as error:
         st.warning(f"The changes of {run.name} cannot be shown: {error}")
         return []

@@ -189,9 +189,8 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
             raise ConfigError(f"There are no images in {out} to continue.")
         checkpoint = find_checkpoint(run, arguments.step)
         spec = make_spec(arguments, run, checkpoint)
-    loaded = load_model(
-        checkpoint, device, spec.average, exact=spec.exact
-    )  # before anything is written
+    # Before anything is written.
+    loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
     if started:
         line_up(series, checkpoint)
     else:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import MAX_SHOWN, Record, RecordError, record_of, shown
+from diffusion_core.records import Record, RecordError, cut, record_of, shown
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -351,8 +351,6 @@ def _unknown(what: str, value: str, known: Sequence[str]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
-    first = [
-        name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…" for name in names[:MOST_SHOWN]
-    ]
+    first = [cut(name) for name in names[:MOST_SHOWN]]
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
