@@ -175,7 +175,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
             show_delete(series)
         return
     state, numbers = series.state, series.numbers()
-    st.markdown(f"**{spec.words()}**")
+    st.markdown(f"**{spec.describe()}**")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):

@@ -29,6 +29,7 @@ class Key:
     written: float  # when the checkpoint was saved: a step can be saved again after a resume
     average: str
     device: str
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,16 @@ def default_bound(device: torch.device, held: int) -> int:
 MODELS = ModelCache()  # of this server
 
 
-def shared_model(checkpoint: Checkpoint, average: str, device: torch.device) -> LoadedModel:
+def shared_model(
+    checkpoint: Checkpoint, average: str, exact: bool = False, *, device: torch.device
+) -> LoadedModel:
     """A checkpoint ready for sampling on the device, from MODELS; not to be changed.
 
-    `average`: which of its averaged weights. May be called from any thread. Raises CheckpointError.
+    `average`: which of its averaged weights. `exact`: see `load_model`. May be
+    called from any thread. Raises CheckpointError.
     """
     run = str(checkpoint.path.parent.parent)
-    key = Key(run, checkpoint.step, checkpoint.time, average, str(device))
+    key = Key(run, checkpoint.step, checkpoint.time, average, str(device), exact)
     chosen = get_settings().model_cache_mb
     most = default_bound(device, MODELS.size) if chosen is None else chosen * 10**6
-    return MODELS.get(key, lambda: load_model(checkpoint, device, average), most)
+    return MODELS.get(key, lambda: load_model(checkpoint, device, average, exact=exact), most)

@@ -39,7 +39,8 @@ PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 UNSEEN = "Cancelled, because no page showed it any more."
 
-Load = Callable[[Checkpoint, str], LoadedModel]  # a checkpoint with one of its averaged weights
+# A checkpoint, which of its averaged weights, and whether in plain float32.
+Load = Callable[[Checkpoint, str, bool], LoadedModel]
 OnStep = Callable[[StepView], None]
 
 
@@ -79,7 +80,7 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
     schedule = build_schedule(checkpoint.config)
 
     def work(load: Load, on_step: OnStep) -> GeneratedImages:
-        loaded = load(checkpoint, spec.average)
+        loaded = load(checkpoint, spec.average, spec.exact)
         recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
 
         def on_both(view: StepView) -> None:
@@ -91,7 +92,7 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
 
     return Task(
         spec,
-        spec.words(),
+        spec.describe(),
         spec.steps,
         spec.evaluations(schedule),
         pace_key(spec, checkpoint.config),
@@ -232,10 +233,10 @@ class SamplingJob:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
         return self._seconds + now
 
-    def _load(self, checkpoint: Checkpoint, average: str) -> LoadedModel:
+    def _load(self, checkpoint: Checkpoint, average: str, exact: bool) -> LoadedModel:
         with self._lock:
             self._state, begun = "loading", self._queue.clock()
-        loaded = self._queue.load(checkpoint, average)
+        loaded = self._queue.load(checkpoint, average, exact)
         with self._lock:
             self._state = "sampling"
             if self._started is not None:  # the time of a job is that of its sampling
@@ -344,7 +345,9 @@ class SamplingQueue:
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
     """What the time of an evaluation depends on, apart from the batch size."""
-    return f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture}"
+    return (
+        f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture} {spec.exact}"
+    )
 
 
 def preview(view: StepView) -> Preview:
@@ -371,5 +374,5 @@ def queue_of(device: torch.device) -> SamplingQueue:
     with _queues_lock:
         return _queues.setdefault(
             str(device),
-            SamplingQueue(lambda checkpoint, average: shared_model(checkpoint, average, device)),
+            SamplingQueue(lambda *which: shared_model(*which, device=device)),
         )

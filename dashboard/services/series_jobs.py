@@ -104,12 +104,12 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
 
     def work(load: Load, on_step: OnStep) -> Generator[int, None, Series]:
         return series_folder.generate(
-            series, lambda: load(checkpoint, spec.average), str(device), on_step
+            series, lambda: load(checkpoint, spec.average, spec.exact), str(device), on_step
         )
 
     task = Task(
         spec,
-        f"{series.name}: {spec.words()}",
+        f"{series.name}: {spec.describe()}",
         spec.n,
         spec.evaluations(build_schedule(checkpoint.config)),
         sampling_queue.pace_key(spec, checkpoint.config),

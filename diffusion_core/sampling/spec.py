@@ -164,38 +164,39 @@ class SamplingSpec(Record):
             )
         return images
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For display: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
-        return f"{self.run} at step {self.step:,}: {', '.join(self.parts())}"
+        return f"{self.run} at step {self.step:,}: {', '.join(self.details().values())}"
 
-    def parts(self) -> list[str]:
-        """The pieces of `words` after the run and its step."""
-        parts = [
-            f"{self.n:,} image{'s' if self.n > 1 else ''}",
-            "as the lecture does" if self.as_lecture else self.sampler,
-            f"{self.steps} step{'s' if self.steps > 1 else ''}",
-            f"seed {self.seed}",
-        ]
+    def details(self) -> dict[str, str]:
+        """What `describe` says after the run and its step, by field."""
+        found = {
+            "n": f"{self.n:,} image{'s' if self.n > 1 else ''}",
+            "sampler": "as the lecture does" if self.as_lecture else self.sampler,
+            "steps": f"{self.steps} step{'s' if self.steps > 1 else ''}",
+            "seed": f"seed {self.seed}",
+        }
         if self.exact:
-            parts.append("exact")
+            found["exact"] = "exact"
         if self.spacing != "trailing" and not self.as_lecture:
-            parts.append(f"{self.spacing} spacing")
+            found["spacing"] = f"{self.spacing} spacing"
         if not self.as_lecture and self.variance in VARIANCE_TITLES:
-            parts.append(VARIANCE_TITLES[self.variance])
+            found["variance"] = VARIANCE_TITLES[self.variance]
         if self.eta and not self.as_lecture:
-            parts.append(f"η {self.eta:g}")
+            found["eta"] = f"η {self.eta:g}"
         if self.classes:
-            parts.append("each class in turn" if self.label == EACH_IN_TURN else self.label)
+            in_turn = self.label == EACH_IN_TURN
+            found["label"] = "each class in turn" if in_turn else self.label
         if self.guidance_scale != 1.0:
             away = f" away from {self.negative}" if self.negative else ""
             where = ""
             if self.guidance_interval is not None:
                 low, high = self.guidance_interval
                 where = f" where {low:g} ≤ t ≤ {high:g}"
-            parts.append(f"guidance {self.guidance_scale:g}{away}{where}")
+            found["guidance_scale"] = f"guidance {self.guidance_scale:g}{away}{where}"
         if self.average != MAIN_AVERAGE:
-            parts.append(f"{self.average} average")
-        return parts
+            found["average"] = f"{self.average} average"
+        return found
 
     # ------------------------------------------------------------------- what is wrong with it
 
