@@ -22,7 +22,7 @@ LAYERS = Toggle(key="layers", label="Show the layers inside the blocks")
 
 
 def pick_network() -> RunConfig:
-    """A preset's settings or a run's; where a run's cannot be used, says so and stops."""
+    """A preset's settings or a run's; one that cannot be used is an error and stops the page."""
     runs = {f"run {run.name}": run for run in list_runs(get_settings().runs_dir)}
     choice = NETWORK.now(options=[*PRESETS, *runs]).ask()
     if choice in PRESETS:

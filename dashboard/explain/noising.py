@@ -59,13 +59,13 @@ SEED = Number(
     help="The same seed gives the same noise at every t.",
 )
 SHOWN = 512  # pixels of the image to download, so that its own pixels stay crisp
-TRACE_LEFT = 0.02  # weight of the image at the last step from which one still sees it
+TRACE_LEFT = 0.02  # weight of the image at the last step from which it is still visible
 
 
 def pick_image() -> tuple[np.ndarray | None, str, int]:
     """An image, uint8 (size, size, 3), what it shows, and its size.
 
-    Where there is none yet: None, and what to do about it; an error is shown here.
+    None and a hint before a choice; an error is shown here.
     """
     source = SOURCE.ask()
     size = SIZE.ask()
@@ -140,7 +140,7 @@ def _show_large(image: np.ndarray, caption: str, alt: str) -> None:
 
 
 def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
-    """The lecture's strip, and how one line of code makes it."""
+    """The lecture's strip, and the code behind it."""
     ts = strip_timesteps(schedule.timesteps)
     st.subheader(f"The same image at {len(ts)} timesteps")
     st.write(r"Evenly spaced, all with the same $\epsilon$, as in the lecture.")

@@ -37,7 +37,7 @@ MAX_WAITING = 16
 # hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
-UNSEEN = "Cancelled, because nobody was looking any more."
+UNSEEN = "Cancelled, because no page showed it any more."
 
 Load = Callable[[Checkpoint, str], LoadedModel]  # a checkpoint with one of its averaged weights
 OnStep = Callable[[StepView], None]
@@ -183,7 +183,10 @@ class SamplingJob:
     def cancel(self, why: str = "Cancelled.") -> None:
         """End a waiting job at once, also between two turns, and a running one after its step."""
         with self._lock:
-            if self._queue.leave(self) or self._state == "waiting":
+            waits = self in self._queue.waiting
+            if waits:
+                self._queue.waiting.remove(self)
+            if waits or self._state == "waiting":
                 if self._turns is not None:
                     self._turns.close()
                 self._end("cancelled", why)
@@ -307,14 +310,6 @@ class SamplingQueue:
             if job not in self.waiting:
                 return 0
             return self.waiting.index(job) + (self.running is not None)
-
-    def leave(self, job: SamplingJob) -> bool:
-        """Take a waiting job out of the queue; False if it was not waiting any more."""
-        with self.lock:
-            if job not in self.waiting:
-                return False
-            self.waiting.remove(job)
-            return True
 
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
         """Estimated from the last job with the same `pace_key`; None before the first."""

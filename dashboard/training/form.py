@@ -25,7 +25,7 @@ from dashboard.training.form_controls import (
     make_config,
     usual_warmup,
 )
-from dashboard.training.launch import Start, create_run, estimate, queue_note
+from dashboard.training.launch import Start, estimate, queue_note
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from diffusion_core.data.errors import DataError
@@ -90,7 +90,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     entries = entries_of(config, settings.max_steps)
     with right:
         kind, detail = _pick_data(entries)
-    hint = start.free_name(settings.runs_dir, kind)
+    hint = jobs.free_name(settings.runs_dir, start.run or f"{start.preset}-{kind}")
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
@@ -118,8 +118,13 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         config = make_config(config, data_spec(kind, detail), entries, settings.max_steps)
         if pressed:
             with st.spinner("Checking the data …"):
-                run = create_run(settings, name, config, start=start_now)
-            st.session_state[keys.NEW_RUN] = run.name
+                jobs.check_name(name)
+                jobs.check_data(config)
+            if start_now:
+                jobs.start(settings.runs_dir, name, config, settings.device)
+            else:
+                jobs.create(settings.runs_dir, name, config)
+            st.session_state[keys.NEW_RUN] = name
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
         # Before a click the visitor may still be typing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboard.ui.controls import Choice, Control, Number, Text, Toggle
+from dashboard.ui.pickers import ZERO_SNR
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
@@ -133,13 +134,7 @@ OBJECTIVE = (
         help="How the noise grows over the timesteps. See the Schedule page.",
     ),
     _number(key="T", label="Timesteps T", field="schedule.timesteps", default=300, step=100),
-    Toggle(
-        key="zero_snr",
-        label="End in pure noise",
-        field="schedule.rescale_zero_terminal_snr",
-        help="Rescale the schedule so that nothing of the image is left at the last timestep "
-        "(zero terminal SNR, Lin et al. 2024).",
-    ),
+    ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
 )
 IMAGES = (
     Choice(

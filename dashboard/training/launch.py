@@ -1,4 +1,4 @@
-"""What the form starts from, how it starts a run, and what it says before."""
+"""What a new run starts from, and what the form says before its start."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from dashboard.services.settings import Settings
 from dashboard.ui.run_wording import count, duration
-from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -36,22 +34,6 @@ class Start(NamedTuple):
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
         return config
-
-    def free_name(self, runs_dir: Path, kind: str) -> str:
-        """A free name for a run that starts from this, on data of this kind."""
-        return jobs.free_name(runs_dir, self.run or f"{self.preset}-{kind}")
-
-
-def create_run(settings: Settings, name: str, config: RunConfig, *, start: bool) -> Run:
-    """Check everything that can be wrong, then create the run and, with `start`, start it.
-
-    Raises ConfigError, DataError, JobError.
-    """
-    jobs.check_name(name)
-    jobs.check_data(config)
-    if not start:
-        return jobs.create(settings.runs_dir, name, config)
-    return jobs.start(settings.runs_dir, name, config, settings.device)
 
 
 def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:

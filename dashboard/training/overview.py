@@ -68,9 +68,9 @@ def _apply_last_click() -> None:
 
 
 def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
-    gone = st.session_state.get(keys.DELETED)
+    deleted = st.session_state.get(keys.DELETED)
     wanted = st.query_params.get(keys.RUN)
-    known = {run.name for run in runs} | ({gone.name} if gone else set())
+    known = [run.name for run in [*runs, deleted] if run is not None]
     if wanted and runs and wanted not in known:
         st.warning(f"There is no run called {wanted}. This is the newest one.")
 
@@ -99,7 +99,7 @@ def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot
 
 def _show_new_run(runs: list[RunSnapshot]) -> None:
     name, times = st.session_state.get(keys.SHOWN_NEW_RUN, ("", 0))
-    if times and name in {run.name for run in runs}:
+    if times and any(run.name == name for run in runs):
         st.session_state[keys.RUN] = name
         st.session_state[keys.SHOWN_NEW_RUN] = (name, times - 1)
 

@@ -29,7 +29,7 @@ SHOWN_DELETED = 10
 
 
 def attempt(action: Callable[..., object], *args: object) -> None:
-    """Do what a button says; a refusal is shown once, in the next run of the page."""
+    """Call the action of a button; a refusal is shown once, in the next run of the page."""
     try:
         action(*args)
     except (jobs.JobError, ConfigError) as error:
@@ -182,7 +182,7 @@ def change(run: Run, config: RunConfig, settings: Settings) -> None:
 
 
 def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
-    """Which of `runs` wait, in order; nothing where none does."""
+    """The waiting ones of `runs`, in order; nothing without any."""
     queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return
@@ -234,11 +234,10 @@ def confirm_deletion(run: Run) -> None:
         f"this page for {trash.KEEP_DAYS} days."
     )
     with st.container(horizontal=True):
-        if st.button("Delete run", type="primary", icon=":material/delete:"):
+        confirmed = st.button("Delete run", type="primary", icon=":material/delete:")
+        if confirmed:
             attempt(delete, run)
-            forget_deletion()
-            st.rerun()
-        if st.button("Cancel"):
+        if st.button("Cancel") or confirmed:
             forget_deletion()
             st.rerun()
 

@@ -47,7 +47,7 @@ AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 
 def pick_schedule() -> NoiseSchedule:
-    """Kind, T, the ends of β and the rescaling; where they contradict, says so and stops."""
+    """Kind, T, the ends of β and the rescaling, as a schedule; see `make_schedule`."""
     kind = KIND.ask()
     timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
@@ -78,7 +78,7 @@ def pick_betas(disabled: bool = False) -> tuple[float, float]:
 def make_schedule(
     kind: str, timesteps: int, beta_start: float, beta_end: float, zero_snr: bool
 ) -> NoiseSchedule:
-    """The schedule of these settings; where they contradict, says so and stops the page."""
+    """The schedule of these settings; a contradiction is an error and stops the page."""
     try:
         return cached.schedule(kind, timesteps, beta_start, beta_end, zero_snr)
     except ValueError as error:

@@ -254,7 +254,7 @@ def test_a_job_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
     gate.open()
     assert job.wait(SOON)
     assert job.snapshot().state == state
-    assert ("nobody was looking" in job.snapshot().sentence) == (state == "cancelled")
+    assert ("no page showed it" in job.snapshot().sentence) == (state == "cancelled")
 
 
 def test_a_job_that_somebody_looks_at_is_left_alone(
