@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from diffusion_core.training.batches import make_batch
 from diffusion_core.training.context import TrainingContext
-from diffusion_core.training.step import objective
+from diffusion_core.training.step import batch_of, objective
 
 
 def first_layer(context: TrainingContext, step: int) -> str:
@@ -20,15 +19,7 @@ def first_layer(context: TrainingContext, step: int) -> str:
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             return f"the weights of the layer {name.rpartition('.')[0]}"
-    batch = make_batch(
-        context.config,
-        context.store,
-        context.train_index,
-        step,
-        timesteps=context.schedule.timesteps,
-        device=context.device,
-        resident=context.resident,
-    )
+    batch = batch_of(context, step)
     found: list[str] = []
 
     def watch(name: str) -> Callable[[nn.Module, object, Tensor], None]:

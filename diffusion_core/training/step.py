@@ -38,17 +38,7 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     Raises the out-of-memory error where not even one image fits.
     """
     config, accelerator = context.config, context.accelerator
-    batch = make_batch(
-        config,
-        context.store,
-        context.train_index,
-        step,
-        timesteps=context.schedule.timesteps,
-        device=context.device,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        resident=context.resident,
-    )
+    batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
     loss, errors = gradients_in_parts(context, batch)
     parameters = list(context.model.parameters())
     if config.gradient_clip:
@@ -71,6 +61,21 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     return StepOutput(loss, errors, batch.t, norm, rate, ratio)
 
 
+def batch_of(context: TrainingContext, step: int, process: int = 0, processes: int = 1) -> Batch:
+    """The batch of a step, or the share of one of several processes: see `make_batch`."""
+    return make_batch(
+        context.config,
+        context.store,
+        context.train_index,
+        step,
+        timesteps=context.schedule.timesteps,
+        device=context.device,
+        process=process,
+        processes=processes,
+        resident=context.resident,
+    )
+
+
 def learning_rate(config: RunConfig, step: int) -> float:
     """Of step `step` (from 1): a linear rise over the warm-up, then constant."""
     return config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
@@ -78,16 +83,21 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The weighted and the plain error of each image, both (B,)."""
+    config, errors = context.config, plain_errors(context, model, batch)
+    if not config.min_snr_gamma:
+        return errors, errors
+    weight = min_snr_weight(context.schedule, batch.t, config.min_snr_gamma, config.prediction_type)
+    return errors * weight, errors
+
+
+def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
+    """The error (B,) of each image's prediction."""
     config, schedule = context.config, context.schedule
     x_0, labels, t, noise = batch
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = model(x_t, t) if labels is None else model(x_t, t, labels)
-    errors = loss_per_image(prediction.float(), target, config.loss)
-    if not config.min_snr_gamma:
-        return errors, errors
-    weight = min_snr_weight(schedule, t, config.min_snr_gamma, config.prediction_type)
-    return errors * weight, errors
+    return loss_per_image(prediction.float(), target, config.loss)
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -163,11 +173,10 @@ def validate(context: TrainingContext) -> Tensor:
     Timesteps are spread evenly over the schedule, so that the mean does not jump with the draw.
     Stays on the device.
     """
-    config, device, schedule = context.config, context.device, context.schedule
-    model = context.average
+    config, device, model = context.config, context.device, context.average
     model.eval()
     count = len(context.validation_index)
-    spread = (torch.arange(count, device=device) * schedule.timesteps) // count
+    spread = (torch.arange(count, device=device) * context.schedule.timesteps) // count
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, 0))
     errors = []
     for first in range(0, count, config.batch_size):
@@ -178,12 +187,9 @@ def validate(context: TrainingContext) -> Tensor:
         labels = None
         if context.labelled:
             labels = to_device(torch.from_numpy(context.store.labels[rows]), device)
+        batch = Batch(x_0, labels, t, noise)
         for start in range(0, len(rows), context.micro_batch):
-            part = slice(start, start + context.micro_batch)
-            x_t, _ = schedule.add_noise(x_0[part], t[part], noise[part])
-            target = make_target(schedule, x_0[part], noise[part], t[part], config.prediction_type)
-            args = (x_t, t[part]) if labels is None else (x_t, t[part], labels[part])
             with context.accelerator.autocast():
-                prediction = model(*args)
-            errors.append(loss_per_image(prediction.float(), target, config.loss))
+                part = batch.part(start, context.micro_batch)
+                errors.append(plain_errors(context, model, part))
     return torch.cat(errors).mean()
