@@ -51,7 +51,7 @@ def device_count(name: str) -> int:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for example "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
+    """A description, for example "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -87,7 +87,7 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     memory = psutil.Process().memory_info()
-    if resource is None:  # Windows says it itself
+    if resource is None:  # Windows
         return getattr(memory, "peak_wset", memory.rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return max(memory.rss, peak if sys.platform == "darwin" else peak * 1024)
@@ -114,7 +114,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def halving(work: Callable[[int], Found], batch: int) -> tuple[Found, int]:
-    """What `work(batch)` returns, and the batch that fitted: half as many each time that there is
+    """What `work(batch)` returns, and the batch that fitted: half as many each time there is
     not enough memory. Raises what `work` raises, also where not even 1 fits."""
     while True:
         try:

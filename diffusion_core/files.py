@@ -15,12 +15,12 @@ from typing import IO, Any
 
 import psutil
 
-# Made on the way to a file; what a killed process leaves of them is removed by the next trainer.
+# The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"
 
 
 class DiskFull(OSError):
-    """The disk has no room for a file; the message says which and how to go on."""
+    """The disk has no room for a file; the message names the file and the remedy."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -50,8 +50,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     On any failure the temporary file is removed and what was at `path` stays as it was.
     Raises DiskFull where the disk is full.
     """
-    writer = f"{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{path.name}.{writer}{TEMPORARY}")
+    temporary = _temporary(path)
     with naming_full_disk(path):
         try:
             with open(temporary, "wb") as file:
@@ -73,7 +72,7 @@ def building_folder(path: Path) -> Iterator[Path]:
     On any failure it is removed, and there is no folder `path`. Raises DiskFull where the disk is
     full, OSError where `path` exists.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    temporary = _temporary(path)
     with naming_full_disk(path):
         try:
             temporary.mkdir()
@@ -86,6 +85,10 @@ def building_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
             raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
 
 
 def make_folder(path: Path) -> None:
@@ -104,26 +107,23 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def os_sentence(error: OSError) -> str:
-    """What the system says, without its number: "runs/a: Read-only file system."."""
+    """The system's message without its number: "runs/a: Read-only file system."."""
     if error.strerror is None or isinstance(error, DiskFull):
         return str(error)
     return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
 
 
-def complain(words: str) -> None:
-    """Say something on standard error.
-
-    That may be a log on a full disk: then it is not said, and what complains goes on.
-    """
+def complain(text: str) -> None:
+    """Print a text on standard error, if that can be written: it may be a log on a full disk."""
     with suppress(OSError):
-        print(words, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 def remove_leftovers(folder: Path, but: str) -> None:
     """Remove the temporary files and folders that a killed process left below `folder`.
 
-    What a process of this machine may be writing now stays, and what is on the way to a file called
-    `but`, which processes of other machines write too.
+    Those of a live process of this machine stay, and those of a file called `but`, which processes
+    of other machines write too.
     """
     for path in list(folder.rglob(f".*{TEMPORARY}")):
         if path.name.startswith(f".{but}.") or _is_being_written(path):
@@ -135,7 +135,7 @@ def remove_leftovers(folder: Path, but: str) -> None:
 
 
 def _is_being_written(temporary: Path) -> bool:
-    """Whether the process that its name tells is alive, and another one than this."""
+    """Whether the process in its name is alive and not this one."""
     writer = temporary.name.removesuffix(TEMPORARY).rpartition(".")[2].partition("-")[0]
     return writer.isdecimal() and int(writer) != os.getpid() and psutil.pid_exists(int(writer))
 
@@ -145,17 +145,8 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=2).encode())
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where the file is missing or does not hold one."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def folder_size(path: Path, match: Callable[[Path], bool] = lambda _: True) -> int:
-    """Bytes of the files below a folder, of which some may just be removed."""
+    """Bytes of the files below a folder, some of which may disappear meanwhile."""
     total = 0
     for file in path.rglob("*"):
         with suppress(FileNotFoundError):

@@ -1,8 +1,7 @@
-"""The door: what comes from outside becomes a checked record here, or one sentence.
+"""Validation of all input: files, image metadata, archives, URLs and the environment.
 
-Files, image metadata, archives, addresses and environment are validated once, by pydantic models
-that derive from `Record`, and believed afterwards. `read_record` is the only place that turns
-pydantic's and json's errors into our sentences.
+Input is checked once, by pydantic models that derive from `Record`. `read_record` turns the errors
+of pydantic and json into one sentence.
 """
 
 from __future__ import annotations
@@ -169,38 +168,24 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
         return f"{before}{field} is missing."
     if error == "extra_forbidden":
         return f"{before}{field} is not known; leave it out."
-    if error == "value_error":  # raised by a validator of ours, which says it all
+    if error == "value_error":  # raised by a validator of the record
         return f"{before}{context['error']}"
     limits = _limits(kind, found["loc"])
-    wanted = (
-        _range(limits or context) if error in _OUT_OF_RANGE else _wanted(error, context)
-    ) or found["msg"]
+    out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
+    wanted = _range(limits or context) if out_of_range else _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
-    return f"{before}{what}; it must be {wanted}."
-
-
-_OUT_OF_RANGE = {
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-    "multiple_of",
-}
+    return f"{before}{what}; it must be {wanted or found['msg']}."
 
 
 def _range(limits: dict[str, Any]) -> str:
     """The limits of a number: "a multiple of 8, from 16 to 256"."""
     number = {name: f"{limit:,}" for name, limit in limits.items()}
-    words = []
     if "ge" in number and "le" in number:
-        words.append(f"from {number['ge']} to {number['le']}")
+        text = f"from {number['ge']} to {number['le']}"
     else:
-        for name, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most")):
-            if name in number:
-                words.append(f"{word} {number[name]}")
-        if "lt" in number:
-            words.append(f"less than {number['lt']}")
-    text = " and ".join(words)
+        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+        parts = [f"{word} {number[name]}" for name, word in words.items() if name in number]
+        text = " and ".join(parts)
     if "multiple_of" in number:
         return f"a multiple of {number['multiple_of']}" + (f", {text}" if text else "")
     return text
@@ -208,35 +193,39 @@ def _range(limits: dict[str, Any]) -> str:
 
 def shown(value: object) -> str:
     """A value as a message quotes it: cut short, and never a whole file."""
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else _short(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-
-
-def _short(value: object) -> str:
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return cut(repr(value))
     return "an object" if isinstance(value, dict) else "a list"
 
 
+def cut(text: str) -> str:
+    """The text as a message quotes it, at most `MAX_SHOWN` characters of it."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
 def _wanted(kind: str, context: dict[str, Any]) -> str:
-    """What pydantic's error type asks for, in plain words; empty where it is not known."""
+    """What a value must be, by pydantic's error type; empty where that is not known."""
     if kind.startswith("int"):
         return "a whole number"
     if kind.startswith("float"):
         return "a number"
-    return {
-        "finite_number": lambda: "a finite number",
-        "bool_type": lambda: "true or false",
-        "string_type": lambda: "text",
-        "string_too_long": lambda: f"at most {context['max_length']:,} characters long",
-        "string_too_short": lambda: f"at least {context['min_length']:,} characters long",
-        "string_pattern_mismatch": lambda: "a name of letters, digits, '.', '_' and '-'",
-        "literal_error": lambda: str(context["expected"]).replace("'", ""),
-        "enum": lambda: str(context["expected"]).replace("'", ""),
-        "dict_type": lambda: "an object",
-        "model_type": lambda: "an object",
-        "model_attributes_type": lambda: "an object",
-        "list_type": lambda: "a list",
-        "tuple_type": lambda: "a list",
-        "too_long": lambda: f"a list of at most {context['max_length']:,}",
-        "too_short": lambda: f"a list of at least {context['min_length']:,}",
-        "recursion_loop": lambda: "less deeply nested",
-    }.get(kind, lambda: "")()
+    if kind in ("literal_error", "enum"):
+        return context["expected"].replace("'", "")
+    return _WANTED.get(kind, "").format(**context)
+
+
+_WANTED = {
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_long": "at most {max_length:,} characters long",
+    "string_too_short": "at least {min_length:,} characters long",
+    "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_long": "a list of at most {max_length:,}",
+    "too_short": "a list of at least {min_length:,}",
+    "recursion_loop": "less deeply nested",
+}

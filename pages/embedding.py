@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.explain import (
-    pick_embedding,
-    show_embedding,
-    show_embedding_row,
-    show_trained_embedding,
-)
+from dashboard.explain import embedding
 from dashboard.ui.pickers import pick_timestep
 
 st.title("Embedding")
@@ -32,9 +27,9 @@ hardly change between neighbours. With a sine and a cosine of each frequency, go
 $t+k$ is the same rotation for every $t$, which a linear layer can learn.
 """
 )
-layer, timesteps = pick_embedding()
+layer, timesteps = embedding.pick_embedding()
 t = pick_timestep(timesteps, default=30)
-show_embedding(layer, timesteps, t)
+embedding.show_embedding(layer, timesteps, t)
 st.caption(
     "Similarity is the cosine of the angle between two vectors: 1 where they point the same way. "
     r"Here it is $\frac{1}{h}\sum_i \cos((t-s) f_i)$, which depends only on the distance between "
@@ -42,7 +37,7 @@ st.caption(
 )
 
 st.header(f"Embedding of t = {t:,}")
-show_embedding_row(layer, t)
+embedding.show_row(layer, t)
 
 st.header("After the trained time MLP")
 st.markdown(
@@ -50,4 +45,4 @@ st.markdown(
     "result to all its blocks. Training tends to bring timesteps that need similar work closer "
     "together and to push others apart."
 )
-show_trained_embedding(t)
+embedding.show_trained(t)

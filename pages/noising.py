@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.explain import (
-    pick_image,
-    pick_noise_seed,
-    show_noising,
-    show_noising_strip,
-    show_value_spread,
-)
+from dashboard.explain import noising
 from dashboard.ui.pickers import pick_schedule, pick_timestep
 from diffusion_core.process.noising import fixed_noise, image_to_x_0
 
@@ -25,8 +19,8 @@ watch the image disappear. The network learns to predict the $\epsilon$ in it.
 )
 controls, view = st.columns([2, 5], gap="medium")
 with controls:
-    image, what, size = pick_image()
-    seed = pick_noise_seed()
+    image, what, size = noising.pick_image()
+    seed = noising.pick_noise_seed()
     schedule = pick_schedule()
 with view:
     t = pick_timestep(schedule.timesteps, default=150)
@@ -35,6 +29,6 @@ with view:
             st.info(what)
         st.stop()
     x_0, noise = image_to_x_0(image), fixed_noise(seed, size)
-    x_t = show_noising(schedule, t, x_0, noise, what)
-    show_noising_strip(schedule, x_0, noise)
-show_value_spread(schedule, t, x_t)
+    x_t = noising.show_noising(schedule, t, x_0, noise, what)
+    noising.show_strip(schedule, x_0, noise)
+noising.show_value_spread(schedule, t, x_t)

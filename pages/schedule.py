@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.explain import (
-    pick_schedules,
-    show_coefficients,
-    show_noising_links,
-    show_schedule_curves,
-)
+from dashboard.explain import schedule
 
 st.title("Schedule")
 st.markdown(
@@ -21,9 +16,9 @@ Gaussian, the steps up to $t$ can be taken at once:
 )
 st.latex(r"x_t = \sqrt{\bar\alpha_t}\;x_0 + \sqrt{1-\bar\alpha_t}\;\epsilon,\qquad"
          r"\epsilon \sim \mathcal N(0, I)")  # fmt: skip
-view = pick_schedules()
-show_schedule_curves(view)
+view = schedule.pick_schedules()
+schedule.show_curves(view)
 
 st.header(f"At t = {view.t:,}")
-show_coefficients(view)
-show_noising_links(view)
+schedule.show_coefficients(view)
+schedule.show_noising_links(view)

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.explain import (
-    pick_network,
-    pick_network_size,
-    show_network_costs,
-    show_network_table,
-    show_network_totals,
-    show_unet,
-)
+from dashboard.explain import network
 from dashboard.services import cached
 from diffusion_core.process.prediction import PREDICTION_TYPES
 
@@ -23,15 +16,15 @@ st.markdown(
 st.latex(r"\epsilon_\theta(x_t, t) \approx \epsilon, \qquad \theta: \text{the parameters}")
 left, right = st.columns(2, gap="medium")
 with left:
-    config = pick_network()
+    config = network.pick_network()
 with right:
-    size = pick_network_size(config)
+    size = network.pick_size(config)
 trace = cached.network_trace(config.network, dict(config.network_args), size)
 st.caption(
     f"Images of {size}×{size} px. This network is trained to predict "
     f"{PREDICTION_TYPES[config.prediction_type].formula}."
 )
-show_network_totals(trace)
+network.show_totals(trace)
 
 st.header("The U")
 st.markdown(
@@ -43,7 +36,7 @@ positions are lost on the way down; the **skips** carry them across, as addition
 level is also given the timestep $t$, because removing a little noise differs from removing a lot.
 """
 )
-show_unet(trace)
+network.show_unet(trace)
 st.caption(
     "Each rectangle is a block's output. Its width, and the number in it where there is room, show "
     "the channels; its row and height show the resolution. Point at one for its shapes and cost."
@@ -73,11 +66,11 @@ st.markdown(
     "One image on its way through the network, block by block in order of execution. A shape is "
     "(images, channels, height, width)."
 )
-show_network_table(trace)
+network.show_table(trace)
 
 st.header("Parameters and compute")
 st.markdown(
     "Most parameters are where there are many channels; most compute is where there are many "
     "channels and many pixels."
 )
-show_network_costs(trace)
+network.show_costs(trace)

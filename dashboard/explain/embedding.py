@@ -20,7 +20,7 @@ from diffusion_core.process.embedding import (
 from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.run import list_runs
 
-# A heatmap has hardly more lines than this on a screen; beyond it only the page gets heavy.
+# The most rows of a heatmap that a screen can show; more would only make the page slow.
 MOST_ROWS = 500
 MOST_NUMBERS = 2**17
 MOST_COMPARED = 300
@@ -36,7 +36,7 @@ SIZE = Number(
 
 
 def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
-    """The formula's layer of a chosen size, and T; an odd size is named and stops the page."""
+    """The formula's layer of a chosen size, and T; an odd size is an error and stops the page."""
     with st.container(horizontal=True):
         with st.container(width=165):
             size = SIZE.ask()
@@ -54,7 +54,7 @@ def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) 
     _show_layer(layer, timesteps, t, "sinusoidal", sines_and_cosines=True)
 
 
-def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
+def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
     [row] = embed(layer, [t])
     curve, numbers = st.columns([3, 2])
@@ -72,22 +72,21 @@ def show_embedding_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
         )
 
 
-def show_trained_embedding(t: int) -> None:
+def show_trained(t: int) -> None:
     """The same heatmaps for the `time_mlp` of a run's latest checkpoint."""
-    usable, damaged = {}, []
+    usable, damaged = {}, False
     for run in list_runs(get_settings().runs_dir):
         if checkpoint := run.latest_checkpoint():
             usable[run] = checkpoint
         elif broken := run.checkpoints()[1]:
-            damaged.append(f"No checkpoint of {run.name} can be used: {broken[-1]}")
-    for sentence in damaged:
-        st.warning(sentence)
-    if not usable and not damaged:
-        st.info(
-            "No run has a checkpoint yet. Train a model, and its embedding of the timesteps "
-            "appears here."
-        )
+            st.warning(f"No checkpoint of {run.name} can be used: {broken[-1]}")
+            damaged = True
     if not usable:
+        if not damaged:
+            st.info(
+                "No run has a checkpoint yet. Train a model, and its embedding of the timesteps "
+                "appears here."
+            )
         return
     run = pickers.pick_run(list(usable))
     for sentence in run.checkpoints()[1]:
@@ -110,7 +109,7 @@ def show_trained_embedding(t: int) -> None:
 def _show_layer(
     layer: nn.Module, timesteps: int, t: int, name: str, *, sines_and_cosines: bool = False
 ) -> None:
-    """What a layer makes of all t, and how similar its rows are."""
+    """A layer's embedding of all t, and how similar its rows are."""
     cursor = t if t < timesteps else None
     size = embed(layer, [0]).shape[1]
     left, right = st.columns(2)

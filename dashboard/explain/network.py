@@ -22,7 +22,7 @@ LAYERS = Toggle(key="layers", label="Show the layers inside the blocks")
 
 
 def pick_network() -> RunConfig:
-    """A preset's settings or a run's; where a run's cannot be used, says so and stops."""
+    """A preset's settings or a run's; one that cannot be used is an error and stops the page."""
     runs = {f"run {run.name}": run for run in list_runs(get_settings().runs_dir)}
     choice = NETWORK.now(options=[*PRESETS, *runs]).ask()
     if choice in PRESETS:
@@ -38,7 +38,7 @@ def pick_network() -> RunConfig:
     return config
 
 
-def pick_network_size(config: RunConfig) -> int:
+def pick_size(config: RunConfig) -> int:
     """The image size in pixels, out of those that the network accepts."""
     try:
         multiple = cached.size_multiple(config.network, dict(config.network_args))
@@ -50,7 +50,7 @@ def pick_network_size(config: RunConfig) -> int:
         st.error(f"This network needs images of at least {multiple}×{multiple} px.")
         st.stop()
     default = config.image_size if config.image_size in sizes else sizes[0]
-    asked = st.query_params.get(SIZE_KEY, str(default))
+    requested = st.query_params.get(SIZE_KEY, str(default))
     size = st.select_slider(
         "Image size (px)",
         sizes,
@@ -59,15 +59,15 @@ def pick_network_size(config: RunConfig) -> int:
         key=SIZE_KEY,
         bind="query-params",
     )
-    if asked not in map(str, sizes):
+    if requested not in map(str, sizes):
         st.info(
             f"This network takes images of {sizes[0]} to {sizes[-1]} px in multiples of "
-            f"{multiple}, not {asked}. It is shown at {size} px."
+            f"{multiple}, not {requested}. It is shown at {size} px."
         )
     return size
 
 
-def show_network_totals(trace: Trace) -> None:
+def show_totals(trace: Trace) -> None:
     parameters, work, memory = st.columns(3)
     parameters.metric("Parameters", f"{trace.parameters:,}")
     work.metric("Multiply-adds per image", short(trace.multiply_adds))
@@ -87,7 +87,7 @@ def show_unet(trace: Trace) -> None:
     )
 
 
-def show_network_table(trace: Trace) -> None:
+def show_table(trace: Trace) -> None:
     """Every block in order of execution or, with the switch, every layer too."""
     layers = LAYERS.ask()
     rows = trace.rows if layers else trace.blocks
@@ -120,7 +120,7 @@ def show_network_table(trace: Trace) -> None:
         st.caption("A block's parameters and multiply-adds include those of its layers.")
 
 
-def show_network_costs(trace: Trace) -> None:
+def show_costs(trace: Trace) -> None:
     """The parameters and the multiply-adds of every block, as bars."""
     for column, quantity in zip(st.columns(2), ("parameters", "multiply_adds"), strict=True):
         with column:

@@ -36,12 +36,10 @@ SOURCE = Choice(
     default=DATA_SET,
     segmented=True,
 )
-SIZES = (16, 32, 64, 128)
 SIZE = Choice(
     key="size",
     label="Image size (px)",
-    options=SIZES,
-    titles={size: str(size) for size in SIZES},
+    options=(16, 32, 64, 128),
     default=64,
     segmented=True,
 )
@@ -61,19 +59,18 @@ SEED = Number(
     help="The same seed gives the same noise at every t.",
 )
 SHOWN = 512  # pixels of the image to download, so that its own pixels stay crisp
-TRACE_LEFT = 0.02  # weight of the image at the last step from which one still sees it
+TRACE_LEFT = 0.02  # weight of the image at the last step from which it is still visible
 
 
 def pick_image() -> tuple[np.ndarray | None, str, int]:
     """An image, uint8 (size, size, 3), what it shows, and its size.
 
-    Where there is none yet: None, and what to do about it; an error is shown here.
+    None and a hint before a choice; an error is shown here.
     """
     source = SOURCE.ask()
-    # An address with an empty "size=" chooses none.
-    size = SIZE.ask() or SIZE.default
+    size = SIZE.ask()
     try:
-        if source == "upload" or source == "camera":
+        if source != DATA_SET:
             return *pick_own(source, size, "it is noised here"), size
         return *_pick_from_data_set(size), size
     except (DataError, ImageError) as error:
@@ -142,8 +139,8 @@ def _show_large(image: np.ndarray, caption: str, alt: str) -> None:
     show_image(image, alt, SHOWN // 2, caption, stretch=True)
 
 
-def show_noising_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
-    """The lecture's strip, and how one line of code makes it."""
+def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
+    """The lecture's strip, and the code behind it."""
     ts = strip_timesteps(schedule.timesteps)
     st.subheader(f"The same image at {len(ts)} timesteps")
     st.write(r"Evenly spaced, all with the same $\epsilon$, as in the lecture.")

@@ -59,7 +59,7 @@ def pick_schedules() -> ScheduleView:
     return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
 
 
-def show_schedule_curves(view: ScheduleView) -> None:
+def show_curves(view: ScheduleView) -> None:
     """Every quantity over the timesteps, three in a row."""
     names = " and ".join(schedule.kind for schedule in view.schedules)
     curves = figures.QUANTITIES

@@ -72,7 +72,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             )
             return
         names = [each.name for each in series]
-        name = st.selectbox("Series", names, required=True, key="series", bind="query-params")
+        name = st.selectbox("Series", names, key=keys.SERIES, bind="query-params")
         show_series(series[names.index(name)], chosen, settings)
 
 
@@ -96,7 +96,7 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         except (ValueError, RuntimeError, OSError) as error:
             st.error(sampling_queue.explain(error))
             return
-        st.session_state["series"] = series.name
+        st.session_state[keys.SERIES] = series.name
         st.session_state.setdefault(keys.OWN_SERIES, set()).add(series.path)
         st.rerun()
     config = checkpoint.config
@@ -175,7 +175,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
             show_delete(series)
         return
     state, numbers = series.state, series.numbers()
-    st.markdown(f"**{spec.words()}**")
+    st.markdown(f"**{spec.describe()}**")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):

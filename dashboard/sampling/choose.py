@@ -85,7 +85,7 @@ def pick_spec(
     values: dict[str, Any] = {}
     for control in controls_for(can, values, count=count):
         if control.key == AVERAGE.key:
-            averages = ", ".join(map(checkpoint.average_words, can.averages))
+            averages = ", ".join(map(checkpoint.average_text, can.averages))
             control = control.now(
                 help="The average of the weights over the training, by its decay per step: "
                 f"{averages}. Long averages are steadier; short ones follow the newest steps."

@@ -95,7 +95,7 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
     def work(load: Load, on_step: OnStep) -> Comparison:
         made = []
         for row, count in zip(rows, counts, strict=True):
-            loaded = load(row.checkpoint, row.spec.average)
+            loaded = load(row.checkpoint, row.spec.average, row.spec.exact)
             row.spec.make(loaded, steps=1)  # the first evaluations of a network take longer
             start = time.perf_counter()
             images = to_uint8(row.spec.make(loaded, on_step))
@@ -133,6 +133,9 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
 
 def differences(specs: list[SamplingSpec]) -> list[str]:
     """Of each spec the parts of its text that not all have."""
-    parts = [[f"{spec.run} at step {spec.step:,}", *spec.parts()] for spec in specs]
-    shared = set(parts[0]).intersection(*map(set, parts[1:]))
-    return [", ".join(part for part in each if part not in shared) or "the same" for each in parts]
+    details = [{"run": f"{s.run} at step {s.step:,}"} | s.details() for s in specs]
+    shared = set.intersection(*(set(each.items()) for each in details))
+    return [
+        ", ".join(text for field, text in each.items() if (field, text) not in shared) or "the same"
+        for each in details
+    ]

@@ -166,7 +166,7 @@ def make_rows(chosen: Chosen, spec: SamplingSpec, lists: dict[str, list]) -> tup
         if problems := row.spec.problems(can):
             return rows, problems[0]
         if row.spec in [other.spec for other in rows]:
-            return rows, f"Two of the rows would be the same: {row.spec.words()}."
+            return rows, f"Two of the rows would be the same: {row.spec.describe()}."
         rows.append(row)
     return rows, ""
 

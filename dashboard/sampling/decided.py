@@ -85,15 +85,18 @@ def find_checkpoint(spec: SamplingSpec, runs: Sequence[Run]) -> Checkpoint:
 def decided_task(spec: SamplingSpec, checkpoint: Checkpoint, k: int) -> Task:
     """The result is what `branch` returns; `k`: the image, from 0."""
     one = branches(spec, k)
+    details = ", ".join(text for field, text in one.details().items() if field != "n")
     count = len(partings(spec.steps, PARTINGS))
 
     def work(load: Load, on_step: OnStep) -> list[Parting]:
-        return branch(spec, load(checkpoint, spec.average), k, PARTINGS, BRANCHES, on_step)
+        return branch(
+            spec, load(checkpoint, spec.average, spec.exact), k, PARTINGS, BRANCHES, on_step
+        )
 
     return Task(
         one,
         f"{spec.run} at step {spec.step:,}: image {k + 1} in {BRANCHES} branches from each of "
-        f"{count} timesteps, {', '.join(one.parts()[1:])}",
+        f"{count} timesteps, {details}",
         count * spec.steps,
         count * one.evaluations(build_schedule(checkpoint.config)),
         pace_key(spec, checkpoint.config),

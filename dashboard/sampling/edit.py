@@ -171,11 +171,11 @@ def edit_task(spec: SamplingSpec, checkpoint: Checkpoint, given: Given, edit: Ed
 
     def work(load: Load, on_step: OnStep) -> Edited:
         make = inverted if edit.kind == INVERT else sampled
-        return make(spec, load(checkpoint, spec.average), given, edit, on_step)
+        return make(spec, load(checkpoint, spec.average, spec.exact), given, edit, on_step)
 
     return Task(
         spec,
-        f"{spec.words()}; {given.text}, {edit.text()}",
+        f"{spec.describe()}; {given.text}, {edit.text()}",
         2 * spec.steps if edit.kind == INVERT else len(walk) - 1,
         evaluations(spec, schedule, edit),
         pace_key(spec, checkpoint.config),

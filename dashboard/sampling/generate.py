@@ -64,7 +64,7 @@ def show_newest_strip(run: Run) -> None:
 def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     whole = grid(images, spec.columns())
     across = whole.shape[1] // images.shape[2]
-    alt = f"{spec.n} images by {spec.words()}"
+    alt = f"{spec.n} images by {spec.describe()}"
     show_image(whole, alt, 160 * across, stretch=across > 2)
     if spec.label == EACH_IN_TURN:
         where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"

@@ -130,12 +130,12 @@ def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End])
     batches = -(-spec.n // max_images(config.image_size))
 
     def work(load: Load, on_step: OnStep) -> Interpolation:
-        frames = sample_frames(spec, load(checkpoint, spec.average), ends, on_step)
+        frames = sample_frames(spec, load(checkpoint, spec.average, spec.exact), ends, on_step)
         return Interpolation(ends, to_uint8(frames))
 
     return Task(
         spec,
-        f"{spec.words()}; from {ends[0].text()} to {ends[1].text()}",
+        f"{spec.describe()}; from {ends[0].text()} to {ends[1].text()}",
         spec.steps * batches,
         spec.evaluations(build_schedule(config)),
         pace_key(spec, config),

@@ -13,6 +13,7 @@ from dashboard.sampling.controls import (
     AVERAGE,
     COUNT,
     ETA,
+    EXACT,
     FLOW_SAMPLER,
     LATEST,
     SAMPLER,
@@ -40,7 +41,7 @@ from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import MAX_MB, Kind, Made, NoSettings, read
 from diffusion_core.sampling.spec import SamplingSpec
 
-ALWAYS = (WAY, SPACING, STEPS, SEED, ETA, VARIANCE, AVERAGE)
+ALWAYS = (WAY, SPACING, STEPS, SEED, ETA, VARIANCE, AVERAGE, EXACT)
 # Kinds of files of the mode Generate: the images, and what is offered below them.
 WHOLE, BELOW = (Kind.GRID, Kind.IMAGE), (Kind.STRIP, Kind.FILM)
 
@@ -97,7 +98,7 @@ def take(key: str) -> None:
 def what_came_back(made: Made, mode: str, missing: bool, lost: list[str]) -> tuple[str, str]:
     """The level of the message and the message; `lost`: what did not come back, in sentences."""
     spec = made.spec
-    what = spec.words()
+    what = spec.describe()
     if mode == COMPARE.name:  # each row has its own settings
         what = f"a comparison by {spec.run} at step {spec.step:,}"
     elif made.image is not None:

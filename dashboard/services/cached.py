@@ -84,7 +84,7 @@ def _stat(file: Path) -> os.stat_result | None:
 def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
     """See `model_cache.shared_model`; for pages that compute in the page itself."""
     with st.spinner("Loading the checkpoint …"):
-        return shared_model(checkpoint, average, device())
+        return shared_model(checkpoint, average, device=device())
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -17,7 +17,7 @@ from diffusion_core.device import free_memory
 from diffusion_core.models.inference import memory_of
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
 
-MOST_ON_CPU = 2**30  # bytes, where nobody says otherwise
+MOST_ON_CPU = 2**30  # bytes, if the settings have no bound
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Key:
     written: float  # when the checkpoint was saved: a step can be saved again after a resume
     average: str
     device: str
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ class ModelCache:
         of_run = [k for k in self._entries if (k.run, k.device) == (key.run, key.device)]
         newest = all(k.step <= key.step for k in of_run)
         # The latest checkpoint replaces the previous latest. An older step that was loaded beside a
-        # later one was somebody's choice, and stays.
+        # later one was chosen, and stays.
         for k in of_run:
             if newest and self._entries[k].newest and k.written != key.written:
                 del self._entries[k]
-        self._entries[key] = Entry(loaded, memory_of(loaded[0]), newest)
+        self._entries[key] = Entry(loaded, memory_of(loaded.model), newest)
         while len(self._entries) > 1 and sum(e.size for e in self._entries.values()) > most:
             del self._entries[next(iter(self._entries))]
         torch.cuda.empty_cache()  # for training on the same GPU; does nothing without CUDA
@@ -115,13 +116,16 @@ def default_bound(device: torch.device, held: int) -> int:
 MODELS = ModelCache()  # of this server
 
 
-def shared_model(checkpoint: Checkpoint, average: str, device: torch.device) -> LoadedModel:
+def shared_model(
+    checkpoint: Checkpoint, average: str, exact: bool = False, *, device: torch.device
+) -> LoadedModel:
     """A checkpoint ready for sampling on the device, from MODELS; not to be changed.
 
-    `average`: which of its averaged weights. May be called from any thread. Raises CheckpointError.
+    `average`: which of its averaged weights. `exact`: see `load_model`. May be
+    called from any thread. Raises CheckpointError.
     """
     run = str(checkpoint.path.parent.parent)
-    key = Key(run, checkpoint.step, checkpoint.time, average, str(device))
+    key = Key(run, checkpoint.step, checkpoint.time, average, str(device), exact)
     chosen = get_settings().model_cache_mb
     most = default_bound(device, MODELS.size) if chosen is None else chosen * 10**6
-    return MODELS.get(key, lambda: load_model(checkpoint, device, average), most)
+    return MODELS.get(key, lambda: load_model(checkpoint, device, average, exact=exact), most)

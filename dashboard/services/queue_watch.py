@@ -29,15 +29,15 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     # Here, so that the server answers before PyTorch is imported.
     from diffusion_core.runs import jobs, trash
 
-    said = ""
+    reported = ""
     while not over.wait(seconds):
         try:
             settings = get_settings()
             if settings.may_operate:
                 jobs.start_next(settings.runs_dir)
                 trash.empty(settings.runs_dir)
-            said = ""
+            reported = ""
         except (SettingsError, jobs.JobError, OSError) as error:
-            if str(error) != said:  # once, not every few seconds
-                logging.getLogger(__name__).warning("The queue is not looked after: %s", error)
-            said = str(error)
+            if str(error) != reported:  # once, not every few seconds
+                logging.getLogger(__name__).warning("The queue cannot be watched: %s", error)
+            reported = str(error)

@@ -1,7 +1,7 @@
 """The sampling queue: one job at a time on a device, the others wait.
 
 A job runs in a thread of the server and outlives the reruns of the page that submitted it; the page
-sees it through snapshots. A job that no page looks at any more is cancelled, so that a visitor who
+sees it through snapshots. A job that no page polls any more is cancelled, so that a visitor who
 leaves keeps no device busy; a background job keeps running, in turns, and lets the others go first.
 Everything that samples with a shared model goes through here: sampling in training mode changes
 the model for a while.
@@ -33,13 +33,14 @@ from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
 MAX_WAITING = 16
-# Seconds without a snapshot until a job is cancelled. Browsers wake a hidden tab only once a
-# minute, so the long one lets people do something else meanwhile, unless somebody waits.
+# Seconds without a snapshot until a job is cancelled, and while other jobs wait. Browsers wake a
+# hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
-UNSEEN = "Cancelled, because nobody was looking any more."
+UNSEEN = "Cancelled, because no page showed it any more."
 
-Load = Callable[[Checkpoint, str], LoadedModel]  # a checkpoint with one of its averaged weights
+# A checkpoint, which of its averaged weights, and whether in plain float32.
+Load = Callable[[Checkpoint, str, bool], LoadedModel]
 OnStep = Callable[[StepView], None]
 
 
@@ -57,13 +58,13 @@ class Task:
     """
 
     spec: SamplingSpec
-    text: str  # for people: what is sampled
+    text: str  # the task as the pages describe it
     steps: int  # calls of `on_step`, or the last number that a generator yields
     evaluations: int  # of the network, over all images
-    pace_key: str  # tasks with the same key take as long an evaluation; see `pace_key`
+    pace_key: str  # tasks with the same key need the same time per evaluation; see `pace_key`
     work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # keeps running when no page looks at it
-    image: int | None = None  # the number, from 0, of the image of the spec that it is about
+    image: int | None = None  # the number, from 0, of the image of the spec that it treats
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
     schedule = build_schedule(checkpoint.config)
 
     def work(load: Load, on_step: OnStep) -> GeneratedImages:
-        loaded = load(checkpoint, spec.average)
+        loaded = load(checkpoint, spec.average, spec.exact)
         recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
 
         def on_both(view: StepView) -> None:
@@ -91,7 +92,7 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
 
     return Task(
         spec,
-        spec.words(),
+        spec.describe(),
         spec.steps,
         spec.evaluations(schedule),
         pace_key(spec, checkpoint.config),
@@ -183,7 +184,10 @@ class SamplingJob:
     def cancel(self, why: str = "Cancelled.") -> None:
         """End a waiting job at once, also between two turns, and a running one after its step."""
         with self._lock:
-            if self._queue.leave(self) or self._state == "waiting":
+            waits = self in self._queue.waiting
+            if waits:
+                self._queue.waiting.remove(self)
+            if waits or self._state == "waiting":
                 if self._turns is not None:
                     self._turns.close()
                 self._end("cancelled", why)
@@ -223,16 +227,16 @@ class SamplingJob:
         with self._lock:
             self._end(state, sentence)
             if state == "done":
-                self._queue.note_pace(self.task, self._seconds / self.task.evaluations)
+                self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
 
     def _spent(self) -> float:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
         return self._seconds + now
 
-    def _load(self, checkpoint: Checkpoint, average: str) -> LoadedModel:
+    def _load(self, checkpoint: Checkpoint, average: str, exact: bool) -> LoadedModel:
         with self._lock:
             self._state, begun = "loading", self._queue.clock()
-        loaded = self._queue.load(checkpoint, average)
+        loaded = self._queue.load(checkpoint, average, exact)
         with self._lock:
             self._state = "sampling"
             if self._started is not None:  # the time of a job is that of its sampling
@@ -246,7 +250,7 @@ class SamplingJob:
             patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
             if self.unseen(patience):
                 self._stop = UNSEEN
-            if self._turns is None:  # else the numbers that it yields say how much is done
+            if self._turns is None:  # a generator yields the number of steps itself
                 self._step += 1
             stop = self._stop
             self._view, self._now = view, None
@@ -283,7 +287,7 @@ class SamplingQueue:
         self.waiting: deque[SamplingJob] = deque()
         self.running: SamplingJob | None = None
         self._thread: threading.Thread | None = None
-        self._pace: dict[str, float] = {}  # seconds per network evaluation, by network
+        self.pace: dict[str, float] = {}  # seconds per evaluation of the network, by `pace_key`
 
     def submit(self, task: Task) -> SamplingJob:
         """Raises QueueFull."""
@@ -308,21 +312,10 @@ class SamplingQueue:
                 return 0
             return self.waiting.index(job) + (self.running is not None)
 
-    def leave(self, job: SamplingJob) -> bool:
-        """Take a waiting job out of the queue; False if it was not waiting any more."""
-        with self.lock:
-            if job not in self.waiting:
-                return False
-            self.waiting.remove(job)
-            return True
-
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
         """Estimated from the last job with the same `pace_key`; None before the first."""
-        pace = self._pace.get(key)
+        pace = self.pace.get(key)
         return None if pace is None else pace * evaluations
-
-    def note_pace(self, task: Task, seconds: float) -> None:
-        self._pace[task.pace_key] = seconds
 
     def _enqueue(self, job: SamplingJob) -> None:
         """Put it at the end, but before the background jobs."""
@@ -351,8 +344,10 @@ class SamplingQueue:
 
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
-    """Everything but the batch size that the time of an evaluation depends on."""
-    return f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture}"
+    """What the time of an evaluation depends on, apart from the batch size."""
+    return (
+        f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture} {spec.exact}"
+    )
 
 
 def preview(view: StepView) -> Preview:
@@ -379,5 +374,5 @@ def queue_of(device: torch.device) -> SamplingQueue:
     with _queues_lock:
         return _queues.setdefault(
             str(device),
-            SamplingQueue(lambda checkpoint, average: shared_model(checkpoint, average, device)),
+            SamplingQueue(lambda *which: shared_model(*which, device=device)),
         )

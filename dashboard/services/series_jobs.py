@@ -1,7 +1,7 @@
 """The series of images that this server samples in the background.
 
-The folders are the truth: every visitor and every later server sees the same series. This knows
-only which of them are in this server's queue.
+The folders are the truth: every visitor and every later server sees the same series. Only which of
+them are in this server's queue is kept here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _jobs_lock = threading.Lock()
 
 
 def most_images(settings: Settings) -> int:
-    """Of a series."""
+    """The most images of a series."""
     usual = MOST_IMAGES if settings.may_operate else VIEWERS_IMAGES
     return min(settings.max_images or usual, MOST_IMAGES)
 
@@ -63,7 +63,6 @@ def begin(
     try:
         submit(series, checkpoint)
     except QueueFull:
-        series_folder.cancel(series)
         series_folder.remove(series)
         raise
     return series
@@ -77,18 +76,12 @@ def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
     except CheckpointError as error:
         raise SeriesError(f"{series.name} cannot be resumed: {error}") from error
     series_folder.line_up(series, checkpoint)
-    try:
-        submit(series, checkpoint)
-    except QueueFull:
-        series_folder.cancel(series)
-        raise
+    submit(series, checkpoint)
 
 
 def cancel(series: Series) -> None:
-    """Also one that another process samples, or that nobody has started. Raises OSError."""
-    with _jobs_lock:
-        job = _jobs.get(series.path)
-    if job is not None:
+    """Cancel a series, also one that another process samples or none. Raises OSError."""
+    if (job := job_of(series)) is not None:
         job.cancel()
     series_folder.cancel(series)
 
@@ -103,24 +96,31 @@ def check_room(spec: SamplingSpec, settings: Settings) -> None:
 
 
 def submit(series: Series, checkpoint: Checkpoint) -> None:
-    """Put a queued series in the queue of the device. Raises QueueFull."""
+    """Put a queued series in the queue of the device; if that is full, cancel it.
+
+    Raises QueueFull.
+    """
     spec, device = series.spec, cached.device()
 
     def work(load: Load, on_step: OnStep) -> Generator[int, None, Series]:
         return series_folder.generate(
-            series, lambda: load(checkpoint, spec.average), str(device), on_step
+            series, lambda: load(checkpoint, spec.average, spec.exact), str(device), on_step
         )
 
     task = Task(
         spec,
-        f"{series.name}: {spec.words()}",
+        f"{series.name}: {spec.describe()}",
         spec.n,
         spec.evaluations(build_schedule(checkpoint.config)),
         sampling_queue.pace_key(spec, checkpoint.config),
         work,
         background=True,
     )
-    job = sampling_queue.queue_of(device).submit(task)
+    try:
+        job = sampling_queue.queue_of(device).submit(task)
+    except QueueFull:
+        series_folder.cancel(series)
+        raise
     with _jobs_lock:
         for path in [path for path, old in _jobs.items() if not old.active]:
             del _jobs[path]
@@ -128,7 +128,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
 
 
 def job_of(series: Series) -> SamplingJob | None:
-    """The active one of this server."""
+    """The active job of this server for a series."""
     with _jobs_lock:
         job = _jobs.get(series.path)
     return job if job is not None and job.active else None

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from diffusion_core.records import sentences
 
@@ -55,36 +59,29 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *args: Any, **kwargs: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (_EnvironmentAndFile(settings_cls),)
-
-
-class _EnvironmentAndFile(PydanticBaseSettingsSource):
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        for name in _names(field_name):
-            for source in (self.file, os.environ):
-                if text := str(source.get(name, "")).strip():
-                    return text, field_name, False
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        self.file = _read_secrets()
-        found = {
-            name: self.get_field_value(field, name)[0]
-            for name, field in self.settings_cls.model_fields.items()
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return (InitSettingsSource(settings_cls, _given(settings_cls)),)
 
 
 def get_settings() -> Settings:
-    """Read the settings anew.
+    """Read the settings.
 
     Raises SettingsError, with one sentence for the person who runs the app, where a value cannot
-    be used or the file cannot be read: a viewer's installation must not open up by a typing error.
+    be used or the file cannot be read: a typing error must not turn a viewer into an operator.
     """
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(sentences(error, Settings, name=lambda n: _names(n)[0])[0]) from error
+
+
+def _given(kind: type[BaseSettings]) -> dict[str, Any]:
+    """The text of every setting that the file or the environment gives."""
+    sources, found = (_read_secrets(), os.environ), {}
+    for field in kind.model_fields:
+        given = [source.get(name, "") for name in _names(field) for source in sources]
+        if texts := [text for value in given if (text := str(value).strip())]:
+            found[field] = texts[0]
+    return found
 
 
 def _names(field: str) -> list[str]:

@@ -13,8 +13,8 @@ ORDINARY_GAP_STEPS = 20
 def training_seconds(wall_time: np.ndarray) -> np.ndarray:
     """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
 
-    A gap of over a minute that is also more than 20 times the usual one is a pause or a time
-    between two starts: it counts as a usual one. So does a clock that was set back.
+    A gap of over a minute and over 20 times the median is a pause, or the time between two
+    starts: it counts as a median gap. So does a clock that was set back.
     """
     gaps = np.diff(wall_time)
     if not len(gaps):
@@ -29,10 +29,9 @@ def training_seconds(wall_time: np.ndarray) -> np.ndarray:
 def place(
     steps: np.ndarray, alignment: str, batch_size: int | None, losses: dict[str, np.ndarray]
 ) -> np.ndarray | None:
-    """Where `steps` (n,) of a run lie: steps, images seen or seconds of training, float64 (n,).
+    """The positions of `steps` (n,): steps, images seen or seconds of training, float64 (n,).
 
-    `losses` is the run's curve "loss", which has the times. None where the run does not say: it
-    has no batch size, or no times.
+    `losses` is the run's curve "loss", which has the times. None without a batch size or times.
     """
     if alignment == "images":
         return steps * float(batch_size) if batch_size else None
@@ -44,7 +43,7 @@ def place(
 
 
 def axis_unit(alignment: str, longest: float) -> tuple[float, str]:
-    """What to divide places by on an axis that goes to `longest`, and the axis's title."""
+    """The divisor of positions on an axis that ends at `longest`, and the axis title."""
     if alignment == "images":
         return 1.0, "images seen"
     if alignment == "time":

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusion_core.runs.changes import Change, check_changes, read_changes
-from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.changes import check_changes
+from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.run import RunSnapshot
 
 
-def events(run: Run) -> list[tuple[int, str]]:
+def events(run: RunSnapshot) -> list[tuple[int, str]]:
     """(step, "step 120: learning rate 0.001 → 0.0001") of every change, oldest first.
 
     Raises ConfigError where the run's settings or its changes cannot be read.
     """
-    changes = read_changes(run.path)
-    if not changes:
+    if run.config is None and run.problem:
+        raise ConfigError(run.problem)
+    if (config := run.start) is None:
         return []
-    config = run.config_at(0)
-    if config is None:
-        raise ConfigError("config.json is missing.")
-    return _in_words(config, changes)
-
-
-def _in_words(config: RunConfig, changes: list[Change]) -> list[tuple[int, str]]:
     found = []
-    for change in changes:
-        parts = [
+    for change in run.changes:
+        edits = [
             f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
-        found.append((change.step, f"step {change.step:,}: {', '.join(parts)}"))
+        found.append((change.step, f"step {change.step:,}: {', '.join(edits)}"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The form that starts a run: its layout, and what happens when something is chosen in it."""
+"""The form that starts a run: its layout, and what a choice changes in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys
 from dashboard.training.form_controls import (
     DATA,
     DATA_KEYS,
@@ -18,6 +17,7 @@ from dashboard.training.form_controls import (
     MORE,
     SIZE,
     STEPS,
+    TARGET,
     WARMUP,
     data_spec,
     detail_control,
@@ -25,12 +25,14 @@ from dashboard.training.form_controls import (
     make_config,
     usual_warmup,
 )
-from dashboard.training.launch import Start, create_run, estimate, queue_note, starts
+from dashboard.training.launch import Start, estimate, queue_note
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
 
 START = Choice(
@@ -57,7 +59,7 @@ def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
 
 
 def take_settings(start: Start) -> None:
-    """Put the settings of a preset or a run into the form; a preset has no data, size or seed."""
+    """Copy the settings of a preset or a run to the form; a preset has no data, size or seed."""
     settings = get_settings()
     try:
         config = start.config(settings.runs_dir)
@@ -72,7 +74,10 @@ def take_settings(start: Start) -> None:
 def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     _read_old_links()
     left, right = st.columns(2)
-    options = starts(runs)
+    options = [
+        *(Start(preset=name) for name in PRESETS),
+        *(Start(run=run.name) for run in runs),
+    ]
     with left:
         start: Start = START.now(
             options=options, titles={option: option.title for option in options}
@@ -85,7 +90,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     entries = entries_of(config, settings.max_steps)
     with right:
         kind, detail = _pick_data(entries)
-    hint = start.free_name(settings.runs_dir, kind)
+    hint = jobs.free_name(settings.runs_dir, start.run or f"{start.preset}-{kind}")
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
@@ -113,16 +118,22 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         config = make_config(config, data_spec(kind, detail), entries, settings.max_steps)
         if pressed:
             with st.spinner("Checking the data …"):
-                run = create_run(settings, name, config, start=start_now)
-            st.session_state[keys.NEW_RUN] = run.name
+                jobs.check_name(name)
+                jobs.check_data(config)
+            if start_now:
+                jobs.start(settings.runs_dir, name, config, settings.device)
+            else:
+                jobs.create(settings.runs_dir, name, config)
+            st.session_state[keys.NEW_RUN] = name
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
-        # Until somebody presses Start they may only not have finished typing.
+        # Before a click the visitor may still be typing.
         (st.error if pressed else st.caption)(str(error))
         return
     device = str(cached.device())
-    if notes := [*filter(None, (estimate(runs, config, device), queue_note(runs, device)))]:
-        st.caption(" ".join(notes))
+    notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
+    if notes:
+        st.caption(notes)
 
 
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
@@ -139,7 +150,7 @@ def _take_usual_size() -> None:
 def _ask(
     controls: Iterable[Control], entries: dict[str, Any], settings: Settings, warmup: str = ""
 ) -> None:
-    """Show controls that start at `entries`, and put what they are set to in there."""
+    """Show controls that start at `entries`, and write their values back."""
     for control in controls:
         now = control.now(default=entries[control.key])
         if control is WARMUP:
@@ -150,9 +161,9 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take what links of earlier versions call otherwise, where nothing was chosen since."""
+    """Take the values of links of earlier versions, where nothing has been chosen since."""
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
         st.session_state[START.key] = Start(run=start.removeprefix("as "))
-    if st.query_params.get("target") == "picture" and "target" not in st.session_state:
-        st.session_state["target"] = "x_0"
+    if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
+        st.session_state[TARGET.key] = "x_0"

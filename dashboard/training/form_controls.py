@@ -1,4 +1,4 @@
-"""The controls of the form that starts a run, and the settings that they come to.
+"""The controls of the form that starts a run, and their settings.
 
 A control whose `field` has a dot sets one entry of a dictionary: `schedule.kind`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboard.ui.controls import Choice, Control, Number, Text, Toggle
+from dashboard.ui.pickers import ZERO_SNR
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
@@ -37,7 +38,7 @@ def _number(*, field: str, step: float, **options: Any) -> Number:
 
 
 def detail_control(kind: str) -> Number | Text:
-    """The control that says which images of a kind of data, or how many; its key is the kind."""
+    """The control for which images of a kind of data, or how many; its key is the kind."""
     source = SOURCES[kind]
     if source.most is None:
         return Text(key=kind, label=source.detail, placeholder=source.placeholder, longest=4096)
@@ -60,7 +61,7 @@ DATA = Choice(
     help="\n".join(f"- {source.name}: {source.help}" for source in SOURCES.values()),
 )
 
-# ---------------------------------------------------------------- the numbers that everybody sets
+# ---------------------------------------------------------------- the main settings
 
 STEPS = _number(key="steps", label="Total steps", field="steps", step=100)
 SIZE = _number(
@@ -85,33 +86,29 @@ SAMPLES = _number(
     help="In steps; 0: never. Checkpoints and validation follow unless set below. The last step "
     "always has all three.",
 )
-MAIN = (
-    (STEPS, SIZE),
-    (_number(key="batch", label="Batch size", field="batch_size", step=8), SEED),
-    (
-        _number(key="lr", label="Learning rate", field="learning_rate", step=1e-4),
-        SAMPLES,
-    ),
-)
+BATCH = _number(key="batch", label="Batch size", field="batch_size", step=8)
+RATE = _number(key="lr", label="Learning rate", field="learning_rate", step=1e-4)
+MAIN: tuple[tuple[Control, ...], ...] = ((STEPS, SIZE), (BATCH, SEED), (RATE, SAMPLES))
 
 # ---------------------------------------------------------------- more settings, by group
 
+TARGET = Choice(
+    key="target",
+    label="Prediction target",
+    field="prediction_type",
+    options=PREDICTION_TYPES,
+    # Titles are in links: these stay.
+    titles={
+        "epsilon": "noise",
+        "x_0": "image",
+        "v_prediction": "velocity",
+        "flow_prediction": "flow",
+    },
+    help="What the network predicts from a noisy image: the noise ε, the clean image x₀, the "
+    "velocity v (a mixture of both), or the flow from image to noise (rectified flow).",
+)
 OBJECTIVE = (
-    Choice(
-        key="target",
-        label="Prediction target",
-        field="prediction_type",
-        options=PREDICTION_TYPES,
-        # Titles are in links: these stay.
-        titles={
-            "epsilon": "noise",
-            "x_0": "image",
-            "v_prediction": "velocity",
-            "flow_prediction": "flow",
-        },
-        help="What the network predicts from a noisy image: the noise ε, the clean image x₀, the "
-        "velocity v (a mixture of both), or the flow from image to noise (rectified flow).",
-    ),
+    TARGET,
     Choice(
         key="loss",
         label="Loss",
@@ -136,20 +133,8 @@ OBJECTIVE = (
         options=SCHEDULE_KINDS,
         help="How the noise grows over the timesteps. See the Schedule page.",
     ),
-    _number(
-        key="T",
-        label="Timesteps T",
-        field="schedule.timesteps",
-        default=300,
-        step=100,
-    ),
-    Toggle(
-        key="zero_snr",
-        label="End in pure noise",
-        field="schedule.rescale_zero_terminal_snr",
-        help="Rescale the schedule so that nothing of the image is left at the last timestep "
-        "(zero terminal SNR, Lin et al. 2024).",
-    ),
+    _number(key="T", label="Timesteps T", field="schedule.timesteps", default=300, step=100),
+    ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
 )
 IMAGES = (
     Choice(
@@ -220,7 +205,6 @@ OPTIMISATION = (
         for name, label in (("short", "Shorter average"), ("long", "Longer average"))
     ),
 )
-# How often these come; left empty, as often as the samples.
 AS_SAMPLES = tuple(
     _number(
         key=key,
@@ -270,17 +254,15 @@ MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
     {"Objective": OBJECTIVE, "Images": IMAGES},
     {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
 )
-CONTROLS: tuple[Control, ...] = (
-    *(control for column in MAIN for control in column),
-    *(control for column in MORE for group in column.values() for control in group),
-)
+GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
+CONTROLS = tuple(control for group in GROUPS for control in group)
 BY_FIELD = {control.field: control for control in CONTROLS}
 DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, SEED.key})
 KEYS = frozenset({control.key for control in CONTROLS}) | DATA_KEYS
 
 
 def entries_of(config: RunConfig, max_steps: int | None) -> dict[str, Any]:
-    """The values of the form's controls, by key, that come to these settings.
+    """The values of the form's controls, by key, for these settings.
 
     None: the value follows from another one. `max_steps`: the most that the installation allows.
     """
@@ -298,32 +280,32 @@ def entries_of(config: RunConfig, max_steps: int | None) -> dict[str, Any]:
 def make_config(
     start: RunConfig, data: str, entries: dict[str, Any], max_steps: int | None
 ) -> RunConfig:
-    """The settings of `start` with the form's entries; what has no entry stays as it is there.
+    """The settings of `start`, changed by the form's entries.
 
-    Where the warm-up is empty it is that of `start`, at most a tenth of the steps. Raises
-    ConfigError.
+    An empty warm-up is that of `start`, at most a tenth of the steps. Raises ConfigError.
     """
-    if max_steps is not None and entries[STEPS.key] > max_steps:
-        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
-    given = entries | {
-        key: value
-        for key, value in {
-            WARMUP.key: usual_warmup(start, entries[STEPS.key]),
-            **{control.key: entries[SAMPLES.key] for control in AS_SAMPLES},
-        }.items()
-        if entries[key] is None
-    }
-    changed = {
-        control.field: given[control.key]
-        for control in CONTROLS
-        if given[control.key] != _setting(start, control)
-    }
+    check_steps(entries[STEPS.key], max_steps)
+    usual = {control.key: entries[SAMPLES.key] for control in AS_SAMPLES}
+    usual[WARMUP.key] = usual_warmup(start, entries[STEPS.key])
+    changed = {}
+    for control in CONTROLS:
+        value = entries[control.key]
+        if value is None:
+            value = usual[control.key]
+        if value != _setting(start, control):
+            changed[control.field] = value
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
 
 
+def check_steps(steps: int, max_steps: int | None) -> None:
+    """Raises ConfigError for more steps than this installation allows."""
+    if max_steps is not None and steps > max_steps:
+        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
+
+
 def usual_warmup(start: RunConfig, steps: int) -> int:
-    """The warm-up of a run of so many steps where nobody sets another one."""
+    """The warm-up of a run of so many steps if none is set."""
     return min(start.warmup_steps, steps // 10)
 
 
@@ -336,14 +318,14 @@ def data_spec(kind: str, detail: str | int) -> str:
 
 
 def _setting(config: RunConfig, control: Control) -> Any:
-    """The setting that a control sets; the control's default where a dictionary lacks it."""
+    """The value of a control's field; the control's default where a dictionary lacks it."""
     name, _, entry = control.field.partition(".")
     value = getattr(config, name)
     return value.get(entry, control.default) if entry else value
 
 
 def _data_entries(data: str) -> dict[str, Any]:
-    """The kind of a data set, and its detail where it has one that the form can hold."""
+    """The kind of a data set, and its detail if the form can hold it."""
     kind, _, text = data.partition(":")
     if kind not in SOURCES:
         return {}

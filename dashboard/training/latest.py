@@ -14,14 +14,14 @@ from diffusion_core.runs.status import ACTIVE
 
 
 def show_latest_run(settings: Settings) -> None:
-    """Its state, newest samples and the links to it; asks again while it is at work."""
+    """Its state, newest samples and the links to it, updated every second while it is active."""
     runs = snapshots(settings.runs_dir)
     active = any(run.state in ACTIVE for run in runs[:1])
     st.fragment(_show, run_every=1.0 if active else None)(settings, active, [runs])
 
 
 def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
-    """The fragment. `seen`: what the page has just read, which its first look takes."""
+    """The fragment. `seen`: what the page has just read; its first run takes it."""
     runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if not runs:
         who = "Start one" if settings.may_operate else "The operator of this app can start one"
@@ -32,7 +32,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
         return
     run, status = runs[0], runs[0].status
     if was_active and run.state not in ACTIVE:
-        st.rerun()  # of the whole page, which stops asking
+        st.rerun()  # of the whole page, which stops the updates
     st.markdown(run_wording.headline(run))
     if run.state in ACTIVE and status.total:
         st.progress(min(1.0, status.step / status.total))

@@ -1,4 +1,4 @@
-"""What the form starts from, how it starts a run, and what it says before that."""
+"""What a new run starts from, and what the form says before its start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from dashboard.services.settings import Settings
-from dashboard.ui.run_wording import count, duration, place
-from diffusion_core.runs import jobs
+from dashboard.ui.run_wording import count, duration
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord
+from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord, same_place
 
 # The first steps are slow and would make up too much of a shorter run.
 ENOUGH_STEPS = 20
@@ -37,26 +35,6 @@ class Start(NamedTuple):
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
         return config
 
-    def free_name(self, runs_dir: Path, kind: str) -> str:
-        """A free name for a run that starts from this, on data of this kind."""
-        return jobs.free_name(runs_dir, self.run or f"{self.preset}-{kind}")
-
-
-def starts(runs: list[RunSnapshot]) -> list[Start]:
-    return [*(Start(preset=name) for name in PRESETS), *(Start(run=run.name) for run in runs)]
-
-
-def create_run(settings: Settings, name: str, config: RunConfig, *, start: bool) -> Run:
-    """Check everything that can be wrong, then create the run, and start it where that is wanted.
-
-    Raises ConfigError, DataError, JobError.
-    """
-    jobs.check_name(name)
-    jobs.check_data(config)
-    if not start:
-        return jobs.create(settings.runs_dir, name, config)
-    return jobs.start(settings.runs_dir, name, config, settings.device)
-
 
 def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
     """How long a run would take by the newest similar one on this machine; "" if unknown."""
@@ -66,7 +44,7 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
         if (
             known is not None
             and (known.preset, known.image_size) == (config.preset, config.image_size)
-            and place(status) == here(device)
+            and same_place(status, here(device))
             and status.step >= ENOUGH_STEPS
             and speed > 0
         ):
@@ -75,14 +53,14 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
     return ""
 
 
-def here(device: str) -> tuple[str, str]:
-    """`run_wording.place` of a device of this machine."""
-    return place(StatusRecord(host=socket.gethostname(), device=device))
+def here(device: str) -> StatusRecord:
+    """The status of a run on a device of this machine."""
+    return StatusRecord(host=socket.gethostname(), device=device)
 
 
 def queue_note(runs: list[RunSnapshot], device: str) -> str:
     """Whether a run that is started now would wait."""
-    before = [run for run in runs if run.state in ACTIVE and place(run.status) == here(device)]
+    before = [run for run in runs if run.state in ACTIVE and same_place(run.status, here(device))]
     busy = [run.name for run in before if run.state in AT_WORK]
     queued = count(len(before) - len(busy), "run")
     if busy and len(before) == len(busy):

@@ -1,4 +1,4 @@
-"""The loss chart of a run and the runs that it is compared with, and the axis that they share."""
+"""The loss chart of a run and the runs that it is compared with, on one axis."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
         losses[each.name] = _located_curve(each, "loss", alignment)
         validation[each.name] = _located_curve(each, "validation_loss", alignment)
         changes[each.name] = _located_events(each, alignment)
-    if not any(len(curve["step"]) for curve in losses.values()):
+    ends = [curve["x"][-1] for curve in losses.values() if len(curve["x"])]
+    if not ends:
         st.caption("The losses appear here after the first steps.")
         return compared, alignment
-    longest = max(curve["x"][-1] for curve in losses.values() if len(curve["x"]))
-    unit, title = axis_unit(alignment, longest)
+    unit, title = axis_unit(alignment, max(ends))
     for curve in (*losses.values(), *validation.values()):
         curve["x"] = curve["x"] / unit
     config = run.config
@@ -88,16 +88,15 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
 
 
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
-    by_name = {other.name: other for other in others}
     names = st.multiselect(
         "Compare with",
-        list(by_name),
+        [other.name for other in others],
         placeholder="Other runs" if others else "No other runs",
         disabled=not others,
         key="compare",
         bind="query-params",
     )
-    return [by_name[name] for name in names]
+    return [other for name in names for other in others if other.name == name]
 
 
 def _show_caption(config: RunConfig, with_lecture: bool, compared: bool, changed: bool) -> None:
@@ -112,7 +111,7 @@ def _show_caption(config: RunConfig, with_lecture: bool, compared: bool, changed
 
 
 def locate(run: RunSnapshot, steps: np.ndarray, alignment: str) -> np.ndarray | None:
-    """Where steps of a run lie on the axis; None where that is not recorded. See `place`."""
+    """The positions of a run's steps on the axis; None where not recorded. See `place`."""
     batch_size = run.config.batch_size if run.config else None
     return place(steps, alignment, batch_size, cached.curve(run.run, "loss"))
 
@@ -127,9 +126,9 @@ def _located_curve(run: RunSnapshot, name: str, alignment: str) -> Curve:
 
 
 def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]:
-    """Where on the axis a setting of a run was changed, and how."""
+    """The positions on the axis at which a setting of a run was changed, and how."""
     try:
-        found = events(run.run)
+        found = events(run)
     except ConfigError as error:
         st.warning(f"The changes of {run.name} cannot be shown: {error}")
         return []

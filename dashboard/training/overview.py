@@ -1,4 +1,4 @@
-"""All runs on the Training page: the fragment that is shown anew while a run is at work."""
+"""All runs on the Training page: the fragment that is shown again while a run is active."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from datetime import datetime
 import streamlit as st
 
 from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys, run_controls
+from dashboard.training import run_controls
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
-from dashboard.ui.pickers import RUN_KEY, pick_run
+from dashboard.ui import keys
+from dashboard.ui.pickers import pick_run
 from diffusion_core.runs.run import RunSnapshot, snapshots
 from diffusion_core.runs.status import ACTIVE
 
-# Seconds between two looks at the runs: while one is at work, and while none is.
-AT_WORK, IDLE = 1.0, 5.0
+# Seconds between two looks at the runs: while one is active, and while none is.
+ACTIVE_SECONDS, IDLE_SECONDS = 1.0, 5.0
 
 
 def show_training() -> None:
     """The form, the runs and what can be done with them."""
-    # What is shown anew every second must not fade each time.
+    # What is shown again every second must not fade each time.
     st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
     settings = get_settings()
-    _take_up_last_click()
+    _apply_last_click()
     runs = snapshots(settings.runs_dir)
     if settings.may_operate:
         # In each run of the page until there is an answer: it may be run again at any moment.
-        names = {run.name: run for run in runs}
-        to_delete = names.get(st.session_state.get(keys.TO_DELETE, ""))
-        if to_delete is not None:
-            run_controls.confirm_deletion(to_delete.run)
+        to_delete = st.session_state.get(keys.TO_DELETE)
+        for run in runs:
+            if run.name == to_delete:
+                run_controls.confirm_deletion(run.run)
         run_controls.show_undo()
         st.fragment(show_form)(settings, runs)
     else:
@@ -42,20 +43,21 @@ def show_training() -> None:
         )
     _warn_of_unknown_run(runs)
     active = any(run.state in ACTIVE for run in runs)
-    st.fragment(_show_runs, run_every=AT_WORK if active else IDLE)(settings, active, [runs])
+    seconds = ACTIVE_SECONDS if active else IDLE_SECONDS
+    st.fragment(_show_runs, run_every=seconds)(settings, active, [runs])
     if settings.may_operate:
         run_controls.show_deleted(settings)
 
 
-def _take_up_last_click() -> None:
-    """What a button has left in the session state for the next run of the page."""
+def _apply_last_click() -> None:
+    """Apply what a button has left in the session state for this run of the page."""
     state = st.session_state
-    if keys.FORM_OPEN not in state:  # somebody comes from another page
+    if keys.FORM_OPEN not in state:  # the visitor comes from another page
         state.pop(keys.DELETED, None)
         state.pop(keys.TO_DELETE, None)
     if name := state.pop(keys.NEW_RUN, None):
-        # In this run of the page and in the next: the browser may have asked for a look at the
-        # runs before it heard of the new one, and would bring back the old one.
+        # In this run of the page and in the next: the browser may have requested the fragment
+        # before it heard of the new run, and would bring back the old one.
         state[keys.SHOWN_NEW_RUN] = (name, 2)
         state[keys.NAME] = ""
         state[keys.FORM_OPEN] = False
@@ -66,21 +68,21 @@ def _take_up_last_click() -> None:
 
 
 def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
-    gone = st.session_state.get(keys.DELETED)
-    wanted = st.query_params.get(RUN_KEY)
-    known = {run.name for run in runs} | ({gone.name} if gone else set())
+    deleted = st.session_state.get(keys.DELETED)
+    wanted = st.query_params.get(keys.RUN)
+    known = [run.name for run in [*runs, deleted] if run is not None]
     if wanted and runs and wanted not in known:
         st.warning(f"There is no run called {wanted}. This is the newest one.")
 
 
 def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
-    """The fragment: everything that changes while a run goes on.
+    """The fragment: everything that changes during a run.
 
-    `seen`: what the page has just read, which the fragment's first look takes.
+    `seen`: what the page has just read; the first run of the fragment takes it.
     """
     runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if was_active != any(run.state in ACTIVE for run in runs):
-        st.rerun()  # of the whole page, which looks more often or more rarely
+        st.rerun()  # of the whole page, which sets the other interval
     run_controls.show_refusal()
     if not runs:
         start = "Choose settings above and press Start. " if settings.may_operate else ""
@@ -97,8 +99,8 @@ def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot
 
 def _show_new_run(runs: list[RunSnapshot]) -> None:
     name, times = st.session_state.get(keys.SHOWN_NEW_RUN, ("", 0))
-    if times and name in {run.name for run in runs}:
-        st.session_state[RUN_KEY] = name
+    if times and any(run.name == name for run in runs):
+        st.session_state[keys.RUN] = name
         st.session_state[keys.SHOWN_NEW_RUN] = (name, times - 1)
 
 
@@ -137,11 +139,11 @@ def _row(run: RunSnapshot) -> dict[str, object]:
 
 
 def _choose(key: str, names: list[str], before: str) -> None:
-    """A row of the table was chosen, where it is another one than that of `before`.
+    """Show the run of the selected row, unless it is `before`, the one that was shown.
 
-    The browser also reports the row that the table was shown with, maybe after the run was changed
-    by other means.
+    The browser also reports the row that the table started with, maybe after another control has
+    changed the run.
     """
     rows = st.session_state[key]["selection"]["rows"]
     if rows and names[rows[0]] != before:
-        st.session_state[RUN_KEY] = names[rows[0]]
+        st.session_state[keys.RUN] = names[rows[0]]

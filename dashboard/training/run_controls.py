@@ -5,18 +5,17 @@ What `jobs` or `trash` refuse is shown as a message.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import streamlit as st
 
 from dashboard.services import cached
-from dashboard.services.settings import Settings, get_settings
-from dashboard.training import keys
-from dashboard.training.form_controls import BY_FIELD, STEPS
+from dashboard.services.settings import Settings
+from dashboard.training.form_controls import BY_FIELD, STEPS, check_steps
 from dashboard.training.machines import show_commands
-from dashboard.ui import run_wording
+from dashboard.ui import keys, run_wording
 from diffusion_core.files import folder_size
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
@@ -29,10 +28,10 @@ EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "valid
 SHOWN_DELETED = 10
 
 
-def attempt(deed: Callable[[], Any]) -> None:
-    """Do what a button says; a refusal is shown once, in the next run of the page."""
+def attempt(action: Callable[..., object], *args: object) -> None:
+    """Call the action of a button; a refusal is shown once, in the next run of the page."""
     try:
-        deed()
+        action(*args)
     except (jobs.JobError, ConfigError) as error:
         st.session_state[keys.REFUSAL] = str(error)
 
@@ -45,22 +44,14 @@ def show_refusal() -> None:
 # ---------------------------------------------------------------- one run
 
 
-def ask(run: Run, action: str) -> None:
-    attempt(lambda: jobs.request(run, action))
-
-
-def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
-    attempt(lambda: jobs.resume(run, get_settings().device, changes))
-
-
 def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
     """What can be done with the run now; a stop or pause replaces a request that waits."""
     run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE:
-            show_resume(seen)
+            show_resume(seen, settings)
             show_commands(
-                lambda machines, processes: jobs.commands_for(run, machines, processes),
+                functools.partial(jobs.commands_for, run),
                 run.path,
                 str(cached.device()),
                 f"more-{run.name}",
@@ -91,20 +82,20 @@ def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -
         label,
         icon=f":material/{icon}:",
         disabled=disabled,
-        on_click=ask,
-        args=(run, action),
+        on_click=attempt,
+        args=(jobs.request, run, action),
         key=f"ask-{action}",
     )
 
 
-def show_resume(seen: RunSnapshot) -> None:
+def show_resume(seen: RunSnapshot, settings: Settings) -> None:
     run, config = seen.run, seen.config
     st.button(
         "Resume",
         icon=":material/play_arrow:",
         type="primary",
-        on_click=resume,
-        args=(run,),
+        on_click=attempt,
+        args=(jobs.resume, run, settings.device),
         key="ask-resume",
     )
     if config is not None and seen.status.not_finite:
@@ -114,8 +105,8 @@ def show_resume(seen: RunSnapshot) -> None:
             icon=":material/trending_down:",
             help=f"{rate:g}, a tenth of the current one. With too high a learning rate, training "
             "diverges.",
-            on_click=resume,
-            args=(run, {"learning_rate": rate}),
+            on_click=attempt,
+            args=(jobs.resume, run, settings.device, {"learning_rate": rate}),
             key="ask-resume-lower",
         )
 
@@ -143,23 +134,15 @@ def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
             help=f"{config.steps:,} steps are done.",
             bind=False,
         ).ask()
-        st.form_submit_button("Continue", type="primary", on_click=go_on, args=(run, key))
+        st.form_submit_button(
+            "Continue", type="primary", on_click=attempt, args=(go_on, run, key, settings)
+        )
 
 
-def go_on(run: Run, key: str) -> None:
-    changes = {"steps": st.session_state[key]}
-
-    def deed() -> None:
-        check_steps(changes, settings := get_settings())
-        jobs.resume(run, settings.device, changes)
-
-    attempt(deed)
-
-
-def check_steps(changes: dict[str, Any], settings: Settings) -> None:
-    """Raises ConfigError for more steps than this installation allows."""
-    if settings.max_steps is not None and changes.get("steps", 0) > settings.max_steps:
-        raise ConfigError(f"This installation allows at most {settings.max_steps:,} steps.")
+def go_on(run: Run, key: str, settings: Settings) -> None:
+    steps = st.session_state[key]
+    check_steps(steps, settings.max_steps)
+    jobs.resume(run, settings.device, {"steps": steps})
 
 
 def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
@@ -177,7 +160,7 @@ def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
             ).ask()
         st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
-            "Apply", type="primary", on_click=change, args=(run, config, settings)
+            "Apply", type="primary", on_click=attempt, args=(change, run, config, settings)
         )
 
 
@@ -190,20 +173,16 @@ def change(run: Run, config: RunConfig, settings: Settings) -> None:
     """Request the settings that differ from the current ones."""
     entries = {name: st.session_state[_edit_key(run, config, name)] for name in EDITABLE}
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
-
-    def deed() -> None:
-        check_steps(changes, settings)
-        if changes:
-            jobs.change(run, changes)
-
-    attempt(deed)
+    check_steps(changes.get("steps", 0), settings.max_steps)
+    if changes:
+        jobs.change(run, changes)
 
 
 # ---------------------------------------------------------------- the queue
 
 
 def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
-    """Which of `runs` wait, in order; nothing where none does."""
+    """The waiting ones of `runs`, in order; nothing without any."""
     queue = read_queue(settings.runs_dir, runs)
     if not queue:
         return
@@ -224,21 +203,17 @@ def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
                     label,
                     icon=f":material/{icon}:",
                     disabled=disabled,
-                    on_click=move,
-                    args=(run.run, places),
+                    on_click=attempt,
+                    args=(jobs.move, run.run, places),
                     key=f"move-{places}-{run.name}",
                 )
             st.button(
                 "Cancel",
                 icon=":material/close:",
-                on_click=ask,
-                args=(run.run, "stop"),
+                on_click=attempt,
+                args=(jobs.request, run.run, "stop"),
                 key=f"cancel-{run.name}",
             )
-
-
-def move(run: Run, places: int) -> None:
-    attempt(lambda: jobs.move(run, places))
 
 
 # ---------------------------------------------------------------- deleting
@@ -259,13 +234,16 @@ def confirm_deletion(run: Run) -> None:
         f"this page for {trash.KEEP_DAYS} days."
     )
     with st.container(horizontal=True):
-        if st.button("Delete run", type="primary", icon=":material/delete:"):
-            attempt(lambda: st.session_state.update({keys.DELETED: trash.delete(run)}))
+        confirmed = st.button("Delete run", type="primary", icon=":material/delete:")
+        if confirmed:
+            attempt(delete, run)
+        if st.button("Cancel") or confirmed:
             forget_deletion()
             st.rerun()
-        if st.button("Cancel"):
-            forget_deletion()
-            st.rerun()
+
+
+def delete(run: Run) -> None:
+    st.session_state[keys.DELETED] = trash.delete(run)
 
 
 def show_undo() -> None:
@@ -277,7 +255,7 @@ def show_undo() -> None:
         horizontal=True, border=True, vertical_alignment="center", gap="small", key="undo"
     ):
         st.markdown(f":material/delete: **{gone.name}** was deleted.", width="stretch")
-        st.button("Undo", icon=":material/undo:", on_click=restore, args=(gone,))
+        st.button("Undo", icon=":material/undo:", on_click=attempt, args=(restore, gone))
 
 
 def show_deleted(settings: Settings) -> None:
@@ -289,16 +267,12 @@ def show_deleted(settings: Settings) -> None:
             when = datetime.fromtimestamp(each.time).strftime("%Y-%m-%d %H:%M")
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
                 st.markdown(f"**{each.name}**, deleted {when}", width="stretch")
-                st.button(
-                    "Restore", on_click=restore, args=(each,), key=f"restore-{each.path.name}"
-                )
+                key = f"restore-{each.path.name}"
+                st.button("Restore", on_click=attempt, args=(restore, each), key=key)
         if len(gone) > SHOWN_DELETED:
             st.caption(f"{len(gone) - SHOWN_DELETED} more are in the folder .trash of the runs.")
 
 
 def restore(gone: trash.Deleted) -> None:
-    def deed() -> None:
-        st.session_state[keys.NEW_RUN] = trash.restore(gone).name
-        st.session_state.pop(keys.DELETED, None)
-
-    attempt(deed)
+    st.session_state[keys.NEW_RUN] = trash.restore(gone).name
+    st.session_state.pop(keys.DELETED, None)

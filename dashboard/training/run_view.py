@@ -1,13 +1,13 @@
 """One run on the Training page: its state, numbers, curves, samples and settings.
 
-Shown anew every second while a run is at work: it reads the run folder and keeps nothing.
+It is shown again every second while a run is active: it reads the run folder and keeps nothing.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -16,7 +16,7 @@ from dashboard.components.chart.chart import show_live
 from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
-from dashboard.quality.view import show_quality
+from dashboard.quality import show_quality
 from dashboard.services import cached
 from dashboard.services.settings import Settings
 from dashboard.training.losses import locate, show_losses
@@ -30,8 +30,7 @@ from diffusion_core.runs.status import RunState
 MISSING = "Not recorded for this run."
 
 
-@dataclass(frozen=True)
-class CurveTab:
+class CurveTab(NamedTuple):
     """One tab of curves: the axis title, and the legend entry of each stored curve."""
 
     title: str
@@ -84,12 +83,8 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """The state as a sentence, the progress, what went wrong."""
     state, status = run.state, run.status
     line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, runs)}"
-    if state == RunState.FAILED:
-        st.error(line)
-    elif state == RunState.LOST:
-        st.warning(line)
-    else:
-        st.markdown(line)
+    show = {RunState.FAILED: st.error, RunState.LOST: st.warning}.get(state, st.markdown)
+    show(line)
     if status.total:
         text = f"Step {status.step:,} of {status.total:,}"
         if state == RunState.RUNNING and status.eta_seconds is not None:
@@ -114,20 +109,18 @@ def show_log(log: Path) -> None:
 
 
 def show_numbers(run: RunSnapshot) -> None:
-    status, last = run.status, run.run.last_values()
-    numbers = []
-    if "loss" in last:
-        numbers.append(("Loss", f"{last['loss'][1]:.4f}"))
-    if "validation_loss" in last:
-        numbers.append(("Validation loss", f"{last['validation_loss'][1]:.4f}"))
+    status, last, numbers = run.status, run.run.last_values(), {}
+    for name, label in (("loss", "Loss"), ("validation_loss", "Validation loss")):
+        if name in last:
+            numbers[label] = f"{last[name][1]:.4f}"
     if status.images_per_second is not None:
-        numbers.append(("Images per second", f"{status.images_per_second:,.1f}"))
+        numbers["Images per second"] = f"{status.images_per_second:,.1f}"
     if status.memory_bytes is not None:
-        numbers.append(("Memory", run_wording.size(status.memory_bytes)))
+        numbers["Memory"] = run_wording.size(status.memory_bytes)
     if not numbers:
         return
     with st.container(horizontal=True, gap="medium"):
-        for label, value in numbers:
+        for label, value in numbers.items():
             st.metric(label, value, width=150)
 
 
@@ -137,15 +130,17 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
     films = []
     for k, run in enumerate(runs):
         files = run.run.samples()
+        # Whether a strip shows one image forming, as in the lecture.
+        forming = run.config is not None and run.config.sample_steps == 0
         at = locate(run, np.array([step for step, _ in files]), alignment)
         if not files:
             if k:
                 st.caption(f"{run.name} has no samples yet.")
         elif at is None:
-            what = "batch size" if alignment == "images" else "times"
-            st.caption(f"{run.name} is not shown: it has recorded no {what}.")
+            missing = "batch size" if alignment == "images" else "times"
+            st.caption(f"{run.name} is not shown: it has recorded no {missing}.")
         else:
-            films.append(Strips(run.name, files, at, k % len(COLOURS), is_forming(run)))
+            films.append(Strips(run.name, files, at, k % len(COLOURS), forming))
     if not films:
         st.caption("The first samples appear here during training.")
         return
@@ -154,11 +149,6 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
     if len(films) > 1:
         text += " Each run shows its newest strip at or before the slider's position."
     st.caption(text)
-
-
-def is_forming(run: RunSnapshot) -> bool:
-    """Whether a strip of the run shows one image forming, as in the lecture."""
-    return run.config is not None and run.config.sample_steps == 0
 
 
 def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:

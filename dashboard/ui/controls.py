@@ -1,4 +1,4 @@
-"""Controls, each declared once: how it is asked, what it may hold, and which field it sets.
+"""Controls, each declared once: its widget, the values that it takes, the field that it sets.
 
 A control's key is its name in the session state, in the page's address and in image files. The
 widget, the link, the check of a restored value and the record's field all derive from the one
@@ -60,13 +60,13 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Control):
-    """A number from `low` to `high`; whole if these are. None may stand for "by default"."""
+    """A number from `low` to `high`; whole if these are."""
 
     low: float = 0
     high: float = 2**31 - 1
     step: float | None = None
     placeholder: str | None = None
-    optional: bool = False  # whether it may be left empty
+    optional: bool = False  # whether it may be left empty; the value is then None
     slider: bool = False
 
     def ask(self, **options: Any) -> Any:
@@ -148,8 +148,8 @@ class Range(Control):
 class Choice(Control):
     """One of a few options. `titles` are shown in their place; the option itself is the value.
 
-    The address of the page holds what is shown, so titles of a control that is bound must stay as
-    they are. `values`: the record's value of an option, where that is another one.
+    The page's address holds the titles, so those of a bound control must not change. `values`: the
+    record's value of an option where it differs.
     """
 
     options: Collection[Any] = ()
@@ -161,10 +161,12 @@ class Choice(Control):
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         title = (self.titles or {}).get
-        common = self._common | {"format_func": lambda name: title(name, name)} | options
-        common["required"] = True
+        common = self._common | {"format_func": lambda name: str(title(name, name))} | options
         if self.segmented:
-            return st.segmented_control(self.label, names, default=start, wrap=True, **common)
+            common |= {"default": start, "required": True, "wrap": True}
+            chosen = st.segmented_control(self.label, names, **common)
+            return start if chosen is None else chosen  # None: a link with an empty value
+        # A select box with a start cannot be empty; `required` would only be added to its label.
         return st.selectbox(self.label, names, index=names.index(start), **common)
 
     def to_field(self, value: str) -> Any:
@@ -240,14 +242,14 @@ class MultiChoice(Control):
         )
 
     def problem(self, value: Any) -> str:
-        """Of one that cannot be chosen now, but another time, it says nothing; see `kept`."""
+        """Values that are only unavailable now are no problem; see `kept`."""
         if not isinstance(value, list) or len(value) > self.most:
             return f"{self.label} must be a list of at most {self.most}."
         found = (replace(self.one, label=self.label).problem(each) for each in value)
         return next(filter(None, found), "")
 
     def kept(self, values: Sequence[Any]) -> list[Any]:
-        """Those of the values that can be chosen now, each once and as the options have it."""
+        """The values that can be chosen now, each once and as the options have it."""
         return [
             self.options[self.options.index(each)] if each in self.options else each
             for each in dict.fromkeys(values)

@@ -1,4 +1,4 @@
-"""An image of the visitor's own, from a file or the camera, for any page that asks for one."""
+"""An image of the visitor's own, from a file or the camera."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from diffusion_core.data.decode import ImageError
 
 
 def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, str]:
-    """An image, uint8 (size, size, 3), and what it is; None, and what to do, until there is one.
+    """An image, uint8 (size, size, 3), and a text about it; before a choice None and a hint.
 
-    `source`: `camera` or `upload`; `what_for` ends the sentence that asks for it. Raises
-    ImageError.
+    `source`: `camera` or `upload`; `what_for` ends the hint. Raises ImageError.
     """
     if source == "camera":
         file = st.camera_input("Camera", key=keys.CAMERA)

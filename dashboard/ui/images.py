@@ -50,7 +50,7 @@ def show_row(
 ) -> None:
     """Images uint8 (H, W, 3) side by side, each `width` wide, wrapping as needed.
 
-    `alt` with "image 1" and so on describes each; its caption is below it.
+    `alt` with the number of the image describes each; its caption is below it.
     """
     with st.container(horizontal=True, gap="xsmall"):
         for k, image in enumerate(images):

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+# Several pages.
+RUN = "run"  # the name of the run that is shown
+CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
+# The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
 WATCHED = "watched"  # [SamplingJob]: the jobs that this rerun of the page shows
 KNOWN_LATEST = "known_latest"  # {run: step}: the checkpoint that "latest" means in this session
 RESTORED = "restored"  # (level, text): what came of the last image whose settings were restored
 RESTORED_COUNT = "restored_count"  # how many images were dropped; numbers the upload fields
 OWN_SERIES = "own_series"  # {Path}: the series that this session started
+SERIES = "series"  # the name of the series that is shown
 SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open dialog asks about
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
-CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
 MASK = "mask"
+# The Training page.
+NAME = "name"  # the new run's, in the form
+FORM_OPEN = "form_open"
+DUPLICATE = "duplicate"  # name of the run whose settings the form takes next
+NEW_RUN = "new_run"  # name of the run that was just started or restored
+SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front
+TO_DELETE = "to_delete"  # name of the run that is about to be deleted
+DELETED = "deleted"  # the `trash.Deleted` that "Undo" restores
+REFUSAL = "refusal"  # why the action of the last button failed

@@ -1,4 +1,4 @@
-"""The controls that several pages have in common, each kept in the page's URL."""
+"""The controls that several pages share, each kept in the page's address."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TypeVar
 import streamlit as st
 
 from dashboard.services import cached
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
-RUN_KEY = "run"
 KIND = Choice(
     key="kind",
     label="Schedule",
@@ -47,7 +47,7 @@ AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 
 def pick_schedule() -> NoiseSchedule:
-    """Kind, T, the ends of β and the rescaling; where they contradict, says so and stops."""
+    """Kind, T, the ends of β and the rescaling, as a schedule; see `make_schedule`."""
     kind = KIND.ask()
     timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
@@ -61,8 +61,8 @@ def pick_timestep(timesteps: int, default: int) -> int:
     last = timesteps - 1
     start: int | None = min(default, last)
     # A default that was never moved is in the state and not in the address; a link's is only there.
-    asked = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
-    if asked.isdecimal() and int(asked) > last:
+    t = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
+    if t.isdecimal() and int(t) > last:
         # Streamlit would go back to the default; and it warns of a value beside a default.
         st.session_state[TIMESTEP.key] = last
         start = None
@@ -78,7 +78,7 @@ def pick_betas(disabled: bool = False) -> tuple[float, float]:
 def make_schedule(
     kind: str, timesteps: int, beta_start: float, beta_end: float, zero_snr: bool
 ) -> NoiseSchedule:
-    """The schedule of these settings; where they contradict, says so and stops the page."""
+    """The schedule of these settings; a contradiction is an error and stops the page."""
     try:
         return cached.schedule(kind, timesteps, beta_start, beta_end, zero_snr)
     except ValueError as error:
@@ -86,8 +86,8 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[AnyRun], label: str = "Run") -> AnyRun:
+def pick_run(runs: list[AnyRun]) -> AnyRun:
     """One of the runs, by default the first; `runs` must not be empty."""
     names = {run.name: run for run in runs}
-    name = Choice(key=RUN_KEY, label=label, options=list(names)).ask()
+    name = Choice(key=keys.RUN, label="Run", options=list(names)).ask()
     return names[name]

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.ui import keys
-from dashboard.ui.run_wording import duration
+from dashboard.ui.run_wording import count, duration
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -40,15 +40,13 @@ def press(
     icon: str = ":material/brush:",
     disabled: bool = False,
 ) -> None:
-    """The button that submits what `make_task` makes to the device's queue as the job of a mode.
+    """The button that submits the task of `make_task` to the device's queue as the job of a mode.
 
     It is disabled while a job of this session is active. An error of `make_task` or the queue is
-    shown in its place.
+    shown below it.
     """
-    pressed = st.button(
-        label, type="primary", icon=icon, disabled=disabled or is_busy(), width="stretch"
-    )
-    if not pressed:
+    disabled = disabled or is_busy()
+    if not st.button(label, type="primary", icon=icon, disabled=disabled, width="stretch"):
         return
     try:
         job = sampling_queue.queue_of(cached.device()).submit(make_task())
@@ -84,7 +82,7 @@ def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> 
 def watching_all(place: DeltaGenerator) -> Iterator[None]:
     """Show active jobs in `place` that the block does not watch, as after a change of the mode.
 
-    All buttons wait for them, and unseen they would be cancelled.
+    All buttons wait for them, and a job that no page polls would be cancelled.
     """
     watched: list[SamplingJob] = []
     st.session_state[keys.WATCHED] = watched
@@ -96,7 +94,7 @@ def watching_all(place: DeltaGenerator) -> Iterator[None]:
 
 
 def show_state(job: SamplingJob, seen: Snapshot) -> bool:
-    """What is sampled, and the progress or the error; returns whether there is a result."""
+    """Show the task and its progress or error; return whether there is a result."""
     st.markdown(f"**{job.task.text}**")
     if seen.active:
         show_progress(job, seen)
@@ -109,7 +107,7 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     """The bar, the place in the queue and the button Cancel of an active job."""
     total = job.task.steps
     if seen.state == "waiting":
-        others = f"{seen.before} other job{'s' if seen.before > 1 else ''}"
+        others = count(seen.before, "other job")
         st.progress(0.0, f"Waiting for {others} on this device." if seen.before else "Next.")
     elif seen.state == "loading":
         st.progress(min(1.0, seen.step / total), "Loading the checkpoint …")
@@ -140,8 +138,7 @@ def show_ending(seen: Snapshot, total: int) -> None:
 
 def show_cost(job: SamplingJob, seen: Snapshot) -> None:
     """The time and the evaluations of a job that is done."""
-    count = job.task.evaluations
-    st.caption(f"{precise(seen.seconds)}, {count:,} evaluations of the network.")
+    st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")
 
 
 def precise(seconds: float) -> str:

@@ -9,7 +9,7 @@ from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
-from diffusion_core.runs.status import RunState, StatusRecord, place_of
+from diffusion_core.runs.status import RunState
 
 ICONS = {
     RunState.QUEUED: ":material/hourglass_empty:",
@@ -65,9 +65,9 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = lost_sentence(run, from_here)
         case _:
             sentence = ""
-    asked = REQUESTED[run.pending] if run.pending else ""
+    requested = REQUESTED[run.pending] if run.pending else ""
     head = f"**{run.name}** {STATES[run.state]}."
-    return " ".join(filter(None, [head, sentence, asked]))
+    return " ".join(filter(None, [head, sentence, requested]))
 
 
 def headline(run: RunSnapshot) -> str:
@@ -93,11 +93,6 @@ def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     turn = f"{count(before, 'run')} before it." if before else "It is next."
     busy = at_work(run, runs)
     return f"{busy[0].name} is using it. {turn}" if busy else turn
-
-
-def place(status: StatusRecord) -> tuple[str, str]:
-    """The host and the device that a status names; runs of one place wait for each other."""
-    return status.host, place_of(status.device)
 
 
 def device(run: RunSnapshot) -> str:

@@ -21,14 +21,10 @@ def print_completion(arguments: argparse.Namespace) -> int:
 
     parser = make_parser()
     parser.prog = SCRIPT
-    for command in subparsers(parser):
+    [commands] = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for command in commands.choices.values():
         for action in command._actions:
             if action.type is Path or action.dest == "run":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
     print(shtab.complete(parser, arguments.shell))
     return DONE
-
-
-def subparsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    [action] = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(action.choices.values())

@@ -31,6 +31,6 @@ def delete(arguments: argparse.Namespace) -> int:
 def confirmed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes")
-    except EOFError:  # nobody is there to answer
+    except EOFError:  # no terminal
         complain("There is no terminal to confirm in; give --yes.")
         return False

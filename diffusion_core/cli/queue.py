@@ -52,7 +52,6 @@ def print_queue(runs_dir: Path) -> None:
     print(f"{'':3} {'run':30} {'device':9} queued since")
     for number, run in enumerate(queue, 1):
         status = run.status
-        host = status.host
-        where = "" if host == socket.gethostname() else f", on {host}"
+        where = "" if status.host == socket.gethostname() else f", on {status.host}"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.queued_at))
         print(f"{number:3} {run.name:30} {status.device:9} {since}{where}")

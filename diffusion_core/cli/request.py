@@ -1,4 +1,4 @@
-"""`stop`, `pause`, `sample-now`, `checkpoint-now`: what a run does at its next step."""
+"""`stop`, `pause`, `sample-now`, `checkpoint-now`: requests that a run answers at its next step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import argparse
 from diffusion_core.cli.options import DONE, add_run, find_run
 from diffusion_core.runs import jobs
 
-# The action of each command that is not called like its action, and how to say it.
-ACTIONS = {"sample-now": "sample", "checkpoint-now": "checkpoint"}
-SENTENCES = {"sample": "write samples", "checkpoint": "write a checkpoint"}
+# The action of each command, and its description.
+ACTIONS = {
+    "stop": ("stop", "stop"),
+    "pause": ("pause", "pause"),
+    "sample-now": ("sample", "write samples"),
+    "checkpoint-now": ("checkpoint", "write a checkpoint"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
-    action = ACTIONS.get(arguments.command, arguments.command)
+    action, description = ACTIONS[arguments.command]
     jobs.request(run, action)
     if run.state in ("stopped", "paused"):  # it was in the queue
         print(f"{run.name} is {run.state}.")
     else:
-        print(f"{run.name} will {SENTENCES.get(action, action)} at its next step.")
+        print(f"{run.name} will {description} at its next step.")
     return DONE

@@ -177,21 +177,20 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
     if started:
         spec = series.spec
         if not arguments.resume:
-            raise ConfigError(f"{out} holds {spec.words()}. Continue it with --resume.")
+            raise ConfigError(f"{out} holds {spec.describe()}. Continue it with --resume.")
         checkpoint = run.checkpoint(spec.step)
         given = any(getattr(arguments, name) != default for name, default in OPTIONS.items())
         if spec.run != run.name or (given and make_spec(arguments, run, checkpoint) != spec):
             raise ConfigError(
-                f"{out} holds {spec.words()}. To continue it, leave other settings out."
+                f"{out} holds {spec.describe()}. To continue it, leave other settings out."
             )
     else:
         if arguments.resume:
             raise ConfigError(f"There are no images in {out} to continue.")
         checkpoint = find_checkpoint(run, arguments.step)
         spec = make_spec(arguments, run, checkpoint)
-    loaded = load_model(
-        checkpoint, device, spec.average, exact=spec.exact
-    )  # before anything is written
+    # Before anything is written.
+    loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
     if started:
         line_up(series, checkpoint)
     else:

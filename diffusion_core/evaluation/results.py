@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PlainSe
 from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.files import make_folder, replacing, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
+from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.spec import SamplingSpec
 
 VERSION = 1  # of the way to measure; results of others are not compared
@@ -83,10 +84,16 @@ class Result(Record):
 
     def way(self, *, with_steps: bool = True) -> str:
         """How the images were generated, without what is usual: "dpmpp_2m, 20 steps"."""
-        usual = {"seed 0", "each class in turn"}
-        if not with_steps:
-            usual.add(f"{self.spec.steps} step{'s' if self.spec.steps > 1 else ''}")
-        return ", ".join(part for part in self.spec.parts()[1:] if part not in usual)
+        details = self.spec.details()
+        for field, usual in (
+            ("n", True),
+            ("seed", self.spec.seed == 0),
+            ("label", self.spec.label == EACH_IN_TURN),
+            ("steps", not with_steps),
+        ):
+            if usual:
+                details.pop(field, None)
+        return ", ".join(details.values())
 
 
 def same_sampling(one: SamplingSpec, other: SamplingSpec) -> bool:

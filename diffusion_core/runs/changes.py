@@ -1,6 +1,6 @@
 """Settings that were changed after a run's start: `changes.json` in its folder.
 
-Each entry says from which step it holds. A run that is killed and resumes from an earlier
+Each entry has the step from which it holds. A run that is killed and resumes from an earlier
 checkpoint makes each change at its own step again, so that its losses repeat exactly.
 """
 
@@ -17,7 +17,7 @@ from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.status import Count, Moment
 
-# What may change without making another run of it.
+# Settings that may change during a run.
 CHANGEABLE = (
     "learning_rate",
     "steps",
@@ -69,7 +69,7 @@ def read_changes(run: Path) -> list[Change]:
 
 
 def add_change(run: Path, step: int, settings: dict[str, Any]) -> list[Change]:
-    """Write down that `settings` hold from `step` on; returns all changes. Raises DiskFull."""
+    """Record that `settings` hold from `step` on; returns all changes. Raises DiskFull."""
     changes = with_change(read_changes(run), step, settings)
     write_json(run / "changes.json", {"changes": [change.model_dump() for change in changes]})
     return changes
@@ -78,8 +78,8 @@ def add_change(run: Path, step: int, settings: dict[str, Any]) -> list[Change]:
 def with_change(changes: list[Change], step: int, settings: dict[str, Any]) -> list[Change]:
     """The changes and this one, in order of steps.
 
-    What had been written down of the same settings for later steps, which a run that went back to
-    a checkpoint would meet again, no longer holds.
+    Changes of the same settings at later steps, which a run that went back to a checkpoint would
+    meet again, are dropped.
     """
     kept = []
     for old in changes:

@@ -45,7 +45,7 @@ class Checkpoint:
     classes: tuple[str, ...]  # names of the labels; empty where the network takes none
     averages: tuple[str, ...] = (MAIN_AVERAGE,)  # the averaged weights that it holds
 
-    def average_words(self, name: str) -> str:
+    def average_text(self, name: str) -> str:
         """An average with its decay: "main (0.9995)"."""
         decay = self.config.ema_decays.get(name, self.config.ema_decay)
         return f"{name} ({decay:g})"

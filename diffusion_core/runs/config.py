@@ -1,4 +1,4 @@
-"""The settings of a run: one flat record, written to `config.json`, typed on the command line."""
+"""The settings of a run: one flat record, written to `config.json`, set on the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.records import MAX_SHOWN, Record, sentences, shown
+from diffusion_core.records import Record, cut, sentences, shown
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
@@ -255,10 +255,10 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def _kind_of(name: str) -> Any:
     """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
     group, dot, key = name.partition(".")
-    known: dict[str, Any] = typing.get_type_hints(RunConfig)
-    known = {each: known[each] for each in RunConfig.model_fields}
+    hints = typing.get_type_hints(RunConfig)
+    known: dict[str, Any] = {each: hints[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
-        raise ConfigError(f"There is no setting called {_cut(name)}; there are {', '.join(known)}.")
+        raise ConfigError(f"There is no setting called {cut(name)}; there are {', '.join(known)}.")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:
@@ -266,12 +266,8 @@ def _kind_of(name: str) -> Any:
     entries = typing.get_type_hints(known[group])
     if key not in entries:
         there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
-        raise ConfigError(f"There is no setting called {_cut(name)}; there are {there}.")
+        raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
 
 
 def _is_object(kind: Any) -> bool:

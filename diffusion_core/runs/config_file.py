@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +68,7 @@ def read_details(run: Path) -> Details:
 
 def write_config_file(run: Path, config: RunConfig, resolved: dict[str, Any] | None = None) -> None:
     """Replace `config.json`. Raises DiskFull, OSError."""
-    values = json.loads(config.to_json())
+    values = config.model_dump()
     write_json(run / "config.json", values if resolved is None else values | {"resolved": resolved})
 
 

@@ -1,8 +1,7 @@
 """Starting, stopping, pausing, resuming and changing runs: each run is a process of its own.
 
-The process outlives the one that started it. Everything goes through the run folder, so every
-process of this host that sees the folder can control the run. Reading a run is `run.py`, waiting
-for a device `queue.py`.
+The process outlives the one that started it. It is controlled through files in the run folder, by
+any process of this host. `run.py` reads a run, `queue.py` waits for a device.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def free_name(runs_dir: Path, stem: str) -> str:
 
 
 def check_data(config: RunConfig) -> None:
-    """Look at the images that a run would learn before it is started.
+    """Check the images of a run before it is started.
 
     Raises DataError where there are none, ConfigError where they do not fill a batch. A set that
     may have to be downloaded first is left to the run.
@@ -186,12 +185,12 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
     return launch_commands(run.path, config, machines, processes, resume=seen.begun)
 
 
-def _usable_config(run: RunSnapshot, deed: str) -> RunConfig:
+def _usable_config(run: RunSnapshot, action: str) -> RunConfig:
     if run.config is not None:
         return run.config
     if run.problem:
-        raise JobError(f"{run.name} cannot {deed}: {run.problem}")
-    raise JobError(f"{run.name} has left no settings to {deed} with; start a new run.")
+        raise JobError(f"{run.name} cannot {action}: {run.problem}")
+    raise JobError(f"{run.name} has left no settings to {action} with; start a new run.")
 
 
 def can_go_on(run: Run) -> bool:
@@ -202,7 +201,7 @@ def can_go_on(run: Run) -> bool:
 
 
 def request(run: Run, action: str) -> None:
-    """Ask a run at work to `pause`, `stop`, write a `sample` strip or a `checkpoint`.
+    """Request a run at work to `pause`, `stop`, write a `sample` strip or a `checkpoint`.
 
     The run answers at its next step; one that waits without a process leaves the queue at once.
     Raises JobError for a run that is not at work.
@@ -235,7 +234,9 @@ def change(run: Run, settings: dict[str, Any]) -> None:
         if seen.state in ACTIVE and not waits_without_process(seen.status):
             _ask_to_change(seen, settings)
             return
-        config = _check_change(seen, settings, reached := _resumes_after(run))
+        latest = run.latest_checkpoint()
+        reached = latest.step if latest is not None else 0
+        config = _check_change(seen, settings, reached)
         try:
             if seen.begun:
                 add_change(run.path, reached + 1, settings)
@@ -283,9 +284,3 @@ def _check_change(run: RunSnapshot, settings: dict[str, Any], reached: int) -> R
             f"{run.name} has made {reached:,} steps; steps is {config.steps:,} and must be more."
         )
     return config
-
-
-def _resumes_after(run: Run) -> int:
-    """The step of the checkpoint that a run would continue from; 0 for the beginning."""
-    latest = run.latest_checkpoint()
-    return latest.step if latest is not None else 0

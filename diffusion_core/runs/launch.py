@@ -1,4 +1,4 @@
-"""How the processes of a run are started: on this machine, or by hand on several.
+"""The commands that start the processes of a run, on this machine or on several.
 
 The launcher is PyTorch's torchrun. It takes `--run` for a beginning of an option of its own, so the
 run folder is given as `--folder`.
@@ -18,7 +18,7 @@ FIRST_MACHINE = "FIRST_MACHINE"  # to be replaced by its address
 
 
 def check_share(config: RunConfig, processes: int) -> None:
-    """Raise ConfigError where a batch cannot be shared evenly by so many processes."""
+    """Raise ConfigError unless this number of processes can share a batch evenly."""
     if processes < 1:
         raise ConfigError(f"{processes} processes cannot train; it takes 1 or more.")
     if config.batch_size % processes:
@@ -30,17 +30,17 @@ def check_share(config: RunConfig, processes: int) -> None:
 def processes_for(config: RunConfig, device: str, wanted: int = 0) -> int:
     """How many processes train a run on `device` of this machine.
 
-    `wanted`: so many; 0: one, or with `cuda` one for each card, as far as the batch can be shared.
-    Raises ConfigError for a number that cannot be had.
+    `wanted`: this number; 0: one or, with `cuda`, one per card as far as they can share the batch.
+    Raises ConfigError for a number that is not possible.
     """
-    there = device_count(device)
+    available = device_count(device)
     if wanted == 0:
-        return max(n for n in range(1, there + 1) if config.batch_size % n == 0)
+        return max(n for n in range(1, available + 1) if config.batch_size % n == 0)
     check_share(config, wanted)
     if wanted > 1 and device not in ("cpu", "cuda"):
         raise ConfigError(f"Several processes train on cpu or cuda, not on {device}.")
-    if device == "cuda" and wanted > there:
-        raise ConfigError(f"{wanted} processes need {wanted} GPUs; this machine has {there}.")
+    if device == "cuda" and wanted > available:
+        raise ConfigError(f"{wanted} processes need {wanted} GPUs; this machine has {available}.")
     return wanted
 
 

@@ -89,12 +89,8 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
     A longer curve is cut into max_points / 2 stretches of equal length, of each of which the
     smallest and the largest value stay. Empty arrays where there is nothing.
     """
-    count, low, high = next(
-        iter(
-            _query(path, "SELECT count(*), min(step), max(step) FROM scalars WHERE name = ?", name)
-        ),
-        (0, None, None),
-    )
+    extent = "SELECT count(*), min(step), max(step) FROM scalars WHERE name = ?"
+    [(count, low, high)] = _query(path, extent, name) or [(0, None, None)]
     if count <= max_points:
         rows = _query(
             path, "SELECT step, value, wall_time FROM scalars WHERE name = ? ORDER BY step", name

@@ -1,4 +1,4 @@
-"""The named starting points: what `lecture`, `small` and `base` mean, and what they are made of."""
+"""The presets `lecture`, `small` and `base`, and the networks and schedules of a configuration."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from diffusion_core.process.schedule import NoiseSchedule, Schedule
 from diffusion_core.runs.config import ConfigError, RunConfig
 
 PRESETS: dict[str, RunConfig] = {
-    # The lecture, to the figure: nothing here is ours to improve. 32 held-out
-    # images leave Stanford Cars its 126 full batches of 128.
+    # The lecture's values, unchanged. 32 held-out images leave Stanford Cars its 126 full batches
+    # of 128.
     "lecture": RunConfig(
         preset="lecture",
         network="lecture",
@@ -73,7 +73,7 @@ PRESETS: dict[str, RunConfig] = {
 
 
 def preset(name: str) -> RunConfig:
-    """The settings called `name`; raises ConfigError with the names there are."""
+    """The settings called `name`; raises ConfigError that lists the names."""
     if name not in PRESETS:
         raise ConfigError(f"There is no preset called {name!r}; there are {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""The queue of a folder of runs: who waits for a device, in which order, and who starts whom.
+"""The queue of a folder of runs: which run waits for which device, in which order.
 
 A run whose device is busy waits as a folder in the state `queued`, without a process, so that it
 survives restarts. The first process that looks at the queue when the device is free starts it.
@@ -113,7 +113,7 @@ def start_next(runs_dir: Path) -> None:
 
 
 def move(run: Run, places: int) -> None:
-    """Move a queued run so many places back in the queue of its device; below 0, to the front.
+    """Move a queued run by `places` in the queue of its device; below 0, towards the front.
 
     Raises JobError for a run that is not in the queue.
     """
@@ -156,9 +156,9 @@ def holding_queue(runs_dir: Path) -> Iterator[None]:
 
 
 def line_up(path: Path, device: str, steps: int, processes: int) -> None:
-    """Put a run of so many steps at the end of the queue, then start what can start.
+    """Put a run with its `config.json` at the end of the queue, then start the runs that can start.
 
-    Its `config.json` is there already. Raises JobError.
+    Raises JobError.
     """
     now = time.time()
     before = read_status(path)
@@ -177,7 +177,7 @@ def line_up(path: Path, device: str, steps: int, processes: int) -> None:
     )
     with holding_queue(path.parent):
         try:
-            # What was asked of an earlier process of this run is not meant for the next one.
+            # A request to an earlier process of this run is not meant for the next one.
             (path / "request.json").unlink(missing_ok=True)
             write_status(path, status)
         except OSError as error:
@@ -222,9 +222,8 @@ def leave_queue(run: Run, action: str) -> bool:
             return False
         if action not in ENDING:
             raise JobError(f"{run.name} is queued; it can {action} only when it is at work.")
-        state = RunState.STOPPED if action == "stop" else RunState.PAUSED
         try:
-            write_status(run.path, status.replace(state=state))
+            write_status(run.path, status.replace(state=ENDING[action]))
         except OSError as error:
             raise JobError(f"{run.name} cannot leave the queue: {os_sentence(error)}") from error
     return True

@@ -1,4 +1,4 @@
-"""`request.json`: what is asked of a run at work, to be answered at its next step."""
+"""`request.json`: a request to a run at work, which answers at its next step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pydantic import Field
 from diffusion_core.files import write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.changes import ChangedSettings
-from diffusion_core.runs.status import Moment
+from diffusion_core.runs.status import Moment, RunState
 
 Action = Literal["pause", "stop", "sample", "checkpoint", "change"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
-ENDING = ("pause", "stop")
+# The requests that end the process, with the state that they leave.
+ENDING: dict[str | None, RunState] = {"pause": RunState.PAUSED, "stop": RunState.STOPPED}
 
 
 class RequestRecord(Record):
@@ -36,5 +37,9 @@ def read_request(path: Path) -> RequestRecord:
 
 def write_request(run: Path, action: str, settings: dict[str, Any] | None = None) -> None:
     """Raises DiskFull, OSError."""
-    asked = {"action": action, "time": time.time(), **({"settings": settings} if settings else {})}
-    write_json(run / "request.json", asked)
+    request = {
+        "action": action,
+        "time": time.time(),
+        **({"settings": settings} if settings else {}),
+    }
+    write_json(run / "request.json", request)

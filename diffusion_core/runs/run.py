@@ -1,7 +1,7 @@
 """Reading run folders: their state, settings, curves, samples and checkpoints.
 
 Only reads. A run that cannot be read is listed with the reason; a checkpoint that does not open is
-skipped and named. Starting and stopping is `jobs.py`.
+skipped and named. `jobs.py` starts and stops runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion_core.records import RecordError, read_record_file
 from diffusion_core.runs import metrics
-from diffusion_core.runs.changes import read_changes, with_changes
+from diffusion_core.runs.changes import Change, read_changes, with_changes
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import (
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def status(self) -> StatusRecord:
-        """`status.json` as the trainer wrote it; `Run.state` is what is true now."""
+        """`status.json` as the trainer wrote it; `Run.state` is the current state."""
         return read_status(self.path)
 
     @property
@@ -60,11 +60,12 @@ class Run:
 
     def config_at(self, step: int | None) -> RunConfig | None:
         """The settings that hold at a step; 0: those of the start. As `config` otherwise."""
-        return _read_config(self.path, self.status, step)[0]
+        start, _, changes = _read_settings(self.path, self.status)
+        return start and with_changes(start, changes, step)
 
     @property
     def details(self) -> Details:
-        """What `config.json` says beside the settings; empty before the trainer has begun."""
+        """The details in `config.json`; empty before the trainer has begun."""
         return read_details(self.path)
 
     @property
@@ -79,15 +80,19 @@ class Run:
             status = read_record_file(StatusRecord, self.path / "status.json") or status
         except RecordError as error:
             problem = str(error)
-        config = details = None
+        start = config = details = None
+        changes: list[Change] = []
         try:
-            config, details = _read_config(self.path, status, None)
+            start, details, changes = _read_settings(self.path, status)
+            config = start and with_changes(start, changes)
         except ConfigError as error:
             problem = str(error)
         state, request = state_now(status), RequestRecord()
         if state in ACTIVE:
             request = read_request(self.path / "request.json")
-        return RunSnapshot(self, state, status, config, details, problem, request)
+        return RunSnapshot(
+            self, state, status, start, tuple(changes), config, details, problem, request
+        )
 
     def curve(self, name: str, max_points: int = 2000) -> dict[str, np.ndarray]:
         """See `metrics.read_curve`."""
@@ -143,8 +148,9 @@ class RunSnapshot:
     run: Run
     state: RunState
     status: StatusRecord
-    # With all changes; None where there is none that can be used.
-    config: RunConfig | None = None
+    start: RunConfig | None = None  # before the changes
+    changes: tuple[Change, ...] = ()  # oldest first
+    config: RunConfig | None = None  # after the changes; None where it cannot be used
     details: Details | None = None  # None where the run has not begun
     problem: str = ""  # why a file of it cannot be used, as a sentence; "" where all can
     request: RequestRecord = field(default_factory=RequestRecord)
@@ -163,7 +169,7 @@ class RunSnapshot:
 
     @property
     def pending(self) -> Action | None:
-        """What was asked of a run at work that it has not answered yet."""
+        """The request that a run at work has not answered yet."""
         return self.request.action
 
     @property
@@ -211,15 +217,14 @@ def _is_run(path: Path) -> bool:
     return False
 
 
-def _read_config(
-    run: Path, status: StatusRecord, step: int | None
-) -> tuple[RunConfig | None, Details | None]:
-    """The settings at a step, None for those after all changes, and what they resolved to."""
+def _read_settings(
+    run: Path, status: StatusRecord
+) -> tuple[RunConfig | None, Details | None, list[Change]]:
+    """The settings at the start, their details, and the changes. Raises ConfigError."""
     found = read_config_file(run)
     if found is None:
-        return config_of_earlier_version(status), None
-    config, details = found
-    return with_changes(config, read_changes(run), step), details
+        return config_of_earlier_version(status), None, []
+    return *found, read_changes(run)
 
 
 def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:

@@ -1,7 +1,6 @@
-"""`status.json`: what a trainer says of its run, and what a reader makes of it.
+"""`status.json`: the status that a trainer writes, and the state that a reader concludes from it.
 
-A reader believes nothing that it cannot check: a run whose process is gone is `lost`. The writer's
-side is `status_writer.py`.
+A run whose process is gone is `lost`. The writer is in `status_writer.py`.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ ShortText = Annotated[str, Field(max_length=4096)]
 class StatusRecord(LenientRecord):
     """`status.json` of a run or of a series of images.
 
-    A field that is missing or does not hold what it must has its default value. `state` is what
-    was written last, None where nothing was; `state_now` is what is true now.
+    A field that is missing or does not hold what it must has its default value. `state` is the
+    last one written, None where there is none; `state_now` is the current one.
     """
 
     state: Annotated[RunState | None, Field(strict=False)] = None
@@ -108,10 +107,10 @@ def state_now(status: StatusRecord) -> RunState:
         return state
     age = time.time() - status.heartbeat
     if status.pid and status.host == socket.gethostname():
-        # A clock that was set anew moves every start time, so a fresh heartbeat counts as well.
+        # Setting the clock moves every start time, so a fresh heartbeat counts as well.
         started = None if 0 <= age < HEARTBEAT_FRESH else status.process_started
         return state if process_alive(status.pid, started) else RunState.LOST
-    # Another host's process, or one that has not said its pid yet: only its heartbeat tells.
+    # A process of another host, or one without a pid yet: only its heartbeat tells.
     return state if age < HEARTBEAT_OLD else RunState.LOST
 
 

@@ -41,7 +41,7 @@ class Busy(RuntimeError):
 def only_trainer(path: Path) -> Iterator[None]:
     """Hold the run at `path` for this process; raises Busy where another one holds it.
 
-    Two of them would write each other's files. The lock is the operating system's, as below.
+    The lock is the operating system's: it is free again when its process is gone.
     """
     lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
     try:
@@ -55,7 +55,7 @@ def only_trainer(path: Path) -> Iterator[None]:
 
 
 class StatusWriter:
-    """Keeps `status.json` true while the process lives; hears signals and requests.
+    """Keeps `status.json` up to date while the process lives; receives signals and requests.
 
     A context manager: inside it a thread writes the heartbeat, and SIGTERM or SIGINT count as a
     request to stop (a second SIGINT interrupts at once).
@@ -70,7 +70,7 @@ class StatusWriter:
         self.lock = threading.RLock()
         self.over = threading.Event()
         self.signalled = False
-        self.asked = RequestRecord()  # what `poll` took last
+        self.request = RequestRecord()  # the last that `poll` took
         self.written = 0.0
         self.complained = False
         before = read_status(path)
@@ -122,36 +122,36 @@ class StatusWriter:
                 reserve.write_bytes(os.urandom(RESERVE))
 
     def poll(self) -> Action | None:
-        """What was asked since the last call, None for nothing. A signal is a request to stop.
+        """The action requested since the last call, or None. A signal is a request to stop.
 
-        `asked` is the request itself then, with the settings to change.
+        `request` is then the whole request, with the settings to change.
         """
-        self.asked = RequestRecord()
+        self.request = RequestRecord()
         if self.signalled:
             return "stop"
         request = self.path / "request.json"
         if not self.lead or not request.exists():
             return None
-        # Taken away before it is read: what is written after this moment is another request.
+        # Renamed before it is read: a file written after this moment is another request.
         taken = self.path / f".taken.{os.getpid()}{TEMPORARY}"
         try:
             os.replace(request, taken)
-            self.asked = read_request(taken)
+            self.request = read_request(taken)
             taken.unlink()
         except OSError as error:
             complain(f"request.json: {error}")
             return None
-        return self.asked.action
+        return self.request.action
 
-    def raise_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise StopRequested for a stop or pause before the first step; the rest waits for it."""
         if self.signalled or read_request(self.path / "request.json").action in ENDING:
             action = self.poll()
-            if action in ENDING:
+            if action and action in ENDING:
                 raise StopRequested(action)
 
     def __enter__(self) -> StatusWriter:
-        # What was asked of an earlier process of this run is not meant for this one.
+        # A request to an earlier process of this run is not meant for this one.
         request = self.path / "request.json"
         if self.lead and read_request(request).time < _launched():
             request.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ class StatusWriter:
 
 
 def _launched() -> float:
-    """When this process was started or, where torchrun starts several, when torchrun was."""
+    """The start time of this process or, where torchrun starts several, of torchrun."""
     process = psutil.Process()
     launcher = process.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
     return (launcher or process).create_time()

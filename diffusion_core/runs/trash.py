@@ -27,7 +27,7 @@ class Deleted:
 
 
 def delete(run: Run) -> Deleted:
-    """Move a run to the trash, and empty that of what is older than `KEEP_DAYS`.
+    """Move a run to the trash, and remove runs from it that are older than `KEEP_DAYS`.
 
     Raises JobError for a run that is at work or queued, or where the folder cannot be moved.
     """
@@ -39,7 +39,7 @@ def delete(run: Run) -> Deleted:
         stamp += 1
     gone = Deleted(place, run.name, stamp / 1000)
     try:
-        with only_trainer(run.path):  # one that is just starting says nothing of it yet
+        with only_trainer(run.path):  # a run that is just starting has no status yet
             make_folder(trash)
             os.rename(run.path, gone.path)
     except Busy as error:
@@ -51,7 +51,7 @@ def delete(run: Run) -> Deleted:
 
 
 def deleted(runs_dir: Path) -> list[Deleted]:
-    """What is in the trash, the last deleted first."""
+    """The runs in the trash, the last deleted first."""
     found = []
     for path in (runs_dir / ".trash").glob("*-*"):
         stamp, _, name = path.name.partition("-")
@@ -72,7 +72,7 @@ def restore(gone: Deleted) -> Run:
 
 
 def empty(runs_dir: Path, days: float = KEEP_DAYS) -> None:
-    """Remove what was deleted longer ago; what cannot be removed stays for the next time."""
+    """Remove the runs deleted longer ago; one that cannot be removed stays for the next time."""
     for gone in deleted(runs_dir):
         if time.time() - gone.time > days * 86_400:
             shutil.rmtree(gone.path, ignore_errors=True)

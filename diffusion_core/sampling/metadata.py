@@ -71,7 +71,7 @@ def entries(
     what = what or (kind if image is None else f"image {image + 1:,}")
     return {
         "Software": "Diffusion Lab",
-        "Description": f"{spec.words()} ({what})",
+        "Description": f"{spec.describe()} ({what})",
         ENTRY: json.dumps(record, ensure_ascii=False),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import Record, RecordError, record_of, shown
+from diffusion_core.records import Record, RecordError, cut, record_of, shown
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -31,6 +31,7 @@ MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
+MOST_SHOWN = 12  # names that a message lists
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
@@ -163,38 +164,39 @@ class SamplingSpec(Record):
             )
         return images
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For display: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
-        return f"{self.run} at step {self.step:,}: {', '.join(self.parts())}"
+        return f"{self.run} at step {self.step:,}: {', '.join(self.details().values())}"
 
-    def parts(self) -> list[str]:
-        """The pieces of `words` after the run and its step."""
-        parts = [
-            f"{self.n:,} image{'s' if self.n > 1 else ''}",
-            "as the lecture does" if self.as_lecture else self.sampler,
-            f"{self.steps} step{'s' if self.steps > 1 else ''}",
-            f"seed {self.seed}",
-        ]
+    def details(self) -> dict[str, str]:
+        """What `describe` says after the run and its step, by field."""
+        found = {
+            "n": f"{self.n:,} image{'s' if self.n > 1 else ''}",
+            "sampler": "as the lecture does" if self.as_lecture else self.sampler,
+            "steps": f"{self.steps} step{'s' if self.steps > 1 else ''}",
+            "seed": f"seed {self.seed}",
+        }
         if self.exact:
-            parts.append("exact")
+            found["exact"] = "exact"
         if self.spacing != "trailing" and not self.as_lecture:
-            parts.append(f"{self.spacing} spacing")
+            found["spacing"] = f"{self.spacing} spacing"
         if not self.as_lecture and self.variance in VARIANCE_TITLES:
-            parts.append(VARIANCE_TITLES[self.variance])
+            found["variance"] = VARIANCE_TITLES[self.variance]
         if self.eta and not self.as_lecture:
-            parts.append(f"η {self.eta:g}")
+            found["eta"] = f"η {self.eta:g}"
         if self.classes:
-            parts.append("each class in turn" if self.label == EACH_IN_TURN else self.label)
+            in_turn = self.label == EACH_IN_TURN
+            found["label"] = "each class in turn" if in_turn else self.label
         if self.guidance_scale != 1.0:
             away = f" away from {self.negative}" if self.negative else ""
             where = ""
             if self.guidance_interval is not None:
                 low, high = self.guidance_interval
                 where = f" where {low:g} ≤ t ≤ {high:g}"
-            parts.append(f"guidance {self.guidance_scale:g}{away}{where}")
+            found["guidance_scale"] = f"guidance {self.guidance_scale:g}{away}{where}"
         if self.average != MAIN_AVERAGE:
-            parts.append(f"{self.average} average")
-        return parts
+            found["average"] = f"{self.average} average"
+        return found
 
     # ------------------------------------------------------------------- what is wrong with it
 
@@ -224,9 +226,9 @@ class SamplingSpec(Record):
                 if getattr(self, name) != usual:
                     yield f"Sampling as the lecture does needs the {name} {usual}."
         elif self.variance != VARIANCES[0] and "noise_term" not in options:
-            yield f"variance has no effect with {self.method}; use ddpm."
+            yield self._no_effect("variance", "noise_term")
         if self.eta and ("eta" not in options or self.as_lecture):
-            yield f"eta has no effect with {self.method}; use ddim."
+            yield self._no_effect("eta", "eta")
         yield from self._contradictions_of_classes()
 
     def _contradictions_of_classes(self) -> Iterator[str]:
@@ -251,6 +253,13 @@ class SamplingSpec(Record):
         if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
             yield "The guidance interval ends before it starts."
 
+    def _no_effect(self, field: str, option: str) -> str:
+        """That a field belongs to other samplers, which are those with an option."""
+        names = sampler_names(self.flow)
+        takers = [name for name in names if option in sampler_of(name, self.flow).options]
+        use = f"; use {' or '.join(takers)}" if takers else ""
+        return f"{field} has no effect with {self.method}{use}."
+
     def _unknown_class(self, name: str) -> str:
         if self.classes:
             return _unknown("class", name, self.classes)
@@ -260,7 +269,7 @@ class SamplingSpec(Record):
         """What the checkpoint cannot do."""
         where = f"{self.run} at step {self.step:,}"
         if self.flow != can.flow or self.method not in can.samplers:
-            yield (f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}.")
+            yield f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}."
         if self.steps > can.timesteps:
             yield f"{where} takes 1 to {can.timesteps:,} steps, not {self.steps:,}."
         if self.spacing not in can.spacings:
@@ -279,7 +288,7 @@ class SamplingSpec(Record):
                 "and images of more than 16 pixels."
             )
         if self.classes != can.classes:
-            yield f"{where} has other classes: {', '.join(can.classes) or 'none'}."
+            yield f"{where} has other classes: {_some(can.classes) or 'none'}."
         elif can.classes and not can.any_class:
             if self.label == ANY_CLASS:
                 yield f"{where} was trained with the class always given; choose a class."
@@ -337,17 +346,12 @@ class SamplingSpec(Record):
         return spec
 
 
-def _unknown(what: str, value: str, known: Any) -> str:
-    return f"There is no {what} {shown(value)}; choose one of {', '.join(known)}."
+def _unknown(what: str, value: str, known: Sequence[str]) -> str:
+    return f"There is no {what} {shown(value)}; choose one of {_some(known)}."
 
 
-def is_whole(value: object, low: int, high: int) -> bool:
-    """Whether it is a whole number from `low` to `high`."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_number(value: object, low: float, high: float) -> bool:
-    """Whether it is a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return low <= value <= high
+def _some(names: Sequence[str]) -> str:
+    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
+    first = [cut(name) for name in names[:MOST_SHOWN]]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")

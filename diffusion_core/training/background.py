@@ -40,23 +40,21 @@ class Background:
 
 def snapshot(tree: Any) -> Any:
     """A copy of nested dictionaries and lists with every tensor copied on its own device."""
-    if isinstance(tree, Tensor):
-        return tree.detach().clone()
-    if isinstance(tree, dict):
-        return {key: snapshot(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(snapshot(value) for value in tree)
-    return tree
+    return _with_tensors(tree, lambda tensor: tensor.detach().clone())
 
 
 def to_cpu(tree: Any) -> Any:
     """The same with every tensor on the CPU."""
+    return _with_tensors(tree, Tensor.cpu)
+
+
+def _with_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, Tensor):
-        return tree.cpu()
+        return change(tree)
     if isinstance(tree, dict):
-        return {key: to_cpu(value) for key, value in tree.items()}
+        return {key: _with_tensors(value, change) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(to_cpu(value) for value in tree)
+        return type(tree)(_with_tensors(value, change) for value in tree)
     return tree
 
 

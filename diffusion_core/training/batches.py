@@ -1,7 +1,7 @@
-"""What each training step sees, drawn from (seed, step) alone.
+"""The batch of each training step, a function of (seed, step) alone.
 
-A resumed run therefore continues with exactly what an uninterrupted one would have drawn, there
-is no generator state to save, and the number of processes does not change the sequence.
+So a resumed run sees the batches of an uninterrupted one, there is no generator state to save, and
+the number of processes does not change the sequence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     noise: Tensor  # (B, C, H, W)
 
     def part(self, first: int, count: int) -> Batch:
-        """`count` of its rows, from `first` on, or as many as there are."""
+        """At most `count` of its rows, from `first` on."""
         rows = slice(first, first + count)
         labels = None if self.labels is None else self.labels[rows]
         return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows])
@@ -75,7 +75,7 @@ def load_images(
 ) -> Tensor:
     """Rows of the store as float32 in [-1, 1], shape (B, C, H, W); scaled on the device.
 
-    `resident`: the whole store on the device, where it is there.
+    `resident`: the whole store on the device, if it fits there.
     """
     if resident is not None:
         images = resident[to_device(torch.from_numpy(rows), device)]

@@ -1,4 +1,4 @@
-"""What a run keeps, made beside the training: checkpoints and strips; and the way back."""
+"""Writes checkpoints and strips beside the training, and restores a checkpoint."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, path: Path, context: TrainingContext, status: StatusWriter, events: EventWriter | None
+        self, context: TrainingContext, status: StatusWriter, events: EventWriter | None
     ) -> None:
         """`events`: where the strips go as well."""
-        self.path = path
+        self.path = status.path
         self.context = context
         self.status = status
         self.events = events
@@ -111,7 +111,7 @@ class CheckpointWriter:
         path = self.path
         with beside.stream():
             if not all_finite(state["model"]):
-                return  # the next step's loss will say so; what is on disk stays the last good one
+                return  # the next step reports it; the last good checkpoint stays on disk
             state, averages = to_cpu(state), to_cpu(averages)
         try:
             checkpoint.save_state(path, step, state)
@@ -138,7 +138,7 @@ class CheckpointWriter:
         try:
             with beside.stream():
                 if not all_finite(weights):
-                    return  # the loss will say so
+                    return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)
                 network = for_sampling(network, half)
                 strip = strips.write_strip(self.path, step, network, context.schedule, config)
@@ -171,12 +171,13 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it (0 if the run has no checkpoint yet) and a warning about newer ones ("" if none).
-    Raises CannotResume where it has some and none can be used: starting anew would lose them.
+    Raises CannotResume where it has some and none can be used: starting again would lose them.
     """
     skipped = []
-    for step, _ in reversed(load_run(path).weights()):
+    run = load_run(path)
+    for step, _ in reversed(run.weights()):
         try:
-            found = load_run(path).checkpoint(step)
+            found = run.checkpoint(step)
             state = checkpoint.load_state(path, step)
             averages = {name: checkpoint.load_weights(found, name) for name in context.averages}
         except checkpoint.CheckpointError as error:

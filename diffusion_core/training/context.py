@@ -1,4 +1,4 @@
-"""What training needs, made once: images, network, optimizer and averages."""
+"""The parts of a training, made once: images, network, optimizer and averages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from diffusion_core.data.store import ImageStore, build_store
 from diffusion_core.device import describe, free_memory, has_fast_bfloat16
 from diffusion_core.files import complain
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.launch import check_share
 from diffusion_core.runs.presets import build_network, build_schedule
 from diffusion_core.training.micro_batches import fitting_micro_batch
 
@@ -74,7 +75,7 @@ def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> I
 
 def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
     """Tell the network how many channels and, where it is to learn them, classes there are."""
-    args = {**config.network_args}
+    args = dict(config.network_args)
     args.pop("num_classes", None)
     args.pop("channels", None)
     if config.channels != 3:
@@ -97,12 +98,8 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     if config.mixed_precision == "auto" and has_fast_bfloat16(device):
         precision = "bf16"
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
-    share, rest = divmod(config.batch_size, accelerator.num_processes)
-    if rest:
-        raise ConfigError(
-            f"A batch of {config.batch_size} cannot be shared evenly by "
-            f"{accelerator.num_processes} processes."
-        )
+    check_share(config, accelerator.num_processes)
+    share = config.batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
     model = build_network(config.network, config.network_args).to(accelerator.device)
     if use_channels_last(config, accelerator):

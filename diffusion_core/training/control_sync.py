@@ -1,4 +1,4 @@
-"""What is asked of a run, heard by all its processes at the same step."""
+"""Requests to a run, which all its processes answer at the same step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ControlSync:
         self.last = (done, time.monotonic())  # the step and moment of the last one
 
     def ask(self, step: int) -> tuple[str | None, dict[str, Any]]:
-        """The action, None where nothing was asked, and the settings that are to change."""
+        """The requested action, if any, and the settings to change."""
         if not self.several:
             return self._look()
         if step < self.next:
@@ -45,7 +45,7 @@ class ControlSync:
 
     def _look(self) -> tuple[str | None, dict[str, Any]]:
         action = self.status.poll()
-        return action, self.status.asked.settings
+        return action, self.status.request.settings
 
     def met(self, step: int) -> bool:
         """Whether all processes met at this step."""

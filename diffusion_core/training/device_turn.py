@@ -40,7 +40,7 @@ def device_turn(status: StatusWriter, runs_dir: Path) -> Iterator[None]:
         if not (queued_before(mine, runs) or at_work(mine, runs)) and _acquire(locks):
             break
         status.update(message="Waiting for the device: another run is on it.", quick=True)
-        status.raise_if_asked()
+        status.raise_if_requested()
         status.over.wait(0.5)
     try:
         yield

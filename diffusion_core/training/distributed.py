@@ -2,8 +2,7 @@
 
 A process that is gone leaves the others waiting for numbers that never come, for half an hour or,
 on a GPU, without a word. So in each of them a thread beside the training meets those of the others
-once a second. Where one does not come, or says that it ends, the others end too, whatever they are
-waiting in.
+once a second. Where one does not come, or ends, the others end too, whatever they wait for.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from accelerate.state import AcceleratorState, PartialState
 from diffusion_core.runs.status_writer import StopRequested
 
 MEETING_SECONDS = 1.0  # from one meeting to the next
-# Until one that does not come counts as gone: a host without power or network says nothing.
+# Until one that does not come counts as gone: a host without power or network cannot tell.
 PATIENCE = timedelta(seconds=60)
 # The longest step, and the longest time between the first process's start and the last one's.
 LONGEST_STEP = timedelta(minutes=10)
@@ -45,13 +44,13 @@ class ProcessesDiffer(RuntimeError):
 
 @dataclass(frozen=True)
 class Report:
-    """What a process says of itself in a meeting."""
+    """The state of a process, exchanged in a meeting."""
 
     host: str
     ready: bool = False  # to train
     leaves: bool = False
     why: str | None = None  # it leaves before the others, for this reason
-    asked: str | None = None  # it leaves because it was asked to stop or pause
+    action: str | None = None  # it leaves because of this request, stop or pause
 
 
 def process_number() -> int:
@@ -104,7 +103,7 @@ def joined(device: torch.device) -> Iterator[ProcessGroup]:
             os.environ.update(NCCL_P2P_DISABLE="1", NCCL_IB_DISABLE="1")  # these cards have neither
         if network := network_to(os.environ.get("MASTER_ADDR", "")):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", network)
-        # What the processes say to each other goes through the CPU and never waits for a GPU.
+        # The processes' messages go through the CPU and never wait for a GPU.
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         PartialState(cpu=device.type == "cpu", backend=backend, timeout=LONGEST_STEP)
     group = ProcessGroup(several)
@@ -137,7 +136,7 @@ class ProcessGroup:
             self.thread.start()
 
     def check(self) -> None:
-        """Raise ProcessLost if another process is gone, StopRequested if one was asked to end."""
+        """Raise ProcessLost if another process is gone, StopRequested after a request to end."""
         if self.lost is not None:
             raise self.lost
 
@@ -183,9 +182,9 @@ class ProcessGroup:
             raise
 
     def leave(self) -> None:
-        """Leave together with the others, after the last thing that all do; may be said again.
+        """Leave together with the others, after the last thing that all do; may be called again.
 
-        What becomes of them then no longer matters here.
+        Their end then no longer matters here.
         """
         if self.several and not self.going.is_set():
             self._leave()
@@ -196,12 +195,12 @@ class ProcessGroup:
     def leave_alone(self, error: BaseException) -> None:
         """Leave before the others and tell them why."""
         if not self.going.is_set():
-            asked = error.action if isinstance(error, StopRequested) else None
-            self._leave(str(error) or type(error).__name__, asked)
+            action = error.action if isinstance(error, StopRequested) else None
+            self._leave(str(error) or type(error).__name__, action)
 
-    def _leave(self, why: str | None = None, asked: str | None = None) -> None:
+    def _leave(self, why: str | None = None, action: str | None = None) -> None:
         if self.several and self.lost is None:
-            self.mine = replace(self.mine, leaves=True, why=why, asked=asked)
+            self.mine = replace(self.mine, leaves=True, why=why, action=action)
             self.going.set()
             while self.thread.is_alive() and not self.alarm.is_set():
                 self.thread.join(0.05)
@@ -219,19 +218,19 @@ class ProcessGroup:
     def _meet(self) -> None:
         """The thread."""
         while True:
-            said = self.mine
+            mine = self.mine
             reports: list[Any] = [None] * process_count()
             try:
-                dist.all_gather_object(reports, said, group=self.group)
+                dist.all_gather_object(reports, mine, group=self.group)
             except (RuntimeError, OSError, EOFError):
                 self._lose(ProcessLost("Another process of this run ended or lost its connection."))
                 return
             self.heard = reports
-            if all(report.leaves for report in reports) or said.why:
+            if all(report.leaves for report in reports) or mine.why:
                 return
             for report in reports:
-                if report.asked:
-                    self._lose(StopRequested(report.asked))
+                if report.action:
+                    self._lose(StopRequested(report.action))
                     return
                 if report.why:
                     why = report.why.removesuffix(".")

@@ -32,8 +32,8 @@ class EventWriter:
     """
 
     def __init__(self, run: Path, keep_up_to_step: int = 0) -> None:
-        """Each start writes a file of its own below `RUN/tensorboard`. TensorBoard then drops what
-        older files say of steps behind `keep_up_to_step`, which come again."""
+        """Each start writes a file of its own below `RUN/tensorboard`. TensorBoard then drops
+        the entries of older files behind `keep_up_to_step`: those steps come again."""
         # Names in order of time: TensorBoard reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
         self.path = run / "tensorboard" / name
@@ -85,7 +85,7 @@ class EventWriter:
                     self.path.parent.mkdir(exist_ok=True)
                     self.file = io.FileIO(self.path, "x")
                 while self.waiting:
-                    # A disk that is nearly full takes a part; the rest goes on where it ended.
+                    # A disk that is nearly full takes a part; the rest follows where it ended.
                     del self.waiting[: self.file.write(self.waiting)]
             except OSError as error:
                 if not self.complained:

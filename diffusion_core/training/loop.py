@@ -19,7 +19,6 @@ from diffusion_core.runs.changes import (
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.status import RunState
-from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training.checkpoint_writer import CheckpointWriter
 from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.control_sync import ControlSync
@@ -28,23 +27,21 @@ from diffusion_core.training.step import one_step, validate
 from diffusion_core.training.step_log import StepLog
 
 OnStep = Callable[[int, int, float | None], None]
-ENDS = {"stop": RunState.STOPPED, "pause": RunState.PAUSED}
 
 
 def run_steps(
-    path: Path,
-    done: int,
     context: TrainingContext,
-    status: StatusWriter,
+    done: int,
     group: ProcessGroup,
     log: StepLog,
     checkpoint_writer: CheckpointWriter,
     on_step: OnStep | None,
 ) -> RunState:
     """Make the steps after `done`. Returns FINISHED, STOPPED or PAUSED. Raises NotFinite."""
-    lead = context.accelerator.is_main_process
+    lead, status = context.accelerator.is_main_process, log.status
+    path = status.path
     start, changes = context.config, read_changes(path)
-    context.config = log.config = with_changes(start, changes, done + 1)
+    context.config = with_changes(start, changes, done + 1)
     status.update(total=context.config.steps)
     if done >= context.config.steps:  # killed after its last checkpoint: nothing is left to do
         group.leave()
@@ -57,7 +54,7 @@ def run_steps(
         if settings:
             changes = _change(path, config, changes, step + 1, settings, lead)
         if any(change.step == step + 1 for change in changes):
-            context.config = log.config = with_changes(start, changes, step + 1)
+            context.config = with_changes(start, changes, step + 1)
             status.update(total=context.config.steps)
         last = step >= context.config.steps
         ending = last or action in ENDING
@@ -79,7 +76,7 @@ def run_steps(
         if ending:
             group.leave()  # the others need not wait for what is still to be written
             checkpoint_writer.finish()
-            return RunState.FINISHED if last else ENDS[action or ""]
+            return RunState.FINISHED if last else ENDING[action]
     raise AssertionError("itertools.count ends")
 
 
@@ -91,7 +88,7 @@ def _change(
     settings: dict[str, Any],
     lead: bool,
 ) -> list[Change]:
-    """All changes with this one, which holds from `step` on; reports one that cannot be made."""
+    """All changes with this one from `step` on; reports one that cannot be made."""
     try:
         check_changes(config, settings)
         if lead:

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from diffusion_core.device import Utilisation, memory_in_use, peak_memory
-from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
 from diffusion_core.runs.status_writer import StatusWriter
+from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.event_files import EventWriter
 from diffusion_core.training.step import StepOutput
 
@@ -30,7 +29,6 @@ class NotFinite(RuntimeError):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"The {what} of step {step} is not a number.")
         self.step = step
-        self.what = what
 
 
 class Group(NamedTuple):
@@ -51,17 +49,14 @@ class StepLog:
 
     def __init__(
         self,
-        config: RunConfig,
-        accelerator: Accelerator,
-        timesteps: int,
+        context: TrainingContext,
         metrics: MetricsWriter | None,
         events: EventWriter | None,
         status: StatusWriter,
     ) -> None:
         """`metrics` and `events` are None in all processes but the first."""
-        self.config = config
-        self.accelerator = accelerator
-        self.timesteps = timesteps
+        self.context = context
+        self.accelerator = context.accelerator
         self.metrics = metrics
         self.events = events
         self.status = status
@@ -71,7 +66,7 @@ class StepLog:
         self.written = 0  # all steps up to this one are in metrics.sqlite
         self.sent = time.monotonic()
         self.speed: float | None = None
-        self.utilisation = Utilisation(accelerator.device)
+        self.utilisation = Utilisation(context.device)
 
     def add(self, step: int, step_output: StepOutput) -> None:
         self.pending.append((step, time.time(), step_output))
@@ -90,12 +85,13 @@ class StepLog:
             return
         steps, times, step_output = (list(column) for column in zip(*self.pending, strict=True))
         now = time.monotonic()
-        speed = self.config.batch_size * len(steps) / max(now - self.sent, 1e-9)
+        speed = self.context.config.batch_size * len(steps) / max(now - self.sent, 1e-9)
         self.sent = now
-        measured = [
-            (step, each.update_ratio) for step, each in zip(steps, step_output, strict=True)
+        found = [
+            (step, out.update_ratio)
+            for step, _, out in self.pending
+            if out.update_ratio is not None
         ]
-        found = [(step, ratio) for step, ratio in measured if ratio is not None]
         on_device = {
             "loss": self.accelerator.reduce(torch.stack([s.loss for s in step_output]), "mean"),
             "norm": torch.stack([s.norm for s in step_output]).float(),
@@ -130,12 +126,12 @@ class StepLog:
         numbers = {name: tensor.numpy() for name, tensor in group.host.items()}
         loss, norm = numbers["loss"], numbers["norm"]
         good = np.isfinite(loss) & np.isfinite(norm)
-        # The others hear of it from the first process.
+        # The first process tells the others.
         if not good.all() and self.accelerator.is_main_process:
             k = int(np.argmin(good))
             raise NotFinite(group.steps[k], "gradient" if np.isfinite(loss[k]) else "loss")
         step, wall = group.steps[-1], group.times[-1]
-        device = self.accelerator.device
+        device = self.context.device
         memory, busy = memory_in_use(device), self.utilisation()
         measured = {
             "images_per_second": group.speed,
@@ -145,7 +141,8 @@ class StepLog:
         if busy is not None:
             measured["utilisation"] = busy
         self.write(step, measured, wall)
-        bins, error = numbers["t"] * TIMESTEP_BINS // self.timesteps, numbers["error"]
+        bins = numbers["t"] * TIMESTEP_BINS // self.context.schedule.timesteps
+        error = numbers["error"]
         means = {n: error[bins == k].mean() for k, n in enumerate(BIN_NAMES) if (bins == k).any()}
         self.write(step, means, wall)
         for k, each in enumerate(group.steps):
@@ -161,7 +158,7 @@ class StepLog:
         self.written = step
         # The time left follows a smoothed speed, so that it does not jump about.
         self.speed = group.speed if self.speed is None else 0.9 * self.speed + 0.1 * group.speed
-        left = (self.config.steps - step) * self.config.batch_size / self.speed
+        left = (self.context.config.steps - step) * self.context.config.batch_size / self.speed
         self.status.update(
             step=step,
             loss=float(loss[-1]),
@@ -179,7 +176,7 @@ class StepLog:
 
 
 def _start_copy(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-    """The same on the CPU; from CUDA they arrive when the event says so."""
+    """The same on the CPU; from CUDA they have arrived once the event is done."""
     if not next(iter(tensors.values())).is_cuda:
         return {name: tensor.cpu() for name, tensor in tensors.items()}, None
     # Only into pinned memory does the copy go on beside the loop.

@@ -1,4 +1,4 @@
-"""The sample strip that a run keeps of every so many steps, always from the same fixed noise."""
+"""The sample strips of a run, always from the same fixed noise."""
 
 from __future__ import annotations
 

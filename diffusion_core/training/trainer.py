@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion_core.data.store import ImageStore
 from diffusion_core.files import DiskFull, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import MetricsWriter
+from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
@@ -37,7 +38,7 @@ from diffusion_core.training.distributed import (
     process_number,
     processes_here,
 )
-from diffusion_core.training.loop import ENDS, OnStep, run_steps
+from diffusion_core.training.loop import OnStep, run_steps
 from diffusion_core.training.reasons import (
     TrainingError,
     log_traceback,
@@ -61,7 +62,7 @@ def train(
     device: torch.device,
     on_step: OnStep | None = None,
 ) -> RunState:
-    """Train the run at `path` until it is finished or asked to stop.
+    """Train the run at `path` until it is finished or gets a request to stop.
 
     A new run takes `config` or, if it was created before, that of its `config.json`; a resumed one
     takes its own. `on_step(step, steps, loss)` is called after every step (loss only when it was
@@ -83,21 +84,26 @@ def train(
                 processes=processes_here(),
             )
             return _train_alone(
-                path, settings, config is not None, resume, device, status, group, on_step
+                _Job(settings, config is not None, resume, device, status, group, on_step)
             )
 
 
-def _train_alone(
-    path: Path,
-    config: RunConfig,
-    new: bool,
-    resume: bool,
-    device: torch.device,
-    status: StatusWriter,
-    group: ProcessGroup,
-    on_step: OnStep | None,
-) -> RunState:
-    """As `train`, with the run's folder to itself; writes the status however training ends."""
+@dataclass(frozen=True)
+class _Job:
+    """The training of a run by this process, which has the folder to itself."""
+
+    config: RunConfig
+    new: bool  # `config.json` is still to be written
+    resume: bool
+    device: torch.device
+    status: StatusWriter
+    group: ProcessGroup
+    on_step: OnStep | None
+
+
+def _train_alone(job: _Job) -> RunState:
+    """As `train`; writes the status however training ends."""
+    status, group, path = job.status, job.group, job.status.path
 
     def lost(loss: ProcessLost) -> str:
         return lost_reason(loss, status.status.checkpoint_step)
@@ -105,51 +111,46 @@ def _train_alone(
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
-            if new and status.lead:
-                write_config_file(path, config)
+            if job.new and status.lead:
+                write_config_file(path, job.config)
             with device_turn(status, path.parent):
-                state = _train(path, config, resume, device, status, group, on_step)
+                state = _train(job)
                 status.update(state=state, message="")
                 return state
-    except StopRequested as asked:  # while it waited or prepared: nothing to keep
-        state = ENDS[asked.action]
+    except StopRequested as request:  # while it waited or prepared: nothing to keep
+        state = ENDING[request.action]
         status.update(state=state, message="")
-        group.leave_alone(asked)
+        group.leave_alone(request)
         return state
     except KeyboardInterrupt:
         status.update(state=RunState.STOPPED, message="")
         raise
     except Exception as error:
         why = lost(error) if isinstance(error, ProcessLost) else reason(error)
-        if not isinstance(error, (DiskFull, ProcessLost)):  # which the sentence says all about
+        if not isinstance(error, (DiskFull, ProcessLost)):  # whose sentence is complete
             log_traceback(path)
         status.update(state=RunState.FAILED, error=why)
         raise TrainingError(why) from error
 
 
-def _train(
-    path: Path,
-    config: RunConfig,
-    resume: bool,
-    device: torch.device,
-    status: StatusWriter,
-    group: ProcessGroup,
-    on_step: OnStep | None,
-) -> RunState:
+def _train(job: _Job) -> RunState:
     """Prepare everything, then make the steps."""
+    config, status, group, path = job.config, job.status, job.group, job.status.path
 
     def progress(ready: int, count: int) -> None:
         group.check()
-        status.raise_if_asked()
+        status.raise_if_requested()
         status.update(message=f"Preparing the images: {ready:,} of {count:,}.", quick=True)
 
     status.update(state=RunState.STARTING, message="Preparing the images.", not_finite=False)
-    group.my_turn(status.raise_if_asked)
+    group.my_turn(status.raise_if_requested)
     store = prepare_images(config, progress)
-    group.all_ready(status.raise_if_asked)
-    context = make_context(settle_network(config, store), store, device)
-    done, warning = restore(path, context) if resume else (0, "")
-    group.check_same(_what_must_be_same(path, config, store, done))
+    group.all_ready(status.raise_if_requested)
+    context = make_context(settle_network(config, store), store, job.device)
+    done, warning = restore(path, context) if job.resume else (0, "")
+    changes = [(change.step, change.settings) for change in read_changes(path)]
+    settings = (config.to_json(), changes)
+    group.check_same({"settings": settings, "images": store.fingerprint, "checkpoint": done})
     lead = context.accelerator.is_main_process
     if lead and Run(path).snapshot().details is None:
         write_config_file(path, context.config, resolved(context))
@@ -163,10 +164,10 @@ def _train(
     )
     metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
     events = _open_events(path, done) if lead and config.tensorboard else None
-    log = StepLog(config, context.accelerator, context.schedule.timesteps, metrics, events, status)
-    checkpoint_writer = CheckpointWriter(path, context, status, events)
+    log = StepLog(context, metrics, events, status)
+    checkpoint_writer = CheckpointWriter(context, status, events)
     try:
-        return run_steps(path, done, context, status, group, log, checkpoint_writer, on_step)
+        return run_steps(context, done, group, log, checkpoint_writer, job.on_step)
     except NotFinite as error:
         status.update(not_finite=True)
         why = not_finite_reason(error, context, status.status.checkpoint_step)
@@ -183,18 +184,6 @@ def _open_events(path: Path, done: int) -> EventWriter:
     from diffusion_core.training.event_files import EventWriter
 
     return EventWriter(path, done)
-
-
-def _what_must_be_same(
-    path: Path, config: RunConfig, store: ImageStore, done: int
-) -> dict[str, Any]:
-    """What all processes of a run must see alike, by what it is called."""
-    changes = [(change.step, change.settings) for change in read_changes(path)]
-    return {
-        "settings": (config.to_json(), changes),
-        "images": store.fingerprint,
-        "checkpoint": done,
-    }
 
 
 def _open_folder(path: Path, config: RunConfig | None, resume: bool, lead: bool) -> RunConfig:

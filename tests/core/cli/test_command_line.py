@@ -375,7 +375,7 @@ def test_a_grid_and_a_folder_of_images_hold_the_same_and_say_what_made_them(
     assert "9/9" in printed.err
     made = read((tmp_path / "grid.png").read_bytes())
     assert made.spec.negative == "van" and made.spec.guidance_interval == (5, 19)
-    assert made.spec.words().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
+    assert made.spec.describe().endswith("η 0.5, bus, guidance 3 away from van where 5 ≤ t ≤ 19")
     file = tmp_path / "many" / "pictures" / "000004.png"
     assert read(file.read_bytes()) == Made(made.spec, 4, Kind.IMAGE)
     assert np.array_equal(image(file), image(tmp_path / "grid.png")[16:32, 16:32])

@@ -56,7 +56,8 @@ def test_a_snapshot_reads_each_file_of_a_run_once(runs_dir: Path, reads: list[st
     count(reads)
     seen = Run(path).snapshot()
     assert (seen.state, seen.pending, seen.status.step) == (RunState.RUNNING, "pause", 40)
-    assert seen.config == TINY.replace(steps=90)
+    assert seen.config == TINY.replace(steps=90) and seen.start == TINY
+    assert [(change.step, change.settings) for change in seen.changes] == [(41, {"steps": 90})]
     assert seen.request.settings == {"learning_rate": 1e-4}
     assert seen.problem == "" and seen.begun
     names = Counter(Path(name).name for name in reads)

@@ -27,12 +27,12 @@ def test_a_change_is_taken_with_its_settings(run: Run) -> None:
     assert status.poll() is None
     jobs.change(run, {"learning_rate": 1e-4})
     assert status.poll() == "change"
-    assert status.asked.settings == {"learning_rate": 1e-4}
+    assert status.request.settings == {"learning_rate": 1e-4}
     assert status.poll() is None
-    assert status.asked == RequestRecord()
+    assert status.request == RequestRecord()
     jobs.request(run, "sample")
     assert status.poll() == "sample"
-    assert status.asked.settings == {}
+    assert status.request.settings == {}
 
 
 def test_a_signal_brings_no_settings_of_an_earlier_request(run: Run) -> None:
@@ -41,7 +41,7 @@ def test_a_signal_brings_no_settings_of_an_earlier_request(run: Run) -> None:
     assert status.poll() == "change"
     status.signalled = True
     assert status.poll() == "stop"
-    assert status.asked == RequestRecord()
+    assert status.request == RequestRecord()
 
 
 def test_a_stop_that_comes_after_a_change_brings_its_settings(run: Run) -> None:
@@ -49,7 +49,7 @@ def test_a_stop_that_comes_after_a_change_brings_its_settings(run: Run) -> None:
     jobs.request(run, "stop")
     status = StatusWriter(run.path, device="cpu", total=40)
     assert status.poll() == "stop"
-    assert status.asked.settings == {"learning_rate": 1e-4}
+    assert status.request.settings == {"learning_rate": 1e-4}
 
 
 @pytest.mark.parametrize("settings", ["fast", [1], 3, None])

@@ -86,6 +86,7 @@ def test_the_lectures_network_can_be_sampled_its_way(
         (TINY, SPEC.replace(sampler="ddpm", as_lecture=True), "cannot be sampled as the lecture"),
         (TINY, SPEC.replace(variance="large"), "variance has no effect with dpmpp_2m; use ddpm."),
         (TINY, SPEC.replace(eta=0.5), "eta has no effect with dpmpp_2m; use ddim."),
+        (FLOW, SPEC.replace(flow=True, sampler="heun", eta=0.5), "eta has no effect with heun."),
         (TINY, SPEC.replace(negative="bus"), "have no effect without guidance"),
         (TINY, GUIDED.replace(label=ANY_CLASS), "Guidance needs a class to lead to"),
         (TINY, GUIDED.replace(guidance_interval=(3.0, 20.0)), "must end at 19 or before"),
@@ -120,3 +121,9 @@ def test_settings_without_effect_are_left_out_on_request() -> None:
         GUIDED.replace(negative="bus", guidance_interval=(1.0, 2.0)),
     ):
         assert used.without_unused() == used
+
+
+def test_of_many_classes_a_message_lists_some() -> None:
+    names = ("x" * 1000, *(f"class {k}" for k in range(2999)))
+    [problem] = SPEC.replace(classes=names, label="horse").problems()
+    assert len(problem) < 250 and problem.endswith("class 10 and 2,988 more.")

@@ -74,14 +74,14 @@ def test_an_order_says_in_words_what_makes_its_images() -> None:
         guidance_scale=2.5,
     )
     words = "cars at step 1,250: 1 image, ddim, 50 steps, seed 3, η 0.5, van, guidance 2.5"
-    assert spec.words() == words
+    assert spec.describe() == words
     large = SamplingSpec(run="cars", step=5, n=2, sampler="ddpm", steps=300, variance="large")
-    assert large.words() == "cars at step 5: 2 images, ddpm, 300 steps, seed 0, variance β"
+    assert large.describe() == "cars at step 5: 2 images, ddpm, 300 steps, seed 0, variance β"
     slip = large.replace(variance="lecture")
-    assert slip.words().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
+    assert slip.describe().endswith("ddpm, 300 steps, seed 0, the lecture's noise term")
     assert slip.options()["noise_term"] == "lecture"
     lecture = SamplingSpec(run="cars", step=5, n=2, sampler="ddpm", steps=300, as_lecture=True)
-    assert lecture.words() == "cars at step 5: 2 images, as the lecture does, 300 steps, seed 0"
+    assert lecture.describe() == "cars at step 5: 2 images, as the lecture does, 300 steps, seed 0"
 
 
 def test_the_images_of_a_batch_get_the_labels_that_they_have_in_the_whole() -> None:

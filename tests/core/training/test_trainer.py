@@ -358,7 +358,7 @@ def test_averages_of_several_lengths_are_kept_resumed_and_drawn_with(tmp_path: P
     train(tmp_path / "cut", resume=True, device=CPU)
     found = load_run(tmp_path / "whole").latest_checkpoint()
     assert found.averages == ("main", "short")
-    assert found.average_words("short") == "short (0.2)"
+    assert found.average_text("short") == "short (0.2)"
     again = load_run(tmp_path / "cut").latest_checkpoint()
     weights = {name: checkpoint.load_weights(found, name) for name in found.averages}
     for name, tensors in weights.items():

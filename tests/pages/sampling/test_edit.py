@@ -46,7 +46,9 @@ def checkpoint_of(run: Path) -> Checkpoint:
     return checkpoint
 
 
-def load_exact(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
+def load_exact(
+    checkpoint: Checkpoint, average: str = MAIN_AVERAGE, exact: bool = True
+) -> LoadedModel:
     return load_model(checkpoint, "cpu", average, exact=True)
 
 

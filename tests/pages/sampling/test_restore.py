@@ -83,6 +83,7 @@ def words_of(app: AppTest) -> str:
         SPEC.replace(sampler="heun", label="bus", spacing="karras"),
         SPEC.replace(sampler="ddpm", steps=20, label=ANY_CLASS),
         SPEC.replace(label="van", guidance_scale=3.0),
+        SPEC.replace(exact=True),
     ],
 )
 def test_every_setting_comes_back_over_others_that_were_chosen(
@@ -262,7 +263,7 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
     write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
     for page, sentence in LOST:
         app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
-        what = SPEC.words()
+        what = SPEC.describe()
         if page["mode"] == "Compare":
             what = "a comparison by cars at step 20"
         said = f"Settings restored: {what}. {sentence}"

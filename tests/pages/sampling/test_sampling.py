@@ -19,8 +19,8 @@ from dashboard.sampling.controls import link, max_images
 from dashboard.services import model_cache, sampling_queue
 from dashboard.services.sampling_queue import QueueFull, SamplingJob, SamplingQueue
 from dashboard.ui.progress import precise
-from diffusion_core.media.images import png
-from diffusion_core.runs.checkpoint import save_weights, weights_path
+from diffusion_core.media.images import png, to_uint8
+from diffusion_core.runs.checkpoint import load_model, save_weights, weights_path
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.registry import REGISTRY, Sampler
@@ -155,9 +155,9 @@ def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     app = open_sampling(step="20")
     load = model_cache.load_model
 
-    def too_late(*arguments):
+    def too_late(*arguments, **options):
         weights_path(run, 20).unlink()
-        return load(*arguments)
+        return load(*arguments, **options)
 
     monkeypatch.setattr(model_cache, "load_model", too_late)
     job = generate(app)
@@ -196,7 +196,7 @@ def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_ch
     app.run()
     job = generate(app)
     assert job.task.evaluations == 2 * (2 * 4 - 1)
-    assert "heun, 4 steps" in job.spec.words() and "short average" in job.spec.words()
+    assert "heun, 4 steps" in job.spec.describe() and "short average" in job.spec.describe()
     assert not np.array_equal(job.snapshot().now.x_t, by_main.now.x_t)
     found = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert found["flow_sampler"] == "heun" and found["average"] == "short"
@@ -380,7 +380,19 @@ def test_short_times_keep_their_digits() -> None:
 
 def test_a_downloaded_image_says_what_made_it_and_keeps_its_pixels() -> None:
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    words = SamplingSpec(run="cars", step=5, classes=CLASSES, label="coupé").words()
+    words = SamplingSpec(run="cars", step=5, classes=CLASSES, label="coupé").describe()
     with Image.open(io.BytesIO(png(pixels, text={"Description": words}))) as image:
         assert np.array_equal(np.asarray(image), pixels)
         assert image.info["Description"].endswith("seed 0, coupé")
+
+
+def test_exact_images_are_those_of_the_plain_network_in_any_batch(runs_dir: Path) -> None:
+    run = write_run(runs_dir, "cars", 20)
+    app = open_page("sampling.py", run="cars", n=2, steps=3, exact="true")
+    job = generate(app)
+    assert job.spec.exact and "exact" in job.spec.describe()
+    checkpoint = Run(run).checkpoint(20)
+    wanted = job.spec.make(load_model(checkpoint, "cpu", exact=True))
+    assert np.array_equal(job.result.images, to_uint8(wanted))
+    alone = job.spec.replace(n=1).make(load_model(checkpoint, "cpu", exact=True))
+    assert np.array_equal(to_uint8(alone)[0], job.result.images[0])

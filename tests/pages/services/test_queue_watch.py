@@ -51,7 +51,7 @@ def test_what_goes_wrong_is_said_once_and_it_goes_on(
     with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
         assert len(look(5, monkeypatch, error)) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"The queue is not looked after: {error}"
+        f"The queue cannot be watched: {error}"
     ]
 
 

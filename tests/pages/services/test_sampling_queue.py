@@ -90,7 +90,7 @@ class Saved:
     config: RunConfig
 
 
-def load(saved: Any, average: str = MAIN_AVERAGE) -> LoadedModel:
+def load(saved: Any, average: str = MAIN_AVERAGE, exact: bool = False) -> LoadedModel:
     schedule = NoiseSchedule(**saved.config.schedule)
     return LoadedModel(saved.network.eval(), schedule, saved.config)
 
@@ -254,7 +254,7 @@ def test_a_job_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
     gate.open()
     assert job.wait(SOON)
     assert job.snapshot().state == state
-    assert ("nobody was looking" in job.snapshot().sentence) == (state == "cancelled")
+    assert ("no page showed it" in job.snapshot().sentence) == (state == "cancelled")
 
 
 def test_a_job_that_somebody_looks_at_is_left_alone(
@@ -305,7 +305,7 @@ def test_a_checkpoint_is_loaded_by_the_job_which_says_so_and_not_counted_in_its_
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(saved: Any, average: str) -> LoadedModel:
+    def slow(saved: Any, average: str, exact: bool) -> LoadedModel:
         begun.set()
         assert go_on.wait(SOON)
         clock.now += 10.0
@@ -329,7 +329,7 @@ def test_a_checkpoint_is_loaded_by_the_job_which_says_so_and_not_counted_in_its_
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_the_jobs_sentence() -> None:
-    def gone(checkpoint: object, average: str) -> LoadedModel:
+    def gone(checkpoint: object, average: str, exact: bool) -> LoadedModel:
         raise CheckpointError("step-00000004.safetensors can no longer be read.")
 
     job = SamplingQueue(gone).submit(sample_task(SPEC, save(small_network())))

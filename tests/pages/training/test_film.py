@@ -160,10 +160,10 @@ def test_a_lectures_strip_is_one_image_forming(runs_dir: Path) -> None:
 
 def test_changes_are_said_with_what_was_before_them(tmp_path: Path) -> None:
     run = write_run(tmp_path, "one", config=tiny(learning_rate=1e-3, sample_every=4))
-    assert events(Run(run)) == []
+    assert events(Run(run).snapshot()) == []
     add_change(run, 1120, {"learning_rate": 1e-4})
     add_change(run, 1300, {"learning_rate": 5e-5, "sample_every": 1000})
-    assert events(Run(run)) == [
+    assert events(Run(run).snapshot()) == [
         (1120, "step 1,120: learning rate 0.001 → 0.0001"),
         (1300, "step 1,300: learning rate 0.0001 → 5e-05, sample every 4 → 1,000"),
     ]
@@ -175,7 +175,7 @@ def test_a_damaged_list_of_changes_gets_a_sentence_and_the_rest_is_shown(runs_di
     write_losses(run, {1: 0.0, 4: 3.0})
     (run / "changes.json").write_text("{")
     with pytest.raises(ConfigError, match=r"changes\.json is not readable"):
-        events(Run(run))
+        events(Run(run).snapshot())
     app = open_page("training.py")
     assert not app.exception
     assert any("The changes of one cannot be shown" in sentence for sentence in words(app))

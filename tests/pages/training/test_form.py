@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dashboard.training import form_controls
-from dashboard.training.launch import Start
+from dashboard.training.launch import Start, queue_note
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import RunState
+from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
 from tests.pages.training.test_training import open_training, press, started, words
 
@@ -208,3 +209,11 @@ def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
     assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 6
     entries["warmup"] = 50
     assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 50
+
+
+def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
+    status = StatusRecord(host=socket.gethostname(), device="cuda", processes=2)
+    run = RunSnapshot(Run(Path("both")), RunState.RUNNING, status)
+    for card in ("cuda", "cuda:0", "cuda:1"):
+        assert queue_note([run], card).startswith("both is using the device; a new run waits")
+    assert queue_note([run], "cuda:2") == queue_note([run], "cpu") == ""
