@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dashboard.services.settings import PREFIX
-from tests.forks.client import PYTHON, ROOT, Fork, fork
+from tests.forks.client import PYTHON, ROOT, SLOW_STEPS, Fork, fork
 
 # How long to wait on a machine that is busy with other things before calling it a failure.
 PATIENCE_SECONDS = 90
@@ -43,7 +43,7 @@ def start_server(folder: Path, *, forked: bool = True, **settings: str) -> Itera
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
     environment |= {PREFIX + name: value for name, value in chosen.items()}
-    environment["OMP_NUM_THREADS"] = "1"
+    environment |= {"OMP_NUM_THREADS": "1", **SLOW_STEPS}
     command = ["streamlit", "run", "streamlit_app.py"]
     command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
     log = folder / "server.log"

@@ -23,7 +23,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import state_now
 from tests import tiny_runs
-from tests.forks.client import Fork, fork
+from tests.forks.client import SLOW_STEPS, Fork, fork
 
 T = TypeVar("T")
 
@@ -110,10 +110,15 @@ class Forks:
         self.settings = settings or {}
         self.started: list[Fork] = []
 
-    def call(self, function: Callable[..., object], *arguments: object) -> Command:
-        """A function of a module in a process of its own; what it returns is the exit code."""
+    def call(
+        self, function: Callable[..., object], *arguments: object, slow: bool = False
+    ) -> Command:
+        """A function of a module in a process of its own; what it returns is the exit code.
+
+        `slow`: a trainer leaves time between its steps.
+        """
         log = self.folder / f"said-{len(self.started)}.log"
-        environment = os.environ | self.settings
+        environment = os.environ | self.settings | (SLOW_STEPS if slow else {})
         process = fork(function, *arguments, output=log, environment=environment)
         self.started.append(process)
         return Command(process, log)
@@ -129,7 +134,10 @@ class Forks:
             words.append("--resume")
         else:
             tiny_runs.create(run.path, config)
-        return self.call(die_at, die, words) if die else self.command(*words)
+        if die:
+            return self.call(die_at, die, words)
+        endless = config is not None and config.steps == FOREVER
+        return self.call(command_line, words, slow=endless)
 
     def end(self) -> None:
         for process in self.started:

@@ -21,6 +21,8 @@ from pathlib import Path
 PYTHON = sys.executable  # the true one
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_COMMAND_LINE = 4000
+# For a trainer that goes on until it is ended: without it each would take a whole core meanwhile.
+SLOW_STEPS = {"TESTS_STEP_PAUSE": "0.02"}
 # Else PyTorch has one for each core, and Arrow one for its memory.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 

@@ -23,12 +23,16 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import torch
 from PIL import Image
+
+from diffusion_core.training import loop
+from diffusion_core.training.step import StepOutput
 
 # What `dashboard` registers with Streamlit has to wait for Streamlit's server.
 PRELOADED = (
@@ -44,6 +48,7 @@ PRELOADED = (
     "pandas",
     "tests.faults.processes",
 )
+STEP_PAUSE = "TESTS_STEP_PAUSE"  # the variable with the seconds that a trainer waits before a step
 SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -139,11 +144,24 @@ def become(request: dict[str, Any], files: list[int]) -> Callable[[], object]:
     os.environ.update(request["environment"])
     sys.path[0] = request["folder"]
     sys.executable = request["executable"]
+    if pause := float(os.environ.get(STEP_PAUSE, 0)):
+        slow_down(pause)
     if pickled := request["function"]:
         function, arguments = pickle.loads(pickled)
         return lambda: sys.exit(function(*arguments))
     module, *sys.argv[1:] = request["arguments"]
     return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def slow_down(seconds: float) -> None:
+    """A trainer in this fork waits before each step: it leaves the core to what is tested."""
+    one_step = loop.one_step
+
+    def slow_step(*arguments: Any) -> StepOutput:
+        time.sleep(seconds)
+        return one_step(*arguments)
+
+    loop.one_step = slow_step
 
 
 def enter_network(file: int) -> None:
