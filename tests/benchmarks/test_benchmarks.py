@@ -99,7 +99,7 @@ def test_the_loop_is_compared_with_the_same_calls_of_the_network() -> None:
     shares = sampling.overheads(bench, 1, 3)
     assert shares.keys() == sampling.TITLES.keys()
     assert len(calls) == 3 * 3 * 3  # to record the calls, in the loop, alone
-    assert all(share > -0.9 for share in shares.values())
+    assert all(math.isfinite(share) for share in shares.values())
 
 
 def test_each_row_of_the_table_compares_two_trainers_of_the_same_network() -> None:
