@@ -62,6 +62,7 @@ class Windows:
 
     def take(self, viewport: ViewportSize, color_scheme: Literal["light", "dark"]) -> Page:
         page = self.idle.pop() if self.idle else self.chromium.new_page()
+        page.bring_to_front()  # one that is covered shows a frame a second
         page.set_viewport_size(viewport)
         page.emulate_media(color_scheme=color_scheme)
         return page
