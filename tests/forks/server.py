@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 
 from diffusion_core.training import loop
+from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.step import StepOutput
 
 # What `dashboard` registers with Streamlit has to wait for Streamlit's server.
@@ -157,9 +158,9 @@ def slow_down(seconds: float) -> None:
     """A trainer in this fork waits before each step: it leaves the core to what is tested."""
     one_step = loop.one_step
 
-    def slow_step(*arguments: Any) -> StepOutput:
+    def slow_step(context: TrainingContext, step: int) -> StepOutput:
         time.sleep(seconds)
-        return one_step(*arguments)
+        return one_step(context, step)
 
     loop.one_step = slow_step
 
