@@ -50,6 +50,7 @@ RECORD = """
   new MutationObserver(add).observe(canvas, { attributeFilter: ["aria-label"] });
 }
 """
+NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def write_strip(run: Path, step: int, row: int = 0) -> None:
@@ -173,6 +174,7 @@ def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     play.click()
     page.wait_for_function("() => window.shown.length > 12")
     page.get_by_role("button", name="Pause the film").click()
+    page.evaluate(NEXT_FRAME)  # in which the slider follows the film
     slider = film_slider(page)
     slider.press("Home")
     slider.press("ArrowRight")
