@@ -39,7 +39,8 @@ def start_server(folder: Path, *, forked: bool = True, **settings: str) -> Itera
     """
     runs_dir = folder / "runs"
     runs_dir.mkdir(exist_ok=True)
-    port = _free_port()
+    reserved = _reserve_port()
+    port = reserved.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
     environment |= {PREFIX + name: value for name, value in chosen.items()}
@@ -66,12 +67,19 @@ def start_server(folder: Path, *, forked: bool = True, **settings: str) -> Itera
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        reserved.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
+def _reserve_port() -> socket.socket:
+    """A socket whose port nobody else is given until it is closed; a server may listen on it.
+
+    Both have SO_REUSEADDR, as every server has. A port that is only looked up and let go of may be
+    another server's too: the tests of both would then be about the one that came first.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("", 0))
+    return holder
 
 
 def _wait_until_healthy(server: Server) -> None:
