@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 from torch import nn
 
@@ -57,12 +59,17 @@ def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) 
 def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
     [row] = embed(layer, [t])
+    sines, cosines = np.split(row, 2)
+    frequencies = layer.frequencies().numpy()
     curve, numbers = st.columns([3, 2])
     with curve:
         show(figures.row_figure(row), "row", f"The embedding of t = {t} over its dimensions.")
     with numbers:
         st.dataframe(
-            figures.row_table(row, layer.frequencies().numpy()),
+            pd.DataFrame(
+                {"frequency": frequencies, "sine": sines, "cosine": cosines},
+                index=pd.RangeIndex(len(frequencies), name="i"),
+            ),
             height=330,
             column_config={
                 "frequency": st.column_config.NumberColumn("frequency fᵢ", format="%.6f"),

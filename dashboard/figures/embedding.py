@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, DIVERGING, GREY, finish
@@ -20,18 +19,8 @@ def rows_figure(
     """
     size = rows.shape[1]
     most = float(np.abs(rows).max()) or 1.0
-    figure = go.Figure(
-        go.Heatmap(
-            x=np.arange(size),
-            y=timesteps,
-            z=rows,
-            zmin=-most,
-            zmax=most,
-            colorscale=DIVERGING,
-            colorbar={"thickness": 10, "nticks": 5},
-            hovertemplate="dimension %{x}<br>t = %{y}<br>%{z:.4f}<extra></extra>",
-        )
-    )
+    hover = "dimension %{x}<br>t = %{y}<br>%{z:.4f}"
+    figure = _heatmap(np.arange(size), timesteps, rows, most, "dimension", hover)
     if t is not None:
         figure.add_hline(y=t, line=CURSOR)
     if sines_and_cosines:
@@ -40,23 +29,17 @@ def rows_figure(
             figure.add_annotation(
                 text=name, x=x, y=1, yref="paper", yanchor="bottom", showarrow=False
             )
-    finish(figure, "dimension", "timestep t", height=420)
-    figure.update_layout(uirevision=f"{size} {timesteps[-1]}")
-    figure.update_yaxes(autorange="reversed")
     return figure
 
 
 def row_figure(row: np.ndarray) -> go.Figure:
     """One row (size,) of the sinusoidal embedding, its sines and its cosines as two curves."""
     figure = go.Figure()
-    half = len(row) // 2
-    for name, part, colour in (
-        ("sine", slice(0, half), COLOURS[0]),
-        ("cosine", slice(half, None), COLOURS[1]),
-    ):
+    dimensions = np.split(np.arange(len(row)), 2)
+    for name, x, colour in zip(("sine", "cosine"), dimensions, COLOURS, strict=False):
         figure.add_scatter(
-            x=np.arange(len(row))[part],
-            y=row[part],
+            x=x,
+            y=row[x],
             name=name,
             mode="lines+markers",
             line={"color": colour, "width": 2},
@@ -68,33 +51,30 @@ def row_figure(row: np.ndarray) -> go.Figure:
     return figure
 
 
-def row_table(row: np.ndarray, frequencies: np.ndarray) -> pd.DataFrame:
-    """The numbers of one row (size,), one line per frequency (size / 2,)."""
-    half = len(frequencies)
-    return pd.DataFrame(
-        {"frequency": frequencies, "sine": row[:half], "cosine": row[half:]},
-        index=pd.RangeIndex(half, name="i"),
-    )
-
-
 def similarity_figure(similarity: np.ndarray, timesteps: np.ndarray, t: int | None) -> go.Figure:
     """Heatmap of the similarity (N, N), in [-1, 1], between timesteps (N,); lines at `t`."""
-    figure = go.Figure(
-        go.Heatmap(
-            x=timesteps,
-            y=timesteps,
-            z=similarity,
-            zmin=-1,
-            zmax=1,
-            colorscale=DIVERGING,
-            colorbar={"thickness": 10, "nticks": 5},
-            hovertemplate="t = %{y} and t = %{x}<br>similarity %{z:.3f}<extra></extra>",
-        )
-    )
+    hover = "t = %{y} and t = %{x}<br>similarity %{z:.3f}"
+    figure = _heatmap(timesteps, timesteps, similarity, 1, "timestep t", hover)
     if t is not None:
         figure.add_hline(y=t, line=CURSOR)
         figure.add_vline(x=t, line=CURSOR)
-    finish(figure, "timestep t", "timestep t", height=420)
-    figure.update_layout(uirevision=f"{timesteps[-1]}")
-    figure.update_yaxes(autorange="reversed")
     return figure
+
+
+def _heatmap(
+    x: np.ndarray, timesteps: np.ndarray, z: np.ndarray, most: float, x_title: str, hover: str
+) -> go.Figure:
+    """Numbers z from -most to most, a row for each timestep."""
+    heatmap = go.Heatmap(
+        x=x,
+        y=timesteps,
+        z=z,
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        colorbar={"thickness": 10, "nticks": 5},
+        hovertemplate=f"{hover}<extra></extra>",
+    )
+    figure = finish(go.Figure(heatmap), x_title, "timestep t", height=420)
+    figure.update_layout(uirevision=f"{len(x)} {timesteps[-1]}")
+    return figure.update_yaxes(autorange="reversed")

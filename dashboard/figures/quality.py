@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
@@ -12,15 +13,12 @@ from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import Metric
 from diffusion_core.evaluation.results import Result, yardsticks
 
-HEIGHT = 340
-
 
 def over_training(results: Sequence[Result]) -> list[Result]:
     """Results of a way to sample that was measured at several steps of the same run."""
-    steps: dict[tuple[str, str, int], set[int]] = {}
-    for result in results:
-        spec = result.spec
-        steps.setdefault((spec.run, result.way(), spec.n), set()).add(spec.step)
+    steps = defaultdict(set)
+    for r in results:
+        steps[r.spec.run, r.way(), r.spec.n].add(r.spec.step)
     return [r for r in results if len(steps[r.spec.run, r.way(), r.spec.n]) > 1]
 
 
@@ -31,19 +29,17 @@ def over_cost(results: Sequence[Result]) -> list[Result]:
     curve stays while later steps are measured at one; otherwise the newest step. A number of images
     with only one cost in all is left out.
     """
-    costs: dict[tuple[str, int, int, str], set[int]] = {}
-    for result in results:
-        spec = result.spec
-        way = (spec.run, spec.n, spec.step, result.way(with_steps=False))
-        costs.setdefault(way, set()).add(result.evaluations)
+    costs = defaultdict(set)
+    for r in results:
+        costs[r.spec.run, r.spec.n, r.spec.step, r.way(with_steps=False)].add(r.evaluations)
     best: dict[tuple[str, int], tuple[bool, int]] = {}
     for (run, n, step, _), found in costs.items():
         best[run, n] = max(best.get((run, n), (False, 0)), (len(found) > 1, step))
     taken = [r for r in results if r.spec.step == best[r.spec.run, r.spec.n][1]]
-    of_n: dict[int, set[int]] = {}
-    for result in taken:
-        of_n.setdefault(result.spec.n, set()).add(result.evaluations)
-    return [result for result in taken if len(of_n[result.spec.n]) > 1]
+    of_n = defaultdict(set)
+    for r in taken:
+        of_n[r.spec.n].add(r.evaluations)
+    return [r for r in taken if len(of_n[r.spec.n]) > 1]
 
 
 def end_names(ends: Sequence[Result], results: Sequence[Result], text: str) -> list[str]:
@@ -74,19 +70,14 @@ def training_figure(results: Sequence[Result], metric: Metric) -> go.Figure | No
 
     None if no way was measured at several steps.
     """
-    measured = [result for result in results if metric.name in result.metrics]
-    taken = over_training(measured)
-    if not taken:
-        return None
-    figure = _figure(
-        taken,
-        measured,
+    return _figure(
+        results,
         metric,
+        over_training,
         line_of=lambda r: r.way(),
         x_of=lambda r: r.spec.step,
         x_title="training step",
     )
-    return figure.update_xaxes(tickformat=",~r")
 
 
 def cost_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
@@ -95,82 +86,79 @@ def cost_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
 
     A line for each run, step and way to sample. None if there is only one cost.
     """
-    measured = [result for result in results if metric.name in result.metrics]
-    taken = over_cost(measured)
-    if not taken:
-        return None
-    figure = _figure(
-        taken,
-        measured,
+    return _figure(
+        results,
         metric,
+        over_cost,
         line_of=lambda r: f"{r.way(with_steps=False)}, step {r.spec.step:,}",
         x_of=lambda r: r.evaluations,
         x_title="network evaluations per image",
+        logarithmic=True,
     )
-    counts = sorted({result.evaluations for result in taken})
-    ticks = [f"{count:,}" for count in counts]
-    return figure.update_xaxes(type="log", tickvals=counts, ticktext=ticks)
 
 
 def _figure(
     results: Sequence[Result],
-    among: Sequence[Result],
     metric: Metric,
+    choose: Callable[[Sequence[Result]], list[Result]],
     *,
     line_of: Callable[[Result], str],
     x_of: Callable[[Result], float],
     x_title: str,
-) -> go.Figure:
+    logarithmic: bool = False,  # the x axis, with a tick at every value
+) -> go.Figure | None:
     """Lines with bars for the 95 % intervals; the floors are grey and dashed.
 
-    The name of a line includes its run and number of images if they differ `among` all results.
+    The name of a line includes its run and number of images if all results with the metric, chosen
+    or not, differ in them.
     """
+    measured = [result for result in results if metric.name in result.metrics]
+    taken = choose(measured)
+    if not taken:
+        return None
     lines: dict[str, list[tuple[float, Estimate]]] = {}
-    several_runs = len({result.spec.run for result in among}) > 1
-    several_counts = len({result.spec.n for result in among}) > 1
-    for result in results:
+    several_runs = len({result.spec.run for result in measured}) > 1
+    several_counts = len({result.spec.n for result in measured}) > 1
+    for result in taken:
         name = f"{result.spec.run}: {line_of(result)}" if several_runs else line_of(result)
         if several_counts:
             name += f", {result.spec.n:,} images"
         lines.setdefault(name, []).append((x_of(result), result.metrics[metric.name]))
     figure = go.Figure()
+    scale = 100 if metric.percent else 1
     for k, (name, points) in enumerate(lines.items()):
         points.sort(key=lambda point: point[0])
-        values = [_shown(metric, e.value) for _, e in points]
+        estimates = [estimate for _, estimate in points]
         figure.add_scatter(
             x=[x for x, _ in points],
-            y=values,
+            y=[scale * e.value for e in estimates],
             name=name,
             mode="lines+markers",
             line={"color": COLOURS[k % len(COLOURS)], "width": 1.5},
             marker={"size": 7},
             error_y={
-                "array": [
-                    _shown(metric, e.high) - y for (_, e), y in zip(points, values, strict=True)
-                ],
-                "arrayminus": [
-                    y - _shown(metric, e.low) for (_, e), y in zip(points, values, strict=True)
-                ],
+                "array": [scale * (e.high - e.value) for e in estimates],
+                "arrayminus": [scale * (e.value - e.low) for e in estimates],
                 "thickness": 1.2,
                 "width": 4,
             },
-            customdata=[f"{metric.format(e.low)} to {metric.format(e.high)}" for _, e in points],
+            customdata=[f"{metric.format(e.low)} to {metric.format(e.high)}" for e in estimates],
             hovertemplate=f"%{{x:,}}: %{{y:.3~g}} (%{{customdata}})<extra>{name}</extra>",
         )
-    floors = [end for end in yardsticks(list(results)) if metric.name in end.floor]
-    names = end_names(floors, results, "held-out real images")
+    floors = [end for end in yardsticks(taken) if metric.name in end.floor]
+    names = end_names(floors, taken, "held-out real images")
     for end, name, dash in zip(floors, names, cycle(("dash", "dot", "dashdot"))):
         line = {"color": GREY, "width": 1.2, "dash": dash}
-        figure.add_hline(y=_shown(metric, end.floor[metric.name].value), line=line)
+        figure.add_hline(y=scale * end.floor[metric.name].value, line=line)
         figure.add_scatter(x=[None], y=[None], name=name, mode="lines", line=line)  # its legend
     title = metric.title + (", %" if metric.percent else "")
-    finish(figure, x_title, title, height=HEIGHT)
+    finish(figure, x_title, title, height=340)
     figure.update_layout(showlegend=True)
     # A zoomed range is meaningless for another metric.
     figure.update_xaxes(uirevision=x_title)
     figure.update_yaxes(uirevision=metric.name, tickformat=",~g", rangemode="tozero")
-    return figure
-
-
-def _shown(metric: Metric, value: float) -> float:
-    return 100 * value if metric.percent else value
+    if not logarithmic:
+        return figure.update_xaxes(tickformat=",~r")
+    values = sorted({x_of(result) for result in taken})
+    ticks = [f"{value:,}" for value in values]
+    return figure.update_xaxes(type="log", tickvals=values, ticktext=ticks)

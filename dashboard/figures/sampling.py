@@ -11,8 +11,6 @@ from dashboard.figures.theme import COLOURS, GREY, finish
 from diffusion_core.sampling.branching import Parting
 from diffusion_core.sampling.trajectory import Trajectory
 
-HEIGHT = 300
-
 
 def change_figure(walk: Trajectory) -> go.Figure:
     """How much x_t and the predicted x_0 change in each step, from the noise on."""
@@ -22,21 +20,15 @@ def change_figure(walk: Trajectory) -> go.Figure:
     ):
         known = np.isfinite(values).all(axis=1)
         _mean_and_range(figure, walk.timesteps[known], values[known], name, k)
-    finish(figure, "timestep t", "change in a step", height=HEIGHT, logarithmic=True)
-    figure.update_yaxes(dtick=1, tickformat="~g")  # whole powers of ten
-    return _falling(figure)
+    _finish_falling(figure, "timestep t", "change in a step", logarithmic=True)
+    return figure.update_yaxes(dtick=1, tickformat="~g")  # whole powers of ten
 
 
 def noise_figure(walk: Trajectory) -> go.Figure:
     """The size of the predicted noise in each step, beside the 1 that N(0, 1) has."""
     figure = go.Figure()
     _mean_and_range(figure, walk.timesteps, walk.epsilon, "predicted ε", 0)
-    figure.add_hline(1.0, line={"color": GREY, "width": 1.5, "dash": "dash"})
-    figure.add_annotation(
-        x=1, xref="paper", xanchor="right", y=1, yanchor="bottom", text="N(0, 1)", showarrow=False
-    )
-    finish(figure, "timestep t", "root mean square of ε", height=HEIGHT)
-    return _falling(figure)
+    return _finish_falling(figure, "timestep t", "root mean square of ε", one="N(0, 1)")
 
 
 def decided_figure(found: Sequence[Parting]) -> go.Figure:
@@ -54,23 +46,25 @@ def decided_figure(found: Sequence[Parting]) -> go.Figure:
         "<extra></extra>",
         showlegend=False,
     )
-    figure.add_hline(1.0, line={"color": GREY, "width": 1.5, "dash": "dash"})
-    figure.add_annotation(
-        x=1,
-        xref="paper",
-        xanchor="right",
-        y=1,
-        yanchor="bottom",
-        text="nothing shared",
-        showarrow=False,
-    )
-    finish(figure, "timestep t at which the branches part", "variance left", height=HEIGHT)
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.1 * max(1.0, *share)])
-    return _falling(figure)
+    title = "timestep t at which the branches part"
+    _finish_falling(figure, title, "variance left", one="nothing shared")
+    return figure.update_yaxes(tickformat=".0%", range=[0, 1.1 * max(1.0, *share)])
 
 
-def _falling(figure: go.Figure) -> go.Figure:
-    """Time goes to the right as it is sampled: from the noise down to the image."""
+def _finish_falling(
+    figure: go.Figure, x: str, y: str, *, one: str = "", logarithmic: bool = False
+) -> go.Figure:
+    """Time goes to the right as it is sampled, from the noise down to the image; `one` labels a
+    line at 1.
+    """
+    if one:
+        figure.add_hline(
+            1.0,
+            line={"color": GREY, "width": 1.5, "dash": "dash"},
+            annotation_text=one,
+            annotation_position="top right",
+        )
+    finish(figure, x, y, height=300, logarithmic=logarithmic)
     return figure.update_xaxes(autorange="reversed")
 
 
