@@ -26,6 +26,13 @@ PART_OF |= {"time_mlp": "time", "label_embedding": "time"}
 GAP = 7.0  # between rectangles, in the unit of their width: the root of a channel
 ROW = 10.0  # height of the highest rectangle
 LANE = 1.6  # between two skips of one row
+BAR = {
+    "textposition": "inside",
+    "insidetextanchor": "middle",
+    "insidetextfont": {"size": 12},
+    "hovertemplate": "%{customdata}<extra></extra>",
+}
+Rows = dict[int, tuple[float, float]]  # where the row of a resolution lies: bottom and top
 
 
 @dataclass(frozen=True)
@@ -72,29 +79,33 @@ def unet_figure(trace: Trace) -> go.Figure:
     """
     boxes = _boxes(trace)
     lanes = _lanes(boxes)
-    heights = {box.shape[2]: ROW * (box.shape[2] / trace.image[2]) ** 0.5 for box in boxes}
-    heights = {size: max(ROW / 5, heights[size]) for size in sorted(heights, reverse=True)}
-    bottoms: dict[int, float] = {}
+    rows: Rows = {}
     y = 0.0
-    for size, height in heights.items():
+    for size in sorted({box.shape[2] for box in boxes}, reverse=True):
         in_row = [lanes[k] for k, box in enumerate(boxes) if k in lanes and box.shape[2] == size]
-        y -= 1.5 + LANE * max(in_row, default=0) + height
-        bottoms[size] = y
+        top = y - 1.5 - LANE * max(in_row, default=0)
+        y = top - ROW * max(0.2, (size / trace.image[2]) ** 0.5)
+        rows[size] = (y, top)
 
     figure = go.Figure()
-    _add_flow(figure, boxes, heights, bottoms)
-    _add_skips(figure, boxes, lanes, heights, bottoms)
+    _add_flow(figure, boxes, rows)
+    _add_skips(figure, boxes, lanes, rows)
     for part, (name, colour) in PARTS.items():
         own = [box for box in boxes if box.part == part and box.skip_from is None]
-        look = {"color": colour, "line": {"width": 0}}
-        _add_boxes(figure, own, name, look, heights, bottoms)
+        _add_boxes(figure, own, rows, name=name, marker={"color": colour, "line": {"width": 0}})
     skips = [box for box in boxes if box.skip_from is not None]
-    outline = {"color": "rgba(0, 0, 0, 0)", "line": {"width": 1.5, "color": COLOURS[0]}}
-    _add_boxes(figure, skips, "skip, joined on", outline, heights, bottoms, COLOURS[0])
-    ticks = {f"{size}×{size}": bottoms[size] + heights[size] / 2 for size in heights}
+    _add_boxes(
+        figure,
+        skips,
+        rows,
+        name="skip, joined on",
+        marker={"color": "rgba(0, 0, 0, 0)", "line": {"width": 1.5, "color": COLOURS[0]}},
+        insidetextfont={"size": 12, "color": COLOURS[0]},
+    )
+    ticks = {f"{size}×{size}": (bottom + top) / 2 for size, (bottom, top) in rows.items()}
     ticks |= _add_conditions(figure, trace, boxes, y)
 
-    pixels = 24 * len(heights) + 9 * -y
+    pixels = 24 * len(rows) + 9 * -y
     finish(figure, "", "", height=round(pixels) + 60)
     figure.update_layout(
         barmode="overlay",
@@ -150,70 +161,49 @@ def _lanes(boxes: list[Box]) -> dict[int, int]:
     return lanes
 
 
-def _add_boxes(
-    figure: go.Figure,
-    boxes: list[Box],
-    name: str,
-    look: dict[str, Any],
-    heights: dict[int, float],
-    bottoms: dict[int, float],
-    text_colour: str | None = None,
-) -> None:
+def _add_boxes(figure: go.Figure, boxes: list[Box], rows: Rows, **look: Any) -> None:
     if not boxes:
         return
+    spans = [rows[box.shape[2]] for box in boxes]
     figure.add_bar(
         x=[box.centre for box in boxes],
-        y=[heights[box.shape[2]] for box in boxes],
-        base=[bottoms[box.shape[2]] for box in boxes],
+        y=[top - bottom for bottom, top in spans],
+        base=[bottom for bottom, _ in spans],
         width=[box.width for box in boxes],
         text=[str(box.shape[1]) for box in boxes],
-        textposition="inside",
-        insidetextanchor="middle",
-        insidetextfont={"size": 12, "color": text_colour},
         customdata=[box.hover for box in boxes],
-        hovertemplate="%{customdata}<extra></extra>",
-        name=name,
-        marker=look,
+        **BAR | look,
     )
 
 
-def _add_flow(
-    figure: go.Figure, boxes: list[Box], heights: dict[int, float], bottoms: dict[int, float]
-) -> None:
+def _add_flow(figure: go.Figure, boxes: list[Box], rows: Rows) -> None:
     """Arrows from each rectangle to the next."""
     x: list[float | None] = []
     y: list[float | None] = []
     for box, after in pairwise(boxes):
         if after.skip_from is not None:
             continue
-        here, there = box.shape[2], after.shape[2]
-        middle = bottoms[here] + heights[here] / 2
+        here, there = rows[box.shape[2]], rows[after.shape[2]]
+        middle, target = sum(here) / 2, sum(there) / 2
         if here == there:
             x += [box.right, after.left, None]
             y += [middle, middle, None]
         elif there < here:
-            target = bottoms[there] + heights[there] / 2
             x += [box.centre, box.centre, after.left, None]
-            y += [bottoms[here], target, target, None]
+            y += [here[0], target, target, None]
         else:
             x += [box.right, after.centre, after.centre, None]
-            y += [middle, middle, bottoms[there], None]
+            y += [middle, middle, there[0], None]
     _add_arrows(figure, x, y, "flow", QUIET)
 
 
-def _add_skips(
-    figure: go.Figure,
-    boxes: list[Box],
-    lanes: dict[int, int],
-    heights: dict[int, float],
-    bottoms: dict[int, float],
-) -> None:
+def _add_skips(figure: go.Figure, boxes: list[Box], lanes: dict[int, int], rows: Rows) -> None:
     made_by: dict[int | None, Box] = {box.row: box for box in boxes if box.skip_from is None}
     x: list[float | None] = []
     y: list[float | None] = []
     for k, lane in lanes.items():
         source, copy = made_by[boxes[k].skip_from], boxes[k]
-        top = bottoms[copy.shape[2]] + heights[copy.shape[2]]
+        _, top = rows[copy.shape[2]]
         over = top + LANE * lane
         x += [source.centre, source.centre, copy.centre, copy.centre, None]
         y += [top, over, over, top, None]
@@ -221,11 +211,7 @@ def _add_skips(
 
 
 def _add_arrows(
-    figure: go.Figure,
-    x: list[float | None],
-    y: list[float | None],
-    name: str,
-    colour: str,
+    figure: go.Figure, x: list[float | None], y: list[float | None], name: str, colour: str
 ) -> None:
     """Lines with a head at each end before a None."""
     ends = [after is None for after in [*x[1:], None]]
@@ -255,7 +241,13 @@ def _add_conditions(
     Returns the labels beside them and their heights.
     """
     rows = [row for row in trace.blocks if PART_OF.get(row.part) == "time"]
-    told = [box for box in boxes if box.row >= 0 and _is_told(trace.rows[box.row])]
+    # Those are given the embedding of t beside their image.
+    told = [
+        box
+        for box in boxes
+        if box.row >= 0 and box.skip_from is None and len(trace.rows[box.row].inputs) == 2
+    ]
+    name, colour = PARTS["time"]
     ticks = {}
     for row in rows:
         y -= 3.2
@@ -266,22 +258,14 @@ def _add_conditions(
             base=[y],
             width=[told[-1].right - told[0].left],
             text=[f"{row.output[1]} dimensions, to every block above"],
-            textposition="inside",
-            insidetextanchor="middle",
-            insidetextfont={"size": 12},
             customdata=[hover_text(row)],
-            hovertemplate="%{customdata}<extra></extra>",
-            name=PARTS["time"][0],
+            name=name,
             legendgroup="time",
             showlegend=row is rows[0],
-            marker={"color": PARTS["time"][1], "line": {"width": 0}},
+            marker={"color": colour, "line": {"width": 0}},
+            **BAR,
         )
     return ticks
-
-
-def _is_told(row: TraceRow) -> bool:
-    """Whether the block is given the embedding of t beside its image."""
-    return row.skip_from is None and len(row.inputs) == 2
 
 
 def hover_text(row: TraceRow) -> str:
