@@ -7,29 +7,55 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.quality.controls import (
-    BITS,
-    CHECKPOINT,
-    COUNT,
-    EVERY,
-    GUIDANCE,
-    LATEST,
-    SAMPLER,
-    STEPS,
-    STEPS_KEY,
-    USUAL_STEPS,
-)
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
+from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
-from diffusion_core.evaluation.evaluator import cost
+from diffusion_core.evaluation.evaluator import FEWEST, cost
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.spec import SamplingSpec
+from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
+
+LATEST, EVERY = "latest", "all"
+
+CHECKPOINT = Choice(key="quality_checkpoint", label="Checkpoint to measure", bind=False)
+SAMPLER = Choice(key="quality_sampler", label="Sampler", bind=False)
+COUNT = Number(
+    key="quality_n",
+    label="Number of images",
+    default=512,
+    low=FEWEST,
+    high=MOST_IMAGES,
+    help="More images make the intervals narrower. Compare only results of the same number of "
+    "images; papers use 10,000 or more.",
+    bind=False,
+)
+STEPS_KEY = "quality_steps"
+STEPS = (5, 10, 20, 50, 100, 250)
+USUAL_STEPS = 20
+GUIDANCE = Number(
+    key="quality_guidance",
+    label="Guidance scale",
+    default=1.0,
+    low=1.0,
+    high=8.0,
+    step=0.5,
+    slider=True,
+    help="Above 1, images look more typical of their class and vary less; each takes twice the "
+    "evaluations.",
+    bind=False,
+)
+BITS = Toggle(
+    key="quality_bits",
+    label="Bits per dimension too",
+    help="How well the network predicts held-out images. Measured once per checkpoint; not "
+    "available for flows.",
+    bind=False,
+)
 
 
 @st.cache_resource(show_spinner=False)
