@@ -13,7 +13,7 @@ from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.image_source import pick_own
-from dashboard.ui.images import show_image, show_row
+from dashboard.ui.images import offer_png, show_image, show_row
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
@@ -107,36 +107,28 @@ def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, wh
     signal = float(schedule.sqrt_alphas_cumprod[t])
     spread = float(schedule.sqrt_one_minus_alphas_cumprod[t])
     st.latex(rf"x_{{{t}}} = {signal:.4f}\,x_0 + {spread:.4f}\,\epsilon")
-    images = st.columns(3)
-    with images[0]:
-        _show_large(to_uint8(x_0)[0], f"$x_0$: {what}", "The image without noise")
-    with images[1]:
-        _show_large(
+    shown = to_uint8(x_t)[0]
+    images = [
+        (to_uint8(x_0)[0], f"$x_0$: {what}", "The image without noise"),
+        (
             noise_to_uint8(noise)[0],
             rf"$\epsilon$, shown from −{NOISE_RANGE:g} (black) to {NOISE_RANGE:g} (white)",
             "The noise",
-        )
-    with images[2]:
-        shown = to_uint8(x_t)[0]
-        _show_large(
+        ),
+        (
             shown,
             f"$x_t$ at t = {t:,}, shown from −1 to 1; values outside are clipped",
             f"The image with the noise of timestep {t}",
-        )
-        st.download_button(
-            "Download this image",
-            png(shown, max(1, SHOWN // shown.shape[1])),
-            f"noising-t{t}.png",
-            "image/png",
-            icon=":material/download:",
-            on_click="ignore",
-            width="stretch",
-        )
+        ),
+    ]
+    columns = st.columns(3)
+    for column, (image, caption, alt) in zip(columns, images, strict=True):
+        with column:
+            show_image(image, alt, SHOWN // 2, caption, stretch=True)
+    with columns[-1]:
+        enlarged = png(shown, max(1, SHOWN // shown.shape[1]))
+        offer_png("Download this image", enlarged, f"noising-t{t}.png", stretch=True)
     return x_t
-
-
-def _show_large(image: np.ndarray, caption: str, alt: str) -> None:
-    show_image(image, alt, SHOWN // 2, caption, stretch=True)
 
 
 def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:

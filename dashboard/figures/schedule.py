@@ -88,7 +88,9 @@ def curve_figure(
     for schedule in schedules:
         count = min(schedule.timesteps, MOST_POINTS)
         steps = np.linspace(0, schedule.timesteps - 1, count).round().astype(int)
-        values = _drawable(getattr(schedule, quantity.table).numpy(), logarithmic)
+        values = getattr(schedule, quantity.table).numpy().astype(np.float64)
+        # Plotly leaves out NaN.
+        values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan
         colour = COLOURS[list(SCHEDULE_KINDS).index(schedule.kind)]
         figure.add_scatter(
             x=steps,
@@ -107,15 +109,17 @@ def curve_figure(
             hoverinfo="skip",
         )
     figure.add_vline(x=t, line={"color": GREY, "width": 1, "dash": "dot"})
-    figure.update_layout(showlegend=len(schedules) > 1, hovermode="x unified")
     finish(figure, "timestep t", "", height=250, logarithmic=logarithmic)
     last = schedules[0].timesteps - 1
-    figure.update_layout(legend={"font": {"size": 11}})  # two names in a row
+    figure.update_layout(
+        showlegend=len(schedules) > 1,
+        legend={"font": {"size": 11}},  # two names in a row
+        hovermode="x unified",
+        # A zoom belongs to one quantity and one T: with another T it would hide the new end.
+        uirevision=f"{quantity.table} {last} {logarithmic}",
+    )
     figure.update_yaxes(exponentformat="power")
-    figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
-    # A zoom belongs to one quantity and one T: with another T it would hide the new end.
-    figure.update_layout(uirevision=f"{quantity.table} {last} {logarithmic}")
-    return figure
+    return figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
 
 
 def table_at(schedules: list[NoiseSchedule], t: int) -> pd.DataFrame:
@@ -164,9 +168,3 @@ def to_csv(schedules: list[NoiseSchedule]) -> str:
         for schedule in schedules
     ]
     return pd.concat(frames).to_csv(index=False)
-
-
-def _drawable(values: np.ndarray, logarithmic: bool) -> np.ndarray:
-    """float64, with NaN, which Plotly leaves out, for what the axis cannot show."""
-    shown = np.isfinite(values) & ((values > 0) if logarithmic else True)
-    return np.where(shown, values, np.nan).astype(np.float64)

@@ -33,6 +33,4 @@ def finish(
 
 def show(figure: go.Figure, key: str, alt: str) -> None:
     """Show a figure in the theme's colours; `alt` describes it for screen readers."""
-    st.plotly_chart(
-        figure, key=key, theme="streamlit", width="stretch", config={"displaylogo": False}, alt=alt
-    )
+    st.plotly_chart(figure, key=key, config={"displaylogo": False}, alt=alt)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish
@@ -24,9 +24,8 @@ MOST_STRETCHES = 120  # columns of the heatmap
 @functools.cache
 def lecture_losses() -> Curve:
     """The losses that the lecture printed, 252 steps from 1."""
-    with LECTURE_LOSSES.open() as file:
-        values = [float(row["l1_loss"]) for row in csv.DictReader(file)]
-    return {"step": np.arange(1, len(values) + 1), "value": np.array(values)}
+    values = pd.read_csv(LECTURE_LOSSES)["l1_loss"].to_numpy()
+    return {"step": np.arange(1, len(values) + 1), "value": values}
 
 
 def smoothed(values: np.ndarray, smoothing: float) -> np.ndarray:
@@ -34,13 +33,7 @@ def smoothed(values: np.ndarray, smoothing: float) -> np.ndarray:
 
     Divided by the weight that has come together, so that it does not start from zero.
     """
-    out = np.empty_like(values, dtype=np.float64)
-    total = weight = 0.0
-    for k, value in enumerate(values):
-        total = smoothing * total + (1 - smoothing) * value
-        weight = smoothing * weight + (1 - smoothing)
-        out[k] = total / weight
-    return out
+    return pd.Series(values).ewm(alpha=1 - smoothing).mean().to_numpy()
 
 
 def loss_figure(
@@ -67,8 +60,9 @@ def loss_figure(
         colour = COLOURS[k % len(COLOURS)]
         # A single run's curves stand on their own in the legend.
         run = {"legendgroup": name if several else None, "mode": "lines", "zorder": -k}
+        x = curve.get("x", curve["step"])
         figure.add_scatter(
-            x=curve.get("x", curve["step"]),
+            x=x,
             y=curve["value"],
             name=name if several else "loss",
             line={"color": colour, "width": 1},
@@ -79,7 +73,7 @@ def loss_figure(
         )
         if smoothing:
             figure.add_scatter(
-                x=curve.get("x", curve["step"]),
+                x=x,
                 y=smoothed(curve["value"], smoothing),
                 name=name if several else "smoothed",
                 line={"color": colour, "width": 2.5},
@@ -96,18 +90,16 @@ def loss_figure(
                 showlegend=not several,
                 **run | {"mode": "lines+markers"},
             )
-        for x, text in (changes or {}).get(name, ()):
+        for at, text in (changes or {}).get(name, ()):
             # A curve on an axis of its own, since a shape has no tooltip.
             figure.add_scatter(
-                x=[x, x, x],
+                x=[at, at, at],
                 y=[0, 0.5, 1],
                 yaxis="y2",
                 name="change",
                 line={"color": colour, "width": 1},
                 showlegend=False,
-                hovertemplate=f"{name}, {text}<extra></extra>"
-                if several
-                else f"{text}<extra></extra>",
+                hovertemplate=(f"{name}, " if several else "") + f"{text}<extra></extra>",
                 **run,
             )
     if with_lecture:
@@ -120,16 +112,15 @@ def loss_figure(
             line={"color": GREY, "width": 1.5},
         )
     finish(figure, x_title, "loss", height=420, logarithmic=logarithmic)
-    figure.update_layout(hovermode="x unified")
     # A range that somebody zoomed to means something else on another kind of axis.
     figure.update_xaxes(uirevision=x_title)
     figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
     if logarithmic:
         figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
-    figure.update_layout(
-        yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False}
+    return figure.update_layout(
+        hovermode="x unified",
+        yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
     )
-    return figure
 
 
 def column_edges(curves: list[Curve]) -> np.ndarray:

@@ -82,9 +82,8 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
 def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """The state as a sentence, the progress, what went wrong."""
     state, status = run.state, run.status
-    line = f"{run_wording.ICONS[state]} {run_wording.state_sentence(run, runs)}"
     show = {RunState.FAILED: st.error, RunState.LOST: st.warning}.get(state, st.markdown)
-    show(line)
+    show(run_wording.state_sentence(run, runs))
     if status.total:
         text = f"Step {status.step:,} of {status.total:,}"
         if state == RunState.RUNNING and status.eta_seconds is not None:

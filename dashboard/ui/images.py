@@ -57,8 +57,8 @@ def show_row(
             show_image(image, f"{alt}, image {k + 1}", width, captions[k] if captions else None)
 
 
-def offer_png(label: str, data: bytes, file_name: str) -> None:
-    """A button that downloads a PNG."""
+def offer_png(label: str, data: bytes, file_name: str, *, stretch: bool = False) -> None:
+    """A button that downloads a PNG, with `stretch` as wide as the container."""
     st.download_button(
         label,
         data,
@@ -66,4 +66,5 @@ def offer_png(label: str, data: bytes, file_name: str) -> None:
         mime="image/png",
         on_click="ignore",
         icon=":material/download:",
+        width="stretch" if stretch else "content",
     )

@@ -98,8 +98,11 @@ def show_state(job: SamplingJob, seen: Snapshot) -> bool:
     st.markdown(f"**{job.task.text}**")
     if seen.active:
         show_progress(job, seen)
-    elif seen.state != "done":
-        show_ending(seen, job.task.steps)
+    elif seen.state == "failed":
+        st.error(seen.sentence)
+    elif seen.state == "cancelled":
+        where = f" {seen.step:,} of {job.task.steps:,} steps were done." if seen.step else ""
+        st.warning(f"{seen.sentence}{where}")
     return seen.state == "done"
 
 
@@ -125,15 +128,6 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
         job.cancel()
         st.rerun(scope="fragment")
-
-
-def show_ending(seen: Snapshot, total: int) -> None:
-    """Why a job has no result."""
-    if seen.state == "failed":
-        st.error(seen.sentence)
-    elif seen.state == "cancelled":
-        where = f" {seen.step:,} of {total:,} steps were done." if seen.step else ""
-        st.warning(f"{seen.sentence}{where}")
 
 
 def show_cost(job: SamplingJob, seen: Snapshot) -> None:

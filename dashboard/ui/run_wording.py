@@ -11,29 +11,18 @@ from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import RunState
 
-ICONS = {
-    RunState.QUEUED: ":material/hourglass_empty:",
-    RunState.STARTING: ":material/hourglass_top:",
-    RunState.RUNNING: ":material/play_arrow:",
-    RunState.PAUSING: ":material/pause:",
-    RunState.PAUSED: ":material/pause:",
-    RunState.STOPPING: ":material/stop:",
-    RunState.STOPPED: ":material/stop:",
-    RunState.FINISHED: ":material/check:",
-    RunState.FAILED: ":material/error:",
-    RunState.LOST: ":material/link_off:",
-}
+# The icon and the predicate of a sentence.
 STATES = {
-    RunState.QUEUED: "is waiting for the device",
-    RunState.STARTING: "is starting",
-    RunState.RUNNING: "is training",
-    RunState.PAUSING: "is pausing",
-    RunState.PAUSED: "is paused",
-    RunState.STOPPING: "is stopping",
-    RunState.STOPPED: "was stopped",
-    RunState.FINISHED: "has finished",
-    RunState.FAILED: "has failed",
-    RunState.LOST: "is lost",
+    RunState.QUEUED: ("hourglass_empty", "is waiting for the device"),
+    RunState.STARTING: ("hourglass_top", "is starting"),
+    RunState.RUNNING: ("play_arrow", "is training"),
+    RunState.PAUSING: ("pause", "is pausing"),
+    RunState.PAUSED: ("pause", "is paused"),
+    RunState.STOPPING: ("stop", "is stopping"),
+    RunState.STOPPED: ("stop", "was stopped"),
+    RunState.FINISHED: ("check", "has finished"),
+    RunState.FAILED: ("error", "has failed"),
+    RunState.LOST: ("link_off", "is lost"),
 }
 REQUESTED = {
     "pause": "Pause requested; it takes effect at the next step.",
@@ -46,8 +35,11 @@ DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 
 def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
-    """What is going on with a run, one of `runs`, in one to three sentences, its name in bold."""
+    """The icon of a run's state, and in one to three sentences what is going on with it, its name
+    in bold; `runs` has it too.
+    """
     status = run.status
+    icon, predicate = STATES[run.state]
     saved = status.checkpoint_step
     from_here = f"from step {saved:,}" if saved else "from the beginning"
     match run.state:
@@ -58,31 +50,33 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED:
-            sentence = rest_sentence(run, runs, from_here)
+            sentence = f"Resume the run to continue {from_here}."
+            if busy := at_work(run, runs):
+                sentence = (
+                    f"{busy[0].name} is using the device. Resume the run to queue it {from_here}."
+                )
         case RunState.FAILED:
             sentence = status.error or "No reason was recorded; see train.log in its folder."
+        case RunState.LOST if status.state is None:
+            sentence = "Its status.json is missing or damaged, so its state is unknown."
         case RunState.LOST:
-            sentence = lost_sentence(run, from_here)
+            sentence = (
+                "The training process ended unexpectedly (killed, or the machine went down). "
+                f"Nothing on disk is lost; resume the run to continue {from_here}."
+            )
         case _:
             sentence = ""
     requested = REQUESTED[run.pending] if run.pending else ""
-    head = f"**{run.name}** {STATES[run.state]}."
+    head = f":material/{icon}: **{run.name}** {predicate}."
     return " ".join(filter(None, [head, sentence, requested]))
 
 
 def headline(run: RunSnapshot) -> str:
     """The state of a run and how far it has come, its name in bold."""
-    status, head = run.status, f"**{run.name}** {STATES[run.state]}"
+    status, head = run.status, f"**{run.name}** {STATES[run.state][1]}"
     if run.state == RunState.FINISHED:
         return f"{head} ({count(status.step, 'step')})."
     return f"{head}, step {status.step:,} of {status.total:,}."
-
-
-def rest_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot], from_here: str) -> str:
-    """How a run that was paused or stopped can continue."""
-    if busy := at_work(run, runs):
-        return f"{busy[0].name} is using the device. Resume the run to queue it {from_here}."
-    return f"Resume the run to continue {from_here}."
 
 
 def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
@@ -99,15 +93,6 @@ def device(run: RunSnapshot) -> str:
     """The device of a run, with its host where that is not this machine."""
     host = run.status.host
     return run.status.device + ("" if host == socket.gethostname() else f" on {host}")
-
-
-def lost_sentence(run: RunSnapshot, from_here: str) -> str:
-    if run.status.state is None:
-        return "Its status.json is missing or damaged, so its state is unknown."
-    return (
-        "The training process ended unexpectedly (killed, or the machine went down). Nothing on "
-        f"disk is lost; resume the run to continue {from_here}."
-    )
 
 
 def settings_line(config: RunConfig) -> str:

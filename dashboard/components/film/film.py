@@ -53,28 +53,22 @@ def row_data(run: Strips) -> dict[str, Any] | None:
     A strip that is written again under the same name gets another version, so that the browser
     does not show the one that it has.
     """
-    steps, places, names, versions = [], [], [], []
+    strips = []
     for (step, path), at in zip(run.files, run.at, strict=True):
         try:
             version = path.stat().st_mtime_ns
         except OSError:  # removed since it was listed
             continue
-        steps.append(step)
-        places.append(round(float(at), 1))
-        names.append(path.name)
-        versions.append(f"{version:x}")
-    if not steps:
+        strips.append((step, round(float(at), 1), path.name, f"{version:x}"))
+    if not strips:
         return None
+    columns = zip(("steps", "at", "files", "versions"), zip(*strips, strict=True), strict=True)
     return {
         "name": run.name,
         "colour": run.colour,
         "forming": run.forming,
         "address": _address(run.files[0][1].parent),
-        "steps": steps,
-        "at": places,
-        "files": names,
-        "versions": versions,
-    }
+    } | {name: list(column) for name, column in columns}
 
 
 def _remember() -> None:
