@@ -18,14 +18,16 @@ def component(
     file: Path, html: str, isolate_styles: bool = True
 ) -> st.components.v2.types.ComponentRenderer:
     """The component of the Python file `file`, named like it, from the script and the style of the
-    same name beside it. What the script imports comes first, with its styles.
+    same name beside it. What the script imports comes first, with its styles, which a component
+    without isolation goes without.
     """
     modules = scripts(file.with_suffix(".js"))
-    styles = [style for script in modules if (style := script.with_suffix(".css")).exists()]
+    styles = (script.with_suffix(".css") for script in modules)
+    css = "".join(style.read_text(encoding="utf-8") for style in styles if style.exists())
     return st.components.v2.component(
         file.stem,
         html=html,
-        css="".join(style.read_text(encoding="utf-8") for style in styles) or None,
+        css=css if isolate_styles else None,  # it would change the page
         js="".join(inline(script.read_text(encoding="utf-8")) for script in modules),
         isolate_styles=isolate_styles,
     )

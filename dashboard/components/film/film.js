@@ -1,10 +1,8 @@
 // Sample strips of several runs under one slider. Each strip is fetched once, kept as PNG and
 // decoded off the main thread when it is needed; moving the slider only draws.
 
-import { openPlayer, paintTiles, sayWhere } from "../player/player.js";
-import {
-  formatImages, formatNumber, nextFrame, startMoving, themeColours,
-} from "../shared/shared.js";
+import { go, openPlayer, paintTiles, sayWhere, setFrames } from "../player/player.js";
+import { formatImages, formatNumber, startMoving, themeColours } from "../shared/shared.js";
 
 const AT_ONCE = 6; // requests; a browser makes no more to one server anyway
 const MOST_PIXELS = 32e6; // of decoded strips in memory, 4 bytes each
@@ -31,7 +29,6 @@ function open(box, start) {
     list: box.querySelector(".rows"),
     rows: [],
     notches: [], // the slider's positions, {at, name, step}: wherever a run has a new strip
-    index: 0,
     spot: parseSpot(start), // {name, step}: the strip at the slider's position
     following: !start, // shows the newest strip and moves on to newer ones
     remembered: start ?? null, // the position in the page's address
@@ -44,18 +41,14 @@ function open(box, start) {
     seen: false,
     direction: 1,
   };
-  film.last = () => film.notches.length - 1;
-  film.go = (index) => move(film, index);
   film.isReady = () => isReady(film);
+  film.moved = (before) => moved(film, before);
   film.starts = () => {
     film.following = false;
     film.seen = true;
   };
   film.stands = () => settle(film);
-  film.redraw = nextFrame(() => {
-    if (!film.closed) draw(film);
-  });
-  openPlayer(film, box);
+  openPlayer(film, box, draw);
   film.sizes = new ResizeObserver(() => {
     if (box.clientWidth === film.room) return;
     film.room = box.clientWidth;
@@ -73,7 +66,6 @@ function open(box, start) {
 }
 
 function close(film) {
-  film.playing = false;
   film.closed = true;
   film.sizes.disconnect();
   film.sights.disconnect();
@@ -87,22 +79,22 @@ function update(film, { rows, alignment }) {
   const known = new Map(film.rows.map((row) => [row.name, row]));
   const strips = new Map();
   const colours = themeColours(film.box, "chart-categorical-colors");
-  film.rows = rows.map((row) => {
-    const { element, label, where, note, canvas, message } = known.get(row.name) ?? makeRow();
-    label.textContent = row.name;
-    label.style.setProperty("--dot", colours[row.colour % colours.length]);
-    const own = row.files.map((file, k) => {
+  film.rows = rows.map((data) => {
+    const row = Object.assign(known.get(data.name) ?? makeRow(), data, { painted: null });
+    row.label.textContent = row.name;
+    row.label.style.setProperty("--dot", colours[row.colour % colours.length]);
+    row.strips = row.files.map((file, k) => {
       const address = `${row.address}/${encodeURIComponent(file)}?v=${row.versions[k]}`;
       const strip = film.strips.get(address) ?? { address, file, step: row.steps[k], state: "new" };
       strips.set(address, strip);
       return strip;
     });
-    return { ...row, strips: own, element, label, where, note, canvas, message };
+    return row;
   });
   film.list.replaceChildren(...film.rows.map((row) => row.element));
   film.list.classList.toggle("several", film.rows.length > 1);
   for (const [address, strip] of film.strips) {
-    if (!strips.has(address)) forget(film, strip);
+    if (!strips.has(address) && strip.bitmap) release(film, strip);
   }
   film.strips = strips;
   film.queue = coarseToFine(film.rows.map((row) => row.strips));
@@ -121,11 +113,9 @@ function update(film, { rows, alignment }) {
       return k;
     });
   }
-  const last = film.last();
-  film.slider.max = last;
-  film.controls.hidden = last < 1;
+  setFrames(film, film.notches.length);
   const found = film.following ? -1 : find(film);
-  move(film, found < 0 ? last : found);
+  go(film, found < 0 ? film.last : found);
 }
 
 /** The position of the current strip, which another alignment changes; -1 if it is gone. */
@@ -148,20 +138,16 @@ function makeRow() {
 
 // ------------------------------------------------------------------------------------- moving
 
-function move(film, index) {
-  const last = film.last();
-  const next = Math.max(0, Math.min(index, last));
-  film.direction = Math.sign(next - film.index) || film.direction;
-  if (next !== film.index) startMoving(STILL_MS);
-  film.index = next;
-  film.spot = film.notches[next];
-  film.following = next === last && !film.playing;
-  film.redraw();
+function moved(film, before) {
+  film.direction = Math.sign(film.index - before) || film.direction;
+  if (film.index !== before) startMoving(STILL_MS);
+  film.spot = film.notches[film.index];
+  film.following = film.index === film.last && !film.playing;
 }
 
 /** After the last move, tell the server the position for the page's address. */
 function settle(film) {
-  film.following = !film.playing && film.index === film.last();
+  film.following = !film.playing && film.index === film.last;
   clearTimeout(film.settling);
   film.settling = setTimeout(() => {
     const at = film.following ? null : `${film.spot.step}@${film.spot.name}`;
@@ -332,10 +318,6 @@ function release(film, strip) {
   film.decoded.delete(strip.address);
   strip.bitmap.close();
   strip.bitmap = undefined;
-}
-
-function forget(film, strip) {
-  if (strip.bitmap) release(film, strip);
 }
 
 /** All strips as a stack: every 64th of each run on top, the newest first, then those between. */

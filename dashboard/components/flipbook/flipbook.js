@@ -1,8 +1,8 @@
 // Frames of images under one slider. All frames of an image in one row lie in one sheet; moving the
 // slider or choosing another image only draws.
 
-import { openPlayer, paintTiles, sayWhere } from "../player/player.js";
-import { formatImages, loadImage, nextFrame } from "../shared/shared.js";
+import { openPlayer, paintTiles, sayWhere, setFrames } from "../player/player.js";
+import { formatImages, loadImage } from "../shared/shared.js";
 
 const ALONE = [96, 256]; // the smallest and largest size of an image on the screen
 const BESIDE = [96, 192]; // in several rows
@@ -30,23 +30,12 @@ function open(box) {
     which: part(".which"),
     choice: part(".choice"),
     data: null,
-    index: 0,
     image: 0, // the number of the image shown, from 1; 0: all images that were sent
     rows: [],
     sheets: [], // of each image, one for each row
   };
-  book.last = () => book.data.captions.length - 1;
-  book.go = (index) => {
-    book.index = Math.max(0, Math.min(index, book.last()));
-    book.redraw();
-  };
   book.isReady = () => book.drawn === book.index;
-  book.starts = () => {};
-  book.stands = () => {};
-  book.redraw = nextFrame(() => {
-    if (!book.closed) draw(book);
-  });
-  openPlayer(book, box);
+  openPlayer(book, box, draw);
   book.which.addEventListener("change", () => {
     book.image = Number(book.which.value);
     book.redraw();
@@ -58,19 +47,17 @@ function open(box) {
 }
 
 function close(book) {
-  book.playing = false;
   book.closed = true;
   book.watcher.disconnect();
 }
 
 function update(book, data) {
   const before = book.data;
+  const isNew = before?.film !== data.film;
   book.data = data;
-  if (before?.film !== data.film || before.first !== data.first) {
-    begin(book, data);
-    if (before?.film !== data.film) book.index = book.last();
-  }
-  if (before?.film !== data.film || before.image !== data.image) {
+  if (isNew || before.first !== data.first) begin(book, data);
+  if (isNew) book.index = book.last;
+  if (isNew || before.image !== data.image) {
     book.image = data.image;
     book.which.value = book.image;
   }
@@ -83,11 +70,9 @@ function begin(book, data) {
   );
   book.rows = data.rows.map((name) => {
     const element = document.createElement("figure");
-    const caption = document.createElement("figcaption");
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("role", "img");
+    element.innerHTML = '<figcaption></figcaption><canvas role="img"></canvas>';
+    const [caption, canvas] = element.children;
     caption.textContent = name;
-    element.append(caption, canvas);
     return { name, element, canvas };
   });
   book.list.replaceChildren(...book.rows.map((row) => row.element));
@@ -107,8 +92,7 @@ function begin(book, data) {
   book.beside.hidden = !data.histogram && !Object.keys(data.numbers).length;
   book.histogram.hidden = !data.histogram;
   if (data.histogram) beginHistogram(book, data.histogram);
-  book.slider.max = book.last();
-  book.controls.classList.toggle("still", book.last() < 1);
+  setFrames(book, data.captions.length);
 }
 
 // ------------------------------------------------------------------------------------ drawing

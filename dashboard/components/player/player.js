@@ -1,14 +1,19 @@
 // The player of the films, and the layout of their images.
 
+import { nextFrame } from "../shared/shared.js";
+
 const WORTH = 0.75; // the part of the available width that whole pixels must fill to be used
 
 /**
- * Connect the controls in `box` to a film. The film has `index`, its current frame, and
- * `last()`: the number of the last frame; `go(k)`: show a frame; `isReady()`: whether that is on
- * the screen; `starts()`: called before it plays; `stands()`: called after it stops.
+ * Connect the controls in `box` to a film, which gets `index`, its current frame, and `redraw()`:
+ * `draw` it at the next frame of the screen. The film has `isReady()`: whether the current frame is
+ * on the screen. It may have `moved(before)`, called after another frame was chosen, `starts()`,
+ * called before it plays, and `stands()`, called after it stops. One that is `closed` does nothing.
  */
-export function openPlayer(film, box) {
+export function openPlayer(film, box, draw) {
   const part = (selector) => box.querySelector(selector);
+  film.index = 0;
+  film.redraw = nextFrame(() => film.closed || draw(film));
   film.controls = part(".controls");
   film.play = part(".play");
   film.slider = part("input[type=range]");
@@ -17,9 +22,9 @@ export function openPlayer(film, box) {
   film.loop = part(".loop");
   film.slider.addEventListener("input", () => {
     pause(film);
-    film.go(Number(film.slider.value));
+    go(film, Number(film.slider.value));
   });
-  film.slider.addEventListener("change", () => film.stands());
+  film.slider.addEventListener("change", () => film.stands?.());
   film.play.addEventListener("click", () => (film.playing ? pause(film) : play(film)));
   film.controls.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -29,25 +34,40 @@ export function openPlayer(film, box) {
     } else if (step && event.target === film.play) {
       event.preventDefault();
       pause(film);
-      film.go(film.index + step);
-      film.stands();
+      go(film, film.index + step);
+      film.stands?.();
     }
   });
 }
 
+/** Set the number of a film's frames; one alone is nothing to move through. */
+export function setFrames(film, count) {
+  film.last = count - 1;
+  film.slider.max = film.last;
+  film.controls.hidden = count < 2;
+}
+
+/** Show a frame. */
+export function go(film, index) {
+  const before = film.index;
+  film.index = Math.max(0, Math.min(index, film.last));
+  film.moved?.(before);
+  film.redraw();
+}
+
 function play(film) {
   film.playing = true;
-  film.starts();
+  film.starts?.();
   offer(film, "Pause the film");
   let turned = performance.now();
-  if (film.index === film.last()) film.go(0);
+  if (film.index === film.last) go(film, 0);
   const tick = (now) => {
-    if (!film.playing) return;
+    if (!film.playing || film.closed) return;
     const wait = 1000 / Number(film.speed.value);
     if (now - turned >= wait && film.isReady()) {
       turned = Math.max(turned + wait, now - wait); // on time, without catching up after a wait
-      if (film.index < film.last()) film.go(film.index + 1);
-      else if (film.loop.checked) film.go(0);
+      if (film.index < film.last) go(film, film.index + 1);
+      else if (film.loop.checked) go(film, 0);
       else return pause(film);
     }
     requestAnimationFrame(tick);
@@ -59,7 +79,7 @@ function pause(film) {
   if (!film.playing) return;
   film.playing = false;
   offer(film, "Play the film");
-  film.stands();
+  film.stands?.();
 }
 
 /** Label the button with what it does. */
