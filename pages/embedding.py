@@ -29,7 +29,7 @@ $t+k$ is the same rotation for every $t$, which a linear layer can learn.
 )
 layer, timesteps = embedding.pick_embedding()
 t = pick_timestep(timesteps, default=30)
-embedding.show_embedding(layer, timesteps, t)
+embedding.show_embedding(layer, timesteps, t, "sinusoidal")
 st.caption(
     "Similarity is the cosine of the angle between two vectors: 1 where they point the same way. "
     r"Here it is $\frac{1}{h}\sum_i \cos((t-s) f_i)$, which depends only on the distance between "

@@ -51,11 +51,6 @@ def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
         st.stop()
 
 
-def show_embedding(layer: SinusoidalPositionEmbeddings, timesteps: int, t: int) -> None:
-    """All rows of the formula, and how similar they are."""
-    _show_layer(layer, timesteps, t, "sinusoidal", sines_and_cosines=True)
-
-
 def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
     [row] = embed(layer, [t])
@@ -110,21 +105,20 @@ def show_trained(t: int) -> None:
         f"{run.name} at step {checkpoint.step:,}: preset {config.preset}, "
         f"T = {schedule.timesteps:,}, {size} dimensions per timestep."
     )
-    _show_layer(time_mlp, schedule.timesteps, t, "learned")
+    show_embedding(time_mlp, schedule.timesteps, t, "learned")
 
 
-def _show_layer(
-    layer: nn.Module, timesteps: int, t: int, name: str, *, sines_and_cosines: bool = False
-) -> None:
-    """A layer's embedding of all t, and how similar its rows are."""
+def show_embedding(layer: nn.Module, timesteps: int, t: int, name: str) -> None:
+    """A layer's embedding of all t, and how similar its rows are; `name` says what kind it is."""
     cursor = t if t < timesteps else None
     size = embed(layer, [0]).shape[1]
     left, right = st.columns(2)
     with left:
         st.markdown("**Embedding of every timestep**")
         steps = spread_timesteps(timesteps, min(MOST_ROWS, MOST_NUMBERS // size))
+        is_formula = isinstance(layer, SinusoidalPositionEmbeddings)
         figure = figures.rows_figure(
-            embed(layer, steps), steps, cursor, sines_and_cosines=sines_and_cosines
+            embed(layer, steps), steps, cursor, sines_and_cosines=is_formula
         )
         show(figure, f"{name}-rows", f"Heatmap of the {name} embedding over t and dimension.")
     with right:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -11,7 +12,7 @@ from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.progress import show_progress
-from dashboard.ui.run_wording import duration
+from dashboard.ui.run_wording import count, duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import FEWEST, cost
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
@@ -64,20 +65,23 @@ def jobs() -> dict[str, SamplingJob]:
     return {}
 
 
+class Part(NamedTuple):
+    checkpoint: Checkpoint
+    spec: SamplingSpec
+    cost: int  # evaluations of the network, approximately
+
+
 @dataclass(frozen=True)
 class Plan:
     """Measurements, one after the other."""
 
     run: Run
-    parts: tuple[tuple[Checkpoint, SamplingSpec], ...]
+    parts: list[Part]
     bits: bool
 
+    @property
     def cost(self) -> int:
-        """Evaluations of the network, approximately."""
-        return sum(self.cost_of(checkpoint, spec) for checkpoint, spec in self.parts)
-
-    def cost_of(self, checkpoint: Checkpoint, spec: SamplingSpec) -> int:
-        return cost(spec, build_schedule(checkpoint.config), self.bits)
+        return sum(part.cost for part in self.parts)
 
 
 def show_form(run: Run) -> None:
@@ -92,11 +96,11 @@ def show_form(run: Run) -> None:
         plan = ask_plan(run, usable)
         if plan is None:
             return
-        checkpoint, spec = plan.parts[0]
+        checkpoint, spec, _ = plan.parts[0]
         queue = sampling_queue.queue_of(cached.device())
         key = sampling_queue.pace_key(spec, checkpoint.config)
-        expected = queue.expected_seconds(key, plan.cost())
-        text = f"{plan.cost():,} network evaluations"
+        expected = queue.expected_seconds(key, plan.cost)
+        text = f"{plan.cost:,} network evaluations"
         if expected is not None:
             text += f", about {duration(max(1.0, expected))}"
         st.caption(
@@ -130,37 +134,28 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         key=STEPS_KEY,
     )
     guidance = GUIDANCE.ask() if can.any_class else 1.0
-    bits = BITS.ask(disabled=can.flow)
+    bits = BITS.ask(disabled=can.flow) and not can.flow
     if not taken:
         st.caption("Choose at least one number of steps.")
         return None
-    parts = tuple(
-        (
-            checkpoint,
-            make_spec(
-                run.name,
-                checkpoint,
-                n=n,
-                sampler=sampler,
-                steps=steps,
-                guidance_scale=guidance,
-            ),
-        )
-        for checkpoint in checkpoints
-        for steps in sorted(taken)
-    )
-    return Plan(run, parts, bits and not can.flow)
+    parts = []
+    for checkpoint in checkpoints:
+        schedule = build_schedule(checkpoint.config)
+        for steps in sorted(taken):
+            settings = {"sampler": sampler, "steps": steps, "guidance_scale": guidance}
+            spec = make_spec(run.name, checkpoint, n=n, **settings)
+            parts.append(Part(checkpoint, spec, cost(spec, schedule, bits)))
+    return Plan(run, parts, bits)
 
 
 def start(plan: Plan) -> None:
     """Put the plan into the device's queue, or show why that is refused."""
-    checkpoint, spec = plan.parts[0]
-    count = len(plan.parts)
+    checkpoint, spec, _ = plan.parts[0]
     task = Task(
         spec,
-        f"Measuring {plan.run.name}: {count} result{'s' if count > 1 else ''}",
-        plan.cost(),
-        plan.cost(),
+        f"Measuring {plan.run.name}: {count(len(plan.parts), 'result')}",
+        plan.cost,
+        plan.cost,
         sampling_queue.pace_key(spec, checkpoint.config),
         lambda load, on_step: measure(plan, on_step),
         background=True,
@@ -181,7 +176,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
     of the shared cache.
     """
     before, loaded, held = 0, None, None
-    for checkpoint, spec in plan.parts:
+    for checkpoint, spec, evaluations in plan.parts:
         if loaded is None or held != checkpoint:
             loaded, held = load_model(checkpoint, cached.device(), spec.average), checkpoint
         # workers=0: each process would import the whole app first.
@@ -190,7 +185,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
         )
         for done in work:
             yield before + done
-        before += plan.cost_of(checkpoint, spec)
+        before += evaluations
         yield before
 
 

@@ -27,12 +27,8 @@ def show_live(figure: go.Figure, key: str, alt: str) -> None:
     """
     figure.update_layout(template="none")
     height = figure.layout.height
-    data = {
-        "figure": figure.to_json(),
-        "library": _library_address(),
-        "height": height,
-        "alt": alt,
-    }
+    library = _library_address()
+    data = {"figure": figure.to_json(), "library": library, "height": height, "alt": alt}
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=height)
 
