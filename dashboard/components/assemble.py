@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import streamlit as st
+from streamlit.components.v1 import declare_component
 
 # Streamlit takes the script of a component as one text, so that it cannot import files.
 IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
@@ -31,6 +32,15 @@ def component(
         js="".join(inline(script.read_text(encoding="utf-8")) for script in modules),
         isolate_styles=isolate_styles,
     )
+
+
+@functools.cache
+def folder_address(name: str, folder: Path) -> str:
+    """Where this server offers the files of a folder, and of no other, relative to the page.
+
+    The same after a restart of the server.
+    """
+    return f"component/{declare_component(name, path=folder).name}"
 
 
 def scripts(script: Path) -> list[Path]:

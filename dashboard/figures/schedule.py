@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, finish
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.sampling.trajectory import spread
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
@@ -86,8 +87,7 @@ def curve_figure(
     """
     figure = go.Figure()
     for schedule in schedules:
-        count = min(schedule.timesteps, MOST_POINTS)
-        steps = np.linspace(0, schedule.timesteps - 1, count).round().astype(int)
+        steps = spread(schedule.timesteps, MOST_POINTS)
         values = getattr(schedule, quantity.table).numpy().astype(np.float64)
         # Plotly leaves out NaN.
         values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan

@@ -7,14 +7,12 @@ from this server once.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import plotly
 import plotly.graph_objects as go
-from streamlit.components.v1 import declare_component
 
-from dashboard.components.assemble import component
+from dashboard.components.assemble import component, folder_address
 
 HTML = '<div class="chart"></div>'
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -27,13 +25,7 @@ def show_live(figure: go.Figure, key: str, alt: str) -> None:
     """
     figure.update_layout(template="none")
     height = figure.layout.height
-    library = _library_address()
+    library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {"figure": figure.to_json(), "library": library, "height": height, "alt": alt}
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=height)
-
-
-@functools.cache
-def _library_address() -> str:
-    """Where this server offers the library, relative to the page."""
-    return f"component/{declare_component('plotly', path=LIBRARY.parent).name}/{LIBRARY.name}"

@@ -322,16 +322,12 @@ function release(film, strip) {
 
 /** All strips as a stack: every 64th of each run on top, the newest first, then those between. */
 function coarseToFine(runs) {
-  const order = [];
-  for (let stride = COARSEST; stride >= 1; stride /= 2) {
-    const isNew = (k) => stride === COARSEST || k % (2 * stride) !== 0;
-    for (const strips of runs) {
-      for (let k = 0; k < strips.length; k += stride) {
-        if (isNew(k)) order.push(strips[strips.length - 1 - k]);
-      }
-    }
-  }
-  return order.reverse();
+  const stride = (k) => (k % COARSEST ? k & -k : COARSEST); // the power of two that divides k
+  return [...runs]
+    .reverse()
+    .flatMap((strips) => strips.map((strip, k) => [stride(strips.length - 1 - k), strip]))
+    .sort(([one], [other]) => one - other)
+    .map(([, strip]) => strip);
 }
 
 // -------------------------------------------------------------------------------------- words

@@ -6,7 +6,6 @@ fetches each once, as the file that the trainer wrote; moving asks the server fo
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-from streamlit.components.v1 import declare_component
 
-from dashboard.components.assemble import component
+from dashboard.components.assemble import component, folder_address
 from dashboard.components.player.player import controls
 
 KEY = "film"
@@ -63,11 +61,13 @@ def row_data(run: Strips) -> dict[str, Any] | None:
     if not strips:
         return None
     columns = zip(("steps", "at", "files", "versions"), zip(*strips, strict=True), strict=True)
+    samples = run.files[0][1].parent.absolute()
+    served = f"samples-{hashlib.sha256(str(samples).encode()).hexdigest()[:16]}"
     return {
         "name": run.name,
         "colour": run.colour,
         "forming": run.forming,
-        "address": _address(run.files[0][1].parent),
+        "address": folder_address(served, samples),
     } | {name: list(column) for name, column in columns}
 
 
@@ -78,13 +78,3 @@ def _remember() -> None:
         st.query_params[PARAMETER] = at
     else:
         st.query_params.pop(PARAMETER, None)
-
-
-@functools.cache
-def _address(samples: Path) -> str:
-    """Where this server offers the files of a run's folder of samples, and of no other folder.
-
-    Relative to the page; the same after a restart of the server.
-    """
-    name = f"samples-{hashlib.sha256(str(samples.absolute()).encode()).hexdigest()[:16]}"
-    return f"component/{declare_component(name, path=samples.absolute()).name}"

@@ -21,6 +21,7 @@ from PIL import Image
 
 from dashboard.components.assemble import component
 from dashboard.components.player.player import controls
+from diffusion_core.media.images import grid
 from diffusion_core.sampling.trajectory import spread
 
 MOST_BYTES = 5_000_000  # of the pixels that are sent; noise hardly becomes smaller as WebP
@@ -142,14 +143,9 @@ def pack(book: Book, image: int = 0) -> Sent:
 
 def sheet(frames: np.ndarray, columns: int) -> bytes:
     """Frames uint8 (k, H, W, C) in rows of `columns`, row by row, as lossless WebP."""
-    k, height, width, channels = frames.shape
-    rows = -(-k // columns)
-    cells = np.zeros((rows * columns, height, width, channels), np.uint8)
-    cells[:k] = frames
-    cells = cells.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    whole = cells.reshape(rows * height, columns * width, channels)
+    whole = grid(frames, columns)
     buffer = io.BytesIO()
-    image = Image.fromarray(whole.squeeze(-1) if channels == 1 else whole).convert("RGB")
+    image = Image.fromarray(whole.squeeze(-1) if whole.shape[-1] == 1 else whole).convert("RGB")
     # Of little effort; more would not make it much smaller.
     image.save(buffer, format="WEBP", lossless=True, quality=30, method=2)
     return buffer.getvalue()
