@@ -44,17 +44,14 @@ def pick_schedules() -> ScheduleView:
         with st.container(width=160):
             timesteps = pickers.TIMESTEPS.ask()
         with st.popover("More", icon=":material/tune:"):
-            unused = kinds and not any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
-            betas = pickers.pick_betas(disabled=bool(unused))
-            zero_snr = pickers.ZERO_SNR.ask()
+            takes_betas = not kinds or any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
+            ends = pickers.pick_ends(takes_betas=takes_betas)
             logarithmic = LOGARITHMIC.ask()
     if not kinds:
         st.info("Select at least one schedule.")
         st.stop()
     schedules = [
-        pickers.make_schedule(kind, timesteps, *betas, zero_snr)
-        for kind in SCHEDULE_KINDS
-        if kind in kinds
+        pickers.make_schedule(kind, timesteps, *ends) for kind in SCHEDULE_KINDS if kind in kinds
     ]
     return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
 

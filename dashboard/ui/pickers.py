@@ -51,9 +51,8 @@ def pick_schedule() -> NoiseSchedule:
     kind = KIND.ask()
     timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
-        beta_start, beta_end = pick_betas(disabled=not SCHEDULE_KINDS[kind].takes_betas)
-        zero_snr = ZERO_SNR.ask()
-    return make_schedule(kind, timesteps, beta_start, beta_end, zero_snr)
+        ends = pick_ends(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
+    return make_schedule(kind, timesteps, *ends)
 
 
 def pick_timestep(timesteps: int, default: int) -> int:
@@ -69,10 +68,10 @@ def pick_timestep(timesteps: int, default: int) -> int:
     return TIMESTEP.now(high=last, default=start).ask()
 
 
-def pick_betas(disabled: bool = False) -> tuple[float, float]:
-    """The first and the last β."""
-    first, last = (control.ask(disabled=disabled) for control in BETAS)
-    return first, last
+def pick_ends(*, takes_betas: bool) -> tuple[float, float, bool]:
+    """The first and the last β, and whether the schedule ends in pure noise."""
+    first, last = (control.ask(disabled=not takes_betas) for control in BETAS)
+    return first, last, ZERO_SNR.ask()
 
 
 def make_schedule(
