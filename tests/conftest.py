@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before the libraries read them.
@@ -45,6 +46,16 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(f"{settings.PREFIX}DEVICE", "cpu")
     monkeypatch.setattr(settings, "SECRETS_FILE", tmp_path / "no-secrets.toml")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_installed_components() -> Iterator[None]:
+    """Every AppTest looks through all installed packages for components, which takes 0.1 s; the app
+    has only its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        scan = "streamlit.components.v2.manifest_scanner.scan_component_manifests"
+        patch.setattr(scan, list, raising=False)
+        yield
 
 
 @pytest.fixture
