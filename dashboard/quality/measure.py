@@ -21,8 +21,6 @@ from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
-LATEST, EVERY = "latest", "all"
-
 CHECKPOINT = Choice(key="quality_checkpoint", label="Checkpoint to measure", bind=False)
 SAMPLER = Choice(key="quality_sampler", label="Sampler", bind=False)
 COUNT = Number(
@@ -35,7 +33,6 @@ COUNT = Number(
     "images; papers use 10,000 or more.",
     bind=False,
 )
-STEPS_KEY = "quality_steps"
 STEPS = (5, 10, 20, 50, 100, 250)
 USUAL_STEPS = 20
 GUIDANCE = Number(
@@ -115,9 +112,10 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     """What to measure; None, with a caption that says why, if it is nothing."""
     newest = usable[-1]
     can = Capabilities.of(newest)
-    by_step = {f"step {checkpoint.step:,}": [checkpoint] for checkpoint in reversed(usable)}
-    every = {EVERY: list(usable)} if len(usable) > 1 else {}
-    choices = {LATEST: [newest], **every, **by_step}
+    choices = {"latest": [newest]}
+    if len(usable) > 1:
+        choices["all"] = list(usable)
+    choices |= {f"step {checkpoint.step:,}": [checkpoint] for checkpoint in reversed(usable)}
     left, middle, right = st.columns(3)
     with left:
         checkpoints = choices[CHECKPOINT.now(options=tuple(choices)).ask()]
@@ -131,7 +129,7 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         allowed,
         default=[USUAL_STEPS] if USUAL_STEPS in allowed else allowed[-1:],
         help="Each is measured separately. Several give the curve of quality versus compute.",
-        key=STEPS_KEY,
+        key="quality_steps",
     )
     guidance = GUIDANCE.ask() if can.any_class else 1.0
     bits = BITS.ask(disabled=can.flow) and not can.flow
