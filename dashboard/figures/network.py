@@ -178,46 +178,43 @@ def _add_boxes(figure: go.Figure, boxes: list[Box], rows: Rows, **look: Any) -> 
 
 def _add_flow(figure: go.Figure, boxes: list[Box], rows: Rows) -> None:
     """Arrows from each rectangle to the next."""
-    x: list[float | None] = []
-    y: list[float | None] = []
+    paths = []
     for box, after in pairwise(boxes):
         if after.skip_from is not None:
             continue
         here, there = rows[box.shape[2]], rows[after.shape[2]]
         middle, target = sum(here) / 2, sum(there) / 2
         if here == there:
-            x += [box.right, after.left, None]
-            y += [middle, middle, None]
+            paths.append([(box.right, middle), (after.left, middle)])
         elif there < here:
-            x += [box.centre, box.centre, after.left, None]
-            y += [here[0], target, target, None]
+            paths.append([(box.centre, here[0]), (box.centre, target), (after.left, target)])
         else:
-            x += [box.right, after.centre, after.centre, None]
-            y += [middle, middle, there[0], None]
-    _add_arrows(figure, x, y, "flow", QUIET)
+            paths.append([(box.right, middle), (after.centre, middle), (after.centre, there[0])])
+    _add_arrows(figure, paths, "flow", QUIET)
 
 
 def _add_skips(figure: go.Figure, boxes: list[Box], lanes: dict[int, int], rows: Rows) -> None:
     made_by: dict[int | None, Box] = {box.row: box for box in boxes if box.skip_from is None}
-    x: list[float | None] = []
-    y: list[float | None] = []
+    paths = []
     for k, lane in lanes.items():
         source, copy = made_by[boxes[k].skip_from], boxes[k]
         _, top = rows[copy.shape[2]]
         over = top + LANE * lane
-        x += [source.centre, source.centre, copy.centre, copy.centre, None]
-        y += [top, over, over, top, None]
-    _add_arrows(figure, x, y, "skips", COLOURS[0])
+        start, end = source.centre, copy.centre
+        paths.append([(start, top), (start, over), (end, over), (end, top)])
+    _add_arrows(figure, paths, "skips", COLOURS[0])
 
 
 def _add_arrows(
-    figure: go.Figure, x: list[float | None], y: list[float | None], name: str, colour: str
+    figure: go.Figure, paths: list[list[tuple[float, float]]], name: str, colour: str
 ) -> None:
-    """Lines with a head at each end before a None."""
-    ends = [after is None for after in [*x[1:], None]]
+    """A line through the points (x, y) of each path, with a head at its end."""
+    gap = (None, None)
+    points = [point for path in paths for point in (*path, gap)]
+    ends = [after == gap for after in [*points[1:], gap]]
     figure.add_scatter(
-        x=x,
-        y=y,
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
         name=name,
         mode="lines+markers",
         line={"color": colour, "width": 1.5},
