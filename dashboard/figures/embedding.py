@@ -47,8 +47,7 @@ def row_figure(row: np.ndarray) -> go.Figure:
             hovertemplate=f"dimension %{{x}}<br>{name} %{{y:.4f}}<extra></extra>",
         )
     finish(figure, "dimension", "value", height=330)
-    figure.update_yaxes(range=[-1.08, 1.08])
-    return figure
+    return figure.update_yaxes(range=[-1.08, 1.08])
 
 
 def similarity_figure(similarity: np.ndarray, timesteps: np.ndarray, t: int | None) -> go.Figure:

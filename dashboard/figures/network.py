@@ -116,7 +116,7 @@ def unet_figure(trace: Trace) -> go.Figure:
         uirevision=None,
     )
     figure.update_xaxes(visible=False, fixedrange=True, range=[-2, boxes[-1].right + 2])
-    figure.update_yaxes(
+    return figure.update_yaxes(
         tickvals=list(ticks.values()),
         ticktext=list(ticks),
         automargin=False,
@@ -124,7 +124,6 @@ def unet_figure(trace: Trace) -> go.Figure:
         zeroline=False,
         fixedrange=True,
     )
-    return figure
 
 
 def _boxes(trace: Trace) -> list[Box]:
@@ -278,34 +277,29 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
     rows = [row for row in trace.blocks if row.parameters or row.multiply_adds]
     total = getattr(trace, quantity)
     unit = quantity.replace("_", "-")
+    values = [getattr(row, quantity) for row in rows]
+    colours = [PARTS[PART_OF.get(row.part, "image")][1] for row in rows]
     figure = go.Figure()
-    for part, (name, colour) in PARTS.items():
-        own = [row for row in rows if PART_OF.get(row.part, "image") == part]
-        if not own:
-            continue
-        values = [getattr(row, quantity) for row in own]
-        figure.add_bar(
-            x=values,
-            y=[row.name for row in own],
-            orientation="h",
-            name=name,
-            marker={"color": colour, "line": {"width": 0}},
-            text=[short(value) for value in values],
-            textposition="auto",
-            customdata=[
-                f"<b>{row.name}</b>, {row.what}<br>{value:,} {unit}<br>{value / total:.1%} of all"
-                for row, value in zip(own, values, strict=True)
-            ],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
+    figure.add_bar(
+        x=values,
+        y=[row.name for row in rows],
+        orientation="h",
+        marker={"color": colours, "line": {"width": 0}},
+        text=[short(value) for value in values],
+        textposition="auto",
+        customdata=[
+            f"<b>{row.name}</b>, {row.what}<br>{value:,} {unit}<br>{value / total:.1%} of all"
+            for row, value in zip(rows, values, strict=True)
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
     finish(figure, unit, "", height=60 + 24 * len(rows))
-    figure.update_layout(showlegend=False, barmode="overlay", uirevision=None)
+    figure.update_layout(showlegend=False, uirevision=None)
     figure.update_xaxes(tickformat="~s", nticks=6, fixedrange=True)
-    figure.update_yaxes(
+    return figure.update_yaxes(
         type="category",
         categoryorder="array",
         categoryarray=[row.name for row in reversed(rows)],
         dtick=1,
         fixedrange=True,
     )
-    return figure

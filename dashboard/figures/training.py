@@ -167,8 +167,7 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
     )
     finish(figure, "step", "timestep t, of T")
     # `finish` makes a numbers' axis of it.
-    figure.update_yaxes(type="category", showgrid=False)
-    return figure
+    return figure.update_yaxes(type="category", showgrid=False)
 
 
 def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False) -> go.Figure:
