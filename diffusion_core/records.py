@@ -155,6 +155,8 @@ def sentences(
     `kind`: the type of the record. `name`: what a field is called in the source.
     """
     found = error.errors(include_url=False, include_context=True)
+    # A default that follows from a wrong value is no fault of its own.
+    found = [each for each in found if each["type"] != "default_factory_not_called"]
     return [_sentence(each, kind, source, name) for each in found]
 
 

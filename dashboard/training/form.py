@@ -16,6 +16,7 @@ from dashboard.training.form_controls import (
     MAIN,
     MORE,
     SIZE,
+    SNR,
     STEPS,
     TARGET,
     WARMUP,
@@ -23,6 +24,7 @@ from dashboard.training.form_controls import (
     detail_control,
     entries_of,
     make_config,
+    usual_gamma,
     usual_warmup,
 )
 from dashboard.training.launch import Start, estimate, queue_note
@@ -155,6 +157,8 @@ def _ask(
         now = control.now(default=entries[control.key])
         if control is WARMUP:
             now = now.now(placeholder=warmup)
+        if control is SNR:
+            now = now.now(placeholder=f"{usual_gamma(entries):g}")
         if control is STEPS and settings.max_steps:
             now = now.now(high=settings.max_steps)
         entries[control.key] = now.ask()

@@ -15,7 +15,7 @@ from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import SCHEDULE_KINDS
 from diffusion_core.records import bounds
-from diffusion_core.runs.config import ConfigError, RunConfig, with_settings
+from diffusion_core.runs.config import ConfigError, RunConfig, usual_min_snr_gamma, with_settings
 from diffusion_core.runs.presets import PRESETS
 
 MOST_SHOWN = 2**53 - 1  # the largest whole number that a browser keeps exactly
@@ -107,6 +107,16 @@ TARGET = Choice(
     help="What the network predicts from a noisy image: the noise ε, the clean image x₀, the "
     "velocity v (a mixture of both), or the flow from image to noise (rectified flow).",
 )
+SNR = _number(
+    key="snr",
+    label="Min-SNR γ",
+    field="min_snr_gamma",
+    step=1.0,
+    optional=True,
+    help="Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). "
+    "0 weights all timesteps equally. If empty, 5; but 0 for a flow or zero terminal SNR, which "
+    "start sampling where the SNR is 0: there min-SNR would teach the network next to nothing.",
+)
 OBJECTIVE = (
     TARGET,
     Choice(
@@ -116,14 +126,6 @@ OBJECTIVE = (
         options=LOSSES,
         titles={"l1": "L1", "l2": "L2", "huber": "Huber"},
         help="L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond.",
-    ),
-    _number(
-        key="snr",
-        label="Min-SNR γ",
-        field="min_snr_gamma",
-        step=1.0,
-        help="Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). "
-        "0 weights all timesteps equally.",
     ),
     Choice(
         key="schedule",
@@ -135,6 +137,7 @@ OBJECTIVE = (
     ),
     _number(key="T", label="Timesteps T", field="schedule.timesteps", default=300, step=100),
     ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
+    SNR,
 )
 IMAGES = (
     Choice(
@@ -271,6 +274,8 @@ def entries_of(config: RunConfig, max_steps: int | None) -> dict[str, Any]:
     entries[SEED.key] = min(config.seed, int(SEED.high))
     if config == PRESETS.get(config.preset):
         entries[WARMUP.key] = None
+    if config.min_snr_gamma == usual_min_snr_gamma(dict(config)):
+        entries[SNR.key] = None
     for control in AS_SAMPLES:
         if entries[control.key] == config.sample_every:
             entries[control.key] = None
@@ -282,17 +287,20 @@ def make_config(
 ) -> RunConfig:
     """The settings of `start`, changed by the form's entries.
 
-    An empty warm-up is that of `start`, at most a tenth of the steps. Raises ConfigError.
+    An empty warm-up is that of `start`, at most a tenth of the steps; an empty min-SNR gamma the
+    usual one of the objective. Raises ConfigError.
     """
     check_steps(entries[STEPS.key], max_steps)
     usual = {control.key: entries[SAMPLES.key] for control in AS_SAMPLES}
     usual[WARMUP.key] = usual_warmup(start, entries[STEPS.key])
     changed = {}
+    usual[SNR.key] = usual_gamma(entries)
     for control in CONTROLS:
         value = entries[control.key]
         if value is None:
             value = usual[control.key]
-        if value != _setting(start, control):
+        # An unset gamma would follow the objective.
+        if control is SNR or value != _setting(start, control):
             changed[control.field] = value
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
@@ -307,6 +315,12 @@ def check_steps(steps: int, max_steps: int | None) -> None:
 def usual_warmup(start: RunConfig, steps: int) -> int:
     """The warm-up of a run of so many steps if none is set."""
     return min(start.warmup_steps, steps // 10)
+
+
+def usual_gamma(entries: dict[str, Any]) -> float:
+    """The min-SNR gamma of a run with the form's objective if none is set."""
+    schedule = {"rescale_zero_terminal_snr": entries[ZERO_SNR.key]}
+    return usual_min_snr_gamma({"prediction_type": entries[TARGET.key], "schedule": schedule})
 
 
 def data_spec(kind: str, detail: str | int) -> str:

@@ -88,10 +88,12 @@ def min_snr_weight(schedule: Schedule, t: Tensor, gamma: float, prediction_type:
     """Weight of each image's loss, shape (B,): min-SNR-gamma (Hang et al. 2023, section 3.4).
 
     On x_0 the weight is min(SNR, gamma); for other prediction types it is what makes the same
-    objective of their error.
+    objective of their error. Where SNR is 0 it is 1, as in the authors' code: sampling starts
+    there, and with the formula's 0 the network would never learn that timestep.
     """
     weight = prediction_type_of(prediction_type).snr_weight
-    return weight(gather(schedule.snr, t, 1), gamma, *_signal_and_spread(schedule, t, 1))
+    snr = gather(schedule.snr, t, 1)
+    return weight(snr, gamma, *_signal_and_spread(schedule, t, 1)).where(snr > 0, 1)
 
 
 def _signal_and_spread(schedule: Schedule, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:

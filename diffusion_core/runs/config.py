@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -72,6 +72,17 @@ class NetworkArgs(TypedDict, total=False):
     num_classes: Annotated[int, Field(ge=0, le=10**6)]
 
 
+def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
+    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0.
+
+    Flows and schedules of zero terminal SNR start sampling where SNR is 0, and min-SNR would teach
+    them next to nothing just before it.
+    """
+    kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
+    zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
+    return 0.0 if zero or (kind and kind.flow) else 5.0
+
+
 class RunConfig(Record):
     """The settings of a run. Raises ConfigError, which names everything that is wrong."""
 
@@ -88,7 +99,9 @@ class RunConfig(Record):
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     prediction_type: Word = "v_prediction"
     loss: Word = "l2"
-    min_snr_gamma: Annotated[float, Field(ge=0, le=10**6)] = 5.0  # 0: no weighting
+    min_snr_gamma: Annotated[  # 0: no weighting
+        float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)
+    ]
 
     # The data
     data: Annotated[str, Field(min_length=1, max_length=4096)] = "cars"  # see `data/store.py`
@@ -243,13 +256,19 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """`config` with settings as `parse_settings` returns them. Raises ConfigError."""
+    """`config` with settings as `parse_settings` returns them. Raises ConfigError.
+
+    A min-SNR gamma that is the usual one stays so.
+    """
     plain = {name: value for name, value in settings.items() if "." not in name}
     for name, value in settings.items():
         group, dot, key = name.partition(".")
         if dot:
             plain[group] = {**plain.get(group, getattr(config, group)), key: value}
-    return config.replace(**plain)
+    changed = config.replace(**plain)
+    if "min_snr_gamma" in plain or config.min_snr_gamma != usual_min_snr_gamma(dict(config)):
+        return changed
+    return changed.replace(min_snr_gamma=usual_min_snr_gamma(dict(changed)))
 
 
 def _kind_of(name: str) -> Any:

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.objective import (
     loss_per_image,
     make_target,
@@ -18,7 +19,7 @@ from diffusion_core.process.objective import (
     predict_x_0,
 )
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule, Schedule
 
 T = 300
 DIFFUSERS_NAMES = {"epsilon": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
@@ -254,12 +255,15 @@ def test_min_snr_weighs_the_same_objective_whatever_the_network_predicts(
     assert torch.allclose(of_target, of_x_0, rtol=1e-3)
 
 
-def test_min_snr_weights_have_their_limits_where_only_noise_is_left() -> None:
-    schedule = NoiseSchedule("linear", 50, rescale_zero_terminal_snr=True)
-    last = torch.tensor([49])
-    weights = {name: min_snr_weight(schedule, last, 5.0, name).item() for name in PREDICTION_TYPES}
-    nothing = {"x_0": 0.0, "v_prediction": 0.0, "flow_prediction": 0.0}
-    assert weights == {"epsilon": 1.0, **nothing}
+@pytest.mark.parametrize(
+    "schedule", [NoiseSchedule("linear", 50, rescale_zero_terminal_snr=True), FlowSchedule(50)]
+)
+def test_pure_noise_has_the_weight_1_whatever_is_predicted(schedule: Schedule) -> None:
+    last = torch.tensor([49, 48])
+    for name in PREDICTION_TYPES:
+        at_0, before = min_snr_weight(schedule, last, 5.0, name)
+        assert schedule.snr[49] == 0 < schedule.snr[48]
+        assert at_0 == 1 and (before < 0.01 or name == "epsilon")
 
 
 def test_min_snr_refuses_an_unknown_prediction_type() -> None:

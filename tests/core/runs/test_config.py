@@ -311,3 +311,37 @@ def test_what_is_no_preset_and_no_argument_gets_a_sentence() -> None:
         preset("huge")
     with pytest.raises(ConfigError, match=r"network_args: there is no depth; there are"):
         build_model("small", depth=3)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ["prediction_type=flow_prediction"],
+        ["schedule.rescale_zero_terminal_snr=true"],
+        ['schedule={"rescale_zero_terminal_snr": true}', "prediction_type=x_0"],
+    ],
+)
+def test_a_run_whose_snr_reaches_0_has_no_min_snr_unless_it_is_set(objective: list[str]) -> None:
+    start = preset("small")
+    assert start.min_snr_gamma == 5
+    config = with_settings(start, parse_settings(objective))
+    assert config.min_snr_gamma == RunConfig(**parse_plain(config)).min_snr_gamma == 0
+    assert with_settings(config, {"steps": 7}).min_snr_gamma == 0
+    set_too = [*objective, "min_snr_gamma=5"]
+    assert with_settings(start, parse_settings(set_too)).min_snr_gamma == 5
+    # The lecture's has none from the beginning, and keeps a value that was chosen.
+    assert with_settings(preset("lecture"), {"prediction_type": "x_0"}).min_snr_gamma == 0
+    assert (
+        with_settings(start.replace(min_snr_gamma=3), parse_settings(objective)).min_snr_gamma == 3
+    )
+
+
+def parse_plain(config: RunConfig) -> dict[str, Any]:
+    """The settings of the objective alone, as a caller would give them."""
+    return {"prediction_type": config.prediction_type, "schedule": config.schedule}
+
+
+def test_a_wrong_objective_gets_one_sentence_for_what_is_wrong() -> None:
+    with pytest.raises(ConfigError) as raised:
+        RunConfig(prediction_type=3)
+    assert str(raised.value) == "prediction_type is 3; it must be text."

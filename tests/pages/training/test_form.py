@@ -211,6 +211,28 @@ def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
     assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 50
 
 
+@pytest.mark.parametrize(
+    ("objective", "usual"), [({}, 5), ({"target": "flow"}, 0), ({"zero_snr": "true"}, 0)]
+)
+def test_a_run_whose_snr_reaches_0_starts_without_min_snr(
+    objective: dict[str, str], usual: float, started: list[RunSnapshot]
+) -> None:
+    app = open_training(data="digits", digits=400, **objective)
+    field = app.number_input(key="snr")
+    assert (field.value, field.placeholder) == (None, f"{usual}")
+    press(app, "Start")
+    [run] = started
+    assert run.config is not None
+    assert run.config.min_snr_gamma == usual
+
+
+def test_a_given_min_snr_gamma_is_kept_for_a_flow_too(started: list[RunSnapshot]) -> None:
+    press(open_training(data="digits", digits=400, target="flow", snr=5), "Start")
+    [run] = started
+    assert run.config is not None
+    assert run.config.min_snr_gamma == 5
+
+
 def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
     status = StatusRecord(host=socket.gethostname(), device="cuda", processes=2)
     run = RunSnapshot(Run(Path("both")), RunState.RUNNING, status)
