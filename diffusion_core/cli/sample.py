@@ -17,6 +17,7 @@ from diffusion_core.cli.options import (
     check_place,
     find_checkpoint,
     number,
+    program,
     whole_number,
 )
 from diffusion_core.device import in_batches, pick_device
@@ -204,7 +205,7 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
             bar.close()
             print(
                 f"Stopped with {len(series.numbers()):,} of {spec.n:,} images. Continue with: "
-                f"python -m diffusion_core sample --run {arguments.run} --out {out}/ --resume",
+                f"{program()} sample --run {arguments.run} --out {out}/ --resume",
                 file=sys.stderr,
             )
             return STOPPED

@@ -21,15 +21,10 @@ from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
-from diffusion_core.runs.queue import (
-    JobError,
-    holding_queue,
-    leave_queue,
-    line_up,
-    move,
-    settle_config,
-    start_next,
-)
+from diffusion_core.runs.queue import JobError as JobError
+from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
+from diffusion_core.runs.queue import move as move
+from diffusion_core.runs.queue import start_next as start_next
 from diffusion_core.runs.request import ACTIONS, ENDING, read_request, write_request
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import (
@@ -40,22 +35,6 @@ from diffusion_core.runs.status import (
     waits_without_process,
     write_status,
 )
-
-__all__ = [
-    "JobError",
-    "can_go_on",
-    "change",
-    "check_data",
-    "check_name",
-    "commands_for",
-    "create",
-    "free_name",
-    "move",
-    "request",
-    "resume",
-    "start",
-    "start_next",
-]
 
 REQUESTS = tuple(action for action in ACTIONS if action != "change")  # which takes settings too
 

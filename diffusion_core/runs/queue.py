@@ -141,7 +141,7 @@ def holding_queue(runs_dir: Path) -> Iterator[None]:
     """Nobody else starts, moves or takes away a queued run of the folder. Raises JobError."""
     lock = filelock.FileLock(runs_dir / ".queue.lock")
     try:
-        lock.acquire(timeout=QUEUE_PATIENCE_SECONDS)
+        held = lock.acquire(timeout=QUEUE_PATIENCE_SECONDS)
     except filelock.Timeout as error:
         raise JobError(
             f"The queue in {runs_dir} has been in use for {QUEUE_PATIENCE_SECONDS} seconds; "
@@ -149,10 +149,8 @@ def holding_queue(runs_dir: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise JobError(f"{runs_dir} cannot be written to: {error.strerror}.") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def line_up(path: Path, device: str, steps: int, processes: int) -> None:

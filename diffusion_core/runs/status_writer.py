@@ -45,13 +45,11 @@ def only_trainer(path: Path) -> Iterator[None]:
     """
     lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise Busy(f"Another process is at work on {path.name}; stop it first.") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 class StatusWriter:
