@@ -18,7 +18,7 @@ PATCH = 7
 SMALLEST = 16  # pixels, side of the last level
 DESCRIPTORS = 2**15  # patches of a set per level, approximately; at most 128 per image
 DIRECTIONS = 256
-EDGES = 32  # quantiles of each set between which halves are compared
+DIRECTIONS_OF_HALVES = 64  # of these, for the intervals
 PRINTED = 1000.0
 CHUNK = 256  # images decomposed at once
 
@@ -31,7 +31,7 @@ def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dic
     smaller than 16 pixels.
     """
     real, fake = _matched(real, fake)
-    return {side: _distance(np.sort(a), np.sort(b)) for side, a, b in _slices(real, fake, seed)}
+    return {side: _distance(axes, *sets) for side, axes, *sets in _levels(real, fake, seed)}
 
 
 def sliced_wasserstein_estimates(
@@ -45,10 +45,9 @@ def sliced_wasserstein_estimates(
     count = len(real)
     pairs = half_samples(count, count, seed)
     values, halves = {}, {}
-    for side, a, b in _slices(real, fake, seed):
-        sorted_a, sorted_b = np.sort(a), np.sort(b)
-        values[str(side)] = _distance(sorted_a, sorted_b)
-        halves[str(side)] = _distances_of_halves(a, b, sorted_a, sorted_b, count, pairs)
+    for side, axes, *sets in _levels(real, fake, seed):
+        values[str(side)] = _distance(axes, *sets)
+        halves[str(side)] = _distances_of_halves(axes[:, :DIRECTIONS_OF_HALVES], *sets, pairs)
     values["mean"] = float(np.mean(list(values.values())))
     halves["mean"] = np.mean(list(halves.values()), axis=0)
     return estimates(values, halves, count, count)
@@ -66,12 +65,13 @@ def _matched(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return real[:count], fake[:count]
 
 
-def _patches(
+def _levels(
     real: np.ndarray, fake: np.ndarray, seed: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each level, its side and the normalised patches of both sets, float32 (n * each, 147).
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """For each level, its side, random directions and the normalised patches of both sets.
 
-    The places of the patches differ between the sets. The patches of an image are consecutive.
+    Directions: float32 (C, directions, 49), of length 1 over C and 49. Patches: float32 (C, n,
+    each, 49); their places differ between the sets.
     """
     each = min(128, max(1, DESCRIPTORS // len(real)))
     streams = [np.random.default_rng([seed, number]) for number in (1, 2)]
@@ -80,10 +80,14 @@ def _patches(
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
             cuts.append([_cut(level, each, rng) for level in laplacian_pyramid(chunk)])
+    rng = np.random.default_rng([seed, 0])
     for number, of_real in enumerate(zip(*levels[0], strict=True)):
         of_fake = [chunk[number] for chunk in levels[1]]
         sets = [_normalised(np.concatenate(chunks)) for chunks in (of_real, of_fake)]
-        yield real.shape[1] // 2**number, sets[0], sets[1]
+        axes = rng.standard_normal((DIRECTIONS, PATCH * PATCH, len(sets[0])))
+        axes /= np.linalg.norm(axes, axis=(1, 2), keepdims=True)
+        axes = np.ascontiguousarray(axes.transpose(2, 0, 1), np.float32)
+        yield real.shape[1] // 2**number, axes, sets[0], sets[1]
 
 
 def laplacian_pyramid(images: np.ndarray) -> list[np.ndarray]:
@@ -126,66 +130,61 @@ def _cut(images: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _normalised(patches: np.ndarray) -> np.ndarray:
-    """Rows (n * each, 49 C) of (n, each, 7, 7, C), each channel with mean 0 and variance 1."""
+    """(C, n, each, 49) of (n, each, 7, 7, C), each channel with mean 0 and variance 1."""
     axes = (0, 1, 2, 3)
     spread = patches.std(axis=axes, dtype=np.float64)
     spread[spread == 0] = 1  # a set of one colour
     middle = patches.mean(axis=axes, dtype=np.float64).astype(np.float32)
     rows = (patches - middle) / spread.astype(np.float32)
-    return rows.reshape(-1, PATCH * PATCH * patches.shape[-1])
+    count, each, *_, channels = patches.shape
+    return np.ascontiguousarray(rows.reshape(count, each, -1, channels).transpose(3, 0, 1, 2))
 
 
-def _slices(
-    real: np.ndarray, fake: np.ndarray, seed: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For each level, its side and the patches of both sets, projected on random directions.
-
-    float32 (directions, patches); the patches of an image are consecutive.
-    """
-    rng = np.random.default_rng([seed, 0])
-    for side, *sets in _patches(real, fake, seed):
-        axes = rng.standard_normal((DIRECTIONS, sets[0].shape[1]))
-        axes = (axes / np.linalg.norm(axes, axis=1, keepdims=True)).astype(np.float32)
-        yield side, axes @ sets[0].T, axes @ sets[1].T
+def _distance(axes: np.ndarray, real: np.ndarray, fake: np.ndarray) -> float:
+    """Mean distance of equal ranks of two sets of patches along each direction."""
+    along = [_along(axes, patches).sum(0).reshape(axes.shape[1], -1) for patches in (real, fake)]
+    return _of_ranks(*along)
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of equal ranks of two sets of equal size, sorted along each row."""
+def _along(axes: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """Where the patches lie along the directions, by channel: (C, directions, n, each)."""
+    channels, count, each, pixels = patches.shape
+    rows = patches.reshape(channels, count * each, pixels)
+    return (axes @ rows.transpose(0, 2, 1)).reshape(channels, -1, count, each)
+
+
+def _of_ranks(a: np.ndarray, b: np.ndarray) -> float:
+    a.sort()
+    b.sort()
     return float(np.abs(a - b).mean(dtype=np.float64)) * PRINTED
 
 
 @one_thread
 def _distances_of_halves(
-    a: np.ndarray,
-    b: np.ndarray,
-    sorted_a: np.ndarray,
-    sorted_b: np.ndarray,
-    count: int,
-    pairs: list[tuple[Rows, Rows]],
+    axes: np.ndarray, real: np.ndarray, fake: np.ndarray, pairs: list[tuple[Rows, Rows]]
 ) -> np.ndarray:
-    """Distance of each pair of halves of the `count` images, float64 (pairs,).
+    """Distance of each pair of halves of the images, float64 (pairs,).
 
-    Computed as the area between the two distribution functions, at quantiles of both sets, so that
-    the patches need not be sorted again for each half.
+    Each half is normalised by itself, as a set of its own would be: the halves of what all images
+    share would differ by the colours and the contrast of their images.
     """
-    chosen = [np.zeros((len(pairs), count), np.float32) for _ in range(2)]
-    for number, rows in enumerate(pairs):
-        for kept, of_set in zip(chosen, rows, strict=True):
-            kept[number, of_set] = 1 / len(of_set)
-    apart = max(1, a.shape[1] // EDGES)
-    total = np.zeros(len(pairs))
-    for row in range(len(a)):
-        quantiles = sorted_a[row, ::apart], sorted_b[row, ::apart]
-        edges = np.unique(np.concatenate([*quantiles, sorted_a[row, -1:], sorted_b[row, -1:]]))
-        gap = chosen[0] @ _shares_below(a[row], edges, count)
-        gap -= chosen[1] @ _shares_below(b[row], edges, count)
-        total += np.abs(gap[:, :-1]) @ np.diff(edges)
-    return total / len(a) * PRINTED
+    of_sets = [(_along(axes, patches), *_moments(patches)) for patches in (real, fake)]
+    weight = axes.sum(2)  # (C, directions), of a patch that is 1 everywhere
+    distances = []
+    for pair in pairs:
+        halves = []
+        for (along, means, squares), rows in zip(of_sets, pair, strict=True):
+            middle = means[:, rows].mean(1)
+            spread = np.sqrt((squares[:, rows].mean(1) - middle**2).clip(0))
+            scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 1)
+            half = np.einsum("cdne,c->dne", along[:, :, rows], scale.astype(np.float32))
+            half -= ((scale * middle) @ weight).astype(np.float32)[:, None, None]
+            halves.append(half.reshape(len(half), -1))
+        distances.append(_of_ranks(*halves))
+    return np.array(distances)
 
 
-def _shares_below(values: np.ndarray, edges: np.ndarray, count: int) -> np.ndarray:
-    """For each image, the share of its patches up to each edge, float32 (count, edges)."""
-    each = len(values) // count
-    cells = np.arange(len(values)) // each * (len(edges) + 1) + np.searchsorted(edges, values)
-    counts = np.bincount(cells, minlength=count * (len(edges) + 1)).reshape(count, -1)
-    return (counts.cumsum(axis=1)[:, :-1] / each).astype(np.float32)
+def _moments(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square of each channel of each image's patches, float64 (C, n)."""
+    mean = patches.mean(axis=(2, 3), dtype=np.float64)
+    return mean, np.square(patches).mean(axis=(2, 3), dtype=np.float64)

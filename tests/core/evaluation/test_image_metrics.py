@@ -239,17 +239,15 @@ def test_the_pyramid_is_that_of_the_authors_code() -> None:
 def test_along_one_direction_it_is_scipys_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliced, "DIRECTIONS", 1)
     real, fake = images(6, 16), 255 - images(6, 16, seed=1) // 2
-    ((_, a, b),) = sliced._patches(real, fake, 0)
-    ((_, along_a, along_b),) = sliced._slices(real, fake, 0)
-    axis = np.linalg.lstsq(a, along_a[0])[0]
-    assert np.linalg.norm(axis) == pytest.approx(1, rel=1e-3)
-    assert along_b[0] == pytest.approx(b @ axis, abs=1e-3)
-    expected = scipy.stats.wasserstein_distance(along_a[0], along_b[0]) * 1000
+    ((_, axes, a, b),) = sliced._levels(real, fake, 0)
+    assert axes.shape == (3, 1, 49)
+    assert np.linalg.norm(axes) == pytest.approx(1, rel=1e-3)
+    along = [np.einsum("cp,cnep->ne", axes[:, 0], patches).ravel() for patches in (a, b)]
+    expected = scipy.stats.wasserstein_distance(*along) * 1000
     assert sliced.sliced_wasserstein(real, fake)[16] == pytest.approx(expected, rel=1e-3)
-    assert a.shape == (6 * 128, 147)
-    channels = a.reshape(-1, 49, 3)
-    assert channels.mean((0, 1)) == pytest.approx([0] * 3, abs=1e-4)
-    assert channels.std((0, 1)) == pytest.approx([1] * 3, abs=1e-4)
+    assert a.shape == (3, 6, 128, 49)
+    assert a.mean((1, 2, 3)) == pytest.approx([0] * 3, abs=1e-4)
+    assert a.std((1, 2, 3)) == pytest.approx([1] * 3, abs=1e-4)
 
 
 @pytest.fixture
@@ -285,23 +283,48 @@ def test_its_estimate_has_the_same_values_and_their_mean() -> None:
     assert all(0 <= e.low < e.value < e.high and e.n_fake == 40 for e in found.values())
 
 
-def test_the_halves_are_compared_by_scipys_distance() -> None:
-    """As nearly as the quantiles allow: each direction has 64 of them."""
+def test_a_half_is_measured_as_a_set_of_its_own_would_be() -> None:
+    """Normalised by its own mean and spread, not by those of the set that it is half of."""
     rng = RNG(0)
-    a = rng.standard_normal((4, 60 * 20)).astype(np.float32)
-    b = 1.3 * rng.standard_normal((4, 60 * 20)).astype(np.float32) + 0.2
-    pairs = half_samples(60, 60, 0, 5)
-    found = sliced._distances_of_halves(a, b, np.sort(a), np.sort(b), 60, pairs)
-    expected = [
-        1000 * np.mean([
-            scipy.stats.wasserstein_distance(
-                x.reshape(60, 20)[rows].ravel(), y.reshape(60, 20)[others].ravel()
-            )
-            for x, y in zip(a, b, strict=True)
-        ])
-        for rows, others in pairs
-    ]  # fmt: skip
-    assert found == pytest.approx(expected, rel=0.05)
+    sets = [rng.gamma(2, 1, (3, 20, 1, 1)) * rng.standard_normal((3, 20, 5, 49)) for _ in range(2)]
+    real, fake = (patches.astype(np.float32) for patches in sets)
+    axes = rng.standard_normal((3, 4, 49)).astype(np.float32)
+    pairs = half_samples(20, 20, 0, 5)
+    found = sliced._distances_of_halves(axes, real, fake, pairs)
+    expected = []
+    for rows in pairs:
+        halves = [
+            sliced._normalised(patches[:, of_set].transpose(1, 2, 3, 0).reshape(10, 5, 7, 7, 3))
+            for patches, of_set in zip((real, fake), rows, strict=True)
+        ]
+        along = [np.einsum("cdp,cnep->dne", axes, half).reshape(4, -1) for half in halves]
+        each = [scipy.stats.wasserstein_distance(a, b) for a, b in zip(*along, strict=True)]
+        expected.append(1000 * np.mean(each))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.usefixtures("few_patches")
+@pytest.mark.parametrize("gain", [1, 1.6])
+def test_its_interval_is_about_as_wide_as_repeated_measurements_are_spread(
+    gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images differ most in their colours and contrast, which the normalisation takes out."""
+    monkeypatch.setattr(sliced, "DESCRIPTORS", 1024)
+
+    def varied(trial: int, gain: float) -> np.ndarray:
+        rng = RNG([9, trial, int(gain * 10)])
+        colour, contrast = rng.normal(128, 30, (64, 1, 1, 3)), rng.gamma(4, gain / 4, (64, 1, 1, 1))
+        texture = images(64, 16, seed=trial * 10 + int(gain)).astype(float) - 128
+        return (colour + contrast * texture).clip(0, 255).astype(np.uint8)
+
+    found = [
+        sliced.sliced_wasserstein_estimates(varied(k, 1), varied(k + 100, gain), seed=k)["mean"]
+        for k in range(30)
+    ]
+    spread = np.std([e.value for e in found], ddof=1)
+    width = np.mean([e.high - e.value for e in found]) / 1.96
+    assert covered(found) > 0.88
+    assert 0.8 * spread < width < 1.7 * spread
 
 
 def test_images_that_do_not_match_are_refused() -> None:
