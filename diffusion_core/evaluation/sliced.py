@@ -31,7 +31,7 @@ def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> dic
     smaller than 16 pixels.
     """
     real, fake = _matched(real, fake)
-    return {side: _distance(axes, *sets) for side, axes, *sets in _levels(real, fake, seed)}
+    return {side: _distance(axes, a, b) for side, axes, a, b in _levels(real, fake, seed)}
 
 
 def sliced_wasserstein_estimates(
@@ -45,9 +45,9 @@ def sliced_wasserstein_estimates(
     count = len(real)
     pairs = half_samples(count, count, seed)
     values, halves = {}, {}
-    for side, axes, *sets in _levels(real, fake, seed):
-        values[str(side)] = _distance(axes, *sets)
-        halves[str(side)] = _distances_of_halves(axes[:, :DIRECTIONS_OF_HALVES], *sets, pairs)
+    for side, axes, a, b in _levels(real, fake, seed):
+        values[str(side)] = _distance(axes, a, b)
+        halves[str(side)] = _distances_of_halves(axes[:, :DIRECTIONS_OF_HALVES], a, b, pairs)
     values["mean"] = float(np.mean(list(values.values())))
     halves["mean"] = np.mean(list(halves.values()), axis=0)
     return estimates(values, halves, count, count)
