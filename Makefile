@@ -29,10 +29,10 @@ FIND_CHROMIUM = if CHROMIUM=$$($(RUN) -m tests.browser.chromium); then export CH
 app: $(VENV)/app.stamp
 	$(RUN) -m streamlit run streamlit_app.py
 
-# Files in their order: by the number of their tests the longest, of one test each, would come last
-# and alone.
+# Three workers keep two cores busy: many tests wait for a browser or a process. Files in their order:
+# by the number of their tests the longest, of one test each, would come last and alone.
 test: env
-	@$(FIND_CHROMIUM); $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $$without
+	@$(FIND_CHROMIUM); $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $$without
 
 test-long: env
 	@$(FIND_CHROMIUM); $(PYTEST) -m long $$without
