@@ -20,6 +20,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from diffusion_core.models.unet import SINGLE_PIXEL
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
@@ -185,6 +186,11 @@ class RunConfig(Record):
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."
             )
+        part = min(self.micro_batch or self.batch_size, self.batch_size)
+        single = 1 in (part, self.batch_size % part)
+        halvings = len(self.network_args.get("widths", [0] * 5)) - 1
+        if self.network == "lecture" and single and self.image_size <= 2**halvings:
+            yield SINGLE_PIXEL
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."
