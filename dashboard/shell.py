@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.services.settings import SettingsError, get_settings
+from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
 from diffusion_core.device import describe, pick_device
 
@@ -39,4 +40,7 @@ with st.sidebar:
     st.caption(f"Device: {describe(device)}")
     if not settings.may_operate:
         st.caption("Role: viewer. You can watch and sample; only the operator can train.")
+for sentence in st.session_state.get(keys.LEFT_OUT, ()):
+    st.warning(f"{sentence} This part of the link is left out.")
 chosen.run()
+st.session_state.pop(keys.LEFT_OUT, None)

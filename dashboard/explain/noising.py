@@ -81,9 +81,9 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
 def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError."""
     operator = get_settings().may_operate
-    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if operator else None).ask(
-        accept_new_options=operator
-    )
+    spec = DATA.now(
+        help=f"Or type {' or '.join(TYPED)}." if operator else None, typed=operator
+    ).ask()
     count = cached.image_count(spec)
     index = INDEX.now(high=count - 1).ask()
     image, name = cached.image(spec, index, size)

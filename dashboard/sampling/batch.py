@@ -14,7 +14,7 @@ from dashboard.sampling.trajectory import IMAGE
 from dashboard.services import sampling_queue, series_jobs
 from dashboard.services.settings import Settings, get_settings
 from dashboard.ui import keys
-from dashboard.ui.controls import Number, Text
+from dashboard.ui.controls import Choice, Number, Text
 from dashboard.ui.images import show_image
 from dashboard.ui.progress import show_expected
 from dashboard.ui.run_wording import count, duration, size
@@ -49,6 +49,7 @@ NAME = Text(
     bind=False,
     help="Of the folder with the images. Default: the one shown.",
 )
+SERIES = Choice(key=keys.SERIES, label="Series")
 PAGE = Number(key="series_page", label="Page", low=1, high=1, default=1)
 
 
@@ -72,7 +73,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             )
             return
         names = [each.name for each in series]
-        name = st.selectbox("Series", names, key=keys.SERIES, bind="query-params")
+        name = SERIES.now(options=names).ask()
         show_series(series[names.index(name)], chosen, settings)
 
 

@@ -165,9 +165,14 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take the values of links of earlier versions, where nothing has been chosen since."""
+    """Rewrite the values of links of earlier versions and rerun the page; what is in the session
+    owns its part of the address."""
+    new = {}
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
-        st.session_state[START.key] = Start(run=start.removeprefix("as "))
+        new[START.key] = Start(run=start.removeprefix("as ")).title
     if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
-        st.session_state[TARGET.key] = "x_0"
+        new[TARGET.key] = "image"
+    if new:
+        st.query_params.update(new)
+        st.rerun()

@@ -22,6 +22,7 @@ from dashboard.services.settings import Settings
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
+from dashboard.ui.controls import Choice
 from diffusion_core.runs import export
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -58,6 +59,7 @@ CURVES = {
     ),
 }
 BY_TIMESTEP, QUALITY, SETTINGS = "Loss by timestep", "Quality", "Settings"  # the other tabs
+MORE = Choice(key="more", label="Tab")
 LOG_BYTES = 4000  # of the end of train.log
 
 
@@ -153,7 +155,8 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
 def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
     """The other curves and the settings; only the open tab is read and shown."""
     names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS]
-    for name, tab in zip(names, st.tabs(names, key="more", bind="query-params"), strict=True):
+    MORE.now(options=names).check_link()
+    for name, tab in zip(names, st.tabs(names, key=MORE.key, bind="query-params"), strict=True):
         if not tab.open:
             continue
         with tab:

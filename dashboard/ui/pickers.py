@@ -59,9 +59,11 @@ def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
     last = timesteps - 1
     start: int | None = min(default, last)
+    TIMESTEP.check_link()
     # A default that was never moved is in the state and not in the address; a link's is only there.
-    t = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
-    if t.isdecimal() and int(t) > last:
+    in_link = TIMESTEP.of_text(st.query_params.get(TIMESTEP.key, ""))
+    t = st.session_state.get(TIMESTEP.key, in_link)
+    if isinstance(t, int) and t > last:
         # Streamlit would go back to the default; and it warns of a value beside a default.
         st.session_state[TIMESTEP.key] = last
         start = None

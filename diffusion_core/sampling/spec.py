@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import Record, RecordError, cut, record_of, shown
+from diffusion_core.records import Record, RecordError, record_of, shown, some
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -31,7 +31,6 @@ MOST_TIMESTEPS = 10_000
 MAX_SEED = 2**31 - 1
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
-MOST_SHOWN = 12  # names that a message lists
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
@@ -288,7 +287,7 @@ class SamplingSpec(Record):
                 "and images of more than 16 pixels."
             )
         if self.classes != can.classes:
-            yield f"{where} has other classes: {_some(can.classes) or 'none'}."
+            yield f"{where} has other classes: {some(can.classes) or 'none'}."
         elif can.classes and not can.any_class:
             if self.label == ANY_CLASS:
                 yield f"{where} was trained with the class always given; choose a class."
@@ -347,11 +346,4 @@ class SamplingSpec(Record):
 
 
 def _unknown(what: str, value: str, known: Sequence[str]) -> str:
-    return f"There is no {what} {shown(value)}; choose one of {_some(known)}."
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
-    first = [cut(name) for name in names[:MOST_SHOWN]]
-    more = len(names) - len(first)
-    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+    return f"There is no {what} {shown(value)}; choose one of {some(known)}."

@@ -41,7 +41,9 @@ class Strips:
 def show_film(runs: list[Strips], alignment: str) -> None:
     """One row a run under one slider; `alignment` is one of ALIGNMENTS, the axis of `at`."""
     rows = [row for run in runs if (row := row_data(run)) is not None]
-    data = {"alignment": alignment, "rows": rows, "start": st.query_params.get(PARAMETER)}
+    start = st.query_params.get(PARAMETER, "")
+    known = start if start.partition("@")[2] in {row["name"] for row in rows} else None
+    data = {"alignment": alignment, "rows": rows, "start": known}
     component(Path(__file__), HTML)(key=KEY, data=data, on_at_change=_remember)
 
 

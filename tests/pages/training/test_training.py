@@ -325,7 +325,7 @@ def test_the_url_chooses_the_run_and_an_unknown_one_is_named(runs_dir: Path) -> 
     write_run(runs_dir, "newer")
     assert "**older** has finished." in words(open_training(run="older"))
     text = words(open_training(run="nobody"))
-    assert "There is no run called nobody." in text
+    assert "Run is 'nobody'; it must be one of newer, older." in text
     assert "**newer** has finished." in text
 
 
