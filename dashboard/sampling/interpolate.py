@@ -18,6 +18,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.outside import code
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
@@ -84,7 +85,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         ends, count = pick_ends(chosen.spec.seed)
         spec = one_class(chosen.spec.replace(n=count), chosen.can)
         if chosen.spec.label == EACH_IN_TURN:
-            st.caption(f"The whole film has one class: {spec.label}. Choose another under Class.")
+            st.caption(
+                f"The whole film has one class: {code(spec.label)}. Choose another under Class."
+            )
         if sampler_of(spec.method, spec.flow).adds_noise_with(spec.eta):
             st.caption(
                 f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "

@@ -14,6 +14,7 @@ from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
 from dashboard.training.events import events
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle
+from dashboard.ui.outside import code, plain
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import RunSnapshot
 
@@ -129,7 +130,7 @@ def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]
     try:
         found = events(run)
     except ConfigError as error:
-        st.warning(f"The changes of {run.name} cannot be shown: {error}")
+        st.warning(f"The changes of {code(run.name)} cannot be shown: {plain(error)}")
         return []
     at = locate(run, np.array([step for step, _ in found]), alignment)
     return [] if at is None else [(x, text) for x, (_, text) in zip(at, found, strict=True)]

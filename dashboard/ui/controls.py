@@ -17,6 +17,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dashboard.ui import keys
+from dashboard.ui.outside import plain
 from diffusion_core.records import has_control_characters, shown, some
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -207,8 +208,7 @@ class Choice(Control):
     def _show(self, options: dict[str, Any]) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
-        title = (self.titles or {}).get
-        common = self._common | {"format_func": lambda name: str(title(name, name))} | options
+        common = self._common | {"format_func": self.title_of} | options
         if self.segmented:
             common |= {"default": start, "required": True, "wrap": True}
             chosen = st.segmented_control(self.label, names, **common)
@@ -218,8 +218,12 @@ class Choice(Control):
         return st.selectbox(self.label, names, index=names.index(start), **common)
 
     def of_text(self, text: str) -> Any:
-        title = (self.titles or {}).get
-        return next((name for name in self.options if str(title(name, name)) == text), text)
+        return next((name for name in self.options if self.title_of(name) == text), text)
+
+    def title_of(self, name: Any) -> str:
+        """What the widget and the address call an option; side by side they are Markdown."""
+        title = str((self.titles or {}).get(name, name))
+        return plain(title) if self.segmented else title
 
     def to_field(self, value: str) -> Any:
         return (self.values or {}).get(value, value)
@@ -232,8 +236,7 @@ class Choice(Control):
             return Text(key=self.key, label=self.label, longest=LONGEST_PATH).problem(value)
         if any(type(value) is type(name) and value == name for name in self.options):
             return ""
-        title = (self.titles or {}).get
-        there = some([str(title(name, name)) for name in self.options])
+        there = some([self.title_of(name) for name in self.options])
         return f"{self.label} is {shown(value)}; it must be one of {there}."
 
 

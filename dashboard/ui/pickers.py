@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
+from dashboard.ui.outside import plain
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
@@ -83,7 +84,7 @@ def make_schedule(
     try:
         return cached.schedule(kind, timesteps, beta_start, beta_end, zero_snr)
     except ValueError as error:
-        st.error(str(error))
+        st.error(plain(error))
         st.stop()
 
 
