@@ -15,7 +15,7 @@ from tests.pages.app import open_page
 from tests.pages.ui.test_outside import outside_code
 from tests.tiny_runs import TINY, write_run
 
-NAME = "![x](y) $a$ :smile: <b>q</b> **w** :red[z] `c`"
+NAME = "![x](y) $a$ :smile: <b>q **w** :red[z] `c`"
 PARTS = ("![x", "](y", "$a$", ":smile:", "<b>", "**w", ":red[")
 
 
@@ -49,7 +49,7 @@ def odd_run(runs_dir: Path) -> Path:
     config = TINY.replace(data=f"folder:/{NAME}", preset=NAME)
     run = write_run(runs_dir, NAME, 20, config=config, state="failed", error=NAME, warning=NAME)
     (run / "weights" / "step-00000030.safetensors").write_bytes(b"no weights")
-    write_run(runs_dir, "second", 20)
+    write_run(runs_dir, "second", 20, created=1.0)
     result = run / "quality"
     result.mkdir()
     (result / f"{NAME}.json").write_text(json.dumps({"spec": NAME}))
@@ -76,6 +76,8 @@ def odd_run(runs_dir: Path) -> Path:
 )
 def test_it_is_nowhere_read_as_markdown(file: str, settings: dict[str, Any], odd_run: Path) -> None:
     app = open_page(file, **settings)
-    for text in markdown_of(app):
+    texts = list(markdown_of(app))
+    assert any(PARTS[0] in text for text in texts) or file in ("sampling.py", "unet.py")
+    for text in texts:
         left = outside_code(text)
         assert not [part for part in PARTS if part in left], text
