@@ -94,7 +94,9 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         "Generate in background", type="primary", icon=":material/brush:", width="stretch"
     ):
         try:
-            series = series_jobs.begin(run, checkpoint, spec, name.strip(), settings)
+            series = series_jobs.begin(
+                run, checkpoint, spec.checked(chosen.can), name.strip(), settings
+            )
         except (ValueError, RuntimeError, OSError) as error:
             st.error(plain(sampling_queue.explain(error)))
             return

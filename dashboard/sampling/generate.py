@@ -31,7 +31,7 @@ SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segment
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
-        press("Generate", lambda: sample_task(spec, checkpoint), KEY)
+        press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:

@@ -15,7 +15,14 @@ from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import SEED, max_images, one_class
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
-from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
+from dashboard.services.sampling_queue import (
+    Load,
+    OnStep,
+    SamplingJob,
+    Snapshot,
+    Task,
+    pace_key,
+)
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import code
@@ -96,7 +103,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         same = ends[0] == ends[1]
         press(
             "Generate film",
-            lambda: film_task(spec, chosen.checkpoint, ends),
+            lambda: film_task(spec.checked(chosen.can), chosen.checkpoint, ends),
             KEY,
             icon=":material/movie:",
             disabled=same,

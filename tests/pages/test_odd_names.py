@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import open_page
@@ -23,7 +22,7 @@ def markdown_of(app: AppTest) -> Iterator[str]:
     """Everything on the page that the browser reads as Markdown."""
     for element in app:
         proto = getattr(element, "proto", None)
-        if isinstance(proto, Message):
+        if hasattr(proto, "ListFields"):
             yield from texts_of(proto)
 
 
@@ -39,7 +38,7 @@ def texts_of(proto: Any) -> Iterator[str]:
                     yield each
         if field.type == field.TYPE_MESSAGE:
             for each in value if field.is_repeated else [value]:
-                if isinstance(each, Message):
+                if hasattr(each, "ListFields"):
                     yield from texts_of(each)
 
 

@@ -372,8 +372,8 @@ UNFIT = [
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
-        "The image was not made with this cars. The guidance interval must end at 19 or before "
-        "for cars at step 20.",
+        "The image was not made with this cars. The guidance interval is 0 to 99; it must end "
+        "at 19 or before for cars at step 20.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.5, 9.0)),

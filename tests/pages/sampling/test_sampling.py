@@ -396,3 +396,12 @@ def test_exact_images_are_those_of_the_plain_network_in_any_batch(runs_dir: Path
     assert np.array_equal(job.result.images, to_uint8(wanted))
     alone = job.spec.replace(n=1).make(load_model(checkpoint, "cpu", exact=True))
     assert np.array_equal(to_uint8(alone)[0], job.result.images[0])
+
+
+def test_an_interval_that_guides_nowhere_is_refused_where_it_is_asked_for(runs_dir: Path) -> None:
+    write_run(runs_dir, "cars", 20)
+    app = open_page("sampling.py", steps="2", label="van", guidance="2", guided=["3", "4"])
+    button(app, "Generate").click().run()
+    [error] = app.error
+    assert "The guidance interval is 3 to 4, where none of the steps is" in error.value
+    assert "jobs" not in app.session_state or not app.session_state["jobs"]
