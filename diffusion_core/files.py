@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -97,6 +98,23 @@ def make_folder(path: Path) -> None:
         path.mkdir(exist_ok=True)
 
 
+def check_regular(path: Path) -> None:
+    """Raise OSError where a pipe, a socket or a device stands: opening it could wait for ever.
+
+    A folder is left to what opens it. Raises FileNotFoundError where there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, f"{path.name} is not a file.")
+    return open(path, "ab")
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether "no space left" is behind `error`, which torch.save makes a RuntimeError of."""
     while error is not None:
@@ -110,7 +128,8 @@ def os_sentence(error: OSError) -> str:
     """The system's message without its number: "runs/a: Read-only file system."."""
     if error.strerror is None or isinstance(error, DiskFull):
         return str(error)
-    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    name = error.filename2 or error.filename  # of a renaming, the new name: the other is temporary
+    return f"{name}: {error.strerror}." if name else f"{error.strerror}."
 
 
 def complain(text: str) -> None:

@@ -31,4 +31,7 @@ def print_runs(arguments: argparse.Namespace) -> int:
             f"{'' if loss is None else f'{loss:.4f}':>8} "
             f"{'' if speed is None else f'{speed:.1f}':>9}  {when}"
         )
+    for run in runs:
+        if run.problem:
+            print(f"{run.name} cannot be read in full: {run.problem}")
     return DONE

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.device import has_fast_bfloat16
-from diffusion_core.files import make_folder, replacing
+from diffusion_core.files import check_regular, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -129,6 +129,7 @@ def load_state(run: Path, step: int) -> dict[str, Any]:
     """Raises CheckpointError where the file is missing, cut short or of another make."""
     path = state_path(run, step)
     try:
+        check_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         raise CheckpointError(f"{path.name} in {path.parent} cannot be read: {error}") from error
@@ -140,6 +141,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError with the reason: cut short, not safetensors, another network.
     """
     try:
+        check_regular(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}

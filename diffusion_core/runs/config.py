@@ -20,6 +20,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import kind_of
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
@@ -155,6 +157,15 @@ class RunConfig(Record):
             raise ValueError(
                 f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
             )
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _is_of_a_known_kind(cls, value: str) -> str:
+        try:
+            kind_of(value)
+        except DataError as error:
+            raise ValueError(f"data: {error}") from error
         return value
 
     @field_validator("ema_decays")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_core.files import complain
+from diffusion_core.files import check_regular, complain
 
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
@@ -120,6 +120,7 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     if not path.exists():
         return []
     try:
+        check_regular(path)
         try:
             return _rows(path, sql, values)
         except sqlite3.OperationalError as error:
@@ -135,7 +136,8 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []
-        raise MetricsError(f"{path.name} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise MetricsError(f"{path.name} cannot be read: {why}.") from error
 
 
 def _rows(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple]:

@@ -75,11 +75,12 @@ class Run:
 
     def snapshot(self) -> RunSnapshot:
         """The run as it is at this moment; reads each of its small files once. Never raises."""
-        status, problem = StatusRecord(), ""
+        status, faults = StatusRecord(), list[str]()
         try:
-            status = read_record_file(StatusRecord, self.path / "status.json") or status
+            status = read_record_file(StatusRecord, self.path / "status.json", faults) or status
         except RecordError as error:
-            problem = str(error)
+            faults.append(str(error))
+        problem = faults[0] if faults else ""
         start = config = details = None
         changes: list[Change] = []
         try:

@@ -117,6 +117,7 @@ class StatusWriter:
             if self.status.state not in ACTIVE:
                 reserve.unlink(missing_ok=True)
             elif not reserve.exists() or reserve.stat().st_size < RESERVE:
+                reserve.unlink(missing_ok=True)
                 reserve.write_bytes(os.urandom(RESERVE))
 
     def poll(self) -> Action | None:
