@@ -99,12 +99,11 @@ def make_folder(path: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError where a pipe, a socket or a device stands: opening it could wait for ever.
-
-    A folder is left to what opens it. Raises FileNotFoundError where there is nothing.
-    """
+    """Raise OSError for a folder and for a pipe, a socket or a device, which could block."""
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 

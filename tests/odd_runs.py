@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffusion_core.runs.metrics import MetricsWriter
 from tests.tiny_runs import write_run
@@ -170,7 +171,7 @@ ODD: dict[str, Spoil] = {
 } | {f"{name} as {each}": instead(each, make) for each in OTHERS for name, make in KINDS.items()}
 
 
-def write_odd_run(runs_dir: Path, name: str, spoil: Spoil, **status: object) -> Path:
+def write_odd_run(runs_dir: Path, name: str, spoil: Spoil, **status: Any) -> Path:
     run = write_run(runs_dir, name, 40, **status)
     writer = MetricsWriter(run / "metrics.sqlite")
     writer.add((step, "loss", 1 / step, 1e9 + step) for step in range(1, 41))

@@ -132,7 +132,8 @@ def load_state(run: Path, step: int) -> dict[str, Any]:
         check_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise CheckpointError(f"{path.name} in {path.parent} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path.name} cannot be read: {why}") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -146,7 +147,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path.name} is damaged or cut short ({error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path.name} is damaged or cut short ({why}).") from error
     try:
         config = RunConfig.from_dict(json.loads(metadata["config"]))
         classes = tuple(json.loads(metadata["classes"]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion_core.files import DiskFull, remove_leftovers
+from diffusion_core.files import DiskFull, complain, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import write_config_file
@@ -160,9 +160,16 @@ def _train(job: _Job) -> RunState:
         step=done,
         resumed_from=done,
         checkpoint_step=done or None,
-        warning=warning,
     )
-    metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
+    status.warn(warning, lasting=True)
+
+    def say(sentence: str) -> None:
+        complain(sentence)
+        status.warn(sentence, lasting=True)
+
+    metrics = None
+    if lead:
+        metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done, say=say)
     events = _open_events(path, done) if lead and config.tensorboard else None
     log = StepLog(context, metrics, events, status)
     checkpoint_writer = CheckpointWriter(context, status, events)
