@@ -46,7 +46,8 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary name beside `path`; on success it is synced and renamed to `path`.
+    """Write to a temporary name beside `path`; on success it is synced and renamed to `path`,
+    and the folder is synced, so that the renaming survives a loss of power too.
 
     On any failure the temporary file is removed and what was at `path` stays as it was.
     Raises DiskFull where the disk is full.
@@ -59,6 +60,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             # The reason for the failure counts, not that this fails too (a read-only disk).
             with suppress(OSError):
@@ -82,10 +84,23 @@ def building_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with open(file, "rb") as opened:
                         os.fsync(opened.fileno())
+            for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
+                sync_folder(folder)
             os.rename(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
             raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the entries of a folder to the disk, where the system can do that with a folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _temporary(path: Path) -> Path:

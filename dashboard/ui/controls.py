@@ -13,8 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import streamlit as st
+from pydantic import BaseModel
 
-from diffusion_core.records import shown
+from diffusion_core.records import bounds, shown
+
+MOST_SHOWN = 2**53 - 1  # the largest whole number that a browser keeps exactly
+
+
+def whole_bounds(record: type[BaseModel], field: str) -> tuple[int, int]:
+    """The smallest and largest value of a record's field that a control can hold."""
+    low, high = bounds(record, field)
+    return int(low or 0), int(MOST_SHOWN if high is None else min(high, MOST_SHOWN))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,13 @@ from diffusion_core.cli.options import (
 from diffusion_core.data.sources import usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.runs.config import (
+    ConfigError,
+    RunConfig,
+    parse_settings,
+    with_options,
+    with_settings,
+)
 from diffusion_core.runs.presets import PRESETS, preset
 from diffusion_core.runs.run import load_run
 
@@ -126,15 +132,13 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    named = {name: value for name, value in named.items() if value is not None}
-    if arguments.resume and (named or arguments.preset or arguments.like):
+    starting = [arguments.preset, arguments.like, *named.values()]
+    if arguments.resume and any(value is not None for value in starting):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
             "change."
         )
-    if arguments.steps is not None:
-        named["steps"] = arguments.steps
-    return settings | named
+    return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 
 def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:
