@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     check_place,
     find_checkpoint,
+    find_run,
     number,
     program,
     whole_number,
@@ -23,7 +25,7 @@ from diffusion_core.cli.options import (
 from diffusion_core.device import in_batches, pick_device
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
-from diffusion_core.runs.run import Run, load_run
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
 from diffusion_core.sampling.registry import sampler_names
@@ -52,7 +54,7 @@ OPTIONS = {
 
 
 def add_arguments(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("--run", type=Path, required=True)
+    sample.add_argument("--run", required=True, help=RUN_HELP)
     sample.add_argument("--step", type=whole_number, help="checkpoint step (default: the latest)")
     sample.add_argument(
         "--sampler",
@@ -97,7 +99,7 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
 
 
 def do_sample(arguments: argparse.Namespace) -> int:
-    run = load_run(arguments.run)
+    run = find_run(arguments.run)
     out = Path(arguments.out)
     check_place(out)
     if out.is_dir() or arguments.out.endswith(("/", os.sep)):

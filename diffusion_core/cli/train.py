@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     add_settings,
+    default_runs_dir,
     find_run,
     print_started,
     program,
+    run_path,
     start_waiting,
     whole_number,
 )
@@ -36,7 +38,7 @@ from diffusion_core.runs.run import load_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # torchrun takes --run for the beginning of its own --run-path, wherever it stands.
     parser.add_argument(
-        "--run", "--folder", dest="run", type=Path, required=True, help="run folder"
+        "--run", "--folder", dest="run", type=run_path, required=True, help=RUN_HELP
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
@@ -65,6 +67,8 @@ def train_run(arguments: argparse.Namespace) -> int:
     from diffusion_core.training.trainer import train
 
     settings = given_settings(arguments)
+    if arguments.run.resolve() == default_runs_dir().resolve():
+        raise ConfigError(f"{arguments.run} is the folder of the runs; name a run in it.")
     if arguments.processes is not None and not arguments.background:
         raise ConfigError(
             "--processes needs --background; in a terminal use torchrun (see the command "
