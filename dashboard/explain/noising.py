@@ -11,7 +11,7 @@ from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
-from dashboard.ui.controls import Choice, Number
+from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import offer_png, show_image, show_row
 from dashboard.ui.outside import plain
@@ -19,6 +19,7 @@ from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.media.images import png, to_uint8
+from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.noising import (
     NOISE_RANGE,
     mean_and_std,
@@ -57,6 +58,7 @@ SEED = Number(
     label=r"Seed of $\epsilon$",
     default=0,
     step=1,
+    high=min(MAX_SEED, MOST_SHOWN),
     help="The same seed gives the same noise at every t.",
 )
 SHOWN = 512  # pixels of the image to download, so that its own pixels stay crisp

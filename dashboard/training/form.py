@@ -15,6 +15,7 @@ from dashboard.training.form_controls import (
     KEYS,
     MAIN,
     MORE,
+    SEED,
     SIZE,
     SNR,
     STEPS,
@@ -98,16 +99,17 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
+    usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
-            _ask(controls, entries, settings)
+            _ask(controls, entries, settings, usual)
     with st.expander("More settings", icon=":material/tune:"):
-        warmup = f"{usual_warmup(config, entries[STEPS.key]):,}"
+        usual[WARMUP.key] = f"{usual_warmup(config, entries[STEPS.key]):,}"
         for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
             with column:
                 for title, group in groups.items():
                     st.markdown(f"**{title}**")
-                    _ask(group, entries, settings, warmup)
+                    _ask(group, entries, settings, usual)
         origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
@@ -151,13 +153,16 @@ def _take_usual_size() -> None:
 
 
 def _ask(
-    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, warmup: str = ""
+    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, usual: dict[str, str]
 ) -> None:
-    """Show controls that start at `entries`, and write their values back."""
+    """Show controls that start at `entries`, and write their values back.
+
+    `usual`: what an empty control stands for, by its key.
+    """
     for control in controls:
         now = control.now(default=entries[control.key])
-        if control is WARMUP:
-            now = now.now(placeholder=warmup)
+        if control.key in usual:
+            now = now.now(placeholder=usual[control.key])
         if control is SNR:
             now = now.now(placeholder=f"{usual_gamma(entries):g}")
         if control is STEPS and settings.max_steps:

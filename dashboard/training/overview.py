@@ -98,8 +98,11 @@ def _show_new_run(runs: list[RunSnapshot]) -> None:
 def _show_table(runs: list[RunSnapshot], chosen: RunSnapshot) -> None:
     names = [run.name for run in runs]
     key = f"runs-{len(runs)}-{chosen.name}"
+    rows = [_row(run) for run in runs]
+    if any(run.problem for run in runs):
+        rows = [row | {"Problem": run.problem} for row, run in zip(rows, runs, strict=True)]
     st.dataframe(
-        [_row(run) for run in runs],
+        rows,
         hide_index=True,
         column_config={
             "Loss": st.column_config.NumberColumn(format="%.4f"),

@@ -104,7 +104,7 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
 
 
 def show_log(log: Path) -> None:
-    if not log.exists():
+    if not log.is_file():
         return
     with st.expander("End of train.log", icon=":material/notes:"):
         with log.open("rb") as file:
@@ -211,7 +211,9 @@ def show_settings(run: RunSnapshot) -> None:
     st.caption(
         "The contents of config.json: the settings, and what they resolved to on the machine."
     )
-    st.json((run.path / "config.json").read_text(), expanded=1)
+    path = run.path / "config.json"
+    if path.is_file():  # an earlier version kept the settings elsewhere until the run began
+        st.json(path.read_text(encoding="utf-8"), expanded=1)
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(

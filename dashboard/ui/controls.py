@@ -14,15 +14,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import streamlit as st
+from pydantic import BaseModel
 from streamlit.errors import StreamlitAPIException
 
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
-from diffusion_core.records import has_control_characters, shown, some
+from diffusion_core.records import bounds, has_control_characters, shown, some
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 LONGEST_NUMBER = 40  # characters; none that a page writes has as many
 LONGEST_PATH = 4096
+MOST_SHOWN = 2**53 - 1  # the largest whole number that a browser keeps exactly
+
+
+def whole_bounds(record: type[BaseModel], field: str) -> tuple[int, int]:
+    """The smallest and largest value of a record's field that a control can hold."""
+    low, high = bounds(record, field)
+    return int(low or 0), int(MOST_SHOWN if high is None else min(high, MOST_SHOWN))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,12 +77,28 @@ def default_runs_dir() -> Path:
     return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
 
 
-def find_run(name: str) -> Run:
-    """A run by its folder or by its name in the runs folder."""
+def find_run(name: str, runs_dir: Path | None = None) -> Run:
+    """A run by its folder or by its name in the runs folder. Raises FileNotFoundError."""
     from diffusion_core.runs.run import load_run
 
+    return load_run(run_path(name, runs_dir))
+
+
+def run_path(name: str, runs_dir: Path | None = None) -> Path:
+    """The folder of a run, new or not, that is given as a path or as a name in the runs folder."""
+    from diffusion_core.runs.run import is_run
+
     path = Path(name)
-    return load_run(path if path.is_dir() else default_runs_dir() / name)
+    if path.name in ("", ".."):  # the folder where one is, and those above it
+        return path.resolve()
+    if is_run(path) or path.name != name:
+        return path
+    return (runs_dir or default_runs_dir()) / name
+
+
+def listed(name: str) -> str:
+    """A run's name in a table: one of another program may have line breaks, or not be Unicode."""
+    return name if name.isprintable() else shown(name)
 
 
 def find_checkpoint(run: Run, step: int | None) -> Checkpoint:

@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     check_place,
     find_checkpoint,
+    find_run,
     number,
     program,
     whole_number,
@@ -26,7 +28,7 @@ from diffusion_core.media.images import IMAGE_FORMATS
 from diffusion_core.records import shown
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
-from diffusion_core.runs.run import Run, load_run
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
 from diffusion_core.sampling.registry import sampler_names
@@ -55,7 +57,7 @@ OPTIONS = {
 
 
 def add_arguments(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("--run", type=Path, required=True)
+    sample.add_argument("--run", required=True, help=RUN_HELP)
     sample.add_argument("--step", type=whole_number, help="checkpoint step (default: the latest)")
     sample.add_argument(
         "--sampler",
@@ -106,7 +108,7 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
 
 
 def do_sample(arguments: argparse.Namespace) -> int:
-    run = load_run(arguments.run)
+    run = find_run(arguments.run)
     out = Path(arguments.out)
     check_place(out)
     if out.is_dir() or arguments.out.endswith(("/", os.sep)):

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     add_settings,
+    default_runs_dir,
     find_run,
     print_started,
     program,
+    run_path,
     start_waiting,
     whole_number,
 )
 from diffusion_core.data.sources import usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.runs.config import (
+    ConfigError,
+    RunConfig,
+    parse_settings,
+    with_options,
+    with_settings,
+)
 from diffusion_core.runs.presets import PRESETS, preset
 from diffusion_core.runs.run import load_run
 
@@ -30,7 +38,7 @@ from diffusion_core.runs.run import load_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # torchrun takes --run for the beginning of its own --run-path, wherever it stands.
     parser.add_argument(
-        "--run", "--folder", dest="run", type=Path, required=True, help="run folder"
+        "--run", "--folder", dest="run", type=run_path, required=True, help=RUN_HELP
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
@@ -59,6 +67,8 @@ def train_run(arguments: argparse.Namespace) -> int:
     from diffusion_core.training.trainer import train
 
     settings = given_settings(arguments)
+    if arguments.run.resolve() == default_runs_dir().resolve():
+        raise ConfigError(f"{arguments.run} is the folder of the runs; name a run in it.")
     if arguments.processes is not None and not arguments.background:
         raise ConfigError(
             "--processes needs --background; in a terminal use torchrun (see the command "
@@ -126,15 +136,13 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    named = {name: value for name, value in named.items() if value is not None}
-    if arguments.resume and (named or arguments.preset or arguments.like):
+    starting = [arguments.preset, arguments.like, *named.values()]
+    if arguments.resume and any(value is not None for value in starting):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
             "change."
         )
-    if arguments.steps is not None:
-        named["steps"] = arguments.steps
-    return settings | named
+    return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 
 def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:

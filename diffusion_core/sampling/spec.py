@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffusion_core.process.schedule import Schedule
+from diffusion_core.process.noise import MAX_SEED
+from diffusion_core.process.schedule import MOST_TIMESTEPS, Schedule
 from diffusion_core.records import Record, RecordError, record_of, shown, some
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -27,8 +28,6 @@ from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
 from diffusion_core.sampling.solvers import VARIANCES
 
 MOST_IMAGES = 4096
-MOST_TIMESTEPS = 10_000
-MAX_SEED = 2**31 - 1
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}

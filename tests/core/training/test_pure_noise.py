@@ -21,7 +21,7 @@ class Network(nn.Module):
 
     def __init__(self, timesteps: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.arange(1, 9) * torch.pi / timesteps)
+        self.frequencies = torch.arange(1, 9) * torch.pi / timesteps
         self.layers = nn.Sequential(
             nn.Linear(20, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 4)
         )

@@ -300,8 +300,8 @@ FORGED = [
         "Frames is True; it must be a whole number.",
     ),
     (
-        {"mode": "Interpolate", "to_seed": 2**31},
-        "To seed is 2147483648; it must be from 0 to 2,147,483,647.",
+        {"mode": "Interpolate", "to_seed": 2**53},
+        "To seed is 9007199254740992; it must be from 0 to 9,007,199,254,740,991.",
     ),
     (
         {"mode": "Interpolate", "from_picture": "2"},
