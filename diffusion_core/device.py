@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import nn
 
-from diffusion_core.records import shown
+from diffusion_core.text import shown
 
 try:
     import resource

@@ -19,7 +19,8 @@ from streamlit.errors import StreamlitAPIException
 
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
-from diffusion_core.records import bounds, has_control_characters, shown, some
+from diffusion_core.records import bounds
+from diffusion_core.text import has_control_characters, shown, some
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 LONGEST_NUMBER = 40  # characters; none that a page writes has as many

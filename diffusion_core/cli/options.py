@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_core.files import complain
-from diffusion_core.records import shown
+from diffusion_core.text import shown
 
 if TYPE_CHECKING:
     from diffusion_core.runs.checkpoint import Checkpoint

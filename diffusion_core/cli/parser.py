@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from diffusion_core.cli.options import BAD_ARGUMENTS
-from diffusion_core.records import cut
+from diffusion_core.text import cut
 
 # What argparse says, in Python 3.11 to 3.14, and what is said instead.
 WORDINGS = (

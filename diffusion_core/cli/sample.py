@@ -25,7 +25,6 @@ from diffusion_core.cli.options import (
 )
 from diffusion_core.device import in_batches, pick_device
 from diffusion_core.media.images import IMAGE_FORMATS
-from diffusion_core.records import shown
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.run import Run
@@ -35,6 +34,7 @@ from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import Cancelled
 from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
+from diffusion_core.text import shown
 
 # The arguments that determine the images, with their defaults.
 OPTIONS = {

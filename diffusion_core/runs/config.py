@@ -27,7 +27,8 @@ from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import MOST_TIMESTEPS, NoiseSchedule
-from diffusion_core.records import Record, cut, sentences, shown
+from diffusion_core.records import Record, sentences
+from diffusion_core.text import cut, shown
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"

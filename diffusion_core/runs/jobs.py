@@ -16,7 +16,6 @@ from diffusion_core.data import store
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
 from diffusion_core.files import TEMPORARY, os_sentence
-from diffusion_core.records import shown
 from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
@@ -36,6 +35,7 @@ from diffusion_core.runs.status import (
     waits_without_process,
     write_status,
 )
+from diffusion_core.text import shown
 
 REQUESTS = tuple(action for action in ACTIONS if action != "change")  # which takes settings too
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.schedule import MOST_TIMESTEPS, Schedule
-from diffusion_core.records import Record, RecordError, record_of, shown, some
+from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -26,6 +26,7 @@ from diffusion_core.sampling.registry import (
 )
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
 from diffusion_core.sampling.solvers import VARIANCES
+from diffusion_core.text import shown, some
 
 MOST_IMAGES = 4096
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}

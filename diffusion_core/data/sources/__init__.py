@@ -7,7 +7,7 @@ import pkgutil
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.source import Source, SourceKind
-from diffusion_core.records import shown
+from diffusion_core.text import shown
 
 
 def _found() -> dict[str, SourceKind]:

@@ -132,10 +132,12 @@ def test_a_new_run_of_a_name_goes_to_the_folder_of_the_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made: list[Path] = []
-    monkeypatch.setattr(
-        "diffusion_core.training.trainer.train",
-        lambda path, *_, **__: made.append(path) or "paused",
-    )
+
+    def train(path: Path, *_: object, **__: object) -> str:
+        made.append(path)
+        return "paused"
+
+    monkeypatch.setattr("diffusion_core.training.trainer.train", train)
     assert main(["train", "--run", "named", *START]) == 130
     assert main(["train", "--run", "./here", *START]) == 130
     assert made == [runs_dir / "named", Path("here")]

@@ -1,0 +1,33 @@
+"""How a message quotes text and values that come from outside: cut short."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+MAX_SHOWN = 40  # characters of a value that a sentence quotes
+MOST_NAMED = 12  # names that a sentence lists
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: cut short, and never a whole file."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return cut(repr(value))
+    return "an object" if isinstance(value, dict) else "a list"
+
+
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """The text as a message quotes it, at most so many characters of it."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
+    first = [cut(name) for name in names[:MOST_NAMED]]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has line breaks or other characters that are none to read."""
+    return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
