@@ -16,8 +16,6 @@ from typing import IO, Any
 
 import psutil
 
-from diffusion_core.records import cut
-
 # The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"
 LONGEST_PATH = 200  # characters of a path that a message quotes

@@ -223,9 +223,9 @@ def shown(value: object) -> str:
     return "an object" if isinstance(value, dict) else "a list"
 
 
-def cut(text: str, most: int = MAX_SHOWN) -> str:
-    """The text as a message quotes it, at most so many characters of it."""
-    return text if len(text) <= most else f"{text[:most]}…"
+def cut(text: str) -> str:
+    """The text as a message quotes it, at most `MAX_SHOWN` characters of it."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def some(names: Sequence[str]) -> str:
