@@ -147,7 +147,12 @@ def os_sentence(error: OSError) -> str:
         return str(error)
     name = error.filename2 or error.filename  # of a renaming, the new name: the other is temporary
     name = str(name) if isinstance(name, (str, os.PathLike)) else ""
-    return f"{cut(name, LONGEST_PATH)}: {error.strerror}." if name else f"{error.strerror}."
+    return f"{short_path(name)}: {error.strerror}." if name else f"{error.strerror}."
+
+
+def short_path(path: str | Path) -> str:
+    """A path as a message quotes it, cut short."""
+    return cut(str(path), LONGEST_PATH)
 
 
 def complain(text: str) -> None:

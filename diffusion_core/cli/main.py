@@ -79,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("There is not enough memory for that.")
         return FAILED
     except (ValueError, RuntimeError) as error:
-        complain(str(error))
+        from diffusion_core.device import is_out_of_memory
+
+        short = "The device does not have enough memory; use fewer images at once."
+        complain(short if is_out_of_memory(error) else str(error))
         return FAILED
     except KeyboardInterrupt:
         complain("Stopped.")

@@ -276,7 +276,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     for name, value in settings.items():
         group, _, entry = name.partition(".")
         whole = settings.get(group, {}) if entry else {}
-        if whole.get(entry, value) != value:
+        if entry in whole and whole[entry] != value:
             raise ConfigError(_contradiction(name, whole[entry], value))
     return settings
 

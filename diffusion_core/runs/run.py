@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_core.files import short_path
 from diffusion_core.records import RecordError, read_record_file
 from diffusion_core.runs import metrics
 from diffusion_core.runs.changes import Change, read_changes, with_changes
@@ -183,7 +184,7 @@ def load_run(path: Path | str) -> Run:
     """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
     run = Run(Path(path))
     if not is_run(run.path):
-        raise FileNotFoundError(f"{path} is not a run folder: it has no config.json.")
+        raise FileNotFoundError(f"{short_path(path)} is not a run folder: it has no config.json.")
     return run
 
 

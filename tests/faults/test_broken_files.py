@@ -111,7 +111,7 @@ def test_a_killed_run_on_a_read_only_disk_is_shown_and_drawn_from_but_not_resume
     assert run.curve("loss")["step"].size > 0
     monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(disk.path))
     home = open_page("home.py")
-    assert "**run** is lost" in "\n".join(element.value for element in home.markdown)
+    assert "`run` is lost" in "\n".join(element.value for element in home.markdown)
 
     with pytest.raises(JobError, match=r"(started|written to): (Read-only|Permission denied)"):
         jobs.resume(run)

@@ -45,7 +45,7 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_it(
     wait_for_progress(run)
     # This process has not started the run: it is the next server.
     assert [found.name for found in list_runs(runs_dir)] == ["run"]
-    assert "**run** is training, step" in home_says()
+    assert "`run` is training, step" in home_says()
     jobs.request(run, "stop")
     wait_for_state(run, "stopped")
     assert run.latest_checkpoint().step == run.status.step
@@ -59,7 +59,7 @@ def test_a_killed_trainer_is_lost_and_goes_on_from_its_last_checkpoint(
     trainer = forks.train(run, config, die="after step-00000016.png")
     assert trainer.exit_code() == -signal.SIGKILL
     assert run.state == "lost"
-    assert "**run** is lost" in home_says()
+    assert "`run` is lost" in home_says()
     assert run.latest_checkpoint().step == 15
     before = {path: path.read_bytes() for _, path in [*run.weights(), *run.samples()]}
 

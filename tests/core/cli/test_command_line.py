@@ -749,3 +749,9 @@ def test_values_that_cannot_be_are_named_with_their_range(
 def test_a_run_whose_name_is_too_long_is_named_cut_short(capsys) -> None:
     assert main(["stop", "9" * 5000]) == 1
     assert len(one_line(capsys.readouterr().err)) < 300
+
+
+def test_a_setting_that_is_not_a_number_is_named(tmp_path: Path, capsys) -> None:
+    run = tiny_runs.write_run(tmp_path, "cars", 20)
+    assert main(["change", str(run), "learning_rate=nan"]) == 2
+    assert one_line(capsys.readouterr().err) == "learning_rate is nan; it must be a finite number."
