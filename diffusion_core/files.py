@@ -61,7 +61,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename:
+                error.filename, error.filename2 = str(path), None  # not the temporary name
             # The reason for the failure counts, not that this fails too (a read-only disk).
             with suppress(OSError):
                 temporary.unlink()
@@ -113,6 +115,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(exist_ok=True)
 
 
+def listing(folder: Path, pattern: str) -> list[Path]:
+    """What is in a folder and matches, sorted; nothing where it is missing or must not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def check_regular(path: Path) -> None:
     """Raise OSError for a folder and for a pipe, a socket or a device, which could block."""
     mode = path.stat().st_mode
@@ -124,7 +134,7 @@ def check_regular(path: Path) -> None:
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, f"{path.name} is not a file.")
     return open(path, "ab")
 
@@ -142,8 +152,7 @@ def os_sentence(error: OSError) -> str:
     """The system's message without its number: "runs/a: Read-only file system."."""
     if error.strerror is None or isinstance(error, DiskFull):
         return str(error)
-    name = error.filename2 or error.filename  # of a renaming, the new name: the other is temporary
-    return f"{name}: {error.strerror}." if name else f"{error.strerror}."
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
 
 
 def complain(text: str) -> None:
@@ -179,9 +188,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def folder_size(path: Path, match: Callable[[Path], bool] = lambda _: True) -> int:
-    """Bytes of the files below a folder, some of which may disappear meanwhile."""
+    """Bytes of the files below a folder, without those that disappear or must not be read."""
     total = 0
     for file in path.rglob("*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             total += file.stat().st_size if file.is_file() and match(file) else 0
     return total

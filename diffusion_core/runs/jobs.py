@@ -15,7 +15,7 @@ from typing import Any
 from diffusion_core.data import store
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
-from diffusion_core.files import TEMPORARY, os_sentence
+from diffusion_core.files import TEMPORARY, listing, os_sentence
 from diffusion_core.records import shown
 from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
@@ -200,7 +200,7 @@ def _usable_config(run: RunSnapshot, action: str) -> RunConfig:
 def can_go_on(run: Run) -> bool:
     """Whether a run can continue from a checkpoint, or has none and starts from the beginning."""
     weights = {step for step, _ in run.weights()}
-    states = {step_of(path) for path in (run.path / "state").glob("*.pt")}
+    states = {step_of(path) for path in listing(run.path / "state", "*.pt")}
     return not weights or bool(weights & states)
 
 

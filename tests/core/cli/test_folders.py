@@ -134,7 +134,7 @@ def test_a_new_run_of_a_name_goes_to_the_folder_of_the_runs(
     made: list[Path] = []
     monkeypatch.setattr(
         "diffusion_core.training.trainer.train",
-        lambda path, *_, **__: made.append(path) or "paused",
+        lambda path, *_, **__: made.__iadd__([path]) and "paused",
     )
     assert main(["train", "--run", "named", *START]) == 130
     assert main(["train", "--run", "./here", *START]) == 130
