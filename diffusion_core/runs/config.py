@@ -269,7 +269,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     for name, value in settings.items():
         group, _, entry = name.partition(".")
         whole = settings.get(group, {}) if entry else {}
-        if whole.get(entry, value) != value:
+        if entry in whole and whole[entry] != value:
             raise ConfigError(_contradiction(name, whole[entry], value))
     return settings
 
@@ -282,7 +282,7 @@ def with_options(settings: dict[str, Any], options: dict[str, Any]) -> dict[str,
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        if settings.get(name, value) != value:
+        if name in settings and settings[name] != value:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{option} is {shown(value)}, but --set {name} is {shown(settings[name])}; leave "

@@ -22,6 +22,7 @@ from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
+from diffusion_core.runs.presets import check_network
 from diffusion_core.runs.queue import JobError as JobError
 from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
 from diffusion_core.runs.queue import move as move
@@ -96,9 +97,11 @@ def check_data(config: RunConfig) -> None:
 def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
-    Raises JobError where the name is taken or the folder cannot be made; then nothing is left.
+    Raises JobError where the name is taken or the folder cannot be made, ConfigError for a network
+    that cannot be built; then nothing is left.
     """
     path = runs_dir / check_name(name)
+    check_network(config)
     if is_run(runs_dir):
         raise JobError(f"{runs_dir} is a run; new runs need a folder of their own.")
     try:
