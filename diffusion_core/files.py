@@ -16,8 +16,11 @@ from typing import IO, Any
 
 import psutil
 
+from diffusion_core.records import cut
+
 # The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"
+LONGEST_PATH = 200  # characters of a path that a message quotes
 
 
 class DiskFull(OSError):
@@ -152,7 +155,8 @@ def os_sentence(error: OSError) -> str:
     """The system's message without its number: "runs/a: Read-only file system."."""
     if error.strerror is None or isinstance(error, DiskFull):
         return str(error)
-    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    name = str(error.filename) if isinstance(error.filename, (str, os.PathLike)) else ""
+    return f"{cut(name, LONGEST_PATH)}: {error.strerror}." if name else f"{error.strerror}."
 
 
 def complain(text: str) -> None:

@@ -7,6 +7,7 @@ of pydantic and json into one sentence.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -26,6 +27,7 @@ from diffusion_core.files import check_regular
 
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
+MOST_NAMED = 12  # names that a sentence lists
 
 
 class RecordError(ValueError):
@@ -221,9 +223,21 @@ def shown(value: object) -> str:
     return "an object" if isinstance(value, dict) else "a list"
 
 
-def cut(text: str) -> str:
-    """The text as a message quotes it, at most `MAX_SHOWN` characters of it."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """The text as a message quotes it, at most so many characters of it."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
+    first = [cut(name) for name in names[:MOST_NAMED]]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has line breaks or other characters that are none to read."""
+    return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
 
 
 def _wanted(kind: str, context: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from dashboard.services.settings import get_settings
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import offer_png, show_image, show_row
+from dashboard.ui.outside import plain
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
@@ -76,16 +77,16 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
             return *pick_own(source, size, "it is noised here"), size
         return *_pick_from_data_set(size), size
     except (DataError, ImageError) as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None, "", size
 
 
 def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError."""
     operator = get_settings().may_operate
-    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if operator else None).ask(
-        accept_new_options=operator
-    )
+    spec = DATA.now(
+        help=f"Or type {' or '.join(TYPED)}." if operator else None, typed=operator
+    ).ask()
     count = cached.image_count(spec)
     index = INDEX.now(high=count - 1).ask()
     image, name = cached.image(spec, index, size)
@@ -111,7 +112,7 @@ def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, wh
     st.latex(rf"x_{{{t}}} = {signal:.4f}\,x_0 + {spread:.4f}\,\epsilon")
     shown = to_uint8(x_t)[0]
     images = [
-        (to_uint8(x_0)[0], f"$x_0$: {what}", "The image without noise"),
+        (to_uint8(x_0)[0], f"$x_0$: {plain(what)}", "The image without noise"),
         (
             noise_to_uint8(noise)[0],
             rf"$\epsilon$, shown from −{NOISE_RANGE:g} (black) to {NOISE_RANGE:g} (white)",

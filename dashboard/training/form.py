@@ -31,6 +31,7 @@ from dashboard.training.form_controls import (
 from dashboard.training.launch import Start, estimate, queue_note
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
@@ -88,7 +89,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     try:
         config = start.config(settings.runs_dir)
     except ConfigError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     entries = entries_of(config, settings.max_steps)
     with right:
@@ -109,7 +110,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
                 for title, group in groups.items():
                     st.markdown(f"**{title}**")
                     _ask(group, entries, settings, usual)
-        origin = start.title if start.run else f"preset {start.title}"
+        origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
         start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
@@ -132,7 +133,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
         # Before a click the visitor may still be typing.
-        (st.error if pressed else st.caption)(str(error))
+        (st.error if pressed else st.caption)(plain(error))
         return
     device = str(cached.device())
     notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
@@ -170,9 +171,14 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take the values of links of earlier versions, where nothing has been chosen since."""
+    """Rewrite the values of links of earlier versions and rerun the page; what is in the session
+    owns its part of the address."""
+    new = {}
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
-        st.session_state[START.key] = Start(run=start.removeprefix("as "))
+        new[START.key] = Start(run=start.removeprefix("as ")).title
     if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
-        st.session_state[TARGET.key] = "x_0"
+        new[TARGET.key] = "image"
+    if new:
+        st.query_params.update(new)
+        st.rerun()

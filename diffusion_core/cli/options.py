@@ -29,19 +29,20 @@ def program() -> str:
 def whole_number(text: str) -> int:
     """An argparse type. Python reads at most 4,300 digits."""
     try:
-        return int(text)
+        return int(text) if text.isascii() else int("")
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
+        wanted = "it must be a whole number."
+        raise argparse.ArgumentTypeError(f"is {shown(text)}; {wanted}") from None
 
 
 def number(text: str) -> float:
     """An argparse type: any finite number."""
     try:
-        value = float(text)
+        value = float(text) if text.isascii() else math.nan
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number")
+        raise argparse.ArgumentTypeError(f"is {shown(text)}; it must be a finite number.")
     return value
 
 

@@ -49,12 +49,19 @@ class Block(nn.Module):
         return self.transform(h)
 
 
+# BatchNorm in training mode has no statistics of a single value.
+SINGLE_PIXEL = (
+    "The lecture's network halves 16 pixels to a single one, so BatchNorm in training mode needs "
+    "two or more images at once; use larger images or more of them."
+)
+
+
 class SimpleUnet(nn.Module):
     """The lecture's network: 62,438,883 parameters, any H and W divisible by 8.
 
     Sides that are not divisible by 16 are padded with zeros on the right and at the bottom, and the
     result is cropped. Other `widths`, or one channel, give a network of the same kind that is not
-    the lecture's.
+    the lecture's. Raises ValueError for a single image of 16 pixels in training mode.
     """
 
     def __init__(
@@ -84,6 +91,8 @@ class SimpleUnet(nn.Module):
         check_size(x, self.size_multiple)
         height, width = x.shape[-2:]
         whole = 2**self.halvings
+        if self.training and len(x) == 1 and max(height, width) <= whole:
+            raise ValueError(SINGLE_PIXEL)
         if height % whole or width % whole:
             x = F.pad(x, (0, -width % whole, 0, -height % whole))
         time = self.time_mlp(t)

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import kind_of
+from diffusion_core.models.unet import SINGLE_PIXEL
 from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
@@ -196,6 +197,11 @@ class RunConfig(Record):
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."
             )
+        part = min(self.micro_batch or self.batch_size, self.batch_size)
+        single = 1 in (part, self.batch_size % part)
+        halvings = len(self.network_args.get("widths", [0] * 5)) - 1
+        if self.network == "lecture" and single and self.image_size <= 2**halvings:
+            yield SINGLE_PIXEL
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."

@@ -303,3 +303,14 @@ def test_group_norm_has_groups_of_four_or_more_channels() -> None:
 def test_arguments_that_cannot_be_used_are_named(arguments: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         on_meta(build_network, "unet", arguments)
+
+
+def test_the_lectures_network_refuses_a_single_image_of_16_pixels_in_training_mode() -> None:
+    """Its deepest maps are one pixel each: BatchNorm would have the statistics of one value."""
+    network = SimpleUnet([4, 4, 4, 4, 4]).train()
+    t = torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match="halves 16 pixels to a single one, so BatchNorm"):
+        network(torch.zeros(1, 3, 16, 16), t[:1])
+    assert network(torch.zeros(2, 3, 16, 16), t).shape == (2, 3, 16, 16)
+    assert network(torch.zeros(1, 3, 24, 24), t[:1]).shape == (1, 3, 24, 24)
+    assert network.eval()(torch.zeros(1, 3, 16, 16), t[:1]).shape == (1, 3, 16, 16)

@@ -377,3 +377,18 @@ def test_a_wrong_objective_gets_one_sentence_for_what_is_wrong() -> None:
     with pytest.raises(ConfigError) as raised:
         RunConfig(prediction_type=3)
     assert str(raised.value) == "prediction_type is 3; it must be text."
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "refused"), [(1, 0, True), (8, 1, True), (5, 2, True), (8, 2, False)]
+)
+def test_the_lectures_network_at_16_pixels_takes_no_single_images(
+    batch: int, micro: int, refused: bool
+) -> None:
+    changes = {"image_size": 16, "batch_size": batch, "micro_batch": micro}
+    if not refused:
+        assert preset("lecture").replace(**changes).image_size == 16
+        return
+    with pytest.raises(ConfigError, match="two or more images at once"):
+        preset("lecture").replace(**changes)
+    assert preset("lecture").replace(**changes | {"image_size": 24}).image_size == 24
