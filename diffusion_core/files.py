@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import psutil
 
-from diffusion_core.records import cut
+from diffusion_core.wording import cut
 
 # The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"

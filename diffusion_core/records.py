@@ -24,9 +24,9 @@ from pydantic import (
 from typing_extensions import is_typeddict
 
 from diffusion_core.files import check_regular
+from diffusion_core.wording import cut as cut
 
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
-MAX_SHOWN = 40  # characters of a value that a sentence quotes
 MOST_NAMED = 12  # names that a sentence lists
 
 
@@ -221,11 +221,6 @@ def shown(value: object) -> str:
     if isinstance(value, (str, int, float, bool, type(None))):
         return cut(repr(value))
     return "an object" if isinstance(value, dict) else "a list"
-
-
-def cut(text: str, most: int = MAX_SHOWN) -> str:
-    """The text as a message quotes it, at most so many characters of it."""
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def some(names: Sequence[str]) -> str:
