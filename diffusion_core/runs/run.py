@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_core.files import listing
-from diffusion_core.records import RecordError, read_record_file
+from diffusion_core.files import LONGEST_PATH, listing
+from diffusion_core.records import RecordError, cut, read_record_file
 from diffusion_core.runs import metrics
 from diffusion_core.runs.changes import Change, read_changes, with_changes
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
@@ -190,7 +190,8 @@ def load_run(path: Path | str) -> Run:
     """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
     run = Run(Path(path))
     if not is_run(run.path):
-        raise FileNotFoundError(f"{path} is not a run folder: it has no config.json.")
+        where = cut(str(path), LONGEST_PATH)
+        raise FileNotFoundError(f"{where} is not a run folder: it has no config.json.")
     return run
 
 
