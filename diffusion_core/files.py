@@ -64,7 +64,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename:
+                error.filename, error.filename2 = str(path), None  # not the temporary name
             # The reason for the failure counts, not that this fails too (a read-only disk).
             with suppress(OSError):
                 temporary.unlink()
@@ -116,6 +118,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(exist_ok=True)
 
 
+def listing(folder: Path, pattern: str) -> list[Path]:
+    """What is in a folder and matches, sorted; nothing where it is missing or must not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def check_regular(path: Path) -> None:
     """Raise OSError for a folder and for a pipe, a socket or a device, which could block."""
     mode = path.stat().st_mode
@@ -127,7 +137,7 @@ def check_regular(path: Path) -> None:
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, f"{path.name} is not a file.")
     return open(path, "ab")
 
@@ -188,9 +198,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def folder_size(path: Path, match: Callable[[Path], bool] = lambda _: True) -> int:
-    """Bytes of the files below a folder, some of which may disappear meanwhile."""
+    """Bytes of the files below a folder, without those that disappear or must not be read."""
     total = 0
     for file in path.rglob("*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             total += file.stat().st_size if file.is_file() and match(file) else 0
     return total

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from diffusion_core.runs.metrics import MetricsWriter
 from tests.tiny_runs import write_run
@@ -169,6 +173,27 @@ ODD: dict[str, Spoil] = {
     "unknown preset": value("config.json", "preset", '"nope"'),
     "text as metrics": text("metrics.sqlite", "this is no database at all" * 300),
 } | {f"{name} as {each}": instead(each, make) for each in OTHERS for name, make in KINDS.items()}
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """As for a person: root gives up its right to read and write what its permissions forbid."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread and those it starts
+    rights = (ctypes.c_uint32 * 6)()  # twice effective, permitted, inheritable
+    before = libc.capget(header, rights)
+    kept = rights[0]
+    rights[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    if before or libc.capset(header, rights):
+        pytest.skip("root cannot give up its rights here")
+    try:
+        yield
+    finally:
+        rights[0] = kept
+        libc.capset(header, rights)
 
 
 def write_odd_run(runs_dir: Path, name: str, spoil: Spoil, **status: Any) -> Path:

@@ -6,6 +6,7 @@ It is shown again every second while a run is active: it reads the run folder an
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,12 +105,15 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
 
 
 def show_log(log: Path) -> None:
-    if not log.is_file():
+    if not os.path.isfile(log):
         return
     with st.expander("End of train.log", icon=":material/notes:"):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            text = file.read().decode(errors="replace")
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - LOG_BYTES))
+                text = file.read().decode(errors="replace")
+        except OSError as error:
+            text = f"train.log cannot be read: {error.strerror}."
         st.code(text or "(empty)", language=None, wrap_lines=True)
 
 

@@ -31,7 +31,7 @@ from diffusion_core.runs.config import (
     with_options,
     with_settings,
 )
-from diffusion_core.runs.presets import PRESETS, preset
+from diffusion_core.runs.presets import PRESETS, check_network, preset
 from diffusion_core.runs.run import load_run
 
 
@@ -77,6 +77,7 @@ def train_run(arguments: argparse.Namespace) -> int:
     config = None
     if not arguments.resume and not created_before(arguments, settings):
         config = with_settings(start_settings(arguments), settings)
+        check_network(config)
     if arguments.background:
         print_started(start_in_background(arguments, config, settings))
         return DONE

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PlainSerializer
 
 from diffusion_core.evaluation.metrics import METRICS, Estimates
-from diffusion_core.files import make_folder, replacing, write_json
+from diffusion_core.files import listing, make_folder, replacing, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.spec import SamplingSpec
@@ -113,7 +113,7 @@ def result_path(run: Path, spec: SamplingSpec) -> Path:
     same spec is the one, whatever its name.
     """
     start = f"step-{spec.step:08d}-"
-    for path in sorted((run / "quality").glob(f"{start}*.json")):
+    for path in listing(run / "quality", f"{start}*.json"):
         try:
             result = read_result(path)
         except RecordError:
@@ -154,7 +154,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
     The results name the run as its folder is called now.
     """
     good, broken = [], []
-    for path in sorted((run / "quality").glob("step-*.json")):
+    for path in listing(run / "quality", "step-*.json"):
         try:
             result = read_result(path)
         except RecordError as error:

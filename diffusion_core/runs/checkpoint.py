@@ -143,13 +143,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         check_regular(path)
+        open(path, "rb").close()  # safetensors does not say that it must not be read
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
         why = getattr(error, "strerror", None)
-        end = f" ({why})." if why else "."
-        raise CheckpointError(f"{path.name} is damaged or cut short{end}") from error
+        what = f"cannot be read: {why}" if why else "is damaged or cut short"
+        raise CheckpointError(f"{path.name} {what}.") from error
     try:
         config = RunConfig.from_dict(json.loads(metadata["config"]))
         classes = tuple(json.loads(metadata["classes"]))

@@ -289,7 +289,7 @@ def with_options(settings: dict[str, Any], options: dict[str, Any]) -> dict[str,
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
-        if settings.get(name, value) != value:
+        if name in settings and settings[name] != value:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{option} is {shown(value)}, but --set {name} is {shown(settings[name])}; leave "

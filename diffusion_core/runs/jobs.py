@@ -15,12 +15,13 @@ from typing import Any
 from diffusion_core.data import store
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
-from diffusion_core.files import TEMPORARY, os_sentence
+from diffusion_core.files import TEMPORARY, listing, os_sentence
 from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
+from diffusion_core.runs.presets import check_network
 from diffusion_core.runs.queue import JobError as JobError
 from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
 from diffusion_core.runs.queue import move as move
@@ -96,9 +97,11 @@ def check_data(config: RunConfig) -> None:
 def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
-    Raises JobError where the name is taken or the folder cannot be made; then nothing is left.
+    Raises JobError where the name is taken or the folder cannot be made, ConfigError for a network
+    that cannot be built; then nothing is left.
     """
     path = runs_dir / check_name(name)
+    check_network(config)
     if is_run(runs_dir):
         raise JobError(f"{runs_dir} is a run; new runs need a folder of their own.")
     try:
@@ -200,7 +203,7 @@ def _usable_config(run: RunSnapshot, action: str) -> RunConfig:
 def can_go_on(run: Run) -> bool:
     """Whether a run can continue from a checkpoint, or has none and starts from the beginning."""
     weights = {step for step, _ in run.weights()}
-    states = {step_of(path) for path in (run.path / "state").glob("*.pt")}
+    states = {step_of(path) for path in listing(run.path / "state", "*.pt")}
     return not weights or bool(weights & states)
 
 

@@ -202,8 +202,6 @@ def _numbers(path: Path, rows: list[tuple], first: int = 0) -> list[tuple]:
 
 def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     """The rows; none where there is no file or no table yet. Raises MetricsError."""
-    if not path.exists():
-        return []
     try:
         check_regular(path)
         try:
@@ -218,6 +216,8 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
                 if file.exists():
                     shutil.copy(file, folder)
             return _rows(Path(folder) / path.name, sql, values)
+    except FileNotFoundError:
+        return []
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.prediction import PREDICTION_TYPES
@@ -92,6 +94,23 @@ def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet |
         return kind(**network_args)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"network_args: {error}") from error
+
+
+def check_network(config: RunConfig) -> None:
+    """Raise ConfigError where the network cannot be built or does not take the run's images.
+
+    Nothing is computed: tensors on the device "meta" have a shape alone.
+    """
+    args = {name: value for name, value in config.network_args.items() if name != "channels"}
+    if config.channels != 3:
+        args["channels"] = config.channels
+    with torch.device("meta"):
+        network = build_network(config.network, args)
+        images, t = torch.empty(2, *config.image_shape), torch.zeros(2, dtype=torch.long)
+        try:
+            network(images, t)
+        except ValueError as error:
+            raise ConfigError(f"network_args, image_size: {error}") from error
 
 
 def build_schedule(config: RunConfig) -> Schedule:

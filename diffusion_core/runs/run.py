@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_core.files import short_path
+from diffusion_core.files import listing, short_path
 from diffusion_core.records import RecordError, read_record_file
 from diffusion_core.runs import metrics
 from diffusion_core.runs.changes import Change, read_changes, with_changes
@@ -125,11 +125,17 @@ class Run:
     def checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
         """The usable checkpoints, oldest first, and a sentence for each that is not."""
         good, broken = [], []
+        try:
+            os.scandir(self.path / "weights").close()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            broken.append(f"The folder weights cannot be read: {error.strerror}.")
         for _, path in self.weights():
             try:
                 good.append(_open_checkpoint(path))
             except CheckpointError as error:
-                if path.exists():  # else the trainer has just removed it, as too old
+                if os.path.lexists(path):  # else the trainer has just removed it, as too old
                     broken.append(str(error))
         return good, broken
 
@@ -203,7 +209,7 @@ def _runs(runs_dir: Path) -> list[Run]:
     if not runs_dir.is_dir():
         return []
     paths = (path for path in runs_dir.iterdir() if not path.name.startswith("."))
-    return [Run(path) for path in paths if path.is_dir() and is_run(path)]
+    return [Run(path) for path in paths if os.path.isdir(path) and is_run(path)]
 
 
 def is_run(path: Path) -> bool:
@@ -230,7 +236,7 @@ def _read_settings(
 
 
 def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    found = ((step_of(path), path) for path in folder.glob(pattern))
+    found = ((step_of(path), path) for path in listing(folder, pattern))
     return sorted((step, path) for step, path in found if step is not None)
 
 

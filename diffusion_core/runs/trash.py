@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_core.files import make_folder, os_sentence
+from diffusion_core.files import listing, make_folder, os_sentence
 from diffusion_core.runs.jobs import JobError, free_name
 from diffusion_core.runs.run import Run, is_run, list_runs
 from diffusion_core.runs.status import ACTIVE
@@ -61,7 +61,7 @@ def delete(run: Run) -> Deleted:
 def deleted(runs_dir: Path) -> list[Deleted]:
     """The runs in the trash, the last deleted first."""
     found = []
-    for path in (runs_dir / ".trash").glob("*-*"):
+    for path in listing(runs_dir / ".trash", "*-*"):
         stamp, _, name = path.name.partition("-")
         if stamp.isdecimal():
             found.append(Deleted(path, name, int(stamp) / 1000))

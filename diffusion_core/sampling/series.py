@@ -37,6 +37,7 @@ from diffusion_core.files import (
     building_folder,
     check_regular,
     is_disk_full,
+    listing,
     naming_full_disk,
     os_sentence,
     remove_leftovers,
@@ -134,13 +135,13 @@ class Series:
             n = self.spec.n
         except SeriesError:
             n = MOST_IMAGES
-        found = {path.name for path in (self.path / "pictures").glob("[0-9]*.png")}
+        found = {path.name for path in listing(self.path / "pictures", "[0-9]*.png")}
         return [k for k in range(n) if self.image(k).name in found]
 
 
 def list_series(run: Path) -> list[Series]:
     """Those of a run folder, the newest first."""
-    found = [Series(path) for path in (run / FOLDER).glob("[!.]*") if path.is_dir()]
+    found = [Series(path) for path in listing(run / FOLDER, "[!.]*") if os.path.isdir(path)]
     return sorted(found, key=lambda series: (series.created, series.name), reverse=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_core.files import building_folder, remove_leftovers, replacing
+from diffusion_core.files import building_folder, os_sentence, remove_leftovers, replacing
 
 GONE = 99_999_999  # more than any process has as its number
 
@@ -66,3 +66,16 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(
         (folder / "inner").mkdir()
         (folder / "inner" / "c").write_bytes(b"c")
     assert done == ["c", "file", "inner", "renamed", tmp_path.name]
+
+
+def test_a_file_that_cannot_be_replaced_is_named_itself_and_not_its_temporary_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for path, why in (
+        (tmp_path / "folder", "Is a directory"),
+        (tmp_path / "no" / "a", "No such file or directory"),
+    ):
+        with pytest.raises(OSError) as caught, replacing(path) as file:
+            file.write(b"a")
+        assert os_sentence(caught.value) == f"{path}: {why}."

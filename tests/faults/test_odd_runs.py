@@ -12,7 +12,7 @@ import pytest
 from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.status import RunState, read_status
-from tests.odd_runs import ODD, UNREADABLE, write_odd_run
+from tests.odd_runs import ODD, UNREADABLE, bound_by_permissions, write_odd_run
 from tests.pages.app import open_page
 from tests.tiny_runs import write_run
 
@@ -66,6 +66,18 @@ def test_the_training_page_names_every_reason(odd_runs: dict[str, str]) -> None:
 @pytest.mark.parametrize("page", ["home.py", "sampling.py", "unet.py", "embedding.py"])
 def test_the_other_pages_are_whole(page: str, odd_runs: dict[str, str]) -> None:
     assert not open_page(page, run="whole").exception
+
+
+@pytest.mark.parametrize("page", ["home.py", "training.py", "sampling.py", "unet.py"])
+def test_a_folder_without_permission_takes_no_page_down(page: str, runs_dir: Path) -> None:
+    write_run(runs_dir, "whole", 40, created=1.0)
+    write_odd_run(runs_dir, "closed", lambda run: run.chmod(0), created=2.0)
+    with bound_by_permissions():
+        shown = open_page(page, run="closed")
+    assert not shown.exception
+    if page == "training.py":
+        [said] = [w.value for w in shown.warning if "cannot be read in full" in w.value]
+        assert said.startswith("`closed` ") and said.endswith("Permission denied.")
 
 
 def test_the_queue_starts_the_run_that_waits_among_them(

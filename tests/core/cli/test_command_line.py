@@ -161,6 +161,8 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--preset", "base", "--set", "preset=small"], "--preset is 'base', but --set preset is"),
         (["--set", "steps=5", "--set", "steps=6"], "steps is set to 5 and to 6; leave one of"),
         (["--resume", "--steps", "5", "--set", "steps=6"], "--steps is 5, but --set steps is 6"),
+        (["--set", "network_args.attention_levels=[11]"], "there are levels 0 to 2."),
+        (["--set", "network_args.patch=7"], "needs height and width divisible by 28."),
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808; it must be from 0 to"),
         (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--data", "moon:3"], "data: 'moon:3' is no data set. Use cars, cars:N, digits"),

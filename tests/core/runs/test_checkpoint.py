@@ -178,7 +178,7 @@ def with_a_tensor_missing(path: Path) -> None:
         (cut_in_the_header, "is damaged or cut short"),
         (emptied, "is damaged or cut short"),
         (garbage, "is damaged or cut short"),
-        (removed, "is damaged or cut short"),
+        (removed, "cannot be read: No such file or directory"),
         (of_another_make, "does not say what made it"),
         (with_metadata(config="[]"), "does not say what made it"),
         (with_metadata(config="{"), "does not say what made it"),

@@ -186,6 +186,11 @@ def test_a_word_that_cannot_be_a_setting_gets_a_sentence(word: str, sentence: st
         parse_settings(word.split())
 
 
+def test_a_value_that_equals_nothing_is_refused_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"schedule.beta_start is nan; it must be a finite"):
+        with_settings(preset("small"), parse_settings(["schedule.beta_start=nan"]))
+
+
 def test_the_same_value_may_be_given_twice() -> None:
     assert parse_settings(["steps=5", "steps=5"]) == {"steps": 5}
     assert with_options({"steps": 5}, {"steps": 5, "seed": None}) == {"steps": 5}
@@ -252,6 +257,7 @@ def test_a_dotted_word_adds_to_a_whole_dictionary_given_beside_it() -> None:
         ({"schedule": {"timesteps": 3 * 10**8}}, "timesteps is 300000000; it must be from 2 to"),
         ({"schedule": {"timesteps": 10**400}}, "timesteps is 1000"),
         ({"schedule": {"beta_end": 0.5, "timesteps": 5000}}, "alphas_cumprod becomes 0 before"),
+        ({"schedule": {"beta_start": float("nan")}}, "schedule.beta_start is nan; it must be a"),
         ({"schedule": {"rescale_zero_terminal_snr": "False"}}, "snr is 'False'; it must be true"),
         ({"network_args": {"widths": [0]}}, "network_args.widths.0 is 0; it must be from 1 to"),
         ({"network_args": {"depth": 3}}, "network_args.depth is not known"),

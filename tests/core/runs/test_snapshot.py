@@ -15,14 +15,14 @@ import pytest
 
 from diffusion_core.files import write_json
 from diffusion_core.runs.changes import add_change
-from diffusion_core.runs.checkpoint import CheckpointError, load_state
+from diffusion_core.runs.checkpoint import CheckpointError, load_state, weights_path
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.queue import at_work, queued_before, read_queue
 from diffusion_core.runs.request import read_request, write_request
 from diffusion_core.runs.run import Run, snapshots
 from diffusion_core.runs.status import RunState, write_status
-from tests.odd_runs import BIG, ODD, UNREADABLE, Spoil, write_odd_run
+from tests.odd_runs import BIG, ODD, UNREADABLE, Spoil, bound_by_permissions, write_odd_run
 from tests.tiny_runs import TINY, set_running, write_run
 
 SMALL_FILES = ("status.json", "config.json", "changes.json", "request.json", ".queue.json")
@@ -157,15 +157,21 @@ def test_a_field_of_the_status_that_cannot_be_used_counts_as_missing(
     assert Run(path).status == seen.status
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_must_not_be_read_is_listed_with_the_reason(runs_dir: Path) -> None:
-    path = write_run(runs_dir, "closed")
+    path = write_run(runs_dir, "closed", 40)
     path.chmod(0)
-    try:
+    with bound_by_permissions():
         [seen] = snapshots(runs_dir)
-    finally:
-        path.chmod(0o755)
-    assert seen.problem.endswith("cannot be read: Permission denied.")
+        assert seen.problem == "config.json cannot be read: Permission denied."
+        reason = "The folder weights cannot be read: Permission denied."
+        assert seen.run.checkpoints() == ([], [reason]) and seen.run.samples() == []
+        with pytest.raises(MetricsError, match="cannot be read: Permission denied"):
+            seen.run.last_values()
+    path.chmod(0o755)
+    weights_path(path, 40).chmod(0)
+    with bound_by_permissions():
+        reason = "step-00000040.safetensors cannot be read: Permission denied."
+        assert seen.run.checkpoints() == ([], [reason])
 
 
 def test_a_file_that_the_system_does_not_read_is_named_with_its_reason(runs_dir: Path) -> None:
