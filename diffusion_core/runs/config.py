@@ -96,6 +96,10 @@ class RunConfig(Record):
     class_conditional: bool = True  # teach the classes where the data has any and the network can
     label_dropout: Share = 0.1  # share of labels replaced by "any class", for guidance
 
+    # Weights of another run to start from, as RUN or RUN@STEP (see `origin.py`); empty: random ones
+    init_from: Annotated[str, Field(max_length=4096)] = ""
+    init_average: Word = MAIN_AVERAGE  # which averaged weights of it
+
     # The objective
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     prediction_type: Word = "v_prediction"

@@ -23,6 +23,7 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
 from diffusion_core.runs.moved import find_moved
+from diffusion_core.runs.origin import keep_origin, settle_origin
 from diffusion_core.runs.queue import JobError as JobError
 from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
 from diffusion_core.runs.queue import move as move
@@ -75,11 +76,12 @@ def check_data(config: RunConfig) -> None:
 def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
-    A path in its settings is made absolute.
+    A path in its settings is made absolute, and the weights that it starts from are copied. Raises
+    ConfigError where those do not fit.
     Raises JobError where the name is taken or the folder cannot be made; then nothing is left.
     """
     path = runs_dir / check_name(name)
-    config = config.replace(data=store.absolute(config.data))
+    config = settle_origin(config.replace(data=store.absolute(config.data)), runs_dir)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         path.mkdir()
@@ -91,8 +93,12 @@ def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
         raise JobError(f"{path} cannot be made: {error.strerror}.") from error
     status = StatusRecord(created=time.time(), state=RunState.STOPPED, total=config.steps)
     try:
+        keep_origin(path, config)
         write_config_file(path, config)
         write_status(path, status)
+    except ConfigError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
         raise JobError(f"{name} cannot be created: {os_sentence(error)}") from error

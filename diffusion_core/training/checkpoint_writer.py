@@ -169,11 +169,19 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
+def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:
+    """Give the network and its averages these weights, before the first step."""
+    context.bare_model.load_state_dict(weights)
+    for average in context.averages.values():
+        average.module.load_state_dict(weights)
+
+
 def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it (0 if the run has no checkpoint yet) and a warning about newer ones ("" if none).
-    Raises CannotResume where it has some and none can be used: starting again would lose them.
+    Raises CannotResume where it has some and none can be used: starting again would lose them;
+    ConfigError for other images.
     """
     skipped = []
     run = load_run(path)
