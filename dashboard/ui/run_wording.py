@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import RunState
@@ -102,6 +103,11 @@ def settings_line(config: RunConfig) -> str:
         f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )
+
+
+def origin_sentence(config: RunConfig) -> str:
+    """Which weights a run has started from; as code, since the name may come from elsewhere."""
+    return f"Started from the weights of `{origin_title(config).replace('`', '')}`."
 
 
 def objective_sentence(config: RunConfig) -> str:

@@ -27,9 +27,10 @@ from diffusion_core.runs.config import (
     ConfigError,
     RunConfig,
     parse_settings,
+    split_origin,
     with_settings,
 )
-from diffusion_core.runs.origin import find_origin, origin_title, settle_origin, split_origin
+from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
 from diffusion_core.runs.presets import PRESETS, preset
 from diffusion_core.runs.run import load_run
 

@@ -22,27 +22,19 @@ from diffusion_core.runs.checkpoint import (
     read_checkpoint,
     write_weights,
 )
-from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
 from diffusion_core.runs.presets import network_settings
 from diffusion_core.runs.run import load_run
 
 FILE = "origin.safetensors"  # in the folder of the new run
 
 
-def split_origin(text: str) -> tuple[str, int | None]:
-    """The run and the step of RUN or RUN@STEP. Raises ConfigError."""
-    run, at, step = text.rpartition("@")
-    if not at or "/" in step:  # an @ in the name of a folder
-        return text, None
-    if not run or not step.isdecimal() or len(step) > 18:
-        raise ConfigError(f"init_from is {shown(text)}; use RUN or RUN@STEP, STEP a whole number.")
-    return run, int(step)
-
-
 def origin_title(config: RunConfig) -> str:
     """The run and step that a run started from, without their folder: "cars, step 5,000"."""
     run, step = split_origin(config.init_from)
-    return cut(Path(run).name) + ("" if step is None else f", step {step:,}")
+    title = cut(Path(run).name) + ("" if step is None else f", step {step:,}")
+    main = config.init_average == MAIN_AVERAGE
+    return title if main else f"{title}, average {cut(config.init_average)}"
 
 
 def find_origin(config: RunConfig, runs_dir: Path) -> Checkpoint:

@@ -142,9 +142,6 @@ def test_images_size_objective_and_schedule_may_differ(tmp_path: Path) -> None:
         ({"init_from": "other@4"}, r"no checkpoint of step 4\. The latest steps with weights: 7"),
         ({"init_from": "nobody"}, "There is no run nobody whose weights"),
         ({"init_from": "empty"}, "empty has no usable weights to start from"),
-        ({"init_from": "other@x"}, "init_from is 'other@x'; use RUN or RUN@STEP"),
-        ({"init_from": "other@" + "9" * 30}, "use RUN or RUN@STEP"),
-        ({"init_from": "@3"}, "use RUN or RUN@STEP"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
@@ -158,6 +155,12 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     with pytest.raises(ConfigError, match=sentence):
         train(tmp_path / "new", config, device=CPU)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["other@x", "other@" + "9" * 30, "@3", "other@", "other@-1"])
+def test_a_text_that_is_no_run_and_step_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"init_from is .*; use RUN or RUN@STEP, STEP a whole"):
+        tiny(init_from=text)
 
 
 def test_the_lectures_network_starts_from_its_own_kind(tmp_path: Path) -> None:
