@@ -173,11 +173,11 @@ def show_changes(run: Run, config: RunConfig, settings: Settings, names: tuple[s
             if name == "data":
                 kind, _, folder = config.data.partition(":")
                 help = "Where the images are now, if they were moved. They must be the same images."
-                control = detail_control(kind).now(key=key, default=folder, help=help, bind=False)
+                folder_control = detail_control(kind).now(default=folder, help=help)
+                folder_control.now(key=key, bind=False).ask()
             else:
                 default = getattr(config, name)
-                control = BY_FIELD[name].now(key=key, default=default, help=None, bind=False)
-            control.ask()
+                BY_FIELD[name].now(key=key, default=default, help=None, bind=False).ask()
         if names != ("data",):
             st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
