@@ -16,6 +16,7 @@ from dashboard.training.form_controls import (
     KEYS,
     MAIN,
     MORE,
+    SEED,
     SIZE,
     SNR,
     STEPS,
@@ -31,6 +32,7 @@ from dashboard.training.form_controls import (
 from dashboard.training.launch import Start, estimate, queue_note
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
@@ -101,7 +103,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     try:
         config = start.config(settings.runs_dir)
     except ConfigError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     entries = entries_of(config, settings.max_steps)
     with right:
@@ -112,17 +114,18 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
     init_from = _pick_weights(config, runs)
+    usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
-            _ask(controls, entries, settings)
+            _ask(controls, entries, settings, usual)
     with st.expander("More settings", icon=":material/tune:"):
-        warmup = f"{usual_warmup(config, entries[STEPS.key]):,}"
+        usual[WARMUP.key] = f"{usual_warmup(config, entries[STEPS.key]):,}"
         for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
             with column:
                 for title, group in groups.items():
                     st.markdown(f"**{title}**")
-                    _ask(group, entries, settings, warmup)
-        origin = start.title if start.run else f"preset {start.title}"
+                    _ask(group, entries, settings, usual)
+        origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
         start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
@@ -147,7 +150,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
         # Before a click the visitor may still be typing.
-        (st.error if pressed else st.caption)(str(error))
+        (st.error if pressed else st.caption)(plain(error))
         return
     device = str(cached.device())
     notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
@@ -167,11 +170,14 @@ def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:
     name, step = split_origin(config.init_from)
     steps = {run.name: [step for step, _ in reversed(run.run.weights())] for run in runs}
     steps = {run: found for run, found in steps.items() if found}
+    titles = {"": RANDOM} | {run: run for run in steps}
     if name and name not in steps:  # deleted, or in another folder
-        steps[name] = [] if step is None else [step]
+        titles[name] = f"{Path(name).name} (not in this list of runs)"
+    known = steps.setdefault(name, []) if name else []
+    if step is not None and step not in known:  # pruned meanwhile: the core says so
+        known.append(step)
     left, right = st.columns(2)
     with left:
-        titles = {"": RANDOM} | {run: Path(run).name for run in steps}
         chosen: str = INIT.now(options=["", *steps], titles=titles, default=name).ask()
     if not chosen or not steps[chosen]:
         return chosen
@@ -204,13 +210,16 @@ def _take_usual_size() -> None:
 
 
 def _ask(
-    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, warmup: str = ""
+    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, usual: dict[str, str]
 ) -> None:
-    """Show controls that start at `entries`, and write their values back."""
+    """Show controls that start at `entries`, and write their values back.
+
+    `usual`: what an empty control stands for, by its key.
+    """
     for control in controls:
         now = control.now(default=entries[control.key])
-        if control is WARMUP:
-            now = now.now(placeholder=warmup)
+        if control.key in usual:
+            now = now.now(placeholder=usual[control.key])
         if control is SNR:
             now = now.now(placeholder=f"{usual_gamma(entries):g}")
         if control is STEPS and settings.max_steps:
@@ -219,9 +228,14 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take the values of links of earlier versions, where nothing has been chosen since."""
+    """Rewrite the values of links of earlier versions and rerun the page; what is in the session
+    owns its part of the address."""
+    new = {}
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
-        st.session_state[START.key] = Start(run=start.removeprefix("as "))
+        new[START.key] = Start(run=start.removeprefix("as ")).title
     if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
-        st.session_state[TARGET.key] = "x_0"
+        new[TARGET.key] = "image"
+    if new:
+        st.query_params.update(new)
+        st.rerun()

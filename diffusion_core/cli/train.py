@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     add_settings,
+    default_runs_dir,
     find_run,
     print_started,
     program,
+    run_path,
     start_waiting,
     whole_number,
 )
@@ -28,6 +30,7 @@ from diffusion_core.runs.config import (
     RunConfig,
     parse_settings,
     split_origin,
+    with_options,
     with_settings,
 )
 from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
@@ -38,7 +41,7 @@ from diffusion_core.runs.run import load_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # torchrun takes --run for the beginning of its own --run-path, wherever it stands.
     parser.add_argument(
-        "--run", "--folder", dest="run", type=Path, required=True, help="run folder"
+        "--run", "--folder", dest="run", type=run_path, required=True, help=RUN_HELP
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
@@ -74,6 +77,8 @@ def train_run(arguments: argparse.Namespace) -> int:
 
     lead = process_number() == 0  # the others report nothing but errors
     settings = given_settings(arguments)
+    if arguments.run.resolve() == default_runs_dir().resolve():
+        raise ConfigError(f"{arguments.run} is the folder of the runs; name a run in it.")
     if arguments.processes is not None and not arguments.background:
         raise ConfigError(
             "--processes needs --background; in a terminal use torchrun (see the command "
@@ -143,19 +148,17 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    named = {name: value for name, value in named.items() if value is not None}
-    if arguments.resume and (named or arguments.preset or arguments.like or arguments.init_from):
+    fixed = [arguments.preset, arguments.like, arguments.init_from, named["batch_size"]]
+    if arguments.resume and any(value is not None for value in (*fixed, named["seed"])):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
-            "change."
+            "change, and --data, for images that were moved."
         )
-    if arguments.steps is not None:
-        named["steps"] = arguments.steps
-    if arguments.init_from:
+    if arguments.init_from is not None:
         name, step = split_origin(arguments.init_from)
         there = find_run(name).path.absolute()
         named["init_from"] = str(there) if step is None else f"{there}@{step}"
-    return settings | named
+    return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 
 def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:

@@ -126,11 +126,12 @@ class CheckpointWriter:
             if must:
                 raise
             complain(str(error))
-            self.status.update(warning=str(error))
+            self.status.warn(str(error))
             return
         best = best_step(path) if config.keep_best else None
         checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
-        self.status.update(checkpoint_step=step, warning="")
+        self.status.warn()
+        self.status.update(checkpoint_step=step)
 
     def _sample(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
@@ -148,13 +149,13 @@ class CheckpointWriter:
                 self.events.add_strip(step, strip)
         except DiskFull as error:
             complain(str(error))
-            self.status.update(warning=str(error))
+            self.status.warn(str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             warning = f"The device had no memory left for the samples of step {step}."
             complain(warning)
-            self.status.update(warning=warning)
+            self.status.warn(warning)
 
 
 def best_step(path: Path) -> int | None:

@@ -16,10 +16,11 @@ import torch
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import absolute
-from diffusion_core.files import DiskFull, remove_leftovers
+from diffusion_core.files import DiskFull, complain, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
+from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
 from diffusion_core.runs.request import ENDING
@@ -180,9 +181,16 @@ def _train(job: _Job) -> RunState:
         step=done,
         resumed_from=done,
         checkpoint_step=done or None,
-        warning=warning,
     )
-    metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
+    status.warn(warning, lasting=True)
+
+    def say(sentence: str) -> None:
+        complain(sentence)
+        status.warn(sentence, lasting=True)
+
+    metrics = None
+    if lead:
+        metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done, say=say)
     events = _open_events(path, done) if lead and config.tensorboard else None
     log = StepLog(context, metrics, events, status)
     checkpoint_writer = CheckpointWriter(context, status, events)
@@ -215,7 +223,11 @@ def _open_folder(path: Path, config: RunConfig | None, resume: bool, lead: bool)
             hint = "to resume" if resume else "to train; choose settings, for example --preset"
             raise TrainingError(f"There is no run at {path} {hint}.") from error
         try:
+            if lead:
+                check_new(path)
             path.mkdir(parents=True, exist_ok=True)
+        except JobError as job_error:
+            raise TrainingError(str(job_error)) from job_error
         except OSError as os_error:
             raise TrainingError(f"{path} cannot be made: {os_error.strerror}.") from os_error
         _check_writable(path)

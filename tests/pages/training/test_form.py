@@ -111,8 +111,8 @@ def test_links_of_earlier_versions_are_understood(runs_dir: Path) -> None:
         {"schedule": {"kind": "linear", "timesteps": 5000}},
         {"data": "cars:1000000000"},
         {"data": "cars:many"},
-        {"data": "boats"},
         {"seed": 2**53 - 1},
+        {"seed": 2**63 - 1},  # more digits than a browser keeps: an empty field stands for it
     ],
 )
 def test_a_run_beyond_the_forms_bounds_is_duplicated_as_it_is(
