@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_core.models.unet import with_classes
-from diffusion_core.records import cut, shown
+from diffusion_core.text import cut, shown
 from diffusion_core.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -86,8 +86,8 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
     for what in theirs:
         if ours.get(what) != theirs[what]:
             raise ConfigError(
-                f"The weights of {cut(name)} do not fit this run: {what} is {theirs[what]} there "
-                f"and {ours.get(what, 'not set')} here. Start from the settings of {cut(name)}."
+                f"The weights of {cut(name)} do not fit this run: {what} is {theirs[what] or 'none'} "
+                f"there and {ours.get(what) or 'none'} here. Start from the settings of {cut(name)}."
             )
 
 
@@ -96,7 +96,8 @@ def _layout(config: RunConfig) -> dict[str, Any]:
     layout: dict[str, Any] = {"network": config.network, "channels": config.channels}
     for name, value in network_settings(config.network, config.network_args).items():
         if name not in ("channels", "num_classes"):
-            layout[f"network_args.{name}"] = list(value) if isinstance(value, tuple) else value
+            listed = isinstance(value, (list, tuple))
+            layout[f"network_args.{name}"] = ", ".join(map(str, value)) if listed else value
     return layout
 
 

@@ -136,7 +136,7 @@ def test_images_size_objective_and_schedule_may_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"network_args": SMALL | {"widths": [16]}}, r"widths is \[8\] there and \[16\] here"),
+        ({"network_args": SMALL | {"widths": [16]}}, r"widths is 8 there and 16 here"),
         ({"network_args": SMALL | {"blocks": 2}}, "blocks is 1 there and 2 here"),
         ({"network_args": SMALL | {"patch": 1}}, "patch is 2 there and 1 here"),
         ({"channels": 1}, "channels is 3 there and 1 here"),
@@ -193,9 +193,7 @@ def test_init_from_on_the_command_line_takes_the_other_runs_settings(
     assert origin.origin_title(load_run(tmp_path / "far" / "b").config) == "other, step 3"
     capsys.readouterr()
     assert main(["train", "--run", str(tmp_path / "x"), "--init-from", "other", "--preset", "base"])
-    assert "network_args.widths is [8] there and [128, 192, 256, 384] here" in (
-        capsys.readouterr().err
-    )
+    assert "network_args.widths is 8 there and 128, 192, 256, 384 here" in (capsys.readouterr().err)
     assert main([*train_new, "--resume", "--init-from", "other"]) == 2
     assert "A resumed run keeps its settings" in capsys.readouterr().err
     assert main([*train_new[:2], str(tmp_path / "y"), "--init-from", "nobody"]) == 1

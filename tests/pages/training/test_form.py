@@ -257,7 +257,7 @@ def test_a_run_starts_from_the_weights_of_another(runs_dir: Path, started) -> No
     [run] = [run for run in list_runs(runs_dir) if run.config and run.config.init_from]
     assert run.config == tiny_runs.tiny(init_from="other@20")
     assert (run.path / "origin.safetensors").exists()
-    assert "Started from the weights of `other, step 20`." in words(open_training(run=run.name))
+    assert "Started from the weights of other, step 20." in words(open_training(run=run.name))
 
 
 def test_weights_that_do_not_fit_are_refused_on_the_form(runs_dir: Path, started) -> None:
@@ -265,8 +265,8 @@ def test_weights_that_do_not_fit_are_refused_on_the_form(runs_dir: Path, started
     app = open_training()
     app.selectbox(key="init").set_value("other").run()
     sentence = (
-        "The weights of other do not fit this run: network_args.widths is [8, 16] there and "
-        "[64, 96, 160] here. Start from the settings of other."
+        "The weights of other do not fit this run: network_args.widths is 8, 16 there and "
+        "64, 96, 160 here. Start from the settings of other."
     )
     assert sentence in words(app)
     press(app, "Start")
