@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import ImageStore, absolute, build_store, same_images
-from diffusion_core.text import shown
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.text import shown
 
 INSTEAD = "start a new run on them from its weights (--init-from)"
 

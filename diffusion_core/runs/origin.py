@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_core.models.unet import with_classes
-from diffusion_core.text import cut, shown
 from diffusion_core.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -25,6 +24,7 @@ from diffusion_core.runs.checkpoint import (
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
 from diffusion_core.runs.presets import network_settings
 from diffusion_core.runs.run import load_run
+from diffusion_core.text import cut, shown
 
 FILE = "origin.safetensors"  # in the folder of the new run
 
@@ -85,9 +85,10 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
     ours, theirs = _layout(config), _layout(checkpoint.config)
     for what in theirs:
         if ours.get(what) != theirs[what]:
+            there, here = theirs[what] or "none", ours.get(what) or "none"
             raise ConfigError(
-                f"The weights of {cut(name)} do not fit this run: {what} is {theirs[what] or 'none'} "
-                f"there and {ours.get(what) or 'none'} here. Start from the settings of {cut(name)}."
+                f"The weights of {cut(name)} do not fit this run: {what} is {there} there and "
+                f"{here} here. Start from the settings of {cut(name)}."
             )
 
 
