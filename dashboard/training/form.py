@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -35,7 +36,8 @@ from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
+from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
 
@@ -48,10 +50,19 @@ START = Choice(
     "parameters, for a GPU.",
 )
 NAME = Text(key=keys.NAME, label="Run name")
+INIT = Choice(
+    key="init",
+    label="Initial weights",
+    default="",
+    help="Random, or the averaged weights of another run, which may have trained on other images. "
+    "Its network must be the same: choose that run in Start from, too. Classes of the same name "
+    "are kept; a new class starts as 'any class'.",
+)
+RANDOM = "none (random)"  # no run can have this name
 
 
 def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
-    in_link = not (KEYS | {START.key, NAME.key}).isdisjoint(st.query_params)
+    in_link = not (KEYS | {START.key, NAME.key, INIT.key}).isdisjoint(st.query_params)
     with st.expander(
         "Start a training run",
         expanded=not runs or in_link,
@@ -73,6 +84,9 @@ def take_settings(start: Start) -> None:
     for key, value in entries_of(config, settings.max_steps).items():
         if start.run or key not in DATA_KEYS:
             st.session_state[key] = value
+    st.session_state[INIT.key], step = split_origin(config.init_from)
+    if step is not None:
+        st.session_state[_init_step_key(config.init_from)] = step
 
 
 def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
@@ -99,6 +113,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
+    init_from = _pick_weights(config, runs)
     usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
@@ -120,7 +135,9 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             help="For example to start it on several machines.",
         )
     try:
-        config = make_config(config, data_spec(kind, detail), entries, settings.max_steps)
+        start_config = with_init_from(config, init_from)
+        config = make_config(start_config, data_spec(kind, detail), entries, settings.max_steps)
+        settle_origin(config, settings.runs_dir)
         if pressed:
             with st.spinner("Checking the data …"):
                 jobs.check_name(name)
@@ -146,6 +163,46 @@ def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
     detail = detail_control(kind)
     return kind, detail.now(default=entries.get(kind, detail.default)).ask()
+
+
+def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:
+    """The weights to start from, as `init_from` of a run's settings."""
+    name, step = split_origin(config.init_from)
+    steps = {run.name: [step for step, _ in reversed(run.run.weights())] for run in runs}
+    steps = {run: found for run, found in steps.items() if found}
+    titles = {"": RANDOM} | {run: run for run in steps}
+    if name and name not in steps:  # deleted, or in another folder
+        titles[name] = f"{Path(name).name} (not in this list of runs)"
+    known = steps.setdefault(name, []) if name else []
+    if step is not None and step not in known:  # pruned meanwhile: the core says so
+        known.append(step)
+    left, right = st.columns(2)
+    with left:
+        chosen: str = INIT.now(options=["", *steps], titles=titles, default=name).ask()
+    if not chosen or not steps[chosen]:
+        return chosen
+    found = steps[chosen]
+    with right:
+        control = Choice(
+            key=_init_step_key(chosen),
+            label="Checkpoint of the initial weights",
+            options=found,
+            titles={each: f"step {each:,}" for each in found},
+            default=step if chosen == name else found[0],
+            bind=False,
+        )
+        return f"{chosen}@{control.ask()}"
+
+
+def _init_step_key(init_from: str) -> str:
+    return f"init-step-{split_origin(init_from)[0]}"
+
+
+def with_init_from(config: RunConfig, init_from: str) -> RunConfig:
+    """The settings with these initial weights; another run has the usual average."""
+    same = split_origin(init_from)[0] == split_origin(config.init_from)[0]
+    average = config.init_average if same else MAIN_AVERAGE
+    return config.replace(init_from=init_from, init_average=average)
 
 
 def _take_usual_size() -> None:

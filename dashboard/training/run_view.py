@@ -74,6 +74,8 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
         st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
     if seen.config is not None:
         st.caption(run_wording.settings_line(seen.config))
+        if seen.config.init_from:
+            st.caption(run_wording.origin_sentence(seen.config))
     try:
         show_numbers(seen)
         compared, alignment = show_losses(seen, [other for other in runs if other is not seen])

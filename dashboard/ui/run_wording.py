@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dashboard.ui.outside import code, plain
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import RunState
@@ -109,6 +110,11 @@ def settings_line(config: RunConfig) -> str:
         f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )
+
+
+def origin_sentence(config: RunConfig) -> str:
+    """Which weights a run has started from."""
+    return f"Started from the weights of {code(origin_title(config))}."
 
 
 def objective_sentence(config: RunConfig) -> str:

@@ -77,6 +77,21 @@ def save_weights(
 
     Raises DiskFull and leaves older files as they were.
     """
+    path = weights_path(run, step)
+    make_folder(path.parent)
+    write_weights(path, step, tensors, config, classes, averages)
+    return path
+
+
+def write_weights(
+    path: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    config: RunConfig,
+    classes: tuple[str, ...],
+    averages: dict[str, dict[str, Tensor]] | None = None,
+) -> None:
+    """As `save_weights`, into a file of any name."""
     tensors = dict(tensors)
     for average, values in (averages or {}).items():
         tensors |= {f"{EXTRA}{average}/{name}": tensor for name, tensor in values.items()}
@@ -88,11 +103,8 @@ def save_weights(
         "time": repr(time.time()),
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path = weights_path(run, step)
-    make_folder(path.parent)
     with replacing(path) as file:
         file.write(safetensors.torch.save(contiguous, metadata))
-    return path
 
 
 def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:

@@ -87,6 +87,16 @@ def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
     return 0.0 if zero or (kind and kind.flow) else 5.0
 
 
+def split_origin(text: str) -> tuple[str, int | None]:
+    """The run and the step of RUN or RUN@STEP, as `init_from` has them. Raises ConfigError."""
+    run, at, step = text.rpartition("@")
+    if not at or "/" in step:  # an @ in the name of a folder
+        return text, None
+    if not run or not step.isdecimal() or len(step) > 18:
+        raise ConfigError(f"init_from is {shown(text)}; use RUN or RUN@STEP, STEP a whole number.")
+    return run, int(step)
+
+
 class RunConfig(Record):
     """The settings of a run. Raises ConfigError, which names everything that is wrong."""
 
@@ -98,6 +108,10 @@ class RunConfig(Record):
     network_args: NetworkArgs = Field(default_factory=NetworkArgs)
     class_conditional: bool = True  # teach the classes where the data has any and the network can
     label_dropout: Share = 0.1  # share of labels replaced by "any class", for guidance
+
+    # Weights of another run to start from, as RUN or RUN@STEP (see `origin.py`); empty: random ones
+    init_from: Annotated[str, Field(max_length=4096)] = ""
+    init_average: Word = MAIN_AVERAGE  # which averaged weights of it
 
     # The objective
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
@@ -160,6 +174,12 @@ class RunConfig(Record):
                 f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
             )
         return value
+
+    @field_validator("init_from")
+    @classmethod
+    def _names_a_run(cls, text: str) -> str:
+        split_origin(text)
+        return text
 
     @field_validator("data")
     @classmethod

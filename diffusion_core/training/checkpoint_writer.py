@@ -14,6 +14,7 @@ from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import read_curve
+from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
@@ -62,6 +63,7 @@ class CheckpointWriter:
                 "micro_batch": context.micro_batch,
                 "processes": context.accelerator.num_processes,
                 "data_fingerprint": context.store.fingerprint,
+                "data_content": context.store.content,
             }
         )
         averages = {
@@ -168,11 +170,19 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
+def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:
+    """Give the network and its averages these weights, before the first step."""
+    context.bare_model.load_state_dict(weights)
+    for average in context.averages.values():
+        average.module.load_state_dict(weights)
+
+
 def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it (0 if the run has no checkpoint yet) and a warning about newer ones ("" if none).
-    Raises CannotResume where it has some and none can be used: starting again would lose them.
+    Raises CannotResume where it has some and none can be used: starting again would lose them;
+    ConfigError for other images.
     """
     skipped = []
     run = load_run(path)
@@ -185,11 +195,12 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             skipped.append(f"Step {step} cannot be resumed: {error}")
             complain(skipped[-1])
             continue
-        if state["data_fingerprint"] != context.store.fingerprint:
-            raise CannotResume(
-                f"The images of {context.config.data} have changed since this run was started; "
-                f"start a new run on them."
-            )
+        check_images(
+            context.config.data,
+            context.store,
+            state["data_fingerprint"],
+            state.get("data_content", ""),
+        )
         context.bare_model.load_state_dict(state["model"])
         context.optimizer.load_state_dict(state["optimizer"])
         for name, average in context.averages.items():

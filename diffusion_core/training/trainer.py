@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.store import absolute
 from diffusion_core.files import DiskFull, complain, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.config_file import write_config_file
+from diffusion_core.runs.config_file import update_config_file, write_config_file
 from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
+from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
-from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore
+from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore, start_from
 from diffusion_core.training.context import (
     make_context,
     prepare_images,
@@ -65,15 +68,19 @@ def train(
 ) -> RunState:
     """Train the run at `path` until it is finished or gets a request to stop.
 
-    A new run takes `config` or, if it was created before, that of its `config.json`; a resumed one
-    takes its own. `on_step(step, steps, loss)` is called after every step (loss only when it was
-    fetched). Returns FINISHED, STOPPED or PAUSED. Raises TrainingError after writing the state
-    `failed`, the reason and the traceback; Busy if another process trains the run.
+    A new run takes `config`, in which a path is made absolute, or, if it was created before, that
+    of its `config.json`; a resumed one takes its own. `on_step(step, steps, loss)` is called after
+    every step (loss only when it was fetched). Returns FINISHED, STOPPED or PAUSED. Raises
+    TrainingError after writing the state `failed`, the reason and the traceback; Busy if another
+    process trains the run; ConfigError for weights to start from that do not fit.
     """
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
+    if config is not None:
+        config = settle_origin(config, path.parent)
     with joined(device) as group:
         settings = _open_folder(path, config, resume, lead)
+        settings = settings.replace(data=absolute(settings.data))
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
@@ -112,6 +119,8 @@ def _train_alone(job: _Job) -> RunState:
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
+            if not job.resume and status.lead:
+                keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
             with device_turn(status, path.parent):
@@ -145,16 +154,27 @@ def _train(job: _Job) -> RunState:
 
     status.update(state=RunState.STARTING, message="Preparing the images.", not_finite=False)
     group.my_turn(status.raise_if_requested)
-    store = prepare_images(config, progress)
+    try:
+        store = prepare_images(config, progress)
+    except DataError as error:
+        if not job.resume:
+            raise
+        raise DataError(
+            f"{error} If the images were moved, change data to their new place."
+        ) from error
     group.all_ready(status.raise_if_requested)
     context = make_context(settle_network(config, store), store, job.device)
     done, warning = restore(path, context) if job.resume else (0, "")
+    if not done and config.init_from:
+        start_from(load_origin(path, store.classes if context.labelled else ()), context)
     changes = [(change.step, change.settings) for change in read_changes(path)]
     settings = (config.to_json(), changes)
-    group.check_same({"settings": settings, "images": store.fingerprint, "checkpoint": done})
+    group.check_same({"settings": settings, "images": store.content, "checkpoint": done})
     lead = context.accelerator.is_main_process
     if lead and Run(path).snapshot().details is None:
         write_config_file(path, context.config, resolved(context))
+    elif lead:  # earlier versions kept a relative path and no content
+        update_config_file(path, {"data": config.data}, {"data_content": store.content})
     status.update(
         state=RunState.RUNNING,
         message="",

@@ -166,7 +166,7 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808; it must be from 0 to"),
         (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--data", "moon:3"], "data: 'moon:3' is no data set. Use cars, cars:N, digits"),
-        (["--resume", "--data", "cars"], "A resumed run keeps its settings"),
+        (["--resume", "--batch-size", "3"], "A resumed run keeps its settings"),
         (["--resume", "--seed", "0"], "A resumed run keeps its settings"),
     ],
 )
