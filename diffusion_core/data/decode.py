@@ -13,11 +13,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # 50 megapixels take 200 MB when decoded; the networks see 64 x 64.
 MAX_PIXELS = 50_000_000
 # Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "WebP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+EXTENSIONS = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+# Images that cannot be read: named where they are left out.
+OTHER_EXTENSIONS = frozenset(
+    ".heic .heif .hif .jxl .jp2 .j2k .jpx .jxr .svg .svgz .eps .psd .xcf .tga .ico .icns .dds .exr "
+    ".hdr .dcm .pcx .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf".split()
+)
 
 
 class ImageError(ValueError):
     """A file that cannot be used as an image; the message says why and what to do."""
+
+
+class ImageTooLarge(ImageError):
+    """An image with more than MAX_PIXELS."""
+
+
+def format_names() -> str:
+    """"PNG, JPEG, … or PPM"."""
+    *names, last = FORMATS
+    return f"{', '.join(names)} or {last}"
 
 
 def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
@@ -31,7 +56,7 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large and damaged images; the errors below say the same.
             warnings.simplefilter("ignore")
-            image = Image.open(source, formats=FORMATS)
+            image = Image.open(source, formats=tuple(name.upper() for name in FORMATS))
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(image.width, image.height)
             image.load()
@@ -39,13 +64,13 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(
+        raise ImageTooLarge(
             f"The image has far more than {MAX_PIXELS // 10**6} megapixels. Make it smaller and "
             f"try again."
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            "This is not a readable image. Use a PNG, JPEG, WebP, GIF, BMP or TIFF file."
+            f"This is not a readable image. Use a {format_names()} file."
         ) from error
     except MemoryError as error:
         raise ImageError("There is not enough memory for this image; make it smaller.") from error
@@ -56,8 +81,8 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         ) from error
 
 
-def too_large(width: int, height: int) -> ImageError:
-    return ImageError(
+def too_large(width: int, height: int) -> ImageTooLarge:
+    return ImageTooLarge(
         f"The image has {width:,} x {height:,} = {width * height / 1e6:,.0f} megapixels; "
         f"at most {MAX_PIXELS // 10**6} can be read. Make it smaller and try again."
     )
