@@ -1,6 +1,7 @@
 # make app          start the dashboard
 # make test         run the test suite; make test-long: its long tests
 # make test-avx2    run the tests whose results depend on the CPU, as on one without AVX-512 and AMX
+# make test-outside hold the mathematics against outside code, in an environment of its own
 # make lint         ruff, mypy, import-linter and oxlint (JavaScript)
 # make env          only prepare the environment of the tests and linters
 # make constraints  renew constraints.txt with the newest versions that the requirements allow
@@ -24,7 +25,7 @@ FIND_CHROMIUM = if CHROMIUM=$$($(RUN) -m tests.browser.chromium); then export CH
 	else without=--ignore=tests/browser; \
 	echo "Chromium is missing, so tests/browser is left out; to run it too, $(GET_CHROMIUM)."; fi
 
-.PHONY: app test test-long test-avx2 lint env constraints
+.PHONY: app test test-long test-avx2 test-outside lint env constraints
 
 app: $(VENV)/app.stamp
 	$(RUN) -m streamlit run streamlit_app.py
@@ -41,6 +42,11 @@ test-long: env
 test-avx2: env
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n 2 \
 	tests/core/models tests/core/sampling tests/core/training
+
+test-outside: | $(RUN)
+	$(RUN) -m venv $(VENV)-outside
+	$(VENV)-outside/bin/python -m pip install -c constraints.txt -r tests/outside/requirements.txt
+	OMP_NUM_THREADS=1 $(VENV)-outside/bin/python -m pytest tests/outside
 
 lint: env
 	$(VENV)/bin/ruff check .

@@ -85,7 +85,7 @@ def lecture_network() -> nn.Module:
 
 def lucidrains_network() -> nn.Module:
     """The network of the first example in denoising-diffusion-pytorch's README."""
-    from denoising_diffusion_pytorch import Unet  # type: ignore[import-not-found]
+    from denoising_diffusion_pytorch import Unet
 
     return Unet(dim=64, dim_mults=(1, 2, 4, 8))
 

@@ -13,9 +13,17 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings
-from dashboard.training.form_controls import BY_FIELD, STEPS, check_steps
+from dashboard.training.form_controls import (
+    BY_FIELD,
+    STEPS,
+    check_steps,
+    data_spec,
+    detail_control,
+)
 from dashboard.training.machines import show_commands
 from dashboard.ui import keys, run_wording
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.files import folder_size
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
@@ -32,7 +40,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
     """Call the action of a button; a refusal is shown once, in the next run of the page."""
     try:
         action(*args)
-    except (jobs.JobError, ConfigError) as error:
+    except (jobs.JobError, ConfigError, DataError) as error:
         st.session_state[keys.REFUSAL] = str(error)
 
 
@@ -67,8 +75,9 @@ def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
         if config is not None:
             if state == RunState.FINISHED:
                 show_more_steps(run, config, settings)
-            elif state not in (RunState.PAUSING, RunState.STOPPING):
-                show_changes(run, config, settings)
+            names = changeable_now(seen, config)
+            if names and state not in (RunState.PAUSING, RunState.STOPPING):
+                show_changes(run, config, settings, names)
             if st.button("Duplicate run", icon=":material/content_copy:", key="ask-like"):
                 st.session_state[keys.DUPLICATE] = run.name
                 st.rerun()  # of the whole page, which has the form
@@ -145,22 +154,34 @@ def go_on(run: Run, key: str, settings: Settings) -> None:
     jobs.resume(run, settings.device, {"steps": steps})
 
 
-def show_changes(run: Run, config: RunConfig, settings: Settings) -> None:
-    """A small form of the settings that can be edited during training."""
+def changeable_now(seen: RunSnapshot, config: RunConfig) -> tuple[str, ...]:
+    """The settings that the page can edit in a run's present state."""
+    names = () if seen.state == RunState.FINISHED else EDITABLE
+    kind = SOURCES.get(config.data.partition(":")[0])
+    movable = seen.state not in ACTIVE and kind is not None and kind.is_path
+    return (*names, "data") if movable else names
+
+
+def show_changes(run: Run, config: RunConfig, settings: Settings, names: tuple[str, ...]) -> None:
+    """A small form of the settings that can be edited after a run's start."""
     with (
         st.popover("Edit settings", icon=":material/tune:"),
         st.form(f"change-{run.name}", border=False),
     ):
-        for name in EDITABLE:
-            BY_FIELD[name].now(
-                key=_edit_key(run, config, name),
-                default=getattr(config, name),
-                help=None,
-                bind=False,
-            ).ask()
-        st.caption("Takes effect at the next step and is marked on the curves.")
+        for name in names:
+            key = _edit_key(run, config, name)
+            if name == "data":
+                kind, _, folder = config.data.partition(":")
+                help = "Where the images are now, if they were moved. They must be the same images."
+                control = detail_control(kind).now(key=key, default=folder, help=help, bind=False)
+            else:
+                default = getattr(config, name)
+                control = BY_FIELD[name].now(key=key, default=default, help=None, bind=False)
+            control.ask()
+        if names != ("data",):
+            st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
-            "Apply", type="primary", on_click=attempt, args=(change, run, config, settings)
+            "Apply", type="primary", on_click=attempt, args=(change, run, config, settings, names)
         )
 
 
@@ -169,9 +190,11 @@ def _edit_key(run: Run, config: RunConfig, name: str) -> str:
     return f"change-{run.name}-{name}-{getattr(config, name)}"
 
 
-def change(run: Run, config: RunConfig, settings: Settings) -> None:
+def change(run: Run, config: RunConfig, settings: Settings, names: tuple[str, ...]) -> None:
     """Request the settings that differ from the current ones."""
-    entries = {name: st.session_state[_edit_key(run, config, name)] for name in EDITABLE}
+    entries = {name: st.session_state[_edit_key(run, config, name)] for name in names}
+    if "data" in entries:
+        entries["data"] = data_spec(config.data.partition(":")[0], entries["data"])
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
     check_steps(changes.get("steps", 0), settings.max_steps)
     if changes:

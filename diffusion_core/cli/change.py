@@ -12,13 +12,15 @@ from diffusion_core.runs.config import parse_settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("set", nargs="+", metavar="KEY=VALUE", help=", ".join(CHANGEABLE))
+    can = f"{', '.join(CHANGEABLE)}, and data where the same images have moved"
+    parser.add_argument("set", nargs="+", metavar="KEY=VALUE", help=can)
     parser.set_defaults(do=change)
 
 
 def change(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
-    jobs.change(run, parse_settings(arguments.set))
+    settings = parse_settings(arguments.set)
+    jobs.change(run, settings)
     pending = run.snapshot().pending == "change"
     when = "at its next step" if pending else "when it is resumed"
     print(f"{run.name} takes {', '.join(arguments.set)} {when}.")

@@ -65,6 +65,7 @@ class SourceKind:
     placeholder: str = ""  # an example of a text
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
+    is_path: bool = False  # the detail is a path of this machine
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
 
 

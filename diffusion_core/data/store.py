@@ -16,6 +16,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -27,12 +28,13 @@ from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.source import Source
-from diffusion_core.data.sources import kind_of, open_source
-from diffusion_core.files import is_disk_full
+from diffusion_core.data.sources import SOURCES, kind_of, open_source
+from diffusion_core.files import is_disk_full, write_json
 
 __all__ = [
     "DataError",
     "ImageStore",
+    "absolute",
     "build_store",
     "count",
     "default_cache_dir",
@@ -40,6 +42,7 @@ __all__ = [
     "load_image",
     "may_download",
     "native_size",
+    "same_images",
 ]
 
 CHUNK = 250  # images that a process decodes at a time
@@ -56,13 +59,19 @@ class ImageStore:
     classes: tuple[str, ...]
     spec: str  # for example "cars:300"
     size: int  # H = W
-    fingerprint: str  # sha256 of what the images come from
+    fingerprint: str  # sha256 of what the images come from: names, sizes and times of files
+    folder: Path  # in the cache
     skipped: tuple[str, ...]  # names of files that cannot be read
     file: IO[bytes]  # the images, open for reading
     start: int  # offset of the first image, bytes
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @functools.cached_property
+    def content(self) -> str:
+        """sha256 of pixels, labels and classes: the same wherever the files lie."""
+        return _content(self.folder, self.classes)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the images of these rows, uint8 (n, C, H, W).
@@ -105,6 +114,31 @@ def _fingerprint(source: Source, size: int, channels: int) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
+def same_images(store: ImageStore, fingerprint: str, content: str = "") -> bool | None:
+    """Whether a store holds the images that had this fingerprint and, where it is known, content.
+
+    Where it is not, as in runs of earlier versions, the images decoded then are looked for in the
+    cache; None where they are not there either.
+    """
+    if store.fingerprint == fingerprint:
+        return True
+    if not content:
+        before = store.folder.with_name(_folder_name(fingerprint))
+        try:
+            content = _content(before, store.classes)
+        except (OSError, ValueError, KeyError):
+            return None
+    return store.content == content
+
+
+def absolute(spec: str) -> str:
+    """A data set as it is named from any folder: a path in it is made absolute."""
+    name, _, detail = spec.partition(":")
+    if name in SOURCES and SOURCES[name].is_path and detail:
+        return f"{name}:{os.path.abspath(os.path.expanduser(detail))}"
+    return spec
+
+
 def load_image(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
     """Read one image without a store: uint8 (H, W, 3), its label and its class name.
 
@@ -135,7 +169,7 @@ def build_store(
     """
     source = open_source(spec)
     fingerprint = _fingerprint(source, size, channels)
-    folder = (cache_dir or default_cache_dir()) / fingerprint[:20]
+    folder = (cache_dir or default_cache_dir()) / _folder_name(fingerprint)
     if not (folder / "meta.json").exists():
         _build(folder, source, size, channels, workers, progress)
     meta = json.loads((folder / "meta.json").read_text())
@@ -147,10 +181,33 @@ def build_store(
         spec=spec,
         size=size,
         fingerprint=fingerprint,
+        folder=folder,
         skipped=tuple(meta["skipped"]),
         file=open(folder / "images.npy", "rb"),
         start=images.offset,
     )
+
+
+def _folder_name(fingerprint: str) -> str:
+    return fingerprint[:20]
+
+
+def _content(folder: Path, classes: tuple[str, ...]) -> str:
+    """See `ImageStore.content`. The name of a single class is that of the folder: it may change."""
+    meta = json.loads((folder / "meta.json").read_text())
+    count = meta["count"]
+    if "pixels" not in meta:  # made by an earlier version
+        images = np.load(folder / "images.npy", mmap_mode="r")[:count]
+        pixels = hashlib.sha256()
+        for start in range(0, count, CHUNK):
+            pixels.update(images[start : start + CHUNK].tobytes())
+        meta["pixels"] = pixels.hexdigest()
+        with suppress(OSError):  # a cache that is only read: next time again
+            write_json(folder / "meta.json", meta)
+    labels = np.load(folder / "labels.npy")[:count]
+    named = list(classes) if len(classes) > 1 else []
+    recipe = json.dumps([meta["pixels"], count, hashlib.sha256(labels).hexdigest(), named])
+    return hashlib.sha256(recipe.encode()).hexdigest()
 
 
 def _build(
@@ -183,8 +240,11 @@ def _build(
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             end = file.tell() + int(np.prod(shape))
+            pixels = hashlib.sha256()
             for images, numbers, broken in _decoded(source, size, workers):
-                file.write((images if channels == 3 else to_grey(images)).tobytes())
+                decoded = (images if channels == 3 else to_grey(images)).tobytes()
+                file.write(decoded)
+                pixels.update(decoded)
                 labels[ready : ready + len(numbers)] = numbers
                 ready += len(numbers)
                 skipped += broken
@@ -196,7 +256,8 @@ def _build(
             os.ftruncate(file.fileno(), end)  # shorter where files were skipped
             os.fsync(file.fileno())
         np.save(building / "labels.npy", labels)
-        (building / "meta.json").write_text(json.dumps({"count": ready, "skipped": skipped}))
+        meta = {"count": ready, "skipped": skipped, "pixels": pixels.hexdigest()}
+        (building / "meta.json").write_text(json.dumps(meta))
         try:
             building.rename(folder)
         except OSError:

@@ -17,7 +17,7 @@ import torch
 
 from diffusion_core.data.sources import kind_of
 from diffusion_core.data.split import split
-from diffusion_core.data.store import ImageStore, load_image, to_grey
+from diffusion_core.data.store import ImageStore, load_image, same_images, to_grey
 from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.features import FeatureNet, feature_net
@@ -302,11 +302,10 @@ def _notes(
     if net is None:
         by_net = [m.title for m in METRICS.values() if m.needs & CLASSIFIER]
         notes.append(f"No classifier for {config.data}; not measured: {', '.join(by_net)}.")
-    trained_on = run.details.data_fingerprint
-    if trained_on and trained_on != store.fingerprint:
-        notes.append(
-            f"The images of {config.data} are not those trained on: they were changed or moved."
-        )
+    details = run.details
+    trained_on = details.data_fingerprint
+    if trained_on and not same_images(store, trained_on, details.data_content):
+        notes.append(f"The images of {config.data} are not those trained on.")
     if held_out < FEWEST:
         notes.append("The run held out too few images for a floor and for near copies.")
     elif held_out < n:

@@ -54,7 +54,7 @@ def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     if fixed:
         raise ConfigError(
             f"{', '.join(fixed)} cannot change in a run; start a new one with it. "
-            f"What can: {', '.join(CHANGEABLE)}."
+            f"What can: {', '.join(CHANGEABLE)}, and data where the images are the same."
         )
     return config.replace(**settings)
 

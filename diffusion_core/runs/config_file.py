@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ class Details(LenientRecord):
     training_pictures: Count = 0
     validation_pictures: Count = 0
     data_fingerprint: ShortText = ""
+    data_content: ShortText = ""  # empty in runs of earlier versions
     parameters: Count = 0
     mixed_precision: ShortText = ""
     micro_batch: Count = 0
@@ -70,6 +72,23 @@ def write_config_file(run: Path, config: RunConfig, resolved: dict[str, Any] | N
     """Replace `config.json`. Raises DiskFull, OSError."""
     values = config.model_dump()
     write_json(run / "config.json", values if resolved is None else values | {"resolved": resolved})
+
+
+def update_config_file(run: Path, settings: dict[str, Any], details: dict[str, Any]) -> None:
+    """Replace some settings and details in `config.json`; all else in it stays.
+
+    Does nothing where there is no such file. Raises ConfigError, DiskFull, OSError.
+    """
+    try:
+        file = read_record_file(_ConfigFile, run / "config.json")
+    except RecordError as error:
+        raise ConfigError(str(error)) from error
+    if file is None or file.resolved is None:
+        return
+    values = json.loads((run / "config.json").read_text())
+    changed = values | settings | {"resolved": values["resolved"] | details}
+    if changed != values:
+        write_json(run / "config.json", changed)
 
 
 def config_of_earlier_version(status: StatusRecord) -> RunConfig | None:

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_core.data import store
+from diffusion_core.data.errors import DataError
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
 from diffusion_core.files import os_sentence
 from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.config_file import write_config_file
+from diffusion_core.runs.config_file import update_config_file, write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
+from diffusion_core.runs.moved import find_moved
 from diffusion_core.runs.queue import JobError as JobError
 from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
 from diffusion_core.runs.queue import move as move
@@ -73,9 +75,11 @@ def check_data(config: RunConfig) -> None:
 def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
+    A path in its settings is made absolute.
     Raises JobError where the name is taken or the folder cannot be made; then nothing is left.
     """
     path = runs_dir / check_name(name)
+    config = config.replace(data=store.absolute(config.data))
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         path.mkdir()
@@ -204,27 +208,55 @@ def change(run: Run, settings: dict[str, Any]) -> None:
     """Change settings of a run (those of `changes.CHANGEABLE`) from its next step on.
 
     A run at work gets a request; for another the change is written and holds when it resumes.
-    Raises ConfigError for settings that cannot be used, JobError where the run takes none now.
+    `data`, for images that were moved, changes only where the images are the same, and not while
+    the run is at work. Raises ConfigError for settings that cannot be used, JobError where the run
+    takes none now.
     """
     if not settings:
         raise ConfigError("Say what to change, for example learning_rate=0.0001.")
+    at_step = {name: value for name, value in settings.items() if name != "data"}
+    moved = _find_moved(run.snapshot(), settings["data"]) if "data" in settings else None
     with holding_queue(run.path.parent):  # so that it does not start meanwhile
         seen = run.snapshot()
         if seen.state in ACTIVE and not waits_without_process(seen.status):
-            _ask_to_change(seen, settings)
+            if moved is not None:
+                raise _at_work(seen)
+            _ask_to_change(seen, at_step)
             return
         latest = run.latest_checkpoint()
         reached = latest.step if latest is not None else 0
-        config = _check_change(seen, settings, reached)
+        config = _check_change(seen, at_step, reached)
         try:
-            if seen.begun:
-                add_change(run.path, reached + 1, settings)
-            else:
-                write_config_file(run.path, config)
-            if "steps" in settings:
+            if not seen.begun:
+                data = {"data": moved[0]} if moved is not None else {}
+                write_config_file(run.path, config.replace(**data))
+            elif moved is not None:
+                update_config_file(run.path, {"data": moved[0]}, {"data_content": moved[1]})
+            if seen.begun and at_step:
+                add_change(run.path, reached + 1, at_step)
+            if "steps" in at_step:
                 write_status(run.path, seen.status.replace(total=config.steps))
         except OSError as error:
             raise JobError(f"{run.name} cannot be changed: {os_sentence(error)}") from error
+
+
+def _find_moved(run: RunSnapshot, data: str) -> tuple[str, str]:
+    """See `moved.find_moved`; a run that has not begun may take other images."""
+    if run.state in ACTIVE and not waits_without_process(run.status):
+        raise _at_work(run)
+    config = _usable_config(run, "change")
+    if run.begun:
+        return find_moved(run, data)
+    config = config.replace(data=store.absolute(data))
+    try:
+        check_data(config)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return config.data, ""
+
+
+def _at_work(run: RunSnapshot) -> JobError:
+    return JobError(f"{run.name} is {run.state}; pause it before you change its data.")
 
 
 def _on_this_machine(device: str | None) -> str:

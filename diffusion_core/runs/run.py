@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -237,10 +237,28 @@ def _open_checkpoint(path: Path) -> Checkpoint:
         stat = path.stat()
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be opened: {error.strerror}.") from error
-    return _read_checkpoint(path, stat.st_mtime_ns, stat.st_size)
+    return _read_checkpoint(path, stat.st_mtime_ns, stat.st_size, _modified(path))
+
+
+def _modified(weights: Path) -> int:
+    """When `config.json` of the run of a weights file was written, in ns; 0 where it is not."""
+    try:
+        return (weights.parent.parent / "config.json").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @functools.lru_cache(maxsize=512)
-def _read_checkpoint(path: Path, modified_ns: int, size: int) -> Checkpoint:
-    """Cached by what changes when the file does; errors are not cached."""
-    return read_checkpoint(path)
+def _read_checkpoint(path: Path, modified_ns: int, size: int, config_ns: int) -> Checkpoint:
+    """Cached by what changes when the files do; errors are not cached.
+
+    The images of the run may have been moved since the weights were written.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        found = read_config_file(path.parent.parent)
+    except ConfigError:
+        return checkpoint
+    if found is None or found[0].data == checkpoint.config.data:
+        return checkpoint
+    return replace(checkpoint, config=checkpoint.config.replace(data=found[0].data))

@@ -14,6 +14,7 @@ from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import read_curve
+from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
@@ -62,6 +63,7 @@ class CheckpointWriter:
                 "micro_batch": context.micro_batch,
                 "processes": context.accelerator.num_processes,
                 "data_fingerprint": context.store.fingerprint,
+                "data_content": context.store.content,
             }
         )
         averages = {
@@ -184,11 +186,12 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             skipped.append(f"Step {step} cannot be resumed: {error}")
             complain(skipped[-1])
             continue
-        if state["data_fingerprint"] != context.store.fingerprint:
-            raise CannotResume(
-                f"The images of {context.config.data} have changed since this run was started; "
-                f"start a new run on them."
-            )
+        check_images(
+            context.config.data,
+            context.store,
+            state["data_fingerprint"],
+            state.get("data_content", ""),
+        )
         context.bare_model.load_state_dict(state["model"])
         context.optimizer.load_state_dict(state["optimizer"])
         for name, average in context.averages.items():

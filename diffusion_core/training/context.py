@@ -170,6 +170,7 @@ def resolved(context: TrainingContext) -> dict[str, Any]:
         "training_pictures": len(context.train_index),
         "validation_pictures": len(context.validation_index),
         "data_fingerprint": store.fingerprint,
+        "data_content": store.content,
         "parameters": sum(p.numel() for p in context.model.parameters()),
         "mixed_precision": accelerator.mixed_precision,
         "micro_batch": context.micro_batch,

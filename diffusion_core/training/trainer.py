@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.store import absolute
 from diffusion_core.files import DiskFull, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.config_file import write_config_file
+from diffusion_core.runs.config_file import update_config_file, write_config_file
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
@@ -73,6 +75,7 @@ def train(
     lead = process_number() == 0  # of the processes, the one that writes
     with joined(device) as group:
         settings = _open_folder(path, config, resume, lead)
+        settings = settings.replace(data=absolute(settings.data))
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
@@ -144,16 +147,25 @@ def _train(job: _Job) -> RunState:
 
     status.update(state=RunState.STARTING, message="Preparing the images.", not_finite=False)
     group.my_turn(status.raise_if_requested)
-    store = prepare_images(config, progress)
+    try:
+        store = prepare_images(config, progress)
+    except DataError as error:
+        if not job.resume:
+            raise
+        raise DataError(
+            f"{error} If the images were moved, change data to their new place."
+        ) from error
     group.all_ready(status.raise_if_requested)
     context = make_context(settle_network(config, store), store, job.device)
     done, warning = restore(path, context) if job.resume else (0, "")
     changes = [(change.step, change.settings) for change in read_changes(path)]
     settings = (config.to_json(), changes)
-    group.check_same({"settings": settings, "images": store.fingerprint, "checkpoint": done})
+    group.check_same({"settings": settings, "images": store.content, "checkpoint": done})
     lead = context.accelerator.is_main_process
     if lead and Run(path).snapshot().details is None:
         write_config_file(path, context.config, resolved(context))
+    elif lead:  # earlier versions kept a relative path and no content
+        update_config_file(path, {"data": config.data}, {"data_content": store.content})
     status.update(
         state=RunState.RUNNING,
         message="",

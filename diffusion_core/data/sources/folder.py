@@ -194,4 +194,5 @@ SOURCE = SourceKind(
     detail="Folder on this machine",
     placeholder="/data/stanford_cars",
     missing="Give the folder that holds the images.",
+    is_path=True,
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from diffusion_core.data.store import build_store
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.changes import read_changes
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, list_runs
 from tests.pages.training.test_training import (
@@ -21,6 +25,7 @@ from tests.pages.training.test_training import (
     words,
     write_run,
 )
+from tests.tiny_runs import tiny
 
 __all__ = ["started"]  # a fixture
 
@@ -53,6 +58,38 @@ def test_settings_of_a_run_at_work_are_changed_from_the_page(runs_dir: Path) -> 
     assert "Settings changed; they take effect at the next step." in words(app)
     disabled = [button.label for button in app.button if button.disabled]
     assert disabled == ["Sample now", "Checkpoint now"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "finished"])
+def test_images_that_were_moved_are_found_again_from_the_page(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
+    images = tmp_path / "images"
+    images.mkdir()
+    for k in range(3):
+        Image.new("RGB", (16, 16), (k, 90, 90)).save(images / f"{k}.png")
+    store = build_store(f"folder:{images}", 16, workers=0)
+    path = write_run(runs_dir, "moved", state)
+    details = {"data_fingerprint": store.fingerprint, "data_content": store.content}
+    write_config_file(path, tiny(data=f"folder:{images}"), details)
+    shutil.copytree(images, new := tmp_path / "new", copy_function=shutil.copy)
+    Image.new("RGB", (16, 16), (9, 90, 90)).save(images / "0.png")
+
+    def give(folder: Path) -> AppTest:
+        app = open_training()
+        [field] = [field for field in app.text_input if (field.key or "").startswith("change-")]
+        field.set_value(str(folder))
+        press(app, "Apply")
+        return app
+
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (16, 16)).save(other / "0.png")
+    assert "not those that this run has trained on" in give(other).toast[0].value
+    assert Run(path).config == tiny(data=f"folder:{images}")
+    assert not give(new).toast
+    assert Run(path).config == tiny(data=f"folder:{new}")
 
 
 def test_a_change_that_cannot_be_is_refused_with_a_message(runs_dir: Path) -> None:
