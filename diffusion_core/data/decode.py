@@ -40,7 +40,7 @@ class ImageTooLarge(ImageError):
 
 
 def format_names() -> str:
-    """"PNG, JPEG, … or PPM"."""
+    """ "PNG, JPEG, … or PPM"."""
     *names, last = FORMATS
     return f"{', '.join(names)} or {last}"
 
@@ -69,9 +69,7 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
             f"try again."
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"This is not a readable image. Use a {format_names()} file."
-        ) from error
+        raise ImageError(f"This is not a readable image. Use a {format_names()} file.") from error
     except MemoryError as error:
         raise ImageError("There is not enough memory for this image; make it smaller.") from error
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files

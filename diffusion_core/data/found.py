@@ -88,7 +88,7 @@ def found(images: int, classes: Sequence[str], left_out: Iterable[tuple[str, str
 
 
 def sentence(found: Found, quote: Callable[[str], str] = cut) -> str:
-    """"2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …"
+    """ "2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …"
 
     `quote` makes of a name from outside what can be shown.
     """
@@ -96,7 +96,9 @@ def sentence(found: Found, quote: Callable[[str], str] = cut) -> str:
     classes = f"{found.classes:,} {'class' if found.classes == 1 else 'classes'}"
     total = sum(each.count for each in found.left_out)
     several = f"; {total:,} left out" if len(found.left_out) > 1 else ""
-    parts = [f"{images} in {classes} ({_listed(found.class_names, found.classes, quote)}){several}."]
+    parts = [
+        f"{images} in {classes} ({_listed(found.class_names, found.classes, quote)}){several}."
+    ]
     unreadable = (each.count for each in found.left_out if each.reason in ("unreadable", "large"))
     files = found.images + sum(unreadable)
     for each in found.left_out:

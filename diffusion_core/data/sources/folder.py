@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffusion_core.data.decode import EXTENSIONS, OTHER_EXTENSIONS, format_names, open_image
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.data.sources.layout import arrange, is_hidden
 
@@ -25,10 +25,6 @@ class Walk:
 
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)  # and the reason
-
-
-class TooLong(DataError):
-    """A folder that takes longer to look through than allowed."""
 
 
 def walk(path: Path, seconds: float | None = None) -> Walk:
@@ -190,6 +186,7 @@ SOURCE = SourceKind(
     help="images of your own, for example Stanford Cars.",
     usage=("folder:PATH",),
     open=open_folder,
+    open_within=open_folder,
     size=SIZE,
     detail="Folder on this machine",
     placeholder="/data/stanford_cars",

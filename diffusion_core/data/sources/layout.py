@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 # Names of the system and of programs, which count nowhere; so does what begins with . or @.
 SYSTEM = frozenset(
@@ -42,11 +41,9 @@ NEUTRAL = frozenset(
 UNLABELLED = frozenset("unlabelled unlabeled unsup unsupervised devkit".split())
 _JOINED = re.compile(rf"({'|'.join(SPLITS)})(set|data|images|imgs)?\d*")
 
-# Path of a file in the folder at hand, and the class or the reason why it is left out.
 Parts = tuple[str, ...]
-Groups = dict[str, list["Entry"]]
-Entry = tuple[Parts, int]  # the rest of the path, and the file's number
-Key = TypeVar("Key")
+Entry = tuple[Parts, int]  # the path of a file in the folder at hand, and the file's number
+Groups = dict[str, list[Entry]]
 
 
 def is_hidden(name: str) -> bool:
@@ -95,7 +92,8 @@ def arrange(files: Iterable[Parts], root: str) -> tuple[dict[int, str], dict[int
         # A folder that only holds another one: dataset/train, data/images/cat.
         [(name, inner)] = groups.items()
         deeper = _grouped(inner)[1]
-        if not deeper or not (name == outer or is_neutral(name) or _splits(deeper)):
+        holds = name == outer or is_neutral(name) or [*deeper] == [name] or _splits(deeper)
+        if not deeper or not holds:
             break
         entries, outer = inner, name
     if splits:
@@ -134,9 +132,7 @@ def _splits(groups: Groups) -> list[str]:
     # cars_train and cars_test are splits of one set, steam_train and bullet_train are not.
     if not named or len({stem for _, stem in named.values()}) > 1:
         return []
-    others = [
-        name for name in groups if name not in named and UNLABELLED.isdisjoint(words(name))
-    ]
+    others = [name for name in groups if name not in named and UNLABELLED.isdisjoint(words(name))]
     if not others or len({split for split, _ in named.values()}) > 1:
         return list(named)
     [*one] = named

@@ -59,6 +59,7 @@ class TorchvisionSource:
     identity: str
     size: int = SIZE
     parallel: bool = False  # each process would hold a copy of the whole set
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def count(self) -> int:
