@@ -22,6 +22,8 @@ from dashboard.services.settings import Settings
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
+from dashboard.ui.outside import plain
+from diffusion_core.data.found import sentence
 from diffusion_core.runs import export
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -91,8 +93,11 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
         st.progress(min(status.step / status.total, 1.0), text=text)
     if status.warning:
         st.warning(status.warning)
-    for sentence in run.run.checkpoints()[1]:
-        st.warning(f"A checkpoint is skipped: {sentence}")
+    if status.found is not None:
+        show_found = st.warning if status.found.left_out else st.caption
+        show_found(plain(sentence(status.found)))
+    for problem in run.run.checkpoints()[1]:
+        st.warning(f"A checkpoint is skipped: {problem}")
     if state in (RunState.FAILED, RunState.LOST):
         show_log(run.path / "train.log")
 

@@ -103,13 +103,15 @@ def native_size(spec: str) -> int:
 
 
 def look(spec: str, seconds: float) -> Found | None:
-    """What a data set holds before it is decoded, or None where that takes longer than so long.
+    """What a set of files holds before it is decoded; None where that takes more seconds to see.
 
-    Raises DataError.
+    None for every other set too: its name says it, or it is slow to open. Raises DataError.
     """
     kind, detail = kind_of(spec), spec.partition(":")[2]
+    if kind.open_within is None:
+        return None
     try:
-        source = kind.open_within(detail, seconds) if kind.open_within else kind.open(detail)
+        source = kind.open_within(detail, seconds)
     except TooLong:
         return None
     return found(source.count, source.classes, source.left_out)
