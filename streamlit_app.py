@@ -13,9 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.routing import Route
 
+from dashboard.components.film import served
 from dashboard.services.garbage import import_all_and_spare_it
 from dashboard.services.queue_watch import watching
+from dashboard.ui import errors
 
 
 @asynccontextmanager
@@ -26,4 +29,10 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
         yield
 
 
-app = st.App(Path(__file__).parent / "dashboard" / "shell.py", lifespan=lifespan)
+base = st.get_option("server.baseUrlPath").strip("/")
+app = st.App(
+    Path(__file__).parent / "dashboard" / "shell.py",
+    lifespan=lifespan,
+    routes=[Route(f"/{base}{served.ROUTE}" if base else served.ROUTE, served.serve)],
+    on_script_error=errors.show,
+)

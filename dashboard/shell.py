@@ -7,7 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.services.settings import SettingsError, get_settings
+from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
+from dashboard.ui.outside import plain
 from diffusion_core.device import describe, pick_device
 
 
@@ -33,10 +35,13 @@ try:
     settings = get_settings()
     device = pick_device(settings.device)
 except (SettingsError, ValueError) as error:
-    st.error(str(error))
+    st.error(plain(error))
     st.stop()
 with st.sidebar:
-    st.caption(f"Device: {describe(device)}")
+    st.caption(f"Device: {plain(describe(device))}")
     if not settings.may_operate:
         st.caption("Role: viewer. You can watch and sample; only the operator can train.")
+for sentence in st.session_state.get(keys.LEFT_OUT, ()):
+    st.warning(f"{plain(sentence)} This part of the link is left out.")
 chosen.run()
+st.session_state.pop(keys.LEFT_OUT, None)

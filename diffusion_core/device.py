@@ -14,6 +14,8 @@ import psutil
 import torch
 from torch import nn
 
+from diffusion_core.records import shown
+
 try:
     import resource
 except ImportError:  # not on Windows
@@ -34,14 +36,16 @@ def pick_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device; use auto, cpu, cuda, cuda:N or mps.") from error
+        raise ValueError(
+            f"{shown(name)} is no device; use auto, cpu, cuda, cuda:N or mps."
+        ) from error
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        raise ValueError(f"There is no device {name!r} on this machine; use auto or cpu.")
+        raise ValueError(f"There is no device {shown(name)} on this machine; use auto or cpu.")
     return device
 
 

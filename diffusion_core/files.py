@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +16,11 @@ from typing import IO, Any
 
 import psutil
 
+from diffusion_core.records import cut
+
 # The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"
+LONGEST_PATH = 200  # characters of a path that a message quotes
 
 
 class DiskFull(OSError):
@@ -45,7 +49,8 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary name beside `path`; on success it is synced and renamed to `path`.
+    """Write to a temporary name beside `path`; on success it is synced and renamed to `path`,
+    and the folder is synced, so that the renaming survives a loss of power too.
 
     On any failure the temporary file is removed and what was at `path` stays as it was.
     Raises DiskFull where the disk is full.
@@ -58,6 +63,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             # The reason for the failure counts, not that this fails too (a read-only disk).
             with suppress(OSError):
@@ -81,10 +87,23 @@ def building_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with open(file, "rb") as opened:
                         os.fsync(opened.fileno())
+            for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
+                sync_folder(folder)
             os.rename(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
             raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the entries of a folder to the disk, where the system can do that with a folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _temporary(path: Path) -> Path:
@@ -95,6 +114,22 @@ def make_folder(path: Path) -> None:
     """Make a folder where there is none yet. Raises DiskFull."""
     with naming_full_disk(path):
         path.mkdir(exist_ok=True)
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a folder and for a pipe, a socket or a device, which could block."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, f"{path.name} is not a file.")
+    return open(path, "ab")
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -110,7 +145,9 @@ def os_sentence(error: OSError) -> str:
     """The system's message without its number: "runs/a: Read-only file system."."""
     if error.strerror is None or isinstance(error, DiskFull):
         return str(error)
-    return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    name = error.filename2 or error.filename  # of a renaming, the new name: the other is temporary
+    name = str(name) if isinstance(name, (str, os.PathLike)) else ""
+    return f"{cut(name, LONGEST_PATH)}: {error.strerror}." if name else f"{error.strerror}."
 
 
 def complain(text: str) -> None:

@@ -7,6 +7,7 @@ of pydantic and json into one sentence.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -22,8 +23,11 @@ from pydantic import (
 )
 from typing_extensions import is_typeddict
 
+from diffusion_core.files import check_regular
+
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
+MOST_NAMED = 12  # names that a sentence lists
 
 
 class RecordError(ValueError):
@@ -51,40 +55,53 @@ class LenientRecord(Record):
     ) -> Any:
         try:
             return validate(value)
-        except ValueError:
+        except ValueError as error:
             assert info.field_name is not None
+            if info.context is not None and isinstance(error, ValidationError):
+                info.context["faults"] += sentences(error, cls, within=info.field_name)
             return cls.model_fields[info.field_name].get_default(call_default_factory=True)
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def read_record(kind: type[Kind], data: bytes | str, source: str) -> Kind:
+def read_record(
+    kind: type[Kind], data: bytes | str, source: str, faults: list[str] | None = None
+) -> Kind:
     """The record in a JSON text; `source` names it in messages, for example "config.json".
 
-    Raises RecordError with one sentence for text that is not JSON, wrong types, numbers out of
-    bounds, NaN, infinity, whole numbers of thousands of digits, and nesting that is too deep.
+    `faults` gets a sentence for each field of a `LenientRecord` that could not be used. Raises
+    RecordError with one sentence for text that is not JSON, wrong types, numbers out of bounds,
+    NaN, infinity, whole numbers of thousands of digits, and nesting that is too deep.
     """
     if len(data) > MAX_BYTES:
         raise RecordError(f"{source} is larger than {MAX_BYTES // 2**20} MB.")
+    found: list[str] = []
     try:
-        return kind.model_validate_json(data)
+        record = kind.model_validate_json(data, context={"faults": found})
     except ValidationError as error:
         raise RecordError(sentences(error, kind, source)[0]) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{source} is not readable JSON.") from error
+    if faults is not None:
+        faults += [f"{source}: {sentence}" for sentence in found]
+    return record
 
 
-def read_record_file(kind: type[Kind], path: Path) -> Kind | None:
-    """The record in a JSON file; None where there is no file. Raises RecordError."""
+def read_record_file(kind: type[Kind], path: Path, faults: list[str] | None = None) -> Kind | None:
+    """The record in a JSON file; None where there is no file. `faults`: see `read_record`.
+
+    Raises RecordError.
+    """
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RecordError(f"{path.name} cannot be read: {error.strerror}.") from error
-    return read_record(kind, data, path.name)
+    return read_record(kind, data, path.name, faults)
 
 
 def record_of(kind: type[Kind], values: Any, source: str) -> Kind:
@@ -149,15 +166,20 @@ def sentences(
     kind: type[BaseModel],
     source: str = "",
     name: Callable[[str], str] = str,
+    within: str = "",
 ) -> list[str]:
     """What pydantic found, each as "config.json: batch_size is 0; it must be …".
 
-    `kind`: the type of the record. `name`: what a field is called in the source.
+    `kind`: the type of the record. `name`: what a field is called in the source. `within`: the
+    field of which the error is.
     """
     found = error.errors(include_url=False, include_context=True)
     # A default that follows from a wrong value is no fault of its own.
     found = [each for each in found if each["type"] != "default_factory_not_called"]
-    return [_sentence(each, kind, source, name) for each in found]
+    before = (within,) if within else ()
+    return [
+        _sentence({**each, "loc": (*before, *each["loc"])}, kind, source, name) for each in found
+    ]
 
 
 def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[str], str]) -> str:
@@ -174,6 +196,7 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
         return f"{before}{context['error']}"
     limits = _limits(kind, found["loc"])
     out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
+    out_of_range |= error.startswith("float") and type(found["input"]) is int  # of 400 digits
     wanted = _range(limits or context) if out_of_range else _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
     return f"{before}{what}; it must be {wanted or found['msg']}."
@@ -200,9 +223,21 @@ def shown(value: object) -> str:
     return "an object" if isinstance(value, dict) else "a list"
 
 
-def cut(text: str) -> str:
-    """The text as a message quotes it, at most `MAX_SHOWN` characters of it."""
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+def cut(text: str, most: int = MAX_SHOWN) -> str:
+    """The text as a message quotes it, at most so many characters of it."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
+    first = [cut(name) for name in names[:MOST_NAMED]]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has line breaks or other characters that are none to read."""
+    return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
 
 
 def _wanted(kind: str, context: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dashboard.services.cached import device
 from dashboard.services.settings import get_settings
 from dashboard.training import show_latest_run
 from dashboard.ui.navigation import SECTIONS
+from dashboard.ui.outside import plain
 from diffusion_core.device import describe
 
 st.title("Diffusion Lab")
@@ -19,7 +20,7 @@ the process, and a new image appears. Here you can look at each part, train a mo
 it.
 """
 )
-st.caption(f"Running on: {describe(device())}.")
+st.caption(f"Running on: {plain(describe(device()))}.")
 
 st.header("Latest run")
 show_latest_run(get_settings())

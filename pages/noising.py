@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.explain import noising
+from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_schedule, pick_timestep
 from diffusion_core.process.noising import fixed_noise, image_to_x_0
 
@@ -26,7 +27,7 @@ with view:
     t = pick_timestep(schedule.timesteps, default=150)
     if image is None:
         if what:
-            st.info(what)
+            st.info(plain(what))
         st.stop()
     x_0, noise = image_to_x_0(image), fixed_noise(seed, size)
     x_t = noising.show_noising(schedule, t, x_0, noise, what)

@@ -18,6 +18,7 @@ from dashboard.sampling import (
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
+from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_run
 from dashboard.ui.progress import watching_all
 from diffusion_core.runs.run import Run, list_runs
@@ -29,8 +30,8 @@ def say_how_to_begin(runs: list[Run], may_operate: bool) -> None:
     active = [run for run in runs if run.state in ACTIVE]
     if active:
         st.info(
-            f"{active[0].name} is {active[0].state}. Its first checkpoint appears here as soon as "
-            "it is saved."
+            f"{code(active[0].name)} is {active[0].state}. Its first checkpoint appears here as "
+            "soon as it is saved."
         )
         st.fragment(wait_for_checkpoint, run_every=3.0)(active)
         return
@@ -59,7 +60,7 @@ found = {run.name: (run, *run.checkpoints()) for run in list_runs(settings.runs_
 ready = [(run, usable) for run, usable, _ in found.values() if usable]
 for run, usable, broken in found.values():
     if broken and not usable:
-        st.warning(f"{run.name} has no usable checkpoint. {' '.join(broken)}")
+        st.warning(f"{code(run.name)} has no usable checkpoint. {plain(' '.join(broken))}")
 if not ready:
     say_how_to_begin([run for run, _, _ in found.values()], settings.may_operate)
     st.stop()
@@ -74,7 +75,7 @@ with controls:
     run = pick_run([run for run, _ in ready])
     _, usable, broken = found[run.name]
     if broken:
-        st.warning(f"Skipped: {' '.join(broken)}")
+        st.warning(f"Skipped: {plain(' '.join(broken))}")
     checkpoint = pick_checkpoint(run, usable)
     can = Capabilities.of(checkpoint)
     spec = pick_spec(run, checkpoint, can, count=not mode.own_count)

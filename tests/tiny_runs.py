@@ -57,10 +57,11 @@ def tiny(**changes: Any) -> RunConfig:
     return RunConfig(**{**settings, **changes})
 
 
-def create(path: Path, config: RunConfig) -> None:
+def create(path: Path, config: RunConfig) -> Path:
     """The folder of a run that has not begun, for `train --run PATH`."""
     path.mkdir(parents=True, exist_ok=True)
     write_config_file(path, config)
+    return path
 
 
 def write_checkpoint(run: Path, step: int, config: RunConfig = TINY, mean: float = 0.0) -> Path:

@@ -13,6 +13,7 @@ from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from dashboard.ui import pickers
 from dashboard.ui.controls import Number
+from dashboard.ui.outside import code, plain
 from diffusion_core.process.embedding import (
     SinusoidalPositionEmbeddings,
     cosine_similarity,
@@ -81,7 +82,7 @@ def show_trained(t: int) -> None:
         if checkpoint := run.latest_checkpoint():
             usable[run] = checkpoint
         elif broken := run.checkpoints()[1]:
-            st.warning(f"No checkpoint of {run.name} can be used: {broken[-1]}")
+            st.warning(f"No checkpoint of {code(run.name)} can be used: {plain(broken[-1])}")
             damaged = True
     if not usable:
         if not damaged:
@@ -92,17 +93,17 @@ def show_trained(t: int) -> None:
         return
     run = pickers.pick_run(list(usable))
     for sentence in run.checkpoints()[1]:
-        st.warning(f"{sentence} It is skipped.")
+        st.warning(f"{plain(sentence)} It is skipped.")
     checkpoint = usable[run]
     try:
         network, schedule, config = cached.model(checkpoint)
     except CheckpointError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     time_mlp = network.get_submodule("time_mlp")
     size = embed(time_mlp, [0]).shape[1]
     st.caption(
-        f"{run.name} at step {checkpoint.step:,}: preset {config.preset}, "
+        f"{code(run.name)} at step {checkpoint.step:,}: preset {code(config.preset)}, "
         f"T = {schedule.timesteps:,}, {size} dimensions per timestep."
     )
     show_embedding(time_mlp, schedule.timesteps, t, "learned")

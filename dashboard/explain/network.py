@@ -10,6 +10,7 @@ from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Toggle
+from dashboard.ui.outside import code, plain
 from diffusion_core.models.trace import Trace, TraceRow
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS
@@ -30,10 +31,12 @@ def pick_network() -> RunConfig:
     try:
         config = runs[choice].config
     except ConfigError as error:
-        st.error(f"The settings of {runs[choice].name} cannot be used: {error}")
+        st.error(f"The settings of {code(runs[choice].name)} cannot be used: {plain(error)}")
         st.stop()
     if config is None:
-        st.info(f"{runs[choice].name} has not written its settings yet. Try again in a moment.")
+        st.info(
+            f"{code(runs[choice].name)} has not written its settings yet. Try again in a moment."
+        )
         st.stop()
     return config
 
@@ -43,7 +46,7 @@ def pick_size(config: RunConfig) -> int:
     try:
         multiple = cached.size_multiple(config.network, dict(config.network_args))
     except ConfigError as error:
-        st.error(f"This network cannot be built: {error}")
+        st.error(f"This network cannot be built: {plain(error)}")
         st.stop()
     sizes = [size for size in range(multiple, LARGEST + 1, multiple) if size >= SMALLEST]
     if not sizes:
@@ -62,7 +65,7 @@ def pick_size(config: RunConfig) -> int:
     if requested not in map(str, sizes):
         st.info(
             f"This network takes images of {sizes[0]} to {sizes[-1]} px in multiples of "
-            f"{multiple}, not {requested}. It is shown at {size} px."
+            f"{multiple}, not {code(requested)}. It is shown at {size} px."
         )
     return size
 

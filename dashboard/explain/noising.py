@@ -11,13 +11,15 @@ from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.settings import get_settings
-from dashboard.ui.controls import Choice, Number
+from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import offer_png, show_image, show_row
+from dashboard.ui.outside import plain
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.media.images import png, to_uint8
+from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.noising import (
     NOISE_RANGE,
     mean_and_std,
@@ -56,6 +58,7 @@ SEED = Number(
     label=r"Seed of $\epsilon$",
     default=0,
     step=1,
+    high=min(MAX_SEED, MOST_SHOWN),
     help="The same seed gives the same noise at every t.",
 )
 SHOWN = 512  # pixels of the image to download, so that its own pixels stay crisp
@@ -74,16 +77,16 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
             return *pick_own(source, size, "it is noised here"), size
         return *_pick_from_data_set(size), size
     except (DataError, ImageError) as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None, "", size
 
 
 def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError."""
     operator = get_settings().may_operate
-    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if operator else None).ask(
-        accept_new_options=operator
-    )
+    spec = DATA.now(
+        help=f"Or type {' or '.join(TYPED)}." if operator else None, typed=operator
+    ).ask()
     count = cached.image_count(spec)
     index = INDEX.now(high=count - 1).ask()
     image, name = cached.image(spec, index, size)
@@ -109,7 +112,7 @@ def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, wh
     st.latex(rf"x_{{{t}}} = {signal:.4f}\,x_0 + {spread:.4f}\,\epsilon")
     shown = to_uint8(x_t)[0]
     images = [
-        (to_uint8(x_0)[0], f"$x_0$: {what}", "The image without noise"),
+        (to_uint8(x_0)[0], f"$x_0$: {plain(what)}", "The image without noise"),
         (
             noise_to_uint8(noise)[0],
             rf"$\epsilon$, shown from −{NOISE_RANGE:g} (black) to {NOISE_RANGE:g} (white)",

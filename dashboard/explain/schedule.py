@@ -10,10 +10,20 @@ import streamlit as st
 from dashboard.figures import schedule as figures
 from dashboard.figures.theme import show
 from dashboard.ui import pickers
-from dashboard.ui.controls import Toggle
+from dashboard.ui.controls import MultiChoice, Toggle
 from dashboard.ui.navigation import entry
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 
+KINDS = MultiChoice(
+    key="kinds",
+    label="Schedules",
+    one=pickers.KIND,
+    options=list(SCHEDULE_KINDS),
+    default=("linear",),
+    most=len(SCHEDULE_KINDS),
+    pills=True,
+    help="The lecture uses linear. Select several to compare them.",
+)
 LOGARITHMIC = Toggle(
     key="log",
     label="Logarithmic variances",
@@ -32,15 +42,7 @@ class ScheduleView(NamedTuple):
 def pick_schedules() -> ScheduleView:
     """The page's controls; without a schedule, or with contradicting settings, the page stops."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kinds = st.pills(
-            "Schedules",
-            list(SCHEDULE_KINDS),
-            selection_mode="multi",
-            default=["linear"],
-            help="The lecture uses linear. Select several to compare them.",
-            key="kinds",
-            bind="query-params",
-        )
+        kinds = KINDS.ask()
         with st.container(width=160):
             timesteps = pickers.TIMESTEPS.ask()
         with st.popover("More", icon=":material/tune:"):

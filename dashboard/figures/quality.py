@@ -8,7 +8,7 @@ from itertools import cycle
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, finish
+from dashboard.figures.theme import COLOURS, GREY, finish, label
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import Metric
 from diffusion_core.evaluation.results import Result, yardsticks
@@ -123,7 +123,7 @@ def _figure(
         name = f"{result.spec.run}: {line_of(result)}" if several_runs else line_of(result)
         if several_counts:
             name += f", {result.spec.n:,} images"
-        lines.setdefault(name, []).append((x_of(result), result.metrics[metric.name]))
+        lines.setdefault(label(name), []).append((x_of(result), result.metrics[metric.name]))
     figure = go.Figure()
     scale = 100 if metric.percent else 1
     for k, (name, points) in enumerate(lines.items()):

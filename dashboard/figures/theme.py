@@ -8,12 +8,22 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
+from dashboard.ui.outside import MOST_SHOWN, readable
+
 # Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
 # the chartCategoricalColors, chartSequentialColors and chartDivergingColors of config.toml.
 COLOURS = tuple(f"#0000{k:02d}" for k in range(1, 9))
 SEQUENTIAL = [[k / 9, f"#0000{k + 11}"] for k in range(10)]  # a Plotly colour scale, low to high
 DIVERGING = [[k / 9, f"#0000{k + 21}"] for k in range(10)]
 GREY = "#000036"
+
+
+def label(text: str) -> str:
+    """A text from outside for a figure, in which Plotly takes HTML, LaTeX and `%{…}` for more."""
+    text = readable(text)
+    if len(text) > MOST_SHOWN:
+        text = f"{text[:MOST_SHOWN]}…"
+    return text.translate({ord(each): f"&#{ord(each)};" for each in "&<>$%{}"})
 
 
 def finish(

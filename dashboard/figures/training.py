@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish
+from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish, label
 from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS
 
 # step, value, from a run wall_time; x: where it lies on the axis, if that is not the step.
@@ -64,7 +64,7 @@ def loss_figure(
         figure.add_scatter(
             x=x,
             y=curve["value"],
-            name=name if several else "loss",
+            name=label(name) if several else "loss",
             line={"color": colour, "width": 1},
             opacity=0.35 if smoothing else 1,
             showlegend=not (several and smoothing),
@@ -75,7 +75,7 @@ def loss_figure(
             figure.add_scatter(
                 x=x,
                 y=smoothed(curve["value"], smoothing),
-                name=name if several else "smoothed",
+                name=label(name) if several else "smoothed",
                 line={"color": colour, "width": 2.5},
                 **run,
             )
@@ -84,7 +84,7 @@ def loss_figure(
             figure.add_scatter(
                 x=held_out.get("x", held_out["step"]),
                 y=held_out["value"],
-                name=f"{name}, validation" if several else "validation",
+                name=f"{label(name)}, validation" if several else "validation",
                 line={"color": colour, "width": 1.5, "dash": "dot"},
                 marker={"size": 5},
                 showlegend=not several,
@@ -99,7 +99,8 @@ def loss_figure(
                 name="change",
                 line={"color": colour, "width": 1},
                 showlegend=False,
-                hovertemplate=(f"{name}, " if several else "") + f"{text}<extra></extra>",
+                hovertemplate=(f"{label(name)}, " if several else "")
+                + f"{label(text)}<extra></extra>",
                 **run,
             )
     if with_lecture:

@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
 from dashboard.ui.controls import Choice, Number, Toggle
+from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
@@ -161,7 +162,7 @@ def start(plan: Plan) -> None:
     try:
         job = sampling_queue.queue_of(cached.device()).submit(task)
     except sampling_queue.QueueFull as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     jobs()[str(plan.run.path)] = job
     st.rerun()
@@ -189,9 +190,9 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
 
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
     if seen.active:
-        st.markdown(f"**{job.task.text}**")
+        st.markdown(plain(job.task.text))
         show_progress(job, seen, "Evaluation")
     elif seen.state == "failed":
-        st.error(seen.sentence)
+        st.error(plain(seen.sentence))
     elif seen.state == "cancelled":
-        st.warning(f"{seen.sentence} Results measured before are kept.")
+        st.warning(f"{plain(seen.sentence)} Results measured before are kept.")

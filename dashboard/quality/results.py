@@ -10,6 +10,7 @@ from dashboard.components.chart.chart import show_live
 from dashboard.figures.quality import cost_figure, end_names, training_figure
 from dashboard.ui.controls import Choice
 from dashboard.ui.images import read_strip, show_row
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.decode import ImageError
 from diffusion_core.evaluation.metrics import COPIES, METRICS, Estimates, Metric
 from diffusion_core.evaluation.results import (
@@ -104,8 +105,8 @@ def show_notes(results: list[Result]) -> None:
     runs = {result.spec.run: None for result in results}
     for note in dict.fromkeys(note for result in results for note in result.notes):
         of = {result.spec.run: None for result in results if note in result.notes}
-        whose = "" if of == runs else f"{', '.join(of)}: "
-        st.caption(f":material/info: {whose}{note}")
+        whose = "" if of == runs else f"{', '.join(map(code, of))}: "
+        st.caption(f":material/info: {whose}{plain(note)}")
 
 
 def show_charts(results: list[Result], metrics: Sequence[Metric], run: Run) -> None:

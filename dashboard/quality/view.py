@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard.quality.measure import jobs, show_form, show_job
 from dashboard.quality.results import show_results
 from dashboard.services.settings import get_settings
+from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import watch
 from diffusion_core.evaluation.results import read_results
 from diffusion_core.runs.run import Run
@@ -32,7 +33,9 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
         found, broken = read_results(each.path)
         results += found
         for sentence in broken:
-            st.caption(f":material/warning: A result of {each.name} is left out: {sentence}")
+            st.caption(
+                f":material/warning: A result of {code(each.name)} is left out: {plain(sentence)}"
+            )
     if results:
         show_results(run, results, several=bool(compared))
     elif job is None or not job.active:

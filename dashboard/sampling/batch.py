@@ -14,8 +14,9 @@ from dashboard.sampling.trajectory import IMAGE
 from dashboard.services import sampling_queue, series_jobs
 from dashboard.services.settings import Settings, get_settings
 from dashboard.ui import keys
-from dashboard.ui.controls import Number, Text
+from dashboard.ui.controls import Choice, Number, Text
 from dashboard.ui.images import show_image
+from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import show_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
@@ -49,6 +50,7 @@ NAME = Text(
     bind=False,
     help="Of the folder with the images. Default: the one shown.",
 )
+SERIES = Choice(key=keys.SERIES, label="Series")
 PAGE = Number(key="series_page", label="Page", low=1, high=1, default=1)
 
 
@@ -59,7 +61,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         show_form(chosen, settings)
     with results:
         if error := st.session_state.pop(keys.SERIES_ERROR, None):
-            st.error(error)
+            st.error(plain(error))
         series = series_folder.list_series(run.path)
         before = progress_of(series)
         active = any(each.state in ACTIVE for each in series)
@@ -72,7 +74,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             )
             return
         names = [each.name for each in series]
-        name = st.selectbox("Series", names, key=keys.SERIES, bind="query-params")
+        name = SERIES.now(options=names).ask()
         show_series(series[names.index(name)], chosen, settings)
 
 
@@ -92,9 +94,11 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
         "Generate in background", type="primary", icon=":material/brush:", width="stretch"
     ):
         try:
-            series = series_jobs.begin(run, checkpoint, spec, name.strip(), settings)
+            series = series_jobs.begin(
+                run, checkpoint, spec.checked(chosen.can), name.strip(), settings
+            )
         except (ValueError, RuntimeError, OSError) as error:
-            st.error(sampling_queue.explain(error))
+            st.error(plain(sampling_queue.explain(error)))
             return
         st.session_state[keys.SERIES] = series.name
         st.session_state.setdefault(keys.OWN_SERIES, set()).add(series.path)
@@ -126,7 +130,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
             continue
         status = each.status
         done, total = status.step, max(1, status.total)
-        text = f"**{each.name}**: {state_text(each.state)}, {done:,} of {total:,} images"
+        text = f"{code(each.name)}: {state_text(each.state)}, {done:,} of {total:,} images"
         job = series_jobs.job_of(each)
         seen = job.snapshot() if job is not None else None
         if seen is not None and seen.state == "waiting" and seen.before:
@@ -170,12 +174,12 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
     try:
         spec = series.spec
     except SeriesError as error:
-        st.error(str(error))
+        st.error(plain(error))
         if settings.may_operate:
             show_delete(series)
         return
     state, numbers = series.state, series.numbers()
-    st.markdown(f"**{spec.describe()}**")
+    st.markdown(plain(spec.describe()))
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):
@@ -201,7 +205,7 @@ def show_state(series: Series, state: str, done: int, total: int) -> None:
     took = f" in {duration(status.seconds)}" if status.seconds else ""
     text = f"{state_text(state)}. {done:,} of {total:,} images{took}."
     if state == "failed":
-        st.error(f"{text} {status.error or 'The reason is in the log of the server.'}")
+        st.error(f"{text} {plain(status.error) or 'The reason is in the log of the server.'}")
     elif state in ("stopped", "lost"):
         st.warning(f"{text} The images are kept, and the series can be resumed.")
     else:
@@ -222,7 +226,7 @@ def forget_deletion() -> None:
 @st.dialog("Delete this series?", on_dismiss=forget_deletion)
 def confirm_deletion(series: Series) -> None:
     st.write(
-        f"**{series.name}** and its {count(len(series.numbers()), 'image')} "
+        f"{code(series.name)} and its {count(len(series.numbers()), 'image')} "
         f"({size(folder_size(series.path))}) will be deleted. The same settings can generate them "
         "again."
     )
@@ -247,8 +251,8 @@ def show_downloads(series: Series, spec: SamplingSpec, done: int) -> None:
         on_click="ignore",
         icon=":material/folder_zip:",
         disabled=too_large,
-        help=f"Too large: more than {size(MAX_ZIP)}. The files are in {series_folder.FOLDER}/"
-        f"{series.name} in the run's folder."
+        help=f"Too large: more than {size(MAX_ZIP)}. The files are in "
+        f"{code(f'{series_folder.FOLDER}/{series.name}')} in the run's folder."
         if too_large
         else None,
         key="series-zip",
@@ -308,7 +312,7 @@ def show_one(series: Series, spec: SamplingSpec) -> None:
         return
     name = spec.class_of(k - 1)
     side = image.shape[0]
-    caption = f"Image {k:,}{f', {name}' if name else ''}, {side}×{side} pixels"
+    caption = f"Image {k:,}{f', {code(name)}' if name else ''}, {side}×{side} pixels"
     show_image(image, f"Image {k}, enlarged", 256, caption)
     st.download_button(
         "This image as PNG",

@@ -22,6 +22,7 @@ from dashboard.sampling.controls import (
     max_images,
 )
 from dashboard.ui import keys
+from dashboard.ui.outside import code, plain
 from dashboard.ui.run_wording import duration
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run
@@ -88,7 +89,8 @@ def pick_spec(
             averages = ", ".join(map(checkpoint.average_text, can.averages))
             control = control.now(
                 help="The average of the weights over the training, by its decay per step: "
-                f"{averages}. Long averages are steadier; short ones follow the newest steps."
+                f"{plain(averages)}. Long averages are steadier; short ones follow the newest "
+                "steps."
             )
         values[control.field] = control.to_field(control.ask())
         if control.key == WAY.key and values["as_lecture"]:
@@ -113,7 +115,7 @@ def sharing_sentence(device: torch.device, runs: Sequence[Run]) -> str:
         here = seen.state in AT_WORK and seen.status.host == socket.gethostname()
         if here and seen.status.device.partition(":")[0] == device.type:
             return (
-                f"{run.name} is training on this device. Sharing it makes sampling and training "
-                "slower."
+                f"{code(run.name)} is training on this device. Sharing it makes sampling and "
+                "training slower."
             )
     return ""

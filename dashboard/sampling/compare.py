@@ -20,6 +20,7 @@ from dashboard.sampling.compare_lists import (
 )
 from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task
 from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_state, watch
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
@@ -68,7 +69,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         rows, unfit = make_rows(chosen, spec, lists)
         problem = problem or unfit
         if problem:
-            st.caption(problem)
+            st.caption(plain(problem))
         press(
             "Generate comparison" if problem else f"Generate {len(rows)} rows",
             lambda: compare_task(spec, page_settings(spec, lists, rows), rows),
@@ -119,7 +120,7 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
     made: Comparison = job.result
     rows = made.rows
     for k, (row, title) in enumerate(zip(rows, differences([r.spec for r in rows]), strict=True)):
-        st.markdown(f"**{title}**")
+        st.markdown(plain(title))
         st.caption(
             f"{row.evaluations:,} evaluations per image · {precise(row.seconds)} for {row.spec.n}"
         )

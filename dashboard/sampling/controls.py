@@ -12,8 +12,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard.ui.controls import Choice, Control, Number, Range, Toggle
-from diffusion_core.records import bounds
+from dashboard.ui.controls import Choice, Control, Number, Range, Toggle, whole_bounds
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
@@ -65,7 +64,7 @@ STEPS = Number(
     field="steps",
     label="Steps",
     low=1,
-    high=int(bounds(SamplingSpec, "steps")[1] or 0),
+    high=whole_bounds(SamplingSpec, "steps")[1],
     optional=True,
 )
 COUNT = Number(key="n", field="n", label="Images", low=1, high=64, default=16)
@@ -74,7 +73,7 @@ SEED = Number(
     field="seed",
     label="Seed",
     low=0,
-    high=int(bounds(SamplingSpec, "seed")[1] or 0),
+    high=whole_bounds(SamplingSpec, "seed")[1],
     default=0,
     help="Image k of a seed always starts from the same noise, whatever the number of images.",
 )

@@ -31,6 +31,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, noise_to_uint8
@@ -122,7 +123,7 @@ def show_button(
     refused = problem(spec, schedule, edit)
     painted = edit.mask is None or bool(edit.mask.any())
     if refused:
-        st.warning(refused)
+        st.warning(plain(refused))
     elif edit.kind == VARY:
         st.caption(start_text(spec, schedule, edit.strength))
     elif edit.kind == INVERT:
@@ -144,7 +145,7 @@ def show_button(
 def inversion_text(spec: SamplingSpec) -> str:
     of = ""
     if spec.classes:
-        of = " for any class" if spec.label == ANY_CLASS else f" for the class {spec.label}"
+        of = " for any class" if spec.label == ANY_CLASS else f" for the class {code(spec.label)}"
     return (
         f"{title_of(spec)} without noise and guidance, {spec.steps} steps up and as many back{of}. "
         "More steps reconstruct the image better."
@@ -243,7 +244,7 @@ def show_variants(spec: SamplingSpec, made: Edited) -> None:
     if made.edit.mask is not None:
         original = covered(original, made.edit.mask)
     names = [spec.class_of(k) for k in range(spec.n)]
-    captions = [f"{k + 1}{f', {name}' if name else ''}" for k, name in enumerate(names)]
+    captions = [f"{k + 1}{f', {code(name)}' if name else ''}" for k, name in enumerate(names)]
     show_row(
         [original, *made.images],
         "The original and its variants",

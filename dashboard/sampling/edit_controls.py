@@ -17,6 +17,7 @@ from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import show_image
+from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import session_job
 from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
@@ -143,10 +144,10 @@ def pick_given(config: RunConfig) -> Given | None:
             return pick_generated(config)
         image, text = pick_own(source, config.image_size, "sampling starts from it")
     except (DataError, ImageError) as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None
     if image is None:
-        st.info(text)
+        st.info(plain(text))
         return None
     return Given(fit(image, config), f"your image, {text}", {SOURCE.key: source})
 
@@ -154,7 +155,7 @@ def pick_given(config: RunConfig) -> Given | None:
 def pick_from_data(config: RunConfig) -> Given:
     """Raises DataError and ImageError."""
     last = cached.image_count(config.data) - 1
-    number = EXAMPLE.now(high=last, help=f"0 to {last:,}, of {config.data}.").ask()
+    number = EXAMPLE.now(high=last, help=f"0 to {last:,}, of {code(config.data)}.").ask()
     image, name = cached.image(config.data, number, config.image_size)
     text = f"{name}, image {number:,} of {config.data}"
     return Given(fit(image, config), text, {SOURCE.key: DATA, EXAMPLE.key: number})
@@ -190,7 +191,7 @@ def pick_edit() -> Edit:
 
 def show_given(given: Given, edit: Edit) -> np.ndarray | None:
     """The image, with the area to repaint marked; returns that area."""
-    caption = f"{given.text[0].upper()}{given.text[1:]}"
+    caption = plain(f"{given.text[0].upper()}{given.text[1:]}")
     if edit.kind != REPAINT:
         show_image(given.image, f"The image to start from: {given.text}", SIDE, caption)
         return None

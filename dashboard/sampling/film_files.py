@@ -7,15 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import streamlit as st
 
-from diffusion_core.media.animation import animate
+from diffusion_core.media.animation import MEDIA_TYPES, animate
 
-# By title: the format, the file name's extension and the MIME type.
-FORMATS = {
-    "WebP": ("webp", "webp", "image/webp"),
-    "GIF": ("gif", "gif", "image/gif"),
-    "MP4": ("mp4", "mp4", "video/mp4"),
-    "animated PNG": ("png", "png", "image/png"),
-}
+# By title: the format, which is also how the file's name ends.
+FORMATS = {"WebP": "webp", "GIF": "gif", "MP4": "mp4", "animated PNG": "png"}
 SIDE = 768  # pixels to which a film's longer side is enlarged at most
 IMAGE = 256  # and one of its images
 
@@ -31,7 +26,7 @@ def offer_film(
     title = st.segmented_control(
         "Format", list(FORMATS), default="WebP", required=True, key=f"{key}-format"
     )
-    format, extension, mime = FORMATS[title]
+    format = FORMATS[title]
 
     def film() -> bytes:
         frames = make()
@@ -41,8 +36,8 @@ def offer_film(
     st.download_button(
         f"Film as {title}",
         film,
-        file_name=f"{name}.{extension}",
-        mime=mime,
+        file_name=f"{name}.{format}",
+        mime=MEDIA_TYPES[f".{format}"],
         on_click="ignore",
         icon=":material/download:",
         key=f"{key}-download",

@@ -13,6 +13,7 @@ from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, sample_task
 from dashboard.ui.controls import Choice
 from dashboard.ui.images import offer_png, read_strip, show_image, show_row
+from dashboard.ui.outside import code
 from dashboard.ui.progress import precise, press, session_job, show_expected, show_state, watch
 from diffusion_core.data.decode import ImageError
 from diffusion_core.media.images import grid, png
@@ -23,13 +24,14 @@ from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
 KEY = "generate"
+MOST_NAMED = 100  # classes that a caption lists
 SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segmented=True)
 
 
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
-        press("Generate", lambda: sample_task(spec, checkpoint), KEY)
+        press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
@@ -55,9 +57,9 @@ def show_newest_strip(run: Run) -> None:
         try:
             images = read_strip(path)
         except ImageError:
-            st.caption(f"The samples in {path.name} cannot be read.")
+            st.caption(f"The samples in {code(path.name)} cannot be read.")
             return
-        st.caption(f"The latest samples of {run.name}, from step {step:,} of its training:")
+        st.caption(f"The latest samples of {code(run.name)}, from step {step:,} of its training:")
         show_row(images, f"Samples of {run.name} at step {step}", 96)
 
 
@@ -67,8 +69,9 @@ def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     alt = f"{spec.n} images by {spec.describe()}"
     show_image(whole, alt, 160 * across, stretch=across > 2)
     if spec.label == EACH_IN_TURN:
+        more = " …" if len(spec.classes) > MOST_NAMED else ""
         where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
-        st.caption(f"{where}: {', '.join(spec.classes)}.")
+        st.caption(f"{where}: {', '.join(map(code, spec.classes[:MOST_NAMED]))}{more}.")
 
 
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
@@ -85,7 +88,7 @@ def show_job(job: SamplingJob, seen: Snapshot) -> None:
 
 def cost_text(job: SamplingJob, seen: Snapshot) -> str:
     spec, count = job.spec, job.task.evaluations
-    other = spec.negative or "without"
+    other = code(spec.negative) if spec.negative else "without"
     twice = f" × 2, with the class and {other}" if spec.guidance_scale != 1.0 else ""
     if spec.guidance_interval is not None:
         twice = f", with the class and {other} where it is guided"

@@ -15,9 +15,17 @@ from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import SEED, max_images, one_class
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
-from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
+from dashboard.services.sampling_queue import (
+    Load,
+    OnStep,
+    SamplingJob,
+    Snapshot,
+    Task,
+    pace_key,
+)
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.outside import code
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
@@ -84,7 +92,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         ends, count = pick_ends(chosen.spec.seed)
         spec = one_class(chosen.spec.replace(n=count), chosen.can)
         if chosen.spec.label == EACH_IN_TURN:
-            st.caption(f"The whole film has one class: {spec.label}. Choose another under Class.")
+            st.caption(
+                f"The whole film has one class: {code(spec.label)}. Choose another under Class."
+            )
         if sampler_of(spec.method, spec.flow).adds_noise_with(spec.eta):
             st.caption(
                 f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "
@@ -93,7 +103,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         same = ends[0] == ends[1]
         press(
             "Generate film",
-            lambda: film_task(spec, chosen.checkpoint, ends),
+            lambda: film_task(spec.checked(chosen.can), chosen.checkpoint, ends),
             KEY,
             icon=":material/movie:",
             disabled=same,

@@ -34,6 +34,7 @@ from dashboard.services import cached
 from dashboard.services.series_jobs import most_images
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
+from dashboard.ui.outside import plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
@@ -65,7 +66,7 @@ def offer() -> None:
         )
     level, text = st.session_state.pop(keys.RESTORED, ("", ""))
     if text:
-        {"error": st.error, "warning": st.warning, "success": st.success}[level](text)
+        {"error": st.error, "warning": st.warning, "success": st.success}[level](plain(text))
 
 
 def take(key: str) -> None:
@@ -80,8 +81,7 @@ def take(key: str) -> None:
         values = spec_values(made, Capabilities.of(checkpoint), missing)
         page, lost = mode_values(made, run, checkpoint)
     except NoSettings as error:
-        # A value of the file that the sentence quotes must not become a link or an image.
-        st.session_state[keys.RESTORED] = "error", str(error).translate({ord("["): r"\["})
+        st.session_state[keys.RESTORED] = "error", str(error)
         return
     values |= page
     # A control that is not on the page yet does not write its value into the address; one that is

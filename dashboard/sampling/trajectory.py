@@ -12,6 +12,7 @@ from dashboard.sampling.film_files import offer_film
 from dashboard.services.sampling_queue import GeneratedImages
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.images import offer_png, show_image
+from dashboard.ui.outside import plain
 from diffusion_core.media.images import grid, png, strip
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
@@ -38,7 +39,9 @@ def show_trajectory(spec: SamplingSpec, made: GeneratedImages) -> int:
         single = png(image, text=entries(spec, number - 1))
         offer_png("This image as PNG", single, file_name(spec, f"image-{number}") + ".png")
     if number > kept:
-        show_image(image, f"Image {number}, enlarged", 256, f"Image {image_name(spec, number)}")
+        show_image(
+            image, f"Image {number}, enlarged", 256, f"Image {plain(image_name(spec, number))}"
+        )
         first = "the first image" if kept == 1 else f"the first {kept} images"
         st.caption(f"The steps are kept for {first} only; choose one of these to see them.")
     else:

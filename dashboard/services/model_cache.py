@@ -128,4 +128,7 @@ def shared_model(
     key = Key(run, checkpoint.step, checkpoint.time, average, str(device), exact)
     chosen = get_settings().model_cache_mb
     most = default_bound(device, MODELS.size) if chosen is None else chosen * 10**6
-    return MODELS.get(key, lambda: load_model(checkpoint, device, average, exact=exact), most)
+    loaded = MODELS.get(key, lambda: load_model(checkpoint, device, average, exact=exact), most)
+    # The run's images may have been moved since it was loaded.
+    same = loaded.config == checkpoint.config
+    return loaded if same else loaded._replace(config=checkpoint.config)

@@ -37,7 +37,10 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
                 jobs.start_next(settings.runs_dir)
                 trash.empty(settings.runs_dir)
             reported = ""
-        except (SettingsError, jobs.JobError, OSError) as error:
+        except Exception as error:  # whatever it is: without this thread no run would start
             if str(error) != reported:  # once, not every few seconds
-                logging.getLogger(__name__).warning("The queue cannot be watched: %s", error)
+                expected = isinstance(error, (SettingsError, jobs.JobError, OSError))
+                logging.getLogger(__name__).warning(
+                    "The queue cannot be watched: %s", error, exc_info=not expected
+                )
             reported = str(error)

@@ -9,7 +9,6 @@ the model for a while.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -21,8 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from dashboard.services import errors
 from dashboard.services.model_cache import shared_model
 from diffusion_core.device import is_out_of_memory
+from diffusion_core.files import DiskFull
 from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
@@ -355,14 +356,12 @@ def preview(view: StepView) -> Preview:
 
 
 def explain(error: Exception) -> str:
-    """The error in one sentence; unexpected ones are also logged."""
-    text = str(error)
+    """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if isinstance(error, (ValueError, QueueFull)):
-        return text
-    logging.getLogger(__name__).error("A sampling job failed", exc_info=error)
-    return f"Sampling failed: {text or type(error).__name__}"
+    if isinstance(error, (ValueError, QueueFull, DiskFull)):
+        return str(error)
+    return errors.report(error)
 
 
 _queues: dict[str, SamplingQueue] = {}

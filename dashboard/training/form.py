@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -15,6 +16,7 @@ from dashboard.training.form_controls import (
     KEYS,
     MAIN,
     MORE,
+    SEED,
     SIZE,
     SNR,
     STEPS,
@@ -30,12 +32,13 @@ from dashboard.training.form_controls import (
 from dashboard.training.launch import Start, estimate, queue_note
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
-from dashboard.ui.outside import plain
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
+from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
 
@@ -48,10 +51,19 @@ START = Choice(
     "parameters, for a GPU.",
 )
 NAME = Text(key=keys.NAME, label="Run name")
+INIT = Choice(
+    key="init",
+    label="Initial weights",
+    default="",
+    help="Random, or the averaged weights of another run, which may have trained on other images. "
+    "Its network must be the same: choose that run in Start from, too. Classes of the same name "
+    "are kept; a new class starts as 'any class'.",
+)
+RANDOM = "none (random)"  # no run can have this name
 
 
 def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
-    in_link = not (KEYS | {START.key, NAME.key}).isdisjoint(st.query_params)
+    in_link = not (KEYS | {START.key, NAME.key, INIT.key}).isdisjoint(st.query_params)
     with st.expander(
         "Start a training run",
         expanded=not runs or in_link,
@@ -73,6 +85,9 @@ def take_settings(start: Start) -> None:
     for key, value in entries_of(config, settings.max_steps).items():
         if start.run or key not in DATA_KEYS:
             st.session_state[key] = value
+    st.session_state[INIT.key], step = split_origin(config.init_from)
+    if step is not None:
+        st.session_state[_init_step_key(config.init_from)] = step
 
 
 def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
@@ -89,7 +104,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     try:
         config = start.config(settings.runs_dir)
     except ConfigError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     entries = entries_of(config, settings.max_steps)
     with right:
@@ -99,17 +114,19 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
+    init_from = _pick_weights(config, runs)
+    usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
-            _ask(controls, entries, settings)
+            _ask(controls, entries, settings, usual)
     with st.expander("More settings", icon=":material/tune:"):
-        warmup = f"{usual_warmup(config, entries[STEPS.key]):,}"
+        usual[WARMUP.key] = f"{usual_warmup(config, entries[STEPS.key]):,}"
         for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
             with column:
                 for title, group in groups.items():
                     st.markdown(f"**{title}**")
-                    _ask(group, entries, settings, warmup)
-        origin = start.title if start.run else f"preset {start.title}"
+                    _ask(group, entries, settings, usual)
+        origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
         start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
@@ -119,7 +136,9 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             help="For example to start it on several machines.",
         )
     try:
-        config = make_config(config, data_spec(kind, detail), entries, settings.max_steps)
+        start_config = with_init_from(config, init_from)
+        config = make_config(start_config, data_spec(kind, detail), entries, settings.max_steps)
+        settle_origin(config, settings.runs_dir)
         if pressed:
             with st.spinner("Checking the data …"):
                 jobs.check_name(name)
@@ -132,7 +151,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             st.rerun()
     except (ConfigError, DataError, jobs.JobError) as error:
         # Before a click the visitor may still be typing.
-        (st.error if pressed else st.caption)(str(error))
+        (st.error if pressed else st.caption)(plain(error))
         return
     device = str(cached.device())
     notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
@@ -160,18 +179,61 @@ def _say_what_is_there(spec: str) -> None:
         (st.warning if found.left_out else st.caption)(plain(sentence(found)))
 
 
+def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:
+    """The weights to start from, as `init_from` of a run's settings."""
+    name, step = split_origin(config.init_from)
+    steps = {run.name: [step for step, _ in reversed(run.run.weights())] for run in runs}
+    steps = {run: found for run, found in steps.items() if found}
+    titles = {"": RANDOM} | {run: run for run in steps}
+    if name and name not in steps:  # deleted, or in another folder
+        titles[name] = f"{Path(name).name} (not in this list of runs)"
+    known = steps.setdefault(name, []) if name else []
+    if step is not None and step not in known:  # pruned meanwhile: the core says so
+        known.append(step)
+    left, right = st.columns(2)
+    with left:
+        chosen: str = INIT.now(options=["", *steps], titles=titles, default=name).ask()
+    if not chosen or not steps[chosen]:
+        return chosen
+    found = steps[chosen]
+    with right:
+        control = Choice(
+            key=_init_step_key(chosen),
+            label="Checkpoint of the initial weights",
+            options=found,
+            titles={each: f"step {each:,}" for each in found},
+            default=step if chosen == name else found[0],
+            bind=False,
+        )
+        return f"{chosen}@{control.ask()}"
+
+
+def _init_step_key(init_from: str) -> str:
+    return f"init-step-{split_origin(init_from)[0]}"
+
+
+def with_init_from(config: RunConfig, init_from: str) -> RunConfig:
+    """The settings with these initial weights; another run has the usual average."""
+    same = split_origin(init_from)[0] == split_origin(config.init_from)[0]
+    average = config.init_average if same else MAIN_AVERAGE
+    return config.replace(init_from=init_from, init_average=average)
+
+
 def _take_usual_size() -> None:
     st.session_state[SIZE.key] = SOURCES[st.session_state[DATA.key]].size
 
 
 def _ask(
-    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, warmup: str = ""
+    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, usual: dict[str, str]
 ) -> None:
-    """Show controls that start at `entries`, and write their values back."""
+    """Show controls that start at `entries`, and write their values back.
+
+    `usual`: what an empty control stands for, by its key.
+    """
     for control in controls:
         now = control.now(default=entries[control.key])
-        if control is WARMUP:
-            now = now.now(placeholder=warmup)
+        if control.key in usual:
+            now = now.now(placeholder=usual[control.key])
         if control is SNR:
             now = now.now(placeholder=f"{usual_gamma(entries):g}")
         if control is STEPS and settings.max_steps:
@@ -180,9 +242,14 @@ def _ask(
 
 
 def _read_old_links() -> None:
-    """Take the values of links of earlier versions, where nothing has been chosen since."""
+    """Rewrite the values of links of earlier versions and rerun the page; what is in the session
+    owns its part of the address."""
+    new = {}
     start = st.query_params.get(START.key, "")
     if start.startswith("as ") and START.key not in st.session_state:
-        st.session_state[START.key] = Start(run=start.removeprefix("as "))
+        new[START.key] = Start(run=start.removeprefix("as ")).title
     if st.query_params.get(TARGET.key) == "picture" and TARGET.key not in st.session_state:
-        st.session_state[TARGET.key] = "x_0"
+        new[TARGET.key] = "image"
+    if new:
+        st.query_params.update(new)
+        st.rerun()

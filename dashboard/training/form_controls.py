@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.ui.controls import Choice, Control, Number, Text, Toggle
+from dashboard.ui.controls import MOST_SHOWN, Choice, Control, Number, Text, Toggle
 from dashboard.ui.pickers import ZERO_SNR
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
@@ -17,8 +17,6 @@ from diffusion_core.process.schedule import SCHEDULE_KINDS
 from diffusion_core.records import bounds
 from diffusion_core.runs.config import ConfigError, RunConfig, usual_min_snr_gamma, with_settings
 from diffusion_core.runs.presets import PRESETS
-
-MOST_SHOWN = 2**53 - 1  # the largest whole number that a browser keeps exactly
 
 
 def _number(*, field: str, step: float, **options: Any) -> Number:
@@ -76,7 +74,8 @@ SEED = _number(
     label="Seed",
     field="seed",
     step=1,
-    help="The same settings and seed give the same run.",
+    optional=True,
+    help="The same settings and seed give the same run. If empty, that of the preset or run.",
 )
 SAMPLES = _number(
     key="every",
@@ -271,7 +270,8 @@ def entries_of(config: RunConfig, max_steps: int | None) -> dict[str, Any]:
     """
     entries = {control.key: _setting(config, control) for control in CONTROLS}
     entries[STEPS.key] = min(config.steps, max_steps or config.steps)
-    entries[SEED.key] = min(config.seed, int(SEED.high))
+    if SEED.problem(config.seed):  # more digits than a browser keeps
+        entries[SEED.key] = None
     if config == PRESETS.get(config.preset):
         entries[WARMUP.key] = None
     if config.min_snr_gamma == usual_min_snr_gamma(dict(config)):
@@ -292,6 +292,7 @@ def make_config(
     """
     check_steps(entries[STEPS.key], max_steps)
     usual = {control.key: entries[SAMPLES.key] for control in AS_SAMPLES}
+    usual[SEED.key] = start.seed
     usual[WARMUP.key] = usual_warmup(start, entries[STEPS.key])
     changed = {}
     usual[SNR.key] = usual_gamma(entries)

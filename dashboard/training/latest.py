@@ -8,6 +8,7 @@ from dashboard.services.settings import Settings
 from dashboard.ui import run_wording
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import entry
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.decode import ImageError
 from diffusion_core.runs.run import Run, RunSnapshot, snapshots
 from diffusion_core.runs.status import ACTIVE
@@ -37,7 +38,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
     if run.state in ACTIVE and status.total:
         st.progress(min(1.0, status.step / status.total))
     if run.problem:
-        st.warning(f"{run.name} cannot be read in full. {run.problem}")
+        st.warning(f"{code(run.name)} cannot be read in full. {plain(run.problem)}")
     if run.config is not None:
         st.caption(run_wording.settings_line(run.config))
     _show_samples(run.run)
@@ -59,8 +60,7 @@ def _show_samples(run: Run) -> None:
     try:
         images = read_strip(path)
     except ImageError:
-        st.warning(f"The samples in {path.name} cannot be read. The next ones replace them.")
+        st.warning(f"The samples in {code(path.name)} cannot be read. The next ones replace them.")
         return
-    caption = f"Newest samples of {run.name}, at step {step:,}"
-    show_row(images, alt=caption, width=108)
-    st.caption(caption)
+    show_row(images, alt=f"Newest samples of {run.name}, at step {step:,}", width=108)
+    st.caption(f"Newest samples of {code(run.name)}, at step {step:,}")

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
+from dashboard.ui.outside import code
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import preset
@@ -49,7 +50,7 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
             and speed > 0
         ):
             seconds = config.steps * config.batch_size / speed
-            return f"About {duration(seconds)}, at {speed:.1f} images/s as in {run.name}."
+            return f"About {duration(seconds)}, at {speed:.1f} images/s as in {code(run.name)}."
     return ""
 
 

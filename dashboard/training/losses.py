@@ -13,7 +13,8 @@ from dashboard.services import cached
 from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
 from dashboard.training.events import events
 from dashboard.ui import run_wording
-from dashboard.ui.controls import Choice, Number, Toggle
+from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle
+from dashboard.ui.outside import code, plain
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import RunSnapshot
 
@@ -28,6 +29,10 @@ SMOOTHING = Number(
     help="Exponential smoothing of the bold curve: the weight of past values.",
 )
 LOGARITHMIC = Toggle(key="log", label="Logarithmic")
+MOST_COMPARED = 100
+COMPARED = MultiChoice(
+    key="compare", label="Compare with", one=Text(key="", label=""), most=MOST_COMPARED
+)
 ALIGN = Choice(
     key="align",
     label="Align by",
@@ -88,13 +93,8 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
 
 
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
-    names = st.multiselect(
-        "Compare with",
-        [other.name for other in others],
-        placeholder="Other runs" if others else "No other runs",
-        disabled=not others,
-        key="compare",
-        bind="query-params",
+    names = COMPARED.now(options=[other.name for other in others]).ask(
+        placeholder="Other runs" if others else "No other runs", disabled=not others
     )
     return [other for name in names for other in others if other.name == name]
 
@@ -130,7 +130,7 @@ def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]
     try:
         found = events(run)
     except ConfigError as error:
-        st.warning(f"The changes of {run.name} cannot be shown: {error}")
+        st.warning(f"The changes of {code(run.name)} cannot be shown: {plain(error)}")
         return []
     at = locate(run, np.array([step for step, _ in found]), alignment)
     return [] if at is None else [(x, text) for x, (_, text) in zip(at, found, strict=True)]

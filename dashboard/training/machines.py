@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.ui.outside import plain
 from diffusion_core.device import device_count
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError
@@ -35,7 +36,7 @@ def show_commands(
         try:
             typed = commands(machines, processes)
         except (ConfigError, JobError) as error:
-            st.caption(str(error))
+            st.caption(plain(error))
             return
         if machines > 1:
             st.markdown(

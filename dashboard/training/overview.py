@@ -41,7 +41,6 @@ def show_training() -> None:
             "change and stop runs.",
             icon=":material/visibility:",
         )
-    _warn_of_unknown_run(runs)
     active = any(run.state in ACTIVE for run in runs)
     seconds = ACTIVE_SECONDS if active else IDLE_SECONDS
     st.fragment(_show_runs, run_every=seconds)(settings, active, [runs])
@@ -65,14 +64,6 @@ def _apply_last_click() -> None:
         state[keys.NAME] = ""
         state[keys.FORM_OPEN] = True
         take_settings(Start(run=name))
-
-
-def _warn_of_unknown_run(runs: list[RunSnapshot]) -> None:
-    deleted = st.session_state.get(keys.DELETED)
-    wanted = st.query_params.get(keys.RUN)
-    known = [run.name for run in [*runs, deleted] if run is not None]
-    if wanted and runs and wanted not in known:
-        st.warning(f"There is no run called {wanted}. This is the newest one.")
 
 
 def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
@@ -107,8 +98,11 @@ def _show_new_run(runs: list[RunSnapshot]) -> None:
 def _show_table(runs: list[RunSnapshot], chosen: RunSnapshot) -> None:
     names = [run.name for run in runs]
     key = f"runs-{len(runs)}-{chosen.name}"
+    rows = [_row(run) for run in runs]
+    if any(run.problem for run in runs):
+        rows = [row | {"Problem": run.problem} for row, run in zip(rows, runs, strict=True)]
     st.dataframe(
-        [_row(run) for run in runs],
+        rows,
         hide_index=True,
         column_config={
             "Loss": st.column_config.NumberColumn(format="%.4f"),

@@ -22,6 +22,7 @@ from dashboard.training.form_controls import (
 )
 from dashboard.training.machines import show_commands
 from dashboard.ui import keys, run_wording
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.files import folder_size
@@ -46,7 +47,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
 
 def show_refusal() -> None:
     if refusal := st.session_state.pop(keys.REFUSAL, None):
-        st.toast(refusal, icon=":material/error:", duration="long")
+        st.toast(plain(refusal), icon=":material/error:", duration="long")
 
 
 # ---------------------------------------------------------------- one run
@@ -173,11 +174,11 @@ def show_changes(run: Run, config: RunConfig, settings: Settings, names: tuple[s
             if name == "data":
                 kind, _, folder = config.data.partition(":")
                 help = "Where the images are now, if they were moved. They must be the same images."
-                control = detail_control(kind).now(key=key, default=folder, help=help, bind=False)
+                folder_control = detail_control(kind).now(default=folder, help=help)
+                folder_control.now(key=key, bind=False).ask()
             else:
                 default = getattr(config, name)
-                control = BY_FIELD[name].now(key=key, default=default, help=None, bind=False)
-            control.ask()
+                BY_FIELD[name].now(key=key, default=default, help=None, bind=False).ask()
         if names != ("data",):
             st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
@@ -215,7 +216,7 @@ def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
         at = peers.index(run)
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             where = f" for {run_wording.device(run)}" if len(peers) < len(queue) else ""
-            st.markdown(f"{number}. **{run.name}**{where}", width="stretch")
+            st.markdown(f"{number}. {code(run.name)}{where}", width="stretch")
             if not settings.may_operate:
                 continue
             for label, icon, places, disabled in (
@@ -250,7 +251,7 @@ def forget_deletion() -> None:
 def confirm_deletion(run: Run) -> None:
     checkpoints, strips = len(run.weights()), len(run.samples())
     st.write(
-        f"**{run.name}** and all its files will be deleted: "
+        f"{code(run.name)} and all its files will be deleted: "
         f"{run_wording.count(checkpoints, 'checkpoint')}, "
         f"{run_wording.count(strips, 'sample strip')}, settings, curves and notes, "
         f"{run_wording.size(folder_size(run.path))} in total. You can restore it at the bottom of "
@@ -277,7 +278,7 @@ def show_undo() -> None:
     with st.container(
         horizontal=True, border=True, vertical_alignment="center", gap="small", key="undo"
     ):
-        st.markdown(f":material/delete: **{gone.name}** was deleted.", width="stretch")
+        st.markdown(f":material/delete: {code(gone.name)} was deleted.", width="stretch")
         st.button("Undo", icon=":material/undo:", on_click=attempt, args=(restore, gone))
 
 
@@ -289,7 +290,7 @@ def show_deleted(settings: Settings) -> None:
         for each in gone[:SHOWN_DELETED]:
             when = datetime.fromtimestamp(each.time).strftime("%Y-%m-%d %H:%M")
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-                st.markdown(f"**{each.name}**, deleted {when}", width="stretch")
+                st.markdown(f"{code(each.name)}, deleted {when}", width="stretch")
                 key = f"restore-{each.path.name}"
                 st.button("Restore", on_click=attempt, args=(restore, each), key=key)
         if len(gone) > SHOWN_DELETED:

@@ -22,7 +22,8 @@ from dashboard.services.settings import Settings
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
-from dashboard.ui.outside import plain
+from dashboard.ui.controls import Choice
+from dashboard.ui.outside import code, plain
 from diffusion_core.data.found import sentence
 from diffusion_core.runs import export
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
@@ -60,6 +61,7 @@ CURVES = {
     ),
 }
 BY_TIMESTEP, QUALITY, SETTINGS = "Loss by timestep", "Quality", "Settings"  # the other tabs
+MORE = Choice(key="more", label="Tab")
 LOG_BYTES = 4000  # of the end of train.log
 
 
@@ -69,16 +71,21 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> 
     if settings.may_operate:
         show_buttons(seen, settings)
     if seen.problem:
-        st.warning(f"{seen.name} cannot be read in full. {seen.problem}")
+        st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
     if seen.config is not None:
         st.caption(run_wording.settings_line(seen.config))
+        if seen.config.init_from:
+            st.caption(run_wording.origin_sentence(seen.config))
     try:
         show_numbers(seen)
         compared, alignment = show_losses(seen, [other for other in runs if other is not seen])
         show_samples([seen, *compared], alignment)
         show_more(seen, compared)
     except MetricsError as error:
-        st.warning(f"The curves of {seen.name} or a run compared with it cannot be shown: {error}")
+        st.warning(
+            f"The curves of {code(seen.name)} or a run compared with it cannot be shown: "
+            f"{plain(error)}"
+        )
 
 
 def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
@@ -92,18 +99,18 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
             text += f", {run_wording.duration(status.eta_seconds)} left"
         st.progress(min(status.step / status.total, 1.0), text=text)
     if status.warning:
-        st.warning(status.warning)
+        st.warning(plain(status.warning))
     if status.found is not None:
         show_found = st.warning if status.found.left_out else st.caption
         show_found(plain(sentence(status.found)))
     for problem in run.run.checkpoints()[1]:
-        st.warning(f"A checkpoint is skipped: {problem}")
+        st.warning(f"A checkpoint is skipped: {plain(problem)}")
     if state in (RunState.FAILED, RunState.LOST):
         show_log(run.path / "train.log")
 
 
 def show_log(log: Path) -> None:
-    if not log.exists():
+    if not log.is_file():
         return
     with st.expander("End of train.log", icon=":material/notes:"):
         with log.open("rb") as file:
@@ -139,10 +146,10 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
         at = locate(run, np.array([step for step, _ in files]), alignment)
         if not files:
             if k:
-                st.caption(f"{run.name} has no samples yet.")
+                st.caption(f"{code(run.name)} has no samples yet.")
         elif at is None:
             missing = "batch size" if alignment == "images" else "times"
-            st.caption(f"{run.name} is not shown: it has recorded no {missing}.")
+            st.caption(f"{code(run.name)} is not shown: it has recorded no {missing}.")
         else:
             films.append(Strips(run.name, files, at, k % len(COLOURS), forming))
     if not films:
@@ -158,7 +165,8 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
 def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
     """The other curves and the settings; only the open tab is read and shown."""
     names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS]
-    for name, tab in zip(names, st.tabs(names, key="more", bind="query-params"), strict=True):
+    MORE.now(options=names).check_link()
+    for name, tab in zip(names, st.tabs(names, key=MORE.key, bind="query-params"), strict=True):
         if not tab.open:
             continue
         with tab:
@@ -209,7 +217,9 @@ def show_settings(run: RunSnapshot) -> None:
     st.caption(
         "The contents of config.json: the settings, and what they resolved to on the machine."
     )
-    st.json((run.path / "config.json").read_text(), expanded=1)
+    path = run.path / "config.json"
+    if path.is_file():  # an earlier version kept the settings elsewhere until the run began
+        st.json(path.read_text(encoding="utf-8"), expanded=1)
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(

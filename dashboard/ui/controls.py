@@ -8,13 +8,29 @@ declaration.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import streamlit as st
+from pydantic import BaseModel
+from streamlit.errors import StreamlitAPIException
 
-from diffusion_core.records import shown
+from dashboard.ui import keys
+from dashboard.ui.outside import plain
+from diffusion_core.records import bounds, has_control_characters, shown, some
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+LONGEST_NUMBER = 40  # characters; none that a page writes has as many
+LONGEST_PATH = 4096
+MOST_SHOWN = 2**53 - 1  # the largest whole number that a browser keeps exactly
+
+
+def whole_bounds(record: type[BaseModel], field: str) -> tuple[int, int]:
+    """The smallest and largest value of a record's field that a control can hold."""
+    low, high = bounds(record, field)
+    return int(low or 0), int(MOST_SHOWN if high is None else min(high, MOST_SHOWN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +54,36 @@ class Control:
 
     def ask(self, **options: Any) -> Any:
         """Show the widget and return its value; `options` go to Streamlit as they are."""
+        self.check_link()
+        return self._show(options)
+
+    def _show(self, options: dict[str, Any]) -> Any:
+        """The widget and its value."""
         raise NotImplementedError
+
+    def check_link(self) -> None:
+        """Leave what the address says of this control out of it where that cannot be set, say so
+        on the page, and rerun it."""
+        texts = st.query_params.get_all(self.key) if self.bind else []
+        problem = self.link_problem(texts) if texts else ""
+        if not problem:
+            return
+        try:
+            del st.query_params[self.key]
+        except StreamlitAPIException:  # the widget's own value, whose bounds have changed
+            return
+        st.session_state.setdefault(keys.LEFT_OUT, []).append(problem)
+        st.rerun()
+
+    def link_problem(self, texts: list[str]) -> str:
+        """Why the texts of a link cannot be set here, as a sentence; empty where they can."""
+        if len(texts) > 1:
+            return f"{self.label} is given {len(texts):,} times."
+        return self.problem(self.of_text(texts[0]))
+
+    def of_text(self, text: str) -> Any:
+        """The value that a text of a link stands for; the text itself where it is none."""
+        return text
 
     def problem(self, value: Any) -> str:
         """Why a value from outside cannot be set here, as a sentence; empty where it can."""
@@ -69,9 +114,13 @@ class Number(Control):
     optional: bool = False  # whether it may be left empty; the value is then None
     slider: bool = False
 
-    def ask(self, **options: Any) -> Any:
-        if _link_is_infinite(self.key):
+    def _show(self, options: dict[str, Any]) -> Any:
+        if link_is_infinite(self.key):
             options["bind"] = None
+        value = self._show_widget(options)
+        return None if value is None else value + 0  # a link may say -0.0
+
+    def _show_widget(self, options: dict[str, Any]) -> Any:
         if self.slider:
             return st.slider(
                 self.label,
@@ -104,6 +153,9 @@ class Number(Control):
             return f"{self.label} is {shown(value)}; it must be from {self.low:,} to {self.high:,}."
         return ""
 
+    def of_text(self, text: str) -> Any:
+        return None if text == "" and self.optional else number_of(text, whole=self.whole)
+
     def of_field(self, value: Any) -> Any:
         return value if self.whole or value is None else float(value)
 
@@ -119,9 +171,9 @@ class Range(Control):
     low: int = 0
     high: int = 2**31 - 1
 
-    def ask(self, **options: Any) -> tuple[int, int]:
+    def _show(self, options: dict[str, Any]) -> tuple[int, int]:
         whole = (self.low, self.high)
-        if _link_is_infinite(self.key):
+        if link_is_infinite(self.key):
             options["bind"] = None
         return st.slider(self.label, self.low, self.high, whole, **(self._common | options))
 
@@ -134,6 +186,9 @@ class Range(Control):
             f"{self.label} must be two whole numbers from {self.low:,} to {self.high:,}, the "
             "smaller one first."
         )
+
+    def link_problem(self, texts: list[str]) -> str:
+        return self.problem([number_of(text, whole=True) for text in texts])
 
     def to_field(self, value: tuple[int, int]) -> tuple[float, float] | None:
         return None if value == (self.low, self.high) else (float(value[0]), float(value[1]))
@@ -156,18 +211,27 @@ class Choice(Control):
     titles: Mapping[Any, str] | None = None
     values: Mapping[Any, Any] | None = None
     segmented: bool = False  # all options side by side
+    typed: bool = False  # whether another text can be typed
 
-    def ask(self, **options: Any) -> Any:
+    def _show(self, options: dict[str, Any]) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
-        title = (self.titles or {}).get
-        common = self._common | {"format_func": lambda name: str(title(name, name))} | options
+        common = self._common | {"format_func": self.title_of} | options
         if self.segmented:
             common |= {"default": start, "required": True, "wrap": True}
             chosen = st.segmented_control(self.label, names, **common)
             return start if chosen is None else chosen  # None: a link with an empty value
         # A select box with a start cannot be empty; `required` would only be added to its label.
+        common["accept_new_options"] = self.typed
         return st.selectbox(self.label, names, index=names.index(start), **common)
+
+    def of_text(self, text: str) -> Any:
+        return next((name for name in self.options if self.title_of(name) == text), text)
+
+    def title_of(self, name: Any) -> str:
+        """What the widget and the address call an option; side by side they are Markdown."""
+        title = str((self.titles or {}).get(name, name))
+        return plain(title) if self.segmented else title
 
     def to_field(self, value: str) -> Any:
         return (self.values or {}).get(value, value)
@@ -176,9 +240,12 @@ class Choice(Control):
         return next((name for name, own in (self.values or {}).items() if own == value), value)
 
     def problem(self, value: Any) -> str:
-        if isinstance(value, str) and value in self.options:
+        if self.typed and value not in self.options:
+            return Text(key=self.key, label=self.label, longest=LONGEST_PATH).problem(value)
+        if any(type(value) is type(name) and value == name for name in self.options):
             return ""
-        return f"{self.label} is {shown(value)}; it must be one of {', '.join(self.options)}."
+        there = some([self.title_of(name) for name in self.options])
+        return f"{self.label} is {shown(value)}; it must be one of {there}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +254,10 @@ class Toggle(Control):
 
     default: bool = False
 
-    def ask(self, **options: Any) -> bool:
+    def of_text(self, text: str) -> Any:
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+    def _show(self, options: dict[str, Any]) -> bool:
         return st.toggle(self.label, self.default, **(self._common | options))
 
     def problem(self, value: Any) -> str:
@@ -204,7 +274,7 @@ class Text(Control):
     longest: int = 255
     placeholder: str | None = None
 
-    def ask(self, **options: Any) -> str:
+    def _show(self, options: dict[str, Any]) -> str:
         return st.text_input(
             self.label,
             self.default,
@@ -214,9 +284,11 @@ class Text(Control):
         )
 
     def problem(self, value: Any) -> str:
-        if isinstance(value, str) and len(value) <= self.longest:
-            return ""
-        return f"{self.label} must be text of at most {self.longest} characters."
+        if not isinstance(value, str) or len(value) > self.longest:
+            return f"{self.label} must be text of at most {self.longest:,} characters."
+        if has_control_characters(value):
+            return f"{self.label} must be text without line breaks and control characters."
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,11 +300,21 @@ class MultiChoice(Control):
 
     one: Control
     options: Sequence[Any] = ()
+    default: Sequence[Any] = ()
     most: int
     typed: bool = False
+    pills: bool = False  # all options side by side
 
-    def ask(self, **options: Any) -> list[Any]:
+    def _show(self, options: dict[str, Any]) -> list[Any]:
         """The values, of which typed ones are texts; see `numbers`."""
+        if self.pills:
+            return st.pills(
+                self.label,
+                self.options,
+                selection_mode="multi",
+                default=list(self.default),
+                **(self._common | options),
+            )
         return st.multiselect(
             self.label,
             self.options,
@@ -247,6 +329,14 @@ class MultiChoice(Control):
             return f"{self.label} must be a list of at most {self.most}."
         found = (replace(self.one, label=self.label).problem(each) for each in value)
         return next(filter(None, found), "")
+
+    def link_problem(self, texts: list[str]) -> str:
+        """Each text must be an option or, where others can be typed, one that can. The page says
+        where they are too many."""
+        one = Choice(key=self.key, label=self.label, options=self.options)
+        other = replace(self.one, label=self.label) if self.typed else one
+        wrong = [text for text in texts if text and one.link_problem([text])]
+        return next(filter(None, (other.link_problem([text]) for text in wrong)), "")
 
     def kept(self, values: Sequence[Any]) -> list[Any]:
         """The values that can be chosen now, each once and as the options have it."""
@@ -266,8 +356,19 @@ class MultiChoice(Control):
         return None if any(map(self.one.problem, numbers)) else numbers
 
 
-def _link_is_infinite(key: str) -> bool:
-    """Streamlit leaves out every wrong value in a link, but fails on "inf" and "1e999"."""
+def number_of(text: str, *, whole: bool) -> Any:
+    """The number that a text writes; the text itself where it writes none."""
+    if len(text) > LONGEST_NUMBER or not NUMBER.fullmatch(text):
+        return text
+    value = float(text)
+    return int(value) if whole and value.is_integer() else value
+
+
+def link_is_infinite(key: str) -> bool:
+    """Whether Streamlit would fail on the link of a number, as it does on "inf" and "1e999".
+
+    Only where the visitor goes back to an earlier address: any other has been checked.
+    """
     try:
         return any(math.isinf(float(text)) for text in st.query_params.get_all(key))
     except ValueError:

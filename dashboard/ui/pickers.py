@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.services import cached
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
+from dashboard.ui.outside import plain
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.runs.run import Run, RunSnapshot
 
@@ -59,9 +60,11 @@ def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
     last = timesteps - 1
     start: int | None = min(default, last)
+    TIMESTEP.check_link()
     # A default that was never moved is in the state and not in the address; a link's is only there.
-    t = str(st.session_state.get(TIMESTEP.key, st.query_params.get(TIMESTEP.key, "")))
-    if t.isdecimal() and int(t) > last:
+    in_link = TIMESTEP.of_text(st.query_params.get(TIMESTEP.key, ""))
+    t = st.session_state.get(TIMESTEP.key, in_link)
+    if isinstance(t, int) and t > last:
         # Streamlit would go back to the default; and it warns of a value beside a default.
         st.session_state[TIMESTEP.key] = last
         start = None
@@ -81,7 +84,7 @@ def make_schedule(
     try:
         return cached.schedule(kind, timesteps, beta_start, beta_end, zero_snr)
     except ValueError as error:
-        st.error(str(error))
+        st.error(plain(error))
         st.stop()
 
 

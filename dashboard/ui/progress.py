@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.ui import keys
+from dashboard.ui.outside import plain
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import SamplingSpec
@@ -51,7 +52,7 @@ def press(
     try:
         job = sampling_queue.queue_of(cached.device()).submit(make_task())
     except (ValueError, RuntimeError, OSError) as error:
-        st.error(sampling_queue.explain(error))
+        st.error(plain(sampling_queue.explain(error)))
         return
     session_jobs()[mode] = job
     st.rerun()
@@ -95,14 +96,14 @@ def watching_all(place: DeltaGenerator) -> Iterator[None]:
 
 def show_state(job: SamplingJob, seen: Snapshot) -> bool:
     """Show the task and its progress or error; return whether there is a result."""
-    st.markdown(f"**{job.task.text}**")
+    st.markdown(plain(job.task.text))
     if seen.active:
         show_progress(job, seen)
     elif seen.state == "failed":
-        st.error(seen.sentence)
+        st.error(plain(seen.sentence))
     elif seen.state == "cancelled":
         where = f" {seen.step:,} of {job.task.steps:,} steps were done." if seen.step else ""
-        st.warning(f"{seen.sentence}{where}")
+        st.warning(f"{plain(seen.sentence)}{where}")
     return seen.state == "done"
 
 
@@ -124,7 +125,7 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
             text += f", about {duration(seen.seconds_left)} left"
         st.progress(min(1.0, seen.step / total), text)
     if seen.sentence:
-        st.caption(seen.sentence)
+        st.caption(plain(seen.sentence))
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
         job.cancel()
         st.rerun(scope="fragment")

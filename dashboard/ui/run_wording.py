@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from dashboard.ui.outside import code, plain
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import RunState
@@ -36,7 +38,7 @@ DISTANCES = {"l1": "mean absolute", "l2": "mean square", "huber": "mean Huber"}
 
 def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     """The icon of a run's state, and in one to three sentences what is going on with it, its name
-    in bold; `runs` has it too.
+    as code; `runs` has it too.
     """
     status = run.status
     icon, predicate = STATES[run.state]
@@ -46,17 +48,20 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case RunState.QUEUED:
             sentence = queue_sentence(run, runs)
         case RunState.STARTING:
-            sentence = status.message or "This takes a few seconds."
+            sentence = plain(status.message) or "This takes a few seconds."
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED:
             sentence = f"Resume the run to continue {from_here}."
             if busy := at_work(run, runs):
                 sentence = (
-                    f"{busy[0].name} is using the device. Resume the run to queue it {from_here}."
+                    f"{code(busy[0].name)} is using the device. Resume the run to queue it "
+                    f"{from_here}."
                 )
         case RunState.FAILED:
-            sentence = status.error or "No reason was recorded; see train.log in its folder."
+            sentence = (
+                plain(status.error or "") or "No reason was recorded; see train.log in its folder."
+            )
         case RunState.LOST if status.state is None:
             sentence = "Its status.json is missing or damaged, so its state is unknown."
         case RunState.LOST:
@@ -67,13 +72,13 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case _:
             sentence = ""
     requested = REQUESTED[run.pending] if run.pending else ""
-    head = f":material/{icon}: **{run.name}** {predicate}."
+    head = f":material/{icon}: {code(run.name)} {predicate}."
     return " ".join(filter(None, [head, sentence, requested]))
 
 
 def headline(run: RunSnapshot) -> str:
-    """The state of a run and how far it has come, its name in bold."""
-    status, head = run.status, f"**{run.name}** {STATES[run.state][1]}"
+    """The state of a run and how far it has come, its name as code."""
+    status, head = run.status, f"{code(run.name)} {STATES[run.state][1]}"
     if run.state == RunState.FINISHED:
         return f"{head} ({count(status.step, 'step')})."
     return f"{head}, step {status.step:,} of {status.total:,}."
@@ -82,26 +87,34 @@ def headline(run: RunSnapshot) -> str:
 def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     """Who uses the device and how many runs wait before this one."""
     if (host := run.status.host) != socket.gethostname():
-        return f"It is queued on {host}. To start it on this machine instead, cancel and resume it."
+        return (
+            f"It is queued on {code(host)}. To start it on this machine instead, cancel and resume "
+            "it."
+        )
     before = len(queued_before(run, runs))
     turn = f"{count(before, 'run')} before it." if before else "It is next."
     busy = at_work(run, runs)
-    return f"{busy[0].name} is using it. {turn}" if busy else turn
+    return f"{code(busy[0].name)} is using it. {turn}" if busy else turn
 
 
 def device(run: RunSnapshot) -> str:
     """The device of a run, with its host where that is not this machine."""
     host = run.status.host
-    return run.status.device + ("" if host == socket.gethostname() else f" on {host}")
+    return code(run.status.device) + ("" if host == socket.gethostname() else f" on {code(host)}")
 
 
 def settings_line(config: RunConfig) -> str:
     """The settings that matter most."""
     return (
-        f"Preset {config.preset} · data {config.data} · "
+        f"Preset {code(config.preset)} · data {code(config.data)} · "
         f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )
+
+
+def origin_sentence(config: RunConfig) -> str:
+    """Which weights a run has started from."""
+    return f"Started from the weights of {code(origin_title(config))}."
 
 
 def objective_sentence(config: RunConfig) -> str:
@@ -126,7 +139,7 @@ def lecture_sentence(config: RunConfig) -> str:
     )
     if config.data.startswith("folder:"):
         return f"{sentence}. On the same images this run should follow it."
-    return f"{sentence}. This run trains on {config.data}, so the curves need not match."
+    return f"{sentence}. This run trains on {code(config.data)}, so the curves need not match."
 
 
 def duration(seconds: float) -> str:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 
-from diffusion_core.cli.options import DONE, FAILED, add_run, find_run, program
+from diffusion_core.cli.options import (
+    DONE,
+    FAILED,
+    add_run,
+    default_runs_dir,
+    find_run,
+    program,
+)
 from diffusion_core.files import complain
 from diffusion_core.runs import trash
 
@@ -21,9 +30,11 @@ def delete(arguments: argparse.Namespace) -> int:
         print(f"{run.name} is not deleted.")
         return FAILED
     trash.delete(run)
+    elsewhere = run.path.parent.resolve() != default_runs_dir().resolve()
+    where = os.path.join(run.path.parent, run.name) if elsewhere else run.name
     print(
         f"{run.name} is deleted. Restore it within {trash.KEEP_DAYS} days with: "
-        f"{program()} restore {run.name}"
+        f"{program()} restore {shlex.quote(where)}"
     )
     return DONE
 

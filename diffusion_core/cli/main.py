@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from diffusion_core import __version__
 from diffusion_core.cli.options import BAD_ARGUMENTS, DONE, FAILED, SCRIPT, STOPPED, program
+from diffusion_core.cli.parser import Parser
 from diffusion_core.files import complain, os_sentence
 
 # Each command with its module and its line of help.
@@ -45,7 +46,7 @@ COMMANDS = {
 
 def make_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser; it lists every command and knows the arguments of `commands`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program(),
         description="Train diffusion models and generate images with them.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad arguments, 130 stopped or paused by request.",

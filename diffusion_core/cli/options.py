@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_core.files import complain
+from diffusion_core.records import shown
 
 if TYPE_CHECKING:
     from diffusion_core.runs.checkpoint import Checkpoint
@@ -28,19 +29,20 @@ def program() -> str:
 def whole_number(text: str) -> int:
     """An argparse type. Python reads at most 4,300 digits."""
     try:
-        return int(text)
+        return int(text) if text.isascii() else int("")
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
+        wanted = "it must be a whole number."
+        raise argparse.ArgumentTypeError(f"is {shown(text)}; {wanted}") from None
 
 
 def number(text: str) -> float:
     """An argparse type: any finite number."""
     try:
-        value = float(text)
+        value = float(text) if text.isascii() else math.nan
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number")
+        raise argparse.ArgumentTypeError(f"is {shown(text)}; it must be a finite number.")
     return value
 
 
@@ -75,12 +77,28 @@ def default_runs_dir() -> Path:
     return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
 
 
-def find_run(name: str) -> Run:
-    """A run by its folder or by its name in the runs folder."""
+def find_run(name: str, runs_dir: Path | None = None) -> Run:
+    """A run by its folder or by its name in the runs folder. Raises FileNotFoundError."""
     from diffusion_core.runs.run import load_run
 
+    return load_run(run_path(name, runs_dir))
+
+
+def run_path(name: str, runs_dir: Path | None = None) -> Path:
+    """The folder of a run, new or not, that is given as a path or as a name in the runs folder."""
+    from diffusion_core.runs.run import is_run
+
     path = Path(name)
-    return load_run(path if path.is_dir() else default_runs_dir() / name)
+    if path.name in ("", ".."):  # the folder where one is, and those above it
+        return path.resolve()
+    if is_run(path) or path.name != name:
+        return path
+    return (runs_dir or default_runs_dir()) / name
+
+
+def listed(name: str) -> str:
+    """A run's name in a table: one of another program may have line breaks, or not be Unicode."""
+    return name if name.isprintable() else shown(name)
 
 
 def find_checkpoint(run: Run, step: int | None) -> Checkpoint:

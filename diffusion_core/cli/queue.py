@@ -7,7 +7,14 @@ import socket
 import time
 from pathlib import Path
 
-from diffusion_core.cli.options import DONE, RUN_HELP, add_runs_dir, find_run, start_waiting
+from diffusion_core.cli.options import (
+    DONE,
+    RUN_HELP,
+    add_runs_dir,
+    find_run,
+    listed,
+    start_waiting,
+)
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.queue import read_queue
@@ -26,7 +33,7 @@ def queue(arguments: argparse.Namespace) -> int:
     if arguments.action:
         if not arguments.run:
             raise ConfigError(f"Which run? Write: queue {arguments.action} RUN.")
-        run = find_run(arguments.run)
+        run = find_run(arguments.run, runs_dir)
         act(run, arguments.action)
         runs_dir = run.path.parent
     start_waiting(runs_dir)
@@ -54,4 +61,4 @@ def print_queue(runs_dir: Path) -> None:
         status = run.status
         where = "" if status.host == socket.gethostname() else f", on {status.host}"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.queued_at))
-        print(f"{number:3} {run.name:30} {status.device:9} {since}{where}")
+        print(f"{number:3} {listed(run.name):30} {status.device:9} {since}{where}")

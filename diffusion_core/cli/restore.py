@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from diffusion_core.cli.options import DONE, add_runs_dir
+from diffusion_core.cli.options import DONE, add_runs_dir, run_path
 from diffusion_core.runs import jobs, trash
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="name of the deleted run")
+    parser.add_argument("name", help="name or former folder of the deleted run")
     add_runs_dir(parser)
     parser.set_defaults(do=restore)
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    deleted = trash.deleted(arguments.runs_dir)
+    path = run_path(arguments.name, arguments.runs_dir)
+    deleted = trash.deleted(path.parent)
     for each in deleted:
-        if each.name == arguments.name:
+        if each.name == path.name:
             run = trash.restore(each)
             print(f"{each.name} is restored as {run.path}.")
             return DONE

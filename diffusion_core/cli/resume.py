@@ -14,7 +14,7 @@ from diffusion_core.cli.options import (
     whole_number,
 )
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import parse_settings
+from diffusion_core.runs.config import parse_settings, with_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def resume(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
-    settings = parse_settings(arguments.set)
-    if arguments.steps is not None:
-        settings["steps"] = arguments.steps
+    settings = with_options(parse_settings(arguments.set), {"steps": arguments.steps})
     jobs.resume(run, arguments.device, settings, arguments.processes)
     print_started(run)
     return DONE

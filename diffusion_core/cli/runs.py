@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from diffusion_core.cli.options import DONE, add_runs_dir, start_waiting
+from diffusion_core.cli.options import DONE, add_runs_dir, listed, start_waiting
 from diffusion_core.runs.run import snapshots
 
 
@@ -27,8 +27,11 @@ def print_runs(arguments: argparse.Namespace) -> int:
         loss, speed = status.loss, status.images_per_second
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
         print(
-            f"{run.name:30} {run.state:9} {steps:>15} "
+            f"{listed(run.name):30} {run.state:9} {steps:>15} "
             f"{'' if loss is None else f'{loss:.4f}':>8} "
             f"{'' if speed is None else f'{speed:.1f}':>9}  {when}"
         )
+    for run in runs:
+        if run.problem:
+            print(f"{listed(run.name)} cannot be read in full: {run.problem}")
     return DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,19 +13,23 @@ from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     check_place,
     find_checkpoint,
+    find_run,
     number,
     program,
     whole_number,
 )
 from diffusion_core.device import in_batches, pick_device
+from diffusion_core.media.images import IMAGE_FORMATS
+from diffusion_core.records import shown
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
-from diffusion_core.runs.run import Run, load_run
-from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.runs.run import Run
+from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
 from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import Cancelled
@@ -52,7 +57,7 @@ OPTIONS = {
 
 
 def add_arguments(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("--run", type=Path, required=True)
+    sample.add_argument("--run", required=True, help=RUN_HELP)
     sample.add_argument("--step", type=whole_number, help="checkpoint step (default: the latest)")
     sample.add_argument(
         "--sampler",
@@ -70,7 +75,10 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("--average", help="averaged weights: main or another (default: main)")
     sample.add_argument("--n", type=whole_number, help=f"images, up to {MOST_IMAGES} (default: 16)")
     sample.add_argument("--seed", type=whole_number)
-    sample.add_argument("--label", help="class by name or number (default: each in turn)")
+    sample.add_argument(
+        "--label",
+        help=f"class by name or number, '{ANY_CLASS}' or '{EACH_IN_TURN}' (default: the latter)",
+    )
     sample.add_argument("--guidance-scale", type=number)
     sample.add_argument("--negative", help="class to guide away from (default: any class)")
     sample.add_argument(
@@ -91,19 +99,27 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.set_defaults(do=do_sample, **OPTIONS)
     add_device(sample)
     sample.add_argument(
-        "--out", default="grid.png", help="a PNG file, or a folder of images if it ends with /"
+        "--out",
+        default="grid.png",
+        help=f"an image file ({', '.join(IMAGE_FORMATS)}; a PNG holds its settings too), or a "
+        "folder of images if it ends with /",
     )
     sample.add_argument("--resume", action="store_true", help="continue a folder of images")
 
 
 def do_sample(arguments: argparse.Namespace) -> int:
-    run = load_run(arguments.run)
+    run = find_run(arguments.run)
     out = Path(arguments.out)
     check_place(out)
     if out.is_dir() or arguments.out.endswith(("/", os.sep)):
         return sample_folder(arguments, run, out)
     if arguments.resume:
         raise ConfigError("--resume continues a folder of images; end --out with a /.")
+    if out.suffix.lower() not in IMAGE_FORMATS:
+        raise ConfigError(
+            f"--out is {shown(arguments.out)}; its name must end with one of "
+            f"{', '.join(IMAGE_FORMATS)}, or with / for a folder of images."
+        )
     checkpoint = find_checkpoint(run, arguments.step)
     sample_grid(make_spec(arguments, run, checkpoint), checkpoint, arguments.device, out)
     return DONE
@@ -112,6 +128,8 @@ def do_sample(arguments: argparse.Namespace) -> int:
 def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> SamplingSpec:
     """The request that the arguments make. Raises ConfigError."""
     can = Capabilities.of(checkpoint)
+    label = _class(arguments.label, can, can.labels[0] if can.labels else "")
+    negative = _class(arguments.negative, can, "")
     sampler = arguments.sampler or ("ddpm" if arguments.lecture else can.samplers[0])
     try:
         spec = SamplingSpec.from_dict(
@@ -126,9 +144,9 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "seed": arguments.seed,
                 "eta": arguments.eta,
                 "classes": can.classes,
-                "label": _class(arguments.label, can, can.labels[0] if can.labels else ""),
+                "label": label,
                 "guidance_scale": arguments.guidance_scale,
-                "negative": _class(arguments.negative, can, ""),
+                "negative": "" if negative == ANY_CLASS else negative,
                 "guidance_interval": arguments.guidance_interval,
                 "as_lecture": arguments.lecture,
                 "average": arguments.average,
@@ -139,7 +157,9 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
             }
         )
     except SpecError as error:
-        raise ConfigError(str(error)) from error
+        others = can.labels[: -len(can.classes)] if label not in can.labels else ()
+        more = f" --label also takes {' and '.join(map(repr, others))}." if others else ""
+        raise ConfigError(f"{error}{more}") from error
     if problems := spec.problems(can):
         raise ConfigError(" ".join(problems))
     return spec
@@ -149,13 +169,15 @@ def sample_grid(
     spec: SamplingSpec, checkpoint: Checkpoint, device_name: str | None, out: Path
 ) -> None:
     from diffusion_core.files import replacing
-    from diffusion_core.media.images import grid, png, to_uint8
+    from diffusion_core.media.images import check_size, encode, grid, to_uint8
     from diffusion_core.sampling.metadata import entries
     from diffusion_core.sampling.series import batch_for
 
+    columns, side = spec.columns(), checkpoint.config.image_size
+    check_size(side * min(spec.n, columns), side * -(-spec.n // columns), out.suffix)
     device = pick_device(device_name)
     loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
-    batch = batch_for(spec, checkpoint.config.image_size, device)
+    batch = batch_for(spec, side, device)
     with tqdm(total=spec.steps * -(-spec.n // batch), unit="step", dynamic_ncols=True) as bar:
 
         def make(first: int, count: int) -> np.ndarray:
@@ -164,7 +186,7 @@ def sample_grid(
         images = [found for _, found in in_batches(spec.n, batch, make)]
     with replacing(out) as file:
         whole = grid(np.concatenate(images), spec.columns())
-        file.write(png(whole, text=entries(spec)))
+        file.write(encode(whole, out.suffix, text=entries(spec)))
     print(f"{spec.n} images of {spec.run}, step {checkpoint.step}: {out}")
 
 
@@ -217,5 +239,6 @@ def _class(word: str | None, can: Capabilities, default: str) -> str:
     """A class by name or number; what is neither is left for `problems`."""
     if word is None:
         return default
-    numbered = word not in can.classes and word.isdecimal() and int(word) < len(can.classes)
-    return can.classes[int(word)] if numbered else word
+    if word in can.classes or not re.fullmatch(r"[0-9]{1,6}", word):
+        return word
+    return can.classes[int(word)] if int(word) < len(can.classes) else word

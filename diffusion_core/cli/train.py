@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from diffusion_core.cli.options import (
     DONE,
+    RUN_HELP,
     STOPPED,
     add_device,
     add_settings,
+    default_runs_dir,
     find_run,
     print_started,
     program,
+    run_path,
     start_waiting,
     whole_number,
 )
 from diffusion_core.data.sources import usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
-from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.runs.config import (
+    MAIN_AVERAGE,
+    ConfigError,
+    RunConfig,
+    parse_settings,
+    split_origin,
+    with_options,
+    with_settings,
+)
+from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
 from diffusion_core.runs.presets import PRESETS, preset
 from diffusion_core.runs.run import load_run
 
@@ -30,11 +41,17 @@ from diffusion_core.runs.run import load_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # torchrun takes --run for the beginning of its own --run-path, wherever it stands.
     parser.add_argument(
-        "--run", "--folder", dest="run", type=Path, required=True, help="run folder"
+        "--run", "--folder", dest="run", type=run_path, required=True, help=RUN_HELP
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
     parser.add_argument("--like", metavar="RUN", help="start from the settings of another run")
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN[@STEP]",
+        help="start from the averaged weights of another run (default step: the latest), and from "
+        "its settings unless --preset or --like is given",
+    )
     parser.add_argument("--data", help=usage())
     parser.add_argument("--steps", type=whole_number, help="training steps in total")
     parser.add_argument("--batch-size", type=whole_number, help="images per step")
@@ -58,7 +75,10 @@ def train_run(arguments: argparse.Namespace) -> int:
     from diffusion_core.training.distributed import process_count, process_number
     from diffusion_core.training.trainer import train
 
+    lead = process_number() == 0  # the others report nothing but errors
     settings = given_settings(arguments)
+    if arguments.run.resolve() == default_runs_dir().resolve():
+        raise ConfigError(f"{arguments.run} is the folder of the runs; name a run in it.")
     if arguments.processes is not None and not arguments.background:
         raise ConfigError(
             "--processes needs --background; in a terminal use torchrun (see the command "
@@ -66,13 +86,15 @@ def train_run(arguments: argparse.Namespace) -> int:
         )
     config = None
     if not arguments.resume and not created_before(arguments, settings):
-        config = with_settings(start_settings(arguments), settings)
+        config = with_settings(start_settings(arguments, settings), settings)
+        config = settle_origin(config, arguments.run.parent)
+        if config.init_from and lead:
+            print(f"Starts from the weights of {origin_title(config)}.")
     if arguments.background:
         print_started(start_in_background(arguments, config, settings))
         return DONE
     if arguments.resume and settings:
         jobs.change(load_run(arguments.run), settings)
-    lead = process_number() == 0  # the others report nothing but errors
     bar: tqdm | None = None  # from the first step on, so that what fails before it is one line
 
     def show(step: int, steps: int, loss: float | None) -> None:
@@ -126,15 +148,17 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    named = {name: value for name, value in named.items() if value is not None}
-    if arguments.resume and (named or arguments.preset or arguments.like):
+    fixed = [arguments.preset, arguments.like, arguments.init_from, named["batch_size"]]
+    if arguments.resume and any(value is not None for value in (*fixed, named["seed"])):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
-            "change."
+            "change, and --data, for images that were moved."
         )
-    if arguments.steps is not None:
-        named["steps"] = arguments.steps
-    return settings | named
+    if arguments.init_from is not None:
+        name, step = split_origin(arguments.init_from)
+        there = find_run(name).path.absolute()
+        named["init_from"] = str(there) if step is None else f"{there}@{step}"
+    return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 
 def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:
@@ -143,13 +167,23 @@ def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> b
     return not given and (arguments.run / "config.json").exists()
 
 
-def start_settings(arguments: argparse.Namespace) -> RunConfig:
-    """The settings that a new run starts from: a preset's, or those of another run."""
+def start_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> RunConfig:
+    """The settings that a new run starts from: a preset's, or those of another run.
+
+    Without either they are those of the run whose weights it starts from.
+    """
+    runs_dir = arguments.run.parent
     if not arguments.like:
+        if arguments.init_from and not arguments.preset:
+            named = preset("small").replace(init_from=settings["init_from"])
+            return find_origin(named, runs_dir).config.replace(init_average=MAIN_AVERAGE)
         return preset(arguments.preset or "small")
     if arguments.preset:
         raise ConfigError("--preset and --like both name a starting point; choose one.")
     config = (other := find_run(arguments.like)).config
     if config is None:
         raise ConfigError(f"{other.name} has no settings; start from a preset.")
+    if config.init_from:  # a name there is one beside that run
+        origin = other.path.absolute().parent / config.init_from
+        config = config.replace(init_from=str(origin))
     return config

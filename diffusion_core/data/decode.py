@@ -11,6 +11,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from diffusion_core.files import check_regular
+
 # 50 megapixels take 200 MB when decoded; the networks see 64 x 64.
 MAX_PIXELS = 50_000_000
 # Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
@@ -57,6 +59,8 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large and damaged images; the errors below say the same.
             warnings.simplefilter("ignore")
+            if isinstance(source, Path):
+                check_regular(source)
             image = Image.open(source, formats=tuple(name.upper() for name in FORMATS))
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(image.width, image.height)

@@ -130,7 +130,7 @@ def fingerprint_of(spec: str, size: int, channels: int = 3) -> str:
 def _fingerprint(source: Source, size: int, channels: int) -> str:
     grey = "" if channels == 3 else ", grey"
     recipe = f"store 1, size {size}{grey}, count {source.count}\n{source.identity}"
-    return hashlib.sha256(recipe.encode()).hexdigest()
+    return hashlib.sha256(recipe.encode(errors="surrogateescape")).hexdigest()
 
 
 def same_images(store: ImageStore, fingerprint: str, content: str = "") -> bool | None:

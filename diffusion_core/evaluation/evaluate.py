@@ -18,7 +18,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec, SpecError
+from diffusion_core.sampling.spec import EACH_IN_TURN, MOST_IMAGES, SamplingSpec, SpecError
 
 
 def make_spec(
@@ -32,7 +32,7 @@ def make_spec(
     """
     can = Capabilities.of(checkpoint)
     if n < FEWEST:
-        raise ConfigError(f"n is {n}; it must be at least {FEWEST}.")
+        raise ConfigError(f"n is {n}; it must be from {FEWEST} to {MOST_IMAGES:,}.")
     values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler or can.samplers[0]}
     values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
     try:

@@ -13,6 +13,12 @@ from PIL import Image
 from diffusion_core.media.images import png_entries
 
 FORMATS = ("webp", "gif", "mp4", "png")
+MEDIA_TYPES = {  # of the files, by the end of their names
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+}
 CRF = 14  # of x264, where 0 is lossless and 23 the default, which would smooth noise
 COLOURS = 256  # of a GIF
 SAMPLE = 2**20  # pixels from which its palette is chosen

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+# The formats of an image file by the end of its name, with what Pillow is told of each. All but
+# JPEG and AVIF keep every value.
+IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".avif": ("AVIF", {"quality": 95, "subsampling": "4:4:4"}),
+    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
+    ".bmp": ("BMP", {}),
+}
+LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535}  # pixels, by format
 LONG_TEXT = 1000  # characters; longer entries of a PNG are compressed
 
 
@@ -49,6 +63,31 @@ def png(image: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = No
     buffer = io.BytesIO()
     pil_image.save(buffer, format="PNG", pnginfo=png_entries(text))
     return buffer.getvalue()
+
+
+def encode(image: np.ndarray, suffix: str, text: Mapping[str, str] | None = None) -> bytes:
+    """A uint8 image (H, W, 3) or (H, W, 1) in the format of one of IMAGE_FORMATS.
+
+    `text`: see `png`; the other formats do not hold it. Raises ValueError as `check_size` does.
+    """
+    format, options = IMAGE_FORMATS[suffix.lower()]
+    if format == "PNG":
+        return png(image, text=text)
+    check_size(image.shape[1], image.shape[0], suffix)
+    buffer = io.BytesIO()
+    pil_image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    pil_image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def check_size(width: int, height: int, suffix: str) -> None:
+    """Raises ValueError for an image with more pixels a side than the format allows."""
+    most = LARGEST_SIDE.get(IMAGE_FORMATS[suffix.lower()][0])
+    if most is not None and max(width, height) > most:
+        raise ValueError(
+            f"The image has {width:,}×{height:,} pixels, and {suffix} allows at most {most:,} a "
+            "side; choose .png."
+        )
 
 
 def png_entries(text: Mapping[str, str] | None) -> PngInfo:

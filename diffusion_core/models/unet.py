@@ -274,6 +274,33 @@ class Unet(nn.Module):
         return F.pixel_shuffle(x, self.patch)
 
 
+def with_classes(
+    weights: dict[str, Tensor],
+    before: Sequence[str],
+    now: Sequence[str],
+    any_class_learned: bool = True,
+) -> dict[str, Tensor]:
+    """The weights of a `Unet` that knows the classes `before`, for one that is to learn `now`.
+
+    Either may be empty. Classes of the same name keep their embedding and a new one starts as "any
+    class"; without classes the network answers as it did for "any class", or for the mean of the
+    classes where it has not learned that.
+    """
+    label, bias = "label_embedding.weight", "time_mlp.3.bias"
+    weights = dict(weights)
+    rows = weights.pop(label, None)
+    if rows is None:
+        any_class = torch.zeros_like(weights[bias]) if now else None
+    else:
+        any_class = rows[-1] if any_class_learned else rows[:-1].mean(dim=0)
+    if now and any_class is not None:
+        known = {} if rows is None else dict(zip(before, rows, strict=False))
+        weights[label] = torch.stack([*(known.get(name, any_class) for name in now), any_class])
+    elif any_class is not None:
+        weights[bias] = weights[bias] + any_class
+    return weights
+
+
 def group_count(channels: int) -> int:
     """The most groups, up to 32, that divide the channels into 4 or more each; else one."""
     return next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels // g >= 4), 1)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 Noise = Callable[[], Tensor]  # each call gives fresh N(0, I)
 
+MAX_SEED = 2**63 - 1  # the largest that both torch and numpy take
+
 
 def image_noise(
     seed: int, n: int, shape: Sequence[int], device: torch.device | str = "cpu", first: int = 0

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_TIMESTEPS = 100_000  # of a run's schedule
+
 
 @dataclass(frozen=True)
 class ScheduleKind:

@@ -6,14 +6,15 @@ checkpoint makes each change at its own step again, so that its losses repeat ex
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from diffusion_core.files import write_json
-from diffusion_core.records import Record, RecordError, read_record_file
+from diffusion_core.records import Record, RecordError, cut, read_record_file, shown
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.status import Count, Moment
 
@@ -31,7 +32,16 @@ CHANGEABLE = (
 
 
 Name = Annotated[str, Field(max_length=40)]
-ChangedSettings = Annotated[dict[Name, bool | int | float], Field(max_length=40)]
+
+
+def _are_numbers(settings: dict[str, Any]) -> dict[str, Any]:
+    for name, value in settings.items():
+        if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+            raise ValueError(f"{cut(name)} is {shown(value)}; it must be a finite number.")
+    return settings
+
+
+ChangedSettings = Annotated[dict[Name, Any], Field(max_length=40), AfterValidator(_are_numbers)]
 
 
 class Change(Record):

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.device import has_fast_bfloat16
-from diffusion_core.files import make_folder, replacing
+from diffusion_core.files import check_regular, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network, build_schedule
 
 EXTRA = "average/"  # before the names of the tensors of further averages
@@ -77,6 +77,21 @@ def save_weights(
 
     Raises DiskFull and leaves older files as they were.
     """
+    path = weights_path(run, step)
+    make_folder(path.parent)
+    write_weights(path, step, tensors, config, classes, averages)
+    return path
+
+
+def write_weights(
+    path: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    config: RunConfig,
+    classes: tuple[str, ...],
+    averages: dict[str, dict[str, Tensor]] | None = None,
+) -> None:
+    """As `save_weights`, into a file of any name."""
     tensors = dict(tensors)
     for average, values in (averages or {}).items():
         tensors |= {f"{EXTRA}{average}/{name}": tensor for name, tensor in values.items()}
@@ -88,11 +103,8 @@ def save_weights(
         "time": repr(time.time()),
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path = weights_path(run, step)
-    make_folder(path.parent)
     with replacing(path) as file:
         file.write(safetensors.torch.save(contiguous, metadata))
-    return path
 
 
 def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
@@ -129,9 +141,11 @@ def load_state(run: Path, step: int) -> dict[str, Any]:
     """Raises CheckpointError where the file is missing, cut short or of another make."""
     path = state_path(run, step)
     try:
+        check_regular(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise CheckpointError(f"{path.name} in {path.parent} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or "it is damaged or cut short"
+        raise CheckpointError(f"{path.name} cannot be read: {why}.") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -140,11 +154,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises CheckpointError with the reason: cut short, not safetensors, another network.
     """
     try:
+        check_regular(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path.name} is damaged or cut short ({error}).") from error
+        why = getattr(error, "strerror", None)
+        end = f" ({why})." if why else "."
+        raise CheckpointError(f"{path.name} is damaged or cut short{end}") from error
     try:
         config = RunConfig.from_dict(json.loads(metadata["config"]))
         classes = tuple(json.loads(metadata["classes"]))
@@ -152,7 +169,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with torch.device("meta"):
             network = build_network(config.network, config.network_args)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path.name} does not say what made it ({error}).") from error
+        end = f": {error}" if isinstance(error, ConfigError) else "."
+        raise CheckpointError(f"{path.name} does not say what made it{end}") from error
     plain = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     extra = sorted({name.split("/")[1] for name in shapes if name.startswith(EXTRA)})
     wanted = dict(plain)

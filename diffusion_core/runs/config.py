@@ -20,15 +20,17 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import kind_of
 from diffusion_core.models.unet import SINGLE_PIXEL
+from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.schedule import MOST_TIMESTEPS, NoiseSchedule
 from diffusion_core.records import Record, cut, sentences, shown
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
-MAX_SEED = 2**63 - 1  # the largest that both torch and numpy take
 
 # Steps between two of something; 0: never.
 Every = Annotated[int, Field(ge=0, le=10**9)]
@@ -47,7 +49,7 @@ class ScheduleArgs(TypedDict, total=False):
     """Arguments of `NoiseSchedule`, which has the defaults; a flow takes `timesteps` alone."""
 
     kind: Word
-    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    timesteps: Annotated[int, Field(ge=2, le=MOST_TIMESTEPS)]
     beta_start: Annotated[float, Field(gt=0, lt=1)]
     beta_end: Annotated[float, Field(gt=0, lt=1)]
     rescale_zero_terminal_snr: bool
@@ -84,6 +86,16 @@ def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
     return 0.0 if zero or (kind and kind.flow) else 5.0
 
 
+def split_origin(text: str) -> tuple[str, int | None]:
+    """The run and the step of RUN or RUN@STEP, as `init_from` has them. Raises ConfigError."""
+    run, at, step = text.rpartition("@")
+    if not at or "/" in step:  # an @ in the name of a folder
+        return text, None
+    if not run or not step.isdecimal() or len(step) > 18:
+        raise ConfigError(f"init_from is {shown(text)}; use RUN or RUN@STEP, STEP a whole number.")
+    return run, int(step)
+
+
 class RunConfig(Record):
     """The settings of a run. Raises ConfigError, which names everything that is wrong."""
 
@@ -95,6 +107,10 @@ class RunConfig(Record):
     network_args: NetworkArgs = Field(default_factory=NetworkArgs)
     class_conditional: bool = True  # teach the classes where the data has any and the network can
     label_dropout: Share = 0.1  # share of labels replaced by "any class", for guidance
+
+    # Weights of another run to start from, as RUN or RUN@STEP (see `origin.py`); empty: random ones
+    init_from: Annotated[str, Field(max_length=4096)] = ""
+    init_average: Word = MAIN_AVERAGE  # which averaged weights of it
 
     # The objective
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
@@ -138,7 +154,7 @@ class RunConfig(Record):
     sample_every: Every = 250
     sample_count: Annotated[int, Field(ge=1, le=4096)] = 8  # images in a strip
     # Of DPM-Solver++; 0: the lecture's strip, one image forming in ten.
-    sample_steps: Annotated[int, Field(ge=0, le=100_000)] = 12
+    sample_steps: Annotated[int, Field(ge=0, le=MOST_TIMESTEPS)] = 12
     validate_every: Every = 250
     tensorboard: bool = False  # write event files for TensorBoard as well
 
@@ -156,6 +172,21 @@ class RunConfig(Record):
             raise ValueError(
                 f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
             )
+        return value
+
+    @field_validator("init_from")
+    @classmethod
+    def _names_a_run(cls, text: str) -> str:
+        split_origin(text)
+        return text
+
+    @field_validator("data")
+    @classmethod
+    def _is_of_a_known_kind(cls, value: str) -> str:
+        try:
+            kind_of(value)
+        except DataError as error:
+            raise ValueError(f"data: {error}") from error
         return value
 
     @field_validator("ema_decays")
@@ -252,13 +283,42 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, not {shown(pair)}.")
-        settings[name] = value = _parse(name, text, _kind_of(name))
+        value = _parse(name, text, _kind_of(name))
+        if name in settings and settings[name] != value:
+            raise ConfigError(_contradiction(name, settings[name], value))
+        settings[name] = value
         group, _, entry = name.partition(".")
         if group == "network_args":
             for key in {entry} if entry else value.keys():
                 if key in _FOLLOW:
                     raise ConfigError(f"network_args.{key} cannot be set; {_FOLLOW[key]}.")
+    for name, value in settings.items():
+        group, _, entry = name.partition(".")
+        whole = settings.get(group, {}) if entry else {}
+        if whole.get(entry, value) != value:
+            raise ConfigError(_contradiction(name, whole[entry], value))
     return settings
+
+
+def with_options(settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of `--set` together with those that have options of their own.
+
+    `options`: by the name of the setting, None where the option was not given. Raises ConfigError
+    where both are given and differ.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if settings.get(name, value) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option} is {shown(value)}, but --set {name} is {shown(settings[name])}; leave "
+                "one of them out."
+            )
+    return settings | given
+
+
+def _contradiction(name: str, first: Any, second: Any) -> str:
+    return f"{name} is set to {shown(first)} and to {shown(second)}; leave one of them out."
 
 
 def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:

@@ -16,19 +16,21 @@ from diffusion_core.data import store
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.split import held_out_count
 from diffusion_core.device import pick_device
-from diffusion_core.files import os_sentence
+from diffusion_core.files import TEMPORARY, os_sentence
+from diffusion_core.records import shown
 from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
 from diffusion_core.runs.launch import launch_commands, processes_for
 from diffusion_core.runs.moved import find_moved
+from diffusion_core.runs.origin import keep_origin, settle_origin
 from diffusion_core.runs.queue import JobError as JobError
 from diffusion_core.runs.queue import holding_queue, leave_queue, line_up, settle_config
 from diffusion_core.runs.queue import move as move
 from diffusion_core.runs.queue import start_next as start_next
 from diffusion_core.runs.request import ACTIONS, ENDING, read_request, write_request
-from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.run import Run, RunSnapshot, is_run
 from diffusion_core.runs.status import (
     ACTIVE,
     RESUMABLE,
@@ -45,10 +47,32 @@ def check_name(name: str) -> str:
     """A run's name as a folder name: letters, digits, ".", "_", "-"; raises JobError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
         raise JobError(
-            f"{name!r} cannot be a run's name. Use up to 80 letters, digits, dots, dashes and "
+            f"{shown(name)} cannot be a run's name. Use up to 80 letters, digits, dots, dashes and "
             f"underscores, beginning with a letter or digit."
         )
     return name
+
+
+def check_new(path: Path) -> None:
+    """Whether a new run may use this folder: it does not exist yet or is empty, its name can be
+    listed, and it is in no other run. Raises JobError.
+    """
+    check_name(path.name)
+    for parent in path.absolute().parents:
+        if is_run(parent):
+            raise JobError(f"{path} is inside the run {parent.name}; choose a folder of its own.")
+    try:
+        found = sorted(each.name for each in path.iterdir() if not each.name.endswith(TEMPORARY))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JobError(f"{path} cannot be used: {error.strerror}.") from error
+    if found:
+        more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+        raise JobError(
+            f"{path} holds other files: {', '.join(map(shown, found[:3]))}{more}. Choose a new "
+            "folder: deleting the run would delete them too."
+        )
 
 
 def free_name(runs_dir: Path, stem: str) -> str:
@@ -75,11 +99,14 @@ def check_data(config: RunConfig) -> None:
 def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
-    A path in its settings is made absolute.
-    Raises JobError where the name is taken or the folder cannot be made; then nothing is left.
+    A path in its settings is made absolute, and the weights that it starts from are copied. Raises
+    JobError where the name is taken or the folder cannot be made, ConfigError where the weights do
+    not fit; then nothing is left.
     """
     path = runs_dir / check_name(name)
-    config = config.replace(data=store.absolute(config.data))
+    if is_run(runs_dir):
+        raise JobError(f"{runs_dir} is a run; new runs need a folder of their own.")
+    config = settle_origin(config.replace(data=store.absolute(config.data)), runs_dir)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         path.mkdir()
@@ -91,8 +118,12 @@ def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
         raise JobError(f"{path} cannot be made: {error.strerror}.") from error
     status = StatusRecord(created=time.time(), state=RunState.STOPPED, total=config.steps)
     try:
+        keep_origin(path, config)
         write_config_file(path, config)
         write_status(path, status)
+    except ConfigError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
         raise JobError(f"{name} cannot be created: {os_sentence(error)}") from error

@@ -6,22 +6,38 @@ reach anybody.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
-from diffusion_core.files import complain
+from diffusion_core.files import check_regular, complain
 
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
+
+
+# Errors of SQLite with which another file would fail too.
+NO_DAMAGE = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+)
+# What a row of the table never is.
+ODD_ROW = (
+    "typeof(step) != 'integer' OR typeof(name) != 'text' OR "
+    "typeof(value) NOT IN ('real', 'integer') OR typeof(wall_time) NOT IN ('real', 'integer')"
+)
 
 
 class MetricsError(ValueError):
@@ -32,21 +48,38 @@ class MetricsWriter:
     """The one writer. WAL while the run is alive, so that readers never wait; one plain file
     at the end, so that the folder can be copied or mounted read-only."""
 
-    def __init__(self, path: Path, *, keep_up_to_step: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, keep_up_to_step: int = 0, say: Callable[[str], None] = complain
+    ) -> None:
         """Opens or makes the file and drops rows behind `keep_up_to_step`: a resumed run
-        writes those steps again."""
-        self.connection = sqlite3.connect(path, timeout=30)
-        # Disks that cannot do WAL (some network mounts) answer with the mode that they keep.
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("PRAGMA synchronous=NORMAL")
-        self.connection.execute(
-            "CREATE TABLE IF NOT EXISTS scalars (step INTEGER NOT NULL, name TEXT NOT NULL, "
-            "value REAL NOT NULL, wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
-        )
-        self.connection.execute("DELETE FROM scalars WHERE step > ?", (keep_up_to_step,))
-        self.connection.commit()
+        writes those steps again.
+
+        A damaged file is set aside and another begun; `say` gets the sentence. Raises OSError
+        where that is not possible.
+        """
+        self.path = path
+        self.say = say
         self.waiting: list[Row] = []
         self.complained = False
+        empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
+        if keep_up_to_step and empty:
+            say(f"{path.name} is missing or empty; the curves begin anew.")
+        try:
+            self.connection = _open_to_write(path)
+        except (sqlite3.DatabaseError, OSError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in NO_DAMAGE:
+                raise
+            self._begin_another()
+        self.connection.execute("DELETE FROM scalars WHERE step > ?", (keep_up_to_step,))
+        self.connection.commit()
+
+    def _begin_another(self) -> None:
+        aside = _set_aside(self.path)
+        self.connection = _open_to_write(self.path)
+        self.say(
+            f"{self.path.name} is damaged or cannot be written. It is renamed to {aside}, and the "
+            "curves begin anew."
+        )
 
     def add(self, rows: Iterable[Row]) -> None:
         """Keep rows for the next commit; values that are not finite are left out."""
@@ -57,25 +90,68 @@ class MetricsWriter:
         if not self.waiting:
             return
         try:
-            with self.connection:
-                sql = "INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)"
-                self.connection.executemany(sql, self.waiting)
+            self._insert()
         except sqlite3.OperationalError as error:
             if not self.complained:
                 complain(f"metrics.sqlite cannot be written: {error}; its rows wait.")
             self.complained = True
             return
+        except sqlite3.DatabaseError:  # another program has damaged the file during the training
+            self.connection.close()
+            self._begin_another()
+            self._insert()
         self.waiting = []
         self.complained = False
+
+    def _insert(self) -> None:
+        with self.connection:
+            sql = "INSERT OR REPLACE INTO scalars VALUES (?, ?, ?, ?)"
+            self.connection.executemany(sql, self.waiting)
 
     def close(self) -> None:
         self.commit()
         try:
             self.connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError:
             # A reader is looking at this moment, or the disk is full: WAL stays, and is valid.
             complain("metrics.sqlite stays in WAL mode.")
         self.connection.close()
+
+
+def _open_to_write(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.DatabaseError or OSError, also for a file that is damaged."""
+    with suppress(FileNotFoundError):
+        check_regular(path)
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS scalars (step INTEGER NOT NULL, name TEXT NOT NULL, "
+            "value REAL NOT NULL, wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
+        )
+        [(said,)] = connection.execute("PRAGMA quick_check(1)")
+        [(odd,)] = connection.execute(f"SELECT EXISTS (SELECT 1 FROM scalars WHERE {ODD_ROW})")
+        if said != "ok" or odd:
+            raise sqlite3.DatabaseError("rows that cannot be used")
+        # Disks that cannot do WAL (some network mounts) answer with the mode that they keep.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_aside(path: Path) -> str:
+    """Rename a file of metrics and SQLite's own beside it; returns its new name."""
+    name = stem = f"metrics-damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while (place := path.with_name(f"{name}.sqlite")).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    for end in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}{end}", f"{place}{end}")
+    return place.name
 
 
 def read_names(path: Path) -> list[str]:
@@ -100,19 +176,28 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
         stretch = f"(step - {low}) * {max_points // 2} / {high - low + 1}"
         half = "SELECT step, {}(value), wall_time FROM scalars WHERE name = ?1 GROUP BY " + stretch
         rows = _query(path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    table = np.array(_numbers(path, rows), dtype=np.float64).reshape(-1, 3)
     return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
 
 
 def read_last(path: Path) -> dict[str, tuple[int, float]]:
     """The newest (step, value) of every curve."""
     rows = _query(path, "SELECT name, max(step), value FROM scalars GROUP BY name")
-    return {name: (step, value) for name, step, value in rows}
+    return {name: (step, value) for name, step, value in _numbers(path, rows, 1)}
 
 
 def read_all(path: Path) -> list[Row]:
     """Every row of every curve, not thinned, in order of steps; for exports, not for pages."""
-    return _query(path, "SELECT step, name, value, wall_time FROM scalars ORDER BY step, name")
+    rows = _query(path, "SELECT step, name, value, wall_time FROM scalars ORDER BY step, name")
+    _numbers(path, [row[2:] for row in rows])
+    return rows
+
+
+def _numbers(path: Path, rows: list[tuple], first: int = 0) -> list[tuple]:
+    """The rows, which are numbers from column `first` on. Raises MetricsError."""
+    if all(isinstance(value, (int, float)) for row in rows for value in row[first:]):
+        return rows
+    raise MetricsError(f"{path.name} is damaged: it has values that are no numbers.")
 
 
 def _query(path: Path, sql: str, *values: object) -> list[tuple]:
@@ -120,6 +205,7 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     if not path.exists():
         return []
     try:
+        check_regular(path)
         try:
             return _rows(path, sql, values)
         except sqlite3.OperationalError as error:
@@ -135,7 +221,8 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []
-        raise MetricsError(f"{path.name} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise MetricsError(f"{path.name} cannot be read: {why}.") from error
 
 
 def _rows(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple]:

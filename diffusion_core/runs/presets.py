@@ -79,13 +79,21 @@ def preset(name: str) -> RunConfig:
     return PRESETS[name]
 
 
+NETWORKS: dict[str, type[SimpleUnet] | type[Unet]] = {"lecture": SimpleUnet, "unet": Unet}
+
+
+def network_settings(network: str, network_args: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a network: those given, and the defaults of the others."""
+    there = inspect.signature(NETWORKS[network]).parameters
+    return {name: known.default for name, known in there.items()} | dict(network_args)
+
+
 def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet | Unet:
     """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`).
 
     Raises ConfigError where the arguments cannot be used.
     """
-    kind = SimpleUnet if network == "lecture" else Unet
-    there = inspect.signature(kind).parameters
+    kind, there = NETWORKS[network], network_settings(network, {})
     if unknown := [name for name in network_args if name not in there]:
         raise ConfigError(f"network_args: there is no {unknown[0]}; there are {', '.join(there)}.")
     try:

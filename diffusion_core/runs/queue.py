@@ -22,7 +22,7 @@ import psutil
 from pydantic import Field
 
 from diffusion_core.device import usable_cores
-from diffusion_core.files import os_sentence, write_json
+from diffusion_core.files import open_log, os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.config_file import config_of_earlier_version, write_config_file
@@ -233,6 +233,8 @@ def _spawn(run: RunSnapshot) -> None:
     With several processes it is the launcher that is started here; it ends with them.
     """
     path, processes = run.path.resolve(), run.status.processes
+    if run.config is None and run.problem:
+        raise JobError(f"{path.name} cannot be started: {run.problem}")
     # Until the process speaks for itself; where it never does, a reader takes it for lost.
     status = run.status.replace(state=RunState.STARTING, heartbeat=time.time(), pid=None)
     command = command_here(path, run.status.device, processes, resume=run.begun)
@@ -247,7 +249,7 @@ def _spawn(run: RunSnapshot) -> None:
     try:
         settle_config(path, run.status)
         write_status(path, status)
-        with open(path / "train.log", "ab") as log:
+        with open_log(path / "train.log") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

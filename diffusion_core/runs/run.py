@@ -75,11 +75,12 @@ class Run:
 
     def snapshot(self) -> RunSnapshot:
         """The run as it is at this moment; reads each of its small files once. Never raises."""
-        status, problem = StatusRecord(), ""
+        status, faults = StatusRecord(), list[str]()
         try:
-            status = read_record_file(StatusRecord, self.path / "status.json") or status
+            status = read_record_file(StatusRecord, self.path / "status.json", faults) or status
         except RecordError as error:
-            problem = str(error)
+            faults.append(str(error))
+        problem = faults[0] if faults else ""
         start = config = details = None
         changes: list[Change] = []
         try:
@@ -181,7 +182,7 @@ class RunSnapshot:
 def load_run(path: Path | str) -> Run:
     """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
     run = Run(Path(path))
-    if not _is_run(run.path):
+    if not is_run(run.path):
         raise FileNotFoundError(f"{path} is not a run folder: it has no config.json.")
     return run
 
@@ -201,10 +202,10 @@ def _runs(runs_dir: Path) -> list[Run]:
     if not runs_dir.is_dir():
         return []
     paths = (path for path in runs_dir.iterdir() if not path.name.startswith("."))
-    return [Run(path) for path in paths if path.is_dir() and _is_run(path)]
+    return [Run(path) for path in paths if path.is_dir() and is_run(path)]
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Whether a folder is that of a run; one that must not be read may be."""
     for name in ("config.json", "status.json"):
         try:
@@ -212,7 +213,7 @@ def _is_run(path: Path) -> bool:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
-            return path.is_dir()
+            return os.path.isdir(path)
         return True
     return False
 

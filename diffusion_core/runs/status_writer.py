@@ -71,6 +71,7 @@ class StatusWriter:
         self.request = RequestRecord()  # the last that `poll` took
         self.written = 0.0
         self.complained = False
+        self.lasting = ""
         before = read_status(path)
         # A run that was started from the queue keeps its place until it has the device.
         waited = before.state in (RunState.QUEUED, RunState.STARTING)
@@ -106,6 +107,16 @@ class StatusWriter:
                 self.complained = True
             self.written = time.monotonic()
 
+    def warn(self, sentence: str = "", *, lasting: bool = False) -> None:
+        """Write a warning in place of the last one; empty: none is needed any more.
+
+        `lasting`: it stays, before the others, as long as the process works on the run.
+        """
+        with self.lock:
+            if lasting:
+                self.lasting, sentence = f"{self.lasting} {sentence}".strip(), ""
+            self.update(warning=f"{self.lasting} {sentence}".strip())
+
     def _write(self) -> None:
         reserve = self.path / ".reserve"
         try:
@@ -117,6 +128,7 @@ class StatusWriter:
             if self.status.state not in ACTIVE:
                 reserve.unlink(missing_ok=True)
             elif not reserve.exists() or reserve.stat().st_size < RESERVE:
+                reserve.unlink(missing_ok=True)
                 reserve.write_bytes(os.urandom(RESERVE))
 
     def poll(self) -> Action | None:

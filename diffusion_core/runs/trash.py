@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusion_core.files import make_folder, os_sentence
 from diffusion_core.runs.jobs import JobError, free_name
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, is_run, list_runs
 from diffusion_core.runs.status import ACTIVE
 from diffusion_core.runs.status_writer import Busy, only_trainer
 
@@ -29,8 +29,16 @@ class Deleted:
 def delete(run: Run) -> Deleted:
     """Move a run to the trash, and remove runs from it that are older than `KEEP_DAYS`.
 
-    Raises JobError for a run that is at work or queued, or where the folder cannot be moved.
+    Raises JobError for a run that is at work or queued, for a folder that is no run or holds
+    others, or where the folder cannot be moved.
     """
+    if not is_run(run.path):
+        raise JobError(f"{run.path} is not a run folder; only runs can be deleted.")
+    if inside := list_runs(run.path):
+        raise JobError(
+            f"{run.path} holds other runs, for example {inside[0].name}; deleting it would delete "
+            "them too."
+        )
     if (state := run.state) in ACTIVE:
         raise JobError(f"{run.name} is {state}; stop it before you delete it.")
     trash = run.path.parent / ".trash"

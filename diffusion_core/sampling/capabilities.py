@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.levels import spacings_for
@@ -29,6 +30,7 @@ class Capabilities:
     spacings: tuple[str, ...]  # of the steps, the usual one first
     usual_steps: Mapping[str, int]  # by sampler
     takes_lecture: bool  # whether it can be sampled as the lecture does
+    schedule: Schedule = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Capabilities:
@@ -48,6 +50,7 @@ class Capabilities:
             usual_steps={each.name: usual_steps(each, schedule.timesteps) for each in samplers},
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
             takes_lecture=config.network == "lecture" and config.image_size > 16,
+            schedule=schedule,
         )
 
     @property

@@ -35,6 +35,7 @@ from pydantic import Field
 from diffusion_core.device import halving
 from diffusion_core.files import (
     building_folder,
+    check_regular,
     is_disk_full,
     naming_full_disk,
     os_sentence,
@@ -342,6 +343,7 @@ def _is_whole(path: Path) -> bool:
 def read_image(path: Path) -> np.ndarray | None:
     """uint8 (H, W, 3) or (H, W, 1); None where the file is missing, truncated or no PNG."""
     try:
+        check_regular(path)
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

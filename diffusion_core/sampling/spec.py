@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import Record, RecordError, cut, record_of, shown
+from diffusion_core.process.noise import MAX_SEED
+from diffusion_core.process.schedule import MOST_TIMESTEPS, Schedule
+from diffusion_core.records import Record, RecordError, record_of, shown, some
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -27,11 +28,8 @@ from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
 from diffusion_core.sampling.solvers import VARIANCES
 
 MOST_IMAGES = 4096
-MOST_TIMESTEPS = 10_000
-MAX_SEED = 2**31 - 1
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
-MOST_SHOWN = 12  # names that a message lists
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
@@ -209,6 +207,12 @@ class SamplingSpec(Record):
         found = list(self._contradictions())
         return found if capabilities is None or found else list(self._misfits(capabilities))
 
+    def checked(self, capabilities: Capabilities) -> SamplingSpec:
+        """The same request. Raises SpecError where it cannot be sampled."""
+        if problems := self.problems(capabilities):
+            raise SpecError(problems[0])
+        return self
+
     def _contradictions(self) -> Iterator[str]:
         """What is wrong whatever the checkpoint is."""
         sampler = find_sampler(self.method, self.flow)
@@ -251,7 +255,8 @@ class SamplingSpec(Record):
                 "guidance scale other than 1."
             )
         if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
-            yield "The guidance interval ends before it starts."
+            low, high = self.guidance_interval
+            yield f"The guidance interval ends before it starts: it is {low:g} to {high:g}."
 
     def _no_effect(self, field: str, option: str) -> str:
         """That a field belongs to other samplers, which are those with an option."""
@@ -288,7 +293,7 @@ class SamplingSpec(Record):
                 "and images of more than 16 pixels."
             )
         if self.classes != can.classes:
-            yield f"{where} has other classes: {_some(can.classes) or 'none'}."
+            yield f"{where} has other classes: {some(can.classes) or 'none'}."
         elif can.classes and not can.any_class:
             if self.label == ANY_CLASS:
                 yield f"{where} was trained with the class always given; choose a class."
@@ -298,7 +303,26 @@ class SamplingSpec(Record):
                     "from any class; set the guidance scale to 1 or choose a negative class."
                 )
         if self.guidance_interval and self.guidance_interval[1] >= can.timesteps:
-            yield f"The guidance interval must end at {can.timesteps - 1:,} or before for {where}."
+            low, high = self.guidance_interval
+            yield (
+                f"The guidance interval is {low:g} to {high:g}; it must end at "
+                f"{can.timesteps - 1:,} or before for {where}."
+            )
+        elif self.guidance_interval and self.guidance_scale != 1:
+            yield from self._guides_nowhere(can)
+
+    def _guides_nowhere(self, can: Capabilities) -> Iterator[str]:
+        """That no timestep at which the network is evaluated lies in the guidance interval."""
+        if self.steps > can.timesteps or self.spacing not in can.spacings:
+            return  # said above
+        at = [level.t for level in make_levels(can.schedule, self.steps, self.spacing)[:-1]]
+        low, high = self.guidance_interval or (0.0, math.inf)
+        if not any(low <= t <= high for t in at):
+            where = some([f"{round(t, 4):g}" for t in at])
+            yield (
+                f"The guidance interval is {low:g} to {high:g}, where none of the steps is: their "
+                f"timesteps are {where}. Choose a wider interval or more steps."
+            )
 
     def without_unused(self) -> SamplingSpec:
         """The same request without settings that have no effect beside the others."""
@@ -347,11 +371,4 @@ class SamplingSpec(Record):
 
 
 def _unknown(what: str, value: str, known: Sequence[str]) -> str:
-    return f"There is no {what} {shown(value)}; choose one of {_some(known)}."
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
-    first = [cut(name) for name in names[:MOST_SHOWN]]
-    more = len(names) - len(first)
-    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+    return f"There is no {what} {shown(value)}; choose one of {some(known)}."

@@ -126,11 +126,12 @@ class CheckpointWriter:
             if must:
                 raise
             complain(str(error))
-            self.status.update(warning=str(error))
+            self.status.warn(str(error))
             return
         best = best_step(path) if config.keep_best else None
         checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
-        self.status.update(checkpoint_step=step, warning="")
+        self.status.warn()
+        self.status.update(checkpoint_step=step)
 
     def _sample(
         self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
@@ -148,13 +149,13 @@ class CheckpointWriter:
                 self.events.add_strip(step, strip)
         except DiskFull as error:
             complain(str(error))
-            self.status.update(warning=str(error))
+            self.status.warn(str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             warning = f"The device had no memory left for the samples of step {step}."
             complain(warning)
-            self.status.update(warning=warning)
+            self.status.warn(warning)
 
 
 def best_step(path: Path) -> int | None:
@@ -169,11 +170,19 @@ def best_step(path: Path) -> int | None:
     return min(known)[1] if known else None
 
 
+def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:
+    """Give the network and its averages these weights, before the first step."""
+    context.bare_model.load_state_dict(weights)
+    for average in context.averages.values():
+        average.module.load_state_dict(weights)
+
+
 def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """Load the newest step of which both state and weights are whole.
 
     Returns it (0 if the run has no checkpoint yet) and a warning about newer ones ("" if none).
-    Raises CannotResume where it has some and none can be used: starting again would lose them.
+    Raises CannotResume where it has some and none can be used: starting again would lose them;
+    ConfigError for other images.
     """
     skipped = []
     run = load_run(path)

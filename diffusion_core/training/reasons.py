@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.device import is_out_of_memory
-from diffusion_core.files import complain, os_sentence
+from diffusion_core.files import complain, open_log, os_sentence
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.training.checkpoint_writer import CannotResume
 from diffusion_core.training.context import TrainingContext
@@ -50,7 +50,7 @@ def lost_reason(loss: ProcessLost, saved: int | None) -> str:
 def log_traceback(path: Path) -> None:
     """Add the traceback to `train.log`: the terminal gets the sentence alone."""
     try:
-        with open(path / "train.log", "a") as log:
-            log.write(traceback.format_exc())
+        with open_log(path / "train.log") as log:
+            log.write(traceback.format_exc().encode())
     except OSError:  # a full disk, most likely
         complain(traceback.format_exc())

@@ -21,12 +21,14 @@ from diffusion_core.files import DiskFull, complain, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
+from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
+from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
-from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore
+from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore, start_from
 from diffusion_core.training.context import (
     make_context,
     prepare_images,
@@ -67,13 +69,16 @@ def train(
 ) -> RunState:
     """Train the run at `path` until it is finished or gets a request to stop.
 
-    A new run takes `config` or, if it was created before, that of its `config.json`; a resumed one
-    takes its own. `on_step(step, steps, loss)` is called after every step (loss only when it was
-    fetched). Returns FINISHED, STOPPED or PAUSED. Raises TrainingError after writing the state
-    `failed`, the reason and the traceback; Busy if another process trains the run.
+    A new run takes `config`, in which a path is made absolute, or, if it was created before, that
+    of its `config.json`; a resumed one takes its own. `on_step(step, steps, loss)` is called after
+    every step (loss only when it was fetched). Returns FINISHED, STOPPED or PAUSED. Raises
+    TrainingError after writing the state `failed`, the reason and the traceback; Busy if another
+    process trains the run; ConfigError for weights to start from that do not fit.
     """
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
+    if config is not None:
+        config = settle_origin(config, path.parent)
     with joined(device) as group:
         settings = _open_folder(path, config, resume, lead)
         settings = settings.replace(data=absolute(settings.data))
@@ -115,6 +120,8 @@ def _train_alone(job: _Job) -> RunState:
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
+            if not job.resume and status.lead:
+                keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
             with device_turn(status, path.parent):
@@ -162,6 +169,8 @@ def _train(job: _Job) -> RunState:
     group.all_ready(status.raise_if_requested)
     context = make_context(settle_network(config, store), store, job.device)
     done, warning = restore(path, context) if job.resume else (0, "")
+    if not done and config.init_from:
+        start_from(load_origin(path, store.classes if context.labelled else ()), context)
     changes = [(change.step, change.settings) for change in read_changes(path)]
     settings = (config.to_json(), changes)
     group.check_same({"settings": settings, "images": store.content, "checkpoint": done})
@@ -176,9 +185,16 @@ def _train(job: _Job) -> RunState:
         step=done,
         resumed_from=done,
         checkpoint_step=done or None,
-        warning=warning,
     )
-    metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done) if lead else None
+    status.warn(warning, lasting=True)
+
+    def say(sentence: str) -> None:
+        complain(sentence)
+        status.warn(sentence, lasting=True)
+
+    metrics = None
+    if lead:
+        metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done, say=say)
     events = _open_events(path, done) if lead and config.tensorboard else None
     log = StepLog(context, metrics, events, status)
     checkpoint_writer = CheckpointWriter(context, status, events)
@@ -211,7 +227,11 @@ def _open_folder(path: Path, config: RunConfig | None, resume: bool, lead: bool)
             hint = "to resume" if resume else "to train; choose settings, for example --preset"
             raise TrainingError(f"There is no run at {path} {hint}.") from error
         try:
+            if lead:
+                check_new(path)
             path.mkdir(parents=True, exist_ok=True)
+        except JobError as job_error:
+            raise TrainingError(str(job_error)) from job_error
         except OSError as os_error:
             raise TrainingError(f"{path} cannot be made: {os_error.strerror}.") from os_error
         _check_writable(path)

@@ -30,3 +30,8 @@ def press(app: AppTest, label: str, key: str) -> SamplingJob:
     app.run()
     assert not app.exception
     return job
+
+
+def seen(markdown: str) -> str:
+    """A text as a reader sees it: without the marks of code and of bold words."""
+    return markdown.replace("`", "").replace("**", "")

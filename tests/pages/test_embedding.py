@@ -21,7 +21,7 @@ from diffusion_core.process.embedding import (
 )
 from diffusion_core.runs.checkpoint import CheckpointError, save_weights
 from diffusion_core.runs.presets import build_network, preset
-from tests.pages.app import open_page
+from tests.pages.app import open_page, seen
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "lecture": {"widths": [4, 4, 4, 4, 4]},
@@ -102,7 +102,7 @@ def test_settings_in_the_address_that_mean_nothing_are_left_out() -> None:
 def test_a_run_shows_its_time_mlp(kind: str, size: int, runs_dir: Path) -> None:
     write_run(runs_dir, "mine", kind)
     app = open_embedding(t="39")
-    words = [caption.value for caption in app.caption]
+    words = [seen(caption.value) for caption in app.caption]
     assert f"mine at step 3: preset {kind}, T = 40, {size} dimensions per timestep." in words
     assert len(app.get("plotly_chart")) == 5
     assert not [sentence for sentence in words if "beyond" in sentence]
@@ -111,7 +111,7 @@ def test_a_run_shows_its_time_mlp(kind: str, size: int, runs_dir: Path) -> None:
 def test_a_t_beyond_the_runs_own_end_is_said_not_to_be_marked(runs_dir: Path) -> None:
     write_run(runs_dir, "mine")
     app = open_embedding(t="40")
-    words = [caption.value for caption in app.caption]
+    words = [seen(caption.value) for caption in app.caption]
     assert "t = 40 is beyond this run's T = 40 and is not marked." in words
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_shown(runs_d
     app = open_embedding()
     [warning] = app.warning
     assert "step-00000006.safetensors is damaged or cut short" in warning.value
-    assert any("mine at step 3" in caption.value for caption in app.caption)
+    assert any("mine at step 3" in seen(caption.value) for caption in app.caption)
 
 
 def test_a_run_with_only_damaged_checkpoints_is_named(runs_dir: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_run_with_only_damaged_checkpoints_is_named(runs_dir: Path) -> None:
     (run / "weights" / "step-00000003.safetensors").write_bytes(b"not weights")
     app = open_embedding()
     [warning] = app.warning
-    assert "No checkpoint of mine can be used: step-00000003.safetensors" in warning.value
+    assert "No checkpoint of mine can be used: step-00000003.safetensors" in seen(warning.value)
     assert "No run has a checkpoint yet." not in "".join(info.value for info in app.info)
 
 

@@ -16,7 +16,7 @@ from dashboard.figures.network import cost_figure, short, unet_figure
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.presets import PRESETS, build_model, preset
-from tests.pages.app import open_page
+from tests.pages.app import open_page, seen
 
 
 def open_network(**settings: str) -> AppTest:
@@ -38,7 +38,7 @@ def totals(app: AppTest) -> list[str]:
 
 def words(app: AppTest) -> str:
     shown = [*app.markdown, *app.caption, *app.info, *app.error]
-    return "\n".join(element.value for element in shown)
+    return "\n".join(seen(element.value) for element in shown)
 
 
 def table(app: AppTest) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence(runs_di
     app.selectbox(key="network").select("run coarse").run()
     assert not app.exception
     [info] = app.info
-    assert "not 24. It is shown at 64 px." in info.value
+    assert "not 24. It is shown at 64 px." in seen(info.value)
 
 
 def test_a_network_that_does_not_exist_falls_back_to_the_first() -> None:
@@ -163,7 +163,7 @@ def test_a_run_whose_network_cannot_be_shown_says_why(
     write_run(runs_dir, "mine", **changes)
     app = open_network(network="run mine")
     [error] = app.error
-    assert sentence in error.value
+    assert sentence in seen(error.value)
     assert not app.metric
 
 
@@ -180,7 +180,7 @@ def test_a_run_that_has_only_just_been_started_is_waited_for(runs_dir: Path) -> 
     (write_run(runs_dir, "mine") / "config.json").unlink()
     app = open_network(network="run mine")
     [info] = app.info
-    assert "mine has not written its settings yet" in info.value
+    assert "mine has not written its settings yet" in seen(info.value)
 
 
 # ---------------------------------------------------------------- the figures

@@ -6,7 +6,6 @@ fetches each once, as the file that the trainer wrote; moving asks the server fo
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.components.assemble import component, folder_address
+from dashboard.components.assemble import component
+from dashboard.components.film.served import samples_address
 from dashboard.components.player.player import controls
 
 KEY = "film"
@@ -41,7 +41,9 @@ class Strips:
 def show_film(runs: list[Strips], alignment: str) -> None:
     """One row a run under one slider; `alignment` is one of ALIGNMENTS, the axis of `at`."""
     rows = [row for run in runs if (row := row_data(run)) is not None]
-    data = {"alignment": alignment, "rows": rows, "start": st.query_params.get(PARAMETER)}
+    start = st.query_params.get(PARAMETER, "")
+    known = start if start.partition("@")[2] in {row["name"] for row in rows} else None
+    data = {"alignment": alignment, "rows": rows, "start": known}
     component(Path(__file__), HTML)(key=KEY, data=data, on_at_change=_remember)
 
 
@@ -61,13 +63,11 @@ def row_data(run: Strips) -> dict[str, Any] | None:
     if not strips:
         return None
     columns = zip(("steps", "at", "files", "versions"), zip(*strips, strict=True), strict=True)
-    samples = run.files[0][1].parent.absolute()
-    served = f"samples-{hashlib.sha256(str(samples).encode()).hexdigest()[:16]}"
     return {
         "name": run.name,
         "colour": run.colour,
         "forming": run.forming,
-        "address": folder_address(served, samples),
+        "address": samples_address(run.files[0][1].parent),
     } | {name: list(column) for name, column in columns}
 
 

@@ -7,6 +7,7 @@ import pkgutil
 
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.source import Source, SourceKind
+from diffusion_core.records import shown
 
 
 def _found() -> dict[str, SourceKind]:
@@ -23,7 +24,7 @@ def kind_of(spec: str) -> SourceKind:
     name, _, detail = spec.partition(":")
     kind = SOURCES.get(name)
     if kind is None or (kind.most is None and not detail):
-        raise DataError(f"{spec!r} is no data set. Use {usage()}.")
+        raise DataError(f"{shown(spec)} is no data set. Use {usage()}.")
     return kind
 
 

@@ -148,6 +148,22 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
+        (
+            ["--batch-size", "2", "--set", "batch_size=16"],
+            "--batch-size is 2, but --set batch_size is 16; leave one of them out.",
+        ),
+        (["--steps", "5", "--set", "steps=6"], "--steps is 5, but --set steps is 6; leave one"),
+        (["--seed", "5", "--set", "seed=6"], "--seed is 5, but --set seed is 6; leave one"),
+        (
+            ["--data", "cars", "--set", "data=digits"],
+            "--data is 'cars', but --set data is 'digits'",
+        ),
+        (["--preset", "base", "--set", "preset=small"], "--preset is 'base', but --set preset is"),
+        (["--set", "steps=5", "--set", "steps=6"], "steps is set to 5 and to 6; leave one of"),
+        (["--resume", "--steps", "5", "--set", "steps=6"], "--steps is 5, but --set steps is 6"),
+        (["--seed", "9223372036854775808"], "seed is 9223372036854775808; it must be from 0 to"),
+        (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
+        (["--data", "moon:3"], "data: 'moon:3' is no data set. Use cars, cars:N, digits"),
         (["--resume", "--data", "cars"], "A resumed run keeps its settings"),
         (["--resume", "--seed", "0"], "A resumed run keeps its settings"),
     ],
@@ -174,10 +190,17 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["train", "--run", "x", "--steps", "many"], "--steps: 'many' is not a whole number"),
-        (["sample", "--run", "x", "--seed", "9" * 5000], f"'{'9' * 40}' is not a whole number"),
-        (["sample", "--run", "x", "--eta", "nan"], "--eta: 'nan' is not a number"),
-        (["evaluate", "--run", "x", "--guidance-scale", "1e999"], "'1e999' is not a number"),
+        (
+            ["train", "--run", "x", "--steps", "many"],
+            "--steps is 'many'; it must be a whole number.",
+        ),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…; it must"),
+        (["sample", "--run", "x", "--eta", "nan"], "--eta is 'nan'; it must be a finite number."),
+        (
+            ["evaluate", "--run", "x", "--guidance-scale", "1e999"],
+            "--guidance-scale is '1e999'; it must be a finite number.",
+        ),
+        (["sample", "--run", "x", "--n", "٣"], "--n is '٣'; it must be a whole number."),
     ],
 )
 def test_a_number_that_cannot_be_read_gets_a_sentence(
@@ -284,7 +307,7 @@ def test_samples_are_written_as_a_grid_and_are_the_same_every_time(
     "words",
     [
         ["--sampler", "ddpm"],
-        ["--label", "bus"],
+        ["--label", "bus", "--seed", str(2**63 - 1)],
         ["--label", "2", "--guidance-scale", "3"],
         ["--exact"],
     ],
@@ -348,6 +371,8 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
         (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be from 0 to 20"),
         (["--average", ""], "average is ''; it must be at least 1 characters long."),
         (["--n", "0"], "n is 0; it must be from 1 to 4,096."),
+        (["--seed", "-1"], "seed is -1; it must be from 0 to 9,223,372,036,854,775,807."),
+        (["--seed", str(2**63)], "it must be from 0 to 9,223,372,036,854,775,807."),
         (["--steps", "0"], "steps is 0; it must be from 1 to"),
         (["--steps", "21"], "takes 1 to 20 steps, not 21."),
     ],
@@ -610,3 +635,117 @@ def test_a_truncated_newest_checkpoint_is_skipped_and_named(tmp_path: Path, caps
     assert "step 2:" in printed.out
     assert newest.name in printed.err
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
+
+
+# ---------------------------------------------------------------- what is refused, and how
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sample"], "--run must be given; see --help."),
+        ([], "COMMAND must be given; see --help."),
+        (["sample", "--run"], "--run takes a value; it is missing."),
+        (["sample", "--run", "x", "--bogus", "1"], "--bogus 1 is not known here; see --help."),
+        (
+            ["sample", "--run", "x", "--spacing", "odd"],
+            "--spacing is 'odd'; it must be one of trailing, leading, linspace, karras, exp",
+        ),
+        (
+            ["sample", "--run", "x", "--guidance-interval", "3"],
+            "--guidance-interval takes 2 values.",
+        ),
+        (
+            ["sample", "--run", "x", "--lecture=1"],
+            "--lecture takes no value, but is given '1'.",
+        ),
+        (
+            ["sample", "--run", "x", "--s", "1"],
+            "--s can mean --step, --sampler, --spacing, --steps, --seed; write it in full.",
+        ),
+        (
+            ["evaluate", "--run", "x", "--step", "1", "--all-steps"],
+            "--all-steps and --step exclude each other; leave one out.",
+        ),
+        (["evaluate", "--run", "x", "--steps"], "--steps takes values; they are missing."),
+        (
+            ["export", "x", "--format", "xls"],
+            "--format is 'xls'; it must be one of diffusers, csv,",
+        ),
+        (["sample", "--run", "x", "--bogus", "y" * 5000], f"--bogus {'y' * 32}… is not known"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_refused_in_our_words(
+    words: list[str], sentence: str, capsys
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.partition(": ")[2].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "name", ["grid.jpg", "grid.JPEG", "grid.webp", "grid.avif", "grid.tif", "grid.bmp", "grid.png"]
+)
+def test_an_image_is_written_in_the_format_of_its_name(
+    name: str, finished: Path, tmp_path: Path
+) -> None:
+    assert draw(finished, tmp_path / name, "--n", "4") == 0
+    found = Image.open(tmp_path / name)
+    formats = {".jpg": "JPEG", ".tif": "TIFF"}
+    suffix = Path(name).suffix.lower()
+    assert found.format == formats.get(suffix, suffix[1:].upper())
+    assert found.size == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["grid", "grid.gif", "grid.svg", "grid.png.txt", "x.npy", ".png"])
+def test_an_image_file_of_no_known_format_is_refused_with_the_list(
+    name: str, finished: Path, runs_dir: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs_dir)
+    assert draw(finished, name) == 2
+    assert one_line(capsys.readouterr().err) == (
+        f"--out is '{name}'; its name must end with one of .png, .jpg, .jpeg, .webp, .avif, .tif, "
+        ".tiff, .bmp, or with / for a folder of images."
+    )
+    assert not list(runs_dir.iterdir())
+
+
+def test_any_class_can_be_asked_for(tmp_path: Path) -> None:
+    run = tiny_runs.write_run(tmp_path, "cars", 20)
+    assert draw(run, tmp_path / "any.png", "--label", "any class", "--n", "2") == 0
+    assert draw(run, tmp_path / "van.png", "--label", "van", "--n", "2") == 0
+    away = ("--label", "van", "--guidance-scale", "2", "--negative", "any class", "--n", "2")
+    assert draw(run, tmp_path / "away.png", *away) == 0
+    assert read((tmp_path / "any.png").read_bytes()).spec.label == "any class"
+    assert read((tmp_path / "away.png").read_bytes()).spec.negative == ""
+    assert not np.array_equal(image(tmp_path / "any.png"), image(tmp_path / "van.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--label", "9" * 5000], "There is no class '999"),
+        (
+            ["--label", "٣"],
+            "choose one of van, bus, coupé. --label also takes 'each in turn' and 'any class'.",
+        ),
+        (["--device", "9" * 5000], f"'{'9' * 39}… is no device"),
+        (["--guidance-scale", "2", "--guidance-interval", "3", "4"], "where none of the steps is"),
+        (["--n", "-1"], "n is -1; it must be from 1 to 4,096."),
+    ],
+)
+def test_values_that_cannot_be_are_named_with_their_range(
+    words: list[str], sentence: str, tmp_path: Path, capsys
+) -> None:
+    run = tiny_runs.write_run(tmp_path, "cars", 20)
+    arguments = ["sample", "--run", str(run), "--out", str(tmp_path / "x.png"), "--steps", "3"]
+    assert main([*arguments, *words]) in (1, 2)
+    said = one_line(capsys.readouterr().err)
+    assert sentence in said and len(said) < 300
+
+
+def test_a_run_whose_name_is_too_long_is_named_cut_short(capsys) -> None:
+    assert main(["stop", "9" * 5000]) == 1
+    assert len(one_line(capsys.readouterr().err)) < 300

@@ -493,7 +493,7 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--n", "3"], 2, "n is 3; it must be at least 16."),
+        (["--n", "3"], 2, "n is 3; it must be from 16 to 4,096."),
         (["--n", "5000"], 2, "n is 5000; it must be from 1 to 4,096."),
         (["--n", "16", "--sampler", "magic"], 2, "magic"),
         (["--n", "16", "--steps", "0"], 2, "steps is 0; it must be from 1 to"),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from diffusion_core.media.images import grid, png, strip, to_uint8
+from diffusion_core.media.images import encode, grid, png, strip, to_uint8
 
 
 def numbered(n: int, height: int = 2, width: int = 3) -> np.ndarray:
@@ -71,3 +71,36 @@ def test_an_enlarged_png_draws_each_pixel_as_a_square() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
     large = np.asarray(Image.open(io.BytesIO(png(image, enlarge=4))))
     assert np.array_equal(large, image.repeat(4, axis=0).repeat(4, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "furthest"),
+    [
+        (".png", "PNG", 0),
+        (".JPG", "JPEG", 8),
+        (".jpeg", "JPEG", 8),
+        (".webp", "WEBP", 0),
+        (".avif", "AVIF", 8),
+        (".tif", "TIFF", 0),
+        (".tiff", "TIFF", 0),
+        (".bmp", "BMP", 0),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_written_in_the_format_that_its_name_says(
+    suffix: str, format: str, furthest: int, channels: int
+) -> None:
+    ramp = np.linspace(0, 255, 32 * 24).reshape(32, 24, 1).astype(np.uint8)
+    image = np.repeat(ramp, channels, axis=-1)
+    pil_image = Image.open(io.BytesIO(encode(image, suffix, {"seed": "3"})))
+    assert (pil_image.format, pil_image.size) == (format, (24, 32))
+    read = np.asarray(pil_image.convert("RGB"), int)
+    assert np.abs(read - image).max() <= furthest
+
+
+def test_an_image_that_is_too_large_for_a_format_gets_a_sentence() -> None:
+    wide = np.zeros((1, 16_384, 3), np.uint8)
+    assert len(encode(wide, ".png"))
+    sentence = "has 16,384×1 pixels, and .webp allows at most 16,383 a side; choose .png"
+    with pytest.raises(ValueError, match=sentence):
+        encode(wide, ".webp")

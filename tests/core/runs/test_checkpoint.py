@@ -262,7 +262,7 @@ class Harmful:
 def test_nothing_is_run_out_of_a_states_file(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     path = checkpoint.save_state(tmp_path, 5, {"step": Harmful(victim)})
-    with pytest.raises(CheckpointError, match=r"step-00000005.pt in .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"step-00000005.pt cannot be read"):
         checkpoint.load_state(tmp_path, 5)
     assert not victim.exists()
     torch.load(path, weights_only=False)
@@ -272,7 +272,7 @@ def test_nothing_is_run_out_of_a_states_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut_short, emptied, garbage, removed])
 def test_a_damaged_state_is_named(tmp_path: Path, harm) -> None:
     harm(checkpoint.save_state(tmp_path, 5, state(5)))
-    with pytest.raises(CheckpointError, match=r"step-00000005.pt in .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"step-00000005.pt cannot be read"):
         checkpoint.load_state(tmp_path, 5)
 
 

@@ -15,8 +15,15 @@ from diffusion_core.models.unet import Unet
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.records import bounds
-from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
+from diffusion_core.runs.config import (
+    ConfigError,
+    RunConfig,
+    parse_settings,
+    with_options,
+    with_settings,
+)
 from diffusion_core.runs.presets import PRESETS, build_model, preset
+from diffusion_core.sampling.spec import SamplingSpec
 
 NAMES = list(RunConfig.model_fields)
 
@@ -51,7 +58,7 @@ def configs() -> st.SearchStrategy[RunConfig]:
             "label_dropout": st.floats(0, 1),
             "loss": st.sampled_from(list(LOSSES)),
             "min_snr_gamma": st.floats(0, 100),
-            "data": st.text("cars:/=é β\"'{}[]-1\n", min_size=1),
+            "data": st.text("cars:/=é β\"'{}[]-1\n", min_size=1).map("folder:".__add__),
             "image_size": st.sampled_from([16, 32, 64, 256]),
             "random_flip": st.booleans(),
             "steps": st.integers(1, 10**9),
@@ -111,6 +118,12 @@ def test_every_number_has_bounds_that_a_control_can_ask_for() -> None:
     assert bounds(RunConfig, "network_args.blocks") == (1, 64)
 
 
+def test_seeds_and_steps_have_the_same_bounds_in_training_and_sampling() -> None:
+    assert bounds(RunConfig, "seed") == bounds(SamplingSpec, "seed") == (0, 2**63 - 1)
+    most = bounds(RunConfig, "schedule.timesteps")[1]
+    assert bounds(SamplingSpec, "steps")[1] == bounds(RunConfig, "sample_steps")[1] == most
+
+
 def test_settings_left_out_of_json_get_their_defaults() -> None:
     assert RunConfig.from_dict({"steps": 5}) == RunConfig(steps=5)
 
@@ -157,14 +170,25 @@ def test_words_become_values_of_the_settings_type(word: str, value: object) -> N
         ("schedule.steps=1", r"no setting called schedule.steps; there are schedule.kind, "),
         ("schedule.rescale_zero_terminal_snr=maybe", "takes true or false, not 'maybe'"),
         ("network_args.channels=1", r"network_args.channels cannot be set; set channels instead"),
-        ('network_args={"num_classes": 3}', r"network_args.num_classes cannot be set; it follows"),
+        ('network_args={"num_classes":3}', r"network_args.num_classes cannot be set; it follows"),
         ("network_args.widths=8", "network_args.widths takes a JSON list, not '8'"),
         ("steps=" + "1" * 5000, "steps takes a whole number, not '1111"),
+        ("steps=5 steps=6", "steps is set to 5 and to 6; leave one of them out."),
+        ("schedule.kind=linear schedule.kind=cosine", "schedule.kind is set to 'linear' and to"),
+        (
+            'schedule={"timesteps":20} schedule.timesteps=30',
+            "schedule.timesteps is set to 20 and to 30; leave one of them out.",
+        ),
     ],
 )
 def test_a_word_that_cannot_be_a_setting_gets_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        parse_settings([word])
+        parse_settings(word.split())
+
+
+def test_the_same_value_may_be_given_twice() -> None:
+    assert parse_settings(["steps=5", "steps=5"]) == {"steps": 5}
+    assert with_options({"steps": 5}, {"steps": 5, "seed": None}) == {"steps": 5}
 
 
 def test_a_dotted_word_changes_one_entry_and_keeps_the_others() -> None:
@@ -235,6 +259,8 @@ def test_a_dotted_word_adds_to_a_whole_dictionary_given_beside_it() -> None:
         ({"epochs": 3}, "epochs is not known; leave it out."),
         ({"ema_decays": None}, "ema_decays is None; it must be an object."),
         ({"data": None}, "data is None; it must be text."),
+        ({"data": "moon:3"}, "data: 'moon:3' is no data set. Use cars, cars:N, "),
+        ({"data": "folder"}, "data: 'folder' is no data set. Use cars, cars:N, "),
         ({"preset": []}, "preset is a list; it must be text."),
         ({"image_size": 64.0}, "image_size is 64.0; it must be a whole number."),
         ({"steps": True}, "steps is True; it must be a whole number."),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion_core.runs.metrics import MetricsWriter, read_curve, read_last, read_names
+from diffusion_core.runs.metrics import (
+    MetricsError,
+    MetricsWriter,
+    read_all,
+    read_curve,
+    read_last,
+    read_names,
+)
 
 
 @pytest.fixture
@@ -188,3 +198,130 @@ def test_a_name_with_quotes_is_only_a_name(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM scalars").fetchone() == (3000,)
     connection.close()
+
+
+# ---------------------------------------------------------------- damage
+
+
+def as_text(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE scalars SET value = 'much' WHERE step = 7")
+
+
+def of_other_columns(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE scalars (name TEXT, when_ REAL)")
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "file").write_text("mine")
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def with_a_hole(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096 + 100 : -4096] = bytes(len(content) - 8192 - 100)
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "random bytes": lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)),
+    "text": lambda path: path.write_text("no database"),
+    "cut short": lambda path: os.truncate(path, path.stat().st_size * 3 // 5),
+    "cut to 100 bytes": lambda path: os.truncate(path, 100),
+    "a hole": with_a_hole,
+    "a text value": as_text,
+    "other columns": of_other_columns,
+    "a folder": as_folder,
+    "a pipe": as_pipe,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_set_aside_whole_and_another_begun(
+    damage: Callable[[Path], object], path: Path
+) -> None:
+    write(path, "loss", np.arange(3000.0))
+    damage(path)
+    before = path.read_bytes() if path.is_file() else b""
+    said: list[str] = []
+    writer = MetricsWriter(path, keep_up_to_step=10, say=said.append)
+    writer.add([(11, "loss", 0.5, 1.0)])
+    writer.close()
+    assert read_curve(path, "loss")["step"].tolist() == [11]
+    [aside] = path.parent.glob("metrics-damaged-*.sqlite")
+    assert said == [
+        f"metrics.sqlite is damaged or cannot be written. It is renamed to {aside.name}, and the "
+        "curves begin anew."
+    ]
+    assert not aside.is_file() or aside.read_bytes() == before
+    assert not aside.is_dir() or (aside / "file").read_text() == "mine"
+    MetricsWriter(path, say=said.append).close()
+    assert len(said) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_file_that_must_not_be_written_is_set_aside(path: Path) -> None:
+    write(path, "loss", np.arange(3.0))
+    path.chmod(0o444)
+    said: list[str] = []
+    MetricsWriter(path, say=said.append).close()
+    assert len(said) == 1
+
+
+def test_two_damaged_files_of_the_same_second_are_both_kept(path: Path) -> None:
+    for k in range(3):
+        path.write_text(f"damaged {k}")
+        MetricsWriter(path).close()
+    kept = {each.read_text() for each in path.parent.glob("metrics-damaged-*")}
+    assert kept == {"damaged 0", "damaged 1", "damaged 2"}
+
+
+def test_a_file_that_is_damaged_while_it_is_written_is_set_aside_with_the_rows_that_wait(
+    path: Path,
+) -> None:
+    said: list[str] = []
+    writer = MetricsWriter(path, say=said.append)
+    writer.connection.execute("PRAGMA journal_mode=DELETE")
+    path.write_bytes(np.random.default_rng(0).bytes(50_000))
+    writer.add([(1, "loss", 0.5, 1.0)])
+    writer.close()
+    assert read_last(path) == {"loss": (1, 0.5)} and len(said) == 1
+
+
+@pytest.mark.parametrize("emptied", [Path.unlink, lambda path: os.truncate(path, 0)])
+def test_a_resume_says_that_the_file_is_gone(emptied: Callable[[Path], object], path: Path) -> None:
+    write(path, "loss", np.arange(7.0))
+    emptied(path)
+    said: list[str] = []
+    MetricsWriter(path, keep_up_to_step=4, say=said.append).close()
+    assert said == ["metrics.sqlite is missing or empty; the curves begin anew."]
+    emptied(path)
+    MetricsWriter(path, say=said.append).close()
+    assert len(said) == 1  # of a new run there is none yet
+
+
+def test_a_file_in_use_is_not_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, "loss", np.arange(3.0))
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    with closing(connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            MetricsWriter(path)
+    assert list(path.parent.glob("metrics-damaged-*")) == []
+
+
+def test_a_value_that_is_no_number_gets_a_sentence(path: Path) -> None:
+    write(path, "loss", np.arange(7.0))
+    as_text(path)
+    for read in (lambda: read_curve(path, "loss"), lambda: read_last(path), lambda: read_all(path)):
+        with pytest.raises(MetricsError, match="damaged: it has values that are no numbers"):
+            read()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import pytest
 
 from diffusion_core.files import write_json
 from diffusion_core.runs.changes import add_change
+from diffusion_core.runs.checkpoint import CheckpointError, load_state
 from diffusion_core.runs.config_file import write_config_file
+from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.queue import at_work, queued_before, read_queue
-from diffusion_core.runs.request import write_request
+from diffusion_core.runs.request import read_request, write_request
 from diffusion_core.runs.run import Run, snapshots
 from diffusion_core.runs.status import RunState, write_status
+from tests.odd_runs import BIG, ODD, UNREADABLE, Spoil, write_odd_run
 from tests.tiny_runs import TINY, set_running, write_run
 
 SMALL_FILES = ("status.json", "config.json", "changes.json", "request.json", ".queue.json")
@@ -80,7 +84,7 @@ def test_a_look_at_all_runs_and_the_queue_reads_each_file_once(
     assert [run.name for run in queue] == ["waits-2", "waits-0", "waits-1"]
     assert [run.name for run in at_work(by_name["waits-0"], runs)] == ["busy"]
     files = Counter(name for name in reads if not name.endswith(".queue.json"))
-    assert len(files) == 4 * 4 and set(files.values()) == {1}
+    assert len(files) == 4 * 2 and set(files.values()) == {1}  # of each run both that are there
     before = queued_before(by_name["waits-1"], runs)
     assert [run.name for run in before] == ["waits-2", "waits-0"]
 
@@ -94,45 +98,33 @@ def test_a_run_that_was_created_has_its_settings_and_has_not_begun(tmp_path: Pat
     assert (seen.details.classes, seen.details.data_fingerprint) == (("a",), "x")
 
 
-BIG = "1" + "0" * 400
-DEEP = "[" * 100_000
-ODD_FILES = [
-    ("config.json", '{"ema_decays": null}', "config.json: ema_decays is None; it must be an"),
-    ("config.json", '{"data": null}', "config.json: data is None; it must be text."),
-    ("config.json", '{"preset": []}', "config.json: preset is a list; it must be text."),
-    ("config.json", '{"image_size": 64.0}', "config.json: image_size is 64.0; it must be a whole"),
-    ("config.json", f'{{"steps": {BIG}}}', "config.json: steps is 1000"),
-    ("config.json", f'{{"steps": {"1" * 5000}}}', "config.json is not readable JSON."),
-    ("config.json", f'{{"schedule": {{"timesteps": {BIG}}}}}', "config.json: schedule.timesteps"),
-    ("config.json", '{"schedule": {"timesteps": 300000000}}', "it must be from 2 to 100,000."),
-    ("config.json", '{"learning_rate": 1e999}', "config.json: learning_rate is inf"),
-    ("config.json", DEEP, "config.json is not readable JSON."),
-    ("config.json", "[]", "config.json: it is a list; it must be an object."),
-    ("config.json", "\xff", "config.json is not readable JSON."),
-    ("changes.json", '{"changes": [{"step": 1, "time": 1e400, "settings": {}}]}', "changes.json: "),
-    (
-        "changes.json",
-        '{"changes": [{"step": 1, "time": 1, "settings": {"seed": 2}}]}',
-        "seed cannot",
-    ),
-    ("changes.json", DEEP, "changes.json is not readable JSON."),
-    ("status.json", DEEP, "status.json is not readable JSON."),
-    ("status.json", "null", "status.json: it is None; it must be an object."),
-]
-
-
-@pytest.mark.parametrize(("file", "text", "reason"), ODD_FILES)
-def test_a_file_that_cannot_be_used_gives_a_reason_and_touches_no_other_run(
-    file: str, text: str, reason: str, runs_dir: Path
+@pytest.mark.parametrize(("spoil", "reason"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_record_that_cannot_be_used_gives_a_reason_and_touches_no_other_run(
+    spoil: Spoil, reason: str, runs_dir: Path
 ) -> None:
-    path = write_run(runs_dir, "odd", created=1.0)
-    write_run(runs_dir, "whole", created=2.0)
-    (path / file).write_text(text, encoding="latin-1")
+    write_run(runs_dir, "whole", created=2e9)
+    write_odd_run(runs_dir, "odd", spoil, created=1e9)
     whole, odd = snapshots(runs_dir)
-    assert (odd.name, odd.created) == ("odd", 0.0 if file == "status.json" else 1.0)
-    assert reason in odd.problem and len(odd.problem) < 300
-    assert (odd.config is None) == (file != "status.json")
+    assert odd.name == "odd" and odd.problem.startswith(reason) and len(odd.problem) < 300
+    assert (odd.config is None) == (not reason.startswith("status.json"))
     assert whole.problem == "" and whole.config == TINY
+    assert [each.step for each in odd.run.checkpoints()[0]] == [40]
+
+
+@pytest.mark.parametrize("spoil", ODD.values(), ids=ODD)
+def test_a_run_of_which_another_file_is_odd_is_read_without_waiting_for_it(
+    spoil: Spoil, runs_dir: Path
+) -> None:
+    run = Run(write_odd_run(runs_dir, "odd", spoil, state="stopped"))
+    seen = run.snapshot()
+    assert (seen.problem, seen.state) == ("", RunState.STOPPED)
+    run.checkpoints()
+    run.samples()
+    assert read_request(run.path / "request.json").action is None
+    with suppress(MetricsError):
+        run.last_values()
+    with suppress(CheckpointError):
+        load_state(run.path, 40)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +152,7 @@ def test_a_field_of_the_status_that_cannot_be_used_counts_as_missing(
     (path / "status.json").write_text(json.dumps(record).replace('"HERE"', value))
     [seen] = snapshots(runs_dir)
     assert getattr(seen.status, field) == type(seen.status)().model_dump()[field]
-    assert seen.status.loss == 0.5 and seen.problem == ""
+    assert seen.status.loss == 0.5 and seen.problem.startswith(f"status.json: {field} is ")
     write_status(path, seen.status)
     assert Run(path).status == seen.status
 

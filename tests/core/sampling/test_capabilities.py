@@ -127,3 +127,31 @@ def test_of_many_classes_a_message_lists_some() -> None:
     names = ("x" * 1000, *(f"class {k}" for k in range(2999)))
     [problem] = SPEC.replace(classes=names, label="horse").problems()
     assert len(problem) < 250 and problem.endswith("class 10 and 2,988 more.")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "interval", "timesteps"),
+    [
+        ("trailing", 2, (0.0, 8.0), "19, 9"),
+        ("trailing", 2, (10.0, 18.0), "19, 9"),
+        ("leading", 2, (11.0, 19.0), "10, 0"),
+        ("linspace", 3, (1.0, 9.0), "19, 10, 0"),
+        ("karras", 2, (1.0, 18.0), "19, 0"),
+        ("trailing", 20, (3.5, 3.6), "19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8 and 8 more"),
+    ],
+)
+def test_an_interval_that_guides_nowhere_is_refused_with_the_timesteps(
+    spacing: str,
+    steps: int,
+    interval: tuple[float, float],
+    timesteps: str,
+    can: Callable[[RunConfig], Capabilities],
+) -> None:
+    spec = GUIDED.replace(spacing=spacing, steps=steps, guidance_interval=interval)
+    low, high = interval
+    tiny = can(TINY)
+    assert spec.problems(tiny) == [
+        f"The guidance interval is {low:g} to {high:g}, where none of the steps is: their "
+        f"timesteps are {timesteps}. Choose a wider interval or more steps."
+    ]
+    assert spec.replace(guidance_interval=(0.0, 19.0)).problems(tiny) == []

@@ -185,9 +185,9 @@ def test_other_images_do_not_take_their_place(tmp_path: Path) -> None:
     other = paint(tmp_path / "other", "a", "b", seed=1)
     named = paint(tmp_path / "named", "a", "c")
     before = (run.path / "config.json").read_bytes()
-    for data in (f"folder:{other}", f"folder:{named}", "cars:16"):
+    for spec in (f"folder:{other}", f"folder:{named}", "cars:16"):
         with pytest.raises(ConfigError, match="are not those that this run has trained on"):
-            jobs.change(run, {"data": data, "steps": 6})
+            jobs.change(run, {"data": spec, "steps": 6})
     with pytest.raises(ConfigError, match="There is no folder"):
         jobs.change(run, {"data": "folder:/nowhere"})
     with pytest.raises(ConfigError, match="is no data set"):

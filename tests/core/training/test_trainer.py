@@ -72,6 +72,20 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
     assert np.array_equal(curves[0]["value"], curves[1]["value"])
 
 
+def test_damaged_metrics_are_set_aside_and_said_and_stop_no_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(create(tmp_path / "run", tiny()))
+    assert train(run.path, device=CPU, on_step=stop_after(run.path, 5)) == "stopped"
+    (run.path / "metrics.sqlite").write_bytes(bytes(range(256)) * 100)
+    assert train(run.path, resume=True, device=CPU) == "finished"
+    [aside] = run.path.glob("metrics-damaged-*.sqlite")
+    sentence = f"metrics.sqlite is damaged or cannot be written. It is renamed to {aside.name}, "
+    assert sentence in run.status.warning and sentence in capsys.readouterr().err
+    assert run.curve("loss")["step"].tolist() == list(range(run.status.resumed_from + 1, 9))
+    assert [found.step for found in run.checkpoints()[0]][-1] == 8
+
+
 def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> None:
     train(tmp_path / "run", tiny(), device=CPU)
     run = load_run(tmp_path / "run")

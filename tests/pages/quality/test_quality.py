@@ -27,7 +27,7 @@ from diffusion_core.evaluation.results import (
 )
 from diffusion_core.media.images import png
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page
+from tests.pages.app import open_page, seen
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
 
@@ -67,7 +67,7 @@ def open_quality(**settings: object) -> AppTest:
 
 def words(app: AppTest) -> str:
     shown = [*app.caption, *app.markdown, *app.info, *app.error, *app.warning]
-    return " ".join(element.value for element in shown)
+    return " ".join(seen(element.value) for element in shown)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_notes_copies_and_meanings_are_in_words(measured: Path) -> None:
     said = words(app)
     assert said.count("Only a note.") == 1
     assert "8.0 % of the samples are nearer than 5.0" in said
-    assert "**Precision** (higher is better)" in said
+    assert "Precision (higher is better)" in said
     assert "FID" not in [line.split("**")[1] for line in said.split("- ") if "**" in line]
 
 
@@ -233,7 +233,7 @@ def test_a_note_that_not_all_compared_runs_have_says_whose_it_is(
     notes = [said for said in captions if said.startswith(":material/info:")]
     assert notes == [
         ":material/info: Only a note.",
-        ":material/info: other: It is of other.",
+        ":material/info: `other`: It is of other.",
     ]
 
 
@@ -255,7 +255,7 @@ def test_one_cost_is_no_curve_against_the_cost(measured: Path) -> None:
     write_result(measured, a_result("cars-run", 40, 10, 20.0))
     write_result(measured, of_n(128, a_result("cars-run", 40, 5, 30.0)))
     said = words(open_quality())
-    assert "**Over training**" in said
+    assert "Over training" in said
     assert "Quality versus compute" not in said
 
 

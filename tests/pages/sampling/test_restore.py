@@ -11,10 +11,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.services.sampling_queue import SamplingJob
+from dashboard.ui.outside import plain
 from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
-from tests.pages.app import open_page
+from tests.pages.app import open_page, seen
 from tests.pages.sampling.test_sampling import generate, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_checkpoint, write_run
 
@@ -73,7 +74,7 @@ def test_an_image_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
 
 
 def words_of(app: AppTest) -> str:
-    return "\n".join([words(app), *(each.value for each in app.success)])
+    return "\n".join([words(app), *(seen(each.value) for each in app.success)])
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ FORGED = [
     (EDITED | {"edit": ["Vary"]}, "Edit is a list; it must be one of Vary, Repaint, Invert."),
     (
         EDITED | {"from": "![](//evil.example)"},
-        r"Image from is '!\[](//evil.example)'; it must be one of data set, generated, upload, "
+        r"Image from is '![](//evil.example)'; it must be one of data set, generated, upload, "
         "camera.",
     ),
     (
@@ -299,8 +300,8 @@ FORGED = [
         "Frames is True; it must be a whole number.",
     ),
     (
-        {"mode": "Interpolate", "to_seed": 2**31},
-        "To seed is 2147483648; it must be from 0 to 2,147,483,647.",
+        {"mode": "Interpolate", "to_seed": 2**53},
+        "To seed is 9007199254740992; it must be from 0 to 9,007,199,254,740,991.",
     ),
     (
         {"mode": "Interpolate", "from_picture": "2"},
@@ -319,7 +320,7 @@ def test_settings_of_a_mode_are_believed_in_nothing(modes_run: Path) -> None:
     for page, sentence in FORGED:
         drop(app, image_of(SPEC, None, Kind.OTHER, page))
         assert [each.value for each in app.error] == [
-            f"The image's settings cannot be used. {sentence}"
+            plain(f"The image's settings cannot be used. {sentence}")
         ]
         assert app.number_input(key="seed").value == 3
         assert app.session_state["mode"] == "Generate"
@@ -371,8 +372,8 @@ UNFIT = [
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
-        "The image was not made with this cars. The guidance interval must end at 19 or before "
-        "for cars at step 20.",
+        "The image was not made with this cars. The guidance interval is 0 to 99; it must end "
+        "at 19 or before for cars at step 20.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.5, 9.0)),

@@ -25,7 +25,7 @@ from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.registry import REGISTRY, Sampler
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page, press
+from tests.pages.app import open_page, press, seen
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
 SOON = 60.0
@@ -37,7 +37,7 @@ def open_sampling(**settings: str) -> AppTest:
 
 def words(app: AppTest) -> str:
     shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(element.value for element in shown)
+    return "\n".join(seen(element.value) for element in shown)
 
 
 def button(app: AppTest, label: str):
@@ -88,7 +88,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     job = generate(app)
     assert job.snapshot().state == "done"
     shown = words(app)
-    assert "**cars at step 20: 2 images, dpmpp_2m, 4 steps, seed 0, each class in turn**" in shown
+    assert "cars at step 20: 2 images, dpmpp_2m, 4 steps, seed 0, each class in turn" in shown
     assert "8 evaluations of the network (2 images × 4 steps)" in shown
     assert downloads(app) == [
         "Grid as PNG",
@@ -337,7 +337,7 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
     second.segmented_control(key="mode").set_value("Interpolate").run()
     assert not second.exception
     assert button(second, "Generate film").disabled
-    assert "**cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
+    assert "cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
     button(second, "Cancel").click().run()
     assert second.session_state["jobs"]["generate"].snapshot().state == "cancelled"
     second.segmented_control(key="mode").set_value("Generate").run()
@@ -365,7 +365,7 @@ def test_a_training_on_the_same_device_is_named(runs_dir: Path) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert sharing_sentence(cpu, [Run(run)]) == ""
     set_running(run)
-    assert "cars is training on this device" in sharing_sentence(cpu, [Run(run)])
+    assert "`cars` is training on this device" in sharing_sentence(cpu, [Run(run)])
     assert sharing_sentence(cuda, [Run(run)]) == ""
     assert "cars is training on this device" in words(open_sampling())
 
@@ -396,3 +396,12 @@ def test_exact_images_are_those_of_the_plain_network_in_any_batch(runs_dir: Path
     assert np.array_equal(job.result.images, to_uint8(wanted))
     alone = job.spec.replace(n=1).make(load_model(checkpoint, "cpu", exact=True))
     assert np.array_equal(to_uint8(alone)[0], job.result.images[0])
+
+
+def test_an_interval_that_guides_nowhere_is_refused_where_it_is_asked_for(runs_dir: Path) -> None:
+    write_run(runs_dir, "cars", 20)
+    app = open_page("sampling.py", steps="2", label="van", guidance="2", guided=["3", "4"])
+    button(app, "Generate").click().run()
+    [error] = app.error
+    assert "The guidance interval is 3 to 4, where none of the steps is" in error.value
+    assert "jobs" not in app.session_state or not app.session_state["jobs"]

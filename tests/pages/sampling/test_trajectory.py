@@ -20,12 +20,12 @@ from dashboard.sampling.decided import stochastic
 from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.sampling.branching import Parting
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page, press
+from tests.pages.app import open_page, press, seen
 from tests.tiny_runs import TINY, write_run
 
 
 def words(app: AppTest) -> str:
-    return "\n".join(each.value for each in [*app.markdown, *app.caption, *app.error])
+    return "\n".join(seen(each.value) for each in [*app.markdown, *app.caption, *app.error])
 
 
 def book_data(app: AppTest) -> dict[str, Any]:

@@ -44,7 +44,15 @@ def test_a_viewers_server_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert look(3, monkeypatch) == []
 
 
-@pytest.mark.parametrize("error", [jobs.JobError("No room."), OSError(30, "No room.")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        jobs.JobError("No room."),
+        OSError(30, "No room."),
+        KeyError("room"),
+        MemoryError("All gone."),
+    ],
+)
 def test_what_goes_wrong_is_said_once_and_it_goes_on(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

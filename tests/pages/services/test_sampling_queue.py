@@ -362,12 +362,16 @@ class Failing(nn.Module):
             "The device does not have enough memory; generate fewer images at once.",
         ),
         (ValueError("This network takes no labels."), "This network takes no labels."),
-        (RuntimeError("odd"), "Sampling failed: odd"),
+        (
+            RuntimeError("odd"),
+            "Something went wrong (error 0a0b0c0d). The log of the server says what.",
+        ),
     ],
 )
 def test_an_error_is_a_sentence_and_the_next_job_runs(
-    queue: SamplingQueue, error: Exception, sentence: str
+    queue: SamplingQueue, error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0a0b0c0d")
     failing = queue.submit(sample_task(SPEC, save(Failing(error))))
     fine = queue.submit(sample_task(SPEC, save(small_network())))
     assert fine.wait(SOON)

@@ -130,6 +130,6 @@ def test_durations_are_said_in_the_units_that_matter(seconds: float, words: str)
 
 def test_the_lectures_reference_says_whose_data_it_is() -> None:
     config = preset("lecture")
-    assert "This run trains on cars" in run_wording.lecture_sentence(config)
+    assert "This run trains on `cars`" in run_wording.lecture_sentence(config)
     own = run_wording.lecture_sentence(config.replace(data="folder:/stanford"))
     assert "On the same images this run should follow it." in own

@@ -18,7 +18,7 @@ from diffusion_core.runs.changes import add_change
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.run import Run
-from tests.pages.app import open_page
+from tests.pages.app import open_page, seen
 from tests.tiny_runs import tiny, write_run
 
 STEPS = np.array([10, 20, 40])
@@ -43,7 +43,7 @@ def film(app: AppTest) -> dict:
 
 
 def words(app: AppTest) -> list[str]:
-    return [element.value for element in [*app.caption, *app.warning]]
+    return [seen(element.value) for element in [*app.caption, *app.warning]]
 
 
 # ---------------------------------------------------------------- the axes

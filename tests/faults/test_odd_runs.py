@@ -1,0 +1,86 @@
+"""Every odd run folder at once: the pages, the list and the queue say so, and lose no other."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusion_core.cli.main import main
+from diffusion_core.runs import jobs
+from diffusion_core.runs.status import RunState, read_status
+from tests.odd_runs import ODD, UNREADABLE, write_odd_run
+from tests.pages.app import open_page
+from tests.tiny_runs import write_run
+
+
+class Started:
+    """In place of a process that is started: this one."""
+
+    pid = os.getpid()
+    count = 0
+
+    def __init__(self, *_: object, **__: object) -> None:
+        Started.count += 1
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of every odd kind and a whole one."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    for k, (spoil, _) in enumerate(UNREADABLE.values()):
+        write_odd_run(runs_dir, f"unreadable-{k}", spoil, created=1e9)
+    for k, spoil in enumerate(ODD.values()):
+        write_odd_run(runs_dir, f"odd-{k}", spoil, created=1e9)
+    write_run(runs_dir, "whole", 40, created=2e9)
+    return runs_dir
+
+
+@pytest.fixture
+def odd_runs(made: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The reasons that are to be said, by the name of the run."""
+    monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(made))
+    return {f"unreadable-{k}": reason for k, (_, reason) in enumerate(UNREADABLE.values())}
+
+
+def test_the_list_names_every_reason(odd_runs: dict[str, str], capsys) -> None:
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if " finished " in line]) > len(ODD)
+    for name, reason in odd_runs.items():
+        assert any(line.startswith(f"{name} cannot be read in full: {reason}") for line in lines)
+    assert len(lines) == 1 + 2 * len(UNREADABLE) + len(ODD) + 1
+
+
+def test_the_training_page_names_every_reason(odd_runs: dict[str, str]) -> None:
+    page = open_page("training.py", run="whole")
+    table = page.dataframe[0].value.set_index("Run")
+    for name, reason in odd_runs.items():
+        assert str(table.loc[name, "Problem"]).startswith(reason)
+    assert table.loc["whole", "Problem"] == "" and len(table) == len(UNREADABLE) + len(ODD) + 1
+
+
+@pytest.mark.parametrize("page", ["home.py", "sampling.py", "unet.py", "embedding.py"])
+def test_the_other_pages_are_whole(page: str, odd_runs: dict[str, str]) -> None:
+    assert not open_page(page, run="whole").exception
+
+
+def test_the_queue_starts_the_run_that_waits_among_them(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subprocess.Popen", Started)
+    wait: dict[str, Any] = {"state": "queued", "host": socket.gethostname(), "device": "cpu"}
+    write_odd_run(runs_dir, "log", ODD["pipe as train.log"], queued_at=1.0, **wait)
+    write_odd_run(runs_dir, "settings", UNREADABLE["deep"][0], queued_at=2.0, **wait)
+    write_run(runs_dir, "whole", 40, queued_at=3.0, **wait)
+    jobs.start_next(runs_dir)
+    said = {name: read_status(runs_dir / name).error for name in ("log", "settings", "whole")}
+    assert said == {
+        "log": "log cannot be started: train.log is not a file.",
+        "settings": "settings cannot be started: config.json is not readable JSON.",
+        "whole": "",
+    }
+    assert Started.count == 1 and read_status(runs_dir / "whole").state == RunState.STARTING
