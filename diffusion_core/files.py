@@ -16,8 +16,6 @@ from typing import IO, Any
 
 import psutil
 
-from diffusion_core.records import cut
-
 # The end of a temporary name; the next trainer removes what a killed process leaves.
 TEMPORARY = ".tmp"
 LONGEST_PATH = 200  # characters of a path that a message quotes
@@ -147,6 +145,8 @@ def os_sentence(error: OSError) -> str:
         return str(error)
     name = error.filename2 or error.filename  # of a renaming, the new name: the other is temporary
     name = str(name) if isinstance(name, (str, os.PathLike)) else ""
+    from diffusion_core.records import cut  # which imports this module
+
     return f"{cut(name, LONGEST_PATH)}: {error.strerror}." if name else f"{error.strerror}."
 
 

@@ -99,8 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     if image.mode == "RGB" and _first(tags, BITS, 8) == 16:
         # Pillow keeps the upper 8 of 16 bits, of which a camera of 12 bits fills 4.
-        most = max(high for _, high in image.getextrema())
-        if most < 16:
+        if int(np.asarray(image).max()) < 16:
             image = image.point(lambda value: value * 17)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -121,7 +120,9 @@ def _to_8_bits(image: Image.Image) -> np.ndarray:
     signed = _first(tags, SAMPLE_FORMAT, UNSIGNED) == SIGNED
     if image.mode == "I" and bits == 32 and tags and not signed:
         values = values.view(np.uint32)  # which Pillow takes for signed
-    exact = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    exact: np.ndarray[Any, np.dtype[np.floating[Any]]] = values.astype(
+        np.float32 if values.dtype.itemsize <= 2 else np.float64
+    )
     good = np.isfinite(exact)
     if (nothing := _nothing(tags)) is not None:
         good &= exact != nothing

@@ -98,7 +98,7 @@ def test_floats_are_scaled_by_their_range(values: list[float], wanted: list[int]
     assert pixels(file)[0, :, 0].tolist() == wanted
 
 
-def tiff(values: np.ndarray, tags: dict[int, object] | None = None) -> bytes:
+def tiff(values: np.ndarray, tags: dict[int, int] | None = None) -> bytes:
     """A grey TIFF, uncompressed, of any type of number; Pillow writes only some of them."""
     kinds = {"u": 1, "i": 2, "f": 3}
     entries = {
