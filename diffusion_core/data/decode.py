@@ -97,10 +97,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bits(image)).convert("RGB")
     tags = getattr(image, "tag_v2", {})
-    if image.mode == "RGB" and _first(tags, BITS, 8) == 16:
-        # Pillow keeps the upper 8 of 16 bits, of which a camera of 12 bits fills 4.
-        if int(np.asarray(image).max()) < 16:
-            image = image.point(lambda value: value * 17)
+    # Pillow keeps the upper 8 of 16 bits, of which a camera of 12 bits fills 4.
+    deep = image.mode == "RGB" and _first(tags, BITS, 8) == 16
+    if deep and int(np.asarray(image).max()) < 16:
+        image = image.point(lambda value: value * 17)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGB", image.size, "white")
