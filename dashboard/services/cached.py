@@ -14,6 +14,7 @@ from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
+from diffusion_core.data.found import Found
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.schedule import NoiseSchedule
@@ -21,6 +22,8 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
+
+LOOK_SECONDS = 3.0  # that a visitor waits at most for what is in a folder
 
 
 def device() -> torch.device:
@@ -50,6 +53,12 @@ def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
 def image_count(spec: str) -> int:
     """The number of images of a data set. Raises DataError."""
     return store.count(spec)
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
+def found(spec: str) -> Found | None:
+    """See `store.look`. Raises DataError."""
+    return store.look(spec, LOOK_SECONDS)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the image …")

@@ -34,6 +34,7 @@ from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
+from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
@@ -161,8 +162,21 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     """The kind of data and its detail: a number of images, a folder, a name."""
     kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
-    detail = detail_control(kind)
-    return kind, detail.now(default=entries.get(kind, detail.default)).ask()
+    control = detail_control(kind)
+    detail = control.now(default=entries.get(kind, control.default)).ask()
+    if str(detail).strip():
+        _say_what_is_there(data_spec(kind, detail))
+    return kind, detail
+
+
+def _say_what_is_there(spec: str) -> None:
+    try:
+        found = cached.found(spec)
+    except DataError as error:
+        st.caption(plain(error))
+        return
+    if found is not None:
+        (st.warning if found.left_out else st.caption)(plain(sentence(found)))
 
 
 def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:

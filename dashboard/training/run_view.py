@@ -25,6 +25,7 @@ from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
 from dashboard.ui.outside import code, plain
+from diffusion_core.data.found import sentence
 from diffusion_core.runs import export
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -100,8 +101,11 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
         st.progress(min(status.step / status.total, 1.0), text=text)
     if status.warning:
         st.warning(plain(status.warning))
-    for sentence in run.run.checkpoints()[1]:
-        st.warning(f"A checkpoint is skipped: {plain(sentence)}")
+    if status.found is not None:
+        show_found = st.warning if status.found.left_out else st.caption
+        show_found(plain(sentence(status.found)))
+    for problem in run.run.checkpoints()[1]:
+        st.warning(f"A checkpoint is skipped: {plain(problem)}")
     if state in (RunState.FAILED, RunState.LOST):
         show_log(run.path / "train.log")
 

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class DataError(ValueError):
     """A data set that cannot be used; the message says why and what to do."""
+
+
+class TooLong(DataError):
+    """A data set that takes longer to look through than allowed."""

@@ -30,6 +30,10 @@ class Source(Protocol):
         """Their names; the labels are positions in it."""
 
     @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """The name of each file that is left out, and why: a key of `found.REASONS`."""
+
+    @property
     def size(self) -> int:
         """The side in pixels that suits the images."""
 
@@ -66,6 +70,8 @@ class SourceKind:
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
     is_path: bool = False  # the detail is a path of this machine
+    # As `open`, but raises TooLong after so many seconds.
+    open_within: Callable[[str, float], Source] | None = None
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
 
 
@@ -79,6 +85,7 @@ class IndexedSource:
     identity: str
     draw: Callable[[int], tuple[np.ndarray, int]]  # uint8 (H, W, 3) and the label
     parallel: bool = True
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         pixels, label = self.draw(index)

@@ -25,11 +25,13 @@ from typing import IO
 import numpy as np
 
 from diffusion_core.data.cache import default_cache_dir
-from diffusion_core.data.decode import ImageError, to_size
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
+from diffusion_core.data.errors import DataError, TooLong
+from diffusion_core.data.found import Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
 from diffusion_core.files import is_disk_full, write_json
+from diffusion_core.text import cut
 
 __all__ = [
     "DataError",
@@ -40,6 +42,7 @@ __all__ = [
     "default_cache_dir",
     "fingerprint_of",
     "load_image",
+    "look",
     "may_download",
     "native_size",
     "same_images",
@@ -62,6 +65,7 @@ class ImageStore:
     fingerprint: str  # sha256 of what the images come from: names, sizes and times of files
     folder: Path  # in the cache
     skipped: tuple[str, ...]  # names of files that cannot be read
+    found: Found  # what is said of it
     file: IO[bytes]  # the images, open for reading
     start: int  # offset of the first image, bytes
 
@@ -96,6 +100,21 @@ def count(spec: str) -> int:
 def native_size(spec: str) -> int:
     """The side in pixels that suits a data set. Raises DataError."""
     return open_source(spec).size
+
+
+def look(spec: str, seconds: float) -> Found | None:
+    """What a set of files holds before it is decoded; None where that takes more seconds to see.
+
+    None for every other set too: its name says it, or it is slow to open. Raises DataError.
+    """
+    kind, detail = kind_of(spec), spec.partition(":")[2]
+    if kind.open_within is None:
+        return None
+    try:
+        source = kind.open_within(detail, seconds)
+    except TooLong:
+        return None
+    return found(source.count, source.classes, source.left_out)
 
 
 def may_download(spec: str) -> bool:
@@ -174,15 +193,22 @@ def build_store(
         _build(folder, source, size, channels, workers, progress)
     meta = json.loads((folder / "meta.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r")
+    labels, classes = np.load(folder / "labels.npy")[: meta["count"]], source.classes
+    # Earlier versions kept the names alone.
+    skipped = [(s, "unreadable") if isinstance(s, str) else (s[0], s[1]) for s in meta["skipped"]]
+    if skipped:  # a class is one of images that could be decoded
+        there, labels = np.unique(labels, return_inverse=True)
+        classes = tuple(classes[k] for k in there)
     return ImageStore(
         images=images[: meta["count"]],
-        labels=np.load(folder / "labels.npy")[: meta["count"]],
-        classes=source.classes,
+        labels=labels,
+        classes=classes,
         spec=spec,
         size=size,
         fingerprint=fingerprint,
         folder=folder,
-        skipped=tuple(meta["skipped"]),
+        skipped=tuple(name for name, _ in skipped),
+        found=found(len(labels), classes, [*source.left_out, *skipped]),
         file=open(folder / "images.npy", "rb"),
         start=images.offset,
     )
@@ -234,7 +260,8 @@ def _build(
                 f"another disk."
             )
         labels = np.zeros(source.count, np.int64)
-        ready, skipped = 0, []
+        ready = 0
+        skipped: list[tuple[str, str]] = []
         # Written, not mapped: a full disk then raises an error instead of killing the process.
         with open(building / "images.npy", "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -251,7 +278,11 @@ def _build(
                 if progress is not None:
                     progress(ready + len(skipped), source.count)
             if not ready:
-                raise DataError(f"None of the {source.count} files can be read as an image.")
+                names = ", ".join(cut(name) for name, _ in skipped[:3])
+                raise DataError(
+                    f"None of the {source.count:,} files can be read as an image: {names}"
+                    f"{', …' if len(skipped) > 3 else '.'}"
+                )
             file.flush()
             os.ftruncate(file.fileno(), end)  # shorter where files were skipped
             os.fsync(file.fileno())
@@ -280,11 +311,11 @@ def to_grey(images: np.ndarray) -> np.ndarray:
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
 
 
-Chunk = tuple[np.ndarray, list[int], list[str]]
+Chunk = tuple[np.ndarray, list[int], list[tuple[str, str]]]
 
 
 def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
-    """Chunks (images (n, 3, size, size), labels, names of broken files) in order."""
+    """Chunks (images (n, 3, size, size), labels, names and reasons of broken files) in order."""
     starts = range(0, source.count, CHUNK)
     decode = functools.partial(_decode, source, size)
     if workers is None:
@@ -325,8 +356,9 @@ def _decode(source: Source, size: int, start: int) -> Chunk:
     for index in range(start, min(start + CHUNK, source.count)):
         try:
             image, label = _read(source, index, size)
-        except ImageError:
-            broken.append(source.name(index))
+        except ImageError as error:
+            why = "large" if isinstance(error, ImageTooLarge) else "unreadable"
+            broken.append((source.name(index), why))
             continue
         images.append(image.transpose(2, 0, 1))
         labels.append(label)

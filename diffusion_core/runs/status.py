@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import psutil
 from pydantic import Field
 
+from diffusion_core.data.found import Found
 from diffusion_core.files import write_json
 from diffusion_core.records import LenientRecord, RecordError, read_record_file
 
@@ -75,6 +76,7 @@ class StatusRecord(LenientRecord):
     eta_seconds: Annotated[float, Field(ge=0, le=10**11)] | None = None
     memory_bytes: Bytes | None = None
     seconds: Annotated[float, Field(ge=0, le=10**11)] = 0.0  # of a series: spent sampling
+    found: Found | None = None  # in the data set of a run, once it is decoded
     not_finite: bool = False  # the loss or gradient became NaN or infinite
     message: str = ""
     warning: str = ""
@@ -97,7 +99,8 @@ def read_status(path: Path) -> StatusRecord:
 
 def write_status(path: Path, status: StatusRecord) -> None:
     """Replace `status.json` in the folder `path`. Raises DiskFull, OSError."""
-    write_json(path / "status.json", dict(status))
+    found = status.found and status.found.model_dump()
+    write_json(path / "status.json", dict(status) | {"found": found})
 
 
 def state_now(status: StatusRecord) -> RunState:

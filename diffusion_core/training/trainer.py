@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffusion_core.data.errors import DataError
+from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
 from diffusion_core.files import DiskFull, complain, remove_leftovers
 from diffusion_core.runs.changes import read_changes
@@ -162,6 +163,9 @@ def _train(job: _Job) -> RunState:
         raise DataError(
             f"{error} If the images were moved, change data to their new place."
         ) from error
+    status.update(found=store.found)
+    if status.lead:
+        complain(f"{config.data}: {sentence(store.found)}")
     group.all_ready(status.raise_if_requested)
     context = make_context(settle_network(config, store), store, job.device)
     done, warning = restore(path, context) if job.resume else (0, "")

@@ -20,7 +20,7 @@ from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
 from benchmarks.timing import cpu_line, in_turns
 from benchmarks.training import table
-from diffusion_core.data.sources.folder import find_images
+from diffusion_core.data.sources.folder import walk
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from tests.tiny_runs import LECTURE
 
@@ -165,8 +165,8 @@ def test_our_trainer_trains_the_network_of_another_library(
 
 def test_the_photographs_are_of_the_lecture_s_size_and_in_two_parts(tmp_path: Path) -> None:
     size = write_photographs(tmp_path, 4)
-    files, _ = find_images(tmp_path)
-    assert sorted(file.relative_to(tmp_path).parts[0] for file, _ in files) == [
+    files = walk(tmp_path).files
+    assert sorted(file.relative_to(tmp_path).parts[0] for file in files) == [
         "test",
         "test",
         "train",

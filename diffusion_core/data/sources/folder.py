@@ -1,77 +1,122 @@
-"""A folder of images, read as torchvision's `ImageFolder` does."""
+"""A folder of images: which of its files count, and what class each is of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import time
+import unicodedata
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from diffusion_core.data.decode import open_image
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.decode import EXTENSIONS, OTHER_EXTENSIONS, format_names, open_image
+from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
+from diffusion_core.data.sources.layout import arrange, is_hidden
 
 SIZE = 64  # pixels
-# Those of torchvision, listed so that decoding processes need not import it.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def find_images(path: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """Find the image files with their labels, in a fixed order, and the class names.
+@dataclass
+class Walk:
+    """The image files below a folder, each once, without what is hidden."""
 
-    `PATH/class/x.jpg`: each folder is a class, with all that lies deeper in it.
-    `PATH/train/class/x.jpg`, as in Stanford Cars: the parts are concatenated, as in the lecture,
-    and classes of the same name are one. `PATH/x.jpg`: a single class. Raises DataError.
+    files: list[Path] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)  # and the reason
+
+
+def walk(path: Path, seconds: float | None = None) -> Walk:
+    """Find the image files below `path`, in the order of their names.
+
+    Linked folders come last, so that an image counts where it really lies. Raises DataError where
+    `path` cannot be read, TooLong after so many seconds.
     """
-    from torchvision.datasets import ImageFolder
-
+    found = Walk()
     if not path.is_dir():
-        raise DataError(f"There is no folder {path}; give the folder that holds the images.")
-    try:
-        folders = sorted(child for child in path.iterdir() if child.is_dir())
-        splits = [folder for folder in folders if any(c.is_dir() for c in folder.iterdir())]
-    except OSError as error:
-        raise DataError(f"The folder {path} cannot be read: {error.strerror}.") from error
-    if splits and len(splits) == len(folders):
-        roots = splits
-    elif any(has_image(folder) for folder in folders):
-        roots = [path]
-    else:
-        files = sorted(file for file in path.iterdir() if is_image(file))
-        if not files:
-            raise DataError(
-                f"There are no images in {path}. Put PNG or JPEG files into it, or into one "
-                f"folder for each class."
-            )
-        return [(file, 0) for file in files], (path.name,)
-    found: list[tuple[Path, str]] = []
-    for root in roots:
+        raise DataError(f"There is no folder {readable(path)}; give the folder of the images.")
+    end = None if seconds is None else time.monotonic() + seconds
+    inodes: dict[tuple[int, int], Path] = {}  # of files, where they were found
+    folders: set[tuple[int, int]] = set()
+    links: list[Path] = []  # files that are links, then folders
+    waiting, linked = deque([path]), deque[Path]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.popleft()
         try:
-            part = ImageFolder(str(root), allow_empty=True)
-        except (FileNotFoundError, OSError) as error:
-            raise DataError(f"The folder {root} cannot be read: {error}.") from error
-        found += [(Path(file), part.classes[label]) for file, label in part.samples]
-    if not found:
-        raise DataError(f"There are no images in {path}. Put PNG or JPEG files into its folders.")
-    classes = tuple(sorted({name for _, name in found}))
-    number = {name: k for k, name in enumerate(classes)}
-    return [(file, number[name]) for file, name in found], classes
+            known = folder.stat()
+            if (known.st_dev, known.st_ino) in folders:
+                continue
+            folders.add((known.st_dev, known.st_ino))
+            with os.scandir(folder) as entries:
+                here = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == path:
+                raise DataError(
+                    f"The folder {readable(path)} cannot be read: {error.strerror}."
+                ) from error
+            found.left_out.append((folder, "folder"))
+            continue
+        for entry in here:
+            if end is not None and time.monotonic() > end:
+                raise TooLong(f"{readable(path)} has too many files to look through now.")
+            if is_hidden(entry.name):
+                continue
+            each = folder / entry.name
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if _is_folder(entry):
+                (linked if entry.is_symlink() else waiting).append(each)
+            elif suffix in OTHER_EXTENSIONS:
+                found.left_out.append((each, "format"))
+            elif suffix in EXTENSIONS:
+                if entry.is_symlink():
+                    links.append(each)
+                else:
+                    _take(each, inodes, found)
+    for each in sorted(links):
+        _take(each, inodes, found)
+    found.files.sort(key=lambda file: (file.parent.parts, file.name))  # as ImageFolder does
+    found.left_out.sort()
+    return found
 
 
-def is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in EXTENSIONS
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False
 
 
-def has_image(folder: Path) -> bool:
-    return any(is_image(file) for file in folder.rglob("*"))
+def _take(file: Path, inodes: dict[tuple[int, int], Path], found: Walk) -> None:
+    """Add a file, unless it is there already or cannot be read."""
+    try:
+        stat = file.stat()
+    except OSError:  # a link that leads nowhere
+        found.left_out.append((file, "unreadable"))
+        return
+    first = inodes.setdefault((stat.st_dev, stat.st_ino), file)
+    if first is not file:
+        found.left_out.append((file, "again"))
+    elif file.is_file() and os.access(file, os.R_OK):
+        found.files.append(file)
+    else:
+        found.left_out.append((file, "unreadable"))
+
+
+def readable(name: Path | str) -> str:
+    """A name as it can be shown and stored: bytes that are no text as \\xe9."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)
 class FolderSource:
     """The image files of a folder."""
 
+    path: Path
     files: tuple[tuple[Path, int], ...]  # with their labels
     classes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]  # names and reasons
     identity: str
     size: int = SIZE
     parallel: bool = True
@@ -85,20 +130,53 @@ class FolderSource:
         return open_image(file), label
 
     def name(self, index: int) -> str:
-        return self.files[index][0].name
+        return readable(self.files[index][0].relative_to(self.path))
 
 
-def open_folder(detail: str) -> FolderSource:
+def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
+    """The images of a folder with their classes, by the rules of `layout.py`. Raises DataError."""
     path = Path(detail).expanduser()
-    files, classes = find_images(path)
-    lines = [f"{file.relative_to(path)} {_size_and_time(file)}" for file, _ in files]
-    return FolderSource(tuple(files), classes, "\n".join(lines))
+    try:
+        there = walk(path, seconds)
+    except ValueError as error:  # a null byte in the name
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"There is no folder {readable(detail)}.") from error
+    below = [file.relative_to(path) for file in there.files]
+    root = path.name or path.resolve().name or "images"
+    by_class, left_out = arrange([each.parts for each in below], root)
+    # The same name may be written in two ways, as on macOS and Linux.
+    names = {k: unicodedata.normalize("NFC", readable(name)) for k, name in by_class.items()}
+    classes = tuple(sorted(set(names.values())))
+    number = {name: k for k, name in enumerate(classes)}
+    kept = sorted(names)
+    gone = [(readable(file.relative_to(path)), why) for file, why in there.left_out]
+    gone += [(readable(below[k]), why) for k, why in sorted(left_out.items())]
+    if not kept:
+        why = f" {len(gone):,} files cannot be used: {gone[0][0]}, …" if gone else ""
+        raise DataError(
+            f"There are no images in {readable(path)}. Put {format_names()} files into it, or "
+            f"into one folder for each class.{why}"
+        )
+    return FolderSource(
+        path=path,
+        files=tuple((there.files[k], number[names[k]]) for k in kept),
+        classes=classes,
+        left_out=tuple(gone),
+        identity="\n".join(_line(below[k], names[k], there.files[k]) for k in kept),
+    )
+
+
+def _line(below: Path, class_name: str, file: Path) -> str:
+    """What the fingerprint is made of. The class of a deep file has not always been the same."""
+    name = f"{readable(below)} of {class_name}" if len(below.parts) > 2 else readable(below)
+    return f"{name} {_size_and_time(file)}"
 
 
 def _size_and_time(file: Path) -> str:
     try:
         stat = file.stat()
-    except OSError:  # a broken link, or removed just now: skipped and named when it is read
+    except OSError:  # removed just now: skipped and named when it is read
         return "missing"
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
@@ -108,6 +186,7 @@ SOURCE = SourceKind(
     help="images of your own, for example Stanford Cars.",
     usage=("folder:PATH",),
     open=open_folder,
+    open_within=open_folder,
     size=SIZE,
     detail="Folder on this machine",
     placeholder="/data/stanford_cars",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,22 @@ from typing import Any
 from PIL import Image
 
 from diffusion_core.data.cache import default_cache_dir
+from diffusion_core.data.decode import ImageError, to_rgb
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.source import SourceKind
+from diffusion_core.text import shown
 
 SIZE = 32  # pixels
+PROBES = 16  # images whose labels are compared with a list that may hold them
 
 
 def may_download() -> bool:
     """Whether this installation lets torchvision download missing files."""
     return os.environ.get("DIFFUSION_LAB_DOWNLOAD") == "1"
+
+
+# Not sets themselves: what sets are made of.
+BASES = frozenset({"VisionDataset", "DatasetFolder", "ImageFolder", "LSUNClass"})
 
 
 @functools.lru_cache(maxsize=1)
@@ -34,8 +43,27 @@ def open_set(name: str, root: Path) -> Any:
 
     maker = getattr(datasets, name, None)
     if not (inspect.isclass(maker) and name in datasets.__all__):
-        raise DataError(f"torchvision has no data set called {name!r}; its names are like CIFAR10.")
+        raise DataError(
+            f"torchvision has no data set called {shown(name)}; its names are like CIFAR10."
+        )
+    if name in BASES:
+        raise DataError(
+            f"torchvision's {name} is no data set of its own. Name one, for example CIFAR10, or "
+            f"use folder:PATH for images of your own."
+        )
     accepted = inspect.signature(maker).parameters
+    needed = [
+        each.name
+        for each in accepted.values()
+        if each.default is each.empty
+        and each.kind is each.POSITIONAL_OR_KEYWORD
+        and each.name != "root"
+    ]
+    if needed:
+        raise DataError(
+            f"torchvision's {name} cannot be opened by its name alone: it needs "
+            f"{' and '.join(needed)}. Use another data set, for example CIFAR10."
+        )
     arguments: dict[str, Any] = {}
     if "root" in accepted:
         arguments["root"] = str(root)
@@ -43,10 +71,14 @@ def open_set(name: str, root: Path) -> Any:
         arguments["download"] = may_download()
     try:
         return maker(**arguments)
+    except ImportError as error:
+        raise DataError(
+            f"torchvision's {name} cannot be opened: it needs the package {error.name or 'scipy'}."
+        ) from error
     except Exception as error:  # each set raises its own for missing files
         raise DataError(
-            f"torchvision's {name} cannot be opened: {error} Put its files into {root}, or set "
-            f"DIFFUSION_LAB_DOWNLOAD=1 to let it download them."
+            f"torchvision's {name} cannot be opened: its files are missing or damaged. Put them "
+            f"into {root}, or set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them."
         ) from error
 
 
@@ -56,17 +88,22 @@ class TorchvisionSource:
 
     images: Any  # a sequence of (Pillow image, label)
     classes: tuple[str, ...]
+    numbers: dict[int, int]  # of each label, its position in the classes
     identity: str
     size: int = SIZE
     parallel: bool = False  # each process would hold a copy of the whole set
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def count(self) -> int:
         return len(self.images)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        image, label = self.images[index]
-        return image.convert("RGB"), int(label)
+        try:
+            image, label = self.images[index]
+            return to_rgb(image), self.numbers[int(label)]
+        except Exception as error:  # each set raises its own for a damaged file
+            raise ImageError("The image is damaged or missing.") from error
 
     def name(self, index: int) -> str:
         return f"image {index}"
@@ -74,11 +111,73 @@ class TorchvisionSource:
 
 def open_torchvision(detail: str) -> TorchvisionSource:
     images = open_set(detail, default_cache_dir() / "torchvision")
-    classes = tuple(str(name) for name in getattr(images, "classes", ()))
-    if not classes:
-        labels = {int(images[k][1]) for k in range(min(len(images), 2000))}
-        classes = tuple(str(k) for k in range(max(labels) + 1))
-    return TorchvisionSource(images, classes, f"{detail} {len(images)}")
+    there = sorted(labels_of(images, detail))
+    # ImageNet has several names for a class.
+    known = getattr(images, "classes", None) or ()
+    names = tuple(str(name[0] if isinstance(name, tuple) else name) for name in known)
+    if names and there[0] >= 0 and there[-1] < len(names):
+        there = list(range(len(names)))
+    else:
+        names = tuple(str(label) for label in there)
+    numbers = {label: k for k, label in enumerate(there)}
+    return TorchvisionSource(images, names, numbers, f"{detail} {len(images)}")
+
+
+def labels_of(images: Any, name: str) -> set[int]:
+    """The labels of a set. Raises DataError where an image has none.
+
+    Sets keep them under names of their own, or not at all. A list of as many whole numbers is
+    theirs if it has the labels of the images at some places; else every image is read.
+    """
+    try:
+        count = len(images)
+        places = sorted({k * (count - 1) // (PROBES - 1) for k in range(PROBES)}) if count else []
+        probes = _read_labels(images, places)
+        for kept in getattr(images, "__dict__", {}).values() if probes else ():
+            labels = _whole_numbers(kept, count)
+            if labels and all(labels[k] == label for k, label in probes.items()):
+                return set(labels)
+        found = set(_read_labels(images, range(count)).values())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"torchvision's {name} has no class for each image, which training needs. Use a set "
+            f"for classification, for example CIFAR10."
+        ) from error
+    if not found:
+        raise DataError(f"torchvision's {name} holds no image that can be read.")
+    return found
+
+
+def _read_labels(images: Any, places: Iterable[int]) -> dict[int, int]:
+    """The labels of the images that can be read; raises as `_label`."""
+    labels = {}
+    for k in places:
+        try:
+            item = images[k]
+        except Exception:  # each set raises its own for a damaged file, which is skipped later
+            continue
+        labels[k] = _label(item)
+    return labels
+
+
+def _label(item: Any) -> int:
+    """The label of an item of a set; raises TypeError or ValueError where it is none."""
+    image, label = item
+    if not isinstance(image, Image.Image):
+        raise TypeError
+    return operator.index(label)
+
+
+def _whole_numbers(kept: Any, count: int) -> list[int]:
+    """A sequence of labels, or of pairs that end in one, as a list; empty for anything else."""
+    if isinstance(kept, (str, bytes, dict)) or not hasattr(kept, "__len__") or len(kept) != count:
+        return []
+    values = kept.tolist() if hasattr(kept, "tolist") else list(kept)
+    values = [v[-1] if isinstance(v, tuple) and len(v) == 2 else v for v in values]
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError:
+        return []
 
 
 SOURCE = SourceKind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from diffusion_core.data import decode
 from diffusion_core.data.decode import MAX_PIXELS, ImageError, open_image, to_rgb, to_size
@@ -80,17 +81,104 @@ def test_every_16_bit_value_goes_to_the_nearest_8_bit_value() -> None:
     [
         ([0.0, 0.5, 1.0], [0, 128, 255]),
         ([0.0, 5.0, 10.0], [0, 128, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
         ([-3.0, np.nan, 2.0], [0, 0, 255]),
         ([np.inf, -np.inf, 1.0], [255, 0, 255]),
-        ([-1.0, -2.0, -3.0], [0, 0, 0]),
+        ([-1.0, -2.0, -3.0], [255, 128, 0]),
+        ([-1024.0, 0.0, 3072.0], [0, 64, 255]),
         ([np.nan, np.nan, np.nan], [0, 0, 0]),
+        ([0.5, 0.5, 0.5], [128, 128, 128]),
+        ([51.0, 51.0, 51.0], [51, 51, 51]),
+        ([1e-30, 0.0, 5e-31], [255, 0, 128]),
+        ([0.0, 1e38, 2e38], [0, 128, 255]),
     ],
 )
-def test_floats_are_scaled_to_their_largest_finite_value(
-    values: list[float], wanted: list[int]
-) -> None:
+def test_floats_are_scaled_by_their_range(values: list[float], wanted: list[int]) -> None:
     file = image_files.encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert pixels(file)[0, :, 0].tolist() == wanted
+
+
+def tiff(values: np.ndarray, tags: dict[int, int] | None = None) -> bytes:
+    """A grey TIFF, uncompressed, of any type of number; Pillow writes only some of them."""
+    kinds = {"u": 1, "i": 2, "f": 3}
+    entries = {
+        256: values.shape[1], 257: values.shape[0], 258: values.itemsize * 8, 259: 1, 262: 1,
+        273: 8, 277: 1, 278: values.shape[0], 279: values.nbytes, 339: kinds[values.dtype.kind],
+    } | (tags or {})  # fmt: skip
+    body = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    directory = struct.pack("<H", len(entries))
+    for tag, value in sorted(entries.items()):
+        directory += struct.pack("<HHII", tag, 4, 1, value)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + directory + b"\0" * 4
+
+
+RAMP = np.linspace(0, 1, 256)
+SHOWN = list(range(256))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "shown"),
+    [
+        ("uint16", 0, 65535, SHOWN),
+        ("uint16", 0, 4095, SHOWN),  # of a 12-bit camera
+        ("uint16", 0, 255, SHOWN),
+        ("uint16", 0, 32767, [k // 2 for k in SHOWN]),
+        ("int16", 0, 32767, SHOWN),
+        ("int16", 0, 4095, SHOWN),
+        ("int16", -1024, 3071, SHOWN),
+        ("int16", -32768, 32767, SHOWN),
+        ("uint32", 0, 2**32 - 1, SHOWN),
+        ("uint32", 0, 65535, SHOWN),
+        ("uint32", 0, 255, SHOWN),
+        ("uint32", 0, 2**24 - 1, SHOWN),
+        ("int32", 0, 2**31 - 1, SHOWN),
+        ("int32", 0, 255, SHOWN),
+        ("int32", 0, 4095, SHOWN),
+        ("int32", -(2**31), 2**31 - 1, SHOWN),
+        ("int32", -5, 5, None),
+        ("float32", -1, 1, SHOWN),
+        ("float32", -2000, 500, SHOWN),
+    ],
+)
+def test_numbers_in_a_tiff_are_scaled_by_their_real_depth(
+    dtype: str, low: int, high: int, shown: list[int] | None
+) -> None:
+    values = (low + RAMP * (high - low)).round(0 if dtype[0] != "f" else 9).astype(dtype)
+    found = pixels(tiff(np.tile(values, (3, 1))))[1, :, 0].astype(int)
+    assert (np.diff(found) >= 0).all()
+    if shown:
+        assert np.abs(found - shown).max() <= 1
+    else:
+        assert (found[0], found[-1]) == (0, 255)
+
+
+def test_what_a_tiff_says_of_its_numbers_holds() -> None:
+    values = np.tile(np.array([0, 500, 1000], np.uint16), (2, 1))
+    assert pixels(tiff(values, {281: 1000}))[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels(tiff(values * 65, {262: 0}))[0, :, 0].tolist() == [255, 129, 2]
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_colours_of_16_bits_are_scaled_too(top: int) -> None:
+    values = np.tile((RAMP * top).round().astype(np.uint16)[:, None], (1, 1, 3))
+    strips = {262: 2, 277: 3, 256: 256, 279: values.nbytes}
+    found = pixels(tiff(values.reshape(1, -1), strips))[0]
+    assert found.shape == (256, 3)
+    assert np.abs(found[:, 0].astype(int) - SHOWN).max() <= (17 if top == 4095 else 1)
+
+
+def test_a_dark_image_of_16_bits_is_not_black_and_a_black_one_is() -> None:
+    dark = pixels(tiff(np.full((2, 2), 100, np.uint16)))
+    assert (dark == 100).all()
+    assert not pixels(tiff(np.zeros((2, 2), np.int32))).any()
+
+
+def test_values_that_stand_for_none_do_not_count() -> None:
+    image = Image.fromarray(np.array([[-9999, 0, 5, 10]], np.float32))
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[42113] = "-9999"
+    file = image_files.encode(image, "TIFF", tiffinfo=info)
+    assert pixels(file)[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
 def test_an_animation_gives_its_first_frame() -> None:

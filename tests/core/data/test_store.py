@@ -14,6 +14,7 @@ from torchvision.transforms import Resize
 
 from diffusion_core.data import store
 from diffusion_core.data.decode import ImageError
+from diffusion_core.data.found import sentence
 from diffusion_core.data.sources.cars import CLASSES, draw_car
 from diffusion_core.data.store import DataError, build_store, count, load_image, native_size
 
@@ -140,7 +141,11 @@ def test_broken_files_are_skipped_and_named_and_the_others_stay_in_order(
     (root / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "b" / "nowhere.png").symlink_to(root / "gone.png")
     found = build_store(f"folder:{root}", 16, cache_dir=cache, workers=0)
-    assert sorted(found.skipped) == ["cut.jpg", "nowhere.png", "text.png"]
+    assert sorted(found.skipped) == ["a/text.png", "b/cut.jpg"]
+    assert sentence(found.found) == (
+        "5 images in 2 classes (a, b). "
+        "3 of 8 files cannot be read: b/nowhere.png, a/text.png, b/cut.jpg."
+    )
     assert found.labels.tolist() == [0, 0, 0, 1, 1]
     assert found.images.shape == (5, 3, 16, 16)
     alone = class_folders(tmp_path / "same")
@@ -366,7 +371,7 @@ def test_a_torchvision_set_is_read_like_any_other(
 
 
 def test_empty_folders_get_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There are no images in .* Put PNG or JPEG files"):
+    with pytest.raises(DataError, match=r"There are no images in .* Put PNG, JPEG, .* files"):
         build_store(f"folder:{tmp_path}", 16)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("x")
