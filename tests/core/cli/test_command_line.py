@@ -19,6 +19,7 @@ from PIL import Image
 import diffusion_core
 from diffusion_core.cli import doctor
 from diffusion_core.cli.main import COMMANDS, main
+from diffusion_core.data.sources.car_kinds import CLASSES
 from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.run import load_run
@@ -77,7 +78,7 @@ def test_training_writes_the_run_folder_and_says_how_it_ended(
     assert main(["train", "--run", str(run), "--steps", "1", "--seed", "7", *TINY]) == 0
     printed = capsys.readouterr()
     assert one_line(printed.out) == f"{run}: finished."
-    assert printed.err == ""
+    assert one_line(printed.err) == f"cars:48: 48 images in 8 classes ({', '.join(CLASSES)})."
     config = load_run(run).config
     assert (config.seed, config.steps, config.data, config.image_size) == (7, 1, "cars:48", 16)
     assert config.schedule == {"kind": "cosine", "timesteps": 20}
@@ -106,7 +107,7 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
     monkeypatch.setattr(training_step, "make_batch", stop_at_step_3)
     assert main(["train", "--run", str(run), "--steps", "6", *TINY]) == 130
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert one_line(printed.err).startswith("cars:48: 48 images")
     assert f"{run}: stopped." in printed.out
     assert f"python -m diffusion_core train --run {run} --resume" in printed.out
     assert load_run(run).latest_checkpoint().step == 3

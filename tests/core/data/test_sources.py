@@ -130,5 +130,5 @@ def test_a_new_source_is_one_record_that_everything_finds(
     assert main([*words, "--device", "cpu", "--quiet", "--set", *tiny]) == 0
     assert load_run(run).config.data == "stripes:50"
     assert load_run(run).checkpoint(1).classes == store.classes
-    assert main(["train", "--run", str(tmp_path / "boats"), "--data", "boats"]) == 1
+    assert main(["train", "--run", str(tmp_path / "boats"), "--data", "boats"]) == 2
     assert "stripes or stripes:N" in capsys.readouterr().err

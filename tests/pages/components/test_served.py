@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,7 +37,9 @@ def get(address: str) -> tuple[int, dict[str, str], bytes]:
         "query_string": b"",
         "headers": [],
     }
-    asyncio.run(app(scope, receive, send))
+    # In a thread of its own: the one of the browser tests has a loop that runs already.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, app(scope, receive, send)).result()
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])
 
