@@ -55,9 +55,9 @@ class LenientRecord(Record):
             return validate(value)
         except ValueError as error:
             assert info.field_name is not None
-            # Null is a value that is not given: earlier versions wrote it for an empty text.
-            counts = value is not None and isinstance(error, ValidationError)
-            if info.context is not None and counts:
+            if value is None:  # not given: earlier versions wrote null for an empty text
+                pass
+            elif info.context is not None and isinstance(error, ValidationError):
                 info.context["faults"] += sentences(error, cls, within=info.field_name)
             return cls.model_fields[info.field_name].get_default(call_default_factory=True)
 

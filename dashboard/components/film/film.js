@@ -320,9 +320,11 @@ function release(film, strip) {
   strip.bitmap = undefined;
 }
 
+/** The power of two that divides k, at most COARSEST. */
+const stride = (k) => (k % COARSEST ? k & -k : COARSEST);
+
 /** All strips as a stack: every 64th of each run on top, the newest first, then those between. */
 function coarseToFine(runs) {
-  const stride = (k) => (k % COARSEST ? k & -k : COARSEST); // the power of two that divides k
   return [...runs]
     .reverse()
     .flatMap((strips) => strips.map((strip, k) => [stride(strips.length - 1 - k), strip]))
