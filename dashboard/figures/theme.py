@@ -8,7 +8,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.ui.outside import MOST_SHOWN, readable
+from dashboard.ui.outside import MOST_CHARACTERS, readable
 
 # Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
 # the chartCategoricalColors, chartSequentialColors and chartDivergingColors of config.toml.
@@ -21,8 +21,8 @@ GREY = "#000036"
 def label(text: str) -> str:
     """A text from outside for a figure, in which Plotly takes HTML, LaTeX and `%{…}` for more."""
     text = readable(text)
-    if len(text) > MOST_SHOWN:
-        text = f"{text[:MOST_SHOWN]}…"
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[:MOST_CHARACTERS]}…"
     return text.translate({ord(each): f"&#{ord(each)};" for each in "&<>$%{}"})
 
 

@@ -7,29 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from dashboard.ui.controls import MOST_SHOWN, Choice, Control, Number, Text, Toggle
+from dashboard.ui.controls import Choice, Control, Number, Text, Toggle, whole_bounds
 from dashboard.ui.pickers import ZERO_SNR
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import SCHEDULE_KINDS
-from diffusion_core.records import bounds
 from diffusion_core.runs.config import ConfigError, RunConfig, usual_min_snr_gamma, with_settings
 from diffusion_core.runs.presets import PRESETS
 
 
 def _number(*, field: str, step: float, **options: Any) -> Number:
     """The control of a number among a run's settings, within the bounds of the setting."""
-    low, high = bounds(RunConfig, field)
-    kind = type(step)
-    return Number(
-        field=field,
-        step=step,
-        low=kind(low or 0),
-        high=kind(MOST_SHOWN if high is None else min(high, MOST_SHOWN)),
-        **options,
-    )
+    low, high = map(type(step), whole_bounds(RunConfig, field))
+    return Number(field=field, step=step, low=low, high=high, **options)
 
 
 # ---------------------------------------------------------------- the images

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MOST_SHOWN = 80  # characters of a name or a value
+MOST_CHARACTERS = 80  # characters of a name or a value
 LONGEST_SENTENCE = 1000
 # A word without a character that means something in Markdown; two colons may be an emoji's.
 HARMLESS = re.compile(r"""[\w.,;!?'"()%+×…–—“”‘’·-]*:?[\w.,;!?'"()%+×…–—“”‘’·-]*|[<=>]=?""")
@@ -22,8 +22,8 @@ MARK = re.compile(r"[-+=>]|\d+[.)]")  # of a list or a quotation, at the beginni
 def code(value: object) -> str:
     """A name or a value as code, cut short."""
     text = readable(str(value))
-    if len(text) > MOST_SHOWN:
-        text = f"{text[:MOST_SHOWN]}…"
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[:MOST_CHARACTERS]}…"
     if not text.strip():
         return "(empty)"
     longest = max(map(len, re.findall("`+", text)), default=0)

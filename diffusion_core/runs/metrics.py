@@ -63,7 +63,7 @@ class MetricsWriter:
         self.complained = False
         empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
         if keep_up_to_step and empty:
-            say(f"{path.name} is missing or empty; the curves begin anew.")
+            say(f"{path.name} is missing or empty; the curves start again.")
         try:
             self.connection = _open_to_write(path)
         except (sqlite3.DatabaseError, OSError) as error:
@@ -78,7 +78,7 @@ class MetricsWriter:
         self.connection = _open_to_write(self.path)
         self.say(
             f"{self.path.name} is damaged or cannot be written. It is renamed to {aside}, and the "
-            "curves begin anew."
+            "curves start again."
         )
 
     def add(self, rows: Iterable[Row]) -> None:

@@ -98,7 +98,7 @@ def read(data: bytes) -> Made:
     if not isinstance(text, str):
         raise NoSettings(
             "The image carries no settings. Those downloaded from this page do, unless "
-            "another program has saved them anew."
+            "another program has saved them again."
         )
     try:
         record = json.loads(text)

@@ -60,7 +60,7 @@ class SamplingOptions:
     # round(strength * steps) steps (SDEdit, Meng et al. 2022).
     image: Tensor | None = None
     strength: float = 1.0
-    # (n or 1, 1, H, W): keep the image where it is 1, generate anew where it is 0, with `resample`
+    # (n or 1, 1, H, W): keep the image where it is 1, generate again where it is 0, with `resample`
     # passes per step (RePaint, see `edits.repaint`).
     mask: Tensor | None = None
     resample: int = 1

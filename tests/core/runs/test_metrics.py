@@ -260,7 +260,7 @@ def test_a_damaged_file_is_set_aside_whole_and_another_begun(
     [aside] = path.parent.glob("metrics-damaged-*.sqlite")
     assert said == [
         f"metrics.sqlite is damaged or cannot be written. It is renamed to {aside.name}, and the "
-        "curves begin anew."
+        "curves start again."
     ]
     assert not aside.is_file() or aside.read_bytes() == before
     assert not aside.is_dir() or (aside / "file").read_text() == "mine"
@@ -305,7 +305,7 @@ def test_a_resume_says_that_the_file_is_gone(emptied: Callable[[Path], object], 
     emptied(path)
     said: list[str] = []
     MetricsWriter(path, keep_up_to_step=4, say=said.append).close()
-    assert said == ["metrics.sqlite is missing or empty; the curves begin anew."]
+    assert said == ["metrics.sqlite is missing or empty; the curves start again."]
     emptied(path)
     MetricsWriter(path, say=said.append).close()
     assert len(said) == 1  # of a new run there is none yet

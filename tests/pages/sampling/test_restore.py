@@ -388,7 +388,7 @@ NO_SETTINGS = [
     (
         png(PIXELS),
         "The image carries no settings. Those downloaded from this page do, unless another "
-        "program has saved them anew.",
+        "program has saved them again.",
     ),
 ]
 
