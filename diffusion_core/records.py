@@ -23,8 +23,9 @@ from pydantic import (
 from typing_extensions import is_typeddict
 
 from diffusion_core.files import check_regular
-from diffusion_core.text import shown
+from diffusion_core.text import cut, shown
 
+LONGEST_NAME = 80  # characters of a field's name in a sentence
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 
 
@@ -184,6 +185,7 @@ def sentences(
 
 def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[str], str]) -> str:
     field = name(".".join(str(part) for part in found["loc"] if part != "[key]"))
+    field = cut(field, LONGEST_NAME)
     error, context = found["type"], found.get("ctx", {})
     before = f"{source}: " if source else ""
     if error == "json_invalid":
@@ -197,9 +199,9 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
     limits = _limits(kind, found["loc"])
     out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
     out_of_range |= error.startswith("float") and type(found["input"]) is int  # of 400 digits
-    wanted = _range(limits or context) if out_of_range else _wanted(error, context)
+    wanted = (out_of_range and _range(limits or context)) or _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
-    return f"{before}{what}; it must be {wanted or found['msg']}."
+    return f"{before}{what}; it must be {wanted}." if wanted else f"{before}{what}: not usable."
 
 
 def _range(limits: dict[str, Any]) -> str:
@@ -236,6 +238,7 @@ _WANTED = {
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
     "dict_type": "an object",
     "model_type": "an object",
+    "dataclass_type": "an object",
     "list_type": "a list",
     "tuple_type": "a list",
     "too_long": "a list of at most {max_length:,}",

@@ -17,8 +17,13 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, most: int = MAX_SHOWN) -> str:
-    """The text as a message quotes it, at most so many characters of it."""
-    return text if len(text) <= most else f"{text[:most]}…"
+    """The text as a message quotes it: at most so many characters of it, in one line."""
+    return printable(text if len(text) <= most else f"{text[:most]}…")
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what is not to be seen, breaks lines or turns others around."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def some(names: Sequence[str]) -> str:

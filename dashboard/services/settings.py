@@ -7,6 +7,7 @@ itself copies the file's entries into the environment.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from diffusion_core.records import sentences
+from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
 # The names that a setting has beside its own in capitals.
@@ -28,7 +30,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SECRETS_FILE = REPOSITORY / ".streamlit" / "secrets.toml"
 
 Number = Annotated[int, Field(ge=1, le=10**12)]
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+
+
+def _whole_path(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a null byte
+        raise ValueError(f"{shown(str(path))} is not a path that can be used.") from error
+
+
+Folder = Annotated[Path, AfterValidator(_whole_path)]
 
 
 class SettingsError(ValueError):
@@ -79,9 +90,14 @@ def _given(kind: type[BaseSettings]) -> dict[str, Any]:
     sources, found = (_read_secrets(), os.environ), {}
     for field in kind.model_fields:
         given = [source.get(name, "") for name in _names(field) for source in sources]
-        if texts := [text for value in given if (text := str(value).strip())]:
+        if texts := [text for value in given if (text := _text(value).strip())]:
             found[field] = texts[0]
     return found
+
+
+def _text(value: object) -> str:
+    """A value of the file as the environment has it; Python writes no number of 5,000 digits."""
+    return "too large" if isinstance(value, int) and abs(value) > 2**64 else str(value)
 
 
 def _names(field: str) -> list[str]:
@@ -94,5 +110,11 @@ def _read_secrets() -> dict[str, Any]:
         return tomllib.loads(SECRETS_FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{SECRETS_FILE.name} cannot be read ({error}); correct it.") from error
+    except OSError as error:
+        why = str(error.strerror)
+    except UnicodeDecodeError:
+        why = "it is not UTF-8"
+    except (ValueError, RecursionError) as error:
+        where = re.search(r"line \d+", str(error))
+        why = f"{where[0]} is not TOML" if where else "it is not TOML"
+    raise SettingsError(f"{SECRETS_FILE.name} cannot be read ({why}); correct it.")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from diffusion_core.data.errors import DataError
+from diffusion_core.text import shown
 
 
 class Source(Protocol):
@@ -101,7 +102,7 @@ def parse_count(kind: str, detail: str, usual: int, most: int) -> int:
         return usual
     if not detail.isdecimal() or len(detail) > 18 or not 1 <= int(detail) <= most:
         raise DataError(
-            f"'{kind}:{detail}' is no data set: {kind}:N takes a number of images from 1 to "
-            f"{most:,}."
+            f"{shown(f'{kind}:{detail}')} is no data set: {kind}:N takes a number of images from "
+            f"1 to {most:,}."
         )
     return int(detail)

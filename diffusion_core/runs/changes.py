@@ -17,7 +17,7 @@ from diffusion_core.files import write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.status import Count, Moment
-from diffusion_core.text import cut, shown
+from diffusion_core.text import cut, shown, some
 
 # Settings that may change during a run.
 CHANGEABLE = (
@@ -64,7 +64,7 @@ def check_changes(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     fixed = sorted(set(settings) - set(CHANGEABLE))
     if fixed:
         raise ConfigError(
-            f"{', '.join(fixed)} cannot change in a run; start a new one with it. "
+            f"{some(fixed)} cannot change in a run; start a new one with it. "
             f"What can: {', '.join(CHANGEABLE)}, and data where the images are the same."
         )
     return config.replace(**settings)

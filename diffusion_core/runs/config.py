@@ -28,7 +28,7 @@ from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import MOST_TIMESTEPS, NoiseSchedule
 from diffusion_core.records import Record, sentences
-from diffusion_core.text import cut, shown
+from diffusion_core.text import cut, shown, some
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
@@ -236,7 +236,7 @@ class RunConfig(Record):
         """A copy with these settings. Raises ConfigError."""
         unknown = sorted(changes.keys() - RunConfig.model_fields.keys())
         if unknown:
-            raise ConfigError(f"There is no setting called {', '.join(unknown)}.")
+            raise ConfigError(f"There is no setting called {some(unknown)}.")
         return RunConfig(**{**dict(self), **changes})
 
     def to_json(self) -> str:

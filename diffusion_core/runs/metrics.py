@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_core.files import check_regular, complain
+from diffusion_core.text import cut
 
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
@@ -38,6 +39,9 @@ ODD_ROW = (
     "typeof(step) != 'integer' OR typeof(name) != 'text' OR "
     "typeof(value) NOT IN ('real', 'integer') OR typeof(wall_time) NOT IN ('real', 'integer')"
 )
+
+
+LONGEST_REASON = 120  # characters of what SQLite says
 
 
 class MetricsError(ValueError):
@@ -207,7 +211,7 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
         try:
             return _rows(path, sql, values)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CANTOPEN:
                 raise
         # A killed writer has left its log, and reading it takes files that a read-only folder
         # does not get: a copy does.
@@ -221,7 +225,7 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     except (sqlite3.Error, OSError) as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []
-        why = getattr(error, "strerror", None) or error
+        why = cut(getattr(error, "strerror", None) or str(error), LONGEST_REASON)
         raise MetricsError(f"{path.name} cannot be read: {why}.") from error
 
 

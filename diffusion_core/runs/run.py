@@ -217,7 +217,7 @@ def is_run(path: Path) -> bool:
     for name in ("config.json", "status.json"):
         try:
             os.stat(path / name)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a null byte in the name
             continue
         except OSError:
             return os.path.isdir(path)

@@ -15,6 +15,7 @@ from diffusion_core.runs.status import ACTIVE
 from diffusion_core.runs.status_writer import Busy, only_trainer
 
 KEEP_DAYS = 7
+MOST_DIGITS = 14  # of a time in milliseconds
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def deleted(runs_dir: Path) -> list[Deleted]:
     found = []
     for path in listing(runs_dir / ".trash", "*-*"):
         stamp, _, name = path.name.partition("-")
-        if stamp.isdecimal():
+        if stamp.isascii() and stamp.isdecimal() and len(stamp) <= MOST_DIGITS:
             found.append(Deleted(path, name, int(stamp) / 1000))
     return sorted(found, key=lambda gone: gone.time, reverse=True)
 

@@ -26,7 +26,7 @@ from diffusion_core.sampling.registry import (
 )
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
 from diffusion_core.sampling.solvers import VARIANCES
-from diffusion_core.text import shown, some
+from diffusion_core.text import cut, shown, some
 
 MOST_IMAGES = 4096
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
@@ -158,8 +158,8 @@ class SamplingSpec(Record):
         )
         if not images.isfinite().all():
             raise ValueError(
-                f"The network of {self.run} at step {self.step:,} answers with NaN or infinity; "
-                f"choose another checkpoint."
+                f"The network of {cut(self.run)} at step {self.step:,} answers with NaN or "
+                f"infinity; choose another checkpoint."
             )
         return images
 
@@ -245,7 +245,7 @@ class SamplingSpec(Record):
         guided = self.guidance_scale != 1
         if guided and not self.classes:
             yield (
-                f"{self.run} was trained without classes, so nothing can guide it; set the "
+                f"{cut(self.run)} was trained without classes, so nothing can guide it; set the "
                 "guidance scale to 1."
             )
         elif guided and self.label == ANY_CLASS:
@@ -269,11 +269,11 @@ class SamplingSpec(Record):
     def _unknown_class(self, name: str) -> str:
         if self.classes:
             return _unknown("class", name, self.classes)
-        return f"There is no class {shown(name)}; {self.run} was trained without classes."
+        return f"There is no class {shown(name)}; {cut(self.run)} was trained without classes."
 
     def _misfits(self, can: Capabilities) -> Iterator[str]:
         """What the checkpoint cannot do."""
-        where = f"{self.run} at step {self.step:,}"
+        where = f"{cut(self.run)} at step {self.step:,}"
         if self.flow != can.flow or self.method not in can.samplers:
             yield f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}."
         if self.steps > can.timesteps:
@@ -285,8 +285,8 @@ class SamplingSpec(Record):
             )
         if self.average not in can.averages:
             yield (
-                f"{where} has no averaged weights called {self.average}; it has "
-                f"{', '.join(can.averages)}."
+                f"{where} has no averaged weights called {shown(self.average)}; it has "
+                f"{some(can.averages)}."
             )
         if self.as_lecture and not can.takes_lecture:
             yield (

@@ -15,8 +15,11 @@ from diffusion_core.data.decode import EXTENSIONS, OTHER_EXTENSIONS, format_name
 from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.data.sources.layout import arrange, is_hidden
+from diffusion_core.files import short_path
+from diffusion_core.text import cut, printable
 
 SIZE = 64  # pixels
+GIVE = "give the folder of the images"
 
 
 @dataclass
@@ -35,7 +38,7 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
     """
     found = Walk()
     if not path.is_dir():
-        raise DataError(f"There is no folder {readable(path)}; give the folder of the images.")
+        raise DataError(f"There is no folder {quoted(path)}; {GIVE}.")
     end = None if seconds is None else time.monotonic() + seconds
     inodes: dict[tuple[int, int], Path] = {}  # of files, where they were found
     folders: set[tuple[int, int]] = set()
@@ -53,13 +56,13 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
         except OSError as error:
             if folder == path:
                 raise DataError(
-                    f"The folder {readable(path)} cannot be read: {error.strerror}."
+                    f"The folder {quoted(path)} cannot be read: {error.strerror}."
                 ) from error
             found.left_out.append((folder, "folder"))
             continue
         for entry in here:
             if end is not None and time.monotonic() > end:
-                raise TooLong(f"{readable(path)} has too many files to look through now.")
+                raise TooLong(f"{quoted(path)} has too many files to look through now.")
             if is_hidden(entry.name):
                 continue
             each = folder / entry.name
@@ -105,8 +108,15 @@ def _take(file: Path, inodes: dict[tuple[int, int], Path], found: Walk) -> None:
 
 def readable(name: Path | str) -> str:
     """A name as it can be shown and stored: bytes that are no text as \\xe9."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    try:
+        return printable(os.fsencode(name).decode(errors="backslashreplace"))
+    except UnicodeEncodeError:  # no file can have this name
+        return printable(str(name))
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a message has it."""
+    return short_path(readable(path))
 
 
 @dataclass(frozen=True)
@@ -135,13 +145,13 @@ class FolderSource:
 
 def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     """The images of a folder with their classes, by the rules of `layout.py`. Raises DataError."""
-    path = Path(detail).expanduser()
     try:
+        path = Path(detail).expanduser()
         there = walk(path, seconds)
-    except ValueError as error:  # a null byte in the name
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"There is no folder {readable(detail)}.") from error
+    except DataError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a null byte
+        raise DataError(f"There is no folder {quoted(detail)}; {GIVE}.") from error
     below = [file.relative_to(path) for file in there.files]
     root = path.name or path.resolve().name or "images"
     by_class, left_out = arrange([each.parts for each in below], root)
@@ -153,9 +163,9 @@ def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     gone = [(readable(file.relative_to(path)), why) for file, why in there.left_out]
     gone += [(readable(below[k]), why) for k, why in sorted(left_out.items())]
     if not kept:
-        why = f" {len(gone):,} files cannot be used: {gone[0][0]}, …" if gone else ""
+        why = f" {len(gone):,} files cannot be used: {cut(gone[0][0])}, …" if gone else ""
         raise DataError(
-            f"There are no images in {readable(path)}. Put {format_names()} files into it, or "
+            f"There are no images in {quoted(path)}. Put {format_names()} files into it, or "
             f"into one folder for each class.{why}"
         )
     return FolderSource(
