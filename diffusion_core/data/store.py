@@ -27,10 +27,11 @@ import numpy as np
 from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
 from diffusion_core.data.errors import DataError, TooLong
-from diffusion_core.data.found import Found, found
+from diffusion_core.data.found import Count, Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
-from diffusion_core.files import is_disk_full, write_json
+from diffusion_core.files import is_disk_full, short_path, write_json
+from diffusion_core.records import Record
 from diffusion_core.text import cut
 
 __all__ = [
@@ -189,18 +190,25 @@ def build_store(
     source = open_source(spec)
     fingerprint = _fingerprint(source, size, channels)
     folder = (cache_dir or default_cache_dir()) / _folder_name(fingerprint)
-    if not (folder / "meta.json").exists():
+    arrays = (source.count, channels, size, size), len(source.classes)
+    there = folder.exists()
+    kept = _open(folder, *arrays)
+    if kept is None:
+        if there:  # damaged
+            shutil.rmtree(folder, ignore_errors=True)
         _build(folder, source, size, channels, workers, progress)
-    meta = json.loads((folder / "meta.json").read_text())
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    labels, classes = np.load(folder / "labels.npy")[: meta["count"]], source.classes
+        kept = _open(folder, *arrays)
+    if kept is None:
+        raise DataError(f"The decoded images in {short_path(folder)} cannot be read; delete them.")
+    meta, images, labels = kept
+    classes = source.classes
     # Earlier versions kept the names alone.
-    skipped = [(s, "unreadable") if isinstance(s, str) else (s[0], s[1]) for s in meta["skipped"]]
+    skipped = [(s, "unreadable") if isinstance(s, str) else s for s in meta.skipped]
     if skipped:  # a class is one of images that could be decoded
         there, labels = np.unique(labels, return_inverse=True)
         classes = tuple(classes[k] for k in there)
     return ImageStore(
-        images=images[: meta["count"]],
+        images=images[: meta.count],
         labels=labels,
         classes=classes,
         spec=spec,
@@ -212,6 +220,35 @@ def build_store(
         file=open(folder / "images.npy", "rb"),
         start=images.offset,
     )
+
+
+class _Meta(Record):
+    """`meta.json` of decoded images."""
+
+    count: Count
+    skipped: tuple[str | tuple[str, str], ...]  # of earlier versions the names alone
+    pixels: str = ""  # sha256; empty in those of earlier versions
+
+
+def _open(
+    folder: Path, shape: tuple[int, ...], classes: int
+) -> tuple[_Meta, np.memmap, np.ndarray] | None:
+    """Decoded images and their labels; None where they are missing, damaged or others.
+
+    `shape`: of all images, with those that were skipped.
+    """
+    try:
+        meta = _Meta.model_validate_json((folder / "meta.json").read_bytes())
+        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
+        with open(folder / "labels.npy", "rb") as file:
+            labels = np.lib.format.read_array(file, allow_pickle=False)[: meta.count]
+    except Exception:  # NumPy raises half a dozen kinds for a damaged file
+        return None
+    whole = meta.count + len(meta.skipped) == shape[0] and meta.count > 0
+    whole &= images.shape == shape and images.dtype == np.uint8
+    whole &= labels.shape == (meta.count,) and labels.dtype == np.int64
+    whole = whole and 0 <= labels.min() <= labels.max() < classes
+    return (meta, images, labels) if whole else None
 
 
 def _folder_name(fingerprint: str) -> str:
