@@ -24,14 +24,31 @@ from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.files import check_regular, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
+from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network, build_schedule
+from diffusion_core.runs.status import Count, Moment, ShortText
+from diffusion_core.text import cut
 
+MOST_DIGITS = 13  # of a step
 EXTRA = "average/"  # before the names of the tensors of further averages
+
+
+# What a state holds, also those of earlier versions.
+STATE = {"step", "model", "optimizer", "n_averaged", "data_fingerprint"}
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says why."""
+
+
+class _Header(Record):
+    """What the header of a weights file says, each as JSON."""
+
+    config: dict[str, Any]
+    classes: tuple[ShortText, ...]
+    step: Count
+    time: Moment
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,8 @@ def state_path(run: Path, step: int) -> Path:
 def step_of(path: Path) -> int | None:
     """The step in the name of a file of a run; None for other names."""
     prefix, _, digits = path.name.partition(".")[0].partition("-")
-    return int(digits) if prefix == "step" and digits.isdecimal() else None
+    number = digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS
+    return int(digits) if prefix == "step" and number else None
 
 
 def save_weights(
@@ -142,10 +160,13 @@ def load_state(run: Path, step: int) -> dict[str, Any]:
     path = state_path(run, step)
     try:
         check_regular(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         why = getattr(error, "strerror", None) or "it is damaged or cut short"
         raise CheckpointError(f"{path.name} cannot be read: {why}.") from error
+    if not isinstance(state, dict) or not state.keys() >= STATE:
+        raise CheckpointError(f"{path.name} does not hold the state of a training.")
+    return state
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -164,13 +185,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         what = f"cannot be read: {why}" if why else "is damaged or cut short"
         raise CheckpointError(f"{path.name} {what}.") from error
     try:
-        config = RunConfig.from_dict(json.loads(metadata["config"]))
-        classes = tuple(json.loads(metadata["classes"]))
-        step, written = int(metadata["step"]), float(metadata["time"])
+        header = {name: json.loads(metadata.get(name, "null")) for name in _Header.model_fields}
+        made = record_of(_Header, header, "header")
+        config = RunConfig.from_dict(made.config)
         with torch.device("meta"):
             network = build_network(config.network, config.network_args)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        end = f": {error}" if isinstance(error, ConfigError) else "."
+    except (ValueError, RecursionError) as error:
+        end = f": {error}" if isinstance(error, (ConfigError, RecordError)) else "."
         raise CheckpointError(f"{path.name} does not say what made it{end}") from error
     plain = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     extra = sorted({name.split("/")[1] for name in shapes if name.startswith(EXTRA)})
@@ -179,8 +200,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         wanted |= {f"{EXTRA}{average}/{name}": shape for name, shape in plain.items()}
     if shapes != wanted:
         odd = sorted(set(shapes.items()) ^ set(wanted.items()))[0][0]
-        raise CheckpointError(f"{path.name} does not fit its own settings (see {odd}).")
-    return Checkpoint(path, step, written, config, classes, (MAIN_AVERAGE, *extra))
+        raise CheckpointError(f"{path.name} does not fit its own settings (see {cut(odd)}).")
+    learned = config.network_args.get("num_classes", 0)
+    if learned and len(made.classes) != learned:
+        raise CheckpointError(
+            f"{path.name} names {len(made.classes):,} of its {learned:,} classes; it is damaged."
+        )
+    averages = (MAIN_AVERAGE, *extra)
+    return Checkpoint(path, made.step, made.time, config, made.classes, averages)
 
 
 def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[str, Tensor]:

@@ -201,11 +201,17 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             state["data_fingerprint"],
             state.get("data_content", ""),
         )
-        context.bare_model.load_state_dict(state["model"])
-        context.optimizer.load_state_dict(state["optimizer"])
-        for name, average in context.averages.items():
-            average.module.load_state_dict(averages[name])
-            average.n_averaged.copy_(state["n_averaged"])
+        try:
+            context.bare_model.load_state_dict(state["model"])
+            context.optimizer.load_state_dict(state["optimizer"])
+            for name, average in context.averages.items():
+                average.module.load_state_dict(averages[name])
+                average.n_averaged.copy_(state["n_averaged"])
+        except Exception:  # each part raises its own for what is of another network
+            file = checkpoint.state_path(path, step).name
+            skipped.append(f"Step {step} cannot be resumed: {file} is not of this run.")
+            complain(skipped[-1])
+            continue
         # The same parts as before, where each process has the same share of the batch: their order
         # of summing is part of an exact resume.
         if state.get("processes") == context.accelerator.num_processes:

@@ -53,7 +53,13 @@ def state(step: int) -> dict:
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return {
+        "n_averaged": torch.tensor(1),
+        "data_fingerprint": "",
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
 
 
 # ---------------------------------------------------------------- weights
@@ -185,6 +191,24 @@ def with_a_tensor_missing(path: Path) -> None:
         (with_metadata(config='{"steps": "many"}'), "does not say what made it"),
         (with_metadata(config='{"network_args": {"depth": 3}}'), "does not say what made it"),
         (with_metadata(step="three"), "does not say what made it"),
+        (
+            with_metadata(step="-1"),
+            "does not say what made it: header: step is -1; it must be from 0 to 1,000,000,",
+        ),
+        (
+            with_metadata(time="NaN"),
+            "does not say what made it: header: time is nan; it must be a finite number",
+        ),
+        (
+            with_metadata(time="1e400"),
+            "does not say what made it: header: time is inf; it must be a finite number",
+        ),
+        (
+            with_metadata(classes="[1, 2]"),
+            "does not say what made it: header: classes.0 is 1; it must be text",
+        ),
+        (with_metadata(config="[" * 5000), "does not say what made it"),
+        (with_metadata(classes='["van"]'), "names 1 of its 2 classes"),
         (with_another_networks_settings, "does not fit its own settings"),
         (with_a_tensor_missing, r"does not fit its own settings \(see output.bias\)"),
     ],
