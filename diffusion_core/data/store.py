@@ -191,10 +191,10 @@ def build_store(
     fingerprint = _fingerprint(source, size, channels)
     folder = (cache_dir or default_cache_dir()) / _folder_name(fingerprint)
     arrays = (source.count, channels, size, size), len(source.classes)
-    there = folder.exists()
+    existed = folder.exists()
     kept = _open(folder, *arrays)
     if kept is None:
-        if there:  # damaged
+        if existed:  # damaged
             shutil.rmtree(folder, ignore_errors=True)
         _build(folder, source, size, channels, workers, progress)
         kept = _open(folder, *arrays)

@@ -98,7 +98,8 @@ def spoiled(*valid: Any, most: int = 3) -> st.SearchStrategy[str]:
     def make(which: int, changes: list[tuple[int, str, str, bool]]) -> str:
         tree = {"": copy.deepcopy(valid[which])}
         for number, (place, key, _, new) in enumerate(changes):
-            *outer, last = ("", *paths[which][place % len(paths[which])])
+            full: Place = ("", *paths[which][place % len(paths[which])])
+            outer, last = full[:-1], full[-1]
             parent: Any = tree
             for part in outer:
                 parent = parent[part]

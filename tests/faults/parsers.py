@@ -79,7 +79,7 @@ class Parser:
 
     inputs: st.SearchStrategy[Any]
     read: Callable[[Any, Path], Any]  # of an input and a folder to write to
-    refusal: type[Exception] = Said
+    refusal: type[Exception] | tuple[type[Exception], ...] = Said
     again: Callable[[Any, Path], Any] | None = None  # writes and reads what was read
     few: int = 12  # inputs in `make test`
     many: int = 2000  # and in `make test-long`
@@ -108,7 +108,7 @@ def read_config(data: bytes, folder: Path) -> tuple[RunConfig, Details | None] |
 
 def config_again(value: tuple[RunConfig, Details | None], folder: Path) -> Any:
     config, details = value
-    write_config_file(folder, config, details and details.model_dump())
+    write_config_file(folder, config, details.model_dump() if details else None)
     return read_config_file(folder)
 
 
