@@ -112,6 +112,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     hint = jobs.free_name(settings.runs_dir, start.run or f"{start.preset}-{kind}")
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
+    _say_what_is_there(kind, detail)
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
     init_from = _pick_weights(config, runs)
@@ -164,18 +165,20 @@ def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
     control = detail_control(kind)
     detail = control.now(default=entries.get(kind, control.default)).ask()
-    if str(detail).strip():
-        _say_what_is_there(data_spec(kind, detail))
     return kind, detail
 
 
-def _say_what_is_there(spec: str) -> None:
+def _say_what_is_there(kind: str, detail: str | int) -> None:
+    if not str(detail).strip():
+        return
     try:
-        found = cached.found(spec)
+        found = cached.found(data_spec(kind, detail))
     except DataError as error:
         st.caption(plain(error))
         return
-    if found is not None:
+    if isinstance(found, str):
+        st.caption(plain(found))
+    elif found is not None:
         (st.warning if found.left_out else st.caption)(plain(sentence(found)))
 
 

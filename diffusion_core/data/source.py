@@ -70,7 +70,7 @@ class SourceKind:
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
     is_path: bool = False  # the detail is a path of this machine
-    # As `open`, but raises TooLong after so many seconds.
+    # As `open`, but downloads nothing and raises TooLong after so many seconds.
     open_within: Callable[[str, float], Source] | None = None
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
 

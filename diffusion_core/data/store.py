@@ -26,7 +26,7 @@ import numpy as np
 
 from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
-from diffusion_core.data.errors import DataError, TooLong
+from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
@@ -103,17 +103,14 @@ def native_size(spec: str) -> int:
 
 
 def look(spec: str, seconds: float) -> Found | None:
-    """What a set of files holds before it is decoded; None where that takes more seconds to see.
+    """What a set of files holds before it is decoded; None for others, whose name says it.
 
-    None for every other set too: its name says it, or it is slow to open. Raises DataError.
+    Downloads nothing. Raises DataError, which is TooLong where it takes more seconds to see.
     """
     kind, detail = kind_of(spec), spec.partition(":")[2]
     if kind.open_within is None:
         return None
-    try:
-        source = kind.open_within(detail, seconds)
-    except TooLong:
-        return None
+    source = kind.open_within(detail, seconds)
     return found(source.count, source.classes, source.left_out)
 
 

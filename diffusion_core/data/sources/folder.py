@@ -59,7 +59,7 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
             continue
         for entry in here:
             if end is not None and time.monotonic() > end:
-                raise TooLong(f"{readable(path)} has too many files to look through now.")
+                raise TooLong
             if is_hidden(entry.name):
                 continue
             each = folder / entry.name

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_core.data import store
 from diffusion_core.data.decode import EXTENSIONS
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import folder as folder_source
 from diffusion_core.data.sources.folder import open_folder
@@ -275,7 +275,8 @@ def test_many_files_that_cannot_be_read_are_counted_and_some_named(tmp_path: Pat
 
 def test_a_folder_that_takes_too_long_to_look_through_is_left_to_the_run(tmp_path: Path) -> None:
     write(tmp_path, *CLASSES)
-    assert store.look(f"folder:{tmp_path}", seconds=-1) is None
+    with pytest.raises(TooLong, match="too many files to count here"):
+        store.look(f"folder:{tmp_path}", seconds=-1)
     found = store.look(f"folder:{tmp_path}", seconds=60)
     assert found is not None
     assert sentence(found) == "5 images in 2 classes (cat, dog)."

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torchvision.datasets import FakeData
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start, queue_note
+from diffusion_core.data.sources import torchvision_sets
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
@@ -290,3 +292,19 @@ def test_a_duplicate_of_such_a_run_starts_from_the_same_weights(runs_dir: Path, 
     assert [error.value for error in app.error] == [
         "There is no run deleted whose weights could be used."
     ]
+
+
+def test_the_form_says_what_a_torchvision_set_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = FakeData(size=6, image_size=(3, 8, 8), num_classes=1)
+    monkeypatch.setattr(torchvision_sets, "open_set", lambda name, root, download: tiny)
+    app = open_training(data="torchvision", torchvision="FakeData")
+    assert "6 images in 1 class (0)." in words(app)
+
+
+def test_the_form_says_that_files_will_be_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_LAB_DOWNLOAD", "1")
+    app = open_training(data="torchvision", torchvision="CIFAR100")
+    assert "They will be downloaded when the run starts." in words(app)
