@@ -13,8 +13,9 @@ from torchvision.datasets import FakeData
 from dashboard.training import form_controls
 from dashboard.training.launch import Start, queue_note
 from diffusion_core.data.sources import torchvision_sets
+from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
@@ -260,6 +261,31 @@ def test_a_run_starts_from_the_weights_of_another(runs_dir: Path, started) -> No
     assert run.config == tiny_runs.tiny(init_from="other@20")
     assert (run.path / "origin.safetensors").exists()
     assert "Started from the weights of other, step 20." in words(open_training(run=run.name))
+
+
+def test_the_average_of_the_initial_weights_is_chosen(runs_dir: Path, started) -> None:
+    config = tiny_runs.tiny(ema_decay=0.9, ema_decays={"short": 0.5})
+    other = tiny_runs.write_run(runs_dir, "other", 20, config=config)
+    main, short = (build_network("unet", config.network_args).state_dict() for _ in range(2))
+    checkpoint.save_weights(other, 40, main, config, (), {"short": short})
+    app = open_training()
+    app.selectbox(key="preset").set_value(Start(run="other")).run()
+    app.selectbox(key="init").set_value("other").run()
+    average = app.selectbox(key="init-average-other@40")
+    assert (average.options, average.value) == (["main (0.9)", "short (0.5)"], "main")
+    average.set_value("short").run()
+    press(app, "Create without starting")
+    [run] = [run for run in list_runs(runs_dir) if run.config and run.config.init_from]
+    assert run.config == config.replace(init_from="other@40", init_average="short")
+    app = press(open_training(run=run.name), "Duplicate run")
+    assert app.selectbox(key="init-average-other@40").value == "short"
+    # Other checkpoints have other averages, and random weights none.
+    app.selectbox(key="init-step-other").set_value(20).run()
+    assert app.selectbox(key="init-average-other@20").options == ["main (0.9)", "short"]
+    app.selectbox(key="init").set_value("").run()
+    app.text_input(key="name").set_value("random").run()
+    press(app, "Create without starting")
+    assert Run(runs_dir / "random").config == config
 
 
 def test_weights_that_do_not_fit_are_refused_on_the_form(runs_dir: Path, started) -> None:
