@@ -202,10 +202,10 @@ def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> tuple[str, str]
     if not chosen or not steps[chosen]:
         return chosen, average
     found = steps[chosen]
-    with right, st.container(horizontal=True):
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
         control = Choice(
             key=_init_step_key(chosen),
-            label="Checkpoint of the initial weights",
+            label="Checkpoint",
             options=found,
             titles={each: f"step {each:,}" for each in found},
             default=step if chosen == name else found[0],

@@ -90,11 +90,11 @@ def _is_downloadable(maker: type) -> bool:
 def _missing(name: str, downloadable: bool, tried: bool) -> str:
     """Why a set of torchvision cannot be opened, and what to do."""
     put = (
-        "put them into the folder torchvision of the cache folder (DIFFUSION_LAB_CACHE_DIR, by "
-        "default ~/.cache/diffusion-lab)"
+        "put them into the folder torchvision of the cache folder, which is "
+        "DIFFUSION_LAB_CACHE_DIR or ~/.cache/diffusion-lab."
     )
     if downloadable and tried:
-        return f"torchvision's {name} could not be downloaded. Check the connection, or {put}."
+        return f"torchvision's {name} could not be downloaded. Check the connection, or {put}"
     if downloadable and may_download():
         return (
             f"The files of torchvision's {name} are not here yet. They will be downloaded when the "
@@ -102,11 +102,8 @@ def _missing(name: str, downloadable: bool, tried: bool) -> str:
         )
     what = f"torchvision's {name} cannot be opened: its files are missing or damaged"
     if not downloadable:
-        return f"{what}, and torchvision cannot download them. To use it, {put}."
-    return (
-        f"{what}. To use it, {put}, or set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download "
-        f"them."
-    )
+        return f"{what}, and torchvision cannot download them. To use it, {put}"
+    return f"{what}. Set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them, or {put}"
 
 
 @dataclass(frozen=True)
