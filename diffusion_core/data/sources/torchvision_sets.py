@@ -83,8 +83,8 @@ def open_set(name: str, root: Path, download: bool) -> Any:
 
 def _is_downloadable(maker: type) -> bool:
     """Whether torchvision can download a set; QMNIST has the option from the set it is made of."""
-    made_of = (kind.__init__ for kind in maker.__mro__[:-1])
-    return any("download" in inspect.signature(init).parameters for init in made_of)
+    made_of = maker.__mro__[:-1]
+    return any("download" in inspect.signature(kind).parameters for kind in made_of)
 
 
 def _missing(name: str, downloadable: bool, tried: bool) -> str:

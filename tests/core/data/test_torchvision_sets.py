@@ -150,7 +150,11 @@ def test_a_set_whose_labels_take_too_long_to_read_is_left_to_the_run(opened) -> 
 @pytest.mark.parametrize(
     ("name", "allowed", "sentence"),
     [
-        ("CIFAR10", "", "Set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them, or put them"),
+        (
+            "CIFAR10",
+            "",
+            "Set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them, or put",
+        ),
         ("CIFAR10", "1", "are not here yet. They will be downloaded when the run starts."),
         ("QMNIST", "1", "are not here yet. They will be downloaded when the run starts."),
         ("ImageNet", "1", "missing or damaged, and torchvision cannot download them."),
