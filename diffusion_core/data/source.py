@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -73,6 +73,9 @@ class SourceKind:
     # As `open`, but downloads nothing and raises TooLong after so many seconds.
     open_within: Callable[[str, float], Source] | None = None
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
+    # The identity that earlier versions gave the same images, if it was another; where the classes
+    # matter (True), empty if theirs were others.
+    earlier_identity: Callable[[Any, bool], str] | None = None
 
 
 @dataclass(frozen=True)

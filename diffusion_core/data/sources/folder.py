@@ -173,6 +173,21 @@ def _line(below: Path, class_name: str, file: Path) -> str:
     return f"{name} {_size_and_time(file)}"
 
 
+def earlier_identity(source: FolderSource, labelled: bool) -> str:
+    """See `SourceKind.earlier_identity`: until 0.1, folders were splits if each held another."""
+    inside = [child for child in source.path.iterdir() if child.is_dir()]
+    level = int(all(any(each.is_dir() for each in child.iterdir()) for child in inside))
+    below = [file.relative_to(source.path) for file, _ in source.files]
+    if labelled:
+        names = [each.parts[level] if len(each.parts) > level + 1 else "" for each in below]
+        names = [unicodedata.normalize("NFC", readable(name)) for name in names]
+        now = [source.classes[label] for _, label in source.files]
+        if names != now and not len(source.classes) == len(set(names)) == 1:
+            return ""
+    lines = zip(below, source.files, strict=True)
+    return "\n".join(f"{name} {_size_and_time(file)}" for name, (file, _) in lines)
+
+
 def _size_and_time(file: Path) -> str:
     try:
         stat = file.stat()
@@ -187,6 +202,7 @@ SOURCE = SourceKind(
     usage=("folder:PATH",),
     open=open_folder,
     open_within=open_folder,
+    earlier_identity=earlier_identity,
     size=SIZE,
     detail="Folder on this machine",
     placeholder="/data/stanford_cars",
