@@ -35,6 +35,13 @@ OTHER_EXTENSIONS = frozenset(
 )
 
 
+def begins_as_image(head: bytes) -> bool:
+    """Whether the first 16 bytes of a file are those of a format that is decoded."""
+    known = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith(known) or webp or head[4:12] in (b"ftypavif", b"ftypavis")
+
+
 class ImageError(ValueError):
     """A file that cannot be used as an image; the message says why and what to do."""
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion_core.data.decode import EXTENSIONS, OTHER_EXTENSIONS, format_names, open_image
+from diffusion_core.data.decode import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    begins_as_image,
+    format_names,
+    open_image,
+)
 from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.data.sources.layout import arrange, is_hidden
@@ -42,7 +48,7 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
     links: list[Path] = []  # files that are links, then folders
     waiting, linked = deque([path]), deque[Path]()
     while waiting or linked:
-        folder = waiting.pop() if waiting else linked.popleft()
+        folder = waiting.popleft() if waiting else linked.popleft()
         try:
             known = folder.stat()
             if (known.st_dev, known.st_ino) in folders:
@@ -68,7 +74,7 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
                 (linked if entry.is_symlink() else waiting).append(each)
             elif suffix in OTHER_EXTENSIONS:
                 found.left_out.append((each, "format"))
-            elif suffix in EXTENSIONS:
+            elif suffix in EXTENSIONS or (suffix == "" and _begins_as_image(entry)):
                 if entry.is_symlink():
                     links.append(each)
                 else:
@@ -84,6 +90,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads round in a circle
+        return False
+
+
+def _begins_as_image(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return begins_as_image(file.read(16))
+    except OSError:
         return False
 
 
