@@ -118,10 +118,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(to_8_bits(image)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if _is_nowhere_seen(image):
+            return image.convert("RGB")
         ground = Image.new("RGB", image.size, "white")
         ground.paste(image, mask=image)
         return ground
     return image.convert("RGB")
+
+
+def _is_nowhere_seen(image: Image.Image) -> bool:
+    """Whether an RGBA image has colours and a transparency that hides all of them.
+
+    Some programs leave the fourth channel empty.
+    """
+    pixels = np.asarray(image)
+    return not pixels[..., 3].any() and bool((pixels != pixels[0, 0]).any())
 
 
 def to_size(image: Image.Image, size: int) -> np.ndarray:

@@ -296,6 +296,16 @@ def test_transparency_is_laid_on_white() -> None:
     assert np.abs(found[2].astype(int) - 127).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_transparency_that_hides_the_whole_image_does_not_count(kind: str) -> None:
+    image = Image.fromarray(HALVES)
+    image.putalpha(0)
+    assert np.array_equal(pixels(image_files.encode(image, kind)), HALVES)
+    assert (pixels(image_files.encode(Image.new("RGBA", (2, 2)), kind)) == 255).all()
+    image.putpixel((0, 0), (*RED, 255))
+    assert pixels(image_files.encode(image, kind))[0, :2].tolist() == [[*RED], [255, 255, 255]]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_colour_that_a_png_calls_transparent_is_white(mode: str) -> None:
     image = Image.new(mode, (2, 1), 0)
