@@ -21,8 +21,13 @@ from diffusion_core.data.decode import (
 from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.data.sources.layout import arrange, is_hidden
+from diffusion_core.text import some
 
 SIZE = 64  # pixels
+PACKED = frozenset(
+    ".zip .tar .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .tfrecord .npy .npz .h5 .hdf5 .mat .lmdb "
+    ".pickle .pkl .mp4 .mov .avi .mkv .webm .pdf".split()
+)
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Walk:
 
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)  # and the reason
+    packed: list[Path] = field(default_factory=list)  # that may hold images
 
 
 def walk(path: Path, seconds: float | None = None) -> Walk:
@@ -72,6 +78,8 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
             suffix = os.path.splitext(entry.name)[1].lower()
             if _is_folder(entry):
                 (linked if entry.is_symlink() else waiting).append(each)
+            elif suffix in PACKED:
+                found.packed.append(each)
             elif suffix in OTHER_EXTENSIONS:
                 found.left_out.append((each, "format"))
             elif suffix in EXTENSIONS or (suffix == "" and _begins_as_image(entry)):
@@ -169,7 +177,10 @@ def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     gone = [(readable(file.relative_to(path)), why) for file, why in there.left_out]
     gone += [(readable(below[k]), why) for k, why in sorted(left_out.items())]
     if not kept:
-        why = f" {len(gone):,} files cannot be used: {gone[0][0]}, …" if gone else ""
+        why = f" These cannot be used: {some([name for name, _ in gone])}." if gone else ""
+        if there.packed:
+            packed = some([readable(file.relative_to(path)) for file in there.packed])
+            why += f" These have to be unpacked or converted first: {packed}."
         raise DataError(
             f"There are no images in {readable(path)}. Put {format_names()} files into it, or "
             f"into one folder for each class.{why}"

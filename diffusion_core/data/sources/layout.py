@@ -39,6 +39,7 @@ NEUTRAL = frozenset(
     "raw full original originals archive download downloads input fold folds batch batches shard "
     "shards chunk chunks".split()
 )
+NUMBERED = frozenset("part fold batch shard chunk split".split())
 # Drawn on images, or made from them: no images of their own where they are beside some.
 ANNOTATIONS = frozenset(
     "mask masks label labels annotation annotations anno trimap trimaps segmentation segmentations "
@@ -85,8 +86,20 @@ def is_neutral(name: str) -> bool:
 
 def is_part(name: str) -> bool:
     """Whether a name says only that this is one of several parts: fold1, images_002, data."""
-    bare = [word.rstrip("0123456789") for word in words(name)]
+    bare = _without_digits(name)
     return any(bare) and all(not word or word in NEUTRAL for word in bare)
+
+
+def _without_digits(name: str) -> list[str]:
+    return [word.rstrip("0123456789") for word in words(name)]
+
+
+def are_parts(names: Iterable[str]) -> bool:
+    """Whether several folders are parts of one: also HAM_images_part_1 and HAM_images_part_2."""
+    names = list(names)
+    first = _without_digits(names[0])
+    numbered = all(_without_digits(name) == first for name in names)
+    return all(map(is_part, names)) or (numbered and not NUMBERED.isdisjoint(first))
 
 
 def is_annotation(name: str) -> bool:
@@ -109,14 +122,15 @@ def arrange(files: Iterable[Parts], root: str) -> tuple[dict[int, str], dict[int
         splits = _splits(groups)
         if splits or not groups:
             break
-        if len(groups) > 1 and not direct and all(map(is_part, groups)):
+        if len(groups) > 1 and not direct and are_parts(groups):
             entries = [entry for inner in groups.values() for entry in inner]
             continue
-        # A folder that only holds another one: dataset/train, data/images/cat.
+        # A folder around all others: dataset/train, data/images/cat, PetImages/cat.
         [name, *others] = groups
-        deeper = _grouped(groups[name])[1]
+        images, deeper = _grouped(groups[name])
         known = name == outer or is_neutral(name) or [*deeper] == [name]
-        if others or not deeper or not (known or _lead_to_splits(groups[name])):
+        around = not images and _lead_to_several(groups[name])
+        if others or not deeper or not (known or around):
             break
         left_out |= dict.fromkeys((number for _, number in direct), "beside")
         entries, outer = groups[name], name
@@ -151,13 +165,13 @@ def _without_annotations(files: list[tuple[int, Parts]]) -> tuple[list[Entry], d
     return entries, left_out
 
 
-def _lead_to_splits(entries: list[Entry]) -> bool:
-    """Whether there are splits below folders that each hold only one other."""
+def _lead_to_several(entries: list[Entry]) -> bool:
+    """Whether there are splits, or several folders alone, below folders that hold one other."""
     direct, groups = _grouped(entries)
     while len(groups) == 1 and not direct and not _splits(groups):
         [inner] = groups.values()
         direct, groups = _grouped(inner)
-    return bool(_splits(groups))
+    return bool(_splits(groups)) or (len(groups) > 1 and not direct)
 
 
 def _merge_copy(groups: Groups, outer: str) -> None:

@@ -114,12 +114,19 @@ LAYOUTS: list[tuple[list[str], dict[str, int], int]] = [
      {"n01": 1, "n02": 1}, 0),
     (["cover.jpg", "archive/train/audi/1.jpg"], {"audi": 1}, 1),
     (["preview.jpg", "images/cat/1.jpg", "images/dog/1.jpg"], {"cat": 1, "dog": 1}, 1),
-    (["cats/2023/1.jpg", "cats/2024/1.jpg"], {"cats": 2}, 0),
+    (["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg"], {"Cat": 1, "Dog": 1}, 0),
+    (["a/b/c/cat/1.jpg", "a/b/c/dog/1.jpg", "a/b/c/dog/deep/2.jpg"], {"cat": 1, "dog": 2}, 0),
+    (["set/ill/images/1.jpg", "set/ill/masks/1.jpg", "set/well/images/1.jpg"],
+     {"ill": 1, "well": 1}, 1),
+    (["cat/1.jpg", "cat/kitten/1.jpg", "cat/old/1.jpg"], {"cat": 3}, 0),
+    (["cat/deep/er/1.jpg"], {"cat": 1}, 0),
     (["2023/01/1.jpg", "2024/01/1.jpg"], {"2023": 1, "2024": 1}, 0),
     (["fold1/cat/1.jpg", "fold2/cat/1.jpg", "fold2/dog/1.jpg"], {"cat": 2, "dog": 1}, 0),
     (["part1/train/cat/1.jpg", "part2/test/cat/1.jpg"], {"cat": 2}, 0),
     (["images_001/1.jpg", "images_002/1.jpg"], {"root": 2}, 0),
     (["jpg/1.jpg", "png/1.png"], {"root": 2}, 0),
+    (["HAM10000_images_part_1/1.jpg", "HAM10000_images_part_2/1.jpg"], {"root": 2}, 0),
+    (["class_1/1.jpg", "class_2/1.jpg"], {"class_1": 1, "class_2": 1}, 0),
     (["0/1.jpg", "1/1.jpg", "10/1.jpg"], {"0": 1, "1": 1, "10": 1}, 0),
     (["rose/1.jpg", "lily/1.jpg", "root/rose/1.jpg", "root/lily/1.jpg"], {"lily": 2, "rose": 2}, 0),
     (["rose/1.jpg", "root/lily/1.jpg"], {"root": 1, "rose": 1}, 0),
@@ -323,5 +330,12 @@ def test_a_folder_of_which_nothing_can_be_used_says_what_is_there(tmp_path: Path
     write(tmp_path, "phone.heic")
     with pytest.raises(DataError, match=r"There are no images in .*: phone\.heic"):
         open_folder(str(tmp_path))
+    write(tmp_path, "archive.zip", "data/train.parquet")
+    with pytest.raises(DataError) as caught:
+        open_folder(str(tmp_path))
+    assert str(caught.value).endswith(
+        "These cannot be used: phone.heic. These have to be unpacked or converted first: "
+        "archive.zip, data/train.parquet."
+    )
     with pytest.raises(DataError, match="There is no folder"):
         open_folder("a\0b")
