@@ -341,19 +341,23 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def _kind_of(name: str) -> Any:
     """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
     group, dot, key = name.partition(".")
-    hints = typing.get_type_hints(RunConfig)
-    known: dict[str, Any] = {each: hints[each] for each in RunConfig.model_fields}
+    hints = _hints(RunConfig)
+    known = {each: hints[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
         raise ConfigError(f"There is no setting called {cut(name)}; there are {', '.join(known)}.")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:
         return typing.get_args(known[group])[1]
-    entries = typing.get_type_hints(known[group])
+    entries = _hints(known[group])
     if key not in entries:
         there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
         raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
+
+
+# Each look takes milliseconds, and old configurations are read through it.
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _is_object(kind: Any) -> bool:
