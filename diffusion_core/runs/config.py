@@ -144,6 +144,9 @@ class RunConfig(Record):
 
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
+    # Of the CPU, of each process; 0: its share of the cores (see `cores.py`), which follows what
+    # else computes. An exact resume is relative to this number.
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     # Processes that decode the images once; -1: one per core.
     num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
 
