@@ -324,7 +324,7 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
 ) -> None:
     write_run(runs_dir, "cars", 20)
     queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
-    monkeypatch.setattr(queue, "_work", lambda: None)  # nobody works: all jobs stay in the queue
+    monkeypatch.setattr(queue, "_choose", lambda: None)  # nobody works: all jobs stay in the queue
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     first, second = open_sampling(), open_sampling()
     for app in (first, second):
@@ -349,7 +349,7 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
 def test_a_full_queue_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs_dir, "cars", 20)
 
-    def full(self, task):
+    def full(self, task, visitor):
         raise QueueFull("16 jobs are already waiting for this device. Try again later.")
 
     monkeypatch.setattr(SamplingQueue, "submit", full)
