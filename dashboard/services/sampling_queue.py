@@ -23,7 +23,7 @@ import torch
 from dashboard.services import errors
 from dashboard.services.model_cache import shared_model
 from diffusion_core.device import is_out_of_memory
-from diffusion_core.files import DiskFull
+from diffusion_core.errors import explains_itself
 from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
@@ -359,7 +359,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if isinstance(error, (ValueError, QueueFull, DiskFull)):
+    if explains_itself(error) or isinstance(error, QueueFull):
         return str(error)
     return errors.report(error)
 

@@ -59,7 +59,7 @@ def add_settings(parser: argparse.ArgumentParser, help: str) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
-        default=os.environ.get("DIFFUSION_LAB_DEVICE"),
+        default=os.environ.get("DIFFUSION_LAB_DEVICE") or None,
         help="auto, cpu, cuda, cuda:N or mps (default: $DIFFUSION_LAB_DEVICE, else auto)",
     )
 
@@ -74,7 +74,7 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def default_runs_dir() -> Path:
-    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
+    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR") or "checkpoints")
 
 
 def find_run(name: str, runs_dir: Path | None = None) -> Run:

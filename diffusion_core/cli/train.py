@@ -135,14 +135,13 @@ def start_in_background(
     arguments: argparse.Namespace, config: RunConfig | None, settings: dict[str, Any]
 ) -> jobs.Run:
     """Start a new run with `config`; where that is None, one that has its settings."""
-    processes = arguments.processes or 0
     if config is None:
         run = load_run(arguments.run)
-        jobs.resume(run, arguments.device, settings, processes)
+        jobs.resume(run, arguments.device, settings, arguments.processes)
         return run
     jobs.check_data(config)
     path = arguments.run
-    return jobs.start(path.parent, path.name, config, arguments.device, processes)
+    return jobs.start(path.parent, path.name, config, arguments.device, arguments.processes)
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

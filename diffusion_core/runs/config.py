@@ -282,8 +282,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set takes key=value, not {shown(pair)}.")
+        if not (name and equals):
+            raise ConfigError(f"{shown(pair)} is no setting; write it as KEY=VALUE.")
         value = _parse(name, text, _kind_of(name))
         if name in settings and settings[name] != value:
             raise ConfigError(_contradiction(name, settings[name], value))
@@ -356,6 +356,16 @@ def _kind_of(name: str) -> Any:
     return entries[key]
 
 
+def _no_name_twice(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of a setting. Raises ConfigError where it gives a name two values."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ConfigError(_contradiction(f"{name}.{key}", found[key], value))
+        found[key] = value
+    return found
+
+
 def _is_object(kind: Any) -> bool:
     return kind in (ScheduleArgs, NetworkArgs) or typing.get_origin(kind) is dict
 
@@ -375,7 +385,9 @@ def _parse(name: str, text: str, kind: Any) -> Any:
             wanted = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{name} takes {wanted}, not {shown(text)}.") from error
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=functools.partial(_no_name_twice, name))
+    except ConfigError:
+        raise
     except (ValueError, RecursionError):
         value = None
     is_object = _is_object(kind)

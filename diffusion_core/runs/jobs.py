@@ -133,7 +133,11 @@ def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
 
 
 def start(
-    runs_dir: Path, name: str, config: RunConfig, device: str | None = None, processes: int = 0
+    runs_dir: Path,
+    name: str,
+    config: RunConfig,
+    device: str | None = None,
+    processes: int | None = None,
 ) -> Run:
     """Start a new run in a process of its own, or put it in the queue; returns at once.
 
@@ -157,7 +161,7 @@ def resume(
     run: Run,
     device: str | None = None,
     settings: dict[str, Any] | None = None,
-    processes: int = 0,
+    processes: int | None = None,
 ) -> None:
     """Continue from the last checkpoint in a process of its own, or wait in the queue.
 

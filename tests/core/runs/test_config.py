@@ -158,7 +158,7 @@ def test_words_become_values_of_the_settings_type(word: str, value: object) -> N
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("steps", "--set takes key=value, not 'steps'"),
+        ("steps", "'steps' is no setting; write it as KEY=VALUE."),
         ("step=3", "no setting called step; there are preset, network"),
         ("steps=3.5", "steps takes a whole number, not '3.5'"),
         ("steps=", "steps takes a whole number, not ''"),

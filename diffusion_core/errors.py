@@ -1,0 +1,19 @@
+"""Errors that explain themselves, and those that nobody has foreseen."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def explains_itself(error: BaseException) -> bool:
+    """Whether the message of an error is a sentence of this project, for people to read.
+
+    It is where the class is ours, or where our own code raised a plain ValueError.
+    """
+    if type(error).__module__.partition(".")[0] == HERE.name:
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return type(error) is ValueError and bool(frames) and HERE in Path(frames[-1].filename).parents
