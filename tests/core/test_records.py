@@ -27,7 +27,7 @@ class Example(Record):
     flag: bool = False
     pair: tuple[int, int] = (0, 0)
     title: Annotated[str, Field(min_length=1)] = "a"
-    widths: Annotated[list[int], Field(min_length=1)] = [1]
+    widths: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
 
 
 @pytest.mark.parametrize(
