@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
+import sys
 from collections.abc import Generator, Sequence
 
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from diffusion_core.cli.options import (
     number,
     whole_number,
 )
+from diffusion_core.data.found import Found, sentence
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
@@ -68,7 +71,13 @@ def do_evaluate(given: argparse.Namespace) -> int:
 
     run = find_run(given.run)
     device = pick_device(given.device)
-    results = []
+    results, told = [], set[str]()
+
+    def tell(data: str, found: Found) -> None:
+        if data not in told:
+            told.add(data)
+            tqdm.write(f"{data}: {sentence(found)}", file=sys.stderr)
+
     for checkpoint in find_checkpoints(run, given):
         timesteps = build_schedule(checkpoint.config).timesteps
         specs = [
@@ -88,7 +97,13 @@ def do_evaluate(given: argparse.Namespace) -> int:
         loaded = load_model(checkpoint, device, given.average)
         for spec in specs:
             work = evaluate(
-                run, checkpoint, spec, loaded, bits=given.bits_per_dim, again=given.again
+                run,
+                checkpoint,
+                spec,
+                loaded,
+                bits=given.bits_per_dim,
+                again=given.again,
+                on_found=functools.partial(tell, checkpoint.config.data),
             )
             label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
             results.append(with_progress(work, cost(spec, loaded[1], given.bits_per_dim), label))

@@ -76,6 +76,7 @@ class Result(Record):
     device: str  # its description
     data: str  # the run's data set
     fingerprint: str  # of its images
+    content: str = ""  # of its images, wherever they lie; empty in older files
     checkpoint_time: float = 0.0  # when the checkpoint was written; 0 in older files
     neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the PNG
     near: float  # distance below which a sample is a near copy; 0 without near copies
