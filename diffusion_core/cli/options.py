@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_core.files import complain
+from diffusion_core.files import complain, short_path
 from diffusion_core.text import shown
 
 if TYPE_CHECKING:
@@ -71,6 +71,15 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
         default=default_runs_dir(),
         help="folder of the runs (default: $DIFFUSION_LAB_RUNS_DIR, else checkpoints)",
     )
+
+
+def check_runs_dir(runs_dir: Path) -> None:
+    """Raises JobError where the runs in a folder cannot be listed."""
+    from diffusion_core.runs.jobs import JobError
+    from diffusion_core.runs.run import why_no_list
+
+    if why := why_no_list(runs_dir):
+        raise JobError(f"{short_path(runs_dir)} {why}")
 
 
 def default_runs_dir() -> Path:

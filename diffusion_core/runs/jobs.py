@@ -6,6 +6,7 @@ any process of this host. `run.py` reads a run, `queue.py` waits for a device.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -79,7 +80,7 @@ def check_new(path: Path) -> None:
 def free_name(runs_dir: Path, stem: str) -> str:
     """`stem`, or the first of `stem`-2, `stem`-3, ... that is no run yet."""
     name, number = stem, 1
-    while (runs_dir / name).exists():
+    while os.path.lexists(runs_dir / name):
         number += 1
         name = f"{stem}-{number}"
     return name
