@@ -18,7 +18,6 @@ from tests.odd_runs import ODD, UNREADABLE, bound_by_permissions, write_odd_run
 from tests.pages.app import open_page
 from tests.tiny_runs import write_run
 
-
 PAGES = sorted(path.name for path in FOLDER.glob("*.py"))
 
 
