@@ -206,7 +206,7 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
 
 def _range(limits: dict[str, Any]) -> str:
     """The limits of a number: "a multiple of 8, from 16 to 256"."""
-    number = {name: f"{limit:,}" for name, limit in limits.items()}
+    number = {name: f"{limit:,}".removesuffix(".0") for name, limit in limits.items()}
     if "ge" in number and "le" in number:
         text = f"from {number['ge']} to {number['le']}"
     else:

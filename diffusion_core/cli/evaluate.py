@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import shutil
-import sys
 from collections.abc import Generator, Sequence
 
 from tqdm import tqdm
@@ -23,6 +22,7 @@ from diffusion_core.data.found import Found, sentence
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
+from diffusion_core.files import complain
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_schedule
@@ -76,7 +76,7 @@ def do_evaluate(given: argparse.Namespace) -> int:
     def tell(data: str, found: Found) -> None:
         if data not in told:
             told.add(data)
-            tqdm.write(f"{data}: {sentence(found)}", file=sys.stderr)
+            complain(f"{data}: {sentence(found)}")
 
     for checkpoint in find_checkpoints(run, given):
         timesteps = build_schedule(checkpoint.config).timesteps
@@ -116,14 +116,20 @@ def do_evaluate(given: argparse.Namespace) -> int:
 
 def with_progress(work: Generator[int, None, Result], total: int, label: str) -> Result:
     """The result of a measurement, which yields the evaluations done, of `total`."""
-    with tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True) as bar:
+    bar: tqdm | None = None  # from the first on, so that what is refused is one line
+    try:
         while True:
-            try:
-                done = next(work)
-            except StopIteration as end:
-                bar.update(total - bar.n)
-                return end.value
+            done = next(work)
+            if bar is None:
+                bar = tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True)
             bar.update(done - bar.n)
+    except StopIteration as end:
+        if bar is not None:
+            bar.update(total - bar.n)
+        return end.value
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def find_checkpoints(run: Run, given: argparse.Namespace) -> Sequence[Checkpoint]:

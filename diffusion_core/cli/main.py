@@ -15,14 +15,13 @@ import importlib
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from diffusion_core import __version__
 from diffusion_core.cli.options import BAD_ARGUMENTS, DONE, FAILED, SCRIPT, STOPPED, program
 from diffusion_core.cli.parser import Parser
-from diffusion_core.errors import explains_itself
+from diffusion_core.errors import explains_itself, keep_traceback
 from diffusion_core.files import complain, os_sentence
 
 # Each command with its module and its line of help.
@@ -98,15 +97,9 @@ def failure(error: Exception) -> str:
     if explains_itself(error):
         return str(error)
     what = "This failed in a way that nobody has foreseen"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix=f"{SCRIPT}-", suffix=".log", delete=False, errors="backslashreplace"
-        ) as log:
-            log.writelines(traceback.format_exception(error))
-    except OSError:
-        complain("".join(traceback.format_exception(error)))
-        return f"{what}; the lines above say where. Please report it with them."
-    return f"{what}; {log.name} says where. Please report it with that file."
+    if log := keep_traceback(error):
+        return f"{what}; {log} says where. Please report it with that file."
+    return f"{what}, and its traceback could not be written to {tempfile.gettempdir()}."
 
 
 def run(given: argparse.Namespace) -> int:

@@ -154,7 +154,8 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "spacing": arguments.spacing,
                 "variance": arguments.variance,
                 "exact": arguments.exact,
-            }
+            },
+            source="",
         )
     except SpecError as error:
         others = can.labels[: -len(can.classes)] if label not in can.labels else ()
@@ -187,7 +188,7 @@ def sample_grid(
     with replacing(out) as file:
         whole = grid(np.concatenate(images), spec.columns())
         file.write(encode(whole, out.suffix, text=entries(spec)))
-    print(f"{spec.n} images of {spec.run}, step {checkpoint.step}: {out}")
+    print(f"{made(spec)}: {out}")
 
 
 def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
@@ -231,8 +232,12 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
                 file=sys.stderr,
             )
             return STOPPED
-    print(f"{spec.n} images of {run.name}, step {spec.step}: {out}")
+    print(f"{made(spec)}: {out}")
     return DONE
+
+
+def made(spec: SamplingSpec) -> str:
+    return f"{spec.n:,} {'image' if spec.n == 1 else 'images'} of {spec.run}, step {spec.step:,}"
 
 
 def _class(word: str | None, can: Capabilities, default: str) -> str:

@@ -14,7 +14,14 @@ from diffusion_core.data.store import ImageStore, build_store, fingerprint_of, s
 from diffusion_core.evaluation.evaluator import FEWEST, OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import BITS
-from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
+from diffusion_core.evaluation.results import (
+    FOLDER,
+    Result,
+    read_results,
+    same_sampling,
+    write_result,
+)
+from diffusion_core.files import check_folder
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import Run
@@ -37,7 +44,7 @@ def make_spec(
     values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler or can.samplers[0]}
     values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
     try:
-        spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings)
+        spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings, source="")
     except SpecError as error:
         raise ConfigError(str(error)) from error
     if problems := spec.problems(can):
@@ -87,6 +94,7 @@ def evaluate(
         result = next((other for other in known if same_sampling(other.spec, spec)), None)
         wanted = bits and (result is None or BITS.name not in result.metrics)
     sampling_cost = spec.evaluations(schedule)
+    check_folder(run.path / FOLDER)  # before the work
     if result is None:
         result, sheet = yield from measure(run, checkpoint, spec, loaded, store, again, on_step)
         write_result(run.path, result, sheet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import re
@@ -171,7 +172,7 @@ class RunConfig(Record):
         choices = LOSSES if info.field_name == "loss" else PREDICTION_TYPES
         if value not in choices:
             raise ValueError(
-                f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
+                f"{info.field_name} is {shown(value)}; it must be one of {', '.join(choices)}."
             )
         return value
 
@@ -196,8 +197,8 @@ class RunConfig(Record):
         for name in decays:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) or name == MAIN_AVERAGE:
                 raise ValueError(
-                    f"ema_decays: {shown(name)} cannot be a name; use letters, not "
-                    f"{MAIN_AVERAGE!r}."
+                    f"ema_decays: {shown(name)} cannot be a name; use up to 32 letters, digits, "
+                    f"dashes and underscores, not {MAIN_AVERAGE!r}."
                 )
         return decays
 
@@ -344,7 +345,9 @@ def _kind_of(name: str) -> Any:
     hints = typing.get_type_hints(RunConfig)
     known: dict[str, Any] = {each: hints[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
-        raise ConfigError(f"There is no setting called {cut(name)}; there are {', '.join(known)}.")
+        near = difflib.get_close_matches(name, known, 1)
+        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+        raise ConfigError(f"There is no setting called {cut(name)}; {there}")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:

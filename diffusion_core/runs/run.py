@@ -189,6 +189,8 @@ class RunSnapshot:
 def load_run(path: Path | str) -> Run:
     """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
     run = Run(Path(path))
+    if not os.path.lexists(run.path):
+        raise FileNotFoundError(f"There is no run {short_path(path)}.")
     if not is_run(run.path):
         raise FileNotFoundError(f"{short_path(path)} is not a run folder: it has no config.json.")
     return run

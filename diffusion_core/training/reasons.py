@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 from diffusion_core.device import is_out_of_memory
-from diffusion_core.errors import explains_itself
+from diffusion_core.errors import explains_itself, keep_traceback
 from diffusion_core.files import complain, open_log, os_sentence
 from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.distributed import ProcessLost
@@ -48,10 +48,12 @@ def lost_reason(loss: ProcessLost, saved: int | None) -> str:
     return f"{loss} Resume the run to start again; it has no checkpoint yet."
 
 
-def log_traceback(path: Path) -> None:
+def log_traceback(path: Path, error: Exception) -> None:
     """Add the traceback to `train.log`: the terminal gets the sentence alone."""
     try:
         with open_log(path / "train.log") as log:
-            log.write(traceback.format_exc().encode())
+            log.write("".join(traceback.format_exception(error)).encode(errors="replace"))
     except OSError:  # a full disk, most likely
-        complain(traceback.format_exc())
+        kept = "" if explains_itself(error) else keep_traceback(error)
+        if kept:
+            complain(f"train.log cannot be written; the traceback is in {kept}.")

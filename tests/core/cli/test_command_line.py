@@ -145,7 +145,9 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--set", "step=3"], "There is no setting called step"),
+        (["--set", "step=3"], "There is no setting called step; did you mean steps?"),
+        (["--set", "rate=3"], "There is no setting called rate; there are preset, network,"),
+        (["--set", 'ema_decays={"a b": 0.5}'], "'a b' cannot be a name; use up to 32 letters, "),
         (["--set", "steps"], "'steps' is no setting; write it as KEY=VALUE."),
         (["--set", "=3"], "'=3' is no setting; write it as KEY=VALUE."),
         (
@@ -370,6 +372,8 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
     assert draw(tmp_path / "empty", tmp_path / "x.png") == 1
     assert one_line(capsys.readouterr().err) == "empty has no usable checkpoint yet."
     assert draw(tmp_path / "nowhere", tmp_path / "x.png") == 1
+    assert one_line(capsys.readouterr().err) == f"There is no run {tmp_path / 'nowhere'}."
+    assert draw(tmp_path, tmp_path / "x.png") == 1
     assert "is not a run folder" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "x.png").exists()
 
@@ -496,7 +500,7 @@ def test_a_run_can_be_named_without_its_folder(
     assert main(["stop", "tiny"]) == 1
     assert "tiny is finished" in capsys.readouterr().err
     assert main(["stop", "nowhere"]) == 1
-    assert "is not a run folder" in one_line(capsys.readouterr().err)
+    assert one_line(capsys.readouterr().err) == f"There is no run {finished.parent / 'nowhere'}."
     assert main(["runs"]) == 0
     assert "tiny" in capsys.readouterr().out
 
@@ -544,7 +548,7 @@ def test_it_runs_as_a_module_in_a_process_of_its_own(finished: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1 images of tiny, step 4: grid.png\n"
+    assert done.stdout == "1 image of tiny, step 4: grid.png\n"
     assert image(tmp_path / "grid.png").shape == (16, 16, 3)
 
 
