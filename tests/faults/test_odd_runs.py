@@ -67,7 +67,7 @@ def test_the_training_page_names_every_reason(odd_runs: dict[str, str]) -> None:
     assert table.loc["whole", "Problem"] == "" and len(table) == len(UNREADABLE) + len(ODD) + 1
 
 
-@pytest.mark.parametrize("page", ["home.py", "sampling.py", "unet.py", "embedding.py"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "training.py"])
 def test_the_other_pages_are_whole(page: str, odd_runs: dict[str, str]) -> None:
     assert not open_page(page, run="whole").exception
 
