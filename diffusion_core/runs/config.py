@@ -383,7 +383,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return known[text.lower()]
     if kind in (int, float, str):
         try:
-            return kind(text)
+            return kind(text if kind is str or text.isascii() else "")
         except ValueError as error:
             wanted = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{name} takes {wanted}, not {shown(text)}.") from error
