@@ -18,6 +18,7 @@ from diffusion_core.cli.options import (
     number,
     whole_number,
 )
+from diffusion_core.cores import computing
 from diffusion_core.data.found import Found, sentence
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.metrics import METRICS, Estimates
@@ -106,7 +107,9 @@ def do_evaluate(given: argparse.Namespace) -> int:
                 on_found=functools.partial(tell, checkpoint.config.data),
             )
             label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
-            results.append(with_progress(work, cost(spec, loaded[1], given.bits_per_dim), label))
+            with computing(run.path.parent, device):
+                total = cost(spec, loaded[1], given.bits_per_dim)
+                results.append(with_progress(work, total, label))
     print(table(results, shutil.get_terminal_size((120, 24)).columns))
     for note in dict.fromkeys(note for result in results for note in result.notes):
         print(note)

@@ -118,6 +118,7 @@ def test_two_processes_start_from_the_weights_of_another_run(
     assert said == [1, 0]
 
 
+@pytest.mark.long
 def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
     runs_dir: Path, alone: np.ndarray, true_python: None
 ) -> None:
