@@ -91,7 +91,7 @@ class Anything(dict[str, Any]):
 
 @pytest.mark.parametrize("kind", get_args(ErrorType))
 def test_no_error_is_said_in_the_words_of_pydantic(kind: Any) -> None:
-    context = {"expected": "'a' or 'b'", "error": "Ours."}
+    context: dict[str, Any] = {"expected": "'a' or 'b'", "error": "Ours."}
     context |= dict.fromkeys(("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length"), 2)
     found = {"type": kind, "loc": ("count",), "input": "x", "ctx": Anything(context)}
     said = _sentence(found, Example, "a.json", str)
