@@ -23,8 +23,7 @@ from tests.tiny_runs import TINY, write_run
 KINDS = {name: spoil for name, (spoil, _) in UNREADABLE.items()} | ODD
 CLOSED = "without permission"
 KINDS[CLOSED] = lambda run: run.chmod(0)
-# One of each sort: a record that cannot be read, something else as a folder, no permission.
-SOME = ("deep", "pipe as weights", CLOSED)
+SOME = ("deep", CLOSED)  # of all of these, in `make test`
 STATES = ("finished", "stopped", "queued")
 CONFIG = TINY.replace(data="cars:64", batch_size=4, validation_count=16)
 # Words of Python, pydantic, PyTorch and the rest that no message may have.

@@ -101,6 +101,7 @@ def unlisted(request: pytest.FixtureRequest, runs_dir: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("unlisted", ["closed"], indirect=True)
 def test_a_folder_of_runs_that_cannot_be_read_is_said_on_every_page(
     page: str, unlisted: str
 ) -> None:

@@ -102,6 +102,7 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     assert second.said() == ""
 
 
+@pytest.mark.long
 def test_two_processes_start_from_the_weights_of_another_run(
     run: Run, runs_dir: Path, forks: Forks
 ) -> None:
