@@ -21,7 +21,8 @@ from diffusion_core.cli.options import (
     start_waiting,
     whole_number,
 )
-from diffusion_core.data.sources import usage
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import (
@@ -87,6 +88,10 @@ def train_run(arguments: argparse.Namespace) -> int:
     config = None
     if not arguments.resume and not created_before(arguments, settings):
         config = with_settings(start_settings(arguments, settings), settings)
+        try:
+            check_spec(config.data)
+        except DataError as error:
+            raise ConfigError(f"data: {error}") from error
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
         if config.init_from and lead:

@@ -25,9 +25,13 @@ def kind_of(spec: str) -> SourceKind:
     kind = SOURCES.get(name)
     if kind is None or not (detail or (kind.largest and not colon)):
         raise DataError(f"{shown(spec)} is no data set. Use {usage()}.")
-    if kind.largest:
-        parse_count(name, detail, kind.largest, kind.largest)
     return kind
+
+
+def check_spec(spec: str) -> None:
+    """Raises DataError for a spec whose number of images, if it has one, cannot be."""
+    if (kind := kind_of(spec)).largest:
+        parse_count(kind.name, spec.partition(":")[2], kind.largest, kind.largest)
 
 
 def open_source(spec: str) -> Source:
