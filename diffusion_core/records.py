@@ -194,17 +194,19 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
         return f"{before}{field} is not known; leave it out."
     if error == "value_error":  # raised by a validator of the record
         return f"{before}{context['error']}"
+    if error in ("string_too_short", "too_short") and not found["input"]:
+        return f"{before}{field} is empty; it needs a value."
     limits = _limits(kind, found["loc"])
     out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
     out_of_range |= error.startswith("float") and type(found["input"]) is int  # of 400 digits
     wanted = _range(limits or context) if out_of_range else _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
-    return f"{before}{what}; it must be {wanted or found['msg']}."
+    return f"{before}{what}; it {f'must be {wanted}' if wanted else 'cannot be used'}."
 
 
 def _range(limits: dict[str, Any]) -> str:
     """The limits of a number: "a multiple of 8, from 16 to 256"."""
-    number = {name: f"{limit:,}" for name, limit in limits.items()}
+    number = {name: f"{limit:,}".removesuffix(".0") for name, limit in limits.items()}
     if "ge" in number and "le" in number:
         text = f"from {number['ge']} to {number['le']}"
     else:
@@ -230,12 +232,16 @@ def _wanted(kind: str, context: dict[str, Any]) -> str:
 _WANTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "text",
+    "string_unicode": "text in UTF-8",
+    "path_type": "a path",
     "string_too_long": "at most {max_length:,} characters long",
     "string_too_short": "at least {min_length:,} characters long",
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
     "dict_type": "an object",
     "model_type": "an object",
+    "dataclass_type": "an object",
     "list_type": "a list",
     "tuple_type": "a list",
     "too_long": "a list of at most {max_length:,}",

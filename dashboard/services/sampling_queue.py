@@ -30,7 +30,7 @@ from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.cores import computing, go_behind
 from diffusion_core.device import is_out_of_memory
-from diffusion_core.files import DiskFull
+from diffusion_core.errors import explains_itself
 from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
@@ -461,7 +461,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if isinstance(error, (ValueError, QueueFull, DiskFull)):
+    if explains_itself(error) or isinstance(error, QueueFull):
         return str(error)
     return errors.report(error)
 

@@ -51,6 +51,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = plain(status.message) or "This takes a few seconds."
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
+        case RunState.PAUSED | RunState.STOPPED if run.config is None:
+            sentence = "It cannot be resumed without its settings."
         case RunState.PAUSED | RunState.STOPPED:
             sentence = f"Resume the run to continue {from_here}."
             if busy := at_work(run, runs):
@@ -65,9 +67,12 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case RunState.LOST if status.state is None:
             sentence = "Its status.json is missing or damaged, so its state is unknown."
         case RunState.LOST:
+            way = f"resume the run to continue {from_here}"
+            if run.config is None:
+                way = "but it cannot be resumed without its settings"
             sentence = (
                 "The training process ended unexpectedly (killed, or the machine went down). "
-                f"Nothing on disk is lost; resume the run to continue {from_here}."
+                f"Nothing on disk is lost; {way}."
             )
         case _:
             sentence = ""

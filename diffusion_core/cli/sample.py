@@ -159,7 +159,8 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "spacing": arguments.spacing,
                 "variance": arguments.variance,
                 "exact": arguments.exact,
-            }
+            },
+            source="",
         )
     except SpecError as error:
         others = can.labels[: -len(can.classes)] if label not in can.labels else ()

@@ -21,7 +21,8 @@ from diffusion_core.cli.options import (
     start_waiting,
     whole_number,
 )
-from diffusion_core.data.sources import usage
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import (
@@ -92,6 +93,10 @@ def train_run(arguments: argparse.Namespace) -> int:
     config = None
     if not arguments.resume and not created_before(arguments, settings):
         config = with_settings(start_settings(arguments, settings), settings)
+        try:
+            check_spec(config.data)
+        except DataError as error:
+            raise ConfigError(f"data: {error}") from error
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
         if config.init_from and lead:
@@ -140,14 +145,13 @@ def start_in_background(
     arguments: argparse.Namespace, config: RunConfig | None, settings: dict[str, Any]
 ) -> jobs.Run:
     """Start a new run with `config`; where that is None, one that has its settings."""
-    processes = arguments.processes or 0
     if config is None:
         run = load_run(arguments.run)
-        jobs.resume(run, arguments.device, settings, processes)
+        jobs.resume(run, arguments.device, settings, arguments.processes)
         return run
     jobs.check_data(config)
     path = arguments.run
-    return jobs.start(path.parent, path.name, config, arguments.device, processes)
+    return jobs.start(path.parent, path.name, config, arguments.device, arguments.processes)
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

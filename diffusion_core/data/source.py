@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from diffusion_core.data.errors import DataError
+from diffusion_core.text import shown
 
 
 class Source(Protocol):
@@ -66,6 +67,7 @@ class SourceKind:
     size: int  # pixels, the suggested side
     detail: str  # its label in a form
     most: int | None = None  # images that a form offers
+    largest: int | None = None  # images that a spec NAME:N may ask for; None: it names no number
     placeholder: str = ""  # an example of a text
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
@@ -104,7 +106,7 @@ def parse_count(kind: str, detail: str, usual: int, most: int) -> int:
         return usual
     if not detail.isdecimal() or len(detail) > 18 or not 1 <= int(detail) <= most:
         raise DataError(
-            f"'{kind}:{detail}' is no data set: {kind}:N takes a number of images from 1 to "
-            f"{most:,}."
+            f"{shown(f'{kind}:{detail}')} is no data set: {kind}:N takes a number of images from 1 "
+            f"to {most:,}."
         )
     return int(detail)

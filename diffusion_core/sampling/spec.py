@@ -368,11 +368,14 @@ class SamplingSpec(Record):
         return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: Any) -> SamplingSpec:
-        """From values of any origin. Raises SpecError with one sentence for values that are not
-        allowed or do not fit together; unknown names are of a newer version and left out."""
+    def from_dict(cls, values: Any, source: str = "The settings") -> SamplingSpec:
+        """From values of any origin, which messages call `source`.
+
+        Raises SpecError with one sentence for values that are not allowed or do not fit together;
+        unknown names are of a newer version and left out.
+        """
         try:
-            spec = record_of(cls, values, "The settings")
+            spec = record_of(cls, values, source)
         except RecordError as error:
             raise SpecError(str(error)) from error
         if problems := spec.without_unused().problems():

@@ -194,7 +194,6 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             averages = {name: checkpoint.load_weights(found, name) for name in context.averages}
         except checkpoint.CheckpointError as error:
             skipped.append(f"Step {step} cannot be resumed: {error}")
-            complain(skipped[-1])
             continue
         check_images(
             context.config.data,
@@ -212,7 +211,11 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         # of summing is part of an exact resume.
         if state.get("processes") == context.accelerator.num_processes:
             context.micro_batch = state["micro_batch"]
-        return step, f"{' '.join(skipped)} Resumed from step {step}." if skipped else ""
+        if not skipped:
+            return step, ""
+        warning = f"{' '.join(skipped)} Resumed from step {step}."
+        complain(warning)
+        return step, warning
     if skipped:
         raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
     return 0, ""

@@ -220,4 +220,4 @@ def test_init_from_on_the_command_line_takes_the_other_runs_settings(
     assert main([*train_new, "--resume", "--init-from", "other"]) == 2
     assert "A resumed run keeps its settings" in capsys.readouterr().err
     assert main([*train_new[:2], str(tmp_path / "y"), "--init-from", "nobody"]) == 1
-    assert "nobody is not a run folder" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("nobody.\n")

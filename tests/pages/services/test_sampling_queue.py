@@ -29,7 +29,7 @@ from dashboard.services.sampling_queue import (
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import CheckpointError, LoadedModel
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from diffusion_core.sampling.solvers import StepView
@@ -365,7 +365,11 @@ class Failing(nn.Module):
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "The device does not have enough memory; generate fewer images at once.",
         ),
-        (ValueError("This network takes no labels."), "This network takes no labels."),
+        (ConfigError("This network takes no labels."), "This network takes no labels."),
+        (
+            ValueError("operands could not be broadcast together"),
+            "Something went wrong (error 0a0b0c0d). The log of the server says what.",
+        ),
         (
             RuntimeError("odd"),
             "Something went wrong (error 0a0b0c0d). The log of the server says what.",
