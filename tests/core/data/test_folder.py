@@ -285,5 +285,9 @@ def test_a_folder_of_which_nothing_can_be_used_says_what_is_there(tmp_path: Path
     write(tmp_path, "phone.heic")
     with pytest.raises(DataError, match=r"There are no images in .*: phone\.heic"):
         open_folder(str(tmp_path))
-    with pytest.raises(DataError, match="There is no folder"):
-        open_folder("a\0b")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "/" + "a" * 300, "~nobody-here/images"])
+def test_a_path_that_no_disk_takes_is_said_to_be_no_folder(path: str) -> None:
+    with pytest.raises(DataError, match="There is no folder .*; give the folder of the images"):
+        open_folder(path)
