@@ -197,7 +197,7 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
             ["train", "--run", "x", "--steps", "many"],
             "--steps is 'many'; it must be a whole number.",
         ),
-        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…; it must"),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…'; it must"),
         (["sample", "--run", "x", "--eta", "nan"], "--eta is 'nan'; it must be a finite number."),
         (
             ["evaluate", "--run", "x", "--guidance-scale", "1e999"],
@@ -734,7 +734,7 @@ def test_any_class_can_be_asked_for(tmp_path: Path) -> None:
             ["--label", "٣"],
             "choose one of van, bus, coupé. --label also takes 'each in turn' and 'any class'.",
         ),
-        (["--device", "9" * 5000], f"'{'9' * 39}… is no device"),
+        (["--device", "9" * 5000], f"'{'9' * 39}…' is no device"),
         (["--guidance-scale", "2", "--guidance-interval", "3", "4"], "where none of the steps is"),
         (["--n", "-1"], "n is -1; it must be from 1 to 4,096."),
     ],
