@@ -89,6 +89,7 @@ def train_run(arguments: argparse.Namespace) -> int:
         config = with_settings(start_settings(arguments, settings), settings)
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
+        jobs.check_data(config)  # before it waits for the device
         if config.init_from and lead:
             print(f"Starts from the weights of {origin_title(config)}.")
     if arguments.background:
@@ -140,7 +141,6 @@ def start_in_background(
         run = load_run(arguments.run)
         jobs.resume(run, arguments.device, settings, processes)
         return run
-    jobs.check_data(config)
     path = arguments.run
     return jobs.start(path.parent, path.name, config, arguments.device, processes)
 

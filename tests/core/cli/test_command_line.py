@@ -121,12 +121,25 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
     tmp_path: Path, capsys
 ) -> None:
+    run, images = tmp_path / "run", tmp_path / "images"
+    images.mkdir()
+    for k in range(20):
+        (images / f"{k}.png").write_text("text")
+    words = [*TINY, "--data", f"folder:{images}"]
+    assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
+    assert "None of the 20 files can be read" in one_line(capsys.readouterr().err)
+    assert "Traceback" in (run / "train.log").read_text()
+    assert load_run(run).state == "failed"
+
+
+def test_data_that_is_not_there_is_refused_before_the_run_waits_for_a_device(
+    tmp_path: Path, capsys
+) -> None:
     run = tmp_path / "run"
     words = [*TINY, "--data", f"folder:{tmp_path / 'nowhere'}"]
     assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
     assert "There is no folder" in one_line(capsys.readouterr().err)
-    assert "Traceback" in (run / "train.log").read_text()
-    assert load_run(run).state == "failed"
+    assert not run.exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_over(finished: Path, capsys) -> None:
