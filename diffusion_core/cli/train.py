@@ -89,7 +89,8 @@ def train_run(arguments: argparse.Namespace) -> int:
         config = with_settings(start_settings(arguments, settings), settings)
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
-        jobs.check_data(config)  # before it waits for the device
+        if process_count() == 1:  # before it waits for the device; several tell each other
+            jobs.check_data(config)
         if config.init_from and lead:
             print(f"Starts from the weights of {origin_title(config)}.")
     if arguments.background:
