@@ -20,7 +20,7 @@ from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
-from diffusion_core.runs.presets import build_network
+from diffusion_core.runs.presets import network_plan
 from diffusion_core.runs.run import Run
 
 LOOK_SECONDS = 3.0  # that a visitor waits at most for what is in a folder
@@ -96,16 +96,7 @@ def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
         return shared_model(checkpoint, average, device=device())
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def size_multiple(network: str, network_args: Mapping[str, object]) -> int:
-    """The number that a network's image size must be divisible by. Raises ConfigError."""
-    with torch.device("meta"):
-        return build_network(network, network_args).size_multiple
-
-
 @st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
 def network_trace(network: str, network_args: Mapping[str, object], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
-    with torch.device("meta"):
-        built = build_network(network, network_args)
-    return trace(built, image_size)
+    return trace(network_plan(network, network_args), image_size)

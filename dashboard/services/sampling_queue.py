@@ -9,10 +9,12 @@ the model for a while.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any
@@ -22,6 +24,8 @@ import torch
 
 from dashboard.services import errors
 from dashboard.services.model_cache import shared_model
+from dashboard.services.settings import get_settings
+from diffusion_core.cores import computing, go_behind
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import DiskFull
 from diffusion_core.media.images import to_uint8
@@ -278,12 +282,19 @@ def _no_turns(result: Any) -> Generator[int, None, Any]:
 class SamplingQueue:
     """The jobs of one device: first come, first served, one at a time.
 
-    `load` gives the models, `clock` seconds. The thread lives as long as there are jobs.
+    `load` gives the models, `clock` seconds; a turn is taken in `computing`. The thread lives as
+    long as there are jobs.
     """
 
-    def __init__(self, load: Load, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: Load,
+        clock: Callable[[], float] = time.monotonic,
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.load = load
         self.clock = clock
+        self.computing = computing
         self.lock = threading.RLock()
         self.waiting: deque[SamplingJob] = deque()
         self.running: SamplingJob | None = None
@@ -331,6 +342,8 @@ class SamplingQueue:
                 job.cancel(UNSEEN)
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where each thread has a priority of its own
+            go_behind(threading.get_native_id())
         while True:
             with self.lock:
                 last, self.running = self.running, None
@@ -341,7 +354,8 @@ class SamplingQueue:
                     self._thread = None
                     return
                 self.running = self.waiting.popleft()
-            self.running.take_turn()
+            with self.computing():
+                self.running.take_turn()
 
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
@@ -373,5 +387,8 @@ def queue_of(device: torch.device) -> SamplingQueue:
     with _queues_lock:
         return _queues.setdefault(
             str(device),
-            SamplingQueue(lambda *which: shared_model(*which, device=device)),
+            SamplingQueue(
+                lambda *which: shared_model(*which, device=device),
+                computing=lambda: computing(get_settings().runs_dir, device),
+            ),
         )

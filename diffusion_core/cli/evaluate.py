@@ -17,6 +17,7 @@ from diffusion_core.cli.options import (
     number,
     whole_number,
 )
+from diffusion_core.cores import computing
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
@@ -91,7 +92,9 @@ def do_evaluate(given: argparse.Namespace) -> int:
                 run, checkpoint, spec, loaded, bits=given.bits_per_dim, again=given.again
             )
             label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
-            results.append(with_progress(work, cost(spec, loaded[1], given.bits_per_dim), label))
+            with computing(run.path.parent, device):
+                total = cost(spec, loaded[1], given.bits_per_dim)
+                results.append(with_progress(work, total, label))
     print(table(results, shutil.get_terminal_size((120, 24)).columns))
     for note in dict.fromkeys(note for result in results for note in result.notes):
         print(note)

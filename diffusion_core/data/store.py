@@ -319,9 +319,9 @@ def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
     starts = range(0, source.count, CHUNK)
     decode = functools.partial(_decode, source, size)
     if workers is None:
-        from joblib import cpu_count  # a tenth of a second that the decoding processes save
+        from diffusion_core.cores import part_of_cores  # imports PyTorch, which they do not need
 
-        workers = cpu_count()
+        workers = part_of_cores()
     workers = min(workers, len(starts))
     if workers <= 1 or not source.parallel:
         yield from map(decode, starts)

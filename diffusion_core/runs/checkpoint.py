@@ -25,7 +25,7 @@ from diffusion_core.files import check_regular, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
-from diffusion_core.runs.presets import build_network, build_schedule
+from diffusion_core.runs.presets import build_network, build_schedule, network_plan
 
 EXTRA = "average/"  # before the names of the tensors of further averages
 
@@ -167,8 +167,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config = RunConfig.from_dict(json.loads(metadata["config"]))
         classes = tuple(json.loads(metadata["classes"]))
         step, written = int(metadata["step"]), float(metadata["time"])
-        with torch.device("meta"):
-            network = build_network(config.network, config.network_args)
+        network = network_plan(config.network, config.network_args)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         end = f": {error}" if isinstance(error, ConfigError) else "."
         raise CheckpointError(f"{path.name} does not say what made it{end}") from error

@@ -144,6 +144,9 @@ class RunConfig(Record):
 
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
+    # Of the CPU, of each process; 0: its share of the cores (see `cores.py`), which follows what
+    # else computes. An exact resume is relative to this number.
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     # Processes that decode the images once; -1: one per core.
     num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
 
@@ -341,19 +344,23 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def _kind_of(name: str) -> Any:
     """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
     group, dot, key = name.partition(".")
-    hints = typing.get_type_hints(RunConfig)
-    known: dict[str, Any] = {each: hints[each] for each in RunConfig.model_fields}
+    hints = _hints(RunConfig)
+    known = {each: hints[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
         raise ConfigError(f"There is no setting called {cut(name)}; there are {', '.join(known)}.")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:
         return typing.get_args(known[group])[1]
-    entries = typing.get_type_hints(known[group])
+    entries = _hints(known[group])
     if key not in entries:
         there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
         raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
+
+
+# Each look takes milliseconds, and old configurations are read through it.
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _is_object(kind: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from diffusion_core.cores import computing
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
@@ -139,7 +140,7 @@ class CheckpointWriter:
         context = self.context
         half = context.accelerator.mixed_precision == "bf16"
         try:
-            with beside.stream():
+            with computing(self.path.parent, context.device), beside.stream():
                 if not all_finite(weights):
                     return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)

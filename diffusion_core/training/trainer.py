@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from diffusion_core.cores import computing
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
@@ -124,7 +125,7 @@ def _train_alone(job: _Job) -> RunState:
                 keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
-            with device_turn(status, path.parent):
+            with device_turn(status, path.parent), computing(path.parent, job.device):
                 state = _train(job)
                 status.update(state=state, message="")
                 return state

@@ -101,6 +101,7 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     assert second.said() == ""
 
 
+@pytest.mark.long
 def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
     runs_dir: Path, alone: np.ndarray, true_python: None
 ) -> None:

@@ -542,7 +542,7 @@ def test_it_runs_as_a_module_in_a_process_of_its_own(finished: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1 images of tiny, step 4: grid.png\n"
+    assert done.stdout == "1 image of tiny, step 4: grid.png\n"
     assert image(tmp_path / "grid.png").shape == (16, 16, 3)
 
 
