@@ -14,6 +14,7 @@ from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
+from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
@@ -56,9 +57,12 @@ def image_count(spec: str) -> int:
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
-def found(spec: str) -> Found | None:
-    """See `store.look`. Raises DataError."""
-    return store.look(spec, LOOK_SECONDS)
+def found(spec: str) -> Found | str | None:
+    """See `store.look`; a sentence where it took too long. Raises DataError."""
+    try:
+        return store.look(spec, LOOK_SECONDS)
+    except TooLong as error:
+        return str(error)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the image …")

@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from the averaged weights of another run (default step: the latest), and from "
         "its settings unless --preset or --like is given",
     )
+    parser.add_argument(
+        "--init-average",
+        metavar="NAME",
+        help=f"which of its averaged weights, for example short (default: {MAIN_AVERAGE})",
+    )
     parser.add_argument("--data", help=usage())
     parser.add_argument("--steps", type=whole_number, help="training steps in total")
     parser.add_argument("--batch-size", type=whole_number, help="images per step")
@@ -150,8 +155,10 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    fixed = [arguments.preset, arguments.like, arguments.init_from, named["batch_size"]]
-    if arguments.resume and any(value is not None for value in (*fixed, named["seed"])):
+    named["init_average"] = arguments.init_average
+    fixed = [arguments.preset, arguments.like, arguments.init_from, arguments.init_average]
+    fixed += [named["batch_size"], named["seed"]]
+    if arguments.resume and any(value is not None for value in fixed):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
             "change, and --data, for images that were moved."
@@ -160,6 +167,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         name, step = split_origin(arguments.init_from)
         there = find_run(name).path.absolute()
         named["init_from"] = str(there) if step is None else f"{there}@{step}"
+        settings.setdefault("init_average", arguments.init_average or MAIN_AVERAGE)
     return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 

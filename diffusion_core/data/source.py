@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -70,9 +70,12 @@ class SourceKind:
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
     is_path: bool = False  # the detail is a path of this machine
-    # As `open`, but raises TooLong after so many seconds.
+    # As `open`, but downloads nothing and raises TooLong after so many seconds.
     open_within: Callable[[str, float], Source] | None = None
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
+    # The identity that earlier versions gave the same images, if it was another; where the classes
+    # matter (True), empty if theirs were others.
+    earlier_identity: Callable[[Any, bool], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ def settle_origin(config: RunConfig, runs_dir: Path) -> RunConfig:
     Raises ConfigError where there are no such weights or they do not fit the network.
     """
     if not config.init_from:
+        if config.init_average != MAIN_AVERAGE:
+            raise ConfigError(
+                f"init_average is {shown(config.init_average)}, averaged weights of another run; "
+                f"name that run with init_from."
+            )
         return config
     checkpoint = find_origin(config, runs_dir)
     folder = checkpoint.path.parent.parent

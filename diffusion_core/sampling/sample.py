@@ -192,8 +192,14 @@ def sample_steps(
         solve = functools.partial(
             edits.repaint, solve, image=image, mask=how.mask.to(device), resample=how.resample
         )
-    with _mode(model, how.training_mode):
-        yield from solve(predict, levels, start, noise)
+    # Between two steps somebody else may sample with the same network.
+    views = solve(predict, levels, start, noise)
+    while True:
+        with _mode(model, how.training_mode):
+            view = next(views, None)
+        if view is None:
+            return
+        yield view
 
 
 def _on(device: torch.device, labels: Tensor | None) -> Tensor | None:

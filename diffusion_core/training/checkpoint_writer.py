@@ -201,6 +201,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             context.store,
             state["data_fingerprint"],
             state.get("data_content", ""),
+            context.labelled,
         )
         context.bare_model.load_state_dict(state["model"])
         context.optimizer.load_state_dict(state["optimizer"])
