@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import is_typeddict
 
 from diffusion_core.files import check_regular
-from diffusion_core.text import shown
+from diffusion_core.text import limit, shown
 
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
 
@@ -132,8 +132,8 @@ def _limits(kind: Any, path: Sequence[str | int]) -> dict[str, float]:
     found = {}
     for rule in rules:
         for name in ("ge", "gt", "le", "lt", "multiple_of"):
-            if (limit := getattr(rule, name, None)) is not None:
-                found[name] = limit
+            if (bound := getattr(rule, name, None)) is not None:
+                found[name] = bound
     return found
 
 
@@ -206,7 +206,7 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
 
 def _range(limits: dict[str, Any]) -> str:
     """The limits of a number: "a multiple of 8, from 16 to 256"."""
-    number = {name: f"{limit:,}".removesuffix(".0") for name, limit in limits.items()}
+    number = {name: limit(bound) for name, bound in limits.items()}
     if "ge" in number and "le" in number:
         text = f"from {number['ge']} to {number['le']}"
     else:

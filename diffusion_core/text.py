@@ -11,7 +11,10 @@ MOST_NAMED = 12  # names that a sentence lists
 
 def shown(value: object) -> str:
     """A value as a message quotes it: cut short, and never a whole file."""
-    if isinstance(value, (str, int, float, bool, type(None))):
+    if isinstance(value, str):
+        text = repr(value)
+        return text if len(text) <= MAX_SHOWN else cut(text) + text[-1]
+    if isinstance(value, (int, float, bool, type(None))):
         return cut(repr(value))
     return "an object" if isinstance(value, dict) else "a list"
 
@@ -19,6 +22,11 @@ def shown(value: object) -> str:
 def cut(text: str, most: int = MAX_SHOWN) -> str:
     """The text as a message quotes it, at most so many characters of it."""
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def limit(number: float) -> str:
+    """A bound as a message names it: 1,000, 0.05, and 20 for 20.0."""
+    return f"{int(number):,}" if float(number).is_integer() else f"{number:,}"
 
 
 def some(names: Sequence[str]) -> str:

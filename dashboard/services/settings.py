@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SECRETS_FILE = REPOSITORY / ".streamlit" / "secrets.toml"
 
 Number = Annotated[int, Field(ge=1, le=10**12)]
-Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().resolve())]
+Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).resolve())]
 
 
 class SettingsError(ValueError):

@@ -147,8 +147,15 @@ def lecture_sentence(config: RunConfig) -> str:
     return f"{sentence}. This run trains on {code(config.data)}, so the curves need not match."
 
 
+def no_samples(run: RunSnapshot) -> str:
+    """What stands in the place of samples that a run has not written."""
+    if run.state == RunState.FINISHED:
+        return "This run has no samples."
+    return "The first samples appear here during training."
+
+
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
+    """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -156,6 +163,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{round(hours / 24):,} days"
     return f"{hours} h {minutes} min"
 
 

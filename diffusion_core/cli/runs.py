@@ -26,7 +26,7 @@ def print_runs(arguments: argparse.Namespace) -> int:
         status = run.status
         steps = f"{status.step:,}/{status.total:,}"
         loss, speed = status.loss, status.images_per_second
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created)) if run.created else ""
         print(
             f"{listed(run.name):30} {run.state:9} {steps:>15} "
             f"{'' if loss is None else f'{loss:.4f}':>8} "

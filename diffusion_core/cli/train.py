@@ -99,6 +99,8 @@ def train_run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"data: {error}") from error
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
+        if process_count() == 1:  # before it waits for the device; several tell each other
+            jobs.check_data(config)
         if config.init_from and lead:
             print(f"Starts from the weights of {origin_title(config)}.")
     if arguments.background:
@@ -149,7 +151,6 @@ def start_in_background(
         run = load_run(arguments.run)
         jobs.resume(run, arguments.device, settings, arguments.processes)
         return run
-    jobs.check_data(config)
     path = arguments.run
     return jobs.start(path.parent, path.name, config, arguments.device, arguments.processes)
 

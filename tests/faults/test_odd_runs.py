@@ -54,6 +54,7 @@ def test_the_list_names_every_reason(odd_runs: dict[str, str], capsys) -> None:
     assert main(["runs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if " finished " in line]) > len(ODD)
+    assert not any("1970" in line for line in lines)  # of a run that says no time
     for name, reason in odd_runs.items():
         assert any(line.startswith(f"{name} cannot be read in full: {reason}") for line in lines)
     assert len(lines) == 1 + 2 * len(UNREADABLE) + len(ODD) + 1

@@ -46,7 +46,7 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
     `path` cannot be read, TooLong after so many seconds.
     """
     found = Walk()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # nor one of a name that no disk takes
         raise DataError(f"There is no folder {readable(path)}; give the folder of the images.")
     end = None if seconds is None else time.monotonic() + seconds
     inodes: dict[tuple[int, int], Path] = {}  # of files, where they were found
@@ -159,13 +159,8 @@ class FolderSource:
 
 def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     """The images of a folder with their classes, by the rules of `layout.py`. Raises DataError."""
-    path = Path(detail).expanduser()
-    try:
-        there = walk(path, seconds)
-    except ValueError as error:  # a null byte in the name
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"There is no folder {readable(detail)}.") from error
+    path = Path(os.path.expanduser(detail))
+    there = walk(path, seconds)
     below = [file.relative_to(path) for file in there.files]
     root = path.name or path.resolve().name or "images"
     by_class, left_out = arrange([each.parts for each in below], root)

@@ -122,12 +122,25 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
     tmp_path: Path, capsys
 ) -> None:
+    run, images = tmp_path / "run", tmp_path / "images"
+    images.mkdir()
+    for k in range(20):
+        (images / f"{k}.png").write_text("text")
+    words = [*TINY, "--data", f"folder:{images}"]
+    assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
+    assert "None of the 20 files can be read" in one_line(capsys.readouterr().err)
+    assert "Traceback" in (run / "train.log").read_text()
+    assert load_run(run).state == "failed"
+
+
+def test_data_that_is_not_there_is_refused_before_the_run_waits_for_a_device(
+    tmp_path: Path, capsys
+) -> None:
     run = tmp_path / "run"
     words = [*TINY, "--data", f"folder:{tmp_path / 'nowhere'}"]
     assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
     assert "There is no folder" in one_line(capsys.readouterr().err)
-    assert "Traceback" in (run / "train.log").read_text()
-    assert load_run(run).state == "failed"
+    assert not run.exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_over(finished: Path, capsys) -> None:
@@ -211,7 +224,7 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
             ["train", "--run", "x", "--steps", "many"],
             "--steps is 'many'; it must be a whole number.",
         ),
-        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…; it must"),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…'; it must"),
         (["sample", "--run", "x", "--eta", "nan"], "--eta is 'nan'; it must be a finite number."),
         (
             ["evaluate", "--run", "x", "--guidance-scale", "1e999"],
@@ -757,7 +770,7 @@ def test_any_class_can_be_asked_for(tmp_path: Path) -> None:
             ["--label", "٣"],
             "choose one of van, bus, coupé. --label also takes 'each in turn' and 'any class'.",
         ),
-        (["--device", "9" * 5000], f"'{'9' * 39}… is no device"),
+        (["--device", "9" * 5000], f"'{'9' * 39}…' is no device"),
         (["--guidance-scale", "2", "--guidance-interval", "3", "4"], "where none of the steps is"),
         (["--n", "-1"], "n is -1; it must be from 1 to 4,096."),
     ],

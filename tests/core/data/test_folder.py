@@ -337,5 +337,9 @@ def test_a_folder_of_which_nothing_can_be_used_says_what_is_there(tmp_path: Path
         "These cannot be used: phone.heic. These have to be unpacked or converted first: "
         "archive.zip, data/train.parquet."
     )
-    with pytest.raises(DataError, match="There is no folder"):
-        open_folder("a\0b")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "/" + "a" * 300, "~nobody-here/images"])
+def test_a_path_that_no_disk_takes_is_said_to_be_no_folder(path: str) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*; give the folder of the images"):
+        open_folder(path)

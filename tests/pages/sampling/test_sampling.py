@@ -96,6 +96,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
         "This strip as PNG",
         "Film as WebP",
     ]
+    assert "In turn, row by row: van, bus." in shown  # of three classes
     assert len(app.get("image")) == 2  # the grid and the lecture's strip
     assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption

@@ -243,6 +243,18 @@ def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
     for card in ("cuda", "cuda:0", "cuda:1"):
         assert queue_note([run], card).startswith("both is using the device; a new run waits")
     assert queue_note([run], "cuda:2") == queue_note([run], "cpu") == ""
+    waiting = RunSnapshot(Run(Path("next")), RunState.QUEUED, status)
+    note = queue_note([run, waiting], "cuda")
+    assert note == "both is using the device and 1 run waits; a new run joins the queue."
+
+
+def test_a_run_whose_settings_cannot_be_read_is_named_where_it_is_chosen(runs_dir: Path) -> None:
+    run = tiny_runs.write_run(runs_dir, "broken", config=tiny_runs.tiny())
+    (run / "config.json").write_text("{")
+    assert (
+        "The settings of broken cannot be used: config.json is not readable JSON. "
+        "Choose another start."
+    ) in words(open_training(preset="run broken"))
 
 
 def test_a_run_starts_from_the_weights_of_another(runs_dir: Path, started) -> None:
