@@ -11,6 +11,7 @@ from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
 from dashboard.ui.outside import plain
 from diffusion_core.device import describe, pick_device
+from diffusion_core.runs.run import why_no_list
 
 
 def page(entry: PageEntry) -> st.Page:
@@ -41,6 +42,8 @@ with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
     if not settings.may_operate:
         st.caption("Role: viewer. You can watch and sample; only the operator can train.")
+if why := why_no_list(settings.runs_dir):
+    st.error(f"The runs folder {plain(why)}")
 for sentence in st.session_state.get(keys.LEFT_OUT, ()):
     st.warning(f"{plain(sentence)} This part of the link is left out.")
 chosen.run()

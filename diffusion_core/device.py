@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import nn
 
+from diffusion_core.cores import take_share, usable_cores
 from diffusion_core.text import shown
 
 try:
@@ -141,6 +142,7 @@ def in_batches(
     """
     first = 0
     while first < n:
+        take_share()
         found, batch = halving(functools.partial(work, first), min(batch, n - first))
         first += batch
         yield first, found
@@ -181,10 +183,3 @@ class Utilisation:
             return torch.cuda.utilization(self.device) / 100
         except (ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
             return None
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity and, in a container, its quota."""
-    import joblib  # here, since its import takes a while
-
-    return joblib.cpu_count()

@@ -113,9 +113,16 @@ def _temporary(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder where there is none yet. Raises DiskFull."""
+    """Make a folder where there is none yet. Raises DiskFull, OSError."""
+    check_folder(path)
     with naming_full_disk(path):
         path.mkdir(exist_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise NotADirectoryError for something else in the place of a folder."""
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def listing(folder: Path, pattern: str) -> list[Path]:

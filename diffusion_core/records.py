@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import is_typeddict
 
 from diffusion_core.files import check_regular
-from diffusion_core.text import cut, shown
+from diffusion_core.text import cut, limit, shown
 
 LONGEST_NAME = 80  # characters of a field's name in a sentence
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
@@ -133,8 +133,8 @@ def _limits(kind: Any, path: Sequence[str | int]) -> dict[str, float]:
     found = {}
     for rule in rules:
         for name in ("ge", "gt", "le", "lt", "multiple_of"):
-            if (limit := getattr(rule, name, None)) is not None:
-                found[name] = limit
+            if (bound := getattr(rule, name, None)) is not None:
+                found[name] = bound
     return found
 
 
@@ -196,17 +196,19 @@ def _sentence(found: Any, kind: type[BaseModel], source: str, name: Callable[[st
         return f"{before}{field} is not known; leave it out."
     if error == "value_error":  # raised by a validator of the record
         return f"{before}{context['error']}"
+    if error in ("string_too_short", "too_short") and not found["input"]:
+        return f"{before}{field} is empty; it needs a value."
     limits = _limits(kind, found["loc"])
     out_of_range = error.startswith(("greater_than", "less_than", "multiple_of"))
     out_of_range |= error.startswith("float") and type(found["input"]) is int  # of 400 digits
     wanted = (out_of_range and _range(limits or context)) or _wanted(error, context)
     what = f"{field} is {shown(found['input'])}" if field else f"it is {shown(found['input'])}"
-    return f"{before}{what}; it must be {wanted}." if wanted else f"{before}{what}: not usable."
+    return f"{before}{what}; it {f'must be {wanted}' if wanted else 'cannot be used'}."
 
 
 def _range(limits: dict[str, Any]) -> str:
     """The limits of a number: "a multiple of 8, from 16 to 256"."""
-    number = {name: f"{limit:,}" for name, limit in limits.items()}
+    number = {name: limit(bound) for name, bound in limits.items()}
     if "ge" in number and "le" in number:
         text = f"from {number['ge']} to {number['le']}"
     else:
@@ -232,7 +234,10 @@ def _wanted(kind: str, context: dict[str, Any]) -> str:
 _WANTED = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "string_type": "text",
+    "string_unicode": "text in UTF-8",
+    "path_type": "a path",
     "string_too_long": "at most {max_length:,} characters long",
     "string_too_short": "at least {min_length:,} characters long",
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",

@@ -11,7 +11,10 @@ MOST_NAMED = 12  # names that a sentence lists
 
 def shown(value: object) -> str:
     """A value as a message quotes it: cut short, and never a whole file."""
-    if isinstance(value, (str, int, float, bool, type(None))):
+    if isinstance(value, str):
+        text = repr(value)
+        return text if len(text) <= MAX_SHOWN else cut(text) + text[-1]
+    if isinstance(value, (int, float, bool, type(None))):
         return cut(repr(value))
     return "an object" if isinstance(value, dict) else "a list"
 
@@ -24,6 +27,11 @@ def cut(text: str, most: int = MAX_SHOWN) -> str:
 def printable(text: str) -> str:
     """The text with escapes for what is not to be seen, breaks lines or turns others around."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def limit(number: float) -> str:
+    """A bound as a message names it: 1,000, 0.05, and 20 for 20.0."""
+    return f"{int(number):,}" if float(number).is_integer() else f"{number:,}"
 
 
 def some(names: Sequence[str]) -> str:

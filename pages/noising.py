@@ -14,7 +14,7 @@ st.markdown(
     r"""
 Training needs images at every noise level. There is no need to add noise step by step: the image
 $x_0$ (values from −1 to 1) and noise $\epsilon \sim \mathcal{N}(0, I)$ give the noised image at any
-timestep directly, $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon$. Move $t$ and
+timestep directly, $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon.$ Move $t$ and
 watch the image disappear. The network learns to predict the $\epsilon$ in it.
 """
 )

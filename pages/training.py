@@ -10,9 +10,9 @@ st.title("Training")
 st.markdown(
     r"""
 Every step takes a batch of images $x_0$, draws a random timestep $t$ and noise $\epsilon$ for each,
-and shows the network $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon$. It then
+and shows the network $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\alpha_t}\,\epsilon.$ It then
 moves the weights a little, so that the predicted noise comes closer to the true noise:
-$L = \mathbb{E}\,\lVert \epsilon - \epsilon_\theta(x_t, t) \rVert$. Each run is a separate process:
+$L = \mathbb{E}\,\lVert \epsilon - \epsilon_\theta(x_t, t) \rVert.$ Each run is a separate process:
 it keeps running if you close this page.
 """
 )

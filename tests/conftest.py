@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from dashboard.services import settings
-from tests.forks.client import PYTHON, launcher
+from tests.forks.client import PYTHON, launcher, share
 
 torch.set_num_threads(1)
 # The same examples every time, however slow the machine, and no folder of remembered ones.
@@ -25,6 +25,12 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("same")
 # Other examples every time, and many: `pytest --hypothesis-profile long`.
 hypothesis.settings.register_profile("long", max_examples=100_000, deadline=None, database=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist, which inherit the environment, share a fork server."""
+    if config.getoption("numprocesses", None):
+        share()
 
 
 @pytest.fixture(autouse=True)

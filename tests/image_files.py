@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -55,9 +56,65 @@ def huge_png(width: int, height: int) -> bytes:
     row = b"\x00" + b"\xff" * -(-width // 8)
     squeeze = zlib.compressobj(9)
     squeezed = b"".join(squeeze.compress(row) for _ in range(height)) + squeeze.flush()
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return _png(struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0), squeezed)
+
+
+def _png(header: bytes, squeezed: bytes) -> bytes:
     chunks = [(b"IHDR", header), (b"IDAT", squeezed), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
     )
+
+
+def png_of(values: np.ndarray, colour: int) -> bytes:
+    """A PNG of 16 bits of (H, W, channels); `colour`: 2 RGB, 4 grey with alpha, 6 RGBA."""
+    rows = values.astype(">u2").reshape(len(values), -1)
+    squeezed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    height, width, _ = values.shape
+    return _png(struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0), squeezed)
+
+
+def tiff_of(
+    values: np.ndarray,
+    tags: dict[int, int | list[int]] | None = None,
+    *,
+    order: Literal["<", ">"] = "<",
+    deflate: bool = False,
+    predict: bool = False,
+    apart: bool = False,
+) -> bytes:
+    """A TIFF of (H, W) or (H, W, channels) of any type of number; Pillow writes only some of them.
+
+    `order`: of the bytes. `predict`: differences between neighbours. `apart`: one channel after
+    the other. `tags`: added to those that follow from the values, or in their place.
+    """
+    kinds = {"u": 1, "i": 2, "f": 3}
+    values = values.reshape(*values.shape[:2], -1)
+    height, width, channels = values.shape
+    stored = values.copy()
+    if predict:
+        stored[:, 1:] -= values[:, :-1]
+    stored = stored.astype(values.dtype.newbyteorder(order))
+    split = [stored[..., k] for k in range(channels)] if apart else [stored]
+    strips = [zlib.compress(part.tobytes()) if deflate else part.tobytes() for part in split]
+    lengths = [len(strip) for strip in strips]
+    starts = [8 + sum(lengths[:k]) for k in range(len(strips))]
+    entries: dict[int, int | list[int]] = {
+        256: width, 257: height, 258: [values.itemsize * 8] * channels, 259: 8 if deflate else 1,
+        262: 2 if channels > 2 else 1, 273: starts, 277: channels, 278: height, 279: lengths,
+        284: 1 + apart, 317: 1 + predict, 339: [kinds[values.dtype.kind]] * channels,
+    } | (tags or {})  # fmt: skip
+    directory_at = 8 + sum(lengths)
+    more_at = directory_at + 2 + 12 * len(entries) + 4
+    directory, more = struct.pack(f"{order}H", len(entries)), b""
+    for tag, given in sorted(entries.items()):
+        listed = given if isinstance(given, list) else [given]
+        body = struct.pack(f"{order}{len(listed)}I", *listed)
+        if len(listed) > 1:
+            more += body
+            body = struct.pack(f"{order}I", more_at + len(more) - len(body))
+        directory += struct.pack(f"{order}HHI", tag, 4, len(listed)) + body
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    header = magic + struct.pack(f"{order}I", directory_at)
+    return header + b"".join(strips) + directory + b"\0" * 4 + more

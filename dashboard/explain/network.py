@@ -7,13 +7,12 @@ import streamlit as st
 
 from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
 from dashboard.figures.theme import show
-from dashboard.services import cached
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Toggle
 from dashboard.ui.outside import code, plain
 from diffusion_core.models.trace import Trace, TraceRow
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.presets import PRESETS, network_plan
 from diffusion_core.runs.run import list_runs
 
 SMALLEST, LARGEST = 16, 256  # pixels, both sides
@@ -44,7 +43,7 @@ def pick_network() -> RunConfig:
 def pick_size(config: RunConfig) -> int:
     """The image size in pixels, out of those that the network accepts."""
     try:
-        multiple = cached.size_multiple(config.network, dict(config.network_args))
+        multiple = network_plan(config.network, config.network_args).size_multiple
     except ConfigError as error:
         st.error(f"This network cannot be built: {plain(error)}")
         st.stop()

@@ -55,7 +55,7 @@ TYPED = [form for source in SOURCES.values() if not source.most for form in sour
 INDEX = Number(key="picture", label="Image number", step=1, default=0)
 SEED = Number(
     key="seed",
-    label=r"Seed of $\epsilon$",
+    label="Seed of ε",
     default=0,
     step=1,
     high=min(MAX_SEED, MOST_SHOWN),

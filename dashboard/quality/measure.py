@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
+from dashboard.services.visitors import visitor
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -160,7 +161,7 @@ def start(plan: Plan) -> None:
         background=True,
     )
     try:
-        job = sampling_queue.queue_of(cached.device()).submit(task)
+        job = sampling_queue.queue_of(cached.device()).submit(task, visitor())
     except sampling_queue.QueueFull as error:
         st.error(plain(error))
         return

@@ -30,8 +30,6 @@ from diffusion_core.runs.status import ACTIVE, AT_WORK
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.spec import SamplingSpec
 
-DAY = 24 * 60 * 60  # seconds
-
 
 @dataclass(frozen=True)
 class Chosen:
@@ -56,10 +54,9 @@ def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
     chosen = STEP.now(options=(LATEST, *steps)).ask()
     checkpoint = steps[str(known[run.name]) if chosen == LATEST else chosen]
     seconds = max(0.0, time.time() - checkpoint.time)
-    age = f"{seconds // DAY:.0f} days" if seconds >= 2 * DAY else duration(seconds)
     state = run.state
     st.caption(
-        f"Step {checkpoint.step:,} of {checkpoint.config.steps:,}, saved {age} ago. "
+        f"Step {checkpoint.step:,} of {checkpoint.config.steps:,}, saved {duration(seconds)} ago. "
         f"The run is {state}."
     )
     if chosen == LATEST:

@@ -81,7 +81,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         job = session_job(KEY)
         if job is None:
             st.info(
-                "Every row starts from the same noises, so that only the chosen values make a "
+                "Every row starts from the same noise, so that only the chosen values make a "
                 "difference. Each row shows its evaluations of the network and its time.",
                 icon=":material/view_week:",
             )

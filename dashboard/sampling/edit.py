@@ -88,7 +88,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
                     f"{title_of(chosen.spec)} cannot repaint, because its steps build on each "
                     f"other. {title_of(spec)} is used instead."
                 )
-        show_button(chosen.checkpoint, spec, given, edit)
+        show_button(chosen.checkpoint, can, spec, given, edit)
 
 
 def usable_spec(spec: SamplingSpec, edit: Edit, can: Capabilities) -> SamplingSpec:
@@ -117,10 +117,10 @@ def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
 
 
 def show_button(
-    checkpoint: Checkpoint, spec: SamplingSpec, given: Given | None, edit: Edit
+    checkpoint: Checkpoint, can: Capabilities, spec: SamplingSpec, given: Given | None, edit: Edit
 ) -> None:
     schedule = build_schedule(checkpoint.config)
-    refused = problem(spec, schedule, edit)
+    refused = problem(spec, can, edit)
     painted = edit.mask is None or bool(edit.mask.any())
     if refused:
         st.warning(plain(refused))

@@ -24,6 +24,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import to_grey
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import last_steps
 from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.spec import SamplingSpec
@@ -230,10 +231,12 @@ def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return shown
 
 
-def problem(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> str:
+def problem(spec: SamplingSpec, can: Capabilities, edit: Edit) -> str:
     """Why this edit is impossible with these settings, and what to do; empty if it is possible."""
-    noisiest = make_levels(schedule, spec.steps, spec.spacing)[0]
-    if edit.kind == INVERT and not schedule.is_flow and noisiest.alpha <= 0:
+    if problems := spec.problems(can, edit.strength):
+        return problems[0]
+    noisiest = make_levels(can.schedule, spec.steps, spec.spacing)[0]
+    if edit.kind == INVERT and not can.flow and noisiest.alpha <= 0:
         return (
             "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
             "image is left to invert. Choose the step spacing leading, which stops before it, or "

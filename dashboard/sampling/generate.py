@@ -69,9 +69,10 @@ def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
     alt = f"{spec.n} images by {spec.describe()}"
     show_image(whole, alt, 160 * across, stretch=across > 2)
     if spec.label == EACH_IN_TURN:
-        more = " …" if len(spec.classes) > MOST_NAMED else ""
+        names = spec.classes[: spec.n]
+        more = " …" if len(names) > MOST_NAMED else ""
         where = "Columns from the left" if across == len(spec.classes) else "In turn, row by row"
-        st.caption(f"{where}: {', '.join(map(code, spec.classes[:MOST_NAMED]))}{more}.")
+        st.caption(f"{where}: {', '.join(map(code, names[:MOST_NAMED]))}{more}.")
 
 
 def show_job(job: SamplingJob, seen: Snapshot) -> None:

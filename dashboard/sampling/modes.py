@@ -46,7 +46,7 @@ INTERPOLATE = Mode(
 )
 COMPARE = Mode(
     "Compare",
-    "The same noises with two to six different settings.",
+    "The same noise with two to six different settings.",
     compare.show,
     (compare_lists.COUNT, *compare_lists.LISTS.values()),
 )

@@ -14,13 +14,14 @@ from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
+from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
 from diffusion_core.device import pick_device
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
-from diffusion_core.runs.presets import build_network
+from diffusion_core.runs.presets import network_plan
 from diffusion_core.runs.run import Run
 
 LOOK_SECONDS = 3.0  # that a visitor waits at most for what is in a folder
@@ -56,9 +57,12 @@ def image_count(spec: str) -> int:
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
-def found(spec: str) -> Found | None:
-    """See `store.look`. Raises DataError."""
-    return store.look(spec, LOOK_SECONDS)
+def found(spec: str) -> Found | str | None:
+    """See `store.look`; a sentence where it took too long. Raises DataError."""
+    try:
+        return store.look(spec, LOOK_SECONDS)
+    except TooLong as error:
+        return str(error)
 
 
 @st.cache_data(max_entries=32, show_spinner="Reading the image …")
@@ -96,16 +100,7 @@ def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
         return shared_model(checkpoint, average, device=device())
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def size_multiple(network: str, network_args: Mapping[str, object]) -> int:
-    """The number that a network's image size must be divisible by. Raises ConfigError."""
-    with torch.device("meta"):
-        return build_network(network, network_args).size_multiple
-
-
 @st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
 def network_trace(network: str, network_args: Mapping[str, object], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
-    with torch.device("meta"):
-        built = build_network(network, network_args)
-    return trace(built, image_size)
+    return trace(network_plan(network, network_args), image_size)

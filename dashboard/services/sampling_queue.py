@@ -1,18 +1,23 @@
-"""The sampling queue: one job at a time on a device, the others wait.
+"""The sampling queue of a device: its jobs take turns, in slices of about a second.
 
-A job runs in a thread of the server and outlives the reruns of the page that submitted it; the page
-sees it through snapshots. A job that no page polls any more is cancelled, so that a visitor who
-leaves keeps no device busy; a background job keeps running, in turns, and lets the others go first.
-Everything that samples with a shared model goes through here: sampling in training mode changes
-the model for a while.
+A job runs in a thread of its own, which goes on only while it is its turn: it is left between two
+steps and taken up again. So nobody waits long for a few images, whatever others have asked for.
+Who is next: fair between visitors, not between jobs; a visitor's second job comes after all first
+ones; the shorter before the longer; jobs in the background after all others (see `_place`).
+
+A job outlives the reruns of the page that submitted it; the page sees it through snapshots. A job
+that no page polls any more is cancelled, so that a visitor who leaves keeps no device busy.
+Everything that samples with a shared model goes through here.
 """
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any
@@ -22,8 +27,10 @@ import torch
 
 from dashboard.services import errors
 from dashboard.services.model_cache import shared_model
+from dashboard.services.settings import get_settings
+from diffusion_core.cores import computing, go_behind
 from diffusion_core.device import is_out_of_memory
-from diffusion_core.files import DiskFull
+from diffusion_core.errors import explains_itself
 from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
@@ -40,6 +47,12 @@ PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 UNSEEN = "Cancelled, because no page showed it any more."
 
+SLICE = 1.0  # seconds, after which another job may go on
+# Seconds of work: jobs are taken to be no longer, so that a long one falls behind by no more.
+LONG = 5.0
+# Seconds per evaluation of the network, until a job has shown its own.
+FIRST_GUESS = 0.01
+
 # A checkpoint, which of its averaged weights, and whether in plain float32.
 Load = Callable[[Checkpoint, str, bool], LoadedModel]
 OnStep = Callable[[StepView], None]
@@ -54,8 +67,8 @@ class Task:
     """What a job does.
 
     `work(load, on_step)` loads its models with `load`, passes every step to `on_step` and returns
-    the result. Work in the background may be a generator that yields how much is done after each
-    batch: other jobs go first in between.
+    the result. It may be a generator that yields how much is done after each batch. Other jobs may
+    go on in both, after a step and after a yield.
     """
 
     spec: SamplingSpec
@@ -115,7 +128,8 @@ class Snapshot:
     """The state of a job at one moment."""
 
     state: str  # waiting, loading, sampling, done, cancelled or failed
-    before: int  # jobs that come first, while it waits
+    before: int  # jobs that come first, while it is not its turn
+    wait: float  # seconds that those take, about
     step: int  # steps taken of `Task.steps`
     now: Preview | None  # after the newest step; None before the first
     seconds: float  # since it started
@@ -130,23 +144,27 @@ class Snapshot:
 class SamplingJob:
     """One task in a queue. Its methods may be called from any thread."""
 
-    def __init__(self, task: Task, queue: SamplingQueue) -> None:
+    def __init__(self, task: Task, queue: SamplingQueue, visitor: str, number: int) -> None:
         self.task = task
         self.spec = task.spec
+        self.visitor = visitor
+        self.number = number  # in the order in which they came
         self.result: Any = None  # what the work returned, once it is done
+        self.begun = False
         self._queue = queue
         self._lock = queue.lock
-        self._turns: Generator[int, None, Any] | None = None
         self._state = "waiting"
         self._sentence = ""
         self._stop = ""  # why it should stop
         self._step = 0  # steps taken
+        self._counts = True  # its steps are those of `on_step`
         self._view: StepView | None = None  # after the newest step
         self._now: Preview | None = None
         self._started: float | None = None  # of this turn
         self._seconds = 0.0  # of the turns before
         self._seen = queue.clock()
         self._over = threading.Event()
+        self._cores = ExitStack()
 
     @property
     def active(self) -> bool:
@@ -170,65 +188,107 @@ class SamplingJob:
             else:  # another step was taken meanwhile
                 now = self._now or now
             seconds, left = self._spent(), None
+            before, wait = self._queue.before(self)
             if self._state == "sampling" and self._step:
-                left = seconds / self._step * (self.task.steps - self._step)
+                left = self._queue.shared(self, self.left())
             return Snapshot(
-                self._state,
-                self._queue.before(self),
-                self._step,
-                now,
-                seconds,
-                left,
-                self._sentence,
+                self._state, before, wait, self._step, now, seconds, left, self._sentence
             )
 
     def cancel(self, why: str = "Cancelled.") -> None:
-        """End a waiting job at once, also between two turns, and a running one after its step."""
+        """End a job that has not begun at once, and another after its step."""
         with self._lock:
-            waits = self in self._queue.waiting
-            if waits:
-                self._queue.waiting.remove(self)
-            if waits or self._state == "waiting":
-                if self._turns is not None:
-                    self._turns.close()
+            if not self.active:
+                return
+            if not self.begun:
                 self._end("cancelled", why)
-            elif self.active:
-                self._stop = why
-                self._sentence = "Stops after this step."
+                self._queue.leave(self)
+                return
+            self._stop = why
+            self._sentence = "Stops after this step."
+            self._queue.turn.notify_all()
 
     def unseen(self, patience: float) -> bool:
         return not self.task.background and self._queue.clock() - self._seen > patience
 
-    def take_turn(self) -> None:
-        """Called by the queue's thread only. Never raises: an error becomes the sentence."""
-        with self._lock:
-            work = self.task.work
-            if work is None:
-                return
-            self._state, self._started = "sampling", self._queue.clock()
+    def left(self) -> float:
+        """Seconds of the device that it still needs, about."""
+        share = 1 - self._step / self.task.steps
+        if self._step and (spent := self._spent()):
+            return spent / self._step * (self.task.steps - self._step)
+        pace = self._queue.pace.get(self.task.pace_key, FIRST_GUESS)
+        return pace * self.task.evaluations * share
+
+    def begin(self) -> None:
+        """Its first turn. Called by the queue."""
+        self.begun = True
+        threading.Thread(target=self._run, name="sampling", daemon=True).start()
+
+    def _run(self) -> None:
+        """Never raises: an error becomes the sentence."""
+        if sys.platform == "linux":  # where each thread has a priority of its own
+            go_behind(threading.get_native_id())
+        self._go_on()
         try:
-            if self._turns is None:
-                found = work(self._load, self._on_step)
-                self._turns = found if isinstance(found, GeneratorType) else _no_turns(found)
-            done = next(self._turns)
-        except StopIteration as end:
-            self.result = end.value
+            work = self.task.work
+            assert work is not None
+            found = work(self._load, self._on_step)
+            self.result = self._all_of(found) if isinstance(found, GeneratorType) else found
             state, sentence = "done", ""
         except Cancelled as reason:
             state, sentence = "cancelled", str(reason)
         except Exception as error:
             state, sentence = "failed", explain(error)
-        else:
-            with self._lock:
-                self._step, self._seconds, self._started = done, self._spent(), None
-                if not self._stop:
-                    return
-                self._turns.close()  # cancelled in a turn that took no step
-            state, sentence = "cancelled", self._stop
+        del work
+        found = None
+        self._pause()
         with self._lock:
             self._end(state, sentence)
             if state == "done":
                 self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
+            self._queue.leave(self)
+
+    def _all_of(self, turns: Generator[int, None, Any]) -> Any:
+        with closing(turns):
+            self._counts = False
+            while True:
+                try:
+                    done = next(turns)
+                except StopIteration as end:
+                    return end.value
+                with self._lock:
+                    self._step = done
+                self._let_others(over=True)
+
+    def _go_on(self) -> None:
+        """It is its turn, from here on."""
+        self._cores.enter_context(self._queue.computing())
+        with self._lock:
+            if self._state == "waiting":
+                self._state = "sampling"
+            self._started = self._queue.clock()
+
+    def _pause(self) -> None:
+        with self._lock:
+            self._seconds, self._started = self._spent(), None
+        self._cores.close()
+
+    def _let_others(self, over: bool = False) -> None:
+        """Let others go on where they are next, and wait until it is this job's turn again.
+
+        `over`: a turn ends here, however short it was. Raises Cancelled.
+        """
+        with self._lock:
+            if self._stop:
+                raise Cancelled(self._stop)
+            if not self._queue.passes_on(self, over):
+                return
+        self._pause()
+        with self._lock:
+            self._queue.turn.wait_for(lambda: self._stop or self._queue.holder is self)
+            if self._stop:
+                raise Cancelled(self._stop)
+        self._go_on()
 
     def _spent(self) -> float:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
@@ -251,97 +311,139 @@ class SamplingJob:
             patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
             if self.unseen(patience):
                 self._stop = UNSEEN
-            if self._turns is None:  # a generator yields the number of steps itself
-                self._step += 1
-            stop = self._stop
+            self._step += self._counts
             self._view, self._now = view, None
-        if stop:
-            raise Cancelled(stop)
+        self._let_others()
 
     def _end(self, state: str, sentence: str) -> None:
-        self._seconds, self._started = self._spent(), None
         self._state, self._sentence = state, sentence
         if self._view is not None and self._now is None and state != "failed":
             self._now = preview(self._view)
-        # The work and its turns hold the model, and a session holds the job.
+        # The work holds the model, and a session holds the job.
         self.task = replace(self.task, work=None)
-        self._turns = self._view = None
+        self._view = None
         self._over.set()
 
 
-def _no_turns(result: Any) -> Generator[int, None, Any]:
-    """A generator that ends at once with a result."""
-    yield from ()
-    return result
-
-
 class SamplingQueue:
-    """The jobs of one device: first come, first served, one at a time.
+    """The jobs of one device, which go on one at a time.
 
-    `load` gives the models, `clock` seconds. The thread lives as long as there are jobs.
+    `load` gives the models, `clock` seconds; a turn is taken in `computing`.
     """
 
-    def __init__(self, load: Load, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: Load,
+        clock: Callable[[], float] = time.monotonic,
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.load = load
         self.clock = clock
+        self.computing = computing
         self.lock = threading.RLock()
-        self.waiting: deque[SamplingJob] = deque()
-        self.running: SamplingJob | None = None
-        self._thread: threading.Thread | None = None
+        self.turn = threading.Condition(self.lock)  # somebody else is next, or is to stop
+        self.jobs: list[SamplingJob] = []  # the active ones, as they came
+        self.holder: SamplingJob | None = None  # whose turn it is
         self.pace: dict[str, float] = {}  # seconds per evaluation of the network, by `pace_key`
+        self._numbers = itertools.count()
+        self._since = 0.0  # when this turn began
+        # Seconds that visitors have had, as if all had come with the first; and those of the one
+        # whose turn it is, at its begin: newcomers have had as much.
+        self._had: dict[str, float] = {}
+        self._now = 0.0
 
-    def submit(self, task: Task) -> SamplingJob:
-        """Raises QueueFull."""
+    @property
+    def waiting(self) -> list[SamplingJob]:
+        """The active jobs whose turn it is not."""
+        return [job for job in self.jobs if job is not self.holder]
+
+    def submit(self, task: Task, visitor: str = "") -> SamplingJob:
+        """`visitor`: who asks, by any name. Raises QueueFull."""
         with self.lock:
             self._cancel_unseen()
             if len(self.waiting) >= MAX_WAITING:
                 raise QueueFull(
                     f"{MAX_WAITING} jobs are already waiting for this device. Try again later."
                 )
-            job = SamplingJob(task, self)
-            self._enqueue(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="sampling", daemon=True)
-                self._thread.start()
+            active = {job.visitor for job in self.jobs}
+            self._had = {
+                name: had for name, had in self._had.items() if name in active or had > self._now
+            }
+            self._had[visitor] = max(self._now, self._had.get(visitor, 0.0))
+            job = SamplingJob(task, self, visitor, next(self._numbers))
+            self.jobs.append(job)
+            if self.holder is None:
+                self._choose()
             return job
 
-    def before(self, job: SamplingJob) -> int:
-        """How many jobs come before a waiting one; 0 for others."""
+    def before(self, job: SamplingJob) -> tuple[int, float]:
+        """How many jobs come before it, and their seconds, about; (0, 0) where it is its turn."""
         with self.lock:
             self._cancel_unseen()
-            if job not in self.waiting:
-                return 0
-            return self.waiting.index(job) + (self.running is not None)
+            if job is self.holder or job not in self.jobs:
+                return 0, 0.0
+            mine = self._place(job)
+            first = [k for k in self.waiting if self._place(k) < mine]
+            first += [self.holder] if self.holder else []
+            return len(first), sum(other.left() for other in first)
+
+    def shared(self, job: SamplingJob, left: float) -> float:
+        """Seconds until it is done, about, if it needs the device for `left` seconds."""
+        others = [k for k in self.jobs if k is not job and k.task.background <= job.task.background]
+        visitors = len({k.visitor for k in others} | {job.visitor})
+        return min(left * visitors, left + sum(other.left() for other in others))
 
     def expected_seconds(self, key: str, evaluations: int) -> float | None:
         """Estimated from the last job with the same `pace_key`; None before the first."""
         pace = self.pace.get(key)
         return None if pace is None else pace * evaluations
 
-    def _enqueue(self, job: SamplingJob) -> None:
-        """Put it at the end, but before the background jobs."""
-        behind = [k for k, other in enumerate(self.waiting) if other.task.background]
-        at_end = job.task.background or not behind
-        self.waiting.insert(len(self.waiting) if at_end else behind[0], job)
+    def passes_on(self, job: SamplingJob, over: bool) -> bool:
+        """Whether another is next now. Called by the job whose turn it is, with the lock."""
+        waiting = self.waiting
+        urgent = job.task.background and not all(other.task.background for other in waiting)
+        if not waiting or not (over or urgent or self.clock() - self._since >= SLICE):
+            return False
+        self._choose()
+        return self.holder is not job
+
+    def leave(self, job: SamplingJob) -> None:
+        """A job has ended. Called with the lock."""
+        self.jobs.remove(job)
+        if job is self.holder:
+            self._choose()
+
+    def _choose(self) -> None:
+        """End the turn of the holder and begin the next one."""
+        now = self.clock()
+        if self.holder is not None:
+            self._had[self.holder.visitor] += now - self._since
+        self.holder, self._since = None, now
+        self._cancel_unseen()
+        if not self.jobs:
+            return
+        self.holder = min(self.jobs, key=self._place)
+        self._now = self._had[self.holder.visitor]
+        if self.holder.begun:
+            self.turn.notify_all()
+        else:
+            self.holder.begin()
+
+    def _place(self, job: SamplingJob) -> tuple[bool, int, float, int]:
+        """Jobs go on in the order of these."""
+        own = sum(
+            other.visitor == job.visitor and other.number < job.number
+            for other in self.jobs
+            if other.task.background == job.task.background
+        )
+        end = self._had[job.visitor] + min(job.left(), LONG)
+        return job.task.background, own, end, job.number
 
     def _cancel_unseen(self) -> None:
-        """Cancel the waiting jobs that no page looks at any more."""
-        for job in list(self.waiting):
+        """Cancel the jobs that wait and that no page looks at any more."""
+        for job in self.waiting:
             if job.unseen(PATIENCE):
                 job.cancel(UNSEEN)
-
-    def _work(self) -> None:
-        while True:
-            with self.lock:
-                last, self.running = self.running, None
-                if last is not None and last.active:  # has more turns to take, after the others
-                    self._enqueue(last)
-                self._cancel_unseen()
-                if not self.waiting:
-                    self._thread = None
-                    return
-                self.running = self.waiting.popleft()
-            self.running.take_turn()
 
 
 def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
@@ -359,7 +461,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if isinstance(error, (ValueError, QueueFull, DiskFull)):
+    if explains_itself(error) or isinstance(error, QueueFull):
         return str(error)
     return errors.report(error)
 
@@ -373,5 +475,8 @@ def queue_of(device: torch.device) -> SamplingQueue:
     with _queues_lock:
         return _queues.setdefault(
             str(device),
-            SamplingQueue(lambda *which: shared_model(*which, device=device)),
+            SamplingQueue(
+                lambda *which: shared_model(*which, device=device),
+                computing=lambda: computing(get_settings().runs_dir, device),
+            ),
         )

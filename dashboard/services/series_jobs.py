@@ -13,6 +13,7 @@ from pathlib import Path
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
 from dashboard.services.settings import Settings, get_settings
+from dashboard.services.visitors import visitor
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.jobs import JobError, check_name, free_name
 from diffusion_core.runs.presets import build_schedule
@@ -117,7 +118,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
         background=True,
     )
     try:
-        job = sampling_queue.queue_of(device).submit(task)
+        job = sampling_queue.queue_of(device).submit(task, visitor())
     except QueueFull:
         series_folder.cancel(series)
         raise

@@ -37,6 +37,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.runs import jobs
+from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
 from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import PRESETS
@@ -55,7 +56,7 @@ INIT = Choice(
     key="init",
     label="Initial weights",
     default="",
-    help="Random, or the averaged weights of another run, which may have trained on other images. "
+    help="Random, or averaged weights of another run, which may have trained on other images. "
     "Its network must be the same: choose that run in Start from, too. Classes of the same name "
     "are kept; a new class starts as 'any class'.",
 )
@@ -88,6 +89,7 @@ def take_settings(start: Start) -> None:
     st.session_state[INIT.key], step = split_origin(config.init_from)
     if step is not None:
         st.session_state[_init_step_key(config.init_from)] = step
+        st.session_state[_init_average_key(config.init_from)] = config.init_average
 
 
 def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
@@ -112,9 +114,10 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     hint = jobs.free_name(settings.runs_dir, start.run or f"{start.preset}-{kind}")
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
+    _say_what_is_there(kind, detail)
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
-    init_from = _pick_weights(config, runs)
+    init_from, init_average = _pick_weights(config, runs)
     usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
@@ -136,7 +139,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             help="For example to start it on several machines.",
         )
     try:
-        start_config = with_init_from(config, init_from)
+        start_config = config.replace(init_from=init_from, init_average=init_average)
         config = make_config(start_config, data_spec(kind, detail), entries, settings.max_steps)
         settle_origin(config, settings.runs_dir)
         if pressed:
@@ -164,23 +167,25 @@ def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
     control = detail_control(kind)
     detail = control.now(default=entries.get(kind, control.default)).ask()
-    if str(detail).strip():
-        _say_what_is_there(data_spec(kind, detail))
     return kind, detail
 
 
-def _say_what_is_there(spec: str) -> None:
+def _say_what_is_there(kind: str, detail: str | int) -> None:
+    if not str(detail).strip():
+        return
     try:
-        found = cached.found(spec)
+        found = cached.found(data_spec(kind, detail))
     except DataError as error:
         st.caption(plain(error))
         return
-    if found is not None:
+    if isinstance(found, str):
+        st.caption(plain(found))
+    elif found is not None:
         (st.warning if found.left_out else st.caption)(plain(sentence(found)))
 
 
-def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:
-    """The weights to start from, as `init_from` of a run's settings."""
+def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> tuple[str, str]:
+    """The weights to start from, as `init_from` and `init_average` of a run's settings."""
     name, step = split_origin(config.init_from)
     steps = {run.name: [step for step, _ in reversed(run.run.weights())] for run in runs}
     steps = {run: found for run, found in steps.items() if found}
@@ -193,30 +198,50 @@ def _pick_weights(config: RunConfig, runs: list[RunSnapshot]) -> str:
     left, right = st.columns(2)
     with left:
         chosen: str = INIT.now(options=["", *steps], titles=titles, default=name).ask()
+    average = config.init_average if chosen and chosen == name else MAIN_AVERAGE
     if not chosen or not steps[chosen]:
-        return chosen
+        return chosen, average
     found = steps[chosen]
-    with right:
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
         control = Choice(
             key=_init_step_key(chosen),
-            label="Checkpoint of the initial weights",
+            label="Checkpoint",
             options=found,
             titles={each: f"step {each:,}" for each in found},
             default=step if chosen == name else found[0],
             bind=False,
         )
-        return f"{chosen}@{control.ask()}"
+        init_from = f"{chosen}@{control.ask()}"
+        return init_from, _pick_average(init_from, average, runs)
+
+
+def _pick_average(init_from: str, average: str, runs: list[RunSnapshot]) -> str:
+    """Which averaged weights of a checkpoint to start from; one that is broken says so later."""
+    name, step = split_origin(init_from)
+    try:
+        [run] = [run.run for run in runs if run.name == name]
+        checkpoint = run.checkpoint(step or 0)
+    except (CheckpointError, ValueError):
+        return average
+    averages = dict.fromkeys((*checkpoint.averages, average))
+    return Choice(
+        key=_init_average_key(init_from),
+        label="Averaged weights",
+        options=tuple(averages),
+        titles={each: checkpoint.average_text(each) for each in checkpoint.averages},
+        default=average,
+        help="The average of the weights over the training of that run, by its decay per step. "
+        "All averages of the new run start from it.",
+        bind=False,
+    ).ask()
 
 
 def _init_step_key(init_from: str) -> str:
     return f"init-step-{split_origin(init_from)[0]}"
 
 
-def with_init_from(config: RunConfig, init_from: str) -> RunConfig:
-    """The settings with these initial weights; another run has the usual average."""
-    same = split_origin(init_from)[0] == split_origin(config.init_from)[0]
-    average = config.init_average if same else MAIN_AVERAGE
-    return config.replace(init_from=init_from, init_average=average)
+def _init_average_key(init_from: str) -> str:
+    return f"init-average-{init_from}"
 
 
 def _take_usual_size() -> None:

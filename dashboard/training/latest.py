@@ -10,7 +10,7 @@ from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.decode import ImageError
-from diffusion_core.runs.run import Run, RunSnapshot, snapshots
+from diffusion_core.runs.run import RunSnapshot, snapshots
 from diffusion_core.runs.status import ACTIVE
 
 
@@ -41,7 +41,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
         st.warning(f"{code(run.name)} cannot be read in full. {plain(run.problem)}")
     if run.config is not None:
         st.caption(run_wording.settings_line(run.config))
-    _show_samples(run.run)
+    _show_samples(run)
     with st.container(horizontal=True):
         for file, label in (
             ("sampling.py", "Generate with this model"),
@@ -51,10 +51,10 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
             st.page_link(page.path, label=label, icon=page.icon, query_params={"run": run.name})
 
 
-def _show_samples(run: Run) -> None:
-    samples = run.samples()
+def _show_samples(run: RunSnapshot) -> None:
+    samples = run.run.samples()
     if not samples:
-        st.caption("No samples yet. The first appear during training.")
+        st.caption(run_wording.no_samples(run))
         return
     step, path = samples[-1]
     try:

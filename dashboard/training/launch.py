@@ -31,7 +31,12 @@ class Start(NamedTuple):
         """Raises ConfigError where a run has no usable settings."""
         if not self.run:
             return preset(self.preset)
-        config = Run(runs_dir / self.run).config
+        try:
+            config = Run(runs_dir / self.run).config
+        except ConfigError as error:
+            raise ConfigError(
+                f"The settings of {self.run} cannot be used: {error} Choose another start."
+            ) from error
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
         return config
@@ -64,8 +69,9 @@ def queue_note(runs: list[RunSnapshot], device: str) -> str:
     before = [run for run in runs if run.state in ACTIVE and same_place(run.status, here(device))]
     busy = [run.name for run in before if run.state in AT_WORK]
     queued = count(len(before) - len(busy), "run")
+    wait = "waits" if len(before) - len(busy) == 1 else "wait"
     if busy and len(before) == len(busy):
         return f"{busy[0]} is using the device; a new run waits until it is free."
     if busy:
-        return f"{busy[0]} is using the device and {queued} wait; a new run joins the queue."
+        return f"{busy[0]} is using the device and {queued} {wait}; a new run joins the queue."
     return f"A new run joins the queue, behind {queued}." if before else ""

@@ -59,7 +59,9 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
     for each in [run, *compared]:
         losses[each.name] = _located_curve(each, "loss", alignment)
         validation[each.name] = _located_curve(each, "validation_loss", alignment)
-        changes[each.name] = _located_events(each, alignment)
+        # Why the settings of the run itself cannot be read is said above.
+        is_said = each is run and run.config is None
+        changes[each.name] = [] if is_said else _located_events(each, alignment)
     ends = [curve["x"][-1] for curve in losses.values() if len(curve["x"])]
     if not ends:
         st.caption("The losses appear here after the first steps.")

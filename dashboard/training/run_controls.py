@@ -57,7 +57,7 @@ def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
     """What can be done with the run now; a stop or pause replaces a request that waits."""
     run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
-        if state in RESUMABLE:
+        if state in RESUMABLE and config is not None:
             show_resume(seen, settings)
             show_commands(
                 functools.partial(jobs.commands_for, run),

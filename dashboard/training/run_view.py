@@ -157,7 +157,7 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
         else:
             films.append(Strips(run.name, files, at, k % len(COLOURS), forming))
     if not films:
-        st.caption("The first samples appear here during training.")
+        st.caption(run_wording.no_samples(runs[0]))
         return
     show_film(films, alignment)
     text = "All strips of a run are generated from the same noise, with the averaged weights."

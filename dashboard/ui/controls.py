@@ -20,7 +20,7 @@ from streamlit.errors import StreamlitAPIException
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
 from diffusion_core.records import bounds
-from diffusion_core.text import has_control_characters, shown, some
+from diffusion_core.text import has_control_characters, limit, shown, some
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 LONGEST_NUMBER = 40  # characters; none that a page writes has as many
@@ -145,14 +145,13 @@ class Number(Control):
     def problem(self, value: Any) -> str:
         if value is None and self.optional:
             return ""
-        whole = self.whole
-        kinds = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            wanted = "a whole number" if whole else "a number"
-            return f"{self.label} is {shown(value)}; it must be {wanted}."
-        if not self.low <= value <= self.high:
-            return f"{self.label} is {shown(value)}; it must be from {self.low:,} to {self.high:,}."
-        return ""
+        kinds = int if self.whole else (int, float)
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        if number and self.low <= value <= self.high:
+            return ""
+        wanted = "" if number else "a whole number " if self.whole else "a number "
+        limits = f"from {limit(self.low)} to {limit(self.high)}"
+        return f"{self.label} is {shown(value)}; it must be {wanted}{limits}."
 
     def of_text(self, text: str) -> Any:
         return None if text == "" and self.optional else number_of(text, whole=self.whole)
@@ -183,9 +182,10 @@ class Range(Control):
         whole = len(ends) == 2 and all(type(end) is int for end in ends)
         if whole and self.low <= ends[0] <= ends[1] <= self.high:
             return ""
+        given = " and ".join(map(shown, ends[:2])) or shown(value)
         return (
-            f"{self.label} must be two whole numbers from {self.low:,} to {self.high:,}, the "
-            "smaller one first."
+            f"{self.label} is {given}; it must be two whole numbers from {self.low:,} to "
+            f"{self.high:,}, the smaller one first."
         )
 
     def link_problem(self, texts: list[str]) -> str:

@@ -60,7 +60,7 @@ def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
     last = timesteps - 1
     start: int | None = min(default, last)
-    TIMESTEP.check_link()
+    TIMESTEP.now(high=TIMESTEPS.high - 1).check_link()
     # A default that was never moved is in the state and not in the address; a link's is only there.
     in_link = TIMESTEP.of_text(st.query_params.get(TIMESTEP.key, ""))
     t = st.session_state.get(TIMESTEP.key, in_link)

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
+from dashboard.services.visitors import visitor
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
 from dashboard.ui.run_wording import count, duration
@@ -50,7 +51,7 @@ def press(
     if not st.button(label, type="primary", icon=icon, disabled=disabled, width="stretch"):
         return
     try:
-        job = sampling_queue.queue_of(cached.device()).submit(make_task())
+        job = sampling_queue.queue_of(cached.device()).submit(make_task(), visitor())
     except (ValueError, RuntimeError, OSError) as error:
         st.error(plain(sampling_queue.explain(error)))
         return
@@ -110,9 +111,10 @@ def show_state(job: SamplingJob, seen: Snapshot) -> bool:
 def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     """The bar, the place in the queue and the button Cancel of an active job."""
     total = job.task.steps
+    about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
     if seen.state == "waiting":
-        others = count(seen.before, "other job")
-        st.progress(0.0, f"Waiting for {others} on this device." if seen.before else "Next.")
+        others = f"Waiting for {count(seen.before, 'other job')} on this device{about}."
+        st.progress(0.0, others if seen.before else "Next.")
     elif seen.state == "loading":
         st.progress(min(1.0, seen.step / total), "Loading the checkpoint …")
     elif not seen.step:
@@ -123,6 +125,8 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
             text += f", t = {seen.now.timestep:.4g}"
         if seen.seconds_left is not None:
             text += f", about {duration(seen.seconds_left)} left"
+        if seen.before:
+            text += f", in turns with {count(seen.before, 'other job')}"
         st.progress(min(1.0, seen.step / total), text)
     if seen.sentence:
         st.caption(plain(seen.sentence))

@@ -51,6 +51,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = plain(status.message) or "This takes a few seconds."
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
+        case RunState.PAUSED | RunState.STOPPED if run.config is None:
+            sentence = "It cannot be resumed without its settings."
         case RunState.PAUSED | RunState.STOPPED:
             sentence = f"Resume the run to continue {from_here}."
             if busy := at_work(run, runs):
@@ -65,9 +67,12 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
         case RunState.LOST if status.state is None:
             sentence = "Its status.json is missing or damaged, so its state is unknown."
         case RunState.LOST:
+            way = f"resume the run to continue {from_here}"
+            if run.config is None:
+                way = "but it cannot be resumed without its settings"
             sentence = (
                 "The training process ended unexpectedly (killed, or the machine went down). "
-                f"Nothing on disk is lost; resume the run to continue {from_here}."
+                f"Nothing on disk is lost; {way}."
             )
         case _:
             sentence = ""
@@ -142,8 +147,15 @@ def lecture_sentence(config: RunConfig) -> str:
     return f"{sentence}. This run trains on {code(config.data)}, so the curves need not match."
 
 
+def no_samples(run: RunSnapshot) -> str:
+    """What stands in the place of samples that a run has not written."""
+    if run.state == RunState.FINISHED:
+        return "This run has no samples."
+    return "The first samples appear here during training."
+
+
 def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
+    """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -151,6 +163,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{round(hours / 24):,} days"
     return f"{hours} h {minutes} min"
 
 

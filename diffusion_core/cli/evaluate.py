@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 from collections.abc import Generator, Sequence
 
@@ -17,9 +18,12 @@ from diffusion_core.cli.options import (
     number,
     whole_number,
 )
+from diffusion_core.cores import computing
+from diffusion_core.data.found import Found, sentence
 from diffusion_core.device import pick_device
 from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
+from diffusion_core.files import complain
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_schedule
@@ -68,7 +72,13 @@ def do_evaluate(given: argparse.Namespace) -> int:
 
     run = find_run(given.run)
     device = pick_device(given.device)
-    results = []
+    results, told = [], set[str]()
+
+    def tell(data: str, found: Found) -> None:
+        if data not in told:
+            told.add(data)
+            complain(f"{data}: {sentence(found)}")
+
     for checkpoint in find_checkpoints(run, given):
         timesteps = build_schedule(checkpoint.config).timesteps
         specs = [
@@ -88,10 +98,18 @@ def do_evaluate(given: argparse.Namespace) -> int:
         loaded = load_model(checkpoint, device, given.average)
         for spec in specs:
             work = evaluate(
-                run, checkpoint, spec, loaded, bits=given.bits_per_dim, again=given.again
+                run,
+                checkpoint,
+                spec,
+                loaded,
+                bits=given.bits_per_dim,
+                again=given.again,
+                on_found=functools.partial(tell, checkpoint.config.data),
             )
             label = f"step {spec.step:,}, {spec.method}, {spec.steps} steps"
-            results.append(with_progress(work, cost(spec, loaded[1], given.bits_per_dim), label))
+            with computing(run.path.parent, device):
+                total = cost(spec, loaded[1], given.bits_per_dim)
+                results.append(with_progress(work, total, label))
     print(table(results, shutil.get_terminal_size((120, 24)).columns))
     for note in dict.fromkeys(note for result in results for note in result.notes):
         print(note)
@@ -101,14 +119,20 @@ def do_evaluate(given: argparse.Namespace) -> int:
 
 def with_progress(work: Generator[int, None, Result], total: int, label: str) -> Result:
     """The result of a measurement, which yields the evaluations done, of `total`."""
-    with tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True) as bar:
+    bar: tqdm | None = None  # from the first on, so that what is refused is one line
+    try:
         while True:
-            try:
-                done = next(work)
-            except StopIteration as end:
-                bar.update(total - bar.n)
-                return end.value
+            done = next(work)
+            if bar is None:
+                bar = tqdm(total=total, desc=label, unit="evaluation", dynamic_ncols=True)
             bar.update(done - bar.n)
+    except StopIteration as end:
+        if bar is not None:
+            bar.update(total - bar.n)
+        return end.value
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def find_checkpoints(run: Run, given: argparse.Namespace) -> Sequence[Checkpoint]:

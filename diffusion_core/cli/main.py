@@ -14,12 +14,14 @@ import argparse
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from diffusion_core import __version__
 from diffusion_core.cli.options import BAD_ARGUMENTS, DONE, FAILED, SCRIPT, STOPPED, program
 from diffusion_core.cli.parser import Parser
+from diffusion_core.errors import explains_itself, keep_traceback
 from diffusion_core.files import complain, os_sentence
 
 # Each command with its module and its line of help.
@@ -78,15 +80,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         complain("There is not enough memory for that.")
         return FAILED
-    except (ValueError, RuntimeError) as error:
-        from diffusion_core.device import is_out_of_memory
-
-        short = "The device does not have enough memory; use fewer images at once."
-        complain(short if is_out_of_memory(error) else str(error))
-        return FAILED
     except KeyboardInterrupt:
         complain("Stopped.")
         return STOPPED
+    except Exception as error:
+        complain(failure(error))
+        return FAILED
+
+
+def failure(error: Exception) -> str:
+    """What is said of an error, whose traceback is kept where nobody has foreseen it."""
+    from diffusion_core.device import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return "The device does not have enough memory; use fewer images at once."
+    if explains_itself(error):
+        return str(error)
+    what = "This failed in a way that nobody has foreseen"
+    if log := keep_traceback(error):
+        return f"{what}; {log} says where. Please report it with that file."
+    return f"{what}, and its traceback could not be written to {tempfile.gettempdir()}."
 
 
 def run(given: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusion_core.files import complain
+from diffusion_core.files import complain, short_path
 from diffusion_core.text import shown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_settings(parser: argparse.ArgumentParser, help: str) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
-        default=os.environ.get("DIFFUSION_LAB_DEVICE"),
+        default=os.environ.get("DIFFUSION_LAB_DEVICE") or None,
         help="auto, cpu, cuda, cuda:N or mps (default: $DIFFUSION_LAB_DEVICE, else auto)",
     )
 
@@ -73,8 +73,17 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_runs_dir(runs_dir: Path) -> None:
+    """Raises JobError where the runs in a folder cannot be listed."""
+    from diffusion_core.runs.jobs import JobError
+    from diffusion_core.runs.run import why_no_list
+
+    if why := why_no_list(runs_dir):
+        raise JobError(f"{short_path(runs_dir)} {why}")
+
+
 def default_runs_dir() -> Path:
-    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR", "checkpoints"))
+    return Path(os.environ.get("DIFFUSION_LAB_RUNS_DIR") or "checkpoints")
 
 
 def find_run(name: str, runs_dir: Path | None = None) -> Run:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from diffusion_core.cli.options import BAD_ARGUMENTS
 from diffusion_core.text import cut
@@ -24,6 +25,10 @@ WORDINGS = (
     ),
     (r"argument (?P<option>\S+): expected at .*", "{option} takes values; they are missing."),
     (
+        r"argument (?P<option>\S+): invalid \S+ value: '?(?P<value>.*?)'?",
+        "{option} is {value!r}, which it cannot take; see --help.",
+    ),
+    (
         r"argument (?P<option>\S+): not allowed with argument (?P<other>\S+)",
         "{option} and {other} exclude each other; leave one out.",
     ),
@@ -37,13 +42,25 @@ WORDINGS = (
     ),
     (r"unrecognized arguments: (?P<value>.*)", "{value} is not known here; see --help."),
     (r"the following arguments are required: (?P<names>.*)", "{names} must be given; see --help."),
+    (r"one of the arguments (?P<names>.*) is required", "One of {names} must be given."),
     # Of a type of ours: "is 'x'; it must be …".
     (r"argument (?P<option>\S+): (?P<rest>.*)", "{option} {rest}"),
 )
 
 
 class Parser(argparse.ArgumentParser):
-    """Its messages name the option, the value and what it must be."""
+    """Its messages name the option, the value and what it must be.
+
+    An empty value is refused everywhere: it is that of a shell variable which is not set.
+    """
+
+    def _get_values(self, action: argparse.Action, arg_strings: Iterable[str]) -> Any:
+        words = list(arg_strings)
+        # Of a command all that follows it comes along.
+        mine = words[:1] if action.nargs == argparse.PARSER else words
+        if any(not word.strip() for word in mine):
+            raise argparse.ArgumentError(action, "is empty; it needs a value.")
+        return super()._get_values(action, words)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

@@ -11,6 +11,7 @@ from diffusion_core.cli.options import (
     DONE,
     RUN_HELP,
     add_runs_dir,
+    check_runs_dir,
     find_run,
     listed,
     start_waiting,
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def queue(arguments: argparse.Namespace) -> int:
     runs_dir = arguments.runs_dir
+    check_runs_dir(runs_dir)
     if arguments.action:
         if not arguments.run:
             raise ConfigError(f"Which run? Write: queue {arguments.action} RUN.")

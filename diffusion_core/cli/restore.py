@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffusion_core.cli.options import DONE, add_runs_dir, run_path
+from diffusion_core.cli.options import DONE, add_runs_dir, check_runs_dir, run_path
 from diffusion_core.runs import jobs, trash
 
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def restore(arguments: argparse.Namespace) -> int:
     path = run_path(arguments.name, arguments.runs_dir)
+    check_runs_dir(path.parent)
     deleted = trash.deleted(path.parent)
     for each in deleted:
         if each.name == path.name:

@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_settings(parser, "settings that may change")
     add_device(parser)
-    parser.add_argument(
-        "--processes", type=whole_number, default=0, metavar="N", help="default: one per GPU"
-    )
+    parser.add_argument("--processes", type=whole_number, metavar="N", help="default: one per GPU")
     parser.set_defaults(do=resume)
 
 

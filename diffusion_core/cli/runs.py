@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from diffusion_core.cli.options import DONE, add_runs_dir, listed, start_waiting
+from diffusion_core.cli.options import DONE, add_runs_dir, check_runs_dir, listed, start_waiting
 from diffusion_core.runs.run import snapshots
 
 
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_runs(arguments: argparse.Namespace) -> int:
+    check_runs_dir(arguments.runs_dir)
     start_waiting(arguments.runs_dir)
     runs = snapshots(arguments.runs_dir)
     if not runs:
@@ -25,7 +26,7 @@ def print_runs(arguments: argparse.Namespace) -> int:
         status = run.status
         steps = f"{status.step:,}/{status.total:,}"
         loss, speed = status.loss, status.images_per_second
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created)) if run.created else ""
         print(
             f"{listed(run.name):30} {run.state:9} {steps:>15} "
             f"{'' if loss is None else f'{loss:.4f}':>8} "

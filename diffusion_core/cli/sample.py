@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from diffusion_core.cli.options import (
@@ -23,6 +24,7 @@ from diffusion_core.cli.options import (
     program,
     whole_number,
 )
+from diffusion_core.cores import computing
 from diffusion_core.device import in_batches, pick_device
 from diffusion_core.media.images import IMAGE_FORMATS
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
@@ -111,8 +113,10 @@ def do_sample(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
     out = Path(arguments.out)
     check_place(out)
+    device = pick_device(arguments.device)
     if out.is_dir() or arguments.out.endswith(("/", os.sep)):
-        return sample_folder(arguments, run, out)
+        with computing(run.path.parent, device):
+            return sample_folder(arguments, run, device, out)
     if arguments.resume:
         raise ConfigError("--resume continues a folder of images; end --out with a /.")
     if out.suffix.lower() not in IMAGE_FORMATS:
@@ -121,7 +125,8 @@ def do_sample(arguments: argparse.Namespace) -> int:
             f"{', '.join(IMAGE_FORMATS)}, or with / for a folder of images."
         )
     checkpoint = find_checkpoint(run, arguments.step)
-    sample_grid(make_spec(arguments, run, checkpoint), checkpoint, arguments.device, out)
+    with computing(run.path.parent, device):
+        sample_grid(make_spec(arguments, run, checkpoint), checkpoint, device, out)
     return DONE
 
 
@@ -154,7 +159,8 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "spacing": arguments.spacing,
                 "variance": arguments.variance,
                 "exact": arguments.exact,
-            }
+            },
+            source="",
         )
     except SpecError as error:
         others = can.labels[: -len(can.classes)] if label not in can.labels else ()
@@ -166,7 +172,7 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
 
 
 def sample_grid(
-    spec: SamplingSpec, checkpoint: Checkpoint, device_name: str | None, out: Path
+    spec: SamplingSpec, checkpoint: Checkpoint, device: torch.device, out: Path
 ) -> None:
     from diffusion_core.files import replacing
     from diffusion_core.media.images import check_size, encode, grid, to_uint8
@@ -175,7 +181,6 @@ def sample_grid(
 
     columns, side = spec.columns(), checkpoint.config.image_size
     check_size(side * min(spec.n, columns), side * -(-spec.n // columns), out.suffix)
-    device = pick_device(device_name)
     loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
     batch = batch_for(spec, side, device)
     with tqdm(total=spec.steps * -(-spec.n // batch), unit="step", dynamic_ncols=True) as bar:
@@ -187,14 +192,13 @@ def sample_grid(
     with replacing(out) as file:
         whole = grid(np.concatenate(images), spec.columns())
         file.write(encode(whole, out.suffix, text=entries(spec)))
-    print(f"{spec.n} images of {spec.run}, step {checkpoint.step}: {out}")
+    print(f"{spec.details()['n']} of {spec.run}, step {checkpoint.step}: {out}")
 
 
-def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
+def sample_folder(arguments: argparse.Namespace, run: Run, device: torch.device, out: Path) -> int:
     """Generate a new folder of images, or those missing in one; Ctrl-C leaves it resumable."""
     from diffusion_core.sampling.series import Series, batch_for, create, generate, line_up
 
-    device = pick_device(arguments.device)
     series = Series(out)
     started = (out / "order.json").exists()
     if started:
@@ -231,7 +235,7 @@ def sample_folder(arguments: argparse.Namespace, run: Run, out: Path) -> int:
                 file=sys.stderr,
             )
             return STOPPED
-    print(f"{spec.n} images of {run.name}, step {spec.step}: {out}")
+    print(f"{spec.details()['n']} of {run.name}, step {spec.step}: {out}")
     return DONE
 
 

@@ -21,7 +21,8 @@ from diffusion_core.cli.options import (
     start_waiting,
     whole_number,
 )
-from diffusion_core.data.sources import usage
+from diffusion_core.data.errors import DataError
+from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import (
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN[@STEP]",
         help="start from the averaged weights of another run (default step: the latest), and from "
         "its settings unless --preset or --like is given",
+    )
+    parser.add_argument(
+        "--init-average",
+        metavar="NAME",
+        help=f"which of its averaged weights, for example short (default: {MAIN_AVERAGE})",
     )
     parser.add_argument("--data", help=usage())
     parser.add_argument("--steps", type=whole_number, help="training steps in total")
@@ -87,8 +93,14 @@ def train_run(arguments: argparse.Namespace) -> int:
     config = None
     if not arguments.resume and not created_before(arguments, settings):
         config = with_settings(start_settings(arguments, settings), settings)
+        try:
+            check_spec(config.data)
+        except DataError as error:
+            raise ConfigError(f"data: {error}") from error
         config = settle_origin(config, arguments.run.parent)
         check_network(config)
+        if process_count() == 1:  # before it waits for the device; several tell each other
+            jobs.check_data(config)
         if config.init_from and lead:
             print(f"Starts from the weights of {origin_title(config)}.")
     if arguments.background:
@@ -135,22 +147,22 @@ def start_in_background(
     arguments: argparse.Namespace, config: RunConfig | None, settings: dict[str, Any]
 ) -> jobs.Run:
     """Start a new run with `config`; where that is None, one that has its settings."""
-    processes = arguments.processes or 0
     if config is None:
         run = load_run(arguments.run)
-        jobs.resume(run, arguments.device, settings, processes)
+        jobs.resume(run, arguments.device, settings, arguments.processes)
         return run
-    jobs.check_data(config)
     path = arguments.run
-    return jobs.start(path.parent, path.name, config, arguments.device, processes)
+    return jobs.start(path.parent, path.name, config, arguments.device, arguments.processes)
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given beside those that the run starts from. Raises ConfigError."""
     settings = parse_settings(arguments.set)
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
-    fixed = [arguments.preset, arguments.like, arguments.init_from, named["batch_size"]]
-    if arguments.resume and any(value is not None for value in (*fixed, named["seed"])):
+    named["init_average"] = arguments.init_average
+    fixed = [arguments.preset, arguments.like, arguments.init_from, arguments.init_average]
+    fixed += [named["batch_size"], named["seed"]]
+    if arguments.resume and any(value is not None for value in fixed):
         raise ConfigError(
             "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
             "change, and --data, for images that were moved."
@@ -159,6 +171,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         name, step = split_origin(arguments.init_from)
         there = find_run(name).path.absolute()
         named["init_from"] = str(there) if step is None else f"{there}@{step}"
+        settings.setdefault("init_average", arguments.init_average or MAIN_AVERAGE)
     return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
 
 

@@ -9,3 +9,9 @@ class DataError(ValueError):
 
 class TooLong(DataError):
     """A data set that takes longer to look through than allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There are too many files to count here. What is found is said when the run prepares "
+            "the images."
+        )

@@ -44,6 +44,10 @@ REASONS = {
         "image outside the split folders is left out",
         "images outside the split folders are left out",
     ),
+    "annotation": Reason(
+        "mask or label beside the images is left out",
+        "masks or labels beside the images are left out",
+    ),
     "unlabelled": Reason(
         "image without a class is left out", "images without a class are left out"
     ),

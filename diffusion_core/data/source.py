@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -67,13 +67,17 @@ class SourceKind:
     size: int  # pixels, the suggested side
     detail: str  # its label in a form
     most: int | None = None  # images that a form offers
+    largest: int | None = None  # images that a spec NAME:N may ask for; None: it names no number
     placeholder: str = ""  # an example of a text
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
     is_path: bool = False  # the detail is a path of this machine
-    # As `open`, but raises TooLong after so many seconds.
+    # As `open`, but downloads nothing and raises TooLong after so many seconds.
     open_within: Callable[[str, float], Source] | None = None
     may_download: Callable[[], bool] = lambda: False  # whether opening it may take long
+    # The identity that earlier versions gave the same images, if it was another; where the classes
+    # matter (True), empty if theirs were others.
+    earlier_identity: Callable[[Any, bool], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def parse_count(kind: str, detail: str, usual: int, most: int) -> int:
         return usual
     if not detail.isdecimal() or len(detail) > 18 or not 1 <= int(detail) <= most:
         raise DataError(
-            f"{shown(f'{kind}:{detail}')} is no data set: {kind}:N takes a number of images from "
-            f"1 to {most:,}."
+            f"{shown(f'{kind}:{detail}')} is no data set: {kind}:N takes a number of images from 1 "
+            f"to {most:,}."
         )
     return int(detail)

@@ -26,7 +26,7 @@ import numpy as np
 
 from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
-from diffusion_core.data.errors import DataError, TooLong
+from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import Count, Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
@@ -104,17 +104,14 @@ def native_size(spec: str) -> int:
 
 
 def look(spec: str, seconds: float) -> Found | None:
-    """What a set of files holds before it is decoded; None where that takes more seconds to see.
+    """What a set of files holds before it is decoded; None for others, whose name says it.
 
-    None for every other set too: its name says it, or it is slow to open. Raises DataError.
+    Downloads nothing. Raises DataError, which is TooLong where it takes more seconds to see.
     """
     kind, detail = kind_of(spec), spec.partition(":")[2]
     if kind.open_within is None:
         return None
-    try:
-        source = kind.open_within(detail, seconds)
-    except TooLong:
-        return None
+    source = kind.open_within(detail, seconds)
     return found(source.count, source.classes, source.left_out)
 
 
@@ -128,27 +125,37 @@ def fingerprint_of(spec: str, size: int, channels: int = 3) -> str:
     return _fingerprint(open_source(spec), size, channels)
 
 
-def _fingerprint(source: Source, size: int, channels: int) -> str:
+def _fingerprint(source: Source, size: int, channels: int, identity: str = "") -> str:
     grey = "" if channels == 3 else ", grey"
-    recipe = f"store 1, size {size}{grey}, count {source.count}\n{source.identity}"
+    recipe = f"store 1, size {size}{grey}, count {source.count}\n{identity or source.identity}"
     return hashlib.sha256(recipe.encode(errors="surrogateescape")).hexdigest()
 
 
-def same_images(store: ImageStore, fingerprint: str, content: str = "") -> bool | None:
+def same_images(
+    store: ImageStore, fingerprint: str, content: str = "", labelled: bool = True
+) -> bool | None:
     """Whether a store holds the images that had this fingerprint and, where it is known, content.
 
     Where it is not, as in runs of earlier versions, the images decoded then are looked for in the
-    cache; None where they are not there either.
+    cache, and the fingerprint that those versions gave the files is compared; None where neither
+    tells. Then `labelled` says whether their classes matter.
     """
     if store.fingerprint == fingerprint:
         return True
-    if not content:
-        before = store.folder.with_name(_folder_name(fingerprint))
-        try:
-            content = _content(before, store.classes)
-        except (OSError, ValueError, KeyError):
-            return None
-    return store.content == content
+    if content:
+        return store.content == content
+    before = store.folder.with_name(_folder_name(fingerprint))
+    try:
+        if labelled:
+            return store.content == _content(before, store.classes)
+        return _pixels(store.folder) == _pixels(before)
+    except (OSError, ValueError, KeyError):
+        pass
+    source, kind = open_source(store.spec), kind_of(store.spec)
+    identity = kind.earlier_identity(source, labelled) if kind.earlier_identity else ""
+    channels = store.images.shape[1]
+    earlier = identity and _fingerprint(source, store.size, channels, identity)
+    return True if earlier == fingerprint else None
 
 
 def absolute(spec: str) -> str:
@@ -257,6 +264,15 @@ def _folder_name(fingerprint: str) -> str:
 
 def _content(folder: Path, classes: tuple[str, ...]) -> str:
     """See `ImageStore.content`. The name of a single class is that of the folder: it may change."""
+    pixels, count = _pixels(folder)
+    labels = np.load(folder / "labels.npy")[:count]
+    named = list(classes) if len(classes) > 1 else []
+    recipe = json.dumps([pixels, count, hashlib.sha256(labels).hexdigest(), named])
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def _pixels(folder: Path) -> tuple[str, int]:
+    """sha256 of the pixels of a store, and the number of its images."""
     meta = json.loads((folder / "meta.json").read_text())
     count = meta["count"]
     if "pixels" not in meta:  # made by an earlier version
@@ -267,10 +283,7 @@ def _content(folder: Path, classes: tuple[str, ...]) -> str:
         meta["pixels"] = pixels.hexdigest()
         with suppress(OSError):  # a cache that is only read: next time again
             write_json(folder / "meta.json", meta)
-    labels = np.load(folder / "labels.npy")[:count]
-    named = list(classes) if len(classes) > 1 else []
-    recipe = json.dumps([meta["pixels"], count, hashlib.sha256(labels).hexdigest(), named])
-    return hashlib.sha256(recipe.encode()).hexdigest()
+    return meta["pixels"], count
 
 
 def _build(
@@ -356,9 +369,9 @@ def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
     starts = range(0, source.count, CHUNK)
     decode = functools.partial(_decode, source, size)
     if workers is None:
-        from joblib import cpu_count  # a tenth of a second that the decoding processes save
+        from diffusion_core.cores import part_of_cores  # imports PyTorch, which they do not need
 
-        workers = cpu_count()
+        workers = part_of_cores()
     workers = min(workers, len(starts))
     if workers <= 1 or not source.parallel:
         yield from map(decode, starts)

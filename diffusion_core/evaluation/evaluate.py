@@ -6,14 +6,22 @@ measures; `results.py` reads and writes the files.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
-from diffusion_core.data.store import build_store, fingerprint_of
+from diffusion_core.data.found import Found
+from diffusion_core.data.store import ImageStore, build_store, fingerprint_of, same_images
 from diffusion_core.evaluation.evaluator import FEWEST, OnStep, measure, measure_bits
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import BITS
-from diffusion_core.evaluation.results import Result, read_results, same_sampling, write_result
+from diffusion_core.evaluation.results import (
+    FOLDER,
+    Result,
+    read_results,
+    same_sampling,
+    write_result,
+)
+from diffusion_core.files import check_folder
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import Run
@@ -31,12 +39,12 @@ def make_spec(
     ConfigError for what the checkpoint cannot do.
     """
     can = Capabilities.of(checkpoint)
-    if n < FEWEST:
+    if not FEWEST <= n <= MOST_IMAGES:
         raise ConfigError(f"n is {n}; it must be from {FEWEST} to {MOST_IMAGES:,}.")
     values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler or can.samplers[0]}
     values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
     try:
-        spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings)
+        spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings, source="")
     except SpecError as error:
         raise ConfigError(str(error)) from error
     if problems := spec.problems(can):
@@ -54,18 +62,22 @@ def evaluate(
     again: bool = False,
     workers: int | None = None,
     on_step: OnStep | None = None,
+    on_found: Callable[[Found], None] | None = None,
 ) -> Generator[int, None, Result]:
     """Measure the images of a spec and write the result, unless the run has it already.
 
-    A result counts only for the same file of the checkpoint and the same real images. Yields the
-    network evaluations done, of `cost`, after every batch; returns the result. `bits`: also measure
-    bits per dimension. `again`: measure even if there is a result. `workers`: see `build_store`.
+    A result counts only for the same file of the checkpoint and the same real images, also where
+    they were moved. Yields the network evaluations done, of `cost`, after every batch; returns the
+    result. `bits`: also measure bits per dimension. `again`: measure even if there is a result.
+    `workers`: see `build_store`. `on_found` is told what the real images are, before it begins.
     Raises DataError if the run's images cannot be read, ConfigError for too few images and for bits
     per dimension of a flow, ValueError if the network answers with NaN.
     """
     _, schedule, config = loaded
     fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
-    known = [] if again else _known(run, checkpoint, fingerprint)
+    known = [] if again else _known(run, checkpoint)
+    moved = [other for other in known if other.fingerprint != fingerprint]
+    known = [other for other in known if other.fingerprint == fingerprint]
     result = next((other for other in known if same_sampling(other.spec, spec)), None)
     wanted = bits and (result is None or BITS.name not in result.metrics)
     if result is not None and not wanted:
@@ -73,7 +85,16 @@ def evaluate(
     if bits and spec.flow:
         raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
     store = build_store(config.data, config.image_size, config.channels, workers=workers)
+    if on_found is not None:
+        on_found(store.found)
+    for other in moved:
+        if same_images(store, other.fingerprint, other.content):
+            known.append(_follow(run, other, config.data, store))
+    if result is None:
+        result = next((other for other in known if same_sampling(other.spec, spec)), None)
+        wanted = bits and (result is None or BITS.name not in result.metrics)
     sampling_cost = spec.evaluations(schedule)
+    check_folder(run.path / FOLDER)  # before the work
     if result is None:
         result, sheet = yield from measure(run, checkpoint, spec, loaded, store, again, on_step)
         write_result(run.path, result, sheet)
@@ -87,11 +108,19 @@ def evaluate(
     return result
 
 
-def _known(run: Run, checkpoint: Checkpoint, fingerprint: str) -> list[Result]:
-    """The results of this file of the checkpoint and the run's present images."""
-    now = (checkpoint.step, checkpoint.time, fingerprint)
+def _known(run: Run, checkpoint: Checkpoint) -> list[Result]:
+    """The results of this file of the checkpoint."""
+    now = (checkpoint.step, checkpoint.time)
     results, _ = read_results(run.path)
-    return [r for r in results if (r.spec.step, r.checkpoint_time, r.fingerprint) == now]
+    return [r for r in results if (r.spec.step, r.checkpoint_time) == now]
+
+
+def _follow(run: Run, result: Result, data: str, store: ImageStore) -> Result:
+    """A result whose images lie elsewhere now, as it is from now on."""
+    place = {"data": data, "fingerprint": store.fingerprint, "content": store.content}
+    result = result.model_copy(update=place)
+    write_result(run.path, result)
+    return result
 
 
 def _known_bits(known: list[Result], average: str) -> Estimate | None:

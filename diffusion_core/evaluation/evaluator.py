@@ -187,6 +187,7 @@ def measure(
         device=describe(device),
         data=config.data,
         fingerprint=store.fingerprint,
+        content=store.content,
         checkpoint_time=checkpoint.time,
         neighbours=tuple(neighbours),
         near=image_metrics.near_distance(unseen) if enough else 0.0,
@@ -288,7 +289,7 @@ def _known_ends(
     metrics; each empty if there is none."""
     floor, ceiling = Estimates(), Estimates()
     for other in read_results(run.path)[0]:
-        if (other.fingerprint, other.spec.n) == (store.fingerprint, n):
+        if other.spec.n == n and same_images(store, other.fingerprint, other.content):
             floor = other.floor if wanted <= other.floor.keys() else floor
             ceiling = other.ceiling if wanted <= other.ceiling.keys() else ceiling
     return dict(floor), dict(ceiling)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from diffusion_core.cores import take_share
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.device import device_of
 
@@ -93,6 +94,7 @@ class FeatureNet:
         found = [np.empty((0, self.model.width), np.float32)]
         shares = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), batch):
+            take_share()
             rows = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
             features, logits = self.model(prepare(rows.to(device), self.size))
             found.append(features.float().cpu().numpy())

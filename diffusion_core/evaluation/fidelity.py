@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from diffusion_core.cores import take_share
 from diffusion_core.device import device_of
 from diffusion_core.evaluation.image_metrics import frechet_estimate
 from diffusion_core.evaluation.intervals import WIDTH, Estimate
@@ -38,6 +39,7 @@ class Inception:
         """float32 (n, 2048) of uint8 images (n, H, W, C), C = 3, or 1 for grey, n at least 1."""
         found = []
         for start in range(0, len(images), batch):
+            take_share()
             rows = np.ascontiguousarray(images[start : start + batch].transpose(0, 3, 1, 2))
             x = torch.from_numpy(rows).to(device_of(self.model)).expand(-1, 3, -1, -1)
             found.append(self.model(x)[0].float().cpu().numpy())

@@ -21,6 +21,7 @@ from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.spec import SamplingSpec
 
+FOLDER = "quality"  # in a run
 VERSION = 1  # of the way to measure; results of others are not compared
 
 
@@ -76,6 +77,7 @@ class Result(Record):
     device: str  # its description
     data: str  # the run's data set
     fingerprint: str  # of its images
+    content: str = ""  # of its images, wherever they lie; empty in older files
     checkpoint_time: float = 0.0  # when the checkpoint was written; 0 in older files
     neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the PNG
     near: float  # distance below which a sample is a near copy; 0 without near copies
@@ -113,7 +115,7 @@ def result_path(run: Path, spec: SamplingSpec) -> Path:
     same spec is the one, whatever its name.
     """
     start = f"step-{spec.step:08d}-"
-    for path in listing(run / "quality", f"{start}*.json"):
+    for path in listing(run / FOLDER, f"{start}*.json"):
         try:
             result = read_result(path)
         except RecordError:
@@ -125,7 +127,7 @@ def result_path(run: Path, spec: SamplingSpec) -> Path:
         del told[name]
     text = json.dumps({"version": VERSION, **told}, sort_keys=True)
     letters = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return run / "quality" / f"{start}{letters}.json"
+    return run / FOLDER / f"{start}{letters}.json"
 
 
 def sheet_path(result: Path) -> Path:
@@ -154,7 +156,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
     The results name the run as its folder is called now.
     """
     good, broken = [], []
-    for path in listing(run / "quality", "step-*.json"):
+    for path in listing(run / FOLDER, "step-*.json"):
         try:
             result = read_result(path)
         except RecordError as error:

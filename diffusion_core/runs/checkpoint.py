@@ -26,7 +26,7 @@ from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
-from diffusion_core.runs.presets import build_network, build_schedule
+from diffusion_core.runs.presets import build_network, build_schedule, network_plan
 from diffusion_core.runs.status import Count, Moment, ShortText
 from diffusion_core.text import cut
 
@@ -188,8 +188,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         header = {name: json.loads(metadata.get(name, "null")) for name in _Header.model_fields}
         made = record_of(_Header, header, "header")
         config = RunConfig.from_dict(made.config)
-        with torch.device("meta"):
-            network = build_network(config.network, config.network_args)
+        network = network_plan(config.network, config.network_args)
     except (ValueError, RecursionError) as error:
         end = f": {error}" if isinstance(error, (ConfigError, RecordError)) else "."
         raise CheckpointError(f"{path.name} does not say what made it{end}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import re
@@ -144,6 +145,9 @@ class RunConfig(Record):
 
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
+    # Of the CPU, of each process; 0: its share of the cores (see `cores.py`), which follows what
+    # else computes. An exact resume is relative to this number.
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     # Processes that decode the images once; -1: one per core.
     num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
 
@@ -171,7 +175,7 @@ class RunConfig(Record):
         choices = LOSSES if info.field_name == "loss" else PREDICTION_TYPES
         if value not in choices:
             raise ValueError(
-                f"{info.field_name} is {shown(value)}; it must be {' or '.join(choices)}."
+                f"{info.field_name} is {shown(value)}; it must be one of {', '.join(choices)}."
             )
         return value
 
@@ -196,8 +200,8 @@ class RunConfig(Record):
         for name in decays:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name) or name == MAIN_AVERAGE:
                 raise ValueError(
-                    f"ema_decays: {shown(name)} cannot be a name; use letters, not "
-                    f"{MAIN_AVERAGE!r}."
+                    f"ema_decays: {shown(name)} cannot be a name; use up to 32 letters, digits, "
+                    f"dashes and underscores, not {MAIN_AVERAGE!r}."
                 )
         return decays
 
@@ -282,8 +286,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set takes key=value, not {shown(pair)}.")
+        if not (name and equals):
+            raise ConfigError(f"{shown(pair)} is no setting; write it as KEY=VALUE.")
         value = _parse(name, text, _kind_of(name))
         if name in settings and settings[name] != value:
             raise ConfigError(_contradiction(name, settings[name], value))
@@ -341,19 +345,35 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 def _kind_of(name: str) -> Any:
     """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
     group, dot, key = name.partition(".")
-    hints = typing.get_type_hints(RunConfig)
-    known: dict[str, Any] = {each: hints[each] for each in RunConfig.model_fields}
+    hints = _hints(RunConfig)
+    known = {each: hints[each] for each in RunConfig.model_fields}
     if group not in known or (dot and not _is_object(known[group])):
-        raise ConfigError(f"There is no setting called {cut(name)}; there are {', '.join(known)}.")
+        near = difflib.get_close_matches(name, known, 1)
+        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+        raise ConfigError(f"There is no setting called {cut(name)}; {there}")
     if not dot:
         return known[group]
     if typing.get_origin(known[group]) is dict:
         return typing.get_args(known[group])[1]
-    entries = typing.get_type_hints(known[group])
+    entries = _hints(known[group])
     if key not in entries:
         there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
         raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
+
+
+# Each look takes milliseconds, and old configurations are read through it.
+_hints = functools.cache(typing.get_type_hints)
+
+
+def _no_name_twice(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of a setting. Raises ConfigError where it gives a name two values."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ConfigError(_contradiction(f"{name}.{key}", found[key], value))
+        found[key] = value
+    return found
 
 
 def _is_object(kind: Any) -> bool:
@@ -370,12 +390,14 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return known[text.lower()]
     if kind in (int, float, str):
         try:
-            return kind(text)
+            return kind(text if kind is str or text.isascii() else "")
         except ValueError as error:
             wanted = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{name} takes {wanted}, not {shown(text)}.") from error
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=functools.partial(_no_name_twice, name))
+    except ConfigError:
+        raise
     except (ValueError, RecursionError):
         value = None
     is_object = _is_object(kind)

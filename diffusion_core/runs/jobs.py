@@ -6,9 +6,11 @@ any process of this host. `run.py` reads a run, `queue.py` waits for a device.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ def check_new(path: Path) -> None:
     """Whether a new run may use this folder: it does not exist yet or is empty, its name can be
     listed, and it is in no other run. Raises JobError.
     """
+    if not path.name:
+        raise JobError(f"{path} cannot be a run; name a folder in it.")
     check_name(path.name)
     for parent in path.absolute().parents:
         if is_run(parent):
@@ -79,7 +83,7 @@ def check_new(path: Path) -> None:
 def free_name(runs_dir: Path, stem: str) -> str:
     """`stem`, or the first of `stem`-2, `stem`-3, ... that is no run yet."""
     name, number = stem, 1
-    while (runs_dir / name).exists():
+    while os.path.lexists(runs_dir / name):
         number += 1
         name = f"{stem}-{number}"
     return name
@@ -133,7 +137,11 @@ def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
 
 
 def start(
-    runs_dir: Path, name: str, config: RunConfig, device: str | None = None, processes: int = 0
+    runs_dir: Path,
+    name: str,
+    config: RunConfig,
+    device: str | None = None,
+    processes: int | None = None,
 ) -> Run:
     """Start a new run in a process of its own, or put it in the queue; returns at once.
 
@@ -157,7 +165,7 @@ def resume(
     run: Run,
     device: str | None = None,
     settings: dict[str, Any] | None = None,
-    processes: int = 0,
+    processes: int | None = None,
 ) -> None:
     """Continue from the last checkpoint in a process of its own, or wait in the queue.
 
@@ -170,11 +178,7 @@ def resume(
     if seen.state not in RESUMABLE and not (seen.state == RunState.FINISHED and more_steps):
         hint = " Give it more steps to continue." if seen.state == RunState.FINISHED else ""
         raise JobError(f"{run.name} is {seen.state}; there is nothing to resume.{hint}")
-    if not can_go_on(run):
-        raise JobError(
-            f"{run.name} has weights to sample with, but no state to continue from. "
-            f"Start another run like it instead."
-        )
+    check_state(run)
     device = _on_this_machine(device)
     if settings:
         change(run, settings)
@@ -191,8 +195,9 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
     seen = run.snapshot()
     if seen.state in ACTIVE:
         raise JobError(f"{run.name} is {seen.state}; pause it first to continue it elsewhere.")
-    if seen.state == RunState.FINISHED or not can_go_on(run):
-        raise JobError(f"{run.name} is {seen.state}; there is nothing to continue.")
+    if seen.state == RunState.FINISHED:
+        raise JobError(f"{run.name} is finished; there is nothing to continue.")
+    check_state(run)
     config = _usable_config(seen, "continue")
     try:
         settle_config(run.path, seen.status)
@@ -214,6 +219,15 @@ def can_go_on(run: Run) -> bool:
     weights = {step for step, _ in run.weights()}
     states = {step_of(path) for path in listing(run.path / "state", "*.pt")}
     return not weights or bool(weights & states)
+
+
+def check_state(run: Run) -> None:
+    """Raises JobError for a run that has weights but can continue from none of them."""
+    if not can_go_on(run):
+        raise JobError(
+            f"{run.name} has weights to sample with, but no state to continue from. "
+            f"Start another run like it instead."
+        )
 
 
 def request(run: Run, action: str) -> None:
@@ -268,7 +282,8 @@ def change(run: Run, settings: dict[str, Any]) -> None:
             if seen.begun and at_step:
                 add_change(run.path, reached + 1, at_step)
             if "steps" in at_step:
-                write_status(run.path, seen.status.replace(total=config.steps))
+                with suppress(OSError):  # the change counts; a resume writes the number again
+                    write_status(run.path, seen.status.replace(total=config.steps))
         except OSError as error:
             raise JobError(f"{run.name} cannot be changed: {os_sentence(error)}") from error
 

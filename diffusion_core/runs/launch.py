@@ -27,14 +27,15 @@ def check_share(config: RunConfig, processes: int) -> None:
         )
 
 
-def processes_for(config: RunConfig, device: str, wanted: int = 0) -> int:
+def processes_for(config: RunConfig, device: str, wanted: int | None = None) -> int:
     """How many processes train a run on `device` of this machine.
 
-    `wanted`: this number; 0: one or, with `cuda`, one per card as far as they can share the batch.
+    `wanted`: this number; None: one or, with `cuda`, one per card as far as they can share the
+    batch.
     Raises ConfigError for a number that is not possible.
     """
     available = device_count(device)
-    if wanted == 0:
+    if wanted is None:
         return max(n for n in range(1, available + 1) if config.batch_size % n == 0)
     check_share(config, wanted)
     if wanted > 1 and device not in ("cpu", "cuda"):

@@ -11,9 +11,14 @@ from diffusion_core.text import shown
 INSTEAD = "start a new run on them from its weights (--init-from)"
 
 
-def check_images(data: str, store: ImageStore, fingerprint: str, content: str) -> None:
-    """Raises ConfigError where a store does not hold the images of a run, which had these."""
-    same = same_images(store, fingerprint, content)
+def check_images(
+    data: str, store: ImageStore, fingerprint: str, content: str, labelled: bool
+) -> None:
+    """Raises ConfigError where a store does not hold the images of a run, which had these.
+
+    `labelled`: whether the run learns their classes.
+    """
+    same = same_images(store, fingerprint, content, labelled)
     if same is None:
         raise ConfigError(
             f"Whether the images of {shown(data)} are those that this run has trained on cannot "
@@ -40,5 +45,6 @@ def find_moved(run: RunSnapshot, data: str) -> tuple[str, str]:
         store = build_store(data, run.config.image_size, run.config.channels)
     except DataError as error:
         raise ConfigError(str(error)) from error
-    check_images(data, store, run.details.data_fingerprint, run.details.data_content)
+    details = run.details
+    check_images(data, store, details.data_fingerprint, details.data_content, bool(details.classes))
     return data, store.content

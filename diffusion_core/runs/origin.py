@@ -7,6 +7,7 @@ longer matters.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def find_origin(config: RunConfig, runs_dir: Path) -> Checkpoint:
     """
     name, step = split_origin(config.init_from)
     try:
-        run = load_run(runs_dir / Path(name).expanduser())
+        run = load_run(runs_dir / os.path.expanduser(name))
     except FileNotFoundError as error:
         raise ConfigError(f"There is no run {cut(name)} whose weights could be used.") from error
     try:
@@ -68,6 +69,11 @@ def settle_origin(config: RunConfig, runs_dir: Path) -> RunConfig:
     Raises ConfigError where there are no such weights or they do not fit the network.
     """
     if not config.init_from:
+        if config.init_average != MAIN_AVERAGE:
+            raise ConfigError(
+                f"init_average is {shown(config.init_average)}, averaged weights of another run; "
+                f"name that run with init_from."
+            )
         return config
     checkpoint = find_origin(config, runs_dir)
     folder = checkpoint.path.parent.parent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,16 +106,27 @@ def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet |
         raise ConfigError(f"network_args: {error}") from error
 
 
-def check_network(config: RunConfig) -> None:
-    """Raise ConfigError where the network cannot be built or does not take the run's images.
+def network_plan(network: str, network_args: Mapping[str, Any]) -> SimpleUnet | Unet:
+    """The network on the device "meta": shapes without numbers, so nothing is computed.
 
-    Nothing is computed: tensors on the device "meta" have a shape alone.
+    One for all who ask, so it must not be changed. Raises ConfigError.
     """
+    return _network_plan(network, json.dumps(dict(network_args), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _network_plan(network: str, network_args: str) -> SimpleUnet | Unet:
+    with torch.device("meta"):
+        return build_network(network, json.loads(network_args))
+
+
+def check_network(config: RunConfig) -> None:
+    """Raise ConfigError where the network cannot be built or does not take the run's images."""
     args = {name: value for name, value in config.network_args.items() if name != "channels"}
     if config.channels != 3:
         args["channels"] = config.channels
+    network = network_plan(config.network, args)
     with torch.device("meta"):
-        network = build_network(config.network, args)
         images, t = torch.empty(2, *config.image_shape), torch.zeros(2, dtype=torch.long)
         try:
             network(images, t)

@@ -21,7 +21,7 @@ import filelock
 import psutil
 from pydantic import Field
 
-from diffusion_core.device import usable_cores
+from diffusion_core.cores import go_behind, usable_cores
 from diffusion_core.files import open_log, os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError
@@ -243,9 +243,9 @@ def _spawn(run: RunSnapshot) -> None:
     # The one that starts it may be a trainer that has just ended, of several.
     own = {name: value for name, value in os.environ.items() if not DISTRIBUTED.fullmatch(name)}
     if "RANK" in os.environ:
-        own.pop("OMP_NUM_THREADS", None)  # which was set for its share of the cores
-    if processes > 1:
-        own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+        own.pop("OMP_NUM_THREADS", None)
+    if processes > 1:  # else torchrun gives each a single thread, and they share the cores
+        own.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     try:
         settle_config(path, run.status)
         write_status(path, status)
@@ -264,6 +264,7 @@ def _spawn(run: RunSnapshot) -> None:
         raise JobError(f"{path.name} cannot be started: {error.strerror or error}") from error
     # A reader can look for the process while it still imports PyTorch; then it speaks for itself.
     with suppress(OSError, psutil.Error):
+        go_behind(process.pid)
         started = psutil.Process(process.pid).create_time()
         write_status(path, status.replace(pid=process.pid, process_started=started))
 

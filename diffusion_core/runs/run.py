@@ -189,13 +189,31 @@ class RunSnapshot:
 def load_run(path: Path | str) -> Run:
     """The run in a folder; raises FileNotFoundError with a sentence where there is none."""
     run = Run(Path(path))
+    if not os.path.lexists(run.path):
+        raise FileNotFoundError(f"There is no run {short_path(path)}.")
     if not is_run(run.path):
         raise FileNotFoundError(f"{short_path(path)} is not a run folder: it has no config.json.")
     return run
 
 
+def why_no_list(runs_dir: Path) -> str:
+    """Why the runs in a folder cannot be listed, as the end of a sentence about it.
+
+    Empty where they can be, and where the folder does not exist yet.
+    """
+    try:
+        os.scandir(runs_dir).close()
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        return "is a file; the runs need a folder."
+    except OSError as error:
+        return f"cannot be read: {error.strerror}."
+    return ""
+
+
 def list_runs(runs_dir: Path) -> list[Run]:
-    """All runs in a folder, newest first; empty where the folder does not exist."""
+    """All runs in a folder, newest first; empty where it does not exist or cannot be read."""
     return sorted(_runs(runs_dir), key=lambda run: (run.created, run.name), reverse=True)
 
 
@@ -206,9 +224,10 @@ def snapshots(runs_dir: Path) -> list[RunSnapshot]:
 
 
 def _runs(runs_dir: Path) -> list[Run]:
-    if not runs_dir.is_dir():
+    try:
+        paths = [path for path in runs_dir.iterdir() if not path.name.startswith(".")]
+    except OSError:
         return []
-    paths = (path for path in runs_dir.iterdir() if not path.name.startswith("."))
     return [Run(path) for path in paths if os.path.isdir(path) and is_run(path)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import psutil
 
-from diffusion_core.files import TEMPORARY, DiskFull, complain
+from diffusion_core.files import TEMPORARY, DiskFull, complain, os_sentence
 from diffusion_core.runs.request import ENDING, Action, RequestRecord, read_request
 from diffusion_core.runs.status import ACTIVE, RunState, StatusRecord, read_status, write_status
 
@@ -103,7 +103,7 @@ class StatusWriter:
             except OSError as error:
                 # A full disk must not end the training; the old status stays readable.
                 if not self.complained:
-                    complain(f"status.json cannot be written: {error}")
+                    complain(f"status.json cannot be written: {os_sentence(error)}")
                 self.complained = True
             self.written = time.monotonic()
 

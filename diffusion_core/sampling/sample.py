@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from diffusion_core.cores import take_share
 from diffusion_core.device import device_of
 from diffusion_core.process.noise import Noise, image_noise
 from diffusion_core.process.prediction import X_0, prediction_type_of
@@ -134,6 +135,7 @@ def make_predict(
         kind = torch.long if float(level.t).is_integer() else torch.float32
         t = torch.full((len(x_t),), level.t, device=x_t.device, dtype=kind)
         guided = guidance_scale != 1.0 and low <= level.t <= high
+        take_share()
         if one_by_one:
             # Cloned, so that memory is aligned alike for each: it can decide how sums are rounded.
             each = [slice(k, k + 1) for k in range(len(x_t))]
@@ -190,8 +192,14 @@ def sample_steps(
         solve = functools.partial(
             edits.repaint, solve, image=image, mask=how.mask.to(device), resample=how.resample
         )
-    with _mode(model, how.training_mode):
-        yield from solve(predict, levels, start, noise)
+    # Between two steps somebody else may sample with the same network.
+    views = solve(predict, levels, start, noise)
+    while True:
+        with _mode(model, how.training_mode):
+            view = next(views, None)
+        if view is None:
+            return
+        yield view
 
 
 def _on(device: torch.device, labels: Tensor | None) -> Tensor | None:

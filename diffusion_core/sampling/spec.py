@@ -17,6 +17,7 @@ from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
+from diffusion_core.sampling.edits import last_steps
 from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS, make_levels
 from diffusion_core.sampling.registry import (
     count_evaluations,
@@ -199,18 +200,23 @@ class SamplingSpec(Record):
 
     # ------------------------------------------------------------------- what is wrong with it
 
-    def problems(self, capabilities: Capabilities | None = None) -> list[str]:
+    def problems(
+        self, capabilities: Capabilities | None = None, strength: float = 1.0
+    ) -> list[str]:
         """What is wrong with the request, as sentences; empty where it can be sampled.
 
         `capabilities`: of the checkpoint. Without them, or where the values do not fit together
-        by themselves, only that is said.
+        by themselves, only that is said. `strength`: of the variation of an image, which takes the
+        last steps only.
         """
         found = list(self._contradictions())
-        return found if capabilities is None or found else list(self._misfits(capabilities))
+        if capabilities is None or found:
+            return found
+        return list(self._misfits(capabilities, strength))
 
-    def checked(self, capabilities: Capabilities) -> SamplingSpec:
+    def checked(self, capabilities: Capabilities, strength: float = 1.0) -> SamplingSpec:
         """The same request. Raises SpecError where it cannot be sampled."""
-        if problems := self.problems(capabilities):
+        if problems := self.problems(capabilities, strength):
             raise SpecError(problems[0])
         return self
 
@@ -271,7 +277,7 @@ class SamplingSpec(Record):
             return _unknown("class", name, self.classes)
         return f"There is no class {shown(name)}; {cut(self.run)} was trained without classes."
 
-    def _misfits(self, can: Capabilities) -> Iterator[str]:
+    def _misfits(self, can: Capabilities, strength: float) -> Iterator[str]:
         """What the checkpoint cannot do."""
         where = f"{cut(self.run)} at step {self.step:,}"
         if self.flow != can.flow or self.method not in can.samplers:
@@ -310,19 +316,22 @@ class SamplingSpec(Record):
                 f"{can.timesteps - 1:,} or before for {where}."
             )
         elif self.guidance_interval and self.guidance_scale != 1:
-            yield from self._guides_nowhere(can)
+            yield from self._guides_nowhere(can, strength)
 
-    def _guides_nowhere(self, can: Capabilities) -> Iterator[str]:
+    def _guides_nowhere(self, can: Capabilities, strength: float) -> Iterator[str]:
         """That no timestep at which the network is evaluated lies in the guidance interval."""
         if self.steps > can.timesteps or self.spacing not in can.spacings:
             return  # said above
-        at = [level.t for level in make_levels(can.schedule, self.steps, self.spacing)[:-1]]
+        levels = make_levels(can.schedule, self.steps, self.spacing)
+        at = [level.t for level in last_steps(levels, strength)[:-1]]
         low, high = self.guidance_interval or (0.0, math.inf)
         if not any(low <= t <= high for t in at):
             where = some([f"{round(t, 4):g}" for t in at])
+            last = f"last {len(at)} " if len(at) < self.steps else ""
+            more = ", more steps or a greater strength" if last else " or more steps"
             yield (
-                f"The guidance interval is {low:g} to {high:g}, where none of the steps is: their "
-                f"timesteps are {where}. Choose a wider interval or more steps."
+                f"The guidance interval is {low:g} to {high:g}, where none of the {last}steps is: "
+                f"their timesteps are {where}. Choose a wider interval{more}."
             )
 
     def without_unused(self) -> SamplingSpec:
@@ -359,11 +368,14 @@ class SamplingSpec(Record):
         return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: Any) -> SamplingSpec:
-        """From values of any origin. Raises SpecError with one sentence for values that are not
-        allowed or do not fit together; unknown names are of a newer version and left out."""
+    def from_dict(cls, values: Any, source: str = "The settings") -> SamplingSpec:
+        """From values of any origin, which messages call `source`.
+
+        Raises SpecError with one sentence for values that are not allowed or do not fit together;
+        unknown names are of a newer version and left out.
+        """
         try:
-            spec = record_of(cls, values, "The settings")
+            spec = record_of(cls, values, source)
         except RecordError as error:
             raise SpecError(str(error)) from error
         if problems := spec.without_unused().problems():

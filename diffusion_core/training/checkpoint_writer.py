@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from diffusion_core.cores import computing
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
@@ -139,7 +140,7 @@ class CheckpointWriter:
         context = self.context
         half = context.accelerator.mixed_precision == "bf16"
         try:
-            with beside.stream():
+            with computing(self.path.parent, context.device), beside.stream():
                 if not all_finite(weights):
                     return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)
@@ -193,13 +194,13 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             averages = {name: checkpoint.load_weights(found, name) for name in context.averages}
         except checkpoint.CheckpointError as error:
             skipped.append(f"Step {step} cannot be resumed: {error}")
-            complain(skipped[-1])
             continue
         check_images(
             context.config.data,
             context.store,
             state["data_fingerprint"],
             state.get("data_content", ""),
+            context.labelled,
         )
         try:
             context.bare_model.load_state_dict(state["model"])
@@ -216,7 +217,11 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         # of summing is part of an exact resume.
         if state.get("processes") == context.accelerator.num_processes:
             context.micro_batch = state["micro_batch"]
-        return step, f"{' '.join(skipped)} Resumed from step {step}." if skipped else ""
+        if not skipped:
+            return step, ""
+        warning = f"{' '.join(skipped)} Resumed from step {step}."
+        complain(warning)
+        return step, warning
     if skipped:
         raise CannotResume(f"None of the checkpoints can be resumed. {' '.join(skipped)}")
     return 0, ""

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from diffusion_core.cores import take_share
 from diffusion_core.files import complain
 from diffusion_core.runs.changes import (
     Change,
@@ -46,8 +49,12 @@ def run_steps(
     if done >= context.config.steps:  # killed after its last checkpoint: nothing is left to do
         group.leave()
         return RunState.FINISHED
+    threads = 0
     control = ControlSync(context.accelerator, status, done)
     for step in itertools.count(done + 1):
+        taken = take_share(context.config.threads)
+        if lead and taken != threads and context.device.type == "cpu":
+            log.add_value(step, "threads", torch.tensor(threads := taken))
         log.add(step, one_step(context, step))
         config = context.config
         action, settings = control.ask(step)

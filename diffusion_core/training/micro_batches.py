@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_core.device import free_memory
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import build_network
+from diffusion_core.runs.presets import network_plan
 
 SHARE_OF_FREE = 0.8  # the rest is left to what the estimate does not see
 # Copies of the weights in float32: gradients, the optimizer's two moments, a sampling network.
@@ -20,8 +20,7 @@ def fitting_micro_batch(config: RunConfig, device: torch.device, share: int) -> 
     An estimate from the network's own shapes, without computing anything; at least 1.
     """
     per_image = activation_bytes(config)
-    with torch.device("meta"):
-        network = build_network(config.network, config.network_args)
+    network = network_plan(config.network, config.network_args)
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
     fixed = weights * (COPIES + 1 + len(config.ema_decays))
     fits = int((free_memory(device) * SHARE_OF_FREE - fixed) // per_image)
@@ -31,8 +30,8 @@ def fitting_micro_batch(config: RunConfig, device: torch.device, share: int) -> 
 
 def activation_bytes(config: RunConfig) -> int:
     """Bytes that one image's forward pass keeps for the backward pass, in float32."""
+    network = network_plan(config.network, config.network_args)
     with torch.device("meta"):
-        network: nn.Module = build_network(config.network, config.network_args)
         x = torch.empty(2, *config.image_shape)
         t = torch.zeros(2, dtype=torch.long)
     own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from diffusion_core.data.errors import DataError
 from diffusion_core.device import is_out_of_memory
+from diffusion_core.errors import explains_itself, keep_traceback
 from diffusion_core.files import complain, open_log, os_sentence
-from diffusion_core.runs.config import ConfigError
-from diffusion_core.training.checkpoint_writer import CannotResume
 from diffusion_core.training.context import TrainingContext
-from diffusion_core.training.distributed import ProcessesDiffer, ProcessLost
+from diffusion_core.training.distributed import ProcessLost
 from diffusion_core.training.nan_report import first_layer
 from diffusion_core.training.step_log import NotFinite
 
@@ -22,13 +20,16 @@ class TrainingError(RuntimeError):
 
 def reason(error: Exception) -> str:
     """The sentence for the status and the terminal."""
-    if isinstance(error, (TrainingError, CannotResume, ConfigError, DataError, ProcessesDiffer)):
+    if explains_itself(error):
         return str(error)
     if isinstance(error, OSError):
         return os_sentence(error)
     if is_out_of_memory(error):
         return "The device has not enough memory for a single image of this size and network."
-    return f"{type(error).__name__}: {error}"
+    return (
+        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
+        "where. Please report it with that file."
+    )
 
 
 def not_finite_reason(error: NotFinite, context: TrainingContext, saved: int | None) -> str:
@@ -47,10 +48,12 @@ def lost_reason(loss: ProcessLost, saved: int | None) -> str:
     return f"{loss} Resume the run to start again; it has no checkpoint yet."
 
 
-def log_traceback(path: Path) -> None:
+def log_traceback(path: Path, error: Exception) -> None:
     """Add the traceback to `train.log`: the terminal gets the sentence alone."""
     try:
         with open_log(path / "train.log") as log:
-            log.write(traceback.format_exc().encode())
+            log.write("".join(traceback.format_exception(error)).encode(errors="replace"))
     except OSError:  # a full disk, most likely
-        complain(traceback.format_exc())
+        kept = "" if explains_itself(error) else keep_traceback(error)
+        if kept:
+            complain(f"train.log cannot be written; the traceback is in {kept}.")

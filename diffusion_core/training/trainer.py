@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from diffusion_core.cores import computing
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
-from diffusion_core.files import DiskFull, complain, remove_leftovers
+from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
@@ -124,7 +125,7 @@ def _train_alone(job: _Job) -> RunState:
                 keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
-            with device_turn(status, path.parent):
+            with device_turn(status, path.parent), computing(path.parent, job.device):
                 state = _train(job)
                 status.update(state=state, message="")
                 return state
@@ -139,7 +140,7 @@ def _train_alone(job: _Job) -> RunState:
     except Exception as error:
         why = lost(error) if isinstance(error, ProcessLost) else reason(error)
         if not isinstance(error, (DiskFull, ProcessLost)):  # whose sentence is complete
-            log_traceback(path)
+            log_traceback(path, error)
         status.update(state=RunState.FAILED, error=why)
         raise TrainingError(why) from error
 
@@ -253,3 +254,8 @@ def _check_writable(path: Path) -> None:
     for folder in (path.resolve().parent, path):
         if not os.access(folder, os.W_OK):
             raise TrainingError(f"{folder} cannot be written to; training writes there.")
+    try:
+        for name in ("weights", "state", "samples"):
+            check_folder(path / name)
+    except OSError as error:
+        raise TrainingError(os_sentence(error)) from error

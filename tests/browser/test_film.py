@@ -40,7 +40,7 @@ async (slider) => {
 }
 """
 
-STRIPS = 150  # of a run
+STRIPS = 80  # of a run; more than the film fetches in its coarsest pass
 
 # What a canvas shows, one after the other.
 RECORD = """

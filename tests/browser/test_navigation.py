@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
 from dashboard.ui.navigation import HOME, SECTIONS
-from tests.browser.conftest import OpenPage
-from tests.browser.server import start_server
+from tests.browser.chromium import wait_until_shown
+from tests.browser.conftest import OpenPage, assert_no_exception
+from tests.browser.server import Server, start_server
 
 ENTRIES = [entry for section in SECTIONS.values() for entry in section]
-
-
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
-def test_a_page_opens_at_its_own_address_in_a_working_state(entry, open_page: OpenPage) -> None:
-    page = open_page(f"/{entry.url_path}")
-    expect(page.get_by_test_id("stSidebar")).to_contain_text("Device: CPU, 1 thread")
-    expect(page.get_by_test_id("stMain").locator("h1")).to_have_count(1)
-    expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
 
 
 def test_the_first_visit_of_a_new_server_may_be_a_link_to_a_page(
@@ -35,12 +27,18 @@ def test_the_first_visit_of_a_new_server_may_be_a_link_to_a_page(
         assert [title.split("\n")[-1] for title in titles] == [e.title for e in (HOME, *ENTRIES)]
 
 
-def test_the_menu_leads_to_every_page_and_back(open_page: OpenPage) -> None:
+def test_the_menu_leads_to_every_page_in_a_working_state_and_back(open_page: OpenPage) -> None:
+    """That each opens at its own address is seen in the page's own file beside this one."""
     page = open_page("/")
     menu = page.get_by_test_id("stSidebarNav")
     for entry in ENTRIES:
         menu.get_by_role("link", name=entry.title, exact=True).click()
         page.wait_for_url(re.compile(rf"/{entry.url_path}(\?|$)"))
+        wait_until_shown(page)
+        expect(page.get_by_test_id("stSidebar")).to_contain_text("Device: CPU, 1 thread")
+        expect(page.get_by_test_id("stMain").locator("h1")).to_have_count(1)
+        expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
+        assert_no_exception(page)
     menu.get_by_role("link", name=HOME.title, exact=True).click()
     expect(page.get_by_role("heading", name="Latest run")).to_be_visible()
 
@@ -53,24 +51,16 @@ def test_the_links_of_home_lead_to_their_pages(open_page: OpenPage) -> None:
     page.wait_for_url(re.compile(rf"/{ENTRIES[0].url_path}$"))
 
 
-@pytest.mark.parametrize(
-    ("scheme", "background"), [("light", "rgb(251, 251, 249)"), ("dark", "rgb(20, 25, 26)")]
-)
-def test_the_look_follows_the_visitors_system(
-    scheme: str, background: str, open_page: OpenPage
-) -> None:
-    page = open_page("/", color_scheme=scheme)
-    expect(page.get_by_test_id("stApp")).to_have_css("background-color", background)
+def test_the_look_follows_the_visitors_system(open_page: OpenPage) -> None:
+    for scheme, background in (("light", "rgb(251, 251, 249)"), ("dark", "rgb(20, 25, 26)")):
+        page = open_page("/", color_scheme=scheme)
+        expect(page.get_by_test_id("stApp")).to_have_css("background-color", background)
 
 
-def test_home_fits_a_phone(open_page: OpenPage) -> None:
+def test_home_fits_a_phone_and_asks_no_other_host(open_page: OpenPage, server: Server) -> None:
     page = open_page("/", viewport={"width": 390, "height": 844})
     too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
     assert too_wide == 0
-
-
-def test_the_browser_asks_no_other_host(open_page: OpenPage, server) -> None:
-    page = open_page("/")
     asked = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
     assert asked
     assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []

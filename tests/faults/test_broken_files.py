@@ -89,6 +89,7 @@ def test_a_run_without_one_whole_checkpoint_says_so_and_is_not_begun_again(
     resumed = forks.train(run)
     assert resumed.exit_code() == 1
     assert "None of the checkpoints can be resumed. Step 6" in resumed.said()
+    assert resumed.said().count("Step 6 cannot be resumed") == 1
     assert run.state == "failed"
     assert run.status.error.startswith("None of the checkpoints can be resumed.")
     assert run.curve("loss")["step"].tolist() == before
@@ -135,8 +136,8 @@ def test_runs_in_a_file_instead_of_a_folder_get_one_sentence(tmp_path: Path, for
     assert_one_sentence(forks, file, "")
     assert file.read_text() == "not a folder"
     listed = forks.command("runs", "--runs-dir", file)
-    assert listed.exit_code() == 0
-    assert listed.said() == f"There are no runs in {file}.\n"
+    assert listed.exit_code() == 1
+    assert listed.said() == f"{file} is a file; the runs need a folder.\n"
 
 
 def assert_one_sentence(forks: Forks, runs: Path, beginning: str) -> None:

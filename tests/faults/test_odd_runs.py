@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dashboard.ui.navigation import FOLDER
 from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.status import RunState, read_status
 from tests.odd_runs import ODD, UNREADABLE, bound_by_permissions, write_odd_run
 from tests.pages.app import open_page
 from tests.tiny_runs import write_run
+
+PAGES = sorted(path.name for path in FOLDER.glob("*.py"))
 
 
 class Started:
@@ -50,6 +54,7 @@ def test_the_list_names_every_reason(odd_runs: dict[str, str], capsys) -> None:
     assert main(["runs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if " finished " in line]) > len(ODD)
+    assert not any("1970" in line for line in lines)  # of a run that says no time
     for name, reason in odd_runs.items():
         assert any(line.startswith(f"{name} cannot be read in full: {reason}") for line in lines)
     assert len(lines) == 1 + 2 * len(UNREADABLE) + len(ODD) + 1
@@ -63,7 +68,7 @@ def test_the_training_page_names_every_reason(odd_runs: dict[str, str]) -> None:
     assert table.loc["whole", "Problem"] == "" and len(table) == len(UNREADABLE) + len(ODD) + 1
 
 
-@pytest.mark.parametrize("page", ["home.py", "sampling.py", "unet.py", "embedding.py"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "training.py"])
 def test_the_other_pages_are_whole(page: str, odd_runs: dict[str, str]) -> None:
     assert not open_page(page, run="whole").exception
 
@@ -78,6 +83,39 @@ def test_a_folder_without_permission_takes_no_page_down(page: str, runs_dir: Pat
     if page == "training.py":
         [said] = [w.value for w in shown.warning if "cannot be read in full" in w.value]
         assert said.startswith("`closed` ") and said.endswith("Permission denied.")
+
+
+@pytest.fixture(params=["closed", "file"])
+def unlisted(request: pytest.FixtureRequest, runs_dir: Path) -> Iterator[str]:
+    """Why the runs in the folder cannot be listed."""
+    write_run(runs_dir, "whole", 40)
+    if request.param == "closed":
+        runs_dir.chmod(0)
+    else:
+        runs_dir.rename(runs_dir.with_name("elsewhere"))
+        runs_dir.write_text("no folder")
+    with bound_by_permissions():
+        yield {
+            "closed": "cannot be read: Permission denied.",
+            "file": "is a file; the runs need a folder.",
+        }[request.param]
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("unlisted", ["closed"], indirect=True)
+def test_a_folder_of_runs_that_cannot_be_read_is_said_on_every_page(
+    page: str, unlisted: str
+) -> None:
+    shown = open_page(page)
+    assert [said.value for said in shown.error] == [f"The runs folder {unlisted}"]
+
+
+@pytest.mark.parametrize("words", ["runs", "queue", "queue up whole", "restore whole"])
+def test_a_folder_of_runs_that_cannot_be_read_is_said_by_every_command(
+    words: str, unlisted: str, runs_dir: Path, capsys
+) -> None:
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"{runs_dir} {unlisted}"
 
 
 def test_the_queue_starts_the_run_that_waits_among_them(

@@ -101,7 +101,7 @@ FOUND: dict[str, list[tuple[Any, str]]] = {
     ],
     "name of a data set": [
         ("cars:a\nb", rf"'cars:a\nb' {TAKES}"),
-        (f"cars:{LONG}", f"'cars:{'x' * 34}… {TAKES}"),
+        (f"cars:{LONG}", f"'cars:{'x' * 34}…' {TAKES}"),
         ("folder:~nobody-here", "There is no folder ~nobody-here; give the folder of the images."),
         ("folder:\ud800", r"There is no folder \ud800; give the folder of the images."),
         (f"folder:{LONG}", f"There is no folder {LONG[:200]}…; give the folder of the images."),

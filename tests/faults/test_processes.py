@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.launch import FIRST_MACHINE, launch_commands
@@ -101,6 +102,24 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     assert second.said() == ""
 
 
+@pytest.mark.long
+def test_two_processes_start_from_the_weights_of_another_run(
+    run: Run, runs_dir: Path, forks: Forks
+) -> None:
+    tiny_runs.write_run(runs_dir, "first", 4, config=CONFIG)
+    start = ["--init-from", "first", "--steps", "4"]
+    one = Run(runs_dir / "one")
+    assert main(["train", "--run", str(one.path), "--quiet", *start]) == 0
+    both = train_together(forks, *[["train", "--folder", str(run.path), *start]] * 2)
+    assert [command.exit_code() for command in both] == [0, 0]
+    assert_losses(run, one.curve("loss")["value"])
+    assert run.config.init_from == one.config.init_from == "first@4"
+    assert (run.path / "origin.safetensors").is_file()
+    said = [command.said().count("Starts from the weights of first, step 4.") for command in both]
+    assert said == [1, 0]
+
+
+@pytest.mark.long
 def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
     runs_dir: Path, alone: np.ndarray, true_python: None
 ) -> None:

@@ -15,6 +15,7 @@ from diffusion_core.runs.status import RunState
 from tests.faults.processes import Forks, tiny, wait_until
 
 
+@pytest.mark.long
 def test_whoever_reads_while_it_trains_sees_whole_files_only(runs_dir: Path, forks: Forks) -> None:
     run = Run(runs_dir / "run")
     often = {"checkpoint_every": 1, "sample_every": 1, "sample_steps": 1, "validate_every": 1}

@@ -88,6 +88,7 @@ def wait_until_images_are_gone(server: Server) -> None:
     wait_until(gone, "the images are gone")
 
 
+@pytest.mark.long
 def test_nothing_is_kept_of_visitors_who_have_sampled_and_left(server: Server) -> None:
     visit_and_go(server, 20)
     wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")

@@ -1,4 +1,7 @@
-"""Asks the fork server, which starts with the first request and ends with this process."""
+"""Asks the fork server, which starts with the first request and ends with this process.
+
+Processes that pytest-xdist starts share the one of the process that starts them.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from pathlib import Path
 PYTHON = sys.executable  # the true one
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_COMMAND_LINE = 4000
+SHARED = "TESTS_FORK_SERVER"  # the variable with the folder of a server that others may ask too
 # For a trainer that goes on until it is ended: without it each would take a whole core meanwhile.
 SLOW_STEPS = {"TESTS_STEP_PAUSE": "0.02"}
 # Else PyTorch has one for each core, and Arrow one for its memory.
@@ -101,8 +105,15 @@ def launcher() -> Path:
     return _start() / "python"
 
 
+def share() -> None:
+    """Start the fork server for all processes that this one will start."""
+    os.environ[SHARED] = str(_start())
+
+
 @functools.cache
 def _start() -> Path:
+    if shared := os.environ.get(SHARED):
+        return Path(shared)
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     python = folder / "python"
     words = [PYTHON, "-IS", Path(__file__).with_name("launcher.py"), folder / "socket", PYTHON]

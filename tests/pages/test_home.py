@@ -70,6 +70,17 @@ def test_a_run_whose_process_is_gone_is_called_lost(runs_dir: Path) -> None:
     assert "gone is lost" in words(open_home())
 
 
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [("finished", "This run has no samples."), ("stopped", "The first samples appear here during")],
+)
+def test_a_run_without_samples_says_whether_some_will_come(
+    state: str, sentence: str, runs_dir: Path
+) -> None:
+    write_run(runs_dir, "bare", created=1.0, state=state)
+    assert sentence in words(open_home())
+
+
 def test_a_broken_sample_image_gets_a_sentence(runs_dir: Path) -> None:
     run = write_run(runs_dir, "cut", created=1.0)
     (run / "samples" / "step-00000025.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from diffusion_core.data.errors import DataError
-from diffusion_core.data.source import Source, SourceKind
+from diffusion_core.data.source import Source, SourceKind, parse_count
 from diffusion_core.text import shown
 
 
@@ -21,11 +21,17 @@ SOURCES: dict[str, SourceKind] = _found()
 
 def kind_of(spec: str) -> SourceKind:
     """The kind of a spec such as `cars:300` or `folder:PATH`. Raises DataError."""
-    name, _, detail = spec.partition(":")
+    name, colon, detail = spec.partition(":")
     kind = SOURCES.get(name)
-    if kind is None or (kind.most is None and not detail):
+    if kind is None or not (detail or (kind.largest and not colon)):
         raise DataError(f"{shown(spec)} is no data set. Use {usage()}.")
     return kind
+
+
+def check_spec(spec: str) -> None:
+    """Raises DataError for a spec whose number of images, if it has one, cannot be."""
+    if (kind := kind_of(spec)).largest:
+        parse_count(kind.name, spec.partition(":")[2], kind.largest, kind.largest)
 
 
 def open_source(spec: str) -> Source:

@@ -366,5 +366,6 @@ SOURCE = SourceKind(
     size=SIZE,
     detail="Number of images",
     most=COUNT,
+    largest=MOST,
     endless=True,
 )

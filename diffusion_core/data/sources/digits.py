@@ -45,4 +45,5 @@ SOURCE = SourceKind(
     size=SIZE,
     detail="Number of images",
     most=COUNT,
+    largest=COUNT,
 )

@@ -11,15 +11,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion_core.data.decode import EXTENSIONS, OTHER_EXTENSIONS, format_names, open_image
+from diffusion_core.data.decode import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    begins_as_image,
+    format_names,
+    open_image,
+)
 from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.data.sources.layout import arrange, is_hidden
 from diffusion_core.files import short_path
-from diffusion_core.text import cut, printable
+from diffusion_core.text import printable, some
 
 SIZE = 64  # pixels
-GIVE = "give the folder of the images"
+PACKED = frozenset(
+    ".zip .tar .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .tfrecord .npy .npz .h5 .hdf5 .mat .lmdb "
+    ".pickle .pkl .mp4 .mov .avi .mkv .webm .pdf".split()
+)
 
 
 @dataclass
@@ -28,6 +37,7 @@ class Walk:
 
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)  # and the reason
+    packed: list[Path] = field(default_factory=list)  # that may hold images
 
 
 def walk(path: Path, seconds: float | None = None) -> Walk:
@@ -37,15 +47,15 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
     `path` cannot be read, TooLong after so many seconds.
     """
     found = Walk()
-    if not path.is_dir():
-        raise DataError(f"There is no folder {quoted(path)}; {GIVE}.")
+    if not os.path.isdir(path):  # nor one of a name that no disk takes
+        raise DataError(f"There is no folder {quoted(path)}; give the folder of the images.")
     end = None if seconds is None else time.monotonic() + seconds
     inodes: dict[tuple[int, int], Path] = {}  # of files, where they were found
     folders: set[tuple[int, int]] = set()
     links: list[Path] = []  # files that are links, then folders
     waiting, linked = deque([path]), deque[Path]()
     while waiting or linked:
-        folder = waiting.pop() if waiting else linked.popleft()
+        folder = waiting.popleft() if waiting else linked.popleft()
         try:
             known = folder.stat()
             if (known.st_dev, known.st_ino) in folders:
@@ -62,16 +72,18 @@ def walk(path: Path, seconds: float | None = None) -> Walk:
             continue
         for entry in here:
             if end is not None and time.monotonic() > end:
-                raise TooLong(f"{quoted(path)} has too many files to look through now.")
+                raise TooLong
             if is_hidden(entry.name):
                 continue
             each = folder / entry.name
             suffix = os.path.splitext(entry.name)[1].lower()
             if _is_folder(entry):
                 (linked if entry.is_symlink() else waiting).append(each)
+            elif suffix in PACKED:
+                found.packed.append(each)
             elif suffix in OTHER_EXTENSIONS:
                 found.left_out.append((each, "format"))
-            elif suffix in EXTENSIONS:
+            elif suffix in EXTENSIONS or (suffix == "" and _begins_as_image(entry)):
                 if entry.is_symlink():
                     links.append(each)
                 else:
@@ -87,6 +99,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads round in a circle
+        return False
+
+
+def _begins_as_image(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return begins_as_image(file.read(16))
+    except OSError:
         return False
 
 
@@ -145,13 +167,8 @@ class FolderSource:
 
 def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     """The images of a folder with their classes, by the rules of `layout.py`. Raises DataError."""
-    try:
-        path = Path(detail).expanduser()
-        there = walk(path, seconds)
-    except DataError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a null byte
-        raise DataError(f"There is no folder {quoted(detail)}; {GIVE}.") from error
+    path = Path(os.path.expanduser(detail))
+    there = walk(path, seconds)
     below = [file.relative_to(path) for file in there.files]
     root = path.name or path.resolve().name or "images"
     by_class, left_out = arrange([each.parts for each in below], root)
@@ -163,7 +180,10 @@ def open_folder(detail: str, seconds: float | None = None) -> FolderSource:
     gone = [(readable(file.relative_to(path)), why) for file, why in there.left_out]
     gone += [(readable(below[k]), why) for k, why in sorted(left_out.items())]
     if not kept:
-        why = f" {len(gone):,} files cannot be used: {cut(gone[0][0])}, …" if gone else ""
+        why = f" These cannot be used: {some([name for name, _ in gone])}." if gone else ""
+        if there.packed:
+            packed = some([readable(file.relative_to(path)) for file in there.packed])
+            why += f" These have to be unpacked or converted first: {packed}."
         raise DataError(
             f"There are no images in {quoted(path)}. Put {format_names()} files into it, or "
             f"into one folder for each class.{why}"
@@ -183,6 +203,21 @@ def _line(below: Path, class_name: str, file: Path) -> str:
     return f"{name} {_size_and_time(file)}"
 
 
+def earlier_identity(source: FolderSource, labelled: bool) -> str:
+    """See `SourceKind.earlier_identity`: until 0.1, folders were splits if each held another."""
+    inside = [child for child in source.path.iterdir() if child.is_dir()]
+    level = int(all(any(each.is_dir() for each in child.iterdir()) for child in inside))
+    below = [file.relative_to(source.path) for file, _ in source.files]
+    if labelled:
+        names = [each.parts[level] if len(each.parts) > level + 1 else "" for each in below]
+        names = [unicodedata.normalize("NFC", readable(name)) for name in names]
+        now = [source.classes[label] for _, label in source.files]
+        if names != now and not len(source.classes) == len(set(names)) == 1:
+            return ""
+    lines = zip(below, source.files, strict=True)
+    return "\n".join(f"{name} {_size_and_time(file)}" for name, (file, _) in lines)
+
+
 def _size_and_time(file: Path) -> str:
     try:
         stat = file.stat()
@@ -197,6 +232,7 @@ SOURCE = SourceKind(
     usage=("folder:PATH",),
     open=open_folder,
     open_within=open_folder,
+    earlier_identity=earlier_identity,
     size=SIZE,
     detail="Folder on this machine",
     placeholder="/data/stanford_cars",

@@ -36,7 +36,14 @@ SPLITS = {
 NEUTRAL = frozenset(
     "image images img imgs photo photos picture pictures pic pics jpg jpeg jpegs jpegimages png "
     "pngs data dataset datasets set sets file files folder folders all split splits part parts "
-    "raw full original originals".split()
+    "raw full original originals archive download downloads input fold folds batch batches shard "
+    "shards chunk chunks".split()
+)
+NUMBERED = frozenset("part fold batch shard chunk split".split())
+# Drawn on images, or made from them: no images of their own where they are beside some.
+ANNOTATIONS = frozenset(
+    "mask masks label labels annotation annotations anno trimap trimaps segmentation segmentations "
+    "groundtruth gt".split()
 )
 UNLABELLED = frozenset("unlabelled unlabeled unsup unsupervised devkit".split())
 _JOINED = re.compile(rf"({'|'.join(SPLITS)})(set|data|images|imgs)?\d*")
@@ -77,37 +84,103 @@ def is_neutral(name: str) -> bool:
     return all(word in NEUTRAL or word.isdecimal() for word in words(name))
 
 
+def is_part(name: str) -> bool:
+    """Whether a name says only that this is one of several parts: fold1, images_002, data."""
+    bare = _without_digits(name)
+    return any(bare) and all(not word or word in NEUTRAL for word in bare)
+
+
+def _without_digits(name: str) -> list[str]:
+    return [word.rstrip("0123456789") for word in words(name)]
+
+
+def are_parts(names: Iterable[str]) -> bool:
+    """Whether several folders are parts of one: also HAM_images_part_1 and HAM_images_part_2."""
+    names = list(names)
+    first = _without_digits(names[0])
+    numbered = all(_without_digits(name) == first for name in names)
+    return all(map(is_part, names)) or (numbered and not NUMBERED.isdisjoint(first))
+
+
+def is_annotation(name: str) -> bool:
+    """masks, train_masks, SegmentationClass; but no "with_mask"."""
+    found = words(name)
+    others = [word for word in found if word not in ANNOTATIONS]
+    plain = (word in ("class", "object") or is_part(word) or split_of(word) for word in others)
+    return len(others) < len(found) and all(plain)
+
+
 def arrange(files: Iterable[Parts], root: str) -> tuple[dict[int, str], dict[int, str]]:
     """The class of each file, and the reason for each that is left out, by its number.
 
     `files`: their paths below the folder, which is called `root`.
     """
-    entries: list[Entry] = [(parts, number) for number, parts in enumerate(files)]
+    entries, left_out = _without_annotations([*enumerate(files)])
     outer = root
     while True:
         direct, groups = _grouped(entries)
         splits = _splits(groups)
-        if splits or direct or len(groups) != 1:
+        if splits or not groups:
             break
-        # A folder that only holds another one: dataset/train, data/images/cat.
-        [(name, inner)] = groups.items()
-        deeper = _grouped(inner)[1]
-        holds = name == outer or is_neutral(name) or [*deeper] == [name] or _splits(deeper)
-        if not deeper or not holds:
+        if len(groups) > 1 and not direct and are_parts(groups):
+            entries = [entry for inner in groups.values() for entry in inner]
+            continue
+        # A folder around all others: dataset/train, data/images/cat, PetImages/cat.
+        [name, *others] = groups
+        images, deeper = _grouped(groups[name])
+        known = name == outer or is_neutral(name) or [*deeper] == [name]
+        around = not images and _lead_to_several(groups[name])
+        if others or not deeper or not (known or around):
             break
-        entries, outer = inner, name
+        left_out |= dict.fromkeys((number for _, number in direct), "beside")
+        entries, outer = groups[name], name
     if splits:
-        return _of_splits(direct, groups, splits, root)
-    left_out = dict.fromkeys((number for _, number in direct), "beside")
+        classes, rest = _of_splits(direct, groups, splits, root)
+        return classes, left_out | rest
+    _merge_copy(groups, outer)
+    left_out |= dict.fromkeys((number for _, number in direct), "beside")
     unlabelled = [name for name in groups if not UNLABELLED.isdisjoint(words(name))]
     if direct or len(unlabelled) < len(groups):
         for name in unlabelled:
             left_out |= dict.fromkeys((number for _, number in groups.pop(name)), "unlabelled")
     if not groups:
-        return {number: root for _, number in direct}, {
-            number: why for number, why in left_out.items() if why != "beside"
-        }
+        for _, number in direct:
+            del left_out[number]
+        return {number: root for _, number in direct}, left_out
     return _classes(groups), left_out
+
+
+def _without_annotations(files: list[tuple[int, Parts]]) -> tuple[list[Entry], dict[int, str]]:
+    """The files without masks and labels that are beside images: images/1.jpg, masks/1.png."""
+    folders = {parts[:depth] for _, parts in files for depth in range(1, len(parts))}
+    beside = {folder[:-1] for folder in folders if is_part(folder[-1])}
+    drawn = {folder for folder in folders if folder[:-1] in beside and is_annotation(folder[-1])}
+    entries: list[Entry] = []
+    left_out: dict[int, str] = {}
+    for number, parts in files:
+        if any(parts[:depth] in drawn for depth in range(1, len(parts))):
+            left_out[number] = "annotation"
+        else:
+            entries.append((parts, number))
+    return entries, left_out
+
+
+def _lead_to_several(entries: list[Entry]) -> bool:
+    """Whether there are splits, or several folders alone, below folders that hold one other."""
+    direct, groups = _grouped(entries)
+    while len(groups) == 1 and not direct and not _splits(groups):
+        [inner] = groups.values()
+        direct, groups = _grouped(inner)
+    return bool(_splits(groups)) or (len(groups) > 1 and not direct)
+
+
+def _merge_copy(groups: Groups, outer: str) -> None:
+    """A folder as its parent with the same classes is another part of it: flowers/flowers/rose."""
+    direct, inner = _grouped(groups.get(outer, []))
+    if inner and not direct and inner.keys() <= groups.keys() - {outer}:
+        del groups[outer]
+        for name, entries in inner.items():
+            groups[name] += entries
 
 
 def _grouped(entries: Iterable[Entry]) -> tuple[list[Entry], Groups]:

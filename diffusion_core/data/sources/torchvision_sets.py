@@ -6,6 +6,7 @@ import functools
 import inspect
 import operator
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, to_rgb
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.source import SourceKind
 from diffusion_core.text import shown
 
@@ -33,11 +34,11 @@ BASES = frozenset({"VisionDataset", "DatasetFolder", "ImageFolder", "LSUNClass"}
 
 
 @functools.lru_cache(maxsize=1)
-def open_set(name: str, root: Path) -> Any:
+def open_set(name: str, root: Path, download: bool) -> Any:
     """Open the training part of a set: a sequence of (Pillow image, label).
 
-    Its files are expected below `root`, and downloaded only with DIFFUSION_LAB_DOWNLOAD=1. Raises
-    DataError.
+    Its files are expected below `root`; `download` lets torchvision get those that are missing.
+    Raises DataError.
     """
     from torchvision import datasets
 
@@ -67,8 +68,9 @@ def open_set(name: str, root: Path) -> Any:
     arguments: dict[str, Any] = {}
     if "root" in accepted:
         arguments["root"] = str(root)
-    if "download" in accepted:
-        arguments["download"] = may_download()
+    downloadable = _is_downloadable(maker)
+    if downloadable:
+        arguments["download"] = download
     try:
         return maker(**arguments)
     except ImportError as error:
@@ -76,10 +78,32 @@ def open_set(name: str, root: Path) -> Any:
             f"torchvision's {name} cannot be opened: it needs the package {error.name or 'scipy'}."
         ) from error
     except Exception as error:  # each set raises its own for missing files
-        raise DataError(
-            f"torchvision's {name} cannot be opened: its files are missing or damaged. Put them "
-            f"into {root}, or set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them."
-        ) from error
+        raise DataError(_missing(name, downloadable, download)) from error
+
+
+def _is_downloadable(maker: type) -> bool:
+    """Whether torchvision can download a set; QMNIST has the option from the set it is made of."""
+    made_of = maker.__mro__[:-1]
+    return any("download" in inspect.signature(kind).parameters for kind in made_of)
+
+
+def _missing(name: str, downloadable: bool, tried: bool) -> str:
+    """Why a set of torchvision cannot be opened, and what to do."""
+    put = (
+        "put them into the folder torchvision of the cache folder, which is "
+        "DIFFUSION_LAB_CACHE_DIR or ~/.cache/diffusion-lab."
+    )
+    if downloadable and tried:
+        return f"torchvision's {name} could not be downloaded. Check the connection, or {put}"
+    if downloadable and may_download():
+        return (
+            f"The files of torchvision's {name} are not here yet. They will be downloaded when the "
+            f"run starts."
+        )
+    what = f"torchvision's {name} cannot be opened: its files are missing or damaged"
+    if not downloadable:
+        return f"{what}, and torchvision cannot download them. To use it, {put}"
+    return f"{what}. Set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them, or {put}"
 
 
 @dataclass(frozen=True)
@@ -109,9 +133,15 @@ class TorchvisionSource:
         return f"image {index}"
 
 
-def open_torchvision(detail: str) -> TorchvisionSource:
-    images = open_set(detail, default_cache_dir() / "torchvision")
-    there = sorted(labels_of(images, detail))
+def open_torchvision(detail: str, seconds: float | None = None) -> TorchvisionSource:
+    """A set by its name. With `seconds`, only to look: nothing is downloaded.
+
+    Raises DataError; TooLong where reading its labels takes more seconds.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    root = default_cache_dir() / "torchvision"
+    images = open_set(detail, root, download=end is None and may_download())
+    there = sorted(labels_of(images, detail, end))
     # ImageNet has several names for a class.
     known = getattr(images, "classes", None) or ()
     names = tuple(str(name[0] if isinstance(name, tuple) else name) for name in known)
@@ -123,8 +153,8 @@ def open_torchvision(detail: str) -> TorchvisionSource:
     return TorchvisionSource(images, names, numbers, f"{detail} {len(images)}")
 
 
-def labels_of(images: Any, name: str) -> set[int]:
-    """The labels of a set. Raises DataError where an image has none.
+def labels_of(images: Any, name: str, end: float | None = None) -> set[int]:
+    """The labels of a set. Raises DataError where an image has none, TooLong after `end`.
 
     Sets keep them under names of their own, or not at all. A list of as many whole numbers is
     theirs if it has the labels of the images at some places; else every image is read.
@@ -137,7 +167,9 @@ def labels_of(images: Any, name: str) -> set[int]:
             labels = _whole_numbers(kept, count)
             if labels and all(labels[k] == label for k, label in probes.items()):
                 return set(labels)
-        found = set(_read_labels(images, range(count)).values())
+        found = set(_read_labels(images, range(count), end).values())
+    except TooLong:
+        raise
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"torchvision's {name} has no class for each image, which training needs. Use a set "
@@ -148,10 +180,12 @@ def labels_of(images: Any, name: str) -> set[int]:
     return found
 
 
-def _read_labels(images: Any, places: Iterable[int]) -> dict[int, int]:
-    """The labels of the images that can be read; raises as `_label`."""
+def _read_labels(images: Any, places: Iterable[int], end: float | None = None) -> dict[int, int]:
+    """The labels of the images that can be read; raises as `_label`, and TooLong after `end`."""
     labels = {}
     for k in places:
+        if end is not None and time.monotonic() > end:
+            raise TooLong
         try:
             item = images[k]
         except Exception:  # each set raises its own for a damaged file, which is skipped later
@@ -185,6 +219,7 @@ SOURCE = SourceKind(
     help="a classification data set of torchvision, by name.",
     usage=("torchvision:NAME",),
     open=open_torchvision,
+    open_within=open_torchvision,
     size=SIZE,
     detail="Name in torchvision",
     placeholder="CIFAR10",

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,12 +122,25 @@ def test_a_run_stopped_by_request_ends_with_130_and_can_be_resumed(
 def test_a_run_that_fails_says_so_in_one_line_and_keeps_the_traceback(
     tmp_path: Path, capsys
 ) -> None:
+    run, images = tmp_path / "run", tmp_path / "images"
+    images.mkdir()
+    for k in range(20):
+        (images / f"{k}.png").write_text("text")
+    words = [*TINY, "--data", f"folder:{images}"]
+    assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
+    assert "None of the 20 files can be read" in one_line(capsys.readouterr().err)
+    assert "Traceback" in (run / "train.log").read_text()
+    assert load_run(run).state == "failed"
+
+
+def test_data_that_is_not_there_is_refused_before_the_run_waits_for_a_device(
+    tmp_path: Path, capsys
+) -> None:
     run = tmp_path / "run"
     words = [*TINY, "--data", f"folder:{tmp_path / 'nowhere'}"]
     assert main(["train", "--run", str(run), "--steps", "1", *words]) == 1
     assert "There is no folder" in one_line(capsys.readouterr().err)
-    assert "Traceback" in (run / "train.log").read_text()
-    assert load_run(run).state == "failed"
+    assert not run.exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_over(finished: Path, capsys) -> None:
@@ -144,8 +158,17 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--set", "step=3"], "There is no setting called step"),
-        (["--set", "steps"], "--set takes key=value"),
+        (["--set", "step=3"], "There is no setting called step; did you mean steps?"),
+        (["--set", "rate=3"], "There is no setting called rate; there are preset, network,"),
+        (["--set", 'ema_decays={"a b": 0.5}'], "'a b' cannot be a name; use up to 32 letters, "),
+        (["--set", "steps"], "'steps' is no setting; write it as KEY=VALUE."),
+        (["--set", "=3"], "'=3' is no setting; write it as KEY=VALUE."),
+        (
+            ["--set", 'schedule={"timesteps": 20, "timesteps": 30}'],
+            "schedule.timesteps is set to 20 and to 30; leave one of them out.",
+        ),
+        (["--background", "--processes", "0"], "0 processes cannot train; it takes 1 or more."),
+        (["--init-from", "@3"], "init_from is '@3'; use RUN or RUN@STEP, STEP a whole number."),
         (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--set", "learning_rate=-1"], "learning_rate is -1.0"),
         (["--set", "schedule.kind=square"], "Unknown schedule 'square'"),
@@ -166,6 +189,10 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--set", "network_args.patch=7"], "needs height and width divisible by 28."),
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808; it must be from 0 to"),
         (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
+        (["--data", "cars:"], "data: 'cars:' is no data set. Use cars, cars:N, digits"),
+        (["--data", "cars:0"], "data: 'cars:0' is no data set: cars:N takes a number"),
+        (["--data", "digits:many"], "data: 'digits:many' is no data set: digits:N takes a"),
+        (["--set", "steps=٣"], "steps takes a whole number, not '٣'."),
         (["--data", "moon:3"], "data: 'moon:3' is no data set. Use cars, cars:N, digits"),
         (["--resume", "--batch-size", "3"], "A resumed run keeps its settings"),
         (["--resume", "--seed", "0"], "A resumed run keeps its settings"),
@@ -197,13 +224,21 @@ def test_words_that_make_no_command_end_with_2(words: list[str], capsys) -> None
             ["train", "--run", "x", "--steps", "many"],
             "--steps is 'many'; it must be a whole number.",
         ),
-        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…; it must"),
+        (["sample", "--run", "x", "--seed", "9" * 5000], f"--seed is '{'9' * 39}…'; it must"),
         (["sample", "--run", "x", "--eta", "nan"], "--eta is 'nan'; it must be a finite number."),
         (
             ["evaluate", "--run", "x", "--guidance-scale", "1e999"],
             "--guidance-scale is '1e999'; it must be a finite number.",
         ),
         (["sample", "--run", "x", "--n", "٣"], "--n is '٣'; it must be a whole number."),
+        (["train", "--run", "x", "--init-from", ""], "--init-from is empty; it needs a value."),
+        (["train", "--run", ""], "--run/--folder is empty; it needs a value."),
+        (["delete", "", "--yes"], "run is empty; it needs a value."),
+        (["sample", "--run", "x", "--out="], "--out is empty; it needs a value."),
+        (["sample", "--run", "x", "--average", " "], "--average is empty; it needs a value."),
+        (["change", "x", "steps=3", ""], "KEY=VALUE is empty; it needs a value."),
+        (["runs", "--runs-dir", ""], "--runs-dir is empty; it needs a value."),
+        ([""], "COMMAND is empty; it needs a value."),
     ],
 )
 def test_a_number_that_cannot_be_read_gets_a_sentence(
@@ -354,6 +389,8 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
     assert draw(tmp_path / "empty", tmp_path / "x.png") == 1
     assert one_line(capsys.readouterr().err) == "empty has no usable checkpoint yet."
     assert draw(tmp_path / "nowhere", tmp_path / "x.png") == 1
+    assert one_line(capsys.readouterr().err) == f"There is no run {tmp_path / 'nowhere'}."
+    assert draw(tmp_path, tmp_path / "x.png") == 1
     assert "is not a run folder" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "x.png").exists()
 
@@ -372,7 +409,6 @@ def test_a_step_without_a_checkpoint_and_a_run_without_any_get_one_line(
         (["--lecture"], "cannot be sampled as the lecture does: that needs the lecture's network"),
         (["--negative", "van"], "have no effect without guidance; set a guidance scale"),
         (["--guidance-scale", "99"], "guidance_scale is 99.0; it must be from 0 to 20"),
-        (["--average", ""], "average is ''; it must be at least 1 characters long."),
         (["--n", "0"], "n is 0; it must be from 1 to 4,096."),
         (["--seed", "-1"], "seed is -1; it must be from 0 to 9,223,372,036,854,775,807."),
         (["--seed", str(2**63)], "it must be from 0 to 9,223,372,036,854,775,807."),
@@ -481,7 +517,7 @@ def test_a_run_can_be_named_without_its_folder(
     assert main(["stop", "tiny"]) == 1
     assert "tiny is finished" in capsys.readouterr().err
     assert main(["stop", "nowhere"]) == 1
-    assert "is not a run folder" in one_line(capsys.readouterr().err)
+    assert one_line(capsys.readouterr().err) == f"There is no run {finished.parent / 'nowhere'}."
     assert main(["runs"]) == 0
     assert "tiny" in capsys.readouterr().out
 
@@ -529,7 +565,7 @@ def test_it_runs_as_a_module_in_a_process_of_its_own(finished: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1 images of tiny, step 4: grid.png\n"
+    assert done.stdout == "1 image of tiny, step 4: grid.png\n"
     assert image(tmp_path / "grid.png").shape == (16, 16, 3)
 
 
@@ -734,7 +770,7 @@ def test_any_class_can_be_asked_for(tmp_path: Path) -> None:
             ["--label", "٣"],
             "choose one of van, bus, coupé. --label also takes 'each in turn' and 'any class'.",
         ),
-        (["--device", "9" * 5000], f"'{'9' * 39}… is no device"),
+        (["--device", "9" * 5000], f"'{'9' * 39}…' is no device"),
         (["--guidance-scale", "2", "--guidance-interval", "3", "4"], "where none of the steps is"),
         (["--n", "-1"], "n is -1; it must be from 1 to 4,096."),
     ],
@@ -747,6 +783,44 @@ def test_values_that_cannot_be_are_named_with_their_range(
     assert main([*arguments, *words]) in (1, 2)
     said = one_line(capsys.readouterr().err)
     assert sentence in said and len(said) < 300
+
+
+def test_an_error_that_nobody_has_foreseen_is_kept_in_a_file(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_runs.write_run(tmp_path, "cars", 20)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def multiply(*_: object, **__: object) -> None:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+    monkeypatch.setattr(spec.SamplingSpec, "make", multiply)
+    assert draw(run, tmp_path / "x.png") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    [log] = tmp_path.glob("diffusion-lab-*.log")
+    assert said == (
+        f"This failed in a way that nobody has foreseen; {log} says where. Please report it with "
+        "that file."
+    )
+    assert "mat1 and mat2" in log.read_text()
+
+
+def test_a_training_that_fails_unforeseen_says_so_without_the_words_of_pytorch(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def multiply(*_: object) -> None:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+    monkeypatch.setattr(training_step, "objective", multiply)
+    run = tmp_path / "run"
+    assert main(["train", "--run", str(run), "--steps", "1", *TINY]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == load_run(run).status.error
+    assert said == (
+        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
+        "where. Please report it with that file."
+    )
+    assert "mat1 and mat2" in (run / "train.log").read_text()
 
 
 def test_a_run_whose_name_is_too_long_is_named_cut_short(capsys) -> None:

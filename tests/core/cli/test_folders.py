@@ -111,7 +111,7 @@ def test_every_command_takes_a_name_or_a_path(
         assert main(["export", name, "--format", "diffusers", "--out", f"export-{k}"]) == 0
         capsys.readouterr()
         assert refused(capsys, "pause", name) == f"{of} is stopped; there is nothing to pause."
-        assert f"{of} is stopped; there is nothing to continue" in refused(capsys, "command", name)
+        assert f"{of} has weights to sample with, but no state" in refused(capsys, "command", name)
         assert f"{of} has no checkpoint of step 3" in refused(
             capsys, "evaluate", "--run", name, "--step", 3
         )
@@ -156,4 +156,4 @@ def test_a_run_of_another_program_whose_name_cannot_be_printed_is_listed(
 
 def test_a_path_that_no_system_takes_gets_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "pause", "a" * 5000)
-    assert "is not a run folder" in said and len(said) < 300
+    assert said.startswith("There is no run ") and len(said) < 300

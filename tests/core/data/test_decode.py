@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 from diffusion_core.data import decode
 from diffusion_core.data.decode import MAX_PIXELS, ImageError, open_image, to_rgb, to_size
 from tests import image_files
-from tests.image_files import HALVES, RED
+from tests.image_files import HALVES, RED, png_of, tiff_of
 
 # Small, so that cutting and changing bytes hits something.
 WHOLE = [
@@ -29,6 +30,8 @@ WHOLE = [
     image_files.halves("JPEG", "CMYK"),
     image_files.png_16_bit(),
     image_files.animated_gif(),
+    png_of(np.full((2, 2, 4), 4095), 6),
+    tiff_of(np.full((2, 2, 3), 4095, np.uint16), apart=True),
 ]
 
 
@@ -98,21 +101,15 @@ def test_floats_are_scaled_by_their_range(values: list[float], wanted: list[int]
     assert pixels(file)[0, :, 0].tolist() == wanted
 
 
-def tiff(values: np.ndarray, tags: dict[int, int] | None = None) -> bytes:
-    """A grey TIFF, uncompressed, of any type of number; Pillow writes only some of them."""
-    kinds = {"u": 1, "i": 2, "f": 3}
-    entries = {
-        256: values.shape[1], 257: values.shape[0], 258: values.itemsize * 8, 259: 1, 262: 1,
-        273: 8, 277: 1, 278: values.shape[0], 279: values.nbytes, 339: kinds[values.dtype.kind],
-    } | (tags or {})  # fmt: skip
-    body = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    directory = struct.pack("<H", len(entries))
-    for tag, value in sorted(entries.items()):
-        directory += struct.pack("<HHII", tag, 4, 1, value)
-    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + directory + b"\0" * 4
+def ppm_of(values: np.ndarray) -> bytes:
+    header = f"P6 {values.shape[1]} {values.shape[0]} 65535\n"
+    return header.encode() + values.astype(">u2").tobytes()
 
 
 RAMP = np.linspace(0, 1, 256)
+_RISING = np.linspace(0, 1, 64)
+# Red from dark to bright, green the other way, half as much blue: (4, 64, 3).
+COLOURS = np.tile(np.stack([_RISING, 1 - _RISING, _RISING / 2], -1), (4, 1, 1))
 SHOWN = list(range(256))
 
 
@@ -120,11 +117,15 @@ SHOWN = list(range(256))
     ("dtype", "low", "high", "shown"),
     [
         ("uint16", 0, 65535, SHOWN),
+        ("uint16", 0, 1023, SHOWN),
         ("uint16", 0, 4095, SHOWN),  # of a 12-bit camera
+        ("uint16", 0, 16383, SHOWN),
         ("uint16", 0, 255, SHOWN),
         ("uint16", 0, 32767, [k // 2 for k in SHOWN]),
         ("int16", 0, 32767, SHOWN),
         ("int16", 0, 4095, SHOWN),
+        ("int8", 0, 127, SHOWN),
+        ("int8", -128, 127, SHOWN),
         ("int16", -1024, 3071, SHOWN),
         ("int16", -32768, 32767, SHOWN),
         ("uint32", 0, 2**32 - 1, SHOWN),
@@ -144,7 +145,7 @@ def test_numbers_in_a_tiff_are_scaled_by_their_real_depth(
     dtype: str, low: int, high: int, shown: list[int] | None
 ) -> None:
     values = (low + RAMP * (high - low)).round(0 if dtype[0] != "f" else 9).astype(dtype)
-    found = pixels(tiff(np.tile(values, (3, 1))))[1, :, 0].astype(int)
+    found = pixels(tiff_of(np.tile(values, (3, 1))))[1, :, 0].astype(int)
     assert (np.diff(found) >= 0).all()
     if shown:
         assert np.abs(found - shown).max() <= 1
@@ -154,23 +155,119 @@ def test_numbers_in_a_tiff_are_scaled_by_their_real_depth(
 
 def test_what_a_tiff_says_of_its_numbers_holds() -> None:
     values = np.tile(np.array([0, 500, 1000], np.uint16), (2, 1))
-    assert pixels(tiff(values, {281: 1000}))[0, :, 0].tolist() == [0, 128, 255]
-    assert pixels(tiff(values * 65, {262: 0}))[0, :, 0].tolist() == [255, 129, 2]
+    assert pixels(tiff_of(values, {281: 1000}))[0, :, 0].tolist() == [0, 128, 255]
+    assert pixels(tiff_of(values * 65, {262: 0}))[0, :, 0].tolist() == [255, 129, 2]
 
 
-@pytest.mark.parametrize("top", [4095, 65535])
-def test_colours_of_16_bits_are_scaled_too(top: int) -> None:
-    values = np.tile((RAMP * top).round().astype(np.uint16)[:, None], (1, 1, 3))
-    strips = {262: 2, 277: 3, 256: 256, 279: values.nbytes}
-    found = pixels(tiff(values.reshape(1, -1), strips))[0]
-    assert found.shape == (256, 3)
-    assert np.abs(found[:, 0].astype(int) - SHOWN).max() <= (17 if top == 4095 else 1)
+@pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiff_of,
+        partial(tiff_of, order=">"),
+        partial(tiff_of, deflate=True),
+        partial(tiff_of, deflate=True, predict=True, order=">"),
+        partial(tiff_of, apart=True),
+        partial(tiff_of, apart=True, order=">"),
+        partial(png_of, colour=2),
+        ppm_of,
+    ],
+    ids="plain big-endian deflate predicted apart big-endian-apart png ppm".split(),
+)
+def test_colours_are_scaled_by_their_real_depth(
+    make: Callable[[np.ndarray], bytes], top: int
+) -> None:
+    values = (COLOURS * top).round().astype(np.uint16)
+    found = pixels(make(values))
+    assert np.abs(found - COLOURS * 255).max() <= 1
+
+
+@pytest.mark.parametrize("top", [1023, 4095, 65535])
+def test_transparency_of_16_bits_has_a_depth_of_its_own(top: int) -> None:
+    colours = (COLOURS * top).round().astype(np.uint16)
+    wanted = COLOURS * 255
+    for opaque in (4095, 65535):
+        alpha = np.full((*colours.shape[:2], 1), opaque, np.uint16)
+        rgba = np.concatenate([colours, alpha], -1)
+        grey = np.concatenate([colours[..., :1], alpha], -1)
+        for file in (tiff_of(rgba, {338: 2}), tiff_of(rgba, {338: 1}), png_of(rgba, 6)):
+            assert np.abs(pixels(file) - wanted).max() <= 1
+        assert np.abs(pixels(png_of(grey, 4)) - wanted[..., :1]).max() <= 1
+    half = np.concatenate(
+        [
+            colours // 2,
+            np.full_like(alpha, top // 2),
+        ],
+        -1,
+    )
+    found = pixels(tiff_of(half, {338: 1}))  # multiplied by the transparency
+    assert np.abs(found - (wanted / 2 + 127)).max() <= 2
+
+
+def test_other_colours_of_16_bits_are_scaled_too() -> None:
+    cmyk = np.concatenate([1 - COLOURS, np.zeros((4, 64, 1))], -1)
+    for top in (4095, 65535):
+        file = tiff_of((cmyk * top).round().astype(np.uint16), {262: 5})
+        assert np.abs(pixels(file) - COLOURS * 255).max() <= 1
+    beside = np.concatenate([COLOURS, np.ones((4, 64, 1))], -1)
+    file = tiff_of((beside * 4095).round().astype(np.uint16), {338: 0})
+    assert np.abs(pixels(file) - COLOURS * 255).max() <= 1
+    declared = tiff_of((COLOURS * 1000).round().astype(np.uint16), {281: [1000] * 3})
+    assert np.abs(pixels(declared) - COLOURS * 255).max() <= 1
+    assert not pixels(tiff_of(np.zeros((2, 2, 3), np.uint16))).any()
+
+
+def test_an_upright_photo_of_12_bits_is_turned_as_its_tag_says() -> None:
+    values = (COLOURS * 4095).round().astype(np.uint16)
+    found = pixels(tiff_of(values, {274: 6}))
+    assert np.abs(found - np.rot90(COLOURS, 3) * 255).max() <= 1
+
+
+def test_a_palette_of_8_bits_in_a_tiff_is_not_black() -> None:
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    for scale in (1, 257):
+        palette = [scale * k for k in [*range(256), *range(255, -1, -1), *[9] * 256]]
+        found = pixels(tiff_of(ramp, {262: 3, 320: palette}))[0]
+        assert found[200].tolist() == [200, 55, 9]
+
+
+def test_a_neutral_lab_image_is_grey() -> None:
+    lab = np.zeros((1, 256, 3), np.uint8)
+    lab[..., 0] = SHOWN
+    found = pixels(tiff_of(lab, {262: 8})).astype(int)
+    assert (np.ptp(found, axis=-1) <= 1).all()
+    assert found[0, [0, 128, 255], 1].tolist() == [0, 119, 255]
+
+
+@pytest.mark.parametrize(
+    ("file", "holds"),
+    [
+        (tiff_of(np.zeros((2, 2, 3), np.float32)), "32-bit floating-point numbers in 3 channels"),
+        (tiff_of(np.zeros((2, 2, 3), np.uint32)), "32-bit whole numbers in 3 channels"),
+        (tiff_of(np.zeros((2, 2, 3), np.int16)), "16-bit signed whole numbers in 3 channels"),
+        (tiff_of(np.zeros((2, 2), np.float64)), "64-bit floating-point numbers in 1 channel"),
+        (tiff_of(np.zeros((2, 2, 5), np.uint8)), "8-bit whole numbers in 5 channels"),
+        (
+            tiff_of(np.full((2, 2, 3), 4095, np.uint16), apart=True, deflate=True),
+            "16-bit whole numbers in 3 separate channels",
+        ),
+        (tiff_of(np.zeros((2, 2), np.uint8), {259: 12345}), "an unusual compression"),
+    ],
+    ids="floats uint32 int16 float64 bands apart compression".split(),
+)
+def test_a_tiff_of_another_kind_is_refused_with_what_it_holds(file: bytes, holds: str) -> None:
+    with pytest.raises(ImageError) as raised:
+        open_image(file)
+    assert str(raised.value) == (
+        f"This TIFF has {holds}, which cannot be read. Save it with 8 or 16 bits for each value, "
+        "in grey or RGB, and try again."
+    )
 
 
 def test_a_dark_image_of_16_bits_is_not_black_and_a_black_one_is() -> None:
-    dark = pixels(tiff(np.full((2, 2), 100, np.uint16)))
+    dark = pixels(tiff_of(np.full((2, 2), 100, np.uint16)))
     assert (dark == 100).all()
-    assert not pixels(tiff(np.zeros((2, 2), np.int32))).any()
+    assert not pixels(tiff_of(np.zeros((2, 2), np.int32))).any()
 
 
 def test_values_that_stand_for_none_do_not_count() -> None:
@@ -197,6 +294,16 @@ def test_transparency_is_laid_on_white() -> None:
     found = pixels(image_files.encode(image, "PNG"))[0]
     assert found[:2].tolist() == [[200, 30, 30], [255, 255, 255]]
     assert np.abs(found[2].astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_transparency_that_hides_the_whole_image_does_not_count(kind: str) -> None:
+    image = Image.fromarray(HALVES)
+    image.putalpha(0)
+    assert np.array_equal(pixels(image_files.encode(image, kind)), HALVES)
+    assert (pixels(image_files.encode(Image.new("RGBA", (2, 2)), kind)) == 255).all()
+    image.putpixel((0, 0), (*RED, 255))
+    assert pixels(image_files.encode(image, kind))[0, :2].tolist() == [[*RED], [255, 255, 255]]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_core.data import store
 from diffusion_core.data.decode import EXTENSIONS
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.errors import DataError, TooLong
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import folder as folder_source
 from diffusion_core.data.sources.folder import open_folder
@@ -107,6 +107,40 @@ LAYOUTS: list[tuple[list[str], dict[str, int], int]] = [
      {"n01": 1, "n02": 1}, 2),
     (["images/cat/1.jpg", "images/dog/1.jpg"], {"cat": 1, "dog": 1}, 0),
     (["root/cat/1.jpg", "root/dog/1.jpg"], {"cat": 1, "dog": 1}, 0),
+    # Folders around splits, parts, copies, masks
+    (["archive/cars set/Train/audi/1.jpg", "archive/cars set/Test/bmw/1.jpg"],
+     {"audi": 1, "bmw": 1}, 0),
+    (["ILSVRC/Data/CLS-LOC/train/n01/1.jpg", "ILSVRC/Data/CLS-LOC/val/n02/1.jpg"],
+     {"n01": 1, "n02": 1}, 0),
+    (["cover.jpg", "archive/train/audi/1.jpg"], {"audi": 1}, 1),
+    (["preview.jpg", "images/cat/1.jpg", "images/dog/1.jpg"], {"cat": 1, "dog": 1}, 1),
+    (["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg"], {"Cat": 1, "Dog": 1}, 0),
+    (["a/b/c/cat/1.jpg", "a/b/c/dog/1.jpg", "a/b/c/dog/deep/2.jpg"], {"cat": 1, "dog": 2}, 0),
+    (["set/ill/images/1.jpg", "set/ill/masks/1.jpg", "set/well/images/1.jpg"],
+     {"ill": 1, "well": 1}, 1),
+    (["cat/1.jpg", "cat/kitten/1.jpg", "cat/old/1.jpg"], {"cat": 3}, 0),
+    (["cat/deep/er/1.jpg"], {"cat": 1}, 0),
+    (["2023/01/1.jpg", "2024/01/1.jpg"], {"2023": 1, "2024": 1}, 0),
+    (["fold1/cat/1.jpg", "fold2/cat/1.jpg", "fold2/dog/1.jpg"], {"cat": 2, "dog": 1}, 0),
+    (["part1/train/cat/1.jpg", "part2/test/cat/1.jpg"], {"cat": 2}, 0),
+    (["images_001/1.jpg", "images_002/1.jpg"], {"root": 2}, 0),
+    (["jpg/1.jpg", "png/1.png"], {"root": 2}, 0),
+    (["HAM10000_images_part_1/1.jpg", "HAM10000_images_part_2/1.jpg"], {"root": 2}, 0),
+    (["class_1/1.jpg", "class_2/1.jpg"], {"class_1": 1, "class_2": 1}, 0),
+    (["0/1.jpg", "1/1.jpg", "10/1.jpg"], {"0": 1, "1": 1, "10": 1}, 0),
+    (["rose/1.jpg", "lily/1.jpg", "root/rose/1.jpg", "root/lily/1.jpg"], {"lily": 2, "rose": 2}, 0),
+    (["rose/1.jpg", "root/lily/1.jpg"], {"root": 1, "rose": 1}, 0),
+    (["chest/train/ill/1.jpg", "chest/test/ill/1.jpg", "chest/chest/train/ill/1.jpg"],
+     {"ill": 2}, 1),
+    (["images/1-2.jpg", "annotations/trimaps/1-2.png"], {"images": 2}, 2),
+    (["images/train/1.jpg", "images/val/2.jpg", "masks/train/1.png"], {"root": 2}, 1),
+    (["train/images/1.jpg", "train/masks/1.png", "test/images/2.jpg"], {"root": 2}, 1),
+    (["ill/images/1.jpg", "ill/masks/1.jpg", "well/images/1.jpg"], {"ill": 1, "well": 1}, 1),
+    (["JPEGImages/1.jpg", "SegmentationClass/1.png", "SegmentationObject/1.png"],
+     {"JPEGImages": 1}, 2),
+    (["train_images/1.jpg", "train_masks/1.png", "test_images/2.jpg"], {"root": 2}, 1),
+    (["mask/1.jpg", "no_mask/1.jpg"], {"mask": 1, "no_mask": 1}, 0),
+    (["label/1.jpg", "images of cats/1.jpg"], {"images of cats": 1, "label": 1}, 0),
     # A train is a class among vehicles.
     (["bus/1.jpg", "car/1.jpg", "train/1-2.jpg"], {"bus": 1, "car": 1, "train": 2}, 0),
     (["bus/a/1.jpg", "train/a/1.jpg", "train/b/1.jpg"], {"bus": 1, "train": 2}, 0),
@@ -162,6 +196,16 @@ def test_every_format_that_is_decoded_is_looked_for(tmp_path: Path) -> None:
     assert len(found) == 7
     assert not found.found.left_out
     assert {".png", ".tiff", ".pgm", ".jpeg"} <= EXTENSIONS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF"])
+def test_an_image_without_a_suffix_counts(kind: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "root", "cat/8f3a", content=image_files.halves(kind))
+    write(root, "cat/README", "dog/LICENSE", content=image_files.TEXT)
+    os.mkfifo(root / "cat" / "pipe")
+    write(root, "dog/1.png")
+    assert classes(root) == {"cat": 1, "dog": 1}
+    assert not left_out(root)
 
 
 def test_images_in_formats_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -275,7 +319,8 @@ def test_many_files_that_cannot_be_read_are_counted_and_some_named(tmp_path: Pat
 
 def test_a_folder_that_takes_too_long_to_look_through_is_left_to_the_run(tmp_path: Path) -> None:
     write(tmp_path, *CLASSES)
-    assert store.look(f"folder:{tmp_path}", seconds=-1) is None
+    with pytest.raises(TooLong, match="too many files to count here"):
+        store.look(f"folder:{tmp_path}", seconds=-1)
     found = store.look(f"folder:{tmp_path}", seconds=60)
     assert found is not None
     assert sentence(found) == "5 images in 2 classes (cat, dog)."
@@ -285,5 +330,16 @@ def test_a_folder_of_which_nothing_can_be_used_says_what_is_there(tmp_path: Path
     write(tmp_path, "phone.heic")
     with pytest.raises(DataError, match=r"There are no images in .*: phone\.heic"):
         open_folder(str(tmp_path))
-    with pytest.raises(DataError, match="There is no folder"):
-        open_folder("a\0b")
+    write(tmp_path, "archive.zip", "data/train.parquet")
+    with pytest.raises(DataError) as caught:
+        open_folder(str(tmp_path))
+    assert str(caught.value).endswith(
+        "These cannot be used: phone.heic. These have to be unpacked or converted first: "
+        "archive.zip, data/train.parquet."
+    )
+
+
+@pytest.mark.parametrize("path", ["a\0b", "/" + "a" * 300, "~nobody-here/images"])
+def test_a_path_that_no_disk_takes_is_said_to_be_no_folder(path: str) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*; give the folder of the images"):
+        open_folder(path)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from diffusion_core.data.errors import DataError
+from diffusion_core.data.errors import DataError, TooLong
+from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import torchvision_sets
 from diffusion_core.data.sources.torchvision_sets import open_torchvision
-from diffusion_core.data.store import build_store
+from diffusion_core.data.store import build_store, count, look
 
 IMAGE = Image.new("RGB", (9, 9), "red")
 
@@ -42,7 +44,7 @@ class Listed:
 def opened(monkeypatch: pytest.MonkeyPatch):
     def open_listed(*arguments: Any, **others: Any):
         listed = Listed(*arguments, **others)
-        monkeypatch.setattr(torchvision_sets, "open_set", lambda name, root: listed)
+        monkeypatch.setattr(torchvision_sets, "open_set", lambda name, root, download: listed)
         return open_torchvision("Listed")
 
     return open_listed
@@ -119,3 +121,51 @@ def test_an_image_that_cannot_be_read_is_left_out_and_counted(opened, tmp_path) 
     found = build_store("torchvision:Listed", 16, cache_dir=tmp_path, workers=0)
     assert found.labels.tolist() == [0, 1]
     assert found.skipped == ("image 1",)
+
+
+def test_a_set_is_looked_at_without_a_download(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_DOWNLOAD", "1")
+    opened([0, 1, 1], "targets", classes=["cat", "dog"])
+    asked = []
+    listed = torchvision_sets.open_set("Listed", Path(), False)
+
+    def open_listed(name: str, root: Path, download: bool) -> Listed:
+        asked.append(download)
+        return listed
+
+    monkeypatch.setattr(torchvision_sets, "open_set", open_listed)
+    found = look("torchvision:Listed", seconds=60)
+    assert found is not None
+    assert sentence(found) == "3 images in 2 classes (cat, dog)."
+    assert count("torchvision:Listed") == 3
+    assert asked == [False, True]
+
+
+def test_a_set_whose_labels_take_too_long_to_read_is_left_to_the_run(opened) -> None:
+    opened([0, 1] * 50)
+    with pytest.raises(TooLong):
+        look("torchvision:Listed", seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "sentence"),
+    [
+        (
+            "CIFAR10",
+            "",
+            "Set DIFFUSION_LAB_DOWNLOAD=1 to let torchvision download them, or put",
+        ),
+        ("CIFAR10", "1", "are not here yet. They will be downloaded when the run starts."),
+        ("QMNIST", "1", "are not here yet. They will be downloaded when the run starts."),
+        ("ImageNet", "1", "missing or damaged, and torchvision cannot download them."),
+    ],
+)
+def test_what_is_missing_is_said_with_what_will_happen(
+    name: str, allowed: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_LAB_DOWNLOAD", allowed)
+    with pytest.raises(DataError) as caught:
+        look(f"torchvision:{name}", seconds=60)
+    assert sentence in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)

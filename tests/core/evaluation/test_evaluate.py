@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from diffusion_core.evaluation.results import (
 )
 from diffusion_core.media.images import to_uint8
 from diffusion_core.records import RecordError
+from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import load_model
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.training.context import make_context
@@ -152,7 +155,9 @@ def test_a_floor_and_a_ceiling_that_lack_a_metric_are_measured_anew(
     assert (second.floor, second.ceiling) == (first.floor, first.ceiling)
 
 
-@pytest.mark.parametrize("change", [{"checkpoint_time": 1.0}, {"fingerprint": "of other cars"}])
+@pytest.mark.parametrize(
+    "change", [{"checkpoint_time": 1.0}, {"fingerprint": "of other cars", "content": "others"}]
+)
 def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_anew(
     change: dict, measured: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +188,43 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_
     assert known(bits=False) == plain
     with pytest.raises(AssertionError, match="it measures"):
         known(bits=True)
+
+
+def test_results_follow_images_that_were_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k, pixels in enumerate(
+        np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    ):
+        (tmp_path / "a" / "noise").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "a" / "noise" / f"{k}.png")
+    (tmp_path / "a" / "noise" / "bad.png").write_bytes(b"no image")
+    config = tiny(data=f"folder:{tmp_path / 'a'}", validation_count=20)
+    run = load_run(write_run(tmp_path, "moved", 20, config=config))
+    before, _ = measure(run, 20, n=FEWEST)
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)  # no times
+    shutil.rmtree(tmp_path / "a")
+    details = {"data_fingerprint": before.fingerprint, "data_content": before.content}
+    write_config_file(run.path, config, details)
+    jobs.change(run, {"data": f"folder:{tmp_path / 'b'}"})
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it draws")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SamplingSpec, "make", refuse)
+        assert run_command(run, "--n", "16", "--steps", "4") == 0
+    said = capsys.readouterr()
+    assert said.err.count("60 images in 1 class (noise). 1 of 61 files cannot be read: ") == 1
+    assert f"folder:{tmp_path / 'b'}: 60 images" in said.err
+    [after], broken = read_results(run.path)
+    assert not broken and after.metrics == before.metrics
+    assert after.data == f"folder:{tmp_path / 'b'}" and after.fingerprint != before.fingerprint
+    bright = np.full((16, 16, 3), 255, np.uint8)
+    Image.fromarray(bright).save(tmp_path / "b" / "noise" / "0.png")
+    monkeypatch.setattr(SamplingSpec, "make", refuse)
+    with pytest.raises(AssertionError, match="it draws"):
+        measure(run, 20, n=FEWEST)
 
 
 def test_a_network_that_repeats_its_training_images_is_found_out(
@@ -494,7 +536,7 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
     ("words", "code", "sentence"),
     [
         (["--n", "3"], 2, "n is 3; it must be from 16 to 4,096."),
-        (["--n", "5000"], 2, "n is 5000; it must be from 1 to 4,096."),
+        (["--n", "5000"], 2, "n is 5000; it must be from 16 to 4,096."),
         (["--n", "16", "--sampler", "magic"], 2, "magic"),
         (["--n", "16", "--steps", "0"], 2, "steps is 0; it must be from 1 to"),
         (["--n", "16", "--guidance-scale", "2"], 2, "without classes"),

@@ -158,8 +158,8 @@ def test_words_become_values_of_the_settings_type(word: str, value: object) -> N
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("steps", "--set takes key=value, not 'steps'"),
-        ("step=3", "no setting called step; there are preset, network"),
+        ("steps", "'steps' is no setting; write it as KEY=VALUE."),
+        ("step=3", "no setting called step; did you mean steps?"),
         ("steps=3.5", "steps takes a whole number, not '3.5'"),
         ("steps=", "steps takes a whole number, not ''"),
         ("learning_rate=fast", "learning_rate takes a number, not 'fast'"),
@@ -221,8 +221,11 @@ def test_a_dotted_word_adds_to_a_whole_dictionary_given_beside_it() -> None:
     ("changes", "sentence"),
     [
         ({"network": "vit"}, "network is 'vit'; it must be lecture or unet."),
-        ({"loss": "l3"}, "loss is 'l3'; it must be l1 or l2 or huber."),
-        ({"prediction_type": "score"}, "prediction_type is 'score'; it must be epsilon or x_0"),
+        ({"loss": "l3"}, "loss is 'l3'; it must be one of l1, l2, huber."),
+        (
+            {"prediction_type": "score"},
+            "prediction_type is 'score'; it must be one of epsilon,",
+        ),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; it must be adam or adamw."),
         ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1,000,000,000."),

@@ -47,8 +47,9 @@ def test_so_many_processes_as_are_wanted_where_they_can_be_had(cards) -> None:
         processes_for(CONFIG, "cuda:1", 2)
     with pytest.raises(ConfigError, match="A batch of 12 cannot be shared evenly by 5 processes"):
         processes_for(CONFIG, "cpu", 5)
-    with pytest.raises(ConfigError, match="-1 processes cannot train"):
-        processes_for(CONFIG, "cpu", -1)
+    for few in (0, -1):
+        with pytest.raises(ConfigError, match=f"{few} processes cannot train; it takes 1 or more"):
+            processes_for(CONFIG, "cpu", few)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -137,7 +137,7 @@ def test_runs_are_listed_newest_first_and_other_folders_not_at_all(tmp_path: Pat
 def test_what_is_no_run_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no config.json"):
         load_run(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is not a run folder"):
+    with pytest.raises(FileNotFoundError, match=f"There is no run {tmp_path / 'nowhere'}."):
         load_run(tmp_path / "nowhere")
 
 

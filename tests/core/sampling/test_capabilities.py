@@ -155,3 +155,18 @@ def test_an_interval_that_guides_nowhere_is_refused_with_the_timesteps(
         f"timesteps are {timesteps}. Choose a wider interval or more steps."
     ]
     assert spec.replace(guidance_interval=(0.0, 19.0)).problems(tiny) == []
+
+
+@pytest.mark.parametrize(("strength", "fits"), [(1.0, True), (0.75, True), (0.5, False)])
+def test_a_variation_must_be_guided_in_the_steps_that_it_takes(
+    strength: float, fits: bool, can: Callable[[RunConfig], Capabilities]
+) -> None:
+    spec = GUIDED.replace(steps=4, guidance_interval=(12.0, 16.0))  # of 19, 14, 9, 4
+    assert spec.problems(can(TINY), strength) == (
+        []
+        if fits
+        else [
+            "The guidance interval is 12 to 16, where none of the last 2 steps is: their "
+            "timesteps are 9, 4. Choose a wider interval, more steps or a greater strength."
+        ]
+    )

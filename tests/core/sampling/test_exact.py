@@ -1,10 +1,10 @@
-"""Exact sampling: image k of a seed has the same bits in every batch, on any CPU."""
+"""Exact sampling: image k of a seed has the same bits in every batch, on any CPU.
+
+`make test-avx2` runs this as on one without AVX-512 and AMX.
+"""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from diffusion_core.runs.run import Run
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 from tests.tiny_runs import CLASSES, LECTURE, TINY, write_run
 
-ROOT = Path(__file__).parents[3]
 N = 7
 UNET = TINY.replace(
     network_args={"widths": [16, 32], "blocks": 1, "attention_levels": [1], "num_classes": 3},
@@ -28,17 +27,6 @@ SPECS = [
 ]
 
 
-def assert_exact(runs_dir: Path) -> None:
-    """For every batch size images are equal to the bit to those sampled alone."""
-    for spec in SPECS:
-        loaded = load_model(Run(runs_dir / spec.run).checkpoint(20), exact=True)
-        alone = torch.cat([spec.make(loaded, None, k, 1) for k in range(N)])
-        assert alone.isfinite().all() and alone.std() > 0.1
-        for batch in (2, 3, 4, N):
-            parts = [spec.make(loaded, None, k, min(batch, N - k)) for k in range(0, N, batch)]
-            assert torch.equal(torch.cat(parts), alone), (spec.run, batch)
-
-
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("runs")
@@ -47,14 +35,15 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs_dir
 
 
-@pytest.mark.parametrize("instructions", ["this CPU's", "AVX2"])
-def test_exact_images_do_not_depend_on_the_batch(two_runs: Path, instructions: str) -> None:
-    code = "import sys; from pathlib import Path; from tests.core.sampling import test_exact; "
-    code += "test_exact.assert_exact(Path(sys.argv[1]))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    if instructions == "AVX2":  # read once per process
-        environment |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    subprocess.run([sys.executable, "-c", code, str(two_runs)], env=environment, check=True)
+def test_exact_images_do_not_depend_on_the_batch(two_runs: Path) -> None:
+    """For every batch size images are equal to the bit to those sampled alone."""
+    for spec in SPECS:
+        loaded = load_model(Run(two_runs / spec.run).checkpoint(20), exact=True)
+        alone = torch.cat([spec.make(loaded, None, k, 1) for k in range(N)])
+        assert alone.isfinite().all() and alone.std() > 0.1
+        for batch in (2, 3, 4, N):
+            parts = [spec.make(loaded, None, k, min(batch, N - k)) for k in range(0, N, batch)]
+            assert torch.equal(torch.cat(parts), alone), (spec.run, batch)
 
 
 def test_the_network_sees_one_image_at_a_time(two_runs: Path) -> None:

@@ -130,7 +130,7 @@ def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
         ({"classes": "van"}, "classes is 'van'; it must be a list"),
         ({"spacing": {}}, "spacing is an object; it must be text"),
         ({"spacing": "even"}, "no step spacing 'even'; choose one of trailing, leading"),
-        ({"run": ""}, "run is ''; it must be at least 1 characters long"),
+        ({"run": ""}, "run is empty; it needs a value"),
         ({"as_lecture": 1}, "as_lecture is 1; it must be true or false"),
         ({"as_lecture": True}, "as the lecture does needs the spacing trailing"),
         ({"label": ANY_CLASS}, "Guidance needs a class to lead to"),

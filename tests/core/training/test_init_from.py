@@ -75,6 +75,29 @@ def test_other_averages_can_be_asked_for(tmp_path: Path) -> None:
         jobs.create(tmp_path, "x", tiny(**STILL, init_from="other", init_average="long"))
 
 
+def test_an_average_is_asked_for_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "other", tiny(**STILL, ema_decays={"short": 0.05}), device=CPU)
+    monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(tmp_path))
+
+    def start(name: str, *options: str) -> str:
+        code = main(["train", "--run", str(tmp_path / name), "--quiet", *options])
+        said = capsys.readouterr()
+        return said.out if code == 0 else said.err
+
+    asked = ["--init-from", "other", "--init-average", "short"]
+    assert "the weights of other, step 1, average short." in start("new", *asked)
+    assert load_run(tmp_path / "new").config == tiny(
+        **STILL, ema_decays={"short": 0.05}, init_from="other@1", init_average="short"
+    )
+    # The settings of a run that took another average bring its average only with its weights.
+    assert "the weights of other, step 1.\n" in start("b", "--like", "new", "--init-from", "other")
+    assert "leave one of them out" in start("c", *asked, "--set", "init_average=main")
+    assert "name that run with init_from" in start("d", *asked[2:])
+    assert "keeps its settings" in start("new", "--resume", *asked[2:])
+
+
 def test_what_becomes_of_the_other_run_does_not_matter(tmp_path: Path) -> None:
     """A run that waits, or that is resumed before its first checkpoint, has a copy."""
     other = write_run(tmp_path, "other", 7, config=TINY.replace(network_args=SMALL))
@@ -197,4 +220,4 @@ def test_init_from_on_the_command_line_takes_the_other_runs_settings(
     assert main([*train_new, "--resume", "--init-from", "other"]) == 2
     assert "A resumed run keeps its settings" in capsys.readouterr().err
     assert main([*train_new[:2], str(tmp_path / "y"), "--init-from", "nobody"]) == 1
-    assert "nobody is not a run folder" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("nobody.\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from diffusion_core.cli.main import main
+from diffusion_core.data.store import build_store, same_images
 from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import load_run
@@ -115,6 +117,71 @@ def test_a_run_of_an_earlier_version_resumes_by_the_images_in_the_cache(
         os.utime(file, (2, 2))
     with pytest.raises(TrainingError, match="no longer in the cache"):
         more(run)
+
+
+def earlier_fingerprint(data: Path, names: list[str], size: int = 16) -> str:
+    """As version 0.1 made it: names, sizes and times in the order of the images."""
+    stats = [(name, (data / name).stat()) for name in names]
+    lines = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+    recipe = "\n".join([f"store 1, size {size}, count {len(names)}", *lines])
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def as_of_an_earlier_version(run: Path, fingerprint: str) -> None:
+    forget_content(run)
+    file = run / "config.json"
+    values = json.loads(file.read_text())
+    values["resolved"]["data_fingerprint"] = fingerprint
+    file.write_text(json.dumps(values))
+    for path in (run / "state").iterdir():
+        state = torch.load(path, weights_only=True)
+        torch.save(state | {"data_fingerprint": fingerprint}, path)
+
+
+# Stanford Cars, and as Kaggle packs it: there the classes were cars_test and cars_train.
+STANFORD = ("test/a", "test/b", "train/a", "train/b")
+KAGGLE = ("cars_test/cars_test", "cars_train/cars_train")
+
+
+@pytest.mark.parametrize(
+    ("layout", "labelled", "same"),
+    [
+        (STANFORD, True, True),
+        (STANFORD, False, True),
+        (KAGGLE, True, None),
+        (KAGGLE, False, True),
+        (("data/test/a", "data/train/a"), True, None),
+        (("a", "b"), True, True),
+        (("",), True, True),
+    ],
+)
+def test_files_that_an_earlier_version_read_are_known_without_a_cache(
+    layout: tuple[str, ...], labelled: bool, same: bool | None, tmp_path: Path
+) -> None:
+    data = paint(tmp_path / "images", *layout, count=2)
+    names = [f"{folder}/{k}.png".lstrip("/") for folder in layout for k in range(2)]
+    fingerprint = earlier_fingerprint(data, names)
+    store = build_store(f"folder:{data}", 16, workers=0)
+    assert same_images(store, fingerprint, labelled=labelled) is same
+    assert same_images(store, fingerprint, "other content", labelled) is (
+        layout in (("a", "b"), ("",))
+    )
+    (data / names[0]).write_bytes((data / names[1]).read_bytes())
+    store = build_store(f"folder:{data}", 16, workers=0)
+    assert not same_images(store, fingerprint, labelled=labelled)
+
+
+def test_a_lecture_run_on_kaggles_stanford_cars_resumes_without_a_cache(
+    tmp_path: Path, cache: Path
+) -> None:
+    data = paint(tmp_path / "images", *KAGGLE, count=4)
+    names = [f"{folder}/{k}.png" for folder in KAGGLE for k in range(4)]
+    config = tiny(data=f"folder:{data}", steps=1, class_conditional=False, validation_count=2)
+    train(tmp_path / "run", config, device=CPU)
+    as_of_an_earlier_version(tmp_path / "run", earlier_fingerprint(data, names))
+    shutil.rmtree(cache)
+    assert more(tmp_path / "run") == "finished"
+    assert load_run(tmp_path / "run").details.data_content  # known from now on
 
 
 def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:

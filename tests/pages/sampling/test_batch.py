@@ -47,7 +47,7 @@ def no_jobs() -> Iterator[None]:
 def still(monkeypatch: pytest.MonkeyPatch) -> SamplingQueue:
     """A device on which nobody works: all jobs stay in the queue."""
     queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
-    monkeypatch.setattr(queue, "_work", lambda: None)
+    monkeypatch.setattr(queue, "_choose", lambda: None)
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     return queue
 
@@ -230,7 +230,7 @@ def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
     assert "1 series are already active" in words(app)
     press(app, "Cancel")
 
-    def full(self, task):
+    def full(self, task, visitor):
         raise QueueFull("16 jobs are already waiting for this device. Try again later.")
 
     monkeypatch.setattr(SamplingQueue, "submit", full)

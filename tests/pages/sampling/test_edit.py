@@ -85,6 +85,16 @@ def test_variants_stand_beside_the_image_of_the_runs_own_data(run: Path) -> None
     assert job.result.images.shape == (3, 16, 16, 3)
 
 
+def test_an_interval_that_guides_none_of_the_last_steps_is_refused(run: Path) -> None:
+    asked = {"label": "van", "guidance": 2, "guided": ["12", "16"]}
+    app = open_mode("Edit", strength=0.5, **asked)
+    assert "where none of the last 2 steps is: their timesteps are 9, 4." in words(app)
+    [button] = [b for b in app.button if b.label == "Vary"]
+    assert button.disabled
+    app = open_mode("Edit", strength=0.75, **asked)
+    assert press(app, "Vary", "edit").task.evaluations == 4 * (3 + 1)
+
+
 def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
     app = open_mode("Edit", edit="Repaint", area="left half", resample=2, variants=2)
     made: Edited = press(app, "Repaint", "edit").result

@@ -274,8 +274,8 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
 
 
 FORGED = [
-    (EDITED | {"strength": 7}, "Strength is 7; it must be from 0.05 to 1.0."),
-    (EDITED | {"strength": float("nan")}, "Strength is nan; it must be from 0.05 to 1.0."),
+    (EDITED | {"strength": 7}, "Strength is 7; it must be from 0.05 to 1."),
+    (EDITED | {"strength": float("nan")}, "Strength is nan; it must be from 0.05 to 1."),
     (EDITED | {"edit": ["Vary"]}, "Edit is a list; it must be one of Vary, Repaint, Invert."),
     (
         EDITED | {"from": "![](//evil.example)"},
@@ -297,7 +297,7 @@ FORGED = [
     ),
     (
         {"mode": "Interpolate", "frames": True},
-        "Frames is True; it must be a whole number.",
+        "Frames is True; it must be a whole number from 2 to 64.",
     ),
     (
         {"mode": "Interpolate", "to_seed": 2**53},
@@ -305,11 +305,14 @@ FORGED = [
     ),
     (
         {"mode": "Interpolate", "from_picture": "2"},
-        "From image is '2'; it must be a whole number.",
+        "From image is '2'; it must be a whole number from 1 to 4,096.",
     ),
     (COMPARED | {"vs_n": 9}, "Images per row is 9; it must be from 1 to 8."),
     (COMPARED | {"vs_seed": list(range(7))}, "Seeds must be a list of at most 6."),
-    (COMPARED | {"vs_steps": [[5]]}, "Steps is a list; it must be a whole number."),
+    (
+        COMPARED | {"vs_steps": [[5]]},
+        "Steps is a list; it must be a whole number from 1 to 100,000.",
+    ),
     (COMPARED | {"vs_run": {"cars": 1}}, "Runs must be a list of at most 6."),
     (COMPARED | {"drawn_at": [1]}, "drawn_at must hold steps."),
 ]
@@ -368,7 +371,7 @@ UNFIT = [
     ),
     (
         SPEC.replace(label="van", guidance_scale=9.0),
-        "This page cannot restore the image. Guidance scale is 9.0; it must be from 1.0 to 8.0.",
+        "This page cannot restore the image. Guidance scale is 9.0; it must be from 1 to 8.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
@@ -377,8 +380,8 @@ UNFIT = [
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.5, 9.0)),
-        "This page cannot restore the image. Guided timesteps must be two whole numbers from 0 "
-        "to 19, the smaller one first.",
+        "This page cannot restore the image. Guided timesteps is 0.5 and 9; it must be two "
+        "whole numbers from 0 to 19, the smaller one first.",
     ),
 ]
 PIXELS = np.zeros((4, 4, 3), np.uint8)

@@ -96,6 +96,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
         "This strip as PNG",
         "Film as WebP",
     ]
+    assert "In turn, row by row: van, bus." in shown  # of three classes
     assert len(app.get("image")) == 2  # the grid and the lecture's strip
     assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
@@ -324,7 +325,7 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
 ) -> None:
     write_run(runs_dir, "cars", 20)
     queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
-    monkeypatch.setattr(queue, "_work", lambda: None)  # nobody works: all jobs stay in the queue
+    monkeypatch.setattr(queue, "_choose", lambda: None)  # nobody works: all jobs stay in the queue
     monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     first, second = open_sampling(), open_sampling()
     for app in (first, second):
@@ -349,7 +350,7 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
 def test_a_full_queue_is_said(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(runs_dir, "cars", 20)
 
-    def full(self, task):
+    def full(self, task, visitor):
         raise QueueFull("16 jobs are already waiting for this device. Try again later.")
 
     monkeypatch.setattr(SamplingQueue, "submit", full)

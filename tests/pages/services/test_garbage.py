@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.tiny_runs import write_run
 
 # In a process of its own, as a server is.
@@ -27,6 +29,7 @@ print(len(gc.get_objects()))
 """
 
 
+@pytest.mark.long
 def test_pages_leave_few_objects_to_go_through(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from dashboard.services import sampling_queue
 from dashboard.services.sampling_queue import (
+    OnStep,
     QueueFull,
     SamplingJob,
     SamplingQueue,
+    Snapshot,
     Task,
     pace_key,
     sample_task,
@@ -26,9 +29,10 @@ from dashboard.services.sampling_queue import (
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import CheckpointError, LoadedModel
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import build_network
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
+from diffusion_core.sampling.solvers import StepView
 from diffusion_core.sampling.spec import SamplingSpec
 
 SOON = 60.0  # how long a busy machine may take for what takes milliseconds
@@ -361,7 +365,11 @@ class Failing(nn.Module):
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "The device does not have enough memory; generate fewer images at once.",
         ),
-        (ValueError("This network takes no labels."), "This network takes no labels."),
+        (ConfigError("This network takes no labels."), "This network takes no labels."),
+        (
+            ValueError("operands could not be broadcast together"),
+            "Something went wrong (error 0a0b0c0d). The log of the server says what.",
+        ),
         (
             RuntimeError("odd"),
             "Something went wrong (error 0a0b0c0d). The log of the server says what.",
@@ -474,3 +482,153 @@ def test_a_device_has_one_queue_for_all() -> None:
     cpu = torch.device("cpu")
     assert sampling_queue.queue_of(cpu) is sampling_queue.queue_of(torch.device("cpu"))
     assert sampling_queue.queue_of(cpu) is not sampling_queue.queue_of(torch.device("meta"))
+
+
+# ---------------------------------------------------------------- turns
+
+
+@dataclass
+class Work:
+    """Tasks that take a second of the clock a step, and the order in which they were at work."""
+
+    clock: Clock
+    order: str = ""
+
+    def task(
+        self, name: str, steps: int, at: dict[int, Callable[[], object]] | None = None
+    ) -> Task:
+        """`at`: what happens in a step, such as that somebody else comes."""
+        image = torch.zeros(1, 3, 16, 16)
+
+        def work(load: object, on_step: OnStep) -> str:
+            for step in range(steps):
+                (at or {}).get(step, lambda: None)()
+                self.clock.now += 1.0
+                self.order += name
+                on_step(StepView(step, steps, 0.0, image, image, image))
+            return name
+
+        return Task(SPEC, name, steps, steps, "a second a step", work)
+
+
+@pytest.fixture
+def work(clock: Clock, queue: SamplingQueue, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setattr(sampling_queue, "PATIENCE_IN_DEMAND", 1e9)
+    monkeypatch.setattr(sampling_queue, "PATIENCE", 1e9)
+    queue.pace["a second a step"] = 1.0
+    return Work(clock)
+
+
+def test_a_few_images_wait_at_most_a_turn_for_an_order_of_hours(
+    queue: SamplingQueue, work: Work
+) -> None:
+    jobs: list[SamplingJob] = []
+
+    def comes(name: str) -> Callable[[], None]:
+        return lambda: jobs.append(queue.submit(work.task(name, 3), name))
+
+    long = queue.submit(work.task("L", 60, {10: comes("b"), 30: comes("c")}), "stranger")
+    assert long.wait(SOON)
+    assert all(job.wait(SOON) for job in jobs)
+    # The step in which they come ends first.
+    assert work.order == "L" * 11 + "bbb" + "L" * 20 + "ccc" + "L" * 29
+
+
+def test_a_long_order_is_not_put_off_for_ever_by_short_ones(
+    queue: SamplingQueue, work: Work
+) -> None:
+    """Another visitor with a short order comes whenever one is done."""
+    jobs: list[SamplingJob] = []
+
+    def comes() -> None:
+        if len(jobs) < 30:
+            jobs.append(queue.submit(work.task("s", 2, {1: comes}), f"visitor {len(jobs)}"))
+
+    long = queue.submit(work.task("L", 8, {0: comes}), "first")
+    assert long.wait(SOON)
+    while any(not job.wait(SOON) for job in list(jobs)) or len(jobs) < 30:
+        pass
+    assert work.order.rindex("L") < len(work.order) - 10
+    assert "s" * 9 not in work.order[: work.order.rindex("L")]
+
+
+def test_a_second_order_waits_for_the_first_of_everybody_else(
+    queue: SamplingQueue, work: Work
+) -> None:
+    jobs: list[SamplingJob] = []
+
+    def all_come() -> None:
+        for name, visitor, steps in (("2", "A", 1), ("3", "A", 1), ("b", "B", 4), ("c", "C", 2)):
+            jobs.append(queue.submit(work.task(name, steps), visitor))
+        assert [job.snapshot().before for job in jobs] == [3, 4, 2, 1]
+
+    first = queue.submit(work.task("1", 9, {0: all_come}), "A")
+    assert first.wait(SOON) and all(job.wait(SOON) for job in jobs)
+    # The shorter of the first ones comes first, and the second ones of A after its first.
+    assert work.order.startswith("1ccbbbb")
+    assert work.order.endswith("123")
+
+
+def test_whoever_waits_sees_its_place_and_its_time(queue: SamplingQueue, work: Work) -> None:
+    seen: list[Snapshot] = []
+
+    def look() -> None:
+        one = queue.submit(work.task("b", 2), "B")
+        other = queue.submit(work.task("c", 4), "C")
+        seen.extend(job.snapshot() for job in (one, other, long))
+        jobs.extend((one, other))
+
+    jobs: list[SamplingJob] = []
+    gate = threading.Event()
+    long = queue.submit(work.task("L", 10, {0: lambda: gate.wait(SOON), 4: look}), "A")
+    gate.set()
+    assert long.wait(SOON) and all(job.wait(SOON) for job in jobs)
+    # The long one still needs six seconds; the shorter comes before the longer.
+    assert [(each.before, each.wait) for each in seen] == [(1, 6.0), (2, 8.0), (0, 0.0)]
+    assert seen[2].seconds_left == 12.0  # 6 of its own, and the others' 2 and 4
+
+
+def test_jobs_in_turns_with_one_network_give_the_images_that_each_gives_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them in training mode, as the lecture samples."""
+    for seconds in ("SLICE", "LONG"):  # now they change after every step
+        monkeypatch.setattr(sampling_queue, seconds, 0.0)
+    queue = SamplingQueue(load)
+    network = small_lecture_network()
+    modes: list[bool] = []
+    network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    saved = save(network, CONFIG.replace(image_size=32))
+    specs = [SPEC.replace(sampler="ddpm", steps=20, as_lecture=True), SPEC.replace(steps=20)]
+    tasks = [sample_task(spec, saved) for spec in specs]
+    alone = []
+    for task in tasks:
+        job = queue.submit(task)
+        assert job.wait(SOON)
+        alone.append(job.result.images)
+    modes.clear()
+    with queue.lock:
+        jobs = [queue.submit(task, name) for task, name in zip(tasks, "AB", strict=True)]
+    assert all(job.wait(SOON) for job in jobs)
+    assert all(np.array_equal(job.result.images, a) for job, a in zip(jobs, alone, strict=True))
+    changes = sum(a != b for a, b in itertools.pairwise(modes))
+    assert changes > 10  # they did take turns
+
+
+def test_a_job_is_cancelled_while_it_is_not_its_turn(queue: SamplingQueue, work: Work) -> None:
+    def cancel() -> None:
+        long.cancel()
+
+    others: list[SamplingJob] = []
+
+    def comes() -> None:
+        others.append(queue.submit(work.task("b", 3, {1: cancel}), "B"))
+
+    gate = threading.Event()
+    long = queue.submit(work.task("L", 20, {0: lambda: gate.wait(SOON), 2: comes}), "A")
+    gate.set()
+    assert long.wait(SOON)
+    assert others[0].wait(SOON)
+    assert (long.snapshot().state, long.snapshot().step) == ("cancelled", 3)
+    assert work.order == "LLLbbb"
+    assert queue.holder is None and queue.jobs == []

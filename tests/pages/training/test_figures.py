@@ -122,7 +122,15 @@ def test_the_heatmap_of_a_short_run_has_no_gaps_where_numbers_came_in_groups() -
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (42.4, "42 s"), (200, "3 min 20 s"), (1600, "26 min"), (7500, "2 h 5 min")],
+    [
+        (0, "0 s"),
+        (42.4, "42 s"),
+        (200, "3 min 20 s"),
+        (1600, "26 min"),
+        (7500, "2 h 5 min"),
+        (2e5, "2 days"),
+        (1e9, "11,574 days"),
+    ],
 )
 def test_durations_are_said_in_the_units_that_matter(seconds: float, words: str) -> None:
     assert run_wording.duration(seconds) == words

@@ -178,4 +178,8 @@ def test_a_damaged_list_of_changes_gets_a_sentence_and_the_rest_is_shown(runs_di
         events(Run(run).snapshot())
     app = open_page("training.py")
     assert not app.exception
+    [said] = [sentence for sentence in words(app) if "changes.json" in sentence]  # and only once
+    assert said.startswith("one cannot be read in full.")
+    write_run(runs_dir, "two", config=tiny())
+    app = open_page("training.py", run="two", compare="one")
     assert any("The changes of one cannot be shown" in sentence for sentence in words(app))

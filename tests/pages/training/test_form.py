@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torchvision.datasets import FakeData
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start, queue_note
+from diffusion_core.data.sources import torchvision_sets
+from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import PRESETS
+from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
@@ -240,6 +243,18 @@ def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
     for card in ("cuda", "cuda:0", "cuda:1"):
         assert queue_note([run], card).startswith("both is using the device; a new run waits")
     assert queue_note([run], "cuda:2") == queue_note([run], "cpu") == ""
+    waiting = RunSnapshot(Run(Path("next")), RunState.QUEUED, status)
+    note = queue_note([run, waiting], "cuda")
+    assert note == "both is using the device and 1 run waits; a new run joins the queue."
+
+
+def test_a_run_whose_settings_cannot_be_read_is_named_where_it_is_chosen(runs_dir: Path) -> None:
+    run = tiny_runs.write_run(runs_dir, "broken", config=tiny_runs.tiny())
+    (run / "config.json").write_text("{")
+    assert (
+        "The settings of broken cannot be used: config.json is not readable JSON. "
+        "Choose another start."
+    ) in words(open_training(preset="run broken"))
 
 
 def test_a_run_starts_from_the_weights_of_another(runs_dir: Path, started) -> None:
@@ -258,6 +273,31 @@ def test_a_run_starts_from_the_weights_of_another(runs_dir: Path, started) -> No
     assert run.config == tiny_runs.tiny(init_from="other@20")
     assert (run.path / "origin.safetensors").exists()
     assert "Started from the weights of other, step 20." in words(open_training(run=run.name))
+
+
+def test_the_average_of_the_initial_weights_is_chosen(runs_dir: Path, started) -> None:
+    config = tiny_runs.tiny(ema_decay=0.9, ema_decays={"short": 0.5})
+    other = tiny_runs.write_run(runs_dir, "other", 20, config=config)
+    main, short = (build_network("unet", config.network_args).state_dict() for _ in range(2))
+    checkpoint.save_weights(other, 40, main, config, (), {"short": short})
+    app = open_training()
+    app.selectbox(key="preset").set_value(Start(run="other")).run()
+    app.selectbox(key="init").set_value("other").run()
+    average = app.selectbox(key="init-average-other@40")
+    assert (average.options, average.value) == (["main (0.9)", "short (0.5)"], "main")
+    average.set_value("short").run()
+    press(app, "Create without starting")
+    [run] = [run for run in list_runs(runs_dir) if run.config and run.config.init_from]
+    assert run.config == config.replace(init_from="other@40", init_average="short")
+    app = press(open_training(run=run.name), "Duplicate run")
+    assert app.selectbox(key="init-average-other@40").value == "short"
+    # Other checkpoints have other averages, and random weights none.
+    app.selectbox(key="init-step-other").set_value(20).run()
+    assert app.selectbox(key="init-average-other@20").options == ["main (0.9)", "short"]
+    app.selectbox(key="init").set_value("").run()
+    app.text_input(key="name").set_value("random").run()
+    press(app, "Create without starting")
+    assert Run(runs_dir / "random").config == config
 
 
 def test_weights_that_do_not_fit_are_refused_on_the_form(runs_dir: Path, started) -> None:
@@ -290,3 +330,19 @@ def test_a_duplicate_of_such_a_run_starts_from_the_same_weights(runs_dir: Path, 
     assert [error.value for error in app.error] == [
         "There is no run deleted whose weights could be used."
     ]
+
+
+def test_the_form_says_what_a_torchvision_set_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = FakeData(size=6, image_size=(3, 8, 8), num_classes=1)
+    monkeypatch.setattr(torchvision_sets, "open_set", lambda name, root, download: tiny)
+    app = open_training(data="torchvision", torchvision="FakeData")
+    assert "6 images in 1 class (0)." in words(app)
+
+
+def test_the_form_says_that_files_will_be_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("DIFFUSION_LAB_DOWNLOAD", "1")
+    app = open_training(data="torchvision", torchvision="CIFAR100")
+    assert "They will be downloaded when the run starts." in words(app)

@@ -266,6 +266,18 @@ def test_every_state_has_its_words_and_its_buttons(
     assert buttons(app)[2:] == (at_rest if offered is None else offered)
 
 
+@pytest.mark.parametrize("state", ["paused", "failed", "running"])
+def test_a_run_whose_settings_cannot_be_read_cannot_be_resumed(state: str, runs_dir: Path) -> None:
+    path = write_run(runs_dir, "odd", state, process_started=1.0, heartbeat=0.0)
+    (path / "config.json").write_text("{")
+    app = open_training()
+    assert buttons(app)[2:] == ["Delete"]
+    assert "esume the run" not in words(app)
+    assert "odd cannot be read in full. config.json is not readable JSON." in words(app)
+    if state != "failed":
+        assert "it cannot be resumed without its settings." in words(app).replace("It", "it")
+
+
 def test_a_run_whose_process_was_killed_is_lost_and_can_be_resumed(runs_dir: Path, started) -> None:
     path = write_run(runs_dir, "gone", "running", process_started=1.0, heartbeat=0.0)
     (path / "train.log").write_text("Killed\n")
