@@ -14,7 +14,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
 from dashboard.ui.images import show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_state, watch
-from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.branching import Parting, branch, partings
@@ -73,13 +73,13 @@ def stochastic(spec: SamplingSpec) -> SamplingSpec | None:
 
 
 def find_checkpoint(spec: SamplingSpec, runs: Sequence[Run]) -> Checkpoint:
-    """Raises ValueError if it is gone."""
+    """Raises CheckpointError if it is gone."""
     for run in runs:
         if run.name == spec.run:
             for checkpoint in run.checkpoints()[0]:
                 if checkpoint.step == spec.step:
                     return checkpoint
-    raise ValueError(f"The checkpoint of {spec.run} at step {spec.step:,} no longer exists.")
+    raise CheckpointError(f"The checkpoint of {spec.run} at step {spec.step:,} no longer exists.")
 
 
 def decided_task(spec: SamplingSpec, checkpoint: Checkpoint, k: int) -> Task:
