@@ -36,7 +36,7 @@ test: env
 	@$(FIND_CHROMIUM); $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $$without
 
 test-long: env
-	@$(FIND_CHROMIUM); $(PYTEST) -m long $$without
+	@$(FIND_CHROMIUM); $(PYTEST) -m long -n 2 $$without
 
 # oneDNN's and PyTorch's own kernels; both round otherwise with wider instructions.
 test-avx2: env

@@ -64,13 +64,19 @@ def create(path: Path, config: RunConfig) -> Path:
     return path
 
 
-def write_checkpoint(run: Path, step: int, config: RunConfig = TINY, mean: float = 0.0) -> Path:
+def write_checkpoint(
+    run: Path,
+    step: int,
+    config: RunConfig = TINY,
+    mean: float = 0.0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
     torch.manual_seed(step)
     network = build_network(config.network, config.network_args)
     for parameter in network.parameters():  # its output starts at zero
         nn.init.normal_(parameter, mean, 0.1)
-    classes = CLASSES if config.network_args.get("num_classes") else ()
-    return save_weights(run, step, network.state_dict(), config, classes)
+    learned = classes if config.network_args.get("num_classes") else ()
+    return save_weights(run, step, network.state_dict(), config, learned)
 
 
 def write_run(

@@ -122,6 +122,7 @@ def test_the_queue_starts_the_run_that_waits_among_them(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("subprocess.Popen", Started)
+    monkeypatch.setattr(Started, "count", 0)
     wait: dict[str, Any] = {"state": "queued", "host": socket.gethostname(), "device": "cpu"}
     write_odd_run(runs_dir, "log", ODD["pipe as train.log"], queued_at=1.0, **wait)
     write_odd_run(runs_dir, "settings", UNREADABLE["deep"][0], queued_at=2.0, **wait)

@@ -422,7 +422,7 @@ def test_samples_that_cannot_be_drawn_end_with_2_and_one_line(
     assert draw(finished, f"{tmp_path}/many/", *words) == 2
     assert sentence in one_line(capsys.readouterr().err)
     assert draw(finished, f"{tmp_path}/many/", "--average", "long") == 2
-    assert "has no averaged weights called long; it has main" in one_line(capsys.readouterr().err)
+    assert "has no averaged weights called 'long'; it has main" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "many").exists()
 
 

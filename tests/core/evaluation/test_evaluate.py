@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Generator, Iterator
@@ -323,8 +322,8 @@ def test_each_class_is_drawn_as_often_as_it_was_trained_and_a_neighbour_tells_it
 ) -> None:
     network = CARS.network_args | {"num_classes": 8}
     run = load_run(write_run(tmp_path, "classes", config=CARS.replace(network_args=network)))
-    write_checkpoint(run.path, 20, CARS.replace(network_args=network))
-    checkpoint = dataclasses.replace(run.checkpoint(20), classes=cars.CLASSES)
+    write_checkpoint(run.path, 20, CARS.replace(network_args=network), classes=cars.CLASSES)
+    checkpoint = run.checkpoint(20)
     loaded = load_model(checkpoint)
     spec = make_spec(run.name, checkpoint, n=16, steps=4)
     result, _ = finished(evaluate(run, checkpoint, spec, loaded))
@@ -542,7 +541,7 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
         (["--n", "16", "--guidance-scale", "2"], 2, "without classes"),
         (["--seed", "-1"], 2, "seed is -1; it must be from 0 to"),
         (["--step", "7"], 1, "no checkpoint of step 7"),
-        (["--average", "short"], 2, "no averaged weights called short"),
+        (["--average", "short"], 2, "no averaged weights called 'short'"),
     ],
 )
 def test_the_command_refuses_with_one_line(

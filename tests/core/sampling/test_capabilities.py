@@ -82,7 +82,7 @@ def test_the_lectures_network_can_be_sampled_its_way(
         (PURE_NOISE, SPEC, "dpmpp_2m cannot sample cars at step 20; choose one of ddim, ddpm"),
         (PURE_NOISE, SPEC.replace(sampler="ddim", spacing="karras"), "karras spacing cannot be"),
         (TINY, SPEC.replace(steps=21), "cars at step 20 takes 1 to 20 steps, not 21."),
-        (TINY, SPEC.replace(average="long"), "no averaged weights called long; it has main."),
+        (TINY, SPEC.replace(average="long"), "no averaged weights called 'long'; it has main."),
         (TINY, SPEC.replace(sampler="ddpm", as_lecture=True), "cannot be sampled as the lecture"),
         (TINY, SPEC.replace(variance="large"), "variance has no effect with dpmpp_2m; use ddpm."),
         (TINY, SPEC.replace(eta=0.5), "eta has no effect with dpmpp_2m; use ddim."),

@@ -356,7 +356,7 @@ UNFIT = [
     (
         SPEC.replace(average="short"),
         "The image was not made with this cars. cars at step 20 has no averaged weights called "
-        "short; it has main.",
+        "'short'; it has main.",
     ),
     (
         SPEC.replace(as_lecture=True, sampler="ddpm"),
