@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from torch import nn
 
 from dashboard.figures import embedding as figures
 from dashboard.figures.theme import show
 from dashboard.services import cached
+from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import get_settings
 from dashboard.ui import pickers
 from dashboard.ui.controls import Number
@@ -54,6 +54,9 @@ def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
 
 def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
+    import_and_spare(TABLES)
+    import pandas as pd
+
     [row] = embed(layer, [t])
     sines, cosines = np.split(row, 2)
     frequencies = layer.frequencies().numpy()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from torch import Tensor
 
 from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
+from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
@@ -136,6 +136,9 @@ def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, wh
 
 def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
     """The lecture's strip, and the code behind it."""
+    import_and_spare(TABLES)
+    import pandas as pd
+
     ts = strip_timesteps(schedule.timesteps)
     st.subheader(f"The same image at {len(ts)} timesteps")
     st.write(r"Evenly spaced, all with the same $\epsilon$, as in the lecture.")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, finish
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.sampling.trajectory import spread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
@@ -124,6 +127,8 @@ def curve_figure(
 
 def table_at(schedules: list[NoiseSchedule], t: int) -> pd.DataFrame:
     """The lecture's eight coefficients and the log-SNR at `t`, as text: one column per schedule."""
+    import pandas as pd  # takes 160 MB: not before it is used
+
     names = [*NoiseSchedule.TABLES, "log_snr"]
     columns = {
         schedule.kind: [number(float(getattr(schedule, name)[t])) for name in names]
@@ -159,6 +164,8 @@ def summary(schedule: NoiseSchedule) -> str:
 
 def to_csv(schedules: list[NoiseSchedule]) -> str:
     """All tables at every t, one row a schedule and timestep; infinities as `inf` and `-inf`."""
+    import pandas as pd  # takes 160 MB: not before it is used
+
     names = [*NoiseSchedule.TABLES, "log_snr"]
     frames = [
         pd.DataFrame(

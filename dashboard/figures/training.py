@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish, label
@@ -24,7 +24,7 @@ MOST_STRETCHES = 120  # columns of the heatmap
 @functools.cache
 def lecture_losses() -> Curve:
     """The losses that the lecture printed, 252 steps from 1."""
-    values = pd.read_csv(LECTURE_LOSSES)["l1_loss"].to_numpy()
+    values = np.loadtxt(LECTURE_LOSSES, delimiter=",", skiprows=1, usecols=2)
     return {"step": np.arange(1, len(values) + 1), "value": values}
 
 
@@ -33,7 +33,11 @@ def smoothed(values: np.ndarray, smoothing: float) -> np.ndarray:
 
     Divided by the weight that has come together, so that it does not start from zero.
     """
-    return pd.Series(values).ewm(alpha=1 - smoothing).mean().to_numpy()
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.array(list(accumulate(values.tolist(), lambda past, new: smoothing * past + new)))
+
+    return summed(values) / summed(np.ones(len(values)))
 
 
 def loss_figure(

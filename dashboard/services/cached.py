@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 import torch
 
+from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from diffusion_core.data import store
@@ -103,4 +104,5 @@ def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:
 @st.cache_data(max_entries=256, show_spinner="Following an image through the network …")
 def network_trace(network: str, network_args: Mapping[str, object], image_size: int) -> Trace:
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
+    import_and_spare(COMPILER)
     return trace(network_plan(network, network_args), image_size)

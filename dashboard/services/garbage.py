@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import pkgutil
@@ -19,8 +20,22 @@ def import_all_and_spare_it() -> None:
     for module in pkgutil.walk_packages(dashboard.__path__, "dashboard."):
         if module.name != "dashboard.shell":  # that is a script
             importlib.import_module(module.name)
-    # PyTorch imports its compiler when a network is built on the meta device; it makes half of all
-    # objects.
-    importlib.import_module("torch._dynamo")
     gc.collect()
     gc.freeze()
+
+
+@functools.cache
+def import_and_spare(name: str) -> None:
+    """The same for a large package that only some pages need, when the first of them does.
+
+    An idle server does without its 80 to 160 MB. The sessions that are open at this moment are
+    excluded as well, but it is only once.
+    """
+    importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+# PyTorch imports it when a network is computed on the meta device, though it is not used then.
+COMPILER = "torch._dynamo"
+TABLES = "pandas"  # of every table that Streamlit shows

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.services import cached
+from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training.form_controls import (
     DATA,
@@ -146,6 +147,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
             with st.spinner("Checking the data …"):
                 jobs.check_name(name)
                 jobs.check_data(config)
+                import_and_spare(COMPILER)
             if start_now:
                 jobs.start(settings.runs_dir, name, config, settings.device)
             else:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping
 from fractions import Fraction
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -93,6 +92,8 @@ def _with_palette(frames: np.ndarray, enlarge: int) -> list[Image.Image]:
 
 
 def _mp4(frames: np.ndarray, fps: int, hold: float) -> bytes:
+    import av  # with FFmpeg, which takes 30 MB: not before a film is asked for
+
     _, height, width, _ = frames.shape
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from diffusion_core.models.unet import (
     Block,
@@ -107,7 +106,11 @@ class _Counter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
+        # Here, because it imports Triton, which takes 80 MB: not before a network is traced.
+        from torch.utils.flop_counter import flop_registry
+
         super().__init__()
+        self.formulas = flop_registry
         self.multiply_adds = 0
 
     def __torch_dispatch__(
@@ -115,7 +118,7 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if formula := flop_registry.get(func._overloadpacket):
+        if formula := self.formulas.get(func._overloadpacket):
             self.multiply_adds += formula(*args, **kwargs, out_val=result) // 2
         return result
 

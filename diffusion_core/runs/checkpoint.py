@@ -26,7 +26,7 @@ from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
-from diffusion_core.runs.presets import build_network, build_schedule, network_plan
+from diffusion_core.runs.presets import WithoutValues, build_network, build_schedule, network_plan
 from diffusion_core.runs.status import Count, Moment, ShortText
 from diffusion_core.text import cut
 
@@ -265,7 +265,7 @@ def network_of(
 ) -> nn.Module:
     """A float32 network on the device that holds these very tensors, where they are such already;
     in evaluation mode, without gradients."""
-    with torch.device("meta"):
+    with WithoutValues():
         network = build_network(config.network, config.network_args)
     network.load_state_dict(weights, assign=True)
     # Weights may be kept in half precision to save room; the arithmetic stays float32.

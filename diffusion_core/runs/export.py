@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 import safetensors.torch
 
 from diffusion_core.files import building_folder
@@ -42,6 +41,8 @@ def metrics_table(run: Run, format: str) -> bytes:
     in seconds since 1970. Raises ExportError where there are none, MetricsError where they cannot
     be read.
     """
+    import pandas as pd  # takes 160 MB: not before it is used
+
     rows = read_all(run.path / "metrics.sqlite")
     if not rows:
         raise ExportError(f"{run.name} has no metrics yet; train it for a few steps first.")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.flow import FlowSchedule
@@ -92,6 +94,34 @@ def network_settings(network: str, network_args: Mapping[str, Any]) -> dict[str,
     return {name: known.default for name, known in there.items()} | dict(network_args)
 
 
+class WithoutValues(TorchFunctionMode):
+    """Networks that are built inside lie on the device "meta": shapes without numbers.
+
+    Their weights are not drawn. PyTorch would import its compiler for that, which takes 80 MB.
+    """
+
+    def __enter__(self) -> Self:
+        self._device = torch.device("meta")
+        self._device.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._device.__exit__(*error)
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
 def build_network(network: str, network_args: Mapping[str, Any]) -> SimpleUnet | Unet:
     """A fresh network with random weights: `lecture` (`SimpleUnet`) or `unet` (`Unet`).
 
@@ -116,7 +146,7 @@ def network_plan(network: str, network_args: Mapping[str, Any]) -> SimpleUnet | 
 
 @functools.lru_cache(maxsize=64)
 def _network_plan(network: str, network_args: str) -> SimpleUnet | Unet:
-    with torch.device("meta"):
+    with WithoutValues():
         return build_network(network, json.loads(network_args))
 
 
