@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -13,6 +11,7 @@ import torch
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
+from dashboard.services.shared_look import metrics_stamp, once
 from diffusion_core.data import store
 from diffusion_core.data.decode import open_image, to_size
 from diffusion_core.data.errors import TooLong
@@ -78,21 +77,18 @@ def uploaded_image(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, t
 
 def curve(run: Run, name: str) -> dict[str, np.ndarray]:
     """See `Run.curve`; read again only after the file has changed. Raises MetricsError."""
-    files = [run.path / "metrics.sqlite", run.path / "metrics.sqlite-wal"]
-    stamps = [(s.st_mtime_ns, s.st_size) for file in files if (s := _stat(file)) is not None]
-    return _curve(str(run.path), name, str(stamps), run)
+    return once(("curve", run.path, name, metrics_stamp(run)), lambda: _frozen(run.curve(name)))
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def _curve(path: str, name: str, stamps: str, _run: Run) -> dict[str, np.ndarray]:
-    return _run.curve(name)
+def last_values(run: Run) -> dict[str, tuple[int, float]]:
+    """See `Run.last_values`; as `curve`."""
+    return once(("last", run.path, metrics_stamp(run)), run.last_values)
 
 
-def _stat(file: Path) -> os.stat_result | None:
-    try:
-        return file.stat()
-    except OSError:
-        return None
+def _frozen(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
 
 
 def model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> LoadedModel:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.services.settings import Settings
-from dashboard.ui import run_wording
+from dashboard.services.shared_look import keep_pace, look_anew, pace, recent, runs_of
+from dashboard.ui import keys, run_wording
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.decode import ImageError
-from diffusion_core.runs.run import RunSnapshot, snapshots
+from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE
 
 
 def show_latest_run(settings: Settings) -> None:
     """Its state, newest samples and the links to it, updated every second while it is active."""
-    runs = snapshots(settings.runs_dir)
+    look_anew()
+    runs = runs_of(settings)
     active = any(run.state in ACTIVE for run in runs[:1])
-    st.fragment(_show, run_every=1.0 if active else None)(settings, active, [runs])
+    seconds = pace(st.session_state.get(keys.PACE)) if active else None
+    st.session_state[keys.PACE] = seconds
+    st.fragment(_show, run_every=seconds)(settings, seconds, [runs])
 
 
-def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+def _show(settings: Settings, seconds: float | None, seen: list[list[RunSnapshot]]) -> None:
     """The fragment. `seen`: what the page has just read; its first run takes it."""
-    runs = seen.pop() if seen else snapshots(settings.runs_dir)
+    runs = seen.pop() if seen else runs_of(settings)
     if not runs:
         who = "Start one" if settings.may_operate else "The operator of this app can start one"
         st.info(
@@ -32,8 +36,10 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
         )
         return
     run, status = runs[0], runs[0].status
-    if was_active and run.state not in ACTIVE:
-        st.rerun()  # of the whole page, which stops the updates
+    if seconds is not None:
+        if run.state not in ACTIVE:
+            st.rerun()  # of the whole page, which stops the updates
+        keep_pace(seconds)
     st.markdown(run_wording.headline(run))
     if run.state in ACTIVE and status.total:
         st.progress(min(1.0, status.step / status.total))
@@ -52,7 +58,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
 
 
 def _show_samples(run: RunSnapshot) -> None:
-    samples = run.run.samples()
+    samples = recent(("samples", run.path), run.run.samples)
     if not samples:
         st.caption(run_wording.no_samples(run))
         return

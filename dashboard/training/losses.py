@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
 
-from dashboard.components.chart.chart import show_live
+from dashboard.components.chart.chart import Packed, pack, show_packed
 from dashboard.figures.training import LECTURE_BATCH, Curve, loss_figure
 from dashboard.services import cached
+from dashboard.services.shared_look import metrics_stamp, once
 from dashboard.training.alignment import ALIGNMENTS, axis_unit, place
 from dashboard.training.events import events
 from dashboard.ui import run_wording
@@ -55,43 +57,79 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
         compared = _pick_compared(others)
     with columns[3]:
         alignment = ALIGN.ask()
+    # What the chart is made of; it is made once for all who see it.
+    runs = [run, *compared]
+    content = [(each.path, metrics_stamp(each.run), _settings_key(each)) for each in runs]
+    made = once(
+        ("losses", *content, smoothing, logarithmic, alignment),
+        lambda: _make_chart(runs, smoothing, logarithmic, alignment),
+    )
+    for sentence in made.problems:
+        st.warning(sentence)
+    if made.chart is None:
+        st.caption("The losses appear here after the first steps.")
+        return compared, alignment
+    show_packed(made.chart, key=f"loss-{run.name}", alt=made.alt)
+    config = run.config
+    if config is not None:
+        _show_caption(config, made.with_lecture, bool(compared), made.changed)
+    return compared, alignment
+
+
+class Made(NamedTuple):
+    """The chart of some runs, and what is said of it."""
+
+    chart: Packed | None = None  # None before the first steps
+    alt: str = ""
+    with_lecture: bool = False
+    changed: bool = False  # a setting of one of them was changed
+    problems: tuple[str, ...] = ()
+
+
+def _settings_key(run: RunSnapshot) -> str:
+    """What differs when something of a run that the chart shows does, beside its curves."""
+    return repr((run.start, run.changes, run.config, run.problem))
+
+
+def _make_chart(
+    runs: Sequence[RunSnapshot], smoothing: float, logarithmic: bool, alignment: str
+) -> Made:
+    """Of the first run and those that it is compared with."""
+    run, problems = runs[0], list[str]()
     losses, validation, changes = {}, {}, {}
-    for each in [run, *compared]:
+    for each in runs:
         losses[each.name] = _located_curve(each, "loss", alignment)
         validation[each.name] = _located_curve(each, "validation_loss", alignment)
         # Why the settings of the run itself cannot be read is said above.
         is_said = each is run and run.config is None
-        changes[each.name] = [] if is_said else _located_events(each, alignment)
+        changes[each.name] = [] if is_said else _located_events(each, alignment, problems)
     ends = [curve["x"][-1] for curve in losses.values() if len(curve["x"])]
     if not ends:
-        st.caption("The losses appear here after the first steps.")
-        return compared, alignment
+        return Made(problems=tuple(problems))
     unit, title = axis_unit(alignment, max(ends))
     for curve in (*losses.values(), *validation.values()):
         curve["x"] = curve["x"] / unit
     config = run.config
     # The lecture printed no times.
     with_lecture = config is not None and config.preset == "lecture" and alignment != "time"
-    show_live(
-        loss_figure(
-            losses,
-            validation,
-            smoothing,
-            logarithmic,
-            with_lecture,
-            x_title=title,
-            lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
-            changes={
-                name: [(x / unit, text) for x, text in found] for name, found in changes.items()
-            },
-        ),
-        key=f"loss-{run.name}",
-        alt=f"The loss of {', '.join(losses)} over the "
-        + ("steps" if alignment == "step" else title.partition(",")[0]),
+    figure = loss_figure(
+        losses,
+        validation,
+        smoothing,
+        logarithmic,
+        with_lecture,
+        x_title=title,
+        lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
+        changes={name: [(x / unit, text) for x, text in found] for name, found in changes.items()},
     )
-    if config is not None:
-        _show_caption(config, with_lecture, bool(compared), any(changes.values()))
-    return compared, alignment
+    axis = "steps" if alignment == "step" else title.partition(",")[0]
+    return Made(
+        pack(figure),
+        f"The loss of {', '.join(losses)} over the {axis}",
+        with_lecture,
+        any(changes.values()),
+        tuple(problems),
+    )
 
 
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
@@ -127,12 +165,17 @@ def _located_curve(run: RunSnapshot, name: str, alignment: str) -> Curve:
     return curve | {"x": x}
 
 
-def _located_events(run: RunSnapshot, alignment: str) -> list[tuple[float, str]]:
-    """The positions on the axis at which a setting of a run was changed, and how."""
+def _located_events(
+    run: RunSnapshot, alignment: str, problems: list[str]
+) -> list[tuple[float, str]]:
+    """The positions on the axis at which a setting of a run was changed, and how.
+
+    `problems` gets a sentence where that cannot be read.
+    """
     try:
         found = events(run)
     except ConfigError as error:
-        st.warning(f"The changes of {code(run.name)} cannot be shown: {plain(error)}")
+        problems.append(f"The changes of {code(run.name)} cannot be shown: {plain(error)}")
         return []
     at = locate(run, np.array([step for step, _ in found]), alignment)
     return [] if at is None else [(x, text) for x, (_, text) in zip(at, found, strict=True)]

@@ -6,18 +6,19 @@ from datetime import datetime
 
 import streamlit as st
 
+from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import Settings, get_settings
+from dashboard.services.shared_look import keep_pace, look_anew, pace, runs_of
 from dashboard.training import run_controls
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
 from dashboard.ui import keys
 from dashboard.ui.pickers import pick_run
-from diffusion_core.runs.run import RunSnapshot, snapshots
+from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE
 
-# Seconds between two looks at the runs: while one is active, and while none is.
-ACTIVE_SECONDS, IDLE_SECONDS = 1.0, 5.0
+IDLE_SECONDS = 5.0  # between two looks at the runs while none is active; else see `pace`
 
 
 def show_training() -> None:
@@ -26,7 +27,9 @@ def show_training() -> None:
     st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
     settings = get_settings()
     _apply_last_click()
-    runs = snapshots(settings.runs_dir)
+    import_and_spare(TABLES)
+    look_anew()
+    runs = runs_of(settings)
     if settings.may_operate:
         # In each run of the page until there is an answer: it may be run again at any moment.
         to_delete = st.session_state.get(keys.TO_DELETE)
@@ -42,8 +45,9 @@ def show_training() -> None:
             icon=":material/visibility:",
         )
     active = any(run.state in ACTIVE for run in runs)
-    seconds = ACTIVE_SECONDS if active else IDLE_SECONDS
-    st.fragment(_show_runs, run_every=seconds)(settings, active, [runs])
+    seconds = pace(st.session_state.get(keys.PACE)) if active else IDLE_SECONDS
+    st.session_state[keys.PACE] = seconds if active else None
+    st.fragment(_show_runs, run_every=seconds)(settings, active, seconds, [runs])
     if settings.may_operate:
         run_controls.show_deleted(settings)
 
@@ -66,14 +70,18 @@ def _apply_last_click() -> None:
         take_settings(Start(run=name))
 
 
-def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -> None:
+def _show_runs(
+    settings: Settings, was_active: bool, seconds: float, seen: list[list[RunSnapshot]]
+) -> None:
     """The fragment: everything that changes during a run.
 
     `seen`: what the page has just read; the first run of the fragment takes it.
     """
-    runs = seen.pop() if seen else snapshots(settings.runs_dir)
+    runs = seen.pop() if seen else runs_of(settings)
     if was_active != any(run.state in ACTIVE for run in runs):
         st.rerun()  # of the whole page, which sets the other interval
+    if was_active:
+        keep_pace(seconds)
     run_controls.show_refusal()
     if not runs:
         start = "Choose settings above and press Start. " if settings.may_operate else ""

@@ -13,6 +13,7 @@ import streamlit as st
 
 from dashboard.services import cached
 from dashboard.services.settings import Settings
+from dashboard.services.shared_look import look_anew
 from dashboard.training.form_controls import (
     BY_FIELD,
     STEPS,
@@ -43,6 +44,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
         action(*args)
     except (jobs.JobError, ConfigError, DataError) as error:
         st.session_state[keys.REFUSAL] = str(error)
+    look_anew()
 
 
 def show_refusal() -> None:

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import streamlit as st
 
-from dashboard.components.chart.chart import show_live
+from dashboard.components.chart.chart import pack, show_packed
 from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
 from dashboard.services import cached
 from dashboard.services.settings import Settings
+from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
@@ -104,7 +105,7 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
     if status.found is not None:
         show_found = st.warning if status.found.left_out else st.caption
         show_found(plain(sentence(status.found)))
-    for problem in run.run.checkpoints()[1]:
+    for problem in recent(("broken", run.path), lambda: run.run.checkpoints()[1]):
         st.warning(f"A checkpoint is skipped: {plain(problem)}")
     if state in (RunState.FAILED, RunState.LOST):
         show_log(run.path / "train.log")
@@ -124,7 +125,7 @@ def show_log(log: Path) -> None:
 
 
 def show_numbers(run: RunSnapshot) -> None:
-    status, last, numbers = run.status, run.run.last_values(), {}
+    status, last, numbers = run.status, cached.last_values(run.run), {}
     for name, label in (("loss", "Loss"), ("validation_loss", "Validation loss")):
         if name in last:
             numbers[label] = f"{last[name][1]:.4f}"
@@ -144,7 +145,7 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
     st.subheader("Samples through training")
     films = []
     for k, run in enumerate(runs):
-        files = run.run.samples()
+        files = recent(("samples", run.path), run.run.samples)
         # Whether a strip shows one image forming, as in the lecture.
         forming = run.config is not None and run.config.sample_steps == 0
         at = locate(run, np.array([step for step, _ in files]), alignment)
@@ -194,8 +195,11 @@ def show_curves(run: Run, name: str) -> None:
     if not curves:
         st.caption(tab.missing)
         return
-    figure = curve_figure(curves, tab.title, percent=tab.percent)
-    show_live(figure, f"{name}-{run.name}", f"The {tab.title} over the steps")
+    chart = once(
+        ("curves", run.path, name, metrics_stamp(run)),
+        lambda: pack(curve_figure(curves, tab.title, percent=tab.percent)),
+    )
+    show_packed(chart, f"{name}-{run.name}", f"The {tab.title} over the steps")
 
 
 def show_timesteps(run: Run) -> None:
@@ -203,8 +207,8 @@ def show_timesteps(run: Run) -> None:
     if not any(len(curve["step"]) for curve in curves.values()):
         st.caption(MISSING)
         return
-    show_live(
-        timestep_figure(curves),
+    show_packed(
+        once(("timesteps", run.path, metrics_stamp(run)), lambda: pack(timestep_figure(curves))),
         key=f"timesteps-{run.name}",
         alt=f"The loss of {run.name} by tenth of the schedule over the steps",
     )
@@ -232,7 +236,7 @@ def show_settings(run: RunSnapshot) -> None:
                 functools.partial(export.metrics_table, run.run, format),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",
-                disabled=not run.run.last_values(),
+                disabled=not cached.last_values(run.run),
                 on_click="ignore",
                 key=f"metrics-{format}",
             )

@@ -20,6 +20,7 @@ MASK = "mask"
 # The Training page.
 NAME = "name"  # the new run's, in the form
 FORM_OPEN = "form_open"
+PACE = "pace"  # seconds between two looks at a live run, of this session; also on Home
 DUPLICATE = "duplicate"  # name of the run whose settings the form takes next
 NEW_RUN = "new_run"  # name of the run that was just started or restored
 SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front

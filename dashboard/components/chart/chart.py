@@ -8,6 +8,7 @@ from this server once.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import plotly
 import plotly.graph_objects as go
@@ -18,14 +19,30 @@ HTML = '<div class="chart"></div>'
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
+class Packed(NamedTuple):
+    """A figure that does not change any more."""
+
+    json: str
+    height: int
+
+
 def show_live(figure: go.Figure, key: str, alt: str) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
     What `uirevision` keeps stays over updates of the same `key`.
     """
+    show_packed(pack(figure), key, alt)
+
+
+def pack(figure: go.Figure) -> Packed:
+    """A figure of `figures.finish` as the browser gets it, once for all who see it."""
     figure.update_layout(template="none")
-    height = figure.layout.height
+    return Packed(figure.to_json(), figure.layout.height)
+
+
+def show_packed(chart: Packed, key: str, alt: str) -> None:
+    """As `show_live`."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
-    data = {"figure": figure.to_json(), "library": library, "height": height, "alt": alt}
+    data = {"figure": chart.json, "library": library, "height": chart.height, "alt": alt}
     # Plotly's own styles belong to the document.
-    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=height)
+    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
