@@ -38,7 +38,10 @@ COMMANDS = {
     "checkpoint-now": ("request", "write a checkpoint of a run at its next step"),
     "change": ("change", "change settings of a run, also while it trains"),
     "resume": ("resume", "resume a run in the background"),
-    "command": ("command", "print the commands that resume a run on several machines"),
+    "command": (
+        "command",
+        "print the commands that resume a run on several machines, or a job for Slurm",
+    ),
     "delete": ("delete", "delete a run; it can be restored for a week"),
     "restore": ("restore", "restore a deleted run"),
     "doctor": ("doctor", "check device, versions, write access and speed"),

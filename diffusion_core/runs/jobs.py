@@ -33,6 +33,7 @@ from diffusion_core.runs.queue import move as move
 from diffusion_core.runs.queue import start_next as start_next
 from diffusion_core.runs.request import ACTIONS, ENDING, read_request, write_request
 from diffusion_core.runs.run import Run, RunSnapshot, is_run
+from diffusion_core.runs.slurm import job_script
 from diffusion_core.runs.status import (
     ACTIVE,
     RESUMABLE,
@@ -192,6 +193,20 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
 
     Raises JobError where it cannot continue, ConfigError where its batch cannot be shared so.
     """
+    seen, config = _to_continue_elsewhere(run)
+    return launch_commands(run.path, config, machines, processes, resume=seen.begun)
+
+
+def slurm_script(run: Run, machines: int, processes: int, device: str | None) -> str:
+    """The script that continues a run as a job of Slurm: see `slurm.job_script`.
+
+    Raises as `commands_for`.
+    """
+    _, config = _to_continue_elsewhere(run)
+    return job_script(run.path, config, machines, processes, device)
+
+
+def _to_continue_elsewhere(run: Run) -> tuple[RunSnapshot, RunConfig]:
     seen = run.snapshot()
     if seen.state in ACTIVE:
         raise JobError(f"{run.name} is {seen.state}; pause it first to continue it elsewhere.")
@@ -203,7 +218,7 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
         settle_config(run.path, seen.status)
     except OSError as error:
         raise JobError(f"{run.name} cannot be changed: {os_sentence(error)}") from error
-    return launch_commands(run.path, config, machines, processes, resume=seen.begun)
+    return seen, config
 
 
 def _usable_config(run: RunSnapshot, action: str) -> RunConfig:
