@@ -4,8 +4,8 @@ A command is a module beside this one whose `add_arguments(parser)` declares its
 `do`, the function that runs it; only the module of the chosen command is imported.
 
 Exit codes: 0 done; 1 failed, with one line on standard error; 2 bad arguments; 130 stopped or
-paused by request. Under torchrun, which takes every code but 0 for a failure, a stopped or paused
-run is 0 too.
+paused by request; `doctor` has some of its own. Under torchrun, which takes every code but 0 for a
+failure, a stopped or paused run is 0 too.
 """
 
 from __future__ import annotations
