@@ -429,6 +429,16 @@ def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss
     assert losses[-1] < 0.98 * losses[0]
 
 
+def test_the_curve_of_threads_has_a_step_where_their_number_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter([2, 2, 2, 1, 1])
+    monkeypatch.setattr(loop, "take_share", lambda fixed: next(given))
+    train(tmp_path / "run", tiny(steps=5), device=CPU)
+    curve = load_run(tmp_path / "run").curve("threads")
+    assert (curve["step"].tolist(), curve["value"].tolist()) == ([1, 3, 4], [2, 2, 1])
+
+
 def test_the_same_seed_gives_the_same_losses_and_another_gives_others(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(tmp_path / name, tiny(seed=seed, steps=4), device=CPU)
