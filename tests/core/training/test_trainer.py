@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +193,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_layer_and_keeps_the_c
     monkeypatch.setattr(
         training_step, "learning_rate", lambda config, step: rate if step == 5 else 1e-3
     )
+    save = checkpoint.save_weights
+
+    def slowly(*args: Any) -> Path:
+        time.sleep(0.2)  # the checkpoint is still being written when the loss is seen
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save_weights", slowly)
     with pytest.raises(TrainingError, match=f"loss of step 6 is not a number.*{where}"):
         train(tmp_path / "run", tiny(), device=CPU)
     run = load_run(tmp_path / "run")
