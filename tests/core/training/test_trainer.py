@@ -97,6 +97,7 @@ def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> 
     assert run.latest_checkpoint().step == 8
     assert run.latest_checkpoint().classes == tuple(run.details.classes)
     assert run.details.training_pictures == 44
+    assert run.details.threads == torch.get_num_threads()
     assert {"loss", "validation_loss", "gradient_norm", "images_per_second"} <= set(
         run.curve_names()
     )
