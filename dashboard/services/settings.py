@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     # Memory of the device that loaded models may keep; None: `model_cache.default_bound`.
     model_cache_mb: Number | None = None
     max_images: Number | None = None  # the most images of a series; None: by the role
+    # What one visitor may use (see `budgets.Limits`); None: by the role.
+    max_evaluations: Number | None = None
+    hourly_evaluations: Number | None = None
+    max_series: Number | None = None
+    series_hours: Number | None = None
+    hourly_upload_mb: Number | None = None
+    hourly_upload_megapixels: Number | None = None
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
     @property
