@@ -135,7 +135,7 @@ def uploads_sentence(who: str, settings: Settings) -> str:
     for budget, unit in ((Budget.UPLOAD_BYTES, "MB"), (Budget.PIXELS, "megapixels")):
         if (found := left(budget, who, settings)) is not None:
             parts.append(f"{found[0]:,.0f} of {found[1]:,} {unit}")
-    return f"Your images: {' and '.join(parts)} left this hour." if parts else ""
+    return f"Your images: {' and '.join(parts)} left to read this hour." if parts else ""
 
 
 def _hourly(budget: Budget, of_role: Limits) -> int | None:

@@ -50,7 +50,7 @@ def test_a_viewer_has_limits_that_nobody_has_set(clock: Clock) -> None:
         "Your evaluations of the network: up to 40,000 an order, 112,000 of 120,000 left this hour."
     )
     assert budgets.uploads_sentence("me", viewer) == (
-        "Your images: 128 of 128 MB and 500 of 500 megapixels left this hour."
+        "Your images: 128 of 128 MB and 500 of 500 megapixels left to read this hour."
     )
 
 
