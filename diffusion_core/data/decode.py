@@ -81,11 +81,11 @@ def read_square(data: bytes, size: int) -> np.ndarray:
         image = _checked(source)
         if image.width * image.height <= WHOLE_PIXELS:
             return to_size(open_image(data), size)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         # A JPEG is decoded at 1, 1/2, 1/4 or 1/8. What it was may end within the last pixel.
         drafted = image.draft(None, (4 * size, 4 * size))
         width, height = drafted[1][2:] if drafted else image.size
         image = with_real_depth(image, lambda: _open(source))
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         if is_wide(image):
             reduced = to_rgb(image)
         else:
@@ -101,8 +101,9 @@ def upright_size(data: bytes) -> tuple[int, int]:
     source = io.BytesIO(data)
     with _explaining(source):
         image = _checked(source)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return image.size[::-1] if turned else image.size
+        # Not `image.getexif()`, which decodes a PNG to look behind its pixels.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return image.size[::-1] if turned in (5, 6, 7, 8) else image.size
 
 
 @contextmanager
