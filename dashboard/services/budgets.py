@@ -86,27 +86,18 @@ def left(budget: Budget, who: str, settings: Settings) -> tuple[float, int] | No
         return max(0.0, hourly - _now(budget, who).amount), hourly
 
 
-def charge(budget: Budget, who: str, amount: float, settings: Settings) -> None:
-    """Count an order as used. Raises OverBudget, and counts nothing, where it is more than is left.
+def refusal(budget: Budget, who: str, amount: float, settings: Settings) -> str:
+    """Why an order of so much would be refused now, in a sentence; empty where it would not."""
+    with _lock:
+        return _refusal(budget, _now(budget, who), amount, limits(settings))
 
-    The same holds for `evaluations_each`.
-    """
-    of_role = limits(settings)
-    each, hourly = of_role.evaluations_each, _hourly(budget, of_role)
-    if budget is Budget.EVALUATIONS and each is not None and amount > each:
-        raise OverBudget(
-            f"This takes {amount:,.0f} {budget}; one order may take {each:,}. Use fewer images or "
-            "steps."
-        )
-    if hourly is None:
-        return
+
+def charge(budget: Budget, who: str, amount: float, settings: Settings) -> None:
+    """Count an order as used. Raises OverBudget, and counts nothing, where it is refused."""
     with _lock:
         used = _now(budget, who)
-        if used.amount + amount > hourly:
-            raise OverBudget(
-                f"This takes {_number(amount)} {budget}, and {_number(hourly - used.amount)} of "
-                f"the {hourly:,} an hour are left. {_renewed(used, hourly, amount)}"
-            )
+        if sentence := _refusal(budget, used, amount, limits(settings)):
+            raise OverBudget(sentence)
         used.amount += amount
         _used[budget, who] = used
 
@@ -154,11 +145,21 @@ def _now(budget: Budget, who: str) -> _Used:
     return _used.get((budget, who)) or _Used(0.0, now + HOUR)
 
 
-def _renewed(used: _Used, hourly: int, amount: float) -> str:
-    if amount > hourly:
-        return "Ask for less."
+def _refusal(budget: Budget, used: _Used, amount: float, of_role: Limits) -> str:
+    each, hourly = of_role.evaluations_each, _hourly(budget, of_role)
+    if budget is Budget.EVALUATIONS and each is not None and amount > each:
+        return (
+            f"This takes {amount:,.0f} {budget}; one order may take {each:,}. Use fewer images or "
+            "steps."
+        )
+    if hourly is None or used.amount + amount <= hourly:
+        return ""
     minutes = math.ceil((used.until - clock()) / 60)
-    return f"They are renewed in {minutes} min."
+    renewed = "Ask for less." if amount > hourly else f"They are renewed in {minutes} min."
+    return (
+        f"This takes {_number(amount)} {budget}, and {_number(max(0.0, hourly - used.amount))} of "
+        f"the {hourly:,} an hour are left. {renewed}"
+    )
 
 
 def _number(amount: float) -> str:

@@ -10,10 +10,12 @@ import asyncio
 import re
 import threading
 from dataclasses import dataclass
+from typing import cast
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 from dashboard.services.settings import SettingsError, get_settings
 
@@ -113,13 +115,18 @@ def _drop(file: _File) -> None:
     with _lock:
         if file in _files:
             _files.remove(file)
-    runtime.get_instance().uploaded_file_mgr.remove_file(file.session, file.name)
+    _manager().remove_file(file.session, file.name)
+
+
+def _manager() -> MemoryUploadedFileManager:
+    """Where Streamlit's server keeps the files."""
+    return cast("MemoryUploadedFileManager", runtime.get_instance().uploaded_file_mgr)
 
 
 def _tidy() -> None:
     """Forget the files of sessions that are over, and drop the oldest above the limits: of a
     session, and of whoever has the most bytes."""
-    manager = runtime.get_instance().uploaded_file_mgr
+    manager = _manager()
     while True:
         with _lock:
             _files[:] = [

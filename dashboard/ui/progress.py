@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import budgets, cached, sampling_queue
+from dashboard.services.budgets import Budget
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -69,7 +70,11 @@ def show_budget() -> None:
 
 
 def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
-    """How long so many evaluations will take, if a similar job has run before."""
+    """How long so many evaluations will take, if a similar job has run before, and whether they are
+    more than this visitor may use."""
+    who, settings = visitor(), get_settings()
+    if sentence := budgets.refusal(Budget.EVALUATIONS, who, evaluations, settings):
+        st.warning(sentence)
     queue = sampling_queue.queue_of(cached.device())
     expected = queue.expected_seconds(sampling_queue.pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():

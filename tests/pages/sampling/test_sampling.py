@@ -115,11 +115,14 @@ def test_a_viewer_reads_the_budget_before_pressing_and_the_limit_after(
     assert "up to 40,000 an order, 10 of 10 left this hour." in words(app)
     assert generate(app).snapshot().state == "done"
     assert "2 of 10 left this hour." in words(app)
+    [warning] = app.warning  # before the button is pressed
+    assert warning.value.startswith("This takes 8 evaluations of the network, and 2 of the 10")
     [button] = [b for b in app.button if b.label == "Generate"]
     button.click().run()
+    [error] = app.error
     assert (
         "This takes 8 evaluations of the network, and 2 of the 10 an hour are left. They are "
-        "renewed in 60 min." in words(app)
+        "renewed in 60 min." in seen(error.value)
     )
 
 
