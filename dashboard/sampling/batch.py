@@ -185,7 +185,7 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
     state, numbers = series.state, series.numbers()
     st.markdown(plain(spec.describe()))
     if (expires := series.expires) is not None:
-        st.caption(f"Added by a viewer; deleted in {duration(max(0.0, expires - time.time()))}.")
+        st.caption(f"Will be deleted in {duration(max(0.0, expires - time.time()))}.")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):
