@@ -18,6 +18,7 @@ from dashboard.services.budgets import HOUR, OverBudget
 from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
 from dashboard.services.settings import Settings, get_settings
 from dashboard.services.visitors import visitor
+from diffusion_core.files import os_sentence
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.jobs import JobError, check_name, free_name
 from diffusion_core.runs.presets import build_schedule
@@ -30,7 +31,10 @@ from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 AT_ONCE = 4  # active series of this server: the queue has places for others
 VIEWERS_IMAGES = 256  # of a series, unless the settings say otherwise
 VIEWERS_SERIES = 20  # of a run, of all viewers together
+# For the samplings to end with the server: a step, and what is written then.
+PATIENCE_SECONDS = 5.0
 
+_log = logging.getLogger(__name__)
 _jobs: dict[Path, SamplingJob] = {}  # by the folder of the series
 _made: dict[Path, str] = {}  # the visitor who made a series, where they may have only so many
 _jobs_lock = threading.Lock()
@@ -73,6 +77,7 @@ def begin(
     except (QueueFull, OverBudget):
         series_folder.remove(series)
         raise
+    _log.info("series started", extra={"run": run.name, "series": series.name, "images": spec.n})
     return series
 
 
@@ -128,7 +133,7 @@ def remove_expired(runs_dir: Path) -> None:
                 if series.state not in ACTIVE:
                     series_folder.remove(series)
             except (SeriesError, OSError) as error:
-                logging.getLogger(__name__).warning("%s", error)
+                _log.warning("%s", error)
 
 
 def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
@@ -140,13 +145,31 @@ def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
         raise SeriesError(f"{series.name} cannot be resumed: {error}") from error
     series_folder.line_up(series, checkpoint)
     submit(series, checkpoint)
+    _log.info("series resumed", extra={"run": run.name, "series": series.name})
 
 
 def cancel(series: Series) -> None:
     """Cancel a series, also one that another process samples or none. Raises OSError."""
+    _end(series)
+    _log.info("series cancelled", extra={"run": series.path.parents[1].name, "series": series.name})
+
+
+def _end(series: Series) -> None:
     if (job := job_of(series)) is not None:
         job.cancel()
     series_folder.cancel(series)
+
+
+def end_all(seconds: float = PATIENCE_SECONDS) -> None:
+    """End all sampling of this server, which goes. A series can be resumed from its last batch."""
+    with _jobs_lock:
+        paths = [path for path, job in _jobs.items() if job.active]
+    for path in paths:
+        try:
+            _end(Series(path))
+        except OSError as error:
+            _log.warning("%s: %s", path.name, os_sentence(error))
+    sampling_queue.end_all(seconds)
 
 
 def check_room(spec: SamplingSpec, settings: Settings) -> None:
