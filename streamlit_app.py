@@ -14,12 +14,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from dashboard.components.film import served
 from dashboard.services import server_log
 from dashboard.services.garbage import import_all_and_spare_it
 from dashboard.services.queue_watch import watching
+from dashboard.services.uploads import UploadGate
 from dashboard.ui import errors
 
 
@@ -45,6 +47,7 @@ base = st.get_option("server.baseUrlPath").strip("/")
 app = st.App(
     Path(__file__).parent / "dashboard" / "shell.py",
     lifespan=lifespan,
+    middleware=[Middleware(UploadGate)],
     routes=[Route(f"/{base}{served.ROUTE}" if base else served.ROUTE, served.serve)],
     on_script_error=errors.show,
 )

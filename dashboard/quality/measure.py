@@ -9,8 +9,8 @@ from typing import NamedTuple
 import streamlit as st
 
 from dashboard.services import cached, sampling_queue
+from dashboard.services.budgets import OverBudget
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
-from dashboard.services.visitors import visitor
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -161,9 +161,9 @@ def start(plan: Plan) -> None:
         background=True,
     )
     try:
-        job = sampling_queue.queue_of(cached.device()).submit(task, visitor())
-    except sampling_queue.QueueFull as error:
-        st.error(plain(error))
+        job = sampling_queue.submit(task, cached.device())
+    except (sampling_queue.QueueFull, OverBudget) as error:
+        st.error(plain(sampling_queue.explain(error)))
         return
     jobs()[str(plan.run.path)] = job
     st.rerun()

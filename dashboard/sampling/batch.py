@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Text
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
-from dashboard.ui.progress import show_expected
+from dashboard.ui.progress import show_budget, show_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
 from diffusion_core.media.images import grid, png
@@ -90,6 +91,9 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
     name = NAME.now(placeholder=series_jobs.usual_name(run, spec)).ask()
     if most < MOST_IMAGES:
         st.caption(f"A series has at most {most:,} images here, set by the app's operator.")
+    if sentence := series_jobs.budget_sentence(settings):
+        st.caption(sentence)
+    show_budget()
     if st.button(
         "Generate in background", type="primary", icon=":material/brush:", width="stretch"
     ):
@@ -180,6 +184,8 @@ def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
         return
     state, numbers = series.state, series.numbers()
     st.markdown(plain(spec.describe()))
+    if (expires := series.expires) is not None:
+        st.caption(f"Will be deleted in {duration(max(0.0, expires - time.time()))}.")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):

@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dashboard.services import errors
+from dashboard.services import budgets, errors
+from dashboard.services.budgets import Budget, OverBudget
 from dashboard.services.model_cache import shared_model
 from dashboard.services.server_log import who
 from dashboard.services.settings import get_settings
+from dashboard.services.visitors import visitor
 from diffusion_core.cores import computing, go_behind
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.errors import explains_itself
@@ -497,7 +499,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if explains_itself(error) or isinstance(error, QueueFull):
+    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget)):
         return str(error)
     return errors.report(error)
 
@@ -528,3 +530,18 @@ def queue_of(device: torch.device) -> SamplingQueue:
                 computing=lambda: computing(get_settings().runs_dir, device),
             ),
         )
+
+
+def submit(task: Task, device: torch.device, evaluations: int | None = None) -> SamplingJob:
+    """Submit a task for whoever asks, and count it in their budget.
+
+    `evaluations`: how many are left to do, by default all of the task. Raises OverBudget and
+    QueueFull.
+    """
+    who, amount = visitor(), task.evaluations if evaluations is None else evaluations
+    budgets.charge(Budget.EVALUATIONS, who, amount, get_settings())
+    try:
+        return queue_of(device).submit(task, who)
+    except QueueFull:
+        budgets.give_back(Budget.EVALUATIONS, who, amount)
+        raise

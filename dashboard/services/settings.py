@@ -55,10 +55,17 @@ class Settings(BaseSettings):
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
-    max_upload_mb: Number = 64  # the largest image file that the pages accept
+    max_upload_mb: Number | None = None  # the largest image file; None: by the role
     # Memory of the device that loaded models may keep; None: `model_cache.default_bound`.
     model_cache_mb: Number | None = None
     max_images: Number | None = None  # the most images of a series; None: by the role
+    # What one visitor may use (see `budgets.Limits`); None: by the role.
+    max_evaluations: Number | None = None
+    hourly_evaluations: Number | None = None
+    max_series: Number | None = None
+    series_hours: Number | None = None
+    hourly_upload_mb: Number | None = None
+    hourly_upload_megapixels: Number | None = None
     log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
@@ -66,6 +73,11 @@ class Settings(BaseSettings):
     def may_operate(self) -> bool:
         """Whether this installation may start, stop and delete runs."""
         return self.role == "operator"
+
+    @property
+    def upload_mb(self) -> int:
+        """The largest image file that is accepted."""
+        return self.max_upload_mb or (64 if self.may_operate else 16)
 
     @classmethod
     def settings_customise_sources(

@@ -52,6 +52,11 @@ class Visitor:
         if pressed is not None:
             button = WidgetState(id=self.button(pressed), trigger_value=True)
             message.rerun_script.widget_states.widgets.append(button)
+        await self.send(message)
+
+    async def send(self, message: BackMsg) -> None:
+        """Send a message that runs the page, and wait until it has been shown."""
+        assert self.socket is not None
         self.shown = []
         await self.socket.send(message.SerializeToString())
         while True:
