@@ -16,6 +16,7 @@ import streamlit as st
 from starlette.routing import Route
 
 from dashboard.components.film import served
+from dashboard.services import hosts
 from dashboard.services.garbage import import_all_and_spare_it
 from dashboard.services.queue_watch import watching
 from dashboard.ui import errors
@@ -25,10 +26,12 @@ from dashboard.ui import errors
 async def lifespan(app: st.App) -> AsyncIterator[None]:
     # In a thread, so that the server answers before PyTorch is imported.
     threading.Thread(target=import_all_and_spare_it, name="imports", daemon=True).start()
+    hosts.report_roles()
     async with watching(app):
         yield
 
 
+hosts.refuse_foreign_names()
 base = st.get_option("server.baseUrlPath").strip("/")
 app = st.App(
     Path(__file__).parent / "dashboard" / "shell.py",

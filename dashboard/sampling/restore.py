@@ -164,7 +164,7 @@ def mode_values(made: Made, run: Run, checkpoint: Checkpoint) -> tuple[dict[str,
         lost = ["It was made in a mode that this version does not have."] if made.page else []
         if spec.n <= max_images(config.image_size):
             return {MODE.key: GENERATE.name, COUNT.key: spec.n}, lost
-        if spec.n > (most := most_images(get_settings())):
+        if spec.n > (most := most_images()):
             raise NoSettings(f"The image is one of {spec.n:,}; at most {most:,} are possible here.")
         return {MODE.key: BATCH.name, BATCH.controls[0].key: spec.n}, lost
     values: dict[str, Any] = {MODE.key: mode.name}

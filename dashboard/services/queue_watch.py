@@ -33,7 +33,8 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     while not over.wait(seconds):
         try:
             settings = get_settings()
-            if settings.may_operate:
+            # Runs that wait were started by an operator, in a terminal or on a page.
+            if settings.role != "viewer":
                 jobs.start_next(settings.runs_dir)
                 trash.empty(settings.runs_dir)
             reported = ""

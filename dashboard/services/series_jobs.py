@@ -10,9 +10,9 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
-from dashboard.services import cached, sampling_queue
+from dashboard.services import cached, roles, sampling_queue
 from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
-from dashboard.services.settings import Settings, get_settings
+from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.jobs import JobError, check_name, free_name
@@ -30,10 +30,10 @@ _jobs: dict[Path, SamplingJob] = {}  # by the folder of the series
 _jobs_lock = threading.Lock()
 
 
-def most_images(settings: Settings) -> int:
-    """The most images of a series."""
-    usual = MOST_IMAGES if settings.may_operate else VIEWERS_IMAGES
-    return min(settings.max_images or usual, MOST_IMAGES)
+def most_images() -> int:
+    """The most images of a series of this visitor."""
+    usual = MOST_IMAGES if roles.may_operate() else VIEWERS_IMAGES
+    return min(get_settings().max_images or usual, MOST_IMAGES)
 
 
 def usual_name(run: Run, spec: SamplingSpec) -> str:
@@ -41,9 +41,7 @@ def usual_name(run: Run, spec: SamplingSpec) -> str:
     return free_name(run.path / series_folder.FOLDER, stem)
 
 
-def begin(
-    run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str, settings: Settings
-) -> Series:
+def begin(run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str) -> Series:
     """Make the folder and submit the job. Raises ValueError, QueueFull and OSError."""
     try:
         name = check_name(name or usual_name(run, spec))
@@ -52,9 +50,9 @@ def begin(
             f"{name!r} is not a name for a series. Use up to 80 letters, digits, '.', '_' and "
             "'-', beginning with a letter or digit."
         ) from error
-    check_room(spec, settings)
+    check_room(spec)
     made = len(series_folder.list_series(run.path))
-    if not settings.may_operate and made >= VIEWERS_SERIES:
+    if not roles.may_operate() and made >= VIEWERS_SERIES:
         raise SeriesError(
             f"{run.name} already has {made} series, the most that viewers can add. The app's "
             "operator can delete some."
@@ -69,9 +67,10 @@ def begin(
     return series
 
 
-def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
-    """Submit the rest of a series. Raises ValueError, QueueFull and OSError."""
-    check_room(spec, get_settings())
+def resume(run: Run, series: Series, spec: SamplingSpec, own: bool) -> None:
+    """Submit the rest of a series; `own`: the visitor's. Raises ValueError, QueueFull, OSError."""
+    roles.check(roles.Deed.CHANGE_SERIES, own)
+    check_room(spec)
     try:
         checkpoint = run.checkpoint(spec.step)
     except CheckpointError as error:
@@ -80,16 +79,26 @@ def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
     submit(series, checkpoint)
 
 
-def cancel(series: Series) -> None:
-    """Cancel a series, also one that another process samples or none. Raises OSError."""
+def cancel(series: Series, own: bool) -> None:
+    """Cancel a series, also one that another process samples or none.
+
+    `own`: the visitor's. Raises NotAllowed, OSError.
+    """
+    roles.check(roles.Deed.CHANGE_SERIES, own)
     if (job := job_of(series)) is not None:
         job.cancel()
     series_folder.cancel(series)
 
 
-def check_room(spec: SamplingSpec, settings: Settings) -> None:
+def remove(series: Series) -> None:
+    """Delete a series and its images. Raises NotAllowed, OSError and ValueError."""
+    roles.check(roles.Deed.DELETE_SERIES)
+    series_folder.remove(series)
+
+
+def check_room(spec: SamplingSpec) -> None:
     """Raises SeriesError if this installation accepts no such series now."""
-    most = most_images(settings)
+    most = most_images()
     if spec.n > most:
         raise SeriesError(f"A series has at most {most:,} images here, not {spec.n:,}.")
     if len(under_way()) >= AT_ONCE:

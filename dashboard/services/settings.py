@@ -24,11 +24,13 @@ from diffusion_core.records import sentences
 from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
+ROLE = f"{PREFIX}ROLE"
 # The names that a setting has beside its own in capitals.
 EARLIER_NAMES = {"max_images": ("MAX_PICTURES",)}
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRETS_FILE = REPOSITORY / ".streamlit" / "secrets.toml"
 
+Role = Literal["operator", "viewer"]
 Number = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["operator", "viewer"] = "operator"
+    role: Role | None = None  # None: by where the visitor comes from, see `roles`
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
@@ -60,11 +62,6 @@ class Settings(BaseSettings):
     model_cache_mb: Number | None = None
     max_images: Number | None = None  # the most images of a series; None: by the role
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
-
-    @property
-    def may_operate(self) -> bool:
-        """Whether this installation may start, stop and delete runs."""
-        return self.role == "operator"
 
     @classmethod
     def settings_customise_sources(

@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import cached, sampling_queue
+from dashboard.services.roles import Deed, refusal
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.services.visitors import visitor
 from dashboard.ui import keys
@@ -108,8 +109,13 @@ def show_state(job: SamplingJob, seen: Snapshot) -> bool:
     return seen.state == "done"
 
 
-def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
-    """The bar, the place in the queue and the button Cancel of an active job."""
+def show_progress(
+    job: SamplingJob, seen: Snapshot, unit: str = "Step", deed: Deed | None = None
+) -> None:
+    """The bar, the place in the queue and the button Cancel of an active job.
+
+    `deed`: what cancelling asks leave for; a visitor's own sampling needs none.
+    """
     total = job.task.steps
     about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
     if seen.state == "waiting":
@@ -131,6 +137,9 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     if seen.sentence:
         st.caption(plain(seen.sentence))
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
+        if deed is not None and (why := refusal(deed)):
+            st.error(plain(why))
+            return
         job.cancel()
         st.rerun(scope="fragment")
 
