@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from dashboard.components.film import served
-from dashboard.services import server_log
+from dashboard.services import hosts, server_log
 from dashboard.services.garbage import import_all_and_spare_it
 from dashboard.services.queue_watch import watching
 from dashboard.services.uploads import UploadGate
@@ -30,6 +30,7 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
     server_log.begin(st.get_option("server.port"))
     # In a thread, so that the server answers before PyTorch is imported.
     threading.Thread(target=import_all_and_spare_it, name="imports", daemon=True).start()
+    hosts.report_roles()
     async with watching(app):
         yield
     end_samplings()
@@ -43,6 +44,7 @@ def end_samplings() -> None:
     logging.getLogger("dashboard").info("server stopped")
 
 
+hosts.refuse_foreign_names()
 base = st.get_option("server.baseUrlPath").strip("/")
 app = st.App(
     Path(__file__).parent / "dashboard" / "shell.py",

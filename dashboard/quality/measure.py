@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.budgets import OverBudget
+from dashboard.services.roles import Deed, NotAllowed, check
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
@@ -161,8 +162,9 @@ def start(plan: Plan) -> None:
         background=True,
     )
     try:
+        check(Deed.MEASURE)
         job = sampling_queue.submit(task, cached.device())
-    except (sampling_queue.QueueFull, OverBudget) as error:
+    except (sampling_queue.QueueFull, OverBudget, NotAllowed) as error:
         st.error(plain(sampling_queue.explain(error)))
         return
     jobs()[str(plan.run.path)] = job
@@ -192,7 +194,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
     if seen.active:
         st.markdown(plain(job.task.text))
-        show_progress(job, seen, "Evaluation")
+        show_progress(job, seen, "Evaluation", Deed.MEASURE)
     elif seen.state == "failed":
         st.error(plain(seen.sentence))
     elif seen.state == "cancelled":

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dashboard.services import roles
 from dashboard.services.settings import Settings
 
 HOUR = 3600.0
@@ -66,7 +67,7 @@ _lock = threading.Lock()
 
 def limits(settings: Settings) -> Limits:
     """Those of the role, where the settings give no others."""
-    usual = Limits() if settings.may_operate else VIEWERS
+    usual = Limits() if roles.operates(settings) else VIEWERS
     return Limits(
         settings.max_evaluations or usual.evaluations_each,
         settings.hourly_evaluations or usual.evaluations,

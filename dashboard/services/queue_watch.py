@@ -40,7 +40,8 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
             if time.monotonic() >= expired:  # it reads every series
                 expired = time.monotonic() + EXPIRY_SECONDS
                 series_jobs.remove_expired(settings.runs_dir)
-            if settings.may_operate:
+            # Runs that wait were started by an operator, in a terminal or on a page.
+            if settings.role != "viewer":
                 jobs.start_next(settings.runs_dir)
                 trash.empty(settings.runs_dir)
             reported = ""

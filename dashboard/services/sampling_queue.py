@@ -29,6 +29,7 @@ import torch
 from dashboard.services import budgets, errors
 from dashboard.services.budgets import Budget, OverBudget
 from dashboard.services.model_cache import shared_model
+from dashboard.services.roles import NotAllowed
 from dashboard.services.server_log import who
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -499,7 +500,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget)):
+    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget, NotAllowed)):
         return str(error)
     return errors.report(error)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from dashboard.services import budgets, cached, sampling_queue
+from dashboard.services import budgets, cached, roles, sampling_queue
 from dashboard.services.budgets import HOUR, OverBudget
 from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
 from dashboard.services.settings import Settings, get_settings
@@ -41,10 +41,10 @@ _jobs_lock = threading.Lock()
 _begin_lock = threading.Lock()  # two series at once must not both be the last that is allowed
 
 
-def most_images(settings: Settings) -> int:
-    """The most images of a series."""
-    usual = MOST_IMAGES if settings.may_operate else VIEWERS_IMAGES
-    return min(settings.max_images or usual, MOST_IMAGES)
+def most_images() -> int:
+    """The most images of a series of this visitor."""
+    usual = MOST_IMAGES if roles.may_operate() else VIEWERS_IMAGES
+    return min(get_settings().max_images or usual, MOST_IMAGES)
 
 
 def usual_name(run: Run, spec: SamplingSpec) -> str:
@@ -52,9 +52,7 @@ def usual_name(run: Run, spec: SamplingSpec) -> str:
     return free_name(run.path / series_folder.FOLDER, stem)
 
 
-def begin(
-    run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str, settings: Settings
-) -> Series:
+def begin(run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str) -> Series:
     """Make the folder and submit the job. Raises ValueError, QueueFull and OSError."""
     try:
         name = check_name(name or usual_name(run, spec))
@@ -63,7 +61,8 @@ def begin(
             f"{name!r} is not a name for a series. Use up to 80 letters, digits, '.', '_' and "
             "'-', beginning with a letter or digit."
         ) from error
-    check_room(spec, settings)
+    settings = get_settings()
+    check_room(spec)
     batch = series_folder.batch_for(spec, checkpoint.config.image_size, cached.device())
     hours, path = budgets.limits(settings).series_hours, run.path / series_folder.FOLDER / name
     expires = None if hours is None else time.time() + hours * HOUR
@@ -89,7 +88,7 @@ def check_number(run: Run, settings: Settings) -> None:
         hours = None if until is None else max(1, math.ceil((until - time.time()) / HOUR))
         renewed = f" One of them is deleted within {hours} h." if hours is not None else ""
         raise SeriesError(f"You have {len(own)} series, the most for one visitor here.{renewed}")
-    if settings.may_operate:
+    if roles.operates(settings):
         return
     made = sum(each.expires is not None for each in series_folder.list_series(run.path))
     if made >= VIEWERS_SERIES:
@@ -129,16 +128,17 @@ def remove_expired(runs_dir: Path) -> None:
                 continue
             try:
                 if series.state in ACTIVE:
-                    cancel(series)
+                    _end(series)
                 if series.state not in ACTIVE:
                     series_folder.remove(series)
             except (SeriesError, OSError) as error:
                 _log.warning("%s", error)
 
 
-def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
-    """Submit the rest of a series. Raises ValueError, QueueFull and OSError."""
-    check_room(spec, get_settings())
+def resume(run: Run, series: Series, spec: SamplingSpec, own: bool) -> None:
+    """Submit the rest of a series; `own`: the visitor's. Raises ValueError, QueueFull, OSError."""
+    roles.check(roles.Deed.CHANGE_SERIES, own)
+    check_room(spec)
     try:
         checkpoint = run.checkpoint(spec.step)
     except CheckpointError as error:
@@ -148,8 +148,12 @@ def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
     _log.info("series resumed", extra={"run": run.name, "series": series.name})
 
 
-def cancel(series: Series) -> None:
-    """Cancel a series, also one that another process samples or none. Raises OSError."""
+def cancel(series: Series, own: bool) -> None:
+    """Cancel a series, also one that another process samples or none.
+
+    `own`: the visitor's. Raises NotAllowed, OSError.
+    """
+    roles.check(roles.Deed.CHANGE_SERIES, own)
     _end(series)
     _log.info("series cancelled", extra={"run": series.path.parents[1].name, "series": series.name})
 
@@ -158,6 +162,13 @@ def _end(series: Series) -> None:
     if (job := job_of(series)) is not None:
         job.cancel()
     series_folder.cancel(series)
+
+
+def remove(series: Series) -> None:
+    """Delete a series and its images. Raises NotAllowed, OSError and ValueError."""
+    roles.check(roles.Deed.DELETE_SERIES)
+    series_folder.remove(series)
+    _log.info("series deleted", extra={"run": series.path.parents[1].name, "series": series.name})
 
 
 def end_all(seconds: float = PATIENCE_SECONDS) -> None:
@@ -172,9 +183,9 @@ def end_all(seconds: float = PATIENCE_SECONDS) -> None:
     sampling_queue.end_all(seconds)
 
 
-def check_room(spec: SamplingSpec, settings: Settings) -> None:
+def check_room(spec: SamplingSpec) -> None:
     """Raises SeriesError if this installation accepts no such series now."""
-    most = most_images(settings)
+    most = most_images()
     if spec.n > most:
         raise SeriesError(f"A series has at most {most:,} images here, not {spec.n:,}.")
     if len(under_way()) >= AT_ONCE:

@@ -96,7 +96,7 @@ def begin(port: int) -> None:
             "server started",
             extra={
                 "version": __version__,
-                "role": settings.role,
+                "role": settings.role or "by the visitor's address",
                 "runs_dir": settings.runs_dir,
                 "device": settings.device or "auto",
                 "python": platform.python_version(),

@@ -24,11 +24,13 @@ from diffusion_core.records import sentences
 from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
+ROLE = f"{PREFIX}ROLE"
 # The names that a setting has beside its own in capitals.
 EARLIER_NAMES = {"max_images": ("MAX_PICTURES",)}
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRETS_FILE = REPOSITORY / ".streamlit" / "secrets.toml"
 
+Role = Literal["operator", "viewer"]
 Number = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["operator", "viewer"] = "operator"
+    role: Role | None = None  # None: by where the visitor comes from, see `roles`
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
@@ -69,15 +71,9 @@ class Settings(BaseSettings):
     log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
-    @property
-    def may_operate(self) -> bool:
-        """Whether this installation may start, stop and delete runs."""
-        return self.role == "operator"
-
-    @property
-    def upload_mb(self) -> int:
-        """The largest image file that is accepted."""
-        return self.max_upload_mb or (64 if self.may_operate else 16)
+    def upload_mb(self, operator: bool) -> int:
+        """The largest image file that is accepted from an operator or a viewer."""
+        return self.max_upload_mb or (64 if operator else 16)
 
     @classmethod
     def settings_customise_sources(

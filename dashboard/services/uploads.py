@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
+from dashboard.services import roles
 from dashboard.services.settings import SettingsError, get_settings
 
 ADDRESS = re.compile(r".*/_stcore/upload_file/([^/]+)/([^/]+)$")
@@ -61,7 +62,7 @@ class UploadGate:
             await self.app(scope, receive, send)
             return
         file = _File(_who(scope, found[1]), found[1], found[2], _length(scope))
-        if refusal := _admit(file):
+        if refusal := _admit(file, _is_local(scope)):
             status, sentence = refusal
             await PlainTextResponse(sentence, status)(scope, receive, send)
             return
@@ -85,12 +86,21 @@ def _length(scope: Scope) -> int:
     return int(text) if text.isdigit() and len(text) < 20 else -1
 
 
-def _admit(file: _File) -> tuple[int, str] | None:
-    """Count a file from now on, or say why not: an HTTP status and a sentence."""
+def _is_local(scope: Scope) -> bool:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    address = (scope.get("client") or ("",))[0]
+    return roles.is_local(address, lambda name: headers.get(name.lower()))
+
+
+def _admit(file: _File, local: bool) -> tuple[int, str] | None:
+    """Count a file from now on, or say why not: an HTTP status and a sentence. `local`: it comes
+    from this machine."""
     if file.length < 0:
         return 411, "The request does not say how large the file is."
     try:
-        limit = get_settings().upload_mb
+        settings = get_settings()
+        operator = settings.role == "operator" or (settings.role is None and local)
+        limit = settings.upload_mb(operator)
     except SettingsError as error:
         return 503, str(error)
     if file.length > limit * 2**20 + FRAME:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.services import budgets, cached, uploads
+from dashboard.services import budgets, cached, roles, uploads
 from dashboard.services.budgets import OverBudget
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -23,7 +23,7 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
         file = st.camera_input("Camera", key=keys.CAMERA)
         waiting = f"Allow the camera and take an image; {what_for}."
     else:
-        limit = settings.upload_mb
+        limit = settings.upload_mb(roles.may_operate())
         file = st.file_uploader("Image file", key=keys.UPLOAD, max_upload_size=limit)
         waiting = f"Choose an image file, or drop it on the field; {what_for}."
         if file is not None and file.size > limit * 2**20:

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import budgets, cached, sampling_queue
 from dashboard.services.budgets import Budget
+from dashboard.services.roles import Deed, refusal
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -122,8 +123,13 @@ def show_state(job: SamplingJob, seen: Snapshot) -> bool:
     return seen.state == "done"
 
 
-def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
-    """The bar, the place in the queue and the button Cancel of an active job."""
+def show_progress(
+    job: SamplingJob, seen: Snapshot, unit: str = "Step", deed: Deed | None = None
+) -> None:
+    """The bar, the place in the queue and the button Cancel of an active job.
+
+    `deed`: what cancelling asks leave for; a visitor's own sampling needs none.
+    """
     total = job.task.steps
     about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
     if seen.state == "waiting":
@@ -145,6 +151,9 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     if seen.sentence:
         st.caption(plain(seen.sentence))
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
+        if deed is not None and (why := refusal(deed)):
+            st.error(plain(why))
+            return
         job.cancel()
         st.rerun(scope="fragment")
 

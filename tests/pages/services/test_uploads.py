@@ -129,7 +129,7 @@ def test_the_largest_file_follows_the_role(
 def test_files_on_their_way_count(server: Server) -> None:
     async def scene() -> None:
         coming = uploads._File("10.0.0.9", "mine", "0", MOST_BYTES // 4 - 1)
-        assert uploads._admit(coming) is None
+        assert uploads._admit(coming, local=False) is None
         busy = (503, "Many files are being sent at the moment. Try again in a minute.")
         assert await put(server, "mine", "1", 2, "10.0.0.9") == busy
         assert (await put(server, "another", "1", 2, "10.0.0.8"))[0] == 204
