@@ -40,7 +40,9 @@ except (SettingsError, ValueError) as error:
     st.stop()
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
-    if not settings.may_operate:
+    if settings.demo:
+        st.caption("Role: visitor of a demo. You can watch, sample and train small runs.")
+    elif not settings.may_operate:
         st.caption("Role: viewer. You can watch and sample; only the operator can train.")
 if why := why_no_list(settings.runs_dir):
     st.error(f"The runs folder {plain(why)}")

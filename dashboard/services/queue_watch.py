@@ -27,15 +27,19 @@ async def watching(app: object) -> AsyncIterator[None]:
 
 def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     # Here, so that the server answers before PyTorch is imported.
+    from dashboard.services import demo
     from diffusion_core.runs import jobs, trash
 
     reported = ""
     while not over.wait(seconds):
         try:
             settings = get_settings()
-            if settings.may_operate:
+            if settings.may_train:
                 jobs.start_next(settings.runs_dir)
+            if settings.may_operate:
                 trash.empty(settings.runs_dir)
+            if settings.demo:
+                demo.remove_old(settings.runs_dir)
             reported = ""
         except Exception as error:  # whatever it is: without this thread no run would start
             if str(error) != reported:  # once, not every few seconds

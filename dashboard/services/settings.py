@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     role: Literal["operator", "viewer"] = "operator"
+    # A public demo: visitors also train, within the caps of `demo.py`; nobody is the operator.
+    demo: bool = False
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
@@ -64,7 +66,12 @@ class Settings(BaseSettings):
     @property
     def may_operate(self) -> bool:
         """Whether this installation may start, stop and delete runs."""
-        return self.role == "operator"
+        return self.role == "operator" and not self.demo
+
+    @property
+    def may_train(self) -> bool:
+        """Whether a visitor of the page may start runs, be it within the caps of the demo."""
+        return self.may_operate or self.demo
 
     @classmethod
     def settings_customise_sources(

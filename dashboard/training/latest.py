@@ -25,7 +25,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
     """The fragment. `seen`: what the page has just read; its first run takes it."""
     runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if not runs:
-        who = "Start one" if settings.may_operate else "The operator of this app can start one"
+        who = "Start one" if settings.may_train else "The operator of this app can start one"
         st.info(
             f"There are no runs yet. {who} on the Training page. It keeps running if the browser "
             "is closed, and its newest samples appear here."

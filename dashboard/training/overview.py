@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.services.settings import Settings, get_settings
 from dashboard.training import run_controls
+from dashboard.training.demo_form import show_demo_form
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
@@ -35,6 +36,8 @@ def show_training() -> None:
                 run_controls.confirm_deletion(run.run)
         run_controls.show_undo()
         st.fragment(show_form)(settings, runs)
+    elif settings.demo:
+        show_demo_form()
     else:
         st.info(
             "You can watch every run here. Only the operator of this installation can start, "
@@ -76,7 +79,7 @@ def _show_runs(settings: Settings, was_active: bool, seen: list[list[RunSnapshot
         st.rerun()  # of the whole page, which sets the other interval
     run_controls.show_refusal()
     if not runs:
-        start = "Choose settings above and press Start. " if settings.may_operate else ""
+        start = "Choose settings above and press Start. " if settings.may_train else ""
         st.info(f"There are no runs yet. {start}Losses and samples appear here during training.")
         return
     _show_new_run(runs)
