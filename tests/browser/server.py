@@ -45,7 +45,7 @@ def start_server(folder: Path, *, forked: bool = True, **settings: str) -> Itera
     chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
     environment |= {PREFIX + name: value for name, value in chosen.items()}
     environment |= {"OMP_NUM_THREADS": "1", **SLOW_STEPS}
-    command = ["streamlit", "run", "streamlit_app.py"]
+    command = ["streamlit", "run", "streamlit_app.py", "--server.address", "localhost"]
     command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
     log = folder / "server.log"
     process: Fork | subprocess.Popen[bytes]

@@ -62,8 +62,10 @@ NOT_RUN = {
     "make lint": "a minute; .ci/run runs it",
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
-    "streamlit run streamlit_app.py": "serves; tests/browser/server.py starts it",
-    "DIFFUSION_LAB_ROLE=viewer STREAMLIT_SERVER_ADDRESS=0.0.0.0 streamlit run streamlit_app.py": (
+    "streamlit run streamlit_app.py --server.address localhost": (
+        "serves; tests/browser/server.py starts it"
+    ),
+    "DIFFUSION_LAB_ROLE=viewer streamlit run streamlit_app.py --server.address 0.0.0.0": (
         "serves; tests/pages show what a viewer sees"
     ),
 }
