@@ -34,5 +34,6 @@ def show_demo_form() -> None:
 
 
 def _start() -> None:
-    run = demo.start(st.session_state[DATA.key], st.session_state[STEPS.key])
+    entries = [st.session_state.get(control.key, control.default) for control in (DATA, STEPS)]
+    run = demo.start(*entries)
     st.session_state[keys.NEW_RUN] = run.name
