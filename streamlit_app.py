@@ -7,6 +7,7 @@ first visitor's link to a page would go astray.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import streamlit as st
 from starlette.routing import Route
 
 from dashboard.components.film import served
+from dashboard.services import server_log
 from dashboard.services.garbage import import_all_and_spare_it
 from dashboard.services.queue_watch import watching
 from dashboard.ui import errors
@@ -23,10 +25,20 @@ from dashboard.ui import errors
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
+    server_log.begin(st.get_option("server.port"))
     # In a thread, so that the server answers before PyTorch is imported.
     threading.Thread(target=import_all_and_spare_it, name="imports", daemon=True).start()
     async with watching(app):
         yield
+    end_samplings()
+
+
+def end_samplings() -> None:
+    # Here, so that the server answers before PyTorch is imported.
+    from dashboard.services import series_jobs
+
+    series_jobs.end_all()
+    logging.getLogger("dashboard").info("server stopped")
 
 
 base = st.get_option("server.baseUrlPath").strip("/")

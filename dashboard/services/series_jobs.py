@@ -6,6 +6,7 @@ them are in this server's queue is kept here.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +15,7 @@ from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
 from dashboard.services.settings import Settings, get_settings
 from dashboard.services.visitors import visitor
+from diffusion_core.files import os_sentence
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.jobs import JobError, check_name, free_name
 from diffusion_core.runs.presets import build_schedule
@@ -24,8 +26,11 @@ from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 AT_ONCE = 4  # active series of this server: the queue has places for others
 VIEWERS_IMAGES = 256  # of a series, unless the settings say otherwise
+# For the samplings to end with the server: a step, and what is written then.
+PATIENCE_SECONDS = 5.0
 VIEWERS_SERIES = 20  # of a run, up to which viewers may add some
 
+_log = logging.getLogger(__name__)
 _jobs: dict[Path, SamplingJob] = {}  # by the folder of the series
 _jobs_lock = threading.Lock()
 
@@ -66,6 +71,7 @@ def begin(
     except QueueFull:
         series_folder.remove(series)
         raise
+    _log.info("series started", extra={"run": run.name, "series": series.name, "images": spec.n})
     return series
 
 
@@ -78,13 +84,31 @@ def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
         raise SeriesError(f"{series.name} cannot be resumed: {error}") from error
     series_folder.line_up(series, checkpoint)
     submit(series, checkpoint)
+    _log.info("series resumed", extra={"run": run.name, "series": series.name})
 
 
 def cancel(series: Series) -> None:
     """Cancel a series, also one that another process samples or none. Raises OSError."""
+    _end(series)
+    _log.info("series cancelled", extra={"run": series.path.parents[1].name, "series": series.name})
+
+
+def _end(series: Series) -> None:
     if (job := job_of(series)) is not None:
         job.cancel()
     series_folder.cancel(series)
+
+
+def end_all(seconds: float = PATIENCE_SECONDS) -> None:
+    """End all sampling of this server, which goes. A series can be resumed from its last batch."""
+    with _jobs_lock:
+        paths = [path for path, job in _jobs.items() if job.active]
+    for path in paths:
+        try:
+            _end(Series(path))
+        except OSError as error:
+            _log.warning("%s: %s", path.name, os_sentence(error))
+    sampling_queue.end_all(seconds)
 
 
 def check_room(spec: SamplingSpec, settings: Settings) -> None:

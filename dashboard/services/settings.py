@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     # Memory of the device that loaded models may keep; None: `model_cache.default_bound`.
     model_cache_mb: Number | None = None
     max_images: Number | None = None  # the most images of a series; None: by the role
+    log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
     @property

@@ -57,6 +57,11 @@ CURVES = {
         percent=True,
         missing="Not available on this device.",
     ),
+    "Threads": CurveTab(
+        "threads of the CPU",
+        {"threads": "threads"},
+        missing="Recorded for runs on a CPU.",
+    ),
     "Memory": CurveTab(
         "memory (GB)", {"memory_bytes": "in use", "peak_memory_bytes": "peak"}, unit=1e9
     ),
