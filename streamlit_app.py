@@ -1,4 +1,4 @@
-"""The dashboard's server: start it with `streamlit run streamlit_app.py`.
+"""The dashboard's server: `streamlit run streamlit_app.py --server.address localhost`.
 
 Each visit runs `dashboard/shell.py`. It does not lie here because Streamlit takes a folder called
 `pages` beside the script for its older kind of pages until a visit has called `st.navigation`: the

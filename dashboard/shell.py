@@ -41,7 +41,9 @@ except (SettingsError, ValueError) as error:
     st.stop()
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
-    if not roles.may_operate():
+    if settings.demo:
+        st.caption("Role: visitor of a demo. You can watch, sample and train small runs.")
+    elif not roles.may_operate():
         st.caption(
             "Role: viewer. You can watch and sample; only the operator can train. "
             + roles.how_to_change()

@@ -16,7 +16,7 @@ from dashboard.sampling import (
     update_address,
 )
 from dashboard.services import cached
-from dashboard.services.roles import Deed, may
+from dashboard.services.roles import may_train
 from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
@@ -36,7 +36,7 @@ def say_how_to_begin(runs: list[Run]) -> None:
         )
         st.fragment(wait_for_checkpoint, run_every=3.0)(active)
         return
-    who = "Start one" if may(Deed.START) else "The app's operator starts one"
+    who = "Start one" if may_train() else "The app's operator starts one"
     st.info(
         f"No run has a checkpoint yet. {who} on the Training page; the first checkpoint is saved "
         "within minutes."

@@ -30,7 +30,7 @@ async def watching(app: object) -> AsyncIterator[None]:
 
 def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     # Here, so that the server answers before PyTorch is imported.
-    from dashboard.services import series_jobs
+    from dashboard.services import demo, series_jobs
     from diffusion_core.runs import jobs, trash
 
     reported, expired = "", 0.0
@@ -41,9 +41,12 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
                 expired = time.monotonic() + EXPIRY_SECONDS
                 series_jobs.remove_expired(settings.runs_dir)
             # Runs that wait were started by an operator, in a terminal or on a page.
-            if settings.role != "viewer":
+            if settings.demo or settings.role != "viewer":
                 jobs.start_next(settings.runs_dir)
+            if not settings.demo and settings.role != "viewer":
                 trash.empty(settings.runs_dir)
+            if settings.demo:
+                demo.remove_old(settings.runs_dir)
             reported = ""
         except Exception as error:  # whatever it is: without this thread no run would start
             if str(error) != reported:  # once, not every few seconds

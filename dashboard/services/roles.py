@@ -62,8 +62,17 @@ def role() -> Role:
 
 
 def operates(settings: Settings) -> bool:
-    """Whether the visitor is an operator under these settings."""
-    return settings.role == "operator" or (settings.role is None and visitor_is_local())
+    """Whether the visitor is an operator under these settings; in a demo nobody is."""
+    here = settings.role is None and not settings.demo and visitor_is_local()
+    return here or (settings.role == "operator" and not settings.demo)
+
+
+def may_train() -> bool:
+    """Whether the visitor may start runs, be it within the caps of a demo."""
+    try:
+        return get_settings().demo or may_operate()
+    except SettingsError:
+        return False
 
 
 def may_operate() -> bool:
@@ -94,10 +103,10 @@ def check(deed: Deed, own: bool = False) -> None:
 def how_to_change() -> str:
     """What to set where nobody has chosen a role; else nothing, the viewer has no say in it."""
     try:
-        chosen = get_settings().role
+        settings = get_settings()
     except SettingsError as error:
         return str(error)
-    if chosen:
+    if settings.role or settings.demo:
         return ""
     return f"To operate this app from other machines, set {ROLE}=operator on the server."
 

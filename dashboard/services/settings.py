@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     role: Role | None = None  # None: by where the visitor comes from, see `roles`
+    # A public demo: visitors also train, within the caps of `demo.py`; nobody is the operator.
+    demo: bool = False
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None

@@ -48,9 +48,9 @@ START = Choice(
     key="preset",
     label="Start from",
     default=Start(preset="small"),
-    help="A preset, or the settings of another run. small: for two CPU cores. lecture: the "
-    "lecture's network and training, 62 million parameters, slow without a GPU. base: 52 million "
-    "parameters, for a GPU.",
+    help="A preset, or the settings of another run. small: for two CPU cores. tiny: two minutes on "
+    "one core, at 32 px. lecture: the lecture's network and training, 62 million parameters, slow "
+    "without a GPU. base: 52 million parameters, for a GPU.",
 )
 NAME = Text(key=keys.NAME, label="Run name")
 INIT = Choice(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.services.roles import Deed, may
+from dashboard.services.roles import may_train
 from dashboard.services.settings import Settings
 from dashboard.ui import run_wording
 from dashboard.ui.images import read_strip, show_row
@@ -26,7 +26,7 @@ def _show(settings: Settings, was_active: bool, seen: list[list[RunSnapshot]]) -
     """The fragment. `seen`: what the page has just read; its first run takes it."""
     runs = seen.pop() if seen else snapshots(settings.runs_dir)
     if not runs:
-        who = "Start one" if may(Deed.START) else "The operator of this app can start one"
+        who = "Start one" if may_train() else "The operator of this app can start one"
         st.info(
             f"There are no runs yet. {who} on the Training page. It keeps running if the browser "
             "is closed, and its newest samples appear here."

@@ -7,9 +7,9 @@ from datetime import datetime
 import streamlit as st
 
 from dashboard.services import roles
-from dashboard.services.roles import Deed
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.training import run_controls
+from dashboard.training.demo_form import show_demo_form
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
@@ -39,6 +39,8 @@ def show_training() -> None:
                 run_controls.confirm_deletion(run.run)
         run_controls.show_undo()
         st.fragment(show_form)(runs)
+    elif roles.may_train():
+        show_demo_form()
     else:
         st.info(
             "You can watch every run here. Only the operator of this installation can start, "
@@ -85,7 +87,7 @@ def _show_runs(was_operator: bool, was_active: bool, seen: list[list[RunSnapshot
         st.rerun()  # of the whole page: other controls, another interval
     run_controls.show_refusal()
     if not runs:
-        start = "Choose settings above and press Start. " if roles.may(Deed.START) else ""
+        start = "Choose settings above and press Start. " if roles.may_train() else ""
         st.info(f"There are no runs yet. {start}Losses and samples appear here during training.")
         return
     _show_new_run(runs)

@@ -48,7 +48,7 @@ def start_server(
     environment |= {PREFIX + name: value for name, value in chosen.items()}
     environment |= {"TESTS_SECRETS_FILE": str(folder / "secrets.toml")}
     environment |= {"OMP_NUM_THREADS": "1", **SLOW_STEPS}
-    command = ["streamlit", "run", script]
+    command = ["streamlit", "run", script, "--server.address", "localhost"]
     command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
     log = folder / "server.log"
     process: Fork | subprocess.Popen[bytes]

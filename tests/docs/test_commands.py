@@ -50,6 +50,7 @@ SUBSTITUTIONS = {
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
+    "python -m benchmarks.crowd": "python -m benchmarks.crowd --help",  # minutes
     "tensorboard --logdir": "tensorboard --inspect --logdir",  # serves until it is stopped
     "python -m docs.take_screenshots": "python -m docs.take_screenshots --help",  # needs a server
 }
@@ -64,8 +65,13 @@ NOT_RUN = {
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
     "diffusion-lab doctor --json": "as above",
-    "streamlit run streamlit_app.py": "serves; tests/browser/server.py starts it",
-    "DIFFUSION_LAB_ROLE=viewer STREAMLIT_SERVER_ADDRESS=0.0.0.0 streamlit run streamlit_app.py": (
+    "streamlit run streamlit_app.py --server.address localhost": (
+        "serves; tests/browser/server.py starts it"
+    ),
+    "DIFFUSION_LAB_DEMO=1 streamlit run streamlit_app.py --server.address 0.0.0.0": (
+        "serves; tests/pages/services/test_demo.py shows what a visitor may"
+    ),
+    "DIFFUSION_LAB_ROLE=viewer streamlit run streamlit_app.py --server.address 0.0.0.0": (
         "serves; tests/pages show what a viewer sees"
     ),
 }

@@ -342,7 +342,9 @@ def test_overrides_of_a_preset_reach_its_network() -> None:
 
 
 def test_what_is_no_preset_and_no_argument_gets_a_sentence() -> None:
-    with pytest.raises(ConfigError, match="no preset called 'huge'; there are lecture, small"):
+    with pytest.raises(
+        ConfigError, match="no preset called 'huge'; there are lecture, tiny, small"
+    ):
         preset("huge")
     with pytest.raises(ConfigError, match=r"network_args: there is no depth; there are"):
         build_model("small", depth=3)
