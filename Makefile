@@ -28,7 +28,7 @@ FIND_CHROMIUM = if CHROMIUM=$$($(RUN) -m tests.browser.chromium); then export CH
 .PHONY: app test test-long test-avx2 test-outside lint env constraints
 
 app: $(VENV)/app.stamp
-	$(RUN) -m streamlit run streamlit_app.py
+	$(RUN) -m streamlit run streamlit_app.py --server.address localhost
 
 # Three workers keep two cores busy: many tests wait for a browser or a process. Files in their order:
 # by the number of their tests the longest, of one test each, would come last and alone.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.services import roles
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
@@ -40,8 +41,13 @@ except (SettingsError, ValueError) as error:
     st.stop()
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
-    if not settings.may_operate:
-        st.caption("Role: viewer. You can watch and sample; only the operator can train.")
+    if settings.demo:
+        st.caption("Role: visitor of a demo. You can watch, sample and train small runs.")
+    elif not roles.may_operate():
+        st.caption(
+            "Role: viewer. You can watch and sample; only the operator can train. "
+            + roles.how_to_change()
+        )
 if why := why_no_list(settings.runs_dir):
     st.error(f"The runs folder {plain(why)}")
 for sentence in st.session_state.get(keys.LEFT_OUT, ()):

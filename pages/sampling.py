@@ -16,6 +16,7 @@ from dashboard.sampling import (
     update_address,
 )
 from dashboard.services import cached
+from dashboard.services.roles import may_train
 from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
@@ -26,7 +27,7 @@ from diffusion_core.runs.status import ACTIVE
 from diffusion_core.sampling.capabilities import Capabilities
 
 
-def say_how_to_begin(runs: list[Run], may_operate: bool) -> None:
+def say_how_to_begin(runs: list[Run]) -> None:
     active = [run for run in runs if run.state in ACTIVE]
     if active:
         st.info(
@@ -35,7 +36,7 @@ def say_how_to_begin(runs: list[Run], may_operate: bool) -> None:
         )
         st.fragment(wait_for_checkpoint, run_every=3.0)(active)
         return
-    who = "Start one" if may_operate else "The app's operator starts one"
+    who = "Start one" if may_train() else "The app's operator starts one"
     st.info(
         f"No run has a checkpoint yet. {who} on the Training page; the first checkpoint is saved "
         "within minutes."
@@ -62,7 +63,7 @@ for run, usable, broken in found.values():
     if broken and not usable:
         st.warning(f"{code(run.name)} has no usable checkpoint. {plain(' '.join(broken))}")
 if not ready:
-    say_how_to_begin([run for run, _, _ in found.values()], settings.may_operate)
+    say_how_to_begin([run for run, _, _ in found.values()])
     st.stop()
 
 ready.sort(key=lambda pair: max(checkpoint.time for checkpoint in pair[1]), reverse=True)

@@ -50,6 +50,7 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv(f"{settings.PREFIX}RUNS_DIR", str(path))
     monkeypatch.setenv(f"{settings.PREFIX}DEVICE", "cpu")
+    monkeypatch.setenv(settings.ROLE, "operator")  # AppTest has no connection to tell it from
     monkeypatch.setattr(settings, "SECRETS_FILE", tmp_path / "no-secrets.toml")
     return path
 

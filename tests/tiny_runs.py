@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
@@ -71,12 +72,18 @@ def write_checkpoint(
     mean: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
 ) -> Path:
-    torch.manual_seed(step)
-    network = build_network(config.network, config.network_args)
-    for parameter in network.parameters():  # its output starts at zero
-        nn.init.normal_(parameter, mean, 0.1)
+    weights = _weights(config.network, json.dumps(dict(config.network_args)), step, mean)
     learned = classes if config.network_args.get("num_classes") else ()
-    return save_weights(run, step, network.state_dict(), config, learned)
+    return save_weights(run, step, weights, config, learned)
+
+
+@functools.cache
+def _weights(network: str, network_args: str, step: int, mean: float) -> dict[str, Tensor]:
+    torch.manual_seed(step)
+    built = build_network(network, json.loads(network_args))
+    for parameter in built.parameters():  # its output starts at zero
+        nn.init.normal_(parameter, mean, 0.1)
+    return built.state_dict()
 
 
 def write_run(

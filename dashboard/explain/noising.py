@@ -10,7 +10,7 @@ from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
 from dashboard.services.garbage import TABLES, import_and_spare
-from dashboard.services.settings import get_settings
+from dashboard.services.roles import Deed, NotAllowed, check, may
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import offer_png, show_image, show_row
@@ -76,17 +76,17 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
         if source != DATA_SET:
             return *pick_own(source, size, "it is noised here"), size
         return *_pick_from_data_set(size), size
-    except (DataError, ImageError) as error:
+    except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))
         return None, "", size
 
 
 def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
-    """An image and what it shows. Raises DataError, ImageError."""
-    operator = get_settings().may_operate
-    spec = DATA.now(
-        help=f"Or type {' or '.join(TYPED)}." if operator else None, typed=operator
-    ).ask()
+    """An image and what it shows. Raises DataError, ImageError, NotAllowed."""
+    typed = may(Deed.READ_PATHS)
+    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if typed else None, typed=typed).ask()
+    if spec not in DATA.options:
+        check(Deed.READ_PATHS)
     count = cached.image_count(spec)
     index = INDEX.now(high=count - 1).ask()
     image, name = cached.image(spec, index, size)

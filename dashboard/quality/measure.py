@@ -9,8 +9,9 @@ from typing import NamedTuple
 import streamlit as st
 
 from dashboard.services import cached, sampling_queue
+from dashboard.services.budgets import OverBudget
+from dashboard.services.roles import Deed, NotAllowed, check
 from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
-from dashboard.services.visitors import visitor
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -161,9 +162,10 @@ def start(plan: Plan) -> None:
         background=True,
     )
     try:
-        job = sampling_queue.queue_of(cached.device()).submit(task, visitor())
-    except sampling_queue.QueueFull as error:
-        st.error(plain(error))
+        check(Deed.MEASURE)
+        job = sampling_queue.submit(task, cached.device())
+    except (sampling_queue.QueueFull, OverBudget, NotAllowed) as error:
+        st.error(plain(sampling_queue.explain(error)))
         return
     jobs()[str(plan.run.path)] = job
     st.rerun()
@@ -192,7 +194,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
 def show_job(job: SamplingJob, seen: Snapshot) -> None:
     if seen.active:
         st.markdown(plain(job.task.text))
-        show_progress(job, seen, "Evaluation")
+        show_progress(job, seen, "Evaluation", Deed.MEASURE)
     elif seen.state == "failed":
         st.error(plain(seen.sentence))
     elif seen.state == "cancelled":

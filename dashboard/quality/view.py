@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard.quality.measure import jobs, show_form, show_job
 from dashboard.quality.results import show_results
-from dashboard.services.settings import get_settings
+from dashboard.services.roles import Deed, may
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import watch
 from diffusion_core.evaluation.results import read_results
@@ -20,11 +20,11 @@ from diffusion_core.runs.run import Run
 
 def show_quality(run: Run, compared: Sequence[Run]) -> None:
     """`compared`: further runs whose results are shown beside this one's."""
-    may_operate = get_settings().may_operate
-    if may_operate:
+    may_measure = may(Deed.MEASURE)
+    if may_measure:
         show_form(run)
     job = jobs().get(str(run.path))
-    if job is not None and may_operate:
+    if job is not None and may_measure:
         watch(job, show_job)
     elif job is not None and job.active:
         st.caption("The operator is measuring this run; results appear here.")
@@ -39,7 +39,7 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
     if results:
         show_results(run, results, several=bool(compared))
     elif job is None or not job.active:
-        who = "Press Measure above" if may_operate else "The operator can measure it"
+        who = "Press Measure above" if may_measure else "The operator can measure it"
         st.info(
             f"No results for this run yet. {who} to compare many generated images with real ones.",
             icon=":material/straighten:",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,13 +12,14 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.trajectory import IMAGE
-from dashboard.services import sampling_queue, series_jobs
-from dashboard.services.settings import Settings, get_settings
+from dashboard.services import roles, sampling_queue, series_jobs
+from dashboard.services.roles import Deed
+from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Text
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
-from dashboard.ui.progress import show_expected
+from dashboard.ui.progress import show_budget, show_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
 from diffusion_core.media.images import grid, png
@@ -55,10 +57,9 @@ PAGE = Number(key="series_page", label="Page", low=1, high=1, default=1)
 
 
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
-    settings = get_settings()
     run = chosen.run
     with controls:
-        show_form(chosen, settings)
+        show_form(chosen)
     with results:
         if error := st.session_state.pop(keys.SERIES_ERROR, None):
             st.error(plain(error))
@@ -75,12 +76,12 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             return
         names = [each.name for each in series]
         name = SERIES.now(options=names).ask()
-        show_series(series[names.index(name)], chosen, settings)
+        show_series(series[names.index(name)], chosen)
 
 
-def show_form(chosen: Chosen, settings: Settings) -> None:
+def show_form(chosen: Chosen) -> None:
     run, checkpoint = chosen.run, chosen.checkpoint
-    most = series_jobs.most_images(settings)
+    most = series_jobs.most_images()
     number = COUNT.now(
         high=most,
         default=min(COUNT.default, most),
@@ -90,13 +91,14 @@ def show_form(chosen: Chosen, settings: Settings) -> None:
     name = NAME.now(placeholder=series_jobs.usual_name(run, spec)).ask()
     if most < MOST_IMAGES:
         st.caption(f"A series has at most {most:,} images here, set by the app's operator.")
+    if sentence := series_jobs.budget_sentence(get_settings()):
+        st.caption(sentence)
+    show_budget()
     if st.button(
         "Generate in background", type="primary", icon=":material/brush:", width="stretch"
     ):
         try:
-            series = series_jobs.begin(
-                run, checkpoint, spec.checked(chosen.can), name.strip(), settings
-            )
+            series = series_jobs.begin(run, checkpoint, spec.checked(chosen.can), name.strip())
         except (ValueError, RuntimeError, OSError) as error:
             st.error(plain(sampling_queue.explain(error)))
             return
@@ -139,12 +141,12 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
             text += f", about {duration(seen.seconds_left)} left"
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.progress(min(1.0, done / total), text)
-            if may_change(each):
+            if roles.may(Deed.CHANGE_SERIES, is_own(each)):
                 st.button(
                     "Cancel",
                     icon=":material/close:",
                     on_click=attempt,
-                    args=(series_jobs.cancel, each),
+                    args=(series_jobs.cancel, each, is_own(each)),
                     key=f"cancel-{each.path}",
                 )
 
@@ -153,10 +155,9 @@ def state_text(state: str) -> str:
     return STATES.get(state, state)
 
 
-def may_change(series: Series) -> bool:
-    """Viewers cancel and resume only the series that they started."""
-    own = series.path in st.session_state.get(keys.OWN_SERIES, ())
-    return own or get_settings().may_operate
+def is_own(series: Series) -> bool:
+    """Whether this visitor started it."""
+    return series.path in st.session_state.get(keys.OWN_SERIES, ())
 
 
 def attempt(action: Callable[..., object], *arguments: object) -> None:
@@ -170,31 +171,33 @@ def attempt(action: Callable[..., object], *arguments: object) -> None:
 # ---------------------------------------------------------------- one series
 
 
-def show_series(series: Series, chosen: Chosen, settings: Settings) -> None:
+def show_series(series: Series, chosen: Chosen) -> None:
     try:
         spec = series.spec
     except SeriesError as error:
         st.error(plain(error))
-        if settings.may_operate:
+        if roles.may(Deed.DELETE_SERIES):
             show_delete(series)
         return
     state, numbers = series.state, series.numbers()
     st.markdown(plain(spec.describe()))
+    if (expires := series.expires) is not None:
+        st.caption(f"Will be deleted in {duration(max(0.0, expires - time.time()))}.")
     if state not in ACTIVE:  # else the bar above says it
         show_state(series, state, len(numbers), spec.n)
     with st.container(horizontal=True, gap="small"):
-        if state in RESUMABLE and may_change(series):
+        if state in RESUMABLE and roles.may(Deed.CHANGE_SERIES, is_own(series)):
             st.button(
                 "Resume",
                 type="primary",
                 icon=":material/play_arrow:",
                 on_click=attempt,
-                args=(series_jobs.resume, chosen.run, series, spec),
+                args=(series_jobs.resume, chosen.run, series, spec, is_own(series)),
                 key="series-resume",
             )
         if numbers:
             show_downloads(series, spec, len(numbers))
-        if state not in ACTIVE and settings.may_operate:
+        if state not in ACTIVE and roles.may(Deed.DELETE_SERIES):
             show_delete(series)
     if numbers:
         show_images(series, spec)
@@ -232,7 +235,7 @@ def confirm_deletion(series: Series) -> None:
     )
     with st.container(horizontal=True):
         if st.button("Delete series", type="primary", icon=":material/delete:"):
-            attempt(series_folder.remove, series)
+            attempt(series_jobs.remove, series)
             forget_deletion()
             st.rerun()
         if st.button("Keep"):

@@ -30,7 +30,7 @@ from dashboard.sampling.controls import (
 from dashboard.sampling.modes import BATCH, COMPARE, EDIT, GENERATE, MODE, MODES
 from dashboard.sampling.older_names import now_called
 from dashboard.sampling.trajectory import IMAGE
-from dashboard.services import cached
+from dashboard.services import cached, roles, uploads
 from dashboard.services.series_jobs import most_images
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
@@ -60,7 +60,7 @@ def offer() -> None:
             "PNG downloaded from this page",
             help="Every PNG of this page contains the settings that made it.",
             key=(key := f"restore-{count}"),  # another one each time: it is empty again
-            max_upload_size=min(MAX_MB, get_settings().max_upload_mb),
+            max_upload_size=min(MAX_MB, get_settings().upload_mb(roles.may_operate())),
             on_change=take,
             args=(key,),
         )
@@ -74,6 +74,7 @@ def take(key: str) -> None:
     file = st.session_state.get(key)
     if file is None:
         return
+    uploads.keep(file.file_id)
     st.session_state[keys.RESTORED_COUNT] += 1
     try:
         made = read(file.getvalue())
@@ -164,7 +165,7 @@ def mode_values(made: Made, run: Run, checkpoint: Checkpoint) -> tuple[dict[str,
         lost = ["It was made in a mode that this version does not have."] if made.page else []
         if spec.n <= max_images(config.image_size):
             return {MODE.key: GENERATE.name, COUNT.key: spec.n}, lost
-        if spec.n > (most := most_images(get_settings())):
+        if spec.n > (most := most_images()):
             raise NoSettings(f"The image is one of {spec.n:,}; at most {most:,} are possible here.")
         return {MODE.key: BATCH.name, BATCH.controls[0].key: spec.n}, lost
     values: dict[str, Any] = {MODE.key: mode.name}

@@ -8,12 +8,16 @@ import numpy as np
 import streamlit as st
 import torch
 
+from dashboard.services import budgets
+from dashboard.services.budgets import Budget, OverBudget
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
 from dashboard.services.shared_look import metrics_stamp, once
+from dashboard.services.visitors import visitor
 from diffusion_core.data import store
-from diffusion_core.data.decode import open_image, to_size
+from diffusion_core.data.decode import ImageError, upright_size
+from diffusion_core.data.decode_apart import ReaderBusy, decode_apart
 from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
 from diffusion_core.device import pick_device
@@ -65,14 +69,38 @@ def found(spec: str) -> Found | str | None:
         return str(error)
 
 
-@st.cache_data(max_entries=32, show_spinner="Reading the image …")
-def uploaded_image(file_id: str, size: int, _data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+def uploaded_image(file_id: str, size: int, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     """An image file's pixels, uint8 (size, size, 3), and its own width and height.
 
-    `file_id` stands for the bytes `_data`, which are not compared. Raises ImageError.
+    `file_id` stands for the bytes, which are not compared. Counts in the budget of whoever asks,
+    unless it is read already. Raises ImageError, OverBudget.
     """
-    image = open_image(_data)
-    return to_size(image, size), image.size
+    found = _uploaded_image(file_id, size, data)
+    if isinstance(found, str):
+        raise ImageError(found)
+    return found
+
+
+@st.cache_data(max_entries=32, show_spinner="Reading the image …")
+def _uploaded_image(
+    file_id: str, size: int, _data: bytes
+) -> tuple[np.ndarray, tuple[int, int]] | str:
+    """As `uploaded_image`, or what is wrong with the file: it is not read again for that."""
+    settings, who = get_settings(), visitor()
+    try:
+        width, height = upright_size(_data)
+        megabytes, megapixels = len(_data) / 1e6, width * height / 1e6
+        budgets.charge(Budget.UPLOAD_BYTES, who, megabytes, settings)
+        try:
+            budgets.charge(Budget.PIXELS, who, megapixels, settings)
+        except OverBudget:
+            budgets.give_back(Budget.UPLOAD_BYTES, who, megabytes)
+            raise
+        return decode_apart(_data, size), (width, height)
+    except ReaderBusy:
+        raise
+    except ImageError as error:
+        return str(error)
 
 
 def curve(run: Run, name: str) -> dict[str, np.ndarray]:

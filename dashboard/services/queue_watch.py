@@ -1,4 +1,5 @@
-"""The server's part in the training queue: starts waiting runs, looking every few seconds.
+"""What the server does without a visitor, every few seconds: starts waiting runs, and deletes
+series whose time is over.
 
 Trainers start the next run themselves when they end. This handles what they cannot: a trainer that
 was killed, a machine that was restarted. It needs no visitor.
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from dashboard.services.settings import SettingsError, get_settings
 
 SECONDS = 3.0
+EXPIRY_SECONDS = 60.0  # between two looks for series whose time is over
 
 
 @asynccontextmanager
@@ -27,15 +30,23 @@ async def watching(app: object) -> AsyncIterator[None]:
 
 def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     # Here, so that the server answers before PyTorch is imported.
+    from dashboard.services import demo, series_jobs
     from diffusion_core.runs import jobs, trash
 
-    reported = ""
+    reported, expired = "", 0.0
     while not over.wait(seconds):
         try:
             settings = get_settings()
-            if settings.may_operate:
+            if time.monotonic() >= expired:  # it reads every series
+                expired = time.monotonic() + EXPIRY_SECONDS
+                series_jobs.remove_expired(settings.runs_dir)
+            # Runs that wait were started by an operator, in a terminal or on a page.
+            if settings.demo or settings.role != "viewer":
                 jobs.start_next(settings.runs_dir)
+            if not settings.demo and settings.role != "viewer":
                 trash.empty(settings.runs_dir)
+            if settings.demo:
+                demo.remove_old(settings.runs_dir)
             reported = ""
         except Exception as error:  # whatever it is: without this thread no run would start
             if str(error) != reported:  # once, not every few seconds

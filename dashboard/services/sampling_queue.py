@@ -13,6 +13,7 @@ Everything that samples with a shared model goes through here.
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import threading
 import time
@@ -25,9 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dashboard.services import errors
+from dashboard.services import budgets, errors
+from dashboard.services.budgets import Budget, OverBudget
 from dashboard.services.model_cache import shared_model
+from dashboard.services.roles import NotAllowed
+from dashboard.services.server_log import who
 from dashboard.services.settings import get_settings
+from dashboard.services.visitors import visitor
 from diffusion_core.cores import computing, go_behind
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.errors import explains_itself
@@ -40,12 +45,15 @@ from diffusion_core.sampling.sample import Cancelled, StepView
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
 
+_log = logging.getLogger(__name__)
+
 MAX_WAITING = 16
 # Seconds without a snapshot until a job is cancelled, and while other jobs wait. Browsers wake a
 # hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
 PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 UNSEEN = "Cancelled, because no page showed it any more."
+CLOSED = "Cancelled, because the server is shutting down."
 
 SLICE = 1.0  # seconds, after which another job may go on
 # Seconds of work: jobs are taken to be no longer, so that a long one falls behind by no more.
@@ -148,6 +156,7 @@ class SamplingJob:
         self.task = task
         self.spec = task.spec
         self.visitor = visitor
+        self.who = who()  # for the log
         self.number = number  # in the order in which they came
         self.result: Any = None  # what the work returned, once it is done
         self.begun = False
@@ -162,7 +171,7 @@ class SamplingJob:
         self._now: Preview | None = None
         self._started: float | None = None  # of this turn
         self._seconds = 0.0  # of the turns before
-        self._seen = queue.clock()
+        self._seen = self._submitted = queue.clock()
         self._over = threading.Event()
         self._cores = ExitStack()
 
@@ -294,6 +303,10 @@ class SamplingJob:
         now = 0.0 if self._started is None else self._queue.clock() - self._started
         return self._seconds + now
 
+    def _waited(self) -> float:
+        """Seconds since it was submitted in which it was not its turn, or it loaded."""
+        return self._queue.clock() - self._submitted - self._spent()
+
     def _load(self, checkpoint: Checkpoint, average: str, exact: bool) -> LoadedModel:
         with self._lock:
             self._state, begun = "loading", self._queue.clock()
@@ -315,8 +328,23 @@ class SamplingJob:
             self._view, self._now = view, None
         self._let_others()
 
+    def fields(self) -> dict[str, Any]:
+        """What the log says of it."""
+        spec = self.spec
+        return {
+            "order": self.number,
+            "run": spec.run,
+            "what": self.task.text,
+            "images": spec.n,
+            "evaluations": self.task.evaluations,
+            **self.who,
+        }
+
     def _end(self, state: str, sentence: str) -> None:
         self._state, self._sentence = state, sentence
+        times = {"seconds": round(self._spent(), 3), "waited": round(self._waited(), 3)}
+        told = {"reason": sentence} if sentence else {}
+        _log.info(f"sampling {state}", extra=self.fields() | times | told)
         if self._view is not None and self._now is None and state != "failed":
             self._now = preview(self._view)
         # The work holds the model, and a session holds the job.
@@ -345,6 +373,7 @@ class SamplingQueue:
         self.jobs: list[SamplingJob] = []  # the active ones, as they came
         self.holder: SamplingJob | None = None  # whose turn it is
         self.pace: dict[str, float] = {}  # seconds per evaluation of the network, by `pace_key`
+        self.closed = False
         self._numbers = itertools.count()
         self._since = 0.0  # when this turn began
         # Seconds that visitors have had, as if all had come with the first; and those of the one
@@ -360,6 +389,8 @@ class SamplingQueue:
     def submit(self, task: Task, visitor: str = "") -> SamplingJob:
         """`visitor`: who asks, by any name. Raises QueueFull."""
         with self.lock:
+            if self.closed:
+                raise QueueFull(CLOSED)
             self._cancel_unseen()
             if len(self.waiting) >= MAX_WAITING:
                 raise QueueFull(
@@ -372,9 +403,17 @@ class SamplingQueue:
             self._had[visitor] = max(self._now, self._had.get(visitor, 0.0))
             job = SamplingJob(task, self, visitor, next(self._numbers))
             self.jobs.append(job)
+            _log.info("sampling submitted", extra=job.fields())
             if self.holder is None:
                 self._choose()
             return job
+
+    def close(self) -> None:
+        """Cancel every job; no other is accepted."""
+        with self.lock:
+            self.closed = True
+            for job in list(self.jobs):
+                job.cancel(CLOSED)
 
     def before(self, job: SamplingJob) -> tuple[int, float]:
         """How many jobs come before it, and their seconds, about; (0, 0) where it is its turn."""
@@ -461,13 +500,25 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if explains_itself(error) or isinstance(error, QueueFull):
+    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget, NotAllowed)):
         return str(error)
     return errors.report(error)
 
 
 _queues: dict[str, SamplingQueue] = {}
 _queues_lock = threading.Lock()
+
+
+def end_all(seconds: float) -> None:
+    """Cancel every job, each after its step, and wait for them so long."""
+    with _queues_lock:
+        queues = list(_queues.values())
+    for queue in queues:
+        queue.close()
+    deadline = time.monotonic() + seconds
+    for queue in queues:
+        for job in list(queue.jobs):
+            job.wait(max(0.0, deadline - time.monotonic()))
 
 
 def queue_of(device: torch.device) -> SamplingQueue:
@@ -480,3 +531,18 @@ def queue_of(device: torch.device) -> SamplingQueue:
                 computing=lambda: computing(get_settings().runs_dir, device),
             ),
         )
+
+
+def submit(task: Task, device: torch.device, evaluations: int | None = None) -> SamplingJob:
+    """Submit a task for whoever asks, and count it in their budget.
+
+    `evaluations`: how many are left to do, by default all of the task. Raises OverBudget and
+    QueueFull.
+    """
+    who, amount = visitor(), task.evaluations if evaluations is None else evaluations
+    budgets.charge(Budget.EVALUATIONS, who, amount, get_settings())
+    try:
+        return queue_of(device).submit(task, who)
+    except QueueFull:
+        budgets.give_back(Budget.EVALUATIONS, who, amount)
+        raise

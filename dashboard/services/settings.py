@@ -24,11 +24,13 @@ from diffusion_core.records import sentences
 from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
+ROLE = f"{PREFIX}ROLE"
 # The names that a setting has beside its own in capitals.
 EARLIER_NAMES = {"max_images": ("MAX_PICTURES",)}
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRETS_FILE = REPOSITORY / ".streamlit" / "secrets.toml"
 
+Role = Literal["operator", "viewer"]
 Number = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -51,20 +53,29 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["operator", "viewer"] = "operator"
+    role: Role | None = None  # None: by where the visitor comes from, see `roles`
+    # A public demo: visitors also train, within the caps of `demo.py`; nobody is the operator.
+    demo: bool = False
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
-    max_upload_mb: Number = 64  # the largest image file that the pages accept
+    max_upload_mb: Number | None = None  # the largest image file; None: by the role
     # Memory of the device that loaded models may keep; None: `model_cache.default_bound`.
     model_cache_mb: Number | None = None
     max_images: Number | None = None  # the most images of a series; None: by the role
+    # What one visitor may use (see `budgets.Limits`); None: by the role.
+    max_evaluations: Number | None = None
+    hourly_evaluations: Number | None = None
+    max_series: Number | None = None
+    series_hours: Number | None = None
+    hourly_upload_mb: Number | None = None
+    hourly_upload_megapixels: Number | None = None
+    log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
-    @property
-    def may_operate(self) -> bool:
-        """Whether this installation may start, stop and delete runs."""
-        return self.role == "operator"
+    def upload_mb(self, operator: bool) -> int:
+        """The largest image file that is accepted from an operator or a viewer."""
+        return self.max_upload_mb or (64 if operator else 16)
 
     @classmethod
     def settings_customise_sources(

@@ -8,9 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.services import cached
-from dashboard.services.garbage import COMPILER, import_and_spare
-from dashboard.services.settings import Settings, get_settings
+from dashboard.services import cached, roles, run_deeds
+from dashboard.services.roles import Deed, NotAllowed
+from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.training.form_controls import (
     DATA,
     DATA_KEYS,
@@ -48,9 +48,9 @@ START = Choice(
     key="preset",
     label="Start from",
     default=Start(preset="small"),
-    help="A preset, or the settings of another run. small: for two CPU cores. lecture: the "
-    "lecture's network and training, 62 million parameters, slow without a GPU. base: 52 million "
-    "parameters, for a GPU.",
+    help="A preset, or the settings of another run. small: for two CPU cores. tiny: two minutes on "
+    "one core, at 32 px. lecture: the lecture's network and training, 62 million parameters, slow "
+    "without a GPU. base: 52 million parameters, for a GPU.",
 )
 NAME = Text(key=keys.NAME, label="Run name")
 INIT = Choice(
@@ -64,7 +64,15 @@ INIT = Choice(
 RANDOM = "none (random)"  # no run can have this name
 
 
-def show_form(settings: Settings, runs: list[RunSnapshot]) -> None:
+def show_form(runs: list[RunSnapshot]) -> None:
+    if why := roles.refusal(Deed.START):  # the role is another one than when the page was shown
+        st.warning(plain(why))
+        return
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        st.error(plain(error))
+        return
     in_link = not (KEYS | {START.key, NAME.key, INIT.key}).isdisjoint(st.query_params)
     with st.expander(
         "Start a training run",
@@ -144,17 +152,17 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         config = make_config(start_config, data_spec(kind, detail), entries, settings.max_steps)
         settle_origin(config, settings.runs_dir)
         if pressed:
+            roles.check(Deed.START)
             with st.spinner("Checking the data …"):
                 jobs.check_name(name)
                 jobs.check_data(config)
-                import_and_spare(COMPILER)
             if start_now:
-                jobs.start(settings.runs_dir, name, config, settings.device)
+                run_deeds.start(name, config)
             else:
-                jobs.create(settings.runs_dir, name, config)
+                run_deeds.create(name, config)
             st.session_state[keys.NEW_RUN] = name
             st.rerun()
-    except (ConfigError, DataError, jobs.JobError) as error:
+    except (ConfigError, DataError, jobs.JobError, NotAllowed, SettingsError) as error:
         # Before a click the visitor may still be typing.
         (st.error if pressed else st.caption)(plain(error))
         return

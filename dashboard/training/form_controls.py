@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dashboard.services.run_deeds import check_steps
 from dashboard.ui.controls import Choice, Control, Number, Text, Toggle, whole_bounds
 from dashboard.ui.pickers import ZERO_SNR
 from diffusion_core.data.errors import DataError
@@ -14,7 +15,7 @@ from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import SCHEDULE_KINDS
-from diffusion_core.runs.config import ConfigError, RunConfig, usual_min_snr_gamma, with_settings
+from diffusion_core.runs.config import RunConfig, usual_min_snr_gamma, with_settings
 from diffusion_core.runs.presets import PRESETS
 
 
@@ -297,12 +298,6 @@ def make_config(
             changed[control.field] = value
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
-
-
-def check_steps(steps: int, max_steps: int | None) -> None:
-    """Raises ConfigError for more steps than this installation allows."""
-    if max_steps is not None and steps > max_steps:
-        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
 
 
 def usual_warmup(start: RunConfig, steps: int) -> int:

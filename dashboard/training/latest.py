@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.services.roles import may_train
 from dashboard.services.settings import Settings
 from dashboard.services.shared_look import keep_pace, look_anew, pace, recent, runs_of
 from dashboard.ui import keys, run_wording
@@ -29,7 +30,7 @@ def _show(settings: Settings, seconds: float | None, seen: list[list[RunSnapshot
     """The fragment. `seen`: what the page has just read; its first run takes it."""
     runs = seen.pop() if seen else runs_of(settings)
     if not runs:
-        who = "Start one" if settings.may_operate else "The operator of this app can start one"
+        who = "Start one" if may_train() else "The operator of this app can start one"
         st.info(
             f"There are no runs yet. {who} on the Training page. It keeps running if the browser "
             "is closed, and its newest samples appear here."

@@ -6,14 +6,17 @@ from datetime import datetime
 
 import streamlit as st
 
+from dashboard.services import roles
 from dashboard.services.garbage import TABLES, import_and_spare
-from dashboard.services.settings import Settings, get_settings
+from dashboard.services.settings import SettingsError, get_settings
 from dashboard.services.shared_look import keep_pace, look_anew, pace, runs_of
 from dashboard.training import run_controls
+from dashboard.training.demo_form import show_demo_form
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
 from dashboard.ui import keys
+from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_run
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE
@@ -30,14 +33,17 @@ def show_training() -> None:
     import_and_spare(TABLES)
     look_anew()
     runs = runs_of(settings)
-    if settings.may_operate:
+    operator = roles.may_operate()
+    if operator:
         # In each run of the page until there is an answer: it may be run again at any moment.
         to_delete = st.session_state.get(keys.TO_DELETE)
         for run in runs:
             if run.name == to_delete:
                 run_controls.confirm_deletion(run.run)
         run_controls.show_undo()
-        st.fragment(show_form)(settings, runs)
+        st.fragment(show_form)(runs)
+    elif roles.may_train():
+        show_demo_form()
     else:
         st.info(
             "You can watch every run here. Only the operator of this installation can start, "
@@ -47,8 +53,8 @@ def show_training() -> None:
     active = any(run.state in ACTIVE for run in runs)
     seconds = pace(st.session_state.get(keys.PACE)) if active else IDLE_SECONDS
     st.session_state[keys.PACE] = seconds if active else None
-    st.fragment(_show_runs, run_every=seconds)(settings, active, seconds, [runs])
-    if settings.may_operate:
+    st.fragment(_show_runs, run_every=seconds)(operator, active, seconds, [runs])
+    if operator:
         run_controls.show_deleted(settings)
 
 
@@ -71,27 +77,32 @@ def _apply_last_click() -> None:
 
 
 def _show_runs(
-    settings: Settings, was_active: bool, seconds: float, seen: list[list[RunSnapshot]]
+    was_operator: bool, was_active: bool, seconds: float, seen: list[list[RunSnapshot]]
 ) -> None:
     """The fragment: everything that changes during a run.
 
     `seen`: what the page has just read; the first run of the fragment takes it.
     """
-    runs = seen.pop() if seen else runs_of(settings)
-    if was_active != any(run.state in ACTIVE for run in runs):
-        st.rerun()  # of the whole page, which sets the other interval
+    try:
+        runs = seen.pop() if seen else runs_of(get_settings())
+    except SettingsError as error:
+        st.error(plain(error))
+        return
+    active = any(run.state in ACTIVE for run in runs)
+    if (was_operator, was_active) != (roles.may_operate(), active):
+        st.rerun()  # of the whole page: other controls, another interval
     if was_active:
         keep_pace(seconds)
     run_controls.show_refusal()
     if not runs:
-        start = "Choose settings above and press Start. " if settings.may_operate else ""
+        start = "Choose settings above and press Start. " if roles.may_train() else ""
         st.info(f"There are no runs yet. {start}Losses and samples appear here during training.")
         return
     _show_new_run(runs)
     with st.container(key="live"):
         run = pick_run(runs)
-        show_run(run, runs, settings)
-        run_controls.show_queue(runs, settings)
+        show_run(run, runs)
+        run_controls.show_queue(runs)
         st.header("All runs")
         _show_table(runs, run)
 

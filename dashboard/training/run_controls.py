@@ -1,6 +1,6 @@
 """What an operator can do with runs on the Training page: a run's buttons, the queue, deleting.
 
-What `jobs` or `trash` refuse is shown as a message.
+What `run_deeds` refuses is shown as a message.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard.services import cached
-from dashboard.services.settings import Settings
+from dashboard.services import cached, roles, run_deeds
+from dashboard.services.roles import Deed, NotAllowed
+from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.services.shared_look import look_anew
 from dashboard.training.form_controls import (
     BY_FIELD,
     STEPS,
-    check_steps,
     data_spec,
     detail_control,
 )
@@ -42,7 +42,7 @@ def attempt(action: Callable[..., object], *args: object) -> None:
     """Call the action of a button; a refusal is shown once, in the next run of the page."""
     try:
         action(*args)
-    except (jobs.JobError, ConfigError, DataError) as error:
+    except (jobs.JobError, ConfigError, DataError, NotAllowed, SettingsError) as error:
         st.session_state[keys.REFUSAL] = str(error)
     look_anew()
 
@@ -55,12 +55,12 @@ def show_refusal() -> None:
 # ---------------------------------------------------------------- one run
 
 
-def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
+def show_buttons(seen: RunSnapshot) -> None:
     """What can be done with the run now; a stop or pause replaces a request that waits."""
     run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE and config is not None:
-            show_resume(seen, settings)
+            show_resume(seen)
             show_commands(
                 functools.partial(jobs.commands_for, run),
                 run.path,
@@ -77,10 +77,10 @@ def show_buttons(seen: RunSnapshot, settings: Settings) -> None:
             show_request(run, "checkpoint", "Checkpoint now", "save", waiting is not None)
         if config is not None:
             if state == RunState.FINISHED:
-                show_more_steps(run, config, settings)
+                show_more_steps(run, config)
             names = changeable_now(seen, config)
             if names and state not in (RunState.PAUSING, RunState.STOPPING):
-                show_changes(run, config, settings, names)
+                show_changes(run, config, names)
             if st.button("Duplicate run", icon=":material/content_copy:", key="ask-like"):
                 st.session_state[keys.DUPLICATE] = run.name
                 st.rerun()  # of the whole page, which has the form
@@ -95,19 +95,19 @@ def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -
         icon=f":material/{icon}:",
         disabled=disabled,
         on_click=attempt,
-        args=(jobs.request, run, action),
+        args=(run_deeds.request, run, action),
         key=f"ask-{action}",
     )
 
 
-def show_resume(seen: RunSnapshot, settings: Settings) -> None:
+def show_resume(seen: RunSnapshot) -> None:
     run, config = seen.run, seen.config
     st.button(
         "Resume",
         icon=":material/play_arrow:",
         type="primary",
         on_click=attempt,
-        args=(jobs.resume, run, settings.device),
+        args=(run_deeds.resume, run),
         key="ask-resume",
     )
     if config is not None and seen.status.not_finite:
@@ -118,12 +118,12 @@ def show_resume(seen: RunSnapshot, settings: Settings) -> None:
             help=f"{rate:g}, a tenth of the current one. With too high a learning rate, training "
             "diverges.",
             on_click=attempt,
-            args=(jobs.resume, run, settings.device, {"learning_rate": rate}),
+            args=(run_deeds.resume, run, {"learning_rate": rate}),
             key="ask-resume-lower",
         )
 
 
-def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
+def show_more_steps(run: Run, config: RunConfig) -> None:
     """Let a finished run continue."""
     with (
         st.popover("Continue with more steps", icon=":material/fast_forward:"),
@@ -137,7 +137,7 @@ def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
             st.form_submit_button("Continue", disabled=True)
             return
         least = config.steps + 1
-        most = max(least, settings.max_steps or int(STEPS.high))
+        most = max(least, get_settings().max_steps or int(STEPS.high))
         STEPS.now(
             key=(key := f"more-steps-{run.name}-{config.steps}"),
             low=least,
@@ -146,15 +146,11 @@ def show_more_steps(run: Run, config: RunConfig, settings: Settings) -> None:
             help=f"{config.steps:,} steps are done.",
             bind=False,
         ).ask()
-        st.form_submit_button(
-            "Continue", type="primary", on_click=attempt, args=(go_on, run, key, settings)
-        )
+        st.form_submit_button("Continue", type="primary", on_click=attempt, args=(go_on, run, key))
 
 
-def go_on(run: Run, key: str, settings: Settings) -> None:
-    steps = st.session_state[key]
-    check_steps(steps, settings.max_steps)
-    jobs.resume(run, settings.device, {"steps": steps})
+def go_on(run: Run, key: str) -> None:
+    run_deeds.resume(run, {"steps": st.session_state[key]})
 
 
 def changeable_now(seen: RunSnapshot, config: RunConfig) -> tuple[str, ...]:
@@ -165,7 +161,7 @@ def changeable_now(seen: RunSnapshot, config: RunConfig) -> tuple[str, ...]:
     return (*names, "data") if movable else names
 
 
-def show_changes(run: Run, config: RunConfig, settings: Settings, names: tuple[str, ...]) -> None:
+def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
     """A small form of the settings that can be edited after a run's start."""
     with (
         st.popover("Edit settings", icon=":material/tune:"),
@@ -184,7 +180,7 @@ def show_changes(run: Run, config: RunConfig, settings: Settings, names: tuple[s
         if names != ("data",):
             st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
-            "Apply", type="primary", on_click=attempt, args=(change, run, config, settings, names)
+            "Apply", type="primary", on_click=attempt, args=(change, run, config, names)
         )
 
 
@@ -193,23 +189,21 @@ def _edit_key(run: Run, config: RunConfig, name: str) -> str:
     return f"change-{run.name}-{name}-{getattr(config, name)}"
 
 
-def change(run: Run, config: RunConfig, settings: Settings, names: tuple[str, ...]) -> None:
+def change(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
     """Request the settings that differ from the current ones."""
     entries = {name: st.session_state[_edit_key(run, config, name)] for name in names}
     if "data" in entries:
         entries["data"] = data_spec(config.data.partition(":")[0], entries["data"])
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
-    check_steps(changes.get("steps", 0), settings.max_steps)
-    if changes:
-        jobs.change(run, changes)
+    run_deeds.change(run, changes)
 
 
 # ---------------------------------------------------------------- the queue
 
 
-def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
+def show_queue(runs: list[RunSnapshot]) -> None:
     """The waiting ones of `runs`, in order; nothing without any."""
-    queue = read_queue(settings.runs_dir, runs)
+    queue = read_queue(get_settings().runs_dir, runs)
     if not queue:
         return
     st.header("Queue")
@@ -219,7 +213,7 @@ def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             where = f" for {run_wording.device(run)}" if len(peers) < len(queue) else ""
             st.markdown(f"{number}. {code(run.name)}{where}", width="stretch")
-            if not settings.may_operate:
+            if not roles.may(Deed.REORDER):
                 continue
             for label, icon, places, disabled in (
                 ("Up", "arrow_upward", -1, at == 0),
@@ -230,14 +224,14 @@ def show_queue(runs: list[RunSnapshot], settings: Settings) -> None:
                     icon=f":material/{icon}:",
                     disabled=disabled,
                     on_click=attempt,
-                    args=(jobs.move, run.run, places),
+                    args=(run_deeds.move, run.run, places),
                     key=f"move-{places}-{run.name}",
                 )
             st.button(
                 "Cancel",
                 icon=":material/close:",
                 on_click=attempt,
-                args=(jobs.request, run.run, "stop"),
+                args=(run_deeds.request, run.run, "stop"),
                 key=f"cancel-{run.name}",
             )
 
@@ -269,7 +263,7 @@ def confirm_deletion(run: Run) -> None:
 
 
 def delete(run: Run) -> None:
-    st.session_state[keys.DELETED] = trash.delete(run)
+    st.session_state[keys.DELETED] = run_deeds.delete(run)
 
 
 def show_undo() -> None:
@@ -300,5 +294,5 @@ def show_deleted(settings: Settings) -> None:
 
 
 def restore(gone: trash.Deleted) -> None:
-    st.session_state[keys.NEW_RUN] = trash.restore(gone).name
+    st.session_state[keys.NEW_RUN] = run_deeds.restore(gone).name
     st.session_state.pop(keys.DELETED, None)

@@ -18,8 +18,7 @@ from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
-from dashboard.services import cached
-from dashboard.services.settings import Settings
+from dashboard.services import cached, roles
 from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
@@ -58,6 +57,11 @@ CURVES = {
         percent=True,
         missing="Not available on this device.",
     ),
+    "Threads": CurveTab(
+        "threads of the CPU",
+        {"threads": "threads"},
+        missing="Recorded for runs on a CPU.",
+    ),
     "Memory": CurveTab(
         "memory (GB)", {"memory_bytes": "in use", "peak_memory_bytes": "peak"}, unit=1e9
     ),
@@ -67,11 +71,11 @@ MORE = Choice(key="more", label="Tab")
 LOG_BYTES = 4000  # of the end of train.log
 
 
-def show_run(seen: RunSnapshot, runs: list[RunSnapshot], settings: Settings) -> None:
+def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """One of `runs`."""
     show_state(seen, runs)
-    if settings.may_operate:
-        show_buttons(seen, settings)
+    if roles.may_operate():
+        show_buttons(seen)
     if seen.problem:
         st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
     if seen.config is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.services import cached
+from dashboard.services import budgets, cached, roles, uploads
+from dashboard.services.budgets import OverBudget
 from dashboard.services.settings import get_settings
+from dashboard.services.visitors import visitor
 from dashboard.ui import keys
 from diffusion_core.data.decode import ImageError
 
@@ -16,18 +18,25 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
 
     `source`: `camera` or `upload`; `what_for` ends the hint. Raises ImageError.
     """
+    settings = get_settings()
     if source == "camera":
         file = st.camera_input("Camera", key=keys.CAMERA)
         waiting = f"Allow the camera and take an image; {what_for}."
     else:
-        limit = get_settings().max_upload_mb
+        limit = settings.upload_mb(roles.may_operate())
         file = st.file_uploader("Image file", key=keys.UPLOAD, max_upload_size=limit)
         waiting = f"Choose an image file, or drop it on the field; {what_for}."
         if file is not None and file.size > limit * 2**20:
             raise ImageError(f"The file has more than {limit} MB. Make it smaller and try again.")
     st.caption("Your image stays in this session; a link to this page does not carry it.")
+    if sentence := budgets.uploads_sentence(visitor(), settings):
+        st.caption(sentence)
     if file is None:
         return None, waiting
-    image, (width, height) = cached.uploaded_image(file.file_id, size, file.getvalue())
+    uploads.keep(file.file_id)
+    try:
+        image, (width, height) = cached.uploaded_image(file.file_id, size, file.getvalue())
+    except OverBudget as error:
+        raise ImageError(str(error)) from error
     resized = f"resized from {width:,}×{height:,}"
     return image, f"{resized}, stretched to a square" if width != height else resized

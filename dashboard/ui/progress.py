@@ -8,8 +8,11 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.services import cached, sampling_queue
+from dashboard.services import budgets, cached, sampling_queue
+from dashboard.services.budgets import Budget
+from dashboard.services.roles import Deed, refusal
 from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
+from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
@@ -48,10 +51,12 @@ def press(
     shown below it.
     """
     disabled = disabled or is_busy()
-    if not st.button(label, type="primary", icon=icon, disabled=disabled, width="stretch"):
+    pressed = st.button(label, type="primary", icon=icon, disabled=disabled, width="stretch")
+    show_budget()
+    if not pressed:
         return
     try:
-        job = sampling_queue.queue_of(cached.device()).submit(make_task(), visitor())
+        job = sampling_queue.submit(make_task(), cached.device())
     except (ValueError, RuntimeError, OSError) as error:
         st.error(plain(sampling_queue.explain(error)))
         return
@@ -59,8 +64,18 @@ def press(
     st.rerun()
 
 
+def show_budget() -> None:
+    """How much this visitor may still sample, where that is limited."""
+    if sentence := budgets.evaluations_sentence(visitor(), get_settings()):
+        st.caption(sentence)
+
+
 def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
-    """How long so many evaluations will take, if a similar job has run before."""
+    """How long so many evaluations will take, if a similar job has run before, and whether they are
+    more than this visitor may use."""
+    who, settings = visitor(), get_settings()
+    if sentence := budgets.refusal(Budget.EVALUATIONS, who, evaluations, settings):
+        st.warning(sentence)
     queue = sampling_queue.queue_of(cached.device())
     expected = queue.expected_seconds(sampling_queue.pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():
@@ -108,8 +123,13 @@ def show_state(job: SamplingJob, seen: Snapshot) -> bool:
     return seen.state == "done"
 
 
-def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
-    """The bar, the place in the queue and the button Cancel of an active job."""
+def show_progress(
+    job: SamplingJob, seen: Snapshot, unit: str = "Step", deed: Deed | None = None
+) -> None:
+    """The bar, the place in the queue and the button Cancel of an active job.
+
+    `deed`: what cancelling asks leave for; a visitor's own sampling needs none.
+    """
     total = job.task.steps
     about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
     if seen.state == "waiting":
@@ -131,6 +151,9 @@ def show_progress(job: SamplingJob, seen: Snapshot, unit: str = "Step") -> None:
     if seen.sentence:
         st.caption(plain(seen.sentence))
     elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
+        if deed is not None and (why := refusal(deed)):
+            st.error(plain(why))
+            return
         job.cancel()
         st.rerun(scope="fragment")
 

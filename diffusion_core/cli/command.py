@@ -1,4 +1,4 @@
-"""`command`: print the commands that resume a run on several machines."""
+"""`command`: print what resumes a run on several machines: commands, or a job for Slurm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from diffusion_core.cli.options import DONE, add_run, find_run, whole_number
 from diffusion_core.files import complain
 from diffusion_core.runs import jobs
+from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.launch import FIRST_MACHINE
 
 
@@ -20,13 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes on each machine, one per GPU (default: 1)",
     )
+    parser.add_argument(
+        "--slurm",
+        action="store_true",
+        help="print a script for sbatch, which resumes after a time limit or a preemption",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cuda", "cpu"),
+        help="with --slurm: cpu asks for no GPUs (default: cuda)",
+    )
     parser.set_defaults(do=print_commands)
 
 
 def print_commands(arguments: argparse.Namespace) -> int:
-    run = find_run(arguments.run)
-    print("\n".join(jobs.commands_for(run, arguments.machines, arguments.processes)))
-    if arguments.machines > 1:
+    run, machines, processes = find_run(arguments.run), arguments.machines, arguments.processes
+    if arguments.slurm:
+        device = arguments.device or "cuda"
+        print(jobs.slurm_script(run, machines, processes, device), end="")
+        return DONE
+    if arguments.device:
+        raise ConfigError("--device needs --slurm.")
+    print("\n".join(jobs.commands_for(run, machines, processes)))
+    if machines > 1:
         complain(
             f"Type one on each machine, in this order, with the address of the first machine in "
             f"place of {FIRST_MACHINE}. Every machine must see the folder {run.path.resolve()} "

@@ -4,8 +4,8 @@ A command is a module beside this one whose `add_arguments(parser)` declares its
 `do`, the function that runs it; only the module of the chosen command is imported.
 
 Exit codes: 0 done; 1 failed, with one line on standard error; 2 bad arguments; 130 stopped or
-paused by request. Under torchrun, which takes every code but 0 for a failure, a stopped or paused
-run is 0 too.
+paused by request; `doctor` has some of its own. Under torchrun, which takes every code but 0 for a
+failure, a stopped or paused run is 0 too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ COMMANDS = {
     "checkpoint-now": ("request", "write a checkpoint of a run at its next step"),
     "change": ("change", "change settings of a run, also while it trains"),
     "resume": ("resume", "resume a run in the background"),
-    "command": ("command", "print the commands that resume a run on several machines"),
+    "command": (
+        "command",
+        "print the commands that resume a run on several machines, or a job for Slurm",
+    ),
     "delete": ("delete", "delete a run; it can be restored for a week"),
     "restore": ("restore", "restore a deleted run"),
     "doctor": ("doctor", "check device, versions, write access and speed"),

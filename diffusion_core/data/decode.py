@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from diffusion_core.data.values import is_wide, to_8_bits, unknown_tiff, with_real_depth
@@ -16,6 +18,8 @@ from diffusion_core.files import check_regular
 
 # 50 megapixels take 200 MB when decoded; the networks see 64 x 64.
 MAX_PIXELS = 50_000_000
+WHOLE_PIXELS = 4_000_000  # up to which `read_square` decodes all of an image
+STRIP_PIXELS = 2**20  # that `read_square` converts at a time
 # Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -63,18 +67,53 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
     """
     if isinstance(source, bytes):
         source = io.BytesIO(source)
+    with _explaining(source):
+        image = with_real_depth(_checked(source), lambda: _open(source))
+        ImageOps.exif_transpose(image, in_place=True)  # in place: the tags of a TIFF stay
+        return to_rgb(image)
+
+
+def read_square(data: bytes, size: int) -> np.ndarray:
+    """As `to_size(open_image(data), size)`; a large image is reduced to about 4 `size` a side
+    first, in little more memory than Pillow needs to decode it. Raises ImageError."""
+    source = io.BytesIO(data)
+    with _explaining(source):
+        image = _checked(source)
+        if image.width * image.height <= WHOLE_PIXELS:
+            return to_size(open_image(data), size)
+        # A JPEG is decoded at 1, 1/2, 1/4 or 1/8. What it was may end within the last pixel.
+        drafted = image.draft(None, (4 * size, 4 * size))
+        width, height = drafted[1][2:] if drafted else image.size
+        image = with_real_depth(image, lambda: _open(source))
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if is_wide(image):
+            reduced = to_rgb(image)
+        else:
+            reduced, across, down = _reduce(image, 4 * size)
+            width, height = width / across, height / down
+        square = reduced.resize((size, size), Image.Resampling.BILINEAR, box=(0, 0, width, height))
+        square.getexif()[ExifTags.Base.Orientation] = turned
+        return np.array(ImageOps.exif_transpose(square))
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height as the header says, without decoding. Raises ImageError."""
+    source = io.BytesIO(data)
+    with _explaining(source):
+        image = _checked(source)
+        # Not `image.getexif()`, which decodes a PNG to look behind its pixels.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return image.size[::-1] if turned in (5, 6, 7, 8) else image.size
+
+
+@contextmanager
+def _explaining(source: Path | IO[bytes]) -> Iterator[None]:
+    """Pillow's errors as ImageError."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large and damaged images; the errors below say the same.
             warnings.simplefilter("ignore")
-            if isinstance(source, Path):
-                check_regular(source)
-            image = _open(source)
-            if image.width * image.height > MAX_PIXELS:
-                raise too_large(image.width, image.height)
-            image = with_real_depth(image, lambda: _open(source))
-            ImageOps.exif_transpose(image, in_place=True)  # in place: the tags of a TIFF stay
-            return to_rgb(image)
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -96,6 +135,16 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
             "The image is damaged or incomplete. Save it again in another program, as PNG or "
             "JPEG, and try again."
         ) from error
+
+
+def _checked(source: Path | IO[bytes]) -> ImageFile:
+    """Open an image without decoding it. Raises ImageTooLarge."""
+    if isinstance(source, Path):
+        check_regular(source)
+    image = _open(source)
+    if image.width * image.height > MAX_PIXELS:
+        raise too_large(image.width, image.height)
+    return image
 
 
 def _open(source: Path | IO[bytes]) -> ImageFile:
@@ -120,10 +169,38 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         if _is_nowhere_seen(image):
             return image.convert("RGB")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image)
-        return ground
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _reduce(image: Image.Image, side: int) -> tuple[Image.Image, int, int]:
+    """To RGB with `side` to twice as many pixels a side, and by what each side was divided.
+
+    Strip by strip, so that no second image of the whole size is made.
+    """
+    across, down = max(1, image.width // side), max(1, image.height // side)
+    rows = down * max(1, STRIP_PIXELS // (image.width * down))
+    boxes = [
+        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
+    ]
+    transparent = image.has_transparency_data
+    if transparent:
+        extrema = [image.crop(box).convert("RGBA").getextrema() for box in boxes]
+        low = np.min(extrema, axis=0)[:, 0]
+        high = np.max(extrema, axis=0)[:, 1]
+        transparent = high[3] > 0 or bool((low == high).all())  # as `_is_nowhere_seen`
+    reduced = Image.new("RGB", (-(-image.width // across), -(-image.height // down)))
+    for box in boxes:
+        strip = image.crop(box)
+        strip = _on_white(strip.convert("RGBA")) if transparent else strip.convert("RGB")
+        reduced.paste(strip.reduce((across, down)), (0, box[1] // down))
+    return reduced, across, down
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(image, mask=image)
+    return ground
 
 
 def _is_nowhere_seen(image: Image.Image) -> bool:

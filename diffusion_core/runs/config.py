@@ -33,6 +33,7 @@ from diffusion_core.text import cut, shown, some
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
+MOST_SAID = 8  # sentences of one message
 
 # Steps between two of something; 0: never.
 Every = Annotated[int, Field(ge=0, le=10**9)]
@@ -167,7 +168,10 @@ class RunConfig(Record):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(" ".join(sentences(error, RunConfig))) from error
+            said = sentences(error, RunConfig)
+            if (more := len(said) - MOST_SAID) > 0:
+                said[MOST_SAID:] = [f"{more:,} more cannot be used."]
+            raise ConfigError(" ".join(said)) from error
 
     @field_validator("prediction_type", "loss")
     @classmethod

@@ -29,6 +29,7 @@ class Details(LenientRecord):
     micro_batch: Count = 0
     device: ShortText = ""
     processes: Count = 1
+    threads: Count = 0  # of the first process at the start; 0 in runs of earlier versions
     command: str = ""
     versions: dict[str, ShortText] = Field(default_factory=dict)
 

@@ -6,6 +6,7 @@ any process of this host. `run.py` reads a run, `queue.py` waits for a device.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ from diffusion_core.runs.queue import move as move
 from diffusion_core.runs.queue import start_next as start_next
 from diffusion_core.runs.request import ACTIONS, ENDING, read_request, write_request
 from diffusion_core.runs.run import Run, RunSnapshot, is_run
+from diffusion_core.runs.slurm import job_script
 from diffusion_core.runs.status import (
     ACTIVE,
     RESUMABLE,
@@ -42,6 +44,8 @@ from diffusion_core.runs.status import (
     write_status,
 )
 from diffusion_core.text import shown
+
+_log = logging.getLogger(__name__)
 
 REQUESTS = tuple(action for action in ACTIONS if action != "change")  # which takes settings too
 
@@ -158,6 +162,7 @@ def start(
     except JobError:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
+    _log.info("run created", extra={"run": name, "device": device, "steps": config.steps})
     return run
 
 
@@ -185,6 +190,7 @@ def resume(
         seen = run.snapshot()
     config = _usable_config(seen, "resume")
     line_up(run.path, device, config.steps, processes_for(config, device, processes))
+    _log.info("run resumed", extra={"run": run.name, "device": device, "steps": config.steps})
 
 
 def commands_for(run: Run, machines: int, processes: int) -> list[str]:
@@ -192,6 +198,20 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
 
     Raises JobError where it cannot continue, ConfigError where its batch cannot be shared so.
     """
+    seen, config = _to_continue_elsewhere(run)
+    return launch_commands(run.path, config, machines, processes, resume=seen.begun)
+
+
+def slurm_script(run: Run, machines: int, processes: int, device: str | None) -> str:
+    """The script that continues a run as a job of Slurm: see `slurm.job_script`.
+
+    Raises as `commands_for`.
+    """
+    _, config = _to_continue_elsewhere(run)
+    return job_script(run.path, config, machines, processes, device)
+
+
+def _to_continue_elsewhere(run: Run) -> tuple[RunSnapshot, RunConfig]:
     seen = run.snapshot()
     if seen.state in ACTIVE:
         raise JobError(f"{run.name} is {seen.state}; pause it first to continue it elsewhere.")
@@ -203,7 +223,7 @@ def commands_for(run: Run, machines: int, processes: int) -> list[str]:
         settle_config(run.path, seen.status)
     except OSError as error:
         raise JobError(f"{run.name} cannot be changed: {os_sentence(error)}") from error
-    return launch_commands(run.path, config, machines, processes, resume=seen.begun)
+    return seen, config
 
 
 def _usable_config(run: RunSnapshot, action: str) -> RunConfig:
@@ -239,6 +259,7 @@ def request(run: Run, action: str) -> None:
     if action not in REQUESTS:
         raise JobError(f"{action!r} is not a request; use {', '.join(REQUESTS)}.")
     if waits_without_process(run.status) and leave_queue(run, action):
+        _log.info("run left the queue", extra={"run": run.name, "request": action})
         return
     if (state := run.state) not in ACTIVE:
         raise JobError(f"{run.name} is {state}; there is nothing to {action}.")
@@ -249,6 +270,7 @@ def request(run: Run, action: str) -> None:
         raise JobError(f"{run.name} has not answered the last change yet; ask again in a moment.")
     # A change that waits is done before the run ends.
     _ask(run, action, waiting.settings if waiting.action else None)
+    _log.info("request to a run", extra={"run": run.name, "request": action})
 
 
 def change(run: Run, settings: dict[str, Any]) -> None:
@@ -261,6 +283,11 @@ def change(run: Run, settings: dict[str, Any]) -> None:
     """
     if not settings:
         raise ConfigError("Say what to change, for example learning_rate=0.0001.")
+    _change(run, settings)
+    _log.info("run changed", extra={"run": run.name, "settings": settings})
+
+
+def _change(run: Run, settings: dict[str, Any]) -> None:
     at_step = {name: value for name, value in settings.items() if name != "data"}
     moved = _find_moved(run.snapshot(), settings["data"]) if "data" in settings else None
     with holding_queue(run.path.parent):  # so that it does not start meanwhile

@@ -56,6 +56,20 @@ def command_here(path: Path, device: str, processes: int, *, resume: bool) -> li
     return [*python, *train, *(["--resume"] if resume else [])]
 
 
+def check_machines(config: RunConfig, machines: int, processes: int) -> None:
+    """Raise ConfigError unless machines with so many processes each can share a batch evenly."""
+    if machines < 1:
+        raise ConfigError(f"{machines} machines cannot train; it takes 1 or more.")
+    check_share(config, machines * processes)
+
+
+def train_words(path: Path, device: str | None, *, resume: bool) -> list[str]:
+    """What torchrun is given to train the run at `path`."""
+    words = ["-m", "diffusion_core", "train", "--folder", str(path.resolve())]
+    words += ["--device", device] if device else []
+    return words + (["--resume"] if resume else [])
+
+
 def launch_commands(
     path: Path, config: RunConfig, machines: int, processes: int, *, resume: bool
 ) -> list[str]:
@@ -64,12 +78,8 @@ def launch_commands(
     `processes`: on each machine. With one machine it is complete; else FIRST_MACHINE in it stands
     for the first one's address. Raises ConfigError where the batch cannot be shared.
     """
-    if machines < 1:
-        raise ConfigError(f"{machines} machines cannot train; it takes 1 or more.")
-    check_share(config, machines * processes)
-    train = ["-m", "diffusion_core", "train", "--folder", str(path.resolve())]
-    if resume:
-        train.append("--resume")
+    check_machines(config, machines, processes)
+    train = train_words(path, None, resume=resume)
     share = ["--nproc_per_node", str(processes)]
     if machines == 1:
         return [shlex.join(["torchrun", "--standalone", *share, *train])]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion_core.disks import on_network_disk
 from diffusion_core.files import check_regular, complain
 from diffusion_core.text import cut
 
@@ -123,11 +124,30 @@ class MetricsWriter:
 
 
 def _open_to_write(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.DatabaseError or OSError, also for a file that is damaged."""
+    """With WAL where the disk can do that; else readers and the writer may wait for each other.
+
+    WAL takes memory that all who have the file open share. On a network disk those of other
+    machines do not, read what is old or take the file for damaged, and SQLite does not notice.
+    Raises sqlite3.DatabaseError or OSError, also for a file that is damaged.
+    """
     with suppress(FileNotFoundError):
         check_regular(path)
+    if on_network_disk(path.parent):
+        return _opened(path, wal=False)
+    try:
+        return _opened(path, wal=True)
+    except sqlite3.OperationalError as error:
+        if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_SHM"):
+            raise
+        return _opened(path, wal=False)
+
+
+def _opened(path: Path, wal: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30)
     try:
+        if not wal:  # a file that has WAL is opened alone once, which needs no shared memory
+            for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL"):
+                connection.execute(f"PRAGMA {setting}")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS scalars (step INTEGER NOT NULL, name TEXT NOT NULL, "
             "value REAL NOT NULL, wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
@@ -136,9 +156,11 @@ def _open_to_write(path: Path) -> sqlite3.Connection:
         [(odd,)] = connection.execute(f"SELECT EXISTS (SELECT 1 FROM scalars WHERE {ODD_ROW})")
         if said != "ok" or odd:
             raise sqlite3.DatabaseError("rows that cannot be used")
-        # Disks that cannot do WAL (some network mounts) answer with the mode that they keep.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        if wal:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            # Where there is no shared memory it is this that fails, not the setting.
+            connection.execute("SELECT count(*) FROM sqlite_schema")
     except BaseException:
         connection.close()
         raise
@@ -208,15 +230,19 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     """The rows; none where there is no file or no table yet. Raises MetricsError."""
     try:
         check_regular(path)
+        log = path.with_name(f"{path.name}-wal")
+        # The log of a writer on the machine that has the disk: its memory is not shared with this.
+        elsewhere = log.exists() and on_network_disk(path.parent)
         try:
-            return _rows(path, sql, values)
+            if not elsewhere:
+                return _rows(path, sql, values)
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CANTOPEN:
                 raise
         # A killed writer has left its log, and reading it takes files that a read-only folder
         # does not get: a copy does.
         with tempfile.TemporaryDirectory() as folder:
-            for file in (path, path.with_name(f"{path.name}-wal")):
+            for file in (path, log):
                 if file.exists():
                     shutil.copy(file, folder)
             return _rows(Path(folder) / path.name, sql, values)

@@ -7,6 +7,7 @@ survives restarts. The first process that looks at the queue when the device is 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import socket
@@ -40,6 +41,8 @@ from diffusion_core.runs.status import (
     waits_without_process,
     write_status,
 )
+
+_log = logging.getLogger(__name__)
 
 # The queue is held for milliseconds.
 QUEUE_PATIENCE_SECONDS = 30
@@ -134,6 +137,7 @@ def move(run: Run, places: int) -> None:
             write_json(runs_dir / ".queue.json", {"order": order})
         except OSError as error:
             raise JobError(f"{run.name} cannot be moved: {os_sentence(error)}") from error
+    _log.info("run moved in the queue", extra={"run": run.name, "places": places})
 
 
 @contextmanager
@@ -201,7 +205,9 @@ def _start_free(runs_dir: Path) -> dict[str, str]:
         if not taken & (places := places_of(status)) and waits_without_process(status):
             try:
                 _spawn(run)
+                _log.info("run started", extra={"run": run.name, "device": status.device})
             except JobError as error:
+                _log.info("run not started", extra={"run": run.name, "reason": str(error)})
                 failed[run.name] = str(error)
                 with suppress(OSError):  # on a full disk it stays in the queue
                     write_status(run.path, status.replace(state=RunState.FAILED, error=str(error)))

@@ -21,6 +21,7 @@ from diffusion_core.runs.request import ENDING, Action, RequestRecord, read_requ
 from diffusion_core.runs.status import ACTIVE, RunState, StatusRecord, read_status, write_status
 
 HEARTBEAT_SECONDS = 2.0
+LETTING_GO = 2.0  # seconds in which a process that has written its last state is gone
 # Bytes that a run at work sets aside, so that its status can be written on a disk that is full.
 RESERVE = 16_384
 
@@ -45,7 +46,7 @@ def only_trainer(path: Path) -> Iterator[None]:
     """
     lock = filelock.FileLock(path.parent / f".{path.name}.run.lock")
     try:
-        held = lock.acquire(timeout=0)
+        held = lock.acquire(timeout=LETTING_GO)
     except filelock.Timeout as error:
         raise Busy(f"Another process is at work on {path.name}; stop it first.") from error
     with held:

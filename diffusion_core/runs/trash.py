@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ from diffusion_core.runs.jobs import JobError, free_name
 from diffusion_core.runs.run import Run, is_run, list_runs
 from diffusion_core.runs.status import ACTIVE
 from diffusion_core.runs.status_writer import Busy, only_trainer
+
+_log = logging.getLogger(__name__)
 
 KEEP_DAYS = 7
 MOST_DIGITS = 14  # of a time in milliseconds
@@ -55,6 +58,7 @@ def delete(run: Run) -> Deleted:
         raise JobError(str(error)) from error
     except OSError as error:
         raise JobError(f"{run.name} cannot be deleted: {os_sentence(error)}") from error
+    _log.info("run deleted", extra={"run": run.name})
     empty(run.path.parent)
     return gone
 
@@ -77,6 +81,7 @@ def restore(gone: Deleted) -> Run:
         os.rename(gone.path, path)
     except OSError as error:
         raise JobError(f"{gone.name} cannot be put back: {error.strerror}.") from error
+    _log.info("run restored", extra={"run": path.name})
     return Run(path)
 
 

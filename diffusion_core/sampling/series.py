@@ -77,6 +77,7 @@ class SeriesRecord(Record):
     order: SamplingSpec
     checkpoint_time: float  # seconds since 1970, of the checkpoint's file
     batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1  # images at once
+    expires: Annotated[float, Field(ge=0)] | None = None  # seconds since 1970, then it is deleted
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump() | {"order": self.order.to_dict()}
@@ -125,6 +126,14 @@ class Series:
         """The state as it is now; `lost` without a status."""
         return state_now(self.status)
 
+    @property
+    def expires(self) -> float | None:
+        """Seconds since 1970, after which it is deleted; None where it stays or is unreadable."""
+        try:
+            return self.record.expires
+        except SeriesError:
+            return None
+
     def image(self, k: int) -> Path:
         """The file of image k, from 0; it may not exist yet."""
         return self.path / "pictures" / f"{k:06d}.png"
@@ -154,8 +163,16 @@ def batch_for(spec: SamplingSpec, image_size: int, device: torch.device) -> int:
     return max(1, min(round(256 * room), max(16, 12_800 // spec.steps)))
 
 
-def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -> Series:
+def create(
+    path: Path,
+    spec: SamplingSpec,
+    checkpoint: Checkpoint,
+    batch: int,
+    expires: float | None = None,
+) -> Series:
     """A new folder at `path`, queued for this process to `generate`.
+
+    `expires`: seconds since 1970, after which it may be deleted.
 
     Raises SeriesError, OSError.
     """
@@ -163,7 +180,9 @@ def create(path: Path, spec: SamplingSpec, checkpoint: Checkpoint, batch: int) -
         with naming_full_disk(path):
             path.parent.mkdir(exist_ok=True)
         with building_folder(path) as folder:
-            record = SeriesRecord(order=spec, checkpoint_time=checkpoint.time, batch=batch)
+            record = SeriesRecord(
+                order=spec, checkpoint_time=checkpoint.time, batch=batch, expires=expires
+            )
             write_json(folder / "order.json", record.to_dict())
             write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
             (folder / "pictures").mkdir()

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from diffusion_core.cores import take_share
 from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
 from diffusion_core.device import describe, free_memory, has_fast_bfloat16
@@ -176,6 +177,7 @@ def resolved(context: TrainingContext) -> dict[str, Any]:
         "micro_batch": context.micro_batch,
         "device": describe(accelerator.device),
         "processes": accelerator.num_processes,
+        "threads": take_share(context.config.threads),
         "command": " ".join(["python -m diffusion_core", *sys.argv[1:]]),
         "versions": {
             "python": platform.python_version(),

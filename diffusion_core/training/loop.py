@@ -54,7 +54,10 @@ def run_steps(
     for step in itertools.count(done + 1):
         taken = take_share(context.config.threads)
         if lead and taken != threads and context.device.type == "cpu":
-            log.add_value(step, "threads", torch.tensor(threads := taken))
+            if threads:  # the curve falls between two steps, and not slowly from the last change on
+                log.add_value(step - 1, "threads", torch.tensor(float(threads)))
+            log.add_value(step, "threads", torch.tensor(float(taken)))
+            threads = taken
         log.add(step, one_step(context, step))
         config = context.config
         action, settings = control.ask(step)

@@ -202,6 +202,7 @@ def _train(job: _Job) -> RunState:
     try:
         return run_steps(context, done, group, log, checkpoint_writer, job.on_step)
     except NotFinite as error:
+        checkpoint_writer.finish()  # the reason names the last checkpoint
         status.update(not_finite=True)
         why = not_finite_reason(error, context, status.status.checkpoint_step)
         raise TrainingError(why) from error

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
@@ -13,19 +9,10 @@ from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.training.trainer import train
 from tests.browser.conftest import OpenPage
-from tests.browser.server import Server, start_server
-from tests.faults.processes import end_processes_of
+from tests.browser.server import Server
 from tests.tiny_runs import set_running, tiny, write_run
 
 SMALLEST = "data=digits&digits=40&size=16&batch=2&every=1000&steps=100000"
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A dashboard for this test alone, so that nobody else uses its device."""
-    with start_server(tmp_path) as server:
-        yield server
-    end_processes_of(tmp_path)
 
 
 def open_with(button: Locator, shown: Locator) -> None:
@@ -43,31 +30,31 @@ def queue_of(server: Server) -> list[str]:
 
 
 def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
-    open_page: OpenPage, own_server: Server
+    open_page: OpenPage, server: Server
 ) -> None:
     main = None
-    set_running(write_run(own_server.runs_dir, "first", config=tiny(), total=800))
+    set_running(write_run(server.runs_dir, "first", config=tiny(), total=800))
     for name, sentence in (
         ("second", "second is waiting for the device. first is using it. It is next."),
         ("third", "third is waiting for the device. first is using it. 1 run before it."),
     ):
-        page = open_page(f"/training?{SMALLEST}&name={name}", base=own_server.url)
+        page = open_page(f"/training?{SMALLEST}&name={name}")
         main = page.get_by_test_id("stMain")
         main.get_by_role("button", name="Start", exact=True).click()
         expect(main.get_by_text(sentence)).to_be_visible()
     assert main is not None
-    assert queue_of(own_server) == ["second", "third"]
+    assert queue_of(server) == ["second", "third"]
     page.evaluate("window.notReloaded = true")
 
     main.get_by_role("button", name="Up", exact=True).nth(1).click()
     expect(
         main.get_by_text("third is waiting for the device. first is using it. It is next.")
     ).to_be_visible()
-    assert queue_of(own_server) == ["third", "second"]
+    assert queue_of(server) == ["third", "second"]
 
     main.get_by_role("button", name="Cancel", exact=True).first.click()
     expect(main.get_by_text("third was stopped.")).to_be_visible()
-    assert queue_of(own_server) == ["second"]
+    assert queue_of(server) == ["second"]
 
     dialog = page.get_by_role("dialog")
     open_with(main.get_by_role("button", name="Delete", exact=True), dialog)
@@ -75,20 +62,20 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     dialog.get_by_role("button", name="Delete run").click()
     expect(main.get_by_text("third was deleted.")).to_be_visible()
     expect(dialog).to_have_count(0)
-    assert "third" not in {run.name for run in list_runs(own_server.runs_dir)}
+    assert "third" not in {run.name for run in list_runs(server.runs_dir)}
 
     main.get_by_role("button", name="Undo").click()
     expect(main.get_by_text("third was stopped.")).to_be_visible()
-    assert Run(own_server.runs_dir / "third").state == "stopped"
+    assert Run(server.runs_dir / "third").state == "stopped"
     assert page.evaluate("window.notReloaded")
 
 
 def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
-    open_page: OpenPage, own_server: Server
+    open_page: OpenPage, server: Server
 ) -> None:
     config = tiny(data="digits:40", steps=3, checkpoint_every=10**6)
-    train(own_server.runs_dir / "short", config, device=torch.device("cpu"))
-    page = open_page("/training?run=short", base=own_server.url)
+    train(server.runs_dir / "short", config, device=torch.device("cpu"))
+    page = open_page("/training?run=short")
     main = page.get_by_test_id("stMain")
     expect(main.get_by_text("short has finished.")).to_be_visible()
 
@@ -97,7 +84,7 @@ def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
     steps.fill("100000")
     page.get_by_test_id("stFormSubmitButton").get_by_role("button", name="Continue").click()
     expect(main.get_by_text("short is training.")).to_be_visible()
-    run = Run(own_server.runs_dir / "short")
+    run = Run(server.runs_dir / "short")
     assert run.status.resumed_from == 3
 
     rate = page.get_by_test_id("stPopoverBody").get_by_role("spinbutton", name="Learning rate")
@@ -114,12 +101,12 @@ def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
 
 
 def test_a_run_that_is_started_elsewhere_appears_by_itself(
-    open_page: OpenPage, own_server: Server
+    open_page: OpenPage, server: Server
 ) -> None:
-    page = open_page("/training", base=own_server.url)
+    page = open_page("/training")
     main = page.get_by_test_id("stMain")
     expect(main.get_by_text("There are no runs yet.")).to_be_visible()
-    path = own_server.runs_dir / "elsewhere"
+    path = server.runs_dir / "elsewhere"
     path.mkdir()
     (path / "status.json").write_text('{"state": "finished", "created": 5.0}')
     expect(main.get_by_text("elsewhere has finished.")).to_be_visible()

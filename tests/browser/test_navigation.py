@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from playwright.sync_api import expect
 
 from dashboard.ui.navigation import HOME, SECTIONS
 from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import OpenPage, assert_no_exception
-from tests.browser.server import Server, start_server
+from tests.browser.server import Server
 
 ENTRIES = [entry for section in SECTIONS.values() for entry in section]
-
-
-def test_the_first_visit_of_a_new_server_may_be_a_link_to_a_page(
-    tmp_path: Path, open_page: OpenPage
-) -> None:
-    """Streamlit must not take our folder `pages` for its older kind of pages."""
-    with start_server(tmp_path) as fresh:
-        page = open_page("/network", base=fresh.url)
-        expect(page.get_by_role("heading", name="Network", exact=True)).to_be_visible()
-        expect(page.get_by_test_id("stSidebar")).to_contain_text("Device: CPU, 1 thread")
-        titles = page.get_by_test_id("stSidebarNavLink").all_inner_texts()
-        assert [title.split("\n")[-1] for title in titles] == [e.title for e in (HOME, *ENTRIES)]
 
 
 def test_the_menu_leads_to_every_page_in_a_working_state_and_back(open_page: OpenPage) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from dashboard.ui.navigation import HOME, SECTIONS
 from diffusion_core.runs.run import Run
 from tests.browser.conftest import OpenPage
 from tests.browser.server import start_server
@@ -29,6 +30,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     end_processes_of(tmp_path)
 
 
+def assert_pages_are_found(page: Page) -> None:
+    """Where the first visit is a link, Streamlit could take `pages` for its older kind of pages."""
+    titles = page.get_by_test_id("stSidebarNavLink").all_inner_texts()
+    entries = [entry for section in SECTIONS.values() for entry in section]
+    assert [title.split("\n")[-1] for title in titles] == [e.title for e in (HOME, *entries)]
+
+
 def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_stops_it(
     folder: Path, open_page: OpenPage
 ) -> None:
@@ -36,6 +44,7 @@ def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_sto
     cache = str(folder / "cache")
     with start_server(folder, CACHE_DIR=cache) as server:
         page = open_page(FORM, base=server.url)
+        assert_pages_are_found(page)
         page.get_by_role("button", name="Start", exact=True).click()
         wait_until(lambda: run.state == "running", "the run is running")
         server.process.kill()

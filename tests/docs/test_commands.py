@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
@@ -49,6 +50,7 @@ SUBSTITUTIONS = {
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
+    "python -m benchmarks.crowd": "python -m benchmarks.crowd --help",  # minutes
     "tensorboard --logdir": "tensorboard --inspect --logdir",  # serves until it is stopped
     "python -m docs.take_screenshots": "python -m docs.take_screenshots --help",  # needs a server
 }
@@ -62,8 +64,14 @@ NOT_RUN = {
     "make lint": "a minute; .ci/run runs it",
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
-    "streamlit run streamlit_app.py": "serves; tests/browser/server.py starts it",
-    "DIFFUSION_LAB_ROLE=viewer STREAMLIT_SERVER_ADDRESS=0.0.0.0 streamlit run streamlit_app.py": (
+    "diffusion-lab doctor --json": "as above",
+    "streamlit run streamlit_app.py --server.address localhost": (
+        "serves; tests/browser/server.py starts it"
+    ),
+    "DIFFUSION_LAB_DEMO=1 streamlit run streamlit_app.py --server.address 0.0.0.0": (
+        "serves; tests/pages/services/test_demo.py shows what a visitor may"
+    ),
+    "DIFFUSION_LAB_ROLE=viewer streamlit run streamlit_app.py --server.address 0.0.0.0": (
         "serves; tests/pages show what a viewer sees"
     ),
 }
@@ -153,7 +161,11 @@ def run_command(command: str) -> None:
     if "--run checkpoints/two" in command:  # not over before it is stopped
         command = command.replace("--set steps=2 ", "--set steps=8000 ")
     words = shlex.split(command)
-    if words[0] == "diffusion-lab":
+    if ">" in words:  # what it prints goes to a file
+        words, (_, name) = words[:-2], words[-2:]
+        with open(name, "w") as out, redirect_stdout(out):
+            assert main(words[1:]) == 0, command
+    elif words[0] == "diffusion-lab":
         assert main(words[1:]) == 0, command
         over = {"pause", "stop"} & set(words)
         wait_while(Path("checkpoints"), ACTIVE if over else ACTIVE - {"running"})

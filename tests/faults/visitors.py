@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from collections.abc import Mapping
 from types import TracebackType
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -21,7 +22,10 @@ class Visitor:
     `async with Visitor(url, "sampling", "n=1&steps=1") as visitor` opens it; leaving closes it.
     """
 
-    def __init__(self, url: str, page: str, query: str) -> None:
+    def __init__(
+        self, url: str, page: str, query: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.headers = headers
         self.address = url.replace("http", "ws", 1) + "/_stcore/stream"
         self.page, self.query = page, query
         self.shown: list[ForwardMsg] = []  # since the page was run last
@@ -29,7 +33,10 @@ class Visitor:
 
     async def __aenter__(self) -> Visitor:
         self.socket = await connect(
-            self.address, subprotocols=[Subprotocol("streamlit")], max_size=None
+            self.address,
+            subprotocols=[Subprotocol("streamlit")],
+            max_size=None,
+            additional_headers=self.headers,
         )
         await self.run()
         return self
@@ -52,6 +59,11 @@ class Visitor:
         if pressed is not None:
             button = WidgetState(id=self.button(pressed), trigger_value=True)
             message.rerun_script.widget_states.widgets.append(button)
+        await self.send(message)
+
+    async def send(self, message: BackMsg) -> None:
+        """Send a message that runs the page, and wait until it has been shown."""
+        assert self.socket is not None
         self.shown = []
         await self.socket.send(message.SerializeToString())
         while True:

@@ -342,7 +342,9 @@ def test_overrides_of_a_preset_reach_its_network() -> None:
 
 
 def test_what_is_no_preset_and_no_argument_gets_a_sentence() -> None:
-    with pytest.raises(ConfigError, match="no preset called 'huge'; there are lecture, small"):
+    with pytest.raises(
+        ConfigError, match="no preset called 'huge'; there are lecture, tiny, small"
+    ):
         preset("huge")
     with pytest.raises(ConfigError, match=r"network_args: there is no depth; there are"):
         build_model("small", depth=3)
@@ -395,3 +397,11 @@ def test_the_lectures_network_at_16_pixels_takes_no_single_images(
     with pytest.raises(ConfigError, match="two or more images at once"):
         preset("lecture").replace(**changes)
     assert preset("lecture").replace(**changes | {"image_size": 24}).image_size == 24
+
+
+def test_of_very_many_faults_the_first_are_named_and_the_others_counted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(network_args={f"k{number}": 0 for number in range(2000)})
+    said = str(caught.value)
+    assert said.startswith("network_args.k0 is not known; leave it out. network_args.k1 is")
+    assert said.endswith("network_args.k7 is not known; leave it out. 1,992 more cannot be used.")

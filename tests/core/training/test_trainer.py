@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,7 @@ def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> 
     assert run.latest_checkpoint().step == 8
     assert run.latest_checkpoint().classes == tuple(run.details.classes)
     assert run.details.training_pictures == 44
+    assert run.details.threads == torch.get_num_threads()
     assert {"loss", "validation_loss", "gradient_norm", "images_per_second"} <= set(
         run.curve_names()
     )
@@ -191,6 +194,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_layer_and_keeps_the_c
     monkeypatch.setattr(
         training_step, "learning_rate", lambda config, step: rate if step == 5 else 1e-3
     )
+    save = checkpoint.save_weights
+
+    def slowly(*args: Any) -> Path:
+        time.sleep(0.2)  # the checkpoint is still being written when the loss is seen
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save_weights", slowly)
     with pytest.raises(TrainingError, match=f"loss of step 6 is not a number.*{where}"):
         train(tmp_path / "run", tiny(), device=CPU)
     run = load_run(tmp_path / "run")
@@ -427,6 +437,16 @@ def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss
     train(tmp_path / "run", config, device=CPU)
     losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
     assert losses[-1] < 0.98 * losses[0]
+
+
+def test_the_curve_of_threads_has_a_step_where_their_number_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter([2, 2, 2, 1, 1])
+    monkeypatch.setattr(loop, "take_share", lambda fixed: next(given))
+    train(tmp_path / "run", tiny(steps=5), device=CPU)
+    curve = load_run(tmp_path / "run").curve("threads")
+    assert (curve["step"].tolist(), curve["value"].tolist()) == ([1, 3, 4], [2, 2, 1])
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_gives_others(tmp_path: Path) -> None:

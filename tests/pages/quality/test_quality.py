@@ -302,7 +302,7 @@ def test_a_cancelled_measuring_says_that_the_rest_is_kept(
     job = measure.jobs()[str(run)]
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     assert "Cancel" not in [button.label for button in open_quality().button]
-    monkeypatch.delenv("DIFFUSION_LAB_ROLE")
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "operator")
     job.cancel()
     assert job.wait(60)
     app.run()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,7 +189,54 @@ def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.Mon
     assert open_many().number_input(key="many").max == 10
     monkeypatch.setattr(series_jobs, "VIEWERS_SERIES", 1)
     begin(app)
-    assert "cars already has 1 series, the most that viewers can add" in words(app)
+    assert "cars already has 1 series of viewers, the most that they can add" in words(app)
+
+
+def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = begin(open_many(many=1), "kept")  # an operator's
+    wait(kept)
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_SERIES", "1")
+    monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.1")  # behind a proxy
+    app = open_many(many=1)
+    assert "You can add 1 of 1 series. A series is deleted after 24 h." in words(app)
+    wait(begin(app, "mine"))
+    assert "You can add 0 of 1 series." in words(app)
+    assert re.search("Will be deleted in (23 h 59|24 h 0) min", words(app))
+    assert "Will be deleted" not in words(open_many(series="kept"))
+    begin(app, "another")
+    assert "You have 1 series, the most for one visitor here. One of them is deleted" in words(app)
+    assert {path.name for path in (run / "drawings").iterdir()} == {"kept", "mine"}
+    series_jobs.remove_expired(run.parent)
+    assert (run / "drawings" / "mine").exists()
+    tomorrow = time.time() + 24 * 3600
+    monkeypatch.setattr(series_jobs.time, "time", lambda: tomorrow)
+    series_jobs.remove_expired(run.parent)
+    assert [path.name for path in (run / "drawings").iterdir()] == ["kept"]
+    assert "You can add 1 of 1 series." in words(app.run())
+
+
+def test_an_expired_series_that_is_still_made_is_cancelled_and_deleted(
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    begin(open_many(), "mine")
+    [job] = series_jobs.under_way()
+    monkeypatch.setattr(series_jobs.time, "time", lambda: 1e12)
+    series_jobs.remove_expired(run.parent)
+    assert not job.active and not (run / "drawings" / "mine").exists()
+
+
+def test_a_series_above_the_budget_leaves_no_folder(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_EVALUATIONS", "9")
+    app = begin(open_many())
+    assert "This takes 10 evaluations of the network; one order may take 9." in words(app)
+    assert not list((run / "drawings").iterdir())
 
 
 def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
+import streamlit as st
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -101,6 +102,28 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
     assert "About 1 s, estimated from your last run." in shown
+
+
+def test_a_viewer_reads_the_budget_before_pressing_and_the_limit_after(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    monkeypatch.setenv("DIFFUSION_LAB_HOURLY_EVALUATIONS", "10")
+    monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.2")  # behind a proxy
+    write_run(runs_dir, "cars", 20)
+    app = open_sampling(steps="4", n="2")
+    assert "up to 40,000 an order, 10 of 10 left this hour." in words(app)
+    assert generate(app).snapshot().state == "done"
+    assert "2 of 10 left this hour." in words(app)
+    [warning] = app.warning  # before the button is pressed
+    assert warning.value.startswith("This takes 8 evaluations of the network, and 2 of the 10")
+    [button] = [b for b in app.button if b.label == "Generate"]
+    button.click().run()
+    [error] = app.error
+    assert (
+        "This takes 8 evaluations of the network, and 2 of the 10 an hour are left. They are "
+        "renewed in 60 min." in seen(error.value)
+    )
 
 
 def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from dashboard.services import sampling_queue
 from dashboard.services.sampling_queue import (
+    CLOSED,
     OnStep,
     QueueFull,
     SamplingJob,
@@ -632,3 +634,47 @@ def test_a_job_is_cancelled_while_it_is_not_its_turn(queue: SamplingQueue, work:
     assert (long.snapshot().state, long.snapshot().step) == ("cancelled", 3)
     assert work.order == "LLLbbb"
     assert queue.holder is None and queue.jobs == []
+
+
+# ---------------------------------------------------------------- the end of the server, the log
+
+
+def test_a_server_that_ends_cancels_what_is_under_way_and_what_waits_and_takes_nothing_more(
+    queue: SamplingQueue, gate: Gate
+) -> None:
+    running, waiting = (queue.submit(sample_task(SPEC, save(gate))) for _ in range(2))
+    gate.wait()
+    queue.close()
+    assert not waiting.active
+    gate.open(1)
+    assert running.wait(SOON)
+    for job in (running, waiting):
+        seen = job.snapshot()
+        assert (seen.state, seen.sentence) == ("cancelled", CLOSED)
+    assert running.snapshot().step == 1
+    with pytest.raises(QueueFull, match="the server is shutting down"):
+        queue.submit(sample_task(SPEC, save(gate)))
+
+
+def test_the_log_says_how_long_an_order_has_waited_and_worked(
+    queue: SamplingQueue, gate: Gate, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="dashboard.services.sampling_queue"):
+        first = queue.submit(sample_task(SPEC, save(gate)))
+        gate.wait()
+        clock.now = 2.0
+        second = queue.submit(sample_task(SPEC, save(small_network())))
+        clock.now = 5.0
+        second.cancel("Enough.")
+        gate.open()
+        assert first.wait(SOON)
+    lines = [vars(record) for record in caplog.records]
+    assert [(line["msg"], line["order"]) for line in lines] == [
+        ("sampling submitted", 0),
+        ("sampling submitted", 1),
+        ("sampling cancelled", 1),
+        ("sampling done", 0),
+    ]
+    assert [(line["seconds"], line["waited"]) for line in lines[2:]] == [(0.0, 3.0), (5.0, 0.0)]
+    assert lines[2]["reason"] == "Enough."
+    assert (lines[3]["run"], lines[3]["images"]) == ("tiny", 2)

@@ -10,14 +10,15 @@ from dashboard.services import settings
 from dashboard.services.settings import SettingsError, get_settings
 
 
-def test_without_settings_the_installation_is_an_operators_with_its_own_checkpoints(
+def test_without_settings_the_installation_has_its_own_checkpoints_and_no_role_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DIFFUSION_LAB_RUNS_DIR")
     monkeypatch.delenv("DIFFUSION_LAB_DEVICE")
+    monkeypatch.delenv("DIFFUSION_LAB_ROLE")
     found = get_settings()
     assert found == settings.Settings()
-    assert found.may_operate
+    assert found.role is None  # by where the visitor comes from
     assert found.runs_dir == settings.REPOSITORY / "checkpoints"
 
 
@@ -28,7 +29,6 @@ def test_the_environment_sets_what_it_names(
     monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "500")
     found = get_settings()
     assert (found.role, found.max_steps, found.runs_dir) == ("viewer", 500, runs_dir)
-    assert not found.may_operate
 
 
 def test_the_secrets_file_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,5 +68,5 @@ def test_a_number_that_cannot_be_used_is_named_in_one_short_sentence(
 def test_an_empty_value_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "  ")
     settings.SECRETS_FILE.write_text('DIFFUSION_LAB_MAX_STEPS = ""\n')
-    assert get_settings().role == "operator"
+    assert get_settings().role is None
     assert get_settings().max_steps is None

@@ -1,0 +1,164 @@
+"""What the visitor may do: asked by every deed when it is done, and by pages for what they show.
+
+Nothing here is remembered: each question reads the settings, and the connection of the visitor
+whose page or button is being run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from dashboard.services.settings import ROLE, Role, Settings, SettingsError, get_settings
+
+# Headers by which a proxy says that it passes on what another machine has asked.
+OF_PROXIES = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+
+
+class Deed(StrEnum):
+    """What only operators may do, as it stands in the sentence that refuses it."""
+
+    START = "start a run"
+    CREATE = "create a run"
+    RESUME = "resume a run"
+    PAUSE = "pause a run"
+    STOP = "stop a run"
+    SAMPLE_NOW = "request samples from a run"
+    CHECKPOINT_NOW = "request a checkpoint from a run"
+    CHANGE = "change the settings of a run"
+    REORDER = "reorder the queue"
+    DELETE = "delete a run"
+    RESTORE = "restore a run"
+    MEASURE = "measure the quality of a run"
+    CHANGE_SERIES = "cancel or resume a series that somebody else started"
+    DELETE_SERIES = "delete a series"
+    READ_PATHS = "read images from a folder of the server"
+
+
+class NotAllowed(ValueError):
+    """The visitor's role does not allow this; the message is for the visitor."""
+
+
+def role() -> Role:
+    """The role of the visitor now. Raises SettingsError.
+
+    Without a role in the settings, visitors from this machine are operators and all others viewers.
+    """
+    return "operator" if operates(get_settings()) else "viewer"
+
+
+def operates(settings: Settings) -> bool:
+    """Whether the visitor is an operator under these settings; in a demo nobody is."""
+    here = settings.role is None and not settings.demo and visitor_is_local()
+    return here or (settings.role == "operator" and not settings.demo)
+
+
+def may_train() -> bool:
+    """Whether the visitor may start runs, be it within the caps of a demo."""
+    try:
+        return get_settings().demo or may_operate()
+    except SettingsError:
+        return False
+
+
+def may_operate() -> bool:
+    """Whether the visitor is an operator; not where the settings cannot be read."""
+    try:
+        return operates(get_settings())
+    except SettingsError:
+        return False
+
+
+def refusal(deed: Deed, own: bool = False) -> str:
+    """Why the visitor may not do it; empty if allowed. `own`: it is the visitor's own series."""
+    if (own and deed == Deed.CHANGE_SERIES) or may_operate():
+        return ""
+    return f"Only the operator can {deed.value}; your role is viewer. {how_to_change()}".strip()
+
+
+def may(deed: Deed, own: bool = False) -> bool:
+    return not refusal(deed, own)
+
+
+def check(deed: Deed, own: bool = False) -> None:
+    """Raises NotAllowed."""
+    if why := refusal(deed, own):
+        raise NotAllowed(why)
+
+
+def how_to_change() -> str:
+    """What to set where nobody has chosen a role; else nothing, the viewer has no say in it."""
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        return str(error)
+    if settings.role or settings.demo:
+        return ""
+    return f"To operate this app from other machines, set {ROLE}=operator on the server."
+
+
+# ---------------------------------------------------------------- where a visitor comes from
+
+
+def visitor_is_local() -> bool:
+    """Whether the connection was made on this machine, by all that it says of itself.
+
+    A proxy on this machine connects from a loopback address for everybody, so the address alone
+    decides nothing: the name that the browser asked for, and the page that asked, must be local
+    too, and no header may say that the request was passed on.
+    """
+    if get_script_run_ctx(suppress_warning=True) is None:
+        return False
+    if str(st.get_option("server.address") or "").startswith("unix:"):  # only proxies use one
+        return False
+    # Streamlit says None for most loopback addresses.
+    return is_local(st.context.ip_address or "localhost", st.context.headers.get)
+
+
+def is_local(address: str, header: Callable[[str], str | None]) -> bool:
+    """Whether a connection from this address with these headers was made on this machine."""
+    origin = header("Origin")
+    return (
+        not any(header(name) is not None for name in OF_PROXIES)
+        and is_loopback(address)
+        and is_loopback(host_of(f"//{header('Host') or ''}"))
+        and (origin is None or is_loopback(host_of(origin)))
+    )
+
+
+def host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is one that only this machine reaches itself by."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def listens_only_here() -> bool:
+    """Whether the server's address is a loopback one."""
+    return is_loopback(st.get_option("server.address") or "")

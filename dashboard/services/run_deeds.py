@@ -1,0 +1,80 @@
+"""What a press of a button does to a run or to the queue: each asks first whether it is allowed.
+
+The settings are read when the button is pressed, not when it was shown. All raise NotAllowed and
+SettingsError besides the errors of `runs.jobs` and `runs.trash`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dashboard.services.garbage import COMPILER, import_and_spare
+from dashboard.services.roles import Deed, check
+from dashboard.services.settings import get_settings
+from diffusion_core.runs import jobs, trash
+from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.run import Run
+
+REQUESTS = {
+    "pause": Deed.PAUSE,
+    "stop": Deed.STOP,
+    "sample": Deed.SAMPLE_NOW,
+    "checkpoint": Deed.CHECKPOINT_NOW,
+}
+
+
+def start(name: str, config: RunConfig) -> None:
+    check(Deed.START)
+    settings = get_settings()
+    check_steps(config.steps, settings.max_steps)
+    import_and_spare(COMPILER)
+    jobs.start(settings.runs_dir, name, config, settings.device)
+
+
+def create(name: str, config: RunConfig) -> None:
+    """Only the folder, to be started elsewhere."""
+    check(Deed.CREATE)
+    settings = get_settings()
+    check_steps(config.steps, settings.max_steps)
+    import_and_spare(COMPILER)
+    jobs.create(settings.runs_dir, name, config)
+
+
+def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
+    check(Deed.RESUME)
+    settings = get_settings()
+    check_steps((changes or {}).get("steps", 0), settings.max_steps)
+    jobs.resume(run, settings.device, changes)
+
+
+def request(run: Run, action: str) -> None:
+    check(REQUESTS[action])
+    jobs.request(run, action)
+
+
+def change(run: Run, changes: dict[str, Any]) -> None:
+    check(Deed.CHANGE)
+    check_steps(changes.get("steps", 0), get_settings().max_steps)
+    if changes:
+        jobs.change(run, changes)
+
+
+def move(run: Run, places: int) -> None:
+    check(Deed.REORDER)
+    jobs.move(run, places)
+
+
+def delete(run: Run) -> trash.Deleted:
+    check(Deed.DELETE)
+    return trash.delete(run)
+
+
+def restore(gone: trash.Deleted) -> Run:
+    check(Deed.RESTORE)
+    return trash.restore(gone)
+
+
+def check_steps(steps: int, max_steps: int | None) -> None:
+    """Raises ConfigError for more steps than this installation allows."""
+    if max_steps is not None and steps > max_steps:
+        raise ConfigError(f"This installation allows at most {max_steps:,} steps.")
