@@ -147,6 +147,7 @@ def test_a_background_run_is_asked_and_killed_as_one(runs_dir: Path, forks: Fork
     assert run.state == "lost"
 
 
+@pytest.mark.long
 def test_the_number_of_processes_may_change_from_resume_to_resume(
     run: Run, forks: Forks, alone: np.ndarray
 ) -> None:
@@ -243,6 +244,7 @@ def test_others_wait_with_the_first_for_the_device_and_are_stopped_with_it(
     assert other.state == "running"
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_while_they_wait_ends_the_run(
     runs_dir: Path, run: Run, forks: Forks
 ) -> None:
@@ -288,6 +290,7 @@ def type_in_both(hosts: list[Host], run: Run, config: RunConfig) -> list[subproc
     ]
 
 
+@pytest.mark.long
 def test_two_hosts_train_one_run_by_the_commands_that_are_printed(
     hosts, run: Run, forks: Forks, alone: np.ndarray
 ) -> None:
@@ -298,6 +301,7 @@ def test_two_hosts_train_one_run_by_the_commands_that_are_printed(
     assert run.details.processes == 2
 
 
+@pytest.mark.long
 def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the_other(
     hosts, run: Run, forks: Forks, alone: np.ndarray
 ) -> None:
@@ -311,6 +315,7 @@ def test_a_host_killed_with_all_its_processes_fails_the_run_which_resumes_on_the
     assert_resumes_alone(run, forks, alone)
 
 
+@pytest.mark.long
 def test_a_host_whose_network_is_cut_fails_the_run_on_both_sides(
     hosts, run: Run, forks: Forks, alone: np.ndarray
 ) -> None:
