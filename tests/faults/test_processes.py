@@ -171,7 +171,8 @@ def test_a_run_whose_second_process_is_killed_fails_with_a_sentence(
 ) -> None:
     first, second = started(run, forks)
     second.kill()
-    assert first.exit_code() == 1
+    # Rarely a thread of gloo ends the process with SIGABRT, when all is written and it exits.
+    assert first.exit_code() in (1, -signal.SIGABRT)
     assert run.state == "failed"
     step = run.status.checkpoint_step
     assert run.status.error == f"{BROKEN} from step {step:,}."
