@@ -76,6 +76,8 @@ def images_per_second(run: Run, begin: float, end: float) -> float:
     """By the times of the steps that lie between two times."""
     times = run.curve("loss")["wall_time"]
     times = times[(times >= begin) & (times <= end)]
+    if len(times) < 2:
+        raise SystemExit("Too few steps were made in a phase; give more --seconds.")
     return BATCH * (len(times) - 1) / float(times[-1] - times[0])
 
 
