@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.processes import Command, Forks, command_line
+from tests.faults.processes import Command, Forks
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def free_port(address: str) -> int:
 def one_of_several(
     environment: dict[str, str], host: str | None, patience: float, words: list[str]
 ) -> int:
+    from diffusion_core.cli.main import entry
     from diffusion_core.training import distributed
 
     if host:
@@ -129,7 +131,8 @@ def one_of_several(
     os.environ.update(environment)
     distributed.PATIENCE, distributed.GRACE_SECONDS = timedelta(seconds=patience), 2.0
     distributed.MEETING_SECONDS = 0.2  # often, so that a test does not wait for them
-    return command_line(words)
+    sys.argv[1:] = words
+    entry()  # not `main`: how one of several processes leaves is part of the command
 
 
 def enter(host: str) -> None:
