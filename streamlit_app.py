@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from dashboard.components.film import served
 from dashboard.services import hosts, server_log
-from dashboard.services.garbage import import_all_and_spare_it
+from dashboard.services.garbage import import_all_and_spare_it, share_heaps
 from dashboard.services.queue_watch import watching
 from dashboard.services.uploads import UploadGate
 from dashboard.ui import errors
@@ -44,6 +44,7 @@ def end_samplings() -> None:
     logging.getLogger("dashboard").info("server stopped")
 
 
+share_heaps()
 hosts.refuse_foreign_names()
 base = st.get_option("server.baseUrlPath").strip("/")
 app = st.App(

@@ -1,13 +1,28 @@
-"""Shorter garbage collections."""
+"""Shorter garbage collections, and freed memory that the next visitor can use."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import importlib
+import os
 import pkgutil
 
 import dashboard
+
+M_ARENA_MAX = -8  # malloc.h of glibc
+
+
+def share_heaps() -> None:
+    """Let all threads allocate from two heaps; call it before there are many threads.
+
+    glibc gives up to eight a core, and a visit is a thread: what it has freed would stay in its
+    heap. Does nothing where the C library is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
 
 
 def import_all_and_spare_it() -> None:
