@@ -1,5 +1,5 @@
-"""What the server does without a visitor, every few seconds: starts waiting runs, and deletes
-series whose time is over.
+"""What the server does every few seconds, whether there are visitors or not: starts waiting runs,
+deletes series whose time is over, and collects garbage.
 
 Trainers start the next run themselves when they end. This handles what they cannot: a trainer that
 was killed, a machine that was restarted. It needs no visitor.
@@ -7,6 +7,7 @@ was killed, a machine that was restarted. It needs no visitor.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -35,6 +36,7 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
 
     reported, expired = "", 0.0
     while not over.wait(seconds):
+        gc.collect()  # for all reruns since the last time; see runner.postScriptGC in config.toml
         try:
             settings = get_settings()
             if time.monotonic() >= expired:  # it reads every series
