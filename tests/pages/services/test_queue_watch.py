@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from diffusion_core.runs import jobs
 def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[Path]:
     """Let the watcher go round so many times; returns the folders that it looked after."""
     seen: list[Path] = []
+    collected: list[int] = []
 
     class Over(threading.Event):
         rounds = 0
@@ -29,7 +31,9 @@ def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = 
             raise error
 
     monkeypatch.setattr(jobs, "start_next", start_next)
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
     watch(Over())
+    assert len(collected) == times
     return seen
 
 
