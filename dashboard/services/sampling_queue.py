@@ -27,9 +27,8 @@ import numpy as np
 import torch
 
 from dashboard.services import budgets, errors
-from dashboard.services.budgets import Budget, OverBudget
+from dashboard.services.budgets import Budget
 from dashboard.services.model_cache import shared_model
-from dashboard.services.roles import NotAllowed
 from dashboard.services.server_log import who
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -235,27 +234,28 @@ class SamplingJob:
 
     def _run(self) -> None:
         """Never raises: an error becomes the sentence."""
-        if sys.platform == "linux":  # where each thread has a priority of its own
-            go_behind(threading.get_native_id())
-        self._go_on()
         try:
-            work = self.task.work
-            assert work is not None
-            found = work(self._load, self._on_step)
-            self.result = self._all_of(found) if isinstance(found, GeneratorType) else found
+            self.result = self._work()
             state, sentence = "done", ""
         except Cancelled as reason:
             state, sentence = "cancelled", str(reason)
         except Exception as error:
             state, sentence = "failed", explain(error)
-        del work
-        found = None
         self._pause()
         with self._lock:
             self._end(state, sentence)
             if state == "done":
                 self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
             self._queue.leave(self)
+
+    def _work(self) -> Any:
+        """What the task returns. In a method of its own, since its names hold the network."""
+        if sys.platform == "linux":  # where each thread has a priority of its own
+            go_behind(threading.get_native_id())
+        self._go_on()
+        assert self.task.work is not None
+        found = self.task.work(self._load, self._on_step)
+        return self._all_of(found) if isinstance(found, GeneratorType) else found
 
     def _all_of(self, turns: Generator[int, None, Any]) -> Any:
         with closing(turns):
@@ -500,7 +500,7 @@ def explain(error: Exception) -> str:
     """The error in one sentence; unexpected ones are logged."""
     if is_out_of_memory(error):
         return "The device does not have enough memory; generate fewer images at once."
-    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget, NotAllowed)):
+    if explains_itself(error) or type(error).__module__.startswith("dashboard."):
         return str(error)
     return errors.report(error)
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from dashboard.services.sampling_queue import (
     pace_key,
     sample_task,
 )
+from dashboard.services.settings import SettingsError
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import CheckpointError, LoadedModel
@@ -386,6 +388,23 @@ def test_an_error_is_a_sentence_and_the_next_job_runs(
     fine = queue.submit(sample_task(SPEC, save(small_network())))
     assert fine.wait(SOON)
     assert (failing.snapshot().state, failing.snapshot().sentence) == ("failed", sentence)
+    assert fine.snapshot().state == "done"
+
+
+def test_a_turn_that_cannot_begin_fails_its_job_and_not_the_queue() -> None:
+    errors: list[Exception] = [SettingsError("DIFFUSION_LAB_ROLE is 'king'.")]
+
+    @contextmanager
+    def computing() -> Iterator[None]:
+        if errors:
+            raise errors.pop()
+        yield
+
+    queue = SamplingQueue(load, computing=computing)
+    failing, fine = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
+    assert failing.wait(SOON) and fine.wait(SOON)
+    seen = failing.snapshot()
+    assert (seen.state, seen.sentence) == ("failed", "DIFFUSION_LAB_ROLE is 'king'.")
     assert fine.snapshot().state == "done"
 
 
