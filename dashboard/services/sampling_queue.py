@@ -539,10 +539,7 @@ def submit(task: Task, device: torch.device, evaluations: int | None = None) -> 
     `evaluations`: how many are left to do, by default all of the task. Raises OverBudget and
     QueueFull.
     """
-    who, amount = visitor(), task.evaluations if evaluations is None else evaluations
-    budgets.charge(Budget.EVALUATIONS, who, amount, get_settings())
-    try:
+    who = visitor()
+    amounts = {Budget.EVALUATIONS: task.evaluations if evaluations is None else evaluations}
+    with budgets.charged(amounts, who, get_settings(), QueueFull):
         return queue_of(device).submit(task, who)
-    except QueueFull:
-        budgets.give_back(Budget.EVALUATIONS, who, amount)
-        raise
