@@ -610,15 +610,19 @@ def test_whoever_waits_sees_its_place_and_its_time(queue: SamplingQueue, work: W
 
 
 def test_jobs_in_turns_with_one_network_give_the_images_that_each_gives_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    queue: SamplingQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them in training mode, as the lecture samples."""
     for seconds in ("SLICE", "LONG"):  # now they change after every step
         monkeypatch.setattr(sampling_queue, seconds, 0.0)
-    queue = SamplingQueue(load)
     network = small_lecture_network()
     modes: list[bool] = []
-    network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+
+    def evaluated(module: nn.Module, inputs: object) -> None:
+        modes.append(module.training)
+        clock.now += 0.01
+
+    network.register_forward_pre_hook(evaluated)
     saved = save(network, CONFIG.replace(image_size=32))
     specs = [SPEC.replace(sampler="ddpm", steps=20, as_lecture=True), SPEC.replace(steps=20)]
     tasks = [sample_task(spec, saved) for spec in specs]
