@@ -6,9 +6,11 @@ import io
 import json
 import re
 import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,11 @@ from dashboard.sampling import batch
 from dashboard.services import sampling_queue, series_jobs
 from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling import series
 from diffusion_core.sampling.metadata import read
 from diffusion_core.sampling.series import Series
+from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import open_page, seen
 from tests.tiny_runs import write_checkpoint, write_run
 
@@ -286,6 +290,29 @@ def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
     begin(app, "late")
     assert "16 jobs are already waiting for this device" in words(app)
     assert not (run / "drawings" / "late").exists()
+
+
+def test_of_two_that_begin_at_once_only_one_is_the_last_that_is_allowed(
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series_jobs, "AT_ONCE", 1)
+    both = threading.Barrier(2)
+    batch_for = series.batch_for
+
+    def meet(*given) -> int:
+        both.wait()
+        return batch_for(*given)
+
+    monkeypatch.setattr(series, "batch_for", meet)
+    checkpoint = Run(run).latest_checkpoint()
+    spec = SamplingSpec(run="cars", step=20, n=2, steps=2)
+    with ThreadPoolExecutor(2) as visitors:
+        begun = [
+            visitors.submit(series_jobs.begin, Run(run), checkpoint, spec, name) for name in "ab"
+        ]
+    [error] = filter(None, (each.exception() for each in begun))
+    assert str(error) == "1 series are already active; wait until one is done."
+    assert len(series.list_series(run)) == 1
 
 
 def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
