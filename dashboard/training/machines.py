@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.ui.outside import plain
+from dashboard.ui.outside import code, plain
 from diffusion_core.device import device_count
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError
@@ -40,7 +40,7 @@ def show_commands(
             return
         if machines > 1:
             st.markdown(
-                f"Every machine needs this app, the data, and the run's folder `{folder}` on a "
+                f"Every machine needs this app, the data, and the run's folder {code(folder)} on a "
                 f"shared disk. Replace {FIRST_MACHINE} by the address of machine 1. It listens on "
                 f"port {PORT}, and all machines must reach each other."
             )

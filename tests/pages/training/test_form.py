@@ -241,11 +241,11 @@ def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
     status = StatusRecord(host=socket.gethostname(), device="cuda", processes=2)
     run = RunSnapshot(Run(Path("both")), RunState.RUNNING, status)
     for card in ("cuda", "cuda:0", "cuda:1"):
-        assert queue_note([run], card).startswith("both is using the device; a new run waits")
+        assert queue_note([run], card).startswith("`both` is using the device; a new run")
     assert queue_note([run], "cuda:2") == queue_note([run], "cpu") == ""
     waiting = RunSnapshot(Run(Path("next")), RunState.QUEUED, status)
     note = queue_note([run, waiting], "cuda")
-    assert note == "both is using the device and 1 run waits; a new run joins the queue."
+    assert note == "`both` is using the device and 1 run waits; a new run joins the queue."
 
 
 def test_a_run_whose_settings_cannot_be_read_is_named_where_it_is_chosen(runs_dir: Path) -> None:
