@@ -14,7 +14,9 @@ import torch
 from dashboard.services import cached, sampling_queue
 from dashboard.services.budgets import OverBudget
 from dashboard.services.roles import Deed, NotAllowed, check
-from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
+from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
+from dashboard.services.sampling_queue import QueueFull
+from dashboard.services.sampling_tasks import OnStep, Task, pace_key
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -104,7 +106,7 @@ def show_form(run: Run) -> None:
             return
         checkpoint, spec, _ = plan.parts[0]
         queue = sampling_queue.queue_of(cached.device())
-        key = sampling_queue.pace_key(spec, checkpoint.config)
+        key = pace_key(spec, checkpoint.config)
         expected = queue.expected_seconds(key, plan.cost)
         text = f"{plan.cost:,} network evaluations"
         if expected is not None:
@@ -164,7 +166,7 @@ def start(plan: Plan) -> None:
         f"Measuring {plan.run.name}: {count(len(plan.parts), 'result')}",
         plan.cost,
         plan.cost,
-        sampling_queue.pace_key(spec, checkpoint.config),
+        pace_key(spec, checkpoint.config),
         lambda load, on_step: measure(plan, device, on_step),
         background=True,
     )
@@ -174,8 +176,8 @@ def start(plan: Plan) -> None:
             job = job_of(plan.run)
             if job is None or not job.active:  # else another visitor was faster
                 _jobs[plan.run.path] = sampling_queue.submit(task, device)
-    except (sampling_queue.QueueFull, OverBudget, NotAllowed) as error:
-        st.error(plain(sampling_queue.explain(error)))
+    except (QueueFull, OverBudget, NotAllowed) as error:
+        st.error(plain(explain(error)))
         return
     st.rerun()
 

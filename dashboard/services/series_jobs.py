@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dashboard.services import budgets, cached, roles, sampling_queue
 from dashboard.services.budgets import HOUR, OverBudget
-from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
+from dashboard.services.sampling_job import SamplingJob
+from dashboard.services.sampling_queue import QueueFull
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.services.settings import Settings, get_settings
 from dashboard.services.visitors import visitor
 from diffusion_core.files import os_sentence
@@ -211,7 +213,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
         f"{series.name}: {spec.describe()}",
         spec.n,
         spec.evaluations(build_schedule(checkpoint.config)),
-        sampling_queue.pace_key(spec, checkpoint.config),
+        pace_key(spec, checkpoint.config),
         work,
         background=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard.services.sampling_queue import SamplingJob
+from dashboard.services.sampling_job import SamplingJob
 from dashboard.ui.navigation import FOLDER
 
 SOON = 60.0  # seconds, on a busy machine

@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.services.sampling_queue import SamplingJob
+from dashboard.services.sampling_job import SamplingJob
 from dashboard.ui.outside import plain
 from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import Kind, entries

@@ -18,7 +18,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard.sampling.choose import sharing_sentence
 from dashboard.sampling.controls import link, max_images
 from dashboard.services import model_cache, sampling_queue
-from dashboard.services.sampling_queue import QueueFull, SamplingJob, SamplingQueue
+from dashboard.services.sampling_job import SamplingJob
+from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from dashboard.ui.progress import precise
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.runs.checkpoint import load_model, save_weights, weights_path

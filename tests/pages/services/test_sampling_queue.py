@@ -17,18 +17,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dashboard.services import sampling_queue
-from dashboard.services.sampling_queue import (
-    CLOSED,
-    OnStep,
-    QueueFull,
-    SamplingJob,
-    SamplingQueue,
-    Snapshot,
-    Task,
-    pace_key,
-    sample_task,
-)
+from dashboard.services import sampling_job, sampling_queue
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_queue import CLOSED, QueueFull, SamplingQueue
+from dashboard.services.sampling_tasks import OnStep, Task, pace_key, sample_task
 from dashboard.services.settings import SettingsError
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
@@ -245,10 +237,10 @@ def test_a_waiting_job_that_is_cancelled_leaves_the_queue(queue: SamplingQueue, 
 @pytest.mark.parametrize(
     ("seconds", "others_wait", "state"),
     [
-        (sampling_queue.PATIENCE - 1, False, "done"),
-        (sampling_queue.PATIENCE + 1, False, "cancelled"),
-        (sampling_queue.PATIENCE_IN_DEMAND - 1, True, "done"),
-        (sampling_queue.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
+        (sampling_job.PATIENCE - 1, False, "done"),
+        (sampling_job.PATIENCE + 1, False, "cancelled"),
+        (sampling_job.PATIENCE_IN_DEMAND - 1, True, "done"),
+        (sampling_job.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
     ],
 )
 def test_a_job_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
@@ -271,7 +263,7 @@ def test_a_job_that_somebody_looks_at_is_left_alone(
     job = queue.submit(sample_task(SPEC, save(gate)))
     for _ in range(SPEC.steps):
         gate.wait()
-        clock.now += sampling_queue.PATIENCE - 1
+        clock.now += sampling_job.PATIENCE - 1
         job.snapshot()
         gate.open(1)
     assert job.wait(SOON)
@@ -285,7 +277,7 @@ def test_somebody_who_left_the_queue_holds_nobody_up(
     gate.wait()
     gone, stays = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
     for _ in range(2):
-        clock.now += sampling_queue.PATIENCE_IN_DEMAND * 4
+        clock.now += sampling_job.PATIENCE_IN_DEMAND * 4
         first.snapshot()
         stays.snapshot()
     assert stays.snapshot().before == 1
@@ -469,7 +461,7 @@ def test_a_long_task_goes_on_when_nobody_looks(queue: SamplingQueue, clock: Cloc
     done: list[int] = []
     turn = threading.Semaphore(0)
     job = queue.submit(background(2, done, turn))
-    clock.now = 10 * sampling_queue.PATIENCE
+    clock.now = 10 * sampling_job.PATIENCE
     turn.release(3)
     assert job.wait(SOON)
     assert job.snapshot().state == "done"
@@ -534,8 +526,8 @@ class Work:
 
 @pytest.fixture
 def work(clock: Clock, queue: SamplingQueue, monkeypatch: pytest.MonkeyPatch) -> Work:
-    monkeypatch.setattr(sampling_queue, "PATIENCE_IN_DEMAND", 1e9)
-    monkeypatch.setattr(sampling_queue, "PATIENCE", 1e9)
+    monkeypatch.setattr(sampling_job, "PATIENCE_IN_DEMAND", 1e9)
+    monkeypatch.setattr(sampling_job, "PATIENCE", 1e9)
     queue.pace["a second a step"] = 1.0
     return Work(clock)
 
@@ -682,7 +674,7 @@ def test_a_server_that_ends_cancels_what_is_under_way_and_what_waits_and_takes_n
 def test_the_log_says_how_long_an_order_has_waited_and_worked(
     queue: SamplingQueue, gate: Gate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="dashboard.services.sampling_queue"):
+    with caplog.at_level(logging.INFO, logger="dashboard.services"):
         first = queue.submit(sample_task(SPEC, save(gate)))
         gate.wait()
         clock.now = 2.0
