@@ -17,10 +17,9 @@ from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord, write_status
 from diffusion_core.runs.trash import deleted
 from tests import tiny_runs
+from tests.pages.app import buttons, press, words
 from tests.pages.services.test_queue_watch import Rounds
-from tests.pages.training.test_training import buttons, open_training, press, started, words
-
-__all__ = ["started"]  # a fixture
+from tests.pages.training.test_training import open_training
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,8 @@ from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
-from tests.pages.training.test_training import open_training, press, started, words
-
-__all__ = ["started"]  # a fixture
+from tests.pages.app import press, words
+from tests.pages.training.test_training import open_training
 
 # Nothing here is as in a preset, and some of it has no field.
 ODD = tiny_runs.tiny(
