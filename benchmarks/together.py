@@ -31,7 +31,8 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from benchmarks.timing import machine
-from dashboard.services.sampling_queue import SamplingQueue, sample_task
+from dashboard.services.sampling_queue import SamplingQueue
+from dashboard.services.sampling_tasks import sample_task
 from dashboard.ui.navigation import FOLDER
 from diffusion_core.cores import computing, usable_cores
 from diffusion_core.runs import jobs

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
+import torch
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.budgets import OverBudget
 from dashboard.services.roles import Deed, NotAllowed, check
-from dashboard.services.sampling_queue import OnStep, SamplingJob, Snapshot, Task
+from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
+from dashboard.services.sampling_queue import QueueFull
+from dashboard.services.sampling_tasks import OnStep, Task, pace_key
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -59,10 +64,13 @@ BITS = Toggle(
 )
 
 
-@st.cache_resource(show_spinner=False)
-def jobs() -> dict[str, SamplingJob]:
-    """The newest measurement of each run folder, for all sessions of this server."""
-    return {}
+_jobs: dict[Path, SamplingJob] = {}  # the newest measurement of each run folder
+_lock = threading.Lock()
+
+
+def job_of(run: Run) -> SamplingJob | None:
+    """The newest measurement of a run by this server, whoever has started it."""
+    return _jobs.get(run.path)
 
 
 class Part(NamedTuple):
@@ -90,7 +98,7 @@ def show_form(run: Run) -> None:
     if not usable:
         st.caption("Measure images once there is a checkpoint.")
         return
-    job = jobs().get(str(run.path))
+    job = job_of(run)
     busy = job is not None and job.active
     with st.expander("Measure", icon=":material/straighten:", key="quality_form"):
         plan = ask_plan(run, usable)
@@ -98,7 +106,7 @@ def show_form(run: Run) -> None:
             return
         checkpoint, spec, _ = plan.parts[0]
         queue = sampling_queue.queue_of(cached.device())
-        key = sampling_queue.pace_key(spec, checkpoint.config)
+        key = pace_key(spec, checkpoint.config)
         expected = queue.expected_seconds(key, plan.cost)
         text = f"{plan.cost:,} network evaluations"
         if expected is not None:
@@ -152,26 +160,29 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
 def start(plan: Plan) -> None:
     """Put the plan into the device's queue, or show why that is refused."""
     checkpoint, spec, _ = plan.parts[0]
+    device = cached.device()
     task = Task(
         spec,
         f"Measuring {plan.run.name}: {count(len(plan.parts), 'result')}",
         plan.cost,
         plan.cost,
-        sampling_queue.pace_key(spec, checkpoint.config),
-        lambda load, on_step: measure(plan, on_step),
+        pace_key(spec, checkpoint.config),
+        lambda load, on_step: measure(plan, device, on_step),
         background=True,
     )
     try:
         check(Deed.MEASURE)
-        job = sampling_queue.submit(task, cached.device())
-    except (sampling_queue.QueueFull, OverBudget, NotAllowed) as error:
-        st.error(plain(sampling_queue.explain(error)))
+        with _lock:
+            job = job_of(plan.run)
+            if job is None or not job.active:  # else another visitor was faster
+                _jobs[plan.run.path] = sampling_queue.submit(task, device)
+    except (QueueFull, OverBudget, NotAllowed) as error:
+        st.error(plain(explain(error)))
         return
-    jobs()[str(plan.run.path)] = job
     st.rerun()
 
 
-def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
+def measure(plan: Plan, device: torch.device, on_step: OnStep) -> Generator[int, None, None]:
     """Yields the evaluations done, of `plan.cost`.
 
     It loads its own models: measuring every checkpoint would push those that people sample with out
@@ -180,7 +191,7 @@ def measure(plan: Plan, on_step: OnStep) -> Generator[int, None, None]:
     before, loaded, held = 0, None, None
     for checkpoint, spec, evaluations in plan.parts:
         if loaded is None or held != checkpoint:
-            loaded, held = load_model(checkpoint, cached.device(), spec.average), checkpoint
+            loaded, held = load_model(checkpoint, device, spec.average), checkpoint
         # workers=0: each process would import the whole app first.
         work = evaluate(
             plan.run, checkpoint, spec, loaded, bits=plan.bits, workers=0, on_step=on_step

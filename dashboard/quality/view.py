@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.quality.measure import jobs, show_form, show_job
+from dashboard.quality.measure import job_of, show_form, show_job
 from dashboard.quality.results import show_results
 from dashboard.services.roles import Deed, may
 from dashboard.ui.outside import code, plain
@@ -23,7 +23,7 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
     may_measure = may(Deed.MEASURE)
     if may_measure:
         show_form(run)
-    job = jobs().get(str(run.path))
+    job = job_of(run)
     if job is not None and may_measure:
         watch(job, show_job)
     elif job is not None and job.active:

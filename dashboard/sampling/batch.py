@@ -12,8 +12,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.trajectory import IMAGE
-from dashboard.services import roles, sampling_queue, series_jobs
+from dashboard.services import roles, series_jobs
 from dashboard.services.roles import Deed
+from dashboard.services.sampling_job import explain
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Text
@@ -100,7 +101,7 @@ def show_form(chosen: Chosen) -> None:
         try:
             series = series_jobs.begin(run, checkpoint, spec.checked(chosen.can), name.strip())
         except (ValueError, RuntimeError, OSError) as error:
-            st.error(plain(sampling_queue.explain(error)))
+            st.error(plain(explain(error)))
             return
         st.session_state[keys.SERIES] = series.name
         st.session_state.setdefault(keys.OWN_SERIES, set()).add(series.path)
@@ -165,7 +166,7 @@ def attempt(action: Callable[..., object], *arguments: object) -> None:
     try:
         action(*arguments)
     except (ValueError, RuntimeError, OSError) as error:
-        st.session_state[keys.SERIES_ERROR] = sampling_queue.explain(error)
+        st.session_state[keys.SERIES_ERROR] = explain(error)
 
 
 # ---------------------------------------------------------------- one series

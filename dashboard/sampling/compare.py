@@ -18,7 +18,8 @@ from dashboard.sampling.compare_lists import (
     page_settings,
     pick_lists,
 )
-from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_tasks import Load, OnStep, Task
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_state, watch

@@ -11,7 +11,8 @@ import streamlit as st
 from dashboard.figures.sampling import decided_figure
 from dashboard.figures.theme import show
 from dashboard.sampling.formula import title_of
-from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.images import show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_state, watch
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError

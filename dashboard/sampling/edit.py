@@ -28,7 +28,8 @@ from dashboard.sampling.edit_controls import (
     start_text,
 )
 from dashboard.sampling.formula import title_of
-from dashboard.services.sampling_queue import Load, OnStep, SamplingJob, Snapshot, Task, pace_key
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import code, plain

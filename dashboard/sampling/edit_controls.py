@@ -12,7 +12,7 @@ from PIL import Image
 from dashboard.components.mask.mask import draw_mask
 from dashboard.sampling.generate import KEY as GENERATE
 from dashboard.services import cached
-from dashboard.services.sampling_queue import GeneratedImages
+from dashboard.services.sampling_tasks import GeneratedImages
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number
 from dashboard.ui.image_source import pick_own

@@ -10,7 +10,8 @@ from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
-from dashboard.services.sampling_queue import SamplingJob, Snapshot, sample_task
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_tasks import sample_task
 from dashboard.ui.controls import Choice
 from dashboard.ui.images import offer_png, read_strip, show_image, show_row
 from dashboard.ui.outside import code

@@ -9,7 +9,7 @@ from dashboard.components.flipbook.flipbook import Book, Histogram, Sent, show_f
 from dashboard.figures.sampling import change_figure, noise_figure
 from dashboard.figures.theme import show
 from dashboard.sampling.film_files import offer_film
-from dashboard.services.sampling_queue import GeneratedImages
+from dashboard.services.sampling_tasks import GeneratedImages
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.images import offer_png, show_image
 from dashboard.ui.outside import plain

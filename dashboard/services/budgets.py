@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -103,11 +105,22 @@ def charge(budget: Budget, who: str, amount: float, settings: Settings) -> None:
         _used[budget, who] = used
 
 
-def give_back(budget: Budget, who: str, amount: float) -> None:
-    """Undo `charge`, where the order was not accepted after all."""
-    with _lock:
-        if (budget, who) in _used:
-            _used[budget, who].amount -= amount
+@contextmanager
+def charged(
+    amounts: Mapping[Budget, float], who: str, settings: Settings, refused: type[Exception]
+) -> Iterator[None]:
+    """Count the amounts as used, unless the block raises `refused`. Raises OverBudget."""
+    counted = []
+    try:
+        for budget, amount in amounts.items():
+            charge(budget, who, amount, settings)
+            counted.append(budget)
+        yield
+    except (OverBudget, refused):
+        with _lock:
+            for budget in counted:
+                _now(budget, who).amount -= amounts[budget]
+        raise
 
 
 def evaluations_sentence(who: str, settings: Settings) -> str:

@@ -9,7 +9,7 @@ import streamlit as st
 import torch
 
 from dashboard.services import budgets
-from dashboard.services.budgets import Budget, OverBudget
+from dashboard.services.budgets import Budget
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.model_cache import shared_model
 from dashboard.services.settings import get_settings
@@ -86,17 +86,11 @@ def _uploaded_image(
     file_id: str, size: int, _data: bytes
 ) -> tuple[np.ndarray, tuple[int, int]] | str:
     """As `uploaded_image`, or what is wrong with the file: it is not read again for that."""
-    settings, who = get_settings(), visitor()
     try:
         width, height = upright_size(_data)
-        megabytes, megapixels = len(_data) / 1e6, width * height / 1e6
-        budgets.charge(Budget.UPLOAD_BYTES, who, megabytes, settings)
-        try:
-            budgets.charge(Budget.PIXELS, who, megapixels, settings)
-        except OverBudget:
-            budgets.give_back(Budget.UPLOAD_BYTES, who, megabytes)
-            raise
-        return decode_apart(_data, size), (width, height)
+        amounts = {Budget.UPLOAD_BYTES: len(_data) / 1e6, Budget.PIXELS: width * height / 1e6}
+        with budgets.charged(amounts, visitor(), get_settings(), ReaderBusy):
+            return decode_apart(_data, size), (width, height)
     except ReaderBusy:
         raise
     except ImageError as error:

@@ -1,8 +1,8 @@
-"""What the server does every few seconds, whether there are visitors or not: starts waiting runs,
-deletes series whose time is over, and collects garbage.
+"""What the server does every few seconds, with or without visitors: it starts waiting runs, and
+deletes runs and series whose time is over.
 
-Trainers start the next run themselves when they end. This handles what they cannot: a trainer that
-was killed, a machine that was restarted. It needs no visitor.
+Trainers start the next run themselves when they end, unless they are killed or the machine is
+restarted. It also collects garbage.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from dashboard.services.settings import SettingsError, get_settings
 
@@ -34,26 +35,35 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     from dashboard.services import demo, series_jobs
     from diffusion_core.runs import jobs, trash
 
-    reported, expired = "", 0.0
-    while not over.wait(seconds):
-        gc.collect()  # for all reruns since the last time; see runner.postScriptGC in config.toml
+    said: dict[object, str] = {}  # the error of each of the actions, until it succeeds again
+
+    def attempt(action: Callable[..., Any], *given: object) -> Any:
+        """What the action returns; an error is logged, and the others are done all the same."""
         try:
-            settings = get_settings()
-            if time.monotonic() >= expired:  # it reads every series
-                expired = time.monotonic() + EXPIRY_SECONDS
-                series_jobs.remove_expired(settings.runs_dir)
-            # Runs that wait were started by an operator, in a terminal or on a page.
-            if settings.demo or settings.role != "viewer":
-                jobs.start_next(settings.runs_dir)
-            if not settings.demo and settings.role != "viewer":
-                trash.empty(settings.runs_dir)
-            if settings.demo:
-                demo.remove_old(settings.runs_dir)
-            reported = ""
+            found = action(*given)
         except Exception as error:  # whatever it is: without this thread no run would start
-            if str(error) != reported:  # once, not every few seconds
+            if said.get(action) != str(error):  # once, not every few seconds
                 expected = isinstance(error, (SettingsError, jobs.JobError, OSError))
                 logging.getLogger(__name__).warning(
-                    "The queue cannot be watched: %s", error, exc_info=not expected
+                    "The runs cannot be looked after: %s", error, exc_info=not expected
                 )
-            reported = str(error)
+            said[action] = str(error)
+            return None
+        said.pop(action, None)
+        return found
+
+    expired = 0.0
+    while not over.wait(seconds):
+        gc.collect()  # for all reruns since the last time; see runner.postScriptGC in config.toml
+        if (settings := attempt(get_settings)) is None:
+            continue
+        # Runs that wait were started by an operator, in a terminal or on a page.
+        if settings.demo or settings.role != "viewer":
+            attempt(jobs.start_next, settings.runs_dir)
+        if settings.demo:
+            attempt(demo.remove_old, settings.runs_dir)
+        elif settings.role != "viewer":
+            attempt(trash.empty, settings.runs_dir)
+        if time.monotonic() >= expired:  # it reads every series
+            expired = time.monotonic() + EXPIRY_SECONDS
+            attempt(series_jobs.remove_expired, settings.runs_dir)

@@ -1,12 +1,9 @@
 """The sampling queue of a device: its jobs take turns, in slices of about a second.
 
-A job runs in a thread of its own, which goes on only while it is its turn: it is left between two
-steps and taken up again. So nobody waits long for a few images, whatever others have asked for.
-Who is next: fair between visitors, not between jobs; a visitor's second job comes after all first
-ones; the shorter before the longer; jobs in the background after all others (see `_place`).
+So nobody waits long for a few images, whatever others have asked for. Who is next: fair between
+visitors, not between jobs; a visitor's second job comes after all first ones; the shorter before
+the longer; jobs in the background after all others (see `_place`).
 
-A job outlives the reruns of the page that submitted it; the page sees it through snapshots. A job
-that no page polls any more is cancelled, so that a visitor who leaves keeps no device busy.
 Everything that samples with a shared model goes through here.
 """
 
@@ -14,343 +11,33 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass, replace
-from types import GeneratorType
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 
-from dashboard.services import budgets, errors
-from dashboard.services.budgets import Budget, OverBudget
+from dashboard.services import budgets
+from dashboard.services.budgets import Budget
 from dashboard.services.model_cache import shared_model
-from dashboard.services.roles import NotAllowed
-from dashboard.services.server_log import who
+from dashboard.services.sampling_job import UNSEEN, SamplingJob
+from dashboard.services.sampling_tasks import Load, Task
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
-from diffusion_core.cores import computing, go_behind
-from diffusion_core.device import is_out_of_memory
-from diffusion_core.errors import explains_itself
-from diffusion_core.media.images import to_uint8
-from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
-from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.sample import Cancelled, StepView
-from diffusion_core.sampling.spec import SamplingSpec
-from diffusion_core.sampling.trajectory import Recorder, Trajectory
+from diffusion_core.cores import computing
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 16
-# Seconds without a snapshot until a job is cancelled, and while other jobs wait. Browsers wake a
-# hidden tab only once a minute; the long patience lets the visitor use another tab meanwhile.
-PATIENCE = 90.0
-PATIENCE_IN_DEMAND = 15.0
-UNSEEN = "Cancelled, because no page showed it any more."
-CLOSED = "Cancelled, because the server is shutting down."
-
 SLICE = 1.0  # seconds, after which another job may go on
 # Seconds of work: jobs are taken to be no longer, so that a long one falls behind by no more.
 LONG = 5.0
-# Seconds per evaluation of the network, until a job has shown its own.
-FIRST_GUESS = 0.01
-
-# A checkpoint, which of its averaged weights, and whether in plain float32.
-Load = Callable[[Checkpoint, str, bool], LoadedModel]
-OnStep = Callable[[StepView], None]
+CLOSED = "Cancelled, because the server is shutting down."
 
 
 class QueueFull(RuntimeError):
     """Too many jobs wait already."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a job does.
-
-    `work(load, on_step)` loads its models with `load`, passes every step to `on_step` and returns
-    the result. It may be a generator that yields how much is done after each batch. Other jobs may
-    go on in both, after a step and after a yield.
-    """
-
-    spec: SamplingSpec
-    text: str  # the task as the pages describe it
-    steps: int  # calls of `on_step`, or the last number that a generator yields
-    evaluations: int  # of the network, over all images
-    pace_key: str  # tasks with the same key need the same time per evaluation; see `pace_key`
-    work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
-    background: bool = False  # keeps running when no page looks at it
-    image: int | None = None  # the number, from 0, of the image of the spec that it treats
-
-
-@dataclass(frozen=True, eq=False)
-class GeneratedImages:
-    """The result of `sample_task`."""
-
-    images: np.ndarray  # uint8 (n, H, W, C)
-    trajectory: Trajectory  # of as many of them as it keeps
-
-
-def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
-    """All images of a spec at once; the result is a `GeneratedImages`. Raises ValueError."""
-    schedule = build_schedule(checkpoint.config)
-
-    def work(load: Load, on_step: OnStep) -> GeneratedImages:
-        loaded = load(checkpoint, spec.average, spec.exact)
-        recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
-
-        def on_both(view: StepView) -> None:
-            recorder(view)
-            on_step(view)
-
-        images = spec.make(loaded, on_both)
-        return GeneratedImages(to_uint8(images), recorder.finish())
-
-    return Task(
-        spec,
-        spec.describe(),
-        spec.steps,
-        spec.evaluations(schedule),
-        pace_key(spec, checkpoint.config),
-        work,
-    )
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The images after one step; uint8 (n, H, W, C)."""
-
-    timestep: float  # where the step started; between two of the schedule's a fraction
-    x_t: np.ndarray
-    x_0: np.ndarray  # the clean images that the network predicted there
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a job at one moment."""
-
-    state: str  # waiting, loading, sampling, done, cancelled or failed
-    before: int  # jobs that come first, while it is not its turn
-    wait: float  # seconds that those take, about
-    step: int  # steps taken of `Task.steps`
-    now: Preview | None  # after the newest step; None before the first
-    seconds: float  # since it started
-    seconds_left: float | None  # None while unknown
-    sentence: str  # why it was cancelled or failed, or that it is about to stop
-
-    @property
-    def active(self) -> bool:
-        return self.state in ("waiting", "loading", "sampling")
-
-
-class SamplingJob:
-    """One task in a queue. Its methods may be called from any thread."""
-
-    def __init__(self, task: Task, queue: SamplingQueue, visitor: str, number: int) -> None:
-        self.task = task
-        self.spec = task.spec
-        self.visitor = visitor
-        self.who = who()  # for the log
-        self.number = number  # in the order in which they came
-        self.result: Any = None  # what the work returned, once it is done
-        self.begun = False
-        self._queue = queue
-        self._lock = queue.lock
-        self._state = "waiting"
-        self._sentence = ""
-        self._stop = ""  # why it should stop
-        self._step = 0  # steps taken
-        self._counts = True  # its steps are those of `on_step`
-        self._view: StepView | None = None  # after the newest step
-        self._now: Preview | None = None
-        self._started: float | None = None  # of this turn
-        self._seconds = 0.0  # of the turns before
-        self._seen = self._submitted = queue.clock()
-        self._over = threading.Event()
-        self._cores = ExitStack()
-
-    @property
-    def active(self) -> bool:
-        return not self._over.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until it has ended; False where it has not after `timeout` seconds."""
-        return self._over.wait(timeout)
-
-    def snapshot(self) -> Snapshot:
-        """What to show now. Calling this keeps the job alive."""
-        with self._lock:
-            self._seen = self._queue.clock()
-            view, now = self._view, self._now
-        # Converted here and not in on_step: only what a page shows costs time.
-        if view is not None and now is None:
-            now = preview(view)
-        with self._lock:
-            if view is self._view:
-                self._now = now
-            else:  # another step was taken meanwhile
-                now = self._now or now
-            seconds, left = self._spent(), None
-            before, wait = self._queue.before(self)
-            if self._state == "sampling" and self._step:
-                left = self._queue.shared(self, self.left())
-            return Snapshot(
-                self._state, before, wait, self._step, now, seconds, left, self._sentence
-            )
-
-    def cancel(self, why: str = "Cancelled.") -> None:
-        """End a job that has not begun at once, and another after its step."""
-        with self._lock:
-            if not self.active:
-                return
-            if not self.begun:
-                self._end("cancelled", why)
-                self._queue.leave(self)
-                return
-            self._stop = why
-            self._sentence = "Stops after this step."
-            self._queue.turn.notify_all()
-
-    def unseen(self, patience: float) -> bool:
-        return not self.task.background and self._queue.clock() - self._seen > patience
-
-    def left(self) -> float:
-        """Seconds of the device that it still needs, about."""
-        share = 1 - self._step / self.task.steps
-        if self._step and (spent := self._spent()):
-            return spent / self._step * (self.task.steps - self._step)
-        pace = self._queue.pace.get(self.task.pace_key, FIRST_GUESS)
-        return pace * self.task.evaluations * share
-
-    def begin(self) -> None:
-        """Its first turn. Called by the queue."""
-        self.begun = True
-        threading.Thread(target=self._run, name="sampling", daemon=True).start()
-
-    def _run(self) -> None:
-        """Never raises: an error becomes the sentence."""
-        if sys.platform == "linux":  # where each thread has a priority of its own
-            go_behind(threading.get_native_id())
-        self._go_on()
-        try:
-            work = self.task.work
-            assert work is not None
-            found = work(self._load, self._on_step)
-            self.result = self._all_of(found) if isinstance(found, GeneratorType) else found
-            state, sentence = "done", ""
-        except Cancelled as reason:
-            state, sentence = "cancelled", str(reason)
-        except Exception as error:
-            state, sentence = "failed", explain(error)
-        del work
-        found = None
-        self._pause()
-        with self._lock:
-            self._end(state, sentence)
-            if state == "done":
-                self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
-            self._queue.leave(self)
-
-    def _all_of(self, turns: Generator[int, None, Any]) -> Any:
-        with closing(turns):
-            self._counts = False
-            while True:
-                try:
-                    done = next(turns)
-                except StopIteration as end:
-                    return end.value
-                with self._lock:
-                    self._step = done
-                self._let_others(over=True)
-
-    def _go_on(self) -> None:
-        """It is its turn, from here on."""
-        self._cores.enter_context(self._queue.computing())
-        with self._lock:
-            if self._state == "waiting":
-                self._state = "sampling"
-            self._started = self._queue.clock()
-
-    def _pause(self) -> None:
-        with self._lock:
-            self._seconds, self._started = self._spent(), None
-        self._cores.close()
-
-    def _let_others(self, over: bool = False) -> None:
-        """Let others go on where they are next, and wait until it is this job's turn again.
-
-        `over`: a turn ends here, however short it was. Raises Cancelled.
-        """
-        with self._lock:
-            if self._stop:
-                raise Cancelled(self._stop)
-            if not self._queue.passes_on(self, over):
-                return
-        self._pause()
-        with self._lock:
-            self._queue.turn.wait_for(lambda: self._stop or self._queue.holder is self)
-            if self._stop:
-                raise Cancelled(self._stop)
-        self._go_on()
-
-    def _spent(self) -> float:
-        now = 0.0 if self._started is None else self._queue.clock() - self._started
-        return self._seconds + now
-
-    def _waited(self) -> float:
-        """Seconds since it was submitted in which it was not its turn, or it loaded."""
-        return self._queue.clock() - self._submitted - self._spent()
-
-    def _load(self, checkpoint: Checkpoint, average: str, exact: bool) -> LoadedModel:
-        with self._lock:
-            self._state, begun = "loading", self._queue.clock()
-        loaded = self._queue.load(checkpoint, average, exact)
-        with self._lock:
-            self._state = "sampling"
-            if self._started is not None:  # the time of a job is that of its sampling
-                self._started += self._queue.clock() - begun
-            if self._stop:
-                raise Cancelled(self._stop)
-        return loaded
-
-    def _on_step(self, view: StepView) -> None:
-        with self._lock:
-            patience = PATIENCE_IN_DEMAND if self._queue.waiting else PATIENCE
-            if self.unseen(patience):
-                self._stop = UNSEEN
-            self._step += self._counts
-            self._view, self._now = view, None
-        self._let_others()
-
-    def fields(self) -> dict[str, Any]:
-        """What the log says of it."""
-        spec = self.spec
-        return {
-            "order": self.number,
-            "run": spec.run,
-            "what": self.task.text,
-            "images": spec.n,
-            "evaluations": self.task.evaluations,
-            **self.who,
-        }
-
-    def _end(self, state: str, sentence: str) -> None:
-        self._state, self._sentence = state, sentence
-        times = {"seconds": round(self._spent(), 3), "waited": round(self._waited(), 3)}
-        told = {"reason": sentence} if sentence else {}
-        _log.info(f"sampling {state}", extra=self.fields() | times | told)
-        if self._view is not None and self._now is None and state != "failed":
-            self._now = preview(self._view)
-        # The work holds the model, and a session holds the job.
-        self.task = replace(self.task, work=None)
-        self._view = None
-        self._over.set()
 
 
 class SamplingQueue:
@@ -481,28 +168,8 @@ class SamplingQueue:
     def _cancel_unseen(self) -> None:
         """Cancel the jobs that wait and that no page looks at any more."""
         for job in self.waiting:
-            if job.unseen(PATIENCE):
+            if job.unseen():
                 job.cancel(UNSEEN)
-
-
-def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
-    """What the time of an evaluation depends on, apart from the batch size."""
-    return (
-        f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture} {spec.exact}"
-    )
-
-
-def preview(view: StepView) -> Preview:
-    return Preview(view.timestep, to_uint8(view.x_t), to_uint8(view.x_0))
-
-
-def explain(error: Exception) -> str:
-    """The error in one sentence; unexpected ones are logged."""
-    if is_out_of_memory(error):
-        return "The device does not have enough memory; generate fewer images at once."
-    if explains_itself(error) or isinstance(error, (QueueFull, OverBudget, NotAllowed)):
-        return str(error)
-    return errors.report(error)
 
 
 _queues: dict[str, SamplingQueue] = {}
@@ -539,10 +206,7 @@ def submit(task: Task, device: torch.device, evaluations: int | None = None) -> 
     `evaluations`: how many are left to do, by default all of the task. Raises OverBudget and
     QueueFull.
     """
-    who, amount = visitor(), task.evaluations if evaluations is None else evaluations
-    budgets.charge(Budget.EVALUATIONS, who, amount, get_settings())
-    try:
+    who = visitor()
+    amounts = {Budget.EVALUATIONS: task.evaluations if evaluations is None else evaluations}
+    with budgets.charged(amounts, who, get_settings(), QueueFull):
         return queue_of(device).submit(task, who)
-    except QueueFull:
-        budgets.give_back(Budget.EVALUATIONS, who, amount)
-        raise

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dashboard.services import budgets, cached, roles, sampling_queue
 from dashboard.services.budgets import HOUR, OverBudget
-from dashboard.services.sampling_queue import Load, OnStep, QueueFull, SamplingJob, Task
+from dashboard.services.sampling_job import SamplingJob
+from dashboard.services.sampling_queue import QueueFull
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.services.settings import Settings, get_settings
 from dashboard.services.visitors import visitor
 from diffusion_core.files import os_sentence
@@ -37,8 +39,8 @@ PATIENCE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 _jobs: dict[Path, SamplingJob] = {}  # by the folder of the series
 _made: dict[Path, str] = {}  # the visitor who made a series, where they may have only so many
-_jobs_lock = threading.Lock()
-_begin_lock = threading.Lock()  # two series at once must not both be the last that is allowed
+# Also while a series begins: two at once must not both be the last that is allowed.
+_lock = threading.RLock()
 
 
 def most_images() -> int:
@@ -62,20 +64,20 @@ def begin(run: Run, checkpoint: Checkpoint, spec: SamplingSpec, name: str) -> Se
             "'-', beginning with a letter or digit."
         ) from error
     settings = get_settings()
-    check_room(spec)
+    limits, path = budgets.limits(settings), run.path / series_folder.FOLDER / name
     batch = series_folder.batch_for(spec, checkpoint.config.image_size, cached.device())
-    hours, path = budgets.limits(settings).series_hours, run.path / series_folder.FOLDER / name
-    expires = None if hours is None else time.time() + hours * HOUR
-    with _begin_lock:
+    expires = None if limits.series_hours is None else time.time() + limits.series_hours * HOUR
+    with _lock:
+        check_room(spec)
         check_number(run, settings)
         series = series_folder.create(path, spec, checkpoint, batch, expires)
-        if budgets.limits(settings).series is not None:
+        try:
+            submit(series, checkpoint)
+        except (QueueFull, OverBudget):
+            series_folder.remove(series)
+            raise
+        if limits.series is not None:
             _made[series.path] = visitor()
-    try:
-        submit(series, checkpoint)
-    except (QueueFull, OverBudget):
-        series_folder.remove(series)
-        raise
     _log.info("series started", extra={"run": run.name, "series": series.name, "images": spec.n})
     return series
 
@@ -100,9 +102,10 @@ def check_number(run: Run, settings: Settings) -> None:
 
 def own_series(who: str) -> list[Series]:
     """The series of a visitor that still exist, since the start of this server."""
-    for path in [path for path in list(_made) if not path.is_dir()]:
-        _made.pop(path, None)
-    return [Series(path) for path, maker in list(_made.items()) if maker == who]
+    with _lock:
+        for path in [path for path in _made if not path.is_dir()]:
+            del _made[path]
+        return [Series(path) for path, maker in _made.items() if maker == who]
 
 
 def budget_sentence(settings: Settings) -> str:
@@ -138,13 +141,14 @@ def remove_expired(runs_dir: Path) -> None:
 def resume(run: Run, series: Series, spec: SamplingSpec, own: bool) -> None:
     """Submit the rest of a series; `own`: the visitor's. Raises ValueError, QueueFull, OSError."""
     roles.check(roles.Deed.CHANGE_SERIES, own)
-    check_room(spec)
     try:
         checkpoint = run.checkpoint(spec.step)
     except CheckpointError as error:
         raise SeriesError(f"{series.name} cannot be resumed: {error}") from error
-    series_folder.line_up(series, checkpoint)
-    submit(series, checkpoint)
+    with _lock:
+        check_room(spec)
+        series_folder.line_up(series, checkpoint)
+        submit(series, checkpoint)
     _log.info("series resumed", extra={"run": run.name, "series": series.name})
 
 
@@ -173,7 +177,7 @@ def remove(series: Series) -> None:
 
 def end_all(seconds: float = PATIENCE_SECONDS) -> None:
     """End all sampling of this server, which goes. A series can be resumed from its last batch."""
-    with _jobs_lock:
+    with _lock:
         paths = [path for path, job in _jobs.items() if job.active]
     for path in paths:
         try:
@@ -209,7 +213,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
         f"{series.name}: {spec.describe()}",
         spec.n,
         spec.evaluations(build_schedule(checkpoint.config)),
-        sampling_queue.pace_key(spec, checkpoint.config),
+        pace_key(spec, checkpoint.config),
         work,
         background=True,
     )
@@ -219,7 +223,7 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
     except (QueueFull, OverBudget):
         series_folder.cancel(series)
         raise
-    with _jobs_lock:
+    with _lock:
         for path in [path for path, old in _jobs.items() if not old.active]:
             del _jobs[path]
         _jobs[series.path] = job
@@ -227,11 +231,11 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
 
 def job_of(series: Series) -> SamplingJob | None:
     """The active job of this server for a series."""
-    with _jobs_lock:
+    with _lock:
         job = _jobs.get(series.path)
     return job if job is not None and job.active else None
 
 
 def under_way() -> list[SamplingJob]:
-    with _jobs_lock:
+    with _lock:
         return [job for job in _jobs.values() if job.active]

@@ -67,11 +67,14 @@ def here(device: str) -> StatusRecord:
 def queue_note(runs: list[RunSnapshot], device: str) -> str:
     """Whether a run that is started now would wait."""
     before = [run for run in runs if run.state in ACTIVE and same_place(run.status, here(device))]
-    busy = [run.name for run in before if run.state in AT_WORK]
-    queued = count(len(before) - len(busy), "run")
-    wait = "waits" if len(before) - len(busy) == 1 else "wait"
-    if busy and len(before) == len(busy):
+    busy = [code(run.name) for run in before if run.state in AT_WORK]
+    queued = len(before) - len(busy)
+    if not busy:
+        return f"A new run joins the queue, behind {count(queued, 'run')}." if queued else ""
+    if not queued:
         return f"{busy[0]} is using the device; a new run waits until it is free."
-    if busy:
-        return f"{busy[0]} is using the device and {queued} {wait}; a new run joins the queue."
-    return f"A new run joins the queue, behind {queued}." if before else ""
+    waits = "waits" if queued == 1 else "wait"
+    return (
+        f"{busy[0]} is using the device and {count(queued, 'run')} {waits}; a new run joins the "
+        "queue."
+    )

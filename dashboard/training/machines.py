@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import streamlit as st
 
@@ -14,13 +13,11 @@ from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.launch import FIRST_MACHINE, PORT
 
 
-def show_commands(
-    commands: Callable[[int, int], list[str]], folder: Path, device: str, key: str
-) -> None:
+def show_commands(commands: Callable[[int, int], list[str]], device: str, key: str) -> None:
     """A button that opens the commands, one for each machine.
 
-    `commands(machines, processes)`: see `launch.launch_commands`. `folder`: the run's.
-    `device`: the one that trains here. `key`: distinguishes several of these buttons.
+    `commands(machines, processes)`: see `launch.launch_commands`. `device`: the one that trains
+    here. `key`: distinguishes several of these buttons.
     """
     with st.popover("Run on several machines", icon=":material/hub:"):
         left, right = st.columns(2)
@@ -40,9 +37,9 @@ def show_commands(
             return
         if machines > 1:
             st.markdown(
-                f"Every machine needs this app, the data, and the run's folder `{folder}` on a "
-                f"shared disk. Replace {FIRST_MACHINE} by the address of machine 1. It listens on "
-                f"port {PORT}, and all machines must reach each other."
+                "Every machine needs this app, the data, and the run's folder on a shared disk, "
+                f"under the path in the commands. Replace {FIRST_MACHINE} by the address of the "
+                f"first machine. It listens on port {PORT}, and all must reach each other."
             )
         for number, command in enumerate(typed, 1):
             where = f"On machine {number}, in" if machines > 1 else "In"

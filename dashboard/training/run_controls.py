@@ -63,7 +63,6 @@ def show_buttons(seen: RunSnapshot) -> None:
             show_resume(seen)
             show_commands(
                 functools.partial(jobs.commands_for, run),
-                run.path,
                 str(cached.device()),
                 f"more-{run.name}",
             )

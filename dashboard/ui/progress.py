@@ -11,7 +11,8 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.services import budgets, cached, sampling_queue
 from dashboard.services.budgets import Budget
 from dashboard.services.roles import Deed, refusal
-from dashboard.services.sampling_queue import SamplingJob, Snapshot, Task
+from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
+from dashboard.services.sampling_tasks import Task, pace_key
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from dashboard.ui import keys
@@ -58,7 +59,7 @@ def press(
     try:
         job = sampling_queue.submit(make_task(), cached.device())
     except (ValueError, RuntimeError, OSError) as error:
-        st.error(plain(sampling_queue.explain(error)))
+        st.error(plain(explain(error)))
         return
     session_jobs()[mode] = job
     st.rerun()
@@ -77,7 +78,7 @@ def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> No
     if sentence := budgets.refusal(Budget.EVALUATIONS, who, evaluations, settings):
         st.warning(sentence)
     queue = sampling_queue.queue_of(cached.device())
-    expected = queue.expected_seconds(sampling_queue.pace_key(spec, config), evaluations)
+    expected = queue.expected_seconds(pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():
         st.caption(f"About {duration(max(1.0, expected))}, estimated from your last run.")
 

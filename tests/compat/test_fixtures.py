@@ -31,7 +31,7 @@ from streamlit.testing.v1 import AppTest
 # ---------------------------------------------------------------- all that is not a lasting name
 from diffusion_core import list_runs, load_model, load_run, sample
 from diffusion_core.cli.main import main
-from tests.pages.app import open_page
+from tests.pages.app import open_page, words
 
 pytestmark = pytest.mark.usefixtures("quick_python")
 
@@ -430,7 +430,7 @@ def test_a_link_sets_the_controls(link: dict[str, Any]) -> None:
 def test_the_training_page_shows_every_run(name: str) -> None:
     app = open_link(f"/training?run={name}")
     assert app.session_state["run"] == name
-    assert any(name in each.value for each in app.markdown)
+    assert name in words(app)
 
 
 def test_an_image_file_sets_the_controls() -> None:

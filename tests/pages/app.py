@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Button
 
-from dashboard.services.sampling_queue import SamplingJob
+from dashboard.services.sampling_job import SamplingJob
 from dashboard.ui.navigation import FOLDER
 
 SOON = 60.0  # seconds, on a busy machine
@@ -21,15 +22,35 @@ def open_page(file: str, **settings: object) -> AppTest:
     return app
 
 
-def press(app: AppTest, label: str, key: str) -> SamplingJob:
+def button(app: AppTest, label: str) -> Button:
+    [found] = [each for each in app.button if each.label == label]
+    return found
+
+
+def buttons(app: AppTest) -> list[str]:
+    """The labels of all buttons."""
+    return [each.label for each in app.button]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    button(app, label).click().run()
+    assert not app.exception
+    return app
+
+
+def generate(app: AppTest, label: str = "Generate", key: str = "generate") -> SamplingJob:
     """Press a button that submits a job, and wait until that of mode `key` is over and shown."""
-    [button] = [b for b in app.button if b.label == label]
-    button.click().run()
-    job = app.session_state["jobs"][key]
+    job = press(app, label).session_state["jobs"][key]
     assert job.wait(SOON)
     app.run()
     assert not app.exception
     return job
+
+
+def words(app: AppTest) -> str:
+    """All texts of the page, as a reader sees them."""
+    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
+    return "\n".join(seen(element.value) for element in shown)
 
 
 def seen(markdown: str) -> str:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.ui.navigation import FOLDER, HOME, SECTIONS
 from diffusion_core.runs.config import RunConfig
-from tests.pages.app import open_page, seen
+from tests.pages.app import open_page, words
 
 
 def open_home() -> AppTest:
@@ -26,11 +26,6 @@ def write_run(runs_dir: Path, name: str, created: float, **status: object) -> Pa
     (path / "status.json").write_text(json.dumps(record))
     (path / "config.json").write_text(RunConfig(seed=7).to_json())
     return path
-
-
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
 
 
 def test_home_without_runs_says_how_the_first_comes_about() -> None:

@@ -16,7 +16,7 @@ from dashboard.figures.network import cost_figure, short, unet_figure
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.presets import PRESETS, build_model, preset
-from tests.pages.app import open_page, seen
+from tests.pages.app import open_page, seen, words
 
 
 def open_network(**settings: str) -> AppTest:
@@ -34,11 +34,6 @@ def write_run(runs_dir: Path, name: str, **config: object) -> Path:
 
 def totals(app: AppTest) -> list[str]:
     return [metric.value for metric in app.metric]
-
-
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
 
 
 def table(app: AppTest) -> pd.DataFrame:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.noising import EDGES, normal_density, spread_figure
+from dashboard.services import cached
+from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.media.images import png
 from tests import image_files
 from tests.pages.app import open_page, seen
@@ -231,6 +234,25 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
     padded = image_files.halves("PNG") + bytes(2**20)
     [error] = upload(padded).error
     assert error.value == "The file has more than 1 MB. Make it smaller and try again."
+
+
+def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(data: bytes, size: int) -> np.ndarray:
+        raise ReaderBusy("Try again in a minute.")
+
+    monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.9")
+    monkeypatch.setenv("DIFFUSION_LAB_HOURLY_UPLOAD_MEGAPIXELS", "1")
+    content = image_files.encode(Image.new("RGB", (1000, 1000)), "PNG")
+    with monkeypatch.context() as patched:
+        patched.setattr(cached, "decode_apart", busy)
+        app = upload(content)
+        assert app.error[0].value == "Try again in a minute."
+    app.run()
+    assert not app.error and captions(app)
+    app.segmented_control(key="size").set_value(16).run()
+    assert "and 0 of the 1 an hour are left" in app.error[0].value
 
 
 def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:

@@ -74,6 +74,18 @@ def odd_run(runs_dir: Path) -> Path:
     ],
 )
 def test_it_is_nowhere_read_as_markdown(file: str, settings: dict[str, Any], odd_run: Path) -> None:
+    assert_nowhere_markdown(file, settings)
+
+
+@pytest.mark.parametrize("state", ["running", "queued"])
+def test_a_run_at_work_is_nowhere_read_as_markdown(state: str, runs_dir: Path) -> None:
+    write_run(runs_dir, NAME, config=TINY, state=state, device="cpu", queued_at=1.0)
+    write_run(runs_dir, "second", 20, created=1.0)
+    for file in ("home.py", "training.py", "sampling.py"):
+        assert_nowhere_markdown(file, {})
+
+
+def assert_nowhere_markdown(file: str, settings: dict[str, Any]) -> None:
     app = open_page(file, **settings)
     texts = list(markdown_of(app))
     assert any(PARTS[0] in text for text in texts) or file in ("sampling.py", "unet.py")

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.quality import cost_figure, over_cost, over_training, training_figure
 from dashboard.quality import measure
+from dashboard.services.sampling_queue import SamplingQueue
 from dashboard.ui.images import read_strip
 from diffusion_core.data.decode import ImageError
 from diffusion_core.evaluation import sliced
@@ -26,8 +27,9 @@ from diffusion_core.evaluation.results import (
     write_result,
 )
 from diffusion_core.media.images import png
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page, seen
+from tests.pages.app import buttons, open_page, press, words
 from tests.tiny_runs import tiny, write_checkpoint, write_run
 
 
@@ -65,11 +67,6 @@ def open_quality(**settings: object) -> AppTest:
     return open_page("training.py", more="Quality", **settings)
 
 
-def words(app: AppTest) -> str:
-    shown = [*app.caption, *app.markdown, *app.info, *app.error, *app.warning]
-    return " ".join(seen(element.value) for element in shown)
-
-
 @pytest.fixture
 def measured(runs_dir: Path) -> Path:
     run = write_run(runs_dir, "cars-run", 40, config=tiny())
@@ -85,18 +82,18 @@ def test_without_results_the_tab_says_how_to_get_them(
     write_run(runs_dir, "fresh", 40, config=tiny())
     app = open_quality()
     assert "No results for this run yet. Press Measure above" in words(app)
-    assert "Measure" in [button.label for button in app.button]
+    assert "Measure" in buttons(app)
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = open_quality()
     assert "The operator can measure it" in words(app)
-    assert "Measure" not in [button.label for button in app.button]
+    assert "Measure" not in buttons(app)
 
 
 def test_a_run_without_a_checkpoint_cannot_be_measured_yet(runs_dir: Path) -> None:
     write_run(runs_dir, "early", config=tiny())
     app = open_quality()
     assert "once there is a checkpoint" in words(app)
-    assert "Measure" not in [button.label for button in app.button]
+    assert "Measure" not in buttons(app)
 
 
 def test_the_table_has_the_results_between_real_images_and_noise(measured: Path) -> None:
@@ -276,9 +273,8 @@ def test_measure_draws_in_the_background_and_the_result_appears(
     app.number_input(key="quality_n").set_value(16)
     app.multiselect(key="quality_steps").set_value([5, 10]).run()
     assert "240 network evaluations" in words(app)
-    next(button for button in app.button if button.label == "Measure").click().run()
-    assert not app.exception
-    job = measure.jobs()[str(run)]
+    press(app, "Measure")
+    job = measure.job_of(Run(run))
     assert job.task.background
     assert job.wait(60)
     app.run()
@@ -291,6 +287,16 @@ def test_measure_draws_in_the_background_and_the_result_appears(
     ]
 
 
+def test_of_two_operators_who_press_measure_at_once_one_starts_it(
+    runs_dir: Path, still: SamplingQueue
+) -> None:
+    run = Run(write_run(runs_dir, "twice", 40, config=tiny()))
+    part = measure.Part(run.checkpoint(40), SamplingSpec(run="twice", step=40), 1)
+    for _ in range(2):  # both pages had asked whether it is measured before either had pressed
+        measure.start(measure.Plan(run, [part], False))
+    assert still.jobs == [measure.job_of(run)]
+
+
 def test_a_cancelled_measuring_says_that_the_rest_is_kept(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,10 +304,10 @@ def test_a_cancelled_measuring_says_that_the_rest_is_kept(
     run = write_run(runs_dir, "to-cancel", 40, config=tiny())
     app = open_quality()
     app.multiselect(key="quality_steps").set_value([10]).run()
-    next(button for button in app.button if button.label == "Measure").click().run()
-    job = measure.jobs()[str(run)]
+    press(app, "Measure")
+    job = measure.job_of(Run(run))
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    assert "Cancel" not in [button.label for button in open_quality().button]
+    assert "Cancel" not in buttons(open_quality())
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "operator")
     job.cancel()
     assert job.wait(60)
@@ -318,8 +324,8 @@ def test_a_network_of_nan_ends_the_measuring_with_a_sentence(
     app = open_quality()
     app.number_input(key="quality_n").set_value(16)
     app.multiselect(key="quality_steps").set_value([5]).run()
-    next(button for button in app.button if button.label == "Measure").click().run()
-    assert measure.jobs()[str(run)].wait(60)
+    press(app, "Measure")
+    assert measure.job_of(Run(run)).wait(60)
     app.run()
     assert [error.value for error in app.error] == [
         "The network of broken at step 40 answers with NaN or infinity; choose another checkpoint."

@@ -12,8 +12,7 @@ import pytest
 from dashboard.sampling.controls import link
 from diffusion_core.sampling import registry
 from diffusion_core.sampling.registry import sampler_of
-from tests.pages.app import open_page, press
-from tests.pages.sampling.test_compare import words
+from tests.pages.app import button, buttons, generate, open_page, words
 from tests.pages.sampling.test_restore import drop, image_of
 from tests.tiny_runs import TINY, tiny, write_run
 
@@ -33,14 +32,14 @@ def test_a_sampler_that_is_added_is_chosen_linked_and_restored(
     assert r"x_s = \mathrm{mine}(x_t)" in formula
     assert "Formula: My own" in [each.label for each in app.expander]
     app.slider(key="eta").set_value(0.5).run()  # an option that its record has
-    job = press(app, "Generate", "generate")
+    job = generate(app, "Generate", "generate")
     assert (job.spec.sampler, job.spec.eta) == ("mine", 0.5)
     assert "cars at step 20: 2 images, mine, 3 steps" in words(app)
     parameters = parse_qs(link(job.spec).partition("?")[2])
     again = open_page("sampling.py", **parameters)
-    assert press(again, "Generate", "generate").spec == job.spec
+    assert generate(again, "Generate", "generate").spec == job.spec
     restored = drop(open_page("sampling.py"), image_of(job.spec))
-    found = press(restored, "Generate", "generate")
+    found = generate(restored, "Generate", "generate")
     assert found.spec == job.spec
     assert np.array_equal(found.result.images, job.result.images)
 
@@ -62,7 +61,7 @@ def test_a_link_of_an_earlier_version_opens_its_mode(
     write_run(runs_dir, "cars", 20, config=tiny(network_args=TINY.network_args))
     app = open_page("sampling.py", **settings)
     assert app.session_state["mode"] == mode
-    assert label in [button.label for button in app.button]
+    assert label in buttons(app)
     if "from" in settings:
         assert app.session_state["from"] == "generated"
     # The visitor can leave it: the address does not bring the old mode back.
@@ -86,5 +85,4 @@ def test_a_request_that_the_checkpoint_cannot_do_is_refused_with_the_sentence_of
         vs_guidance="4.0",
     )
     assert "was trained with the class always given" in words(app)
-    [button] = [each for each in app.button if each.label == "Generate comparison"]
-    assert button.disabled
+    assert button(app, "Generate comparison").disabled

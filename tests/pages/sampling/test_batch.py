@@ -6,26 +6,29 @@ import io
 import json
 import re
 import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import streamlit as st
-import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling import batch
-from dashboard.services import sampling_queue, series_jobs
+from dashboard.services import series_jobs
 from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling import series
 from diffusion_core.sampling.metadata import read
 from diffusion_core.sampling.series import Series
-from tests.pages.app import open_page, seen
+from diffusion_core.sampling.spec import SamplingSpec
+from tests.pages.app import buttons, open_page, press, words
 from tests.tiny_runs import write_checkpoint, write_run
 
 SOON = 60.0
@@ -45,33 +48,8 @@ def no_jobs() -> Iterator[None]:
         assert job.wait(SOON)
 
 
-@pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> SamplingQueue:
-    """A device on which nobody works: all jobs stay in the queue."""
-    queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
-    monkeypatch.setattr(queue, "_choose", lambda: None)
-    monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
-    return queue
-
-
 def open_many(**settings: object) -> AppTest:
     return open_page("sampling.py", **{"mode": "Batch", "steps": 2, "many": 5, **settings})
-
-
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
-
-
-def labels(app: AppTest) -> list[str]:
-    return [b.label for b in app.button]
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    [found] = [b for b in app.button if b.label == label]
-    found.click().run()
-    assert not app.exception
-    return app
 
 
 def wait(app: AppTest) -> AppTest:
@@ -114,7 +92,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
         said = words(visitor)
         assert "cars at step 20: 5 images, dpmpp_2m, 2 steps, seed 0, each class in turn" in said
         assert "Complete. 5 of 5 images" in said
-        assert "Resume" not in labels(visitor) and "Cancel" not in labels(visitor)
+        assert "Resume" not in buttons(visitor) and "Cancel" not in buttons(visitor)
     assert app.text_input(key="series_name").placeholder == "dpmpp_2m-2-seed-0-2"
     app.number_input(key="picture").set_value(4)
     files = downloads(app, monkeypatch)
@@ -141,7 +119,7 @@ def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: SamplingQ
     assert "Cancelled. 0 of 5 images. The images are kept" in words(app)
     press(app, "Resume")
     assert series.state == "queued"
-    assert "Cancel" in labels(app)
+    assert "Cancel" in buttons(app)
     assert len(still.waiting) == 1
 
 
@@ -167,15 +145,15 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(open_many(), "mine")
-    assert "Cancel" in labels(open_many())
+    assert "Cancel" in buttons(open_many())
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     viewer = open_many()
-    assert "Cancel" not in labels(viewer)
+    assert "Cancel" not in buttons(viewer)
     begin(viewer, "theirs")
-    assert labels(viewer).count("Cancel") == 1
+    assert buttons(viewer).count("Cancel") == 1
     series.cancel(Series(run / "drawings" / "mine"))
     stopped = open_many(series="mine")
-    assert "Cancelled." in words(stopped) and "Resume" not in labels(stopped)
+    assert "Cancelled." in words(stopped) and "Resume" not in buttons(stopped)
 
 
 def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +162,7 @@ def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.Mon
     app = wait(begin(open_many()))
     assert app.number_input(key="many").max == 256
     assert "A series has at most 256 images here, set by the app's operator." in words(app)
-    assert "Delete" not in labels(app)
+    assert "Delete" not in buttons(app)
     monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
     assert open_many().number_input(key="many").max == 10
     monkeypatch.setattr(series_jobs, "VIEWERS_SERIES", 1)
@@ -288,6 +266,29 @@ def test_only_so_many_are_under_way_at_once_and_a_full_line_leaves_no_folder(
     assert not (run / "drawings" / "late").exists()
 
 
+def test_of_two_that_begin_at_once_only_one_is_the_last_that_is_allowed(
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series_jobs, "AT_ONCE", 1)
+    both = threading.Barrier(2)
+    batch_for = series.batch_for
+
+    def meet(*given) -> int:
+        both.wait()
+        return batch_for(*given)
+
+    monkeypatch.setattr(series, "batch_for", meet)
+    checkpoint = Run(run).latest_checkpoint()
+    spec = SamplingSpec(run="cars", step=20, n=2, steps=2)
+    with ThreadPoolExecutor(2) as visitors:
+        begun = [
+            visitors.submit(series_jobs.begin, Run(run), checkpoint, spec, name) for name in "ab"
+        ]
+    [error] = filter(None, (each.exception() for each in begun))
+    assert str(error) == "1 series are already active; wait until one is done."
+    assert len(series.list_series(run)) == 1
+
+
 def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     run: Path, still: SamplingQueue
 ) -> None:
@@ -343,4 +344,4 @@ def test_a_series_with_damaged_settings_is_named(run: Path) -> None:
     app.run()
     assert not app.exception
     assert "mine cannot be used; delete it. order.json is not readable JSON." in words(app)
-    assert "Delete" in labels(app)
+    assert "Delete" in buttons(app)

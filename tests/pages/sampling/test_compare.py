@@ -10,23 +10,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from diffusion_core.runs.config import RunConfig
-from tests.pages.app import open_page, press, seen
+from tests.pages.app import button, generate, open_page, words
 from tests.tiny_runs import LECTURE, TINY, write_run
 
 
-def words(app: AppTest) -> str:
-    return "\n".join(
-        seen(each.value) for each in [*app.markdown, *app.caption, *app.info, *app.error]
-    )
-
-
-def button(app: AppTest, label: str):
-    [found] = [each for each in app.button if each.label == label]
-    return found
-
-
-def generate(app: AppTest, label: str) -> list:
-    job = press(app, label, "compare")
+def compare(app: AppTest, label: str) -> list:
+    job = generate(app, label, "compare")
     assert job.snapshot().state == "done", job.snapshot().sentence
     return job.result.rows
 
@@ -40,7 +29,7 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     assert button(app, "Generate comparison").disabled
     app.multiselect(key="vs_sampler").set_value(["ddim", "heun"]).run()
     app.multiselect(key="vs_steps").set_value([5, 10]).run()
-    rows = generate(app, "Generate 4 rows")
+    rows = compare(app, "Generate 4 rows")
     assert [(r.spec.sampler, r.spec.steps) for r in rows] == [
         ("ddim", 5),
         ("ddim", 10),
@@ -62,7 +51,7 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     write_run(runs_dir, "run", 25, config=config)
     app = open_page("sampling.py", mode="Compare", vs_n="1", seed="3", vs_seed=["1", "2"])
     button(app, "Compare noise terms").click().run()
-    rows = generate(app, "Generate 3 rows")
+    rows = compare(app, "Generate 3 rows")
     first = rows[0].spec
     assert (first.sampler, first.as_lecture) == ("ddpm", False)
     assert (first.steps, first.seed) == (config.schedule["timesteps"], 3)
@@ -76,7 +65,7 @@ def test_the_whole_way_of_the_lecture_is_compared_too(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     app = open_page("sampling.py", mode="Compare", vs_n="1", steps="2", sampler="ddpm")
     app.multiselect(key="vs_way").set_value(["correct", "lecture"]).run()
-    correct, lecture = generate(app, "Generate 2 rows")
+    correct, lecture = compare(app, "Generate 2 rows")
     assert not correct.spec.as_lecture and lecture.spec.as_lecture
     assert not np.array_equal(correct.images, lecture.images)
     assert "as the lecture does" in words(app)
@@ -89,10 +78,10 @@ def test_runs_are_compared_by_their_newest_checkpoints_but_the_chosen_one_by_its
     write_run(runs_dir, "two", 30, 35)
     app = open_page("sampling.py", mode="Compare", run="one", vs_n="1", steps="2")
     app.multiselect(key="vs_step").set_value(["20", "40"]).run()
-    assert [row.spec.step for row in generate(app, "Generate 2 rows")] == [20, 40]
+    assert [row.spec.step for row in compare(app, "Generate 2 rows")] == [20, 40]
     app.selectbox(key="step").set_value("20")
     app.multiselect(key="vs_run").set_value(["one", "two"]).run()
-    rows = generate(app, "Generate 2 rows")
+    rows = compare(app, "Generate 2 rows")
     assert [(r.spec.run, r.spec.step) for r in rows] == [("one", 20), ("two", 35)]
 
 
@@ -102,7 +91,7 @@ def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
     where = {"run": "cars", "sampler": "heun", "spacing": "karras", "steps": "2"}
     app = open_page("sampling.py", mode="Compare", vs_n="1", **where)
     app.multiselect(key="vs_run").set_value(["cars", "flow"]).run()
-    rows = generate(app, "Generate 2 rows")
+    rows = compare(app, "Generate 2 rows")
     assert [(r.spec.flow, r.spec.spacing) for r in rows] == [
         (False, "karras"),
         (True, "trailing"),
@@ -115,7 +104,7 @@ def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path)
     assert app.multiselect(key="vs_steps").options == ["2", "5", "10", "20"]
     app.multiselect(key="vs_steps").set_value([5, "7"])
     app.multiselect(key="vs_seed").set_value(["1234567"]).run()
-    rows = generate(app, "Generate 2 rows")
+    rows = compare(app, "Generate 2 rows")
     assert [(r.spec.steps, r.spec.seed) for r in rows] == [(5, 1234567), (7, 1234567)]
     for typed in ("21", "0", "-1", "many", "9" * 5000):
         app.multiselect(key="vs_steps").set_value([5, typed]).run()

@@ -25,7 +25,7 @@ from diffusion_core.sampling.edits import image_errors
 from diffusion_core.sampling.metadata import Kind, entries, read
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
 from tests import image_files
-from tests.pages.app import open_page, press, seen
+from tests.pages.app import button, generate, open_page, words
 from tests.tiny_runs import CLASSES, TINY, tiny, write_run
 
 FLOW = tiny(
@@ -66,11 +66,6 @@ def open_mode(mode: str, **settings: object) -> AppTest:
     return open_page("sampling.py", mode=mode, steps=4, **settings)
 
 
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
-
-
 def captions(app: AppTest) -> list[str]:
     return [image.caption for shown in app.get("image") for image in shown.proto.imgs]
 
@@ -78,7 +73,7 @@ def captions(app: AppTest) -> list[str]:
 def test_variants_stand_beside_the_image_of_the_runs_own_data(run: Path) -> None:
     app = open_mode("Edit", label="van", variants=3, strength=0.5, example=7)
     assert "Takes the last 2 of 4 steps, from t = 9," in words(app)
-    job = press(app, "Vary", "edit")
+    job = generate(app, "Vary", "edit")
     assert "image 7 of cars:48, variations of strength 0.5" in job.task.text
     assert job.task.evaluations == 3 * 2 and job.task.steps == 2
     assert captions(app)[-4:] == ["Original", "1, `van`", "2, `van`", "3, `van`"]
@@ -89,15 +84,14 @@ def test_an_interval_that_guides_none_of_the_last_steps_is_refused(run: Path) ->
     asked = {"label": "van", "guidance": 2, "guided": ["12", "16"]}
     app = open_mode("Edit", strength=0.5, **asked)
     assert "where none of the last 2 steps is: their timesteps are 9, 4." in words(app)
-    [button] = [b for b in app.button if b.label == "Vary"]
-    assert button.disabled
+    assert button(app, "Vary").disabled
     app = open_mode("Edit", strength=0.75, **asked)
-    assert press(app, "Vary", "edit").task.evaluations == 4 * (3 + 1)
+    assert generate(app, "Vary", "edit").task.evaluations == 4 * (3 + 1)
 
 
 def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
     app = open_mode("Edit", edit="Repaint", area="left half", resample=2, variants=2)
-    made: Edited = press(app, "Repaint", "edit").result
+    made: Edited = generate(app, "Repaint", "edit").result
     anew = area_of("left half", 16)
     kept = np.broadcast_to(made.given.image, made.images.shape)
     assert np.array_equal(made.images[:, ~anew], kept[:, ~anew])
@@ -107,8 +101,7 @@ def test_repainting_leaves_what_it_keeps_to_the_last_bit(run: Path) -> None:
 def test_without_a_mask_there_is_nothing_to_repaint(run: Path) -> None:
     app = open_mode("Edit", edit="Repaint")
     assert "Paint the area to repaint on the image" in words(app)
-    [button] = [b for b in app.button if b.label == "Repaint"]
-    assert button.disabled
+    assert button(app, "Repaint").disabled
 
 
 def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
@@ -116,13 +109,13 @@ def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
     assert "UniPC cannot repaint, because its steps build on each other. DDIM is used instead." in (
         words(app)
     )
-    assert press(app, "Repaint", "edit").spec.sampler == "ddim"
+    assert generate(app, "Repaint", "edit").spec.sampler == "ddim"
 
 
 def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
     app = open_mode("Edit", edit="Invert")
     assert "DDIM without noise and guidance, 4 steps up and as many back for " in words(app)
-    job = press(app, "Invert and reconstruct", "edit")
+    job = generate(app, "Invert and reconstruct", "edit")
     made: Edited = job.result
     assert job.task.steps == job.task.evaluations == 8
     assert captions(app)[-4] == "Original" and captions(app)[-2] == "Reconstruction"
@@ -136,7 +129,7 @@ def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: 
     write_run(runs_dir, "pure", 40, config=tiny(schedule=schedule))
     app = open_mode("Edit", edit="Invert")
     assert "ends in pure noise (zero terminal SNR)" in words(app)
-    assert [b.disabled for b in app.button if b.label == "Invert and reconstruct"] == [True]
+    assert button(app, "Invert and reconstruct").disabled
 
 
 def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> None:
@@ -158,7 +151,7 @@ def test_a_file_that_is_no_usable_image_gets_one_sentence(
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("image.png", content, "image/png")).run()
     assert sentence in words(app)
-    assert [b.disabled for b in app.button if b.label == "Vary"] == [True]
+    assert button(app, "Vary").disabled
 
 
 def test_data_that_is_not_here_gets_a_sentence(runs_dir: Path) -> None:
@@ -223,7 +216,7 @@ def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
 
 def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Path) -> None:
     app = open_mode("Interpolate", frames=5, to_picture=3, label="van")
-    made: Interpolation = press(app, "Generate film", "interpolate").result
+    made: Interpolation = generate(app, "Generate film", "interpolate").result
     assert made.frames.shape == (5, 16, 16, 3)
     loaded = loaded_of(run)
     spec = SamplingSpec(run="tiny", step=40, n=3, steps=4, classes=CLASSES, label="van")
@@ -236,7 +229,7 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Pa
 
 def test_each_class_in_turn_becomes_one_for_the_whole_film(run: Path) -> None:
     app = open_mode("Interpolate", frames=2)
-    label = press(app, "Generate film", "interpolate").spec.label
+    label = generate(app, "Generate film", "interpolate").spec.label
     config = tiny(network_args=TINY.network_args)
     assert label == (ANY_CLASS if config.label_dropout > 0 else CLASSES[0])
     assert label != EACH_IN_TURN
@@ -245,7 +238,7 @@ def test_each_class_in_turn_becomes_one_for_the_whole_film(run: Path) -> None:
 def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
     app = open_mode("Interpolate", to_picture=1)
     assert "Both ends are the same image" in words(app)
-    assert [b.disabled for b in app.button if b.label == "Generate film"] == [True]
+    assert button(app, "Generate film").disabled
 
 
 def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
@@ -280,6 +273,6 @@ def test_an_uploaded_image_is_varied_in_the_runs_size(run: Path) -> None:
     app = open_mode("Edit", variants=1, **{"from": "upload"})
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
-    job = press(app, "Vary", "edit")
+    job = generate(app, "Vary", "edit")
     assert "your image, resized from 50×30, stretched to a square" in job.task.text
     assert job.result.given.image.shape == (16, 16, 3)

@@ -10,13 +10,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.services.sampling_queue import SamplingJob
+from dashboard.services.sampling_job import SamplingJob
 from dashboard.ui.outside import plain
 from diffusion_core.media.images import png
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import ANY_CLASS, EACH_IN_TURN, SamplingSpec
-from tests.pages.app import open_page, seen
-from tests.pages.sampling.test_sampling import generate, words
+from tests.pages.app import generate, open_page, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_checkpoint, write_run
 
 SPEC = SamplingSpec(
@@ -65,16 +64,12 @@ def test_an_image_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
     assert job.spec.guidance_interval == (3.0, 15.0) and job.spec.negative == "van"
     for label, what in (("Grid as PNG", ""), ("This image as PNG", "image 1 of ")):
         dropped = drop(open_page("sampling.py", run=other.name, seed=1), files[label])
-        assert f"Settings restored: {what}cars at step 20: 2 images, ddim, 3 steps" in words_of(
+        assert f"Settings restored: {what}cars at step 20: 2 images, ddim, 3 steps" in words(
             dropped
         )
         again = generate(dropped)
         assert again.spec == job.spec
         assert np.array_equal(again.snapshot().now.x_t, job.snapshot().now.x_t)
-
-
-def words_of(app: AppTest) -> str:
-    return "\n".join([words(app), *(seen(each.value) for each in app.success)])
 
 
 @pytest.mark.parametrize(
@@ -107,12 +102,12 @@ def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> No
     assert app.session_state["mode"] == "Batch"
     assert app.number_input(key="many").value == 100
     assert app.query_params["many"] == "100"
-    assert "image 71 of cars at step 20: 100 images" in words_of(app)
+    assert "image 71 of cars at step 20: 100 images" in words(app)
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_the_newest_is_chosen(run: Path) -> None:
     app = drop(open_page("sampling.py", step=20), image_of(SPEC.replace(step=7)))
-    assert "That checkpoint no longer exists; the newest one" in words_of(app)
+    assert "That checkpoint no longer exists; the newest one" in words(app)
     assert app.selectbox(key="step").value == "latest"
     assert generate(app).spec == SPEC
 
@@ -129,17 +124,6 @@ def keep_downloads(patched: pytest.MonkeyPatch) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     patched.setattr(st, "download_button", lambda _, data, **more: files.update({_: data}))
     return files
-
-
-def press(app: AppTest, label: str, key: str) -> SamplingJob:
-    [button] = [each for each in app.button if each.label == label]
-    button.click().run()
-    job = app.session_state["jobs"][key]
-    assert job.wait(60)
-    app.run()
-    assert not app.exception
-    assert job.snapshot().state == "done", job.snapshot().sentence
-    return job
 
 
 def test_a_strip_is_not_called_the_same_but_said_to_stand_below_the_images(
@@ -214,14 +198,15 @@ def test_each_mode_comes_back_and_draws_the_same(
     common = {"run": "cars", "step": 20, "steps": 3, "seed": 5, "label": "bus"}
     with monkeypatch.context() as patched:
         files = keep_downloads(patched)
-        before = press(open_page("sampling.py", **common | settings), label, key)
+        before = generate(open_page("sampling.py", **common | settings), label, key)
     dropped = drop(open_page("sampling.py", run="other", seed=1), files[download])
     [said] = [each.value for each in dropped.success]
     assert dropped.session_state["mode"] == settings["mode"]
     assert "cars at step 20" in said and said.endswith("Generating gives the same result.")
     for name in settings.keys() - {"step"}:  # the address is a link to it
         assert name in dropped.query_params, name
-    again = press(dropped, label, key)
+    again = generate(dropped, label, key)
+    assert again.snapshot().state == "done", again.snapshot().sentence
     assert again.task.text == before.task.text and again.spec == before.spec
     for one, other in zip(images_of(again), images_of(before), strict=True):
         assert np.array_equal(one, other)

@@ -17,8 +17,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling.choose import sharing_sentence
 from dashboard.sampling.controls import link, max_images
-from dashboard.services import model_cache, sampling_queue
-from dashboard.services.sampling_queue import QueueFull, SamplingJob, SamplingQueue
+from dashboard.services import model_cache
+from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from dashboard.ui.progress import precise
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.runs.checkpoint import load_model, save_weights, weights_path
@@ -26,7 +26,7 @@ from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.registry import REGISTRY, Sampler
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page, press, seen
+from tests.pages.app import button, buttons, generate, open_page, press, seen, words
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
 SOON = 60.0
@@ -34,21 +34,6 @@ SOON = 60.0
 
 def open_sampling(**settings: str) -> AppTest:
     return open_page("sampling.py", **settings)
-
-
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
-
-
-def button(app: AppTest, label: str):
-    [found] = [b for b in app.button if b.label == label]
-    return found
-
-
-def generate(app: AppTest) -> SamplingJob:
-    """Press Generate and wait until the job has ended and is shown."""
-    return press(app, "Generate", "generate")
 
 
 def downloads(app: AppTest) -> list[str]:
@@ -117,8 +102,7 @@ def test_a_viewer_reads_the_budget_before_pressing_and_the_limit_after(
     assert "2 of 10 left this hour." in words(app)
     [warning] = app.warning  # before the button is pressed
     assert warning.value.startswith("This takes 8 evaluations of the network, and 2 of the 10")
-    [button] = [b for b in app.button if b.label == "Generate"]
-    button.click().run()
+    press(app, "Generate")
     [error] = app.error
     assert (
         "This takes 8 evaluations of the network, and 2 of the 10 an hour are left. They are "
@@ -146,13 +130,13 @@ def test_a_newer_checkpoint_is_offered_and_taken_only_on_request(runs_dir: Path)
     run = write_run(runs_dir, "cars", 20)
     set_running(run)
     app = open_sampling()
-    assert [b.label for b in app.button] == ["Generate"]
+    assert buttons(app) == ["Generate"]
     write_checkpoint(run, 40)
     app.run()
     assert "Step 20 of 40" in words(app)
     button(app, "Use newer checkpoint (step 40)").click().run()
     assert "Step 40 of 40" in words(app)
-    assert [b.label for b in app.button] == ["Generate"]
+    assert buttons(app) == ["Generate"]
 
 
 def test_a_broken_checkpoint_is_skipped_and_named(runs_dir: Path) -> None:
@@ -344,12 +328,9 @@ def test_a_network_of_the_lecture_can_be_sampled_as_the_lecture_does(runs_dir: P
 
 
 def test_an_active_job_shows_its_place_and_can_be_cancelled(
-    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+    runs_dir: Path, still: SamplingQueue
 ) -> None:
     write_run(runs_dir, "cars", 20)
-    queue = SamplingQueue(sampling_queue.queue_of(torch.device("cpu")).load)
-    monkeypatch.setattr(queue, "_choose", lambda: None)  # nobody works: all jobs stay in the queue
-    monkeypatch.setitem(sampling_queue._queues, "cpu", queue)
     first, second = open_sampling(), open_sampling()
     for app in (first, second):
         button(app, "Generate").click().run()

@@ -20,12 +20,8 @@ from dashboard.sampling.decided import stochastic
 from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.sampling.branching import Parting
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import open_page, press, seen
+from tests.pages.app import generate, open_page, press, words
 from tests.tiny_runs import TINY, write_run
-
-
-def words(app: AppTest) -> str:
-    return "\n".join(seen(each.value) for each in [*app.markdown, *app.caption, *app.error])
 
 
 def book_data(app: AppTest) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def test_no_more_is_sent_than_the_bound_and_the_chosen_image_is_of_it(
 def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=5, picture=2)
-    job = press(app, "Generate", "generate")
+    job = generate(app, "Generate", "generate")
     data = book_data(app)
     assert data["rows"] == [X_T, X_0] and data["image"] == 2
     assert data["names"] == ["1, van", "2, bus", "3, coupé"]
@@ -130,7 +126,7 @@ def test_of_an_image_whose_way_is_not_kept_that_is_said(
     monkeypatch.setattr("diffusion_core.sampling.trajectory.MOST_IMAGES", 2)
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=2, picture=3)
-    press(app, "Generate", "generate")
+    generate(app, "Generate", "generate")
     assert "The steps are kept for the first 2 images only; choose one" in words(app)
     assert not app.get("bidi_component")
     app.number_input(key="picture").set_value(2).run()
@@ -152,9 +148,9 @@ def test_a_sampler_without_noise_is_asked_by_ddim_and_a_flow_not_at_all() -> Non
 def test_where_an_image_is_decided_is_found_out_and_shown(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=2, steps=4, picture=2)
-    press(app, "Generate", "generate")
+    generate(app, "Generate", "generate")
     assert "DPM-Solver++ 2M adds no noise in its steps: the start $x_T$ decides" in words(app)
-    job = press(app, "Find out with DDIM, η = 1", "decided")
+    job = generate(app, "Find out with DDIM, η = 1", "decided")
     found: list[Parting] = job.result
     assert [one.shared for one in found] == [0, 1, 2, 3]
     assert job.task.steps == 4 * 4 and job.task.evaluations == 4 * 4 * 8
@@ -174,29 +170,28 @@ def test_branches_that_do_not_differ_at_all_are_said(
 ) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=1, steps=3)
-    press(app, "Generate", "generate")
+    generate(app, "Generate", "generate")
     black = np.zeros((8, 16, 16, 3), np.uint8)
     same = [
         Parting(k, 19.0 if k else None, 0.0, black[0], np.zeros((16, 16)), black) for k in (0, 1)
     ]
     monkeypatch.setattr("dashboard.sampling.decided.branch", lambda *_: same)
-    press(app, "Find out with DDIM, η = 1", "decided")
+    generate(app, "Find out with DDIM, η = 1", "decided")
     assert "All branches are the same image" in "".join(info.value for info in app.info)
 
 
 def test_a_checkpoint_that_is_gone_is_said_instead(runs_dir: Path) -> None:
     run = write_run(runs_dir, "tiny", 20, 40)
     app = open_page("sampling.py", n=1, steps=2, step=20, sampler="ddpm")
-    press(app, "Generate", "generate")
+    generate(app, "Generate", "generate")
     (run / "weights" / "step-00000020.safetensors").unlink()
-    [button] = [b for b in app.button if b.label == "Find out"]
-    button.click().run()
+    press(app, "Find out")
     assert "The checkpoint of tiny at step 20 no longer exists." in words(app)
 
 
 def test_a_flow_says_that_its_start_decides(runs_dir: Path) -> None:
     write_run(runs_dir, "flow", 20, config=TINY.replace(prediction_type="flow_prediction"))
     app = open_page("sampling.py", n=1, steps=2)
-    press(app, "Generate", "generate")
+    generate(app, "Generate", "generate")
     assert "No sampler for flows adds any." in words(app)
     assert not [b for b in app.button if b.label.startswith("Find out")]

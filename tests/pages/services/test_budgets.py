@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dashboard.services import budgets
-from dashboard.services.budgets import HOUR, Budget, OverBudget, charge, give_back, left
+from dashboard.services.budgets import HOUR, Budget, OverBudget, charge, charged, left
 from dashboard.services.settings import Settings, get_settings
 
 
@@ -83,10 +83,18 @@ def test_the_hours_are_renewed_an_hour_after_the_first_and_each_visitor_has_thei
     assert left(EVALUATIONS, "another", VIEWER) == (50, 100)
 
 
-def test_what_is_given_back_is_left_again(clock: Clock) -> None:
-    charge(EVALUATIONS, "me", 50, VIEWER)
-    give_back(EVALUATIONS, "me", 50)
+def test_what_is_refused_costs_nothing_and_what_fails_later_costs_all(clock: Clock) -> None:
+    amounts = {EVALUATIONS: 50, Budget.PIXELS: 4}
+    few = VIEWER.model_copy(update={"hourly_upload_megapixels": 3})
+    with pytest.raises(OverBudget), charged(amounts, "me", few, KeyError):
+        raise AssertionError("It is refused before.")
+    assert left(EVALUATIONS, "me", few) == (100, 100)
+    with pytest.raises(KeyError), charged(amounts, "me", VIEWER, KeyError):
+        raise KeyError
     assert left(EVALUATIONS, "me", VIEWER) == (100, 100)
+    with pytest.raises(ValueError, match="later"), charged(amounts, "me", VIEWER, KeyError):
+        raise ValueError("later")
+    assert left(EVALUATIONS, "me", VIEWER) == (50, 100)
 
 
 def test_what_is_more_than_an_hours_is_not_said_to_be_renewed(clock: Clock) -> None:

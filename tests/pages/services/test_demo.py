@@ -17,9 +17,9 @@ from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord, write_status
 from diffusion_core.runs.trash import deleted
 from tests import tiny_runs
-from tests.pages.training.test_training import buttons, open_training, press, started, words
-
-__all__ = ["started"]  # a fixture
+from tests.pages.app import buttons, press, words
+from tests.pages.services.test_queue_watch import Rounds
+from tests.pages.training.test_training import open_training
 
 
 @pytest.fixture(autouse=True)
@@ -138,14 +138,7 @@ def test_a_run_is_removed_after_an_hour_by_whatever_server_is_there(
     broken = runs_dir / "visitor-digits-000000" / demo.MARK
     broken.write_text("{")
 
-    class Once(threading.Event):
-        rounds = 0
-
-        def wait(self, timeout: float | None = None) -> bool:
-            self.rounds += 1
-            return self.rounds > 1
-
-    watch(Once())  # a server that knows of the runs by the disk alone
+    watch(Rounds(1))  # a server that knows of the runs by the disk alone
     assert {run.name for run in list_runs(runs_dir)} == {young.name, "kept", broken.parent.name}
     assert not deleted(runs_dir)
     assert not list(runs_dir.glob(f".{old.name}*"))

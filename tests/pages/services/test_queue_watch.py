@@ -9,21 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.services import demo, series_jobs
 from dashboard.services.queue_watch import watch
 from diffusion_core.runs import jobs
+
+
+class Rounds(threading.Event):
+    """It is over after so many rounds of the watcher."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
 def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[Path]:
     """Let the watcher go round so many times; returns the folders that it looked after."""
     seen: list[Path] = []
     collected: list[int] = []
-
-    class Over(threading.Event):
-        rounds = 0
-
-        def wait(self, timeout: float | None = None) -> bool:
-            self.rounds += 1
-            return self.rounds > times
 
     def start_next(runs_dir: Path) -> None:
         seen.append(runs_dir)
@@ -32,7 +38,7 @@ def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = 
 
     monkeypatch.setattr(jobs, "start_next", start_next)
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
-    watch(Over())
+    watch(Rounds(times))
     assert len(collected) == times
     return seen
 
@@ -63,8 +69,19 @@ def test_what_goes_wrong_is_said_once_and_it_goes_on(
     with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
         assert len(look(5, monkeypatch, error)) == 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"The queue cannot be watched: {error}"
+        f"The runs cannot be looked after: {error}"
     ]
+
+
+def test_a_queue_that_cannot_start_its_runs_does_not_keep_what_is_over(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    monkeypatch.setenv("DIFFUSION_LAB_DEMO", "1")
+    monkeypatch.setattr(demo, "remove_old", removed.append)
+    monkeypatch.setattr(series_jobs, "remove_expired", lambda runs_dir: removed.append(runs_dir))
+    look(1, monkeypatch, jobs.JobError("No room."))
+    assert removed == [runs_dir] * 2
 
 
 def test_a_setting_that_cannot_be_used_starts_nothing(

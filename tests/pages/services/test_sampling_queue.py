@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dashboard.services import sampling_queue
-from dashboard.services.sampling_queue import (
-    CLOSED,
-    OnStep,
-    QueueFull,
-    SamplingJob,
-    SamplingQueue,
-    Snapshot,
-    Task,
-    pace_key,
-    sample_task,
-)
+from dashboard.services import sampling_job, sampling_queue
+from dashboard.services.sampling_job import SamplingJob, Snapshot
+from dashboard.services.sampling_queue import CLOSED, QueueFull, SamplingQueue
+from dashboard.services.sampling_tasks import OnStep, Task, pace_key, sample_task
+from dashboard.services.settings import SettingsError
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import CheckpointError, LoadedModel
@@ -243,10 +237,10 @@ def test_a_waiting_job_that_is_cancelled_leaves_the_queue(queue: SamplingQueue, 
 @pytest.mark.parametrize(
     ("seconds", "others_wait", "state"),
     [
-        (sampling_queue.PATIENCE - 1, False, "done"),
-        (sampling_queue.PATIENCE + 1, False, "cancelled"),
-        (sampling_queue.PATIENCE_IN_DEMAND - 1, True, "done"),
-        (sampling_queue.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
+        (sampling_job.PATIENCE - 1, False, "done"),
+        (sampling_job.PATIENCE + 1, False, "cancelled"),
+        (sampling_job.PATIENCE_IN_DEMAND - 1, True, "done"),
+        (sampling_job.PATIENCE_IN_DEMAND + 1, True, "cancelled"),
     ],
 )
 def test_a_job_that_nobody_looks_at_ends_by_itself_sooner_where_others_wait(
@@ -269,7 +263,7 @@ def test_a_job_that_somebody_looks_at_is_left_alone(
     job = queue.submit(sample_task(SPEC, save(gate)))
     for _ in range(SPEC.steps):
         gate.wait()
-        clock.now += sampling_queue.PATIENCE - 1
+        clock.now += sampling_job.PATIENCE - 1
         job.snapshot()
         gate.open(1)
     assert job.wait(SOON)
@@ -283,7 +277,7 @@ def test_somebody_who_left_the_queue_holds_nobody_up(
     gate.wait()
     gone, stays = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
     for _ in range(2):
-        clock.now += sampling_queue.PATIENCE_IN_DEMAND * 4
+        clock.now += sampling_job.PATIENCE_IN_DEMAND * 4
         first.snapshot()
         stays.snapshot()
     assert stays.snapshot().before == 1
@@ -389,6 +383,23 @@ def test_an_error_is_a_sentence_and_the_next_job_runs(
     assert fine.snapshot().state == "done"
 
 
+def test_a_turn_that_cannot_begin_fails_its_job_and_not_the_queue() -> None:
+    errors: list[Exception] = [SettingsError("DIFFUSION_LAB_ROLE is 'king'.")]
+
+    @contextmanager
+    def computing() -> Iterator[None]:
+        if errors:
+            raise errors.pop()
+        yield
+
+    queue = SamplingQueue(load, computing=computing)
+    failing, fine = (queue.submit(sample_task(SPEC, save(small_network()))) for _ in range(2))
+    assert failing.wait(SOON) and fine.wait(SOON)
+    seen = failing.snapshot()
+    assert (seen.state, seen.sentence) == ("failed", "DIFFUSION_LAB_ROLE is 'king'.")
+    assert fine.snapshot().state == "done"
+
+
 def test_more_steps_than_the_schedule_has_are_refused_with_a_sentence() -> None:
     with pytest.raises(ValueError, match="steps must lie between 1 and 20, not 21"):
         sample_task(SPEC.replace(steps=21), save(small_network()))
@@ -450,7 +461,7 @@ def test_a_long_task_goes_on_when_nobody_looks(queue: SamplingQueue, clock: Cloc
     done: list[int] = []
     turn = threading.Semaphore(0)
     job = queue.submit(background(2, done, turn))
-    clock.now = 10 * sampling_queue.PATIENCE
+    clock.now = 10 * sampling_job.PATIENCE
     turn.release(3)
     assert job.wait(SOON)
     assert job.snapshot().state == "done"
@@ -515,8 +526,8 @@ class Work:
 
 @pytest.fixture
 def work(clock: Clock, queue: SamplingQueue, monkeypatch: pytest.MonkeyPatch) -> Work:
-    monkeypatch.setattr(sampling_queue, "PATIENCE_IN_DEMAND", 1e9)
-    monkeypatch.setattr(sampling_queue, "PATIENCE", 1e9)
+    monkeypatch.setattr(sampling_job, "PATIENCE_IN_DEMAND", 1e9)
+    monkeypatch.setattr(sampling_job, "PATIENCE", 1e9)
     queue.pace["a second a step"] = 1.0
     return Work(clock)
 
@@ -591,15 +602,19 @@ def test_whoever_waits_sees_its_place_and_its_time(queue: SamplingQueue, work: W
 
 
 def test_jobs_in_turns_with_one_network_give_the_images_that_each_gives_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    queue: SamplingQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them in training mode, as the lecture samples."""
     for seconds in ("SLICE", "LONG"):  # now they change after every step
         monkeypatch.setattr(sampling_queue, seconds, 0.0)
-    queue = SamplingQueue(load)
     network = small_lecture_network()
     modes: list[bool] = []
-    network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+
+    def evaluated(module: nn.Module, inputs: object) -> None:
+        modes.append(module.training)
+        clock.now += 0.01
+
+    network.register_forward_pre_hook(evaluated)
     saved = save(network, CONFIG.replace(image_size=32))
     specs = [SPEC.replace(sampler="ddpm", steps=20, as_lecture=True), SPEC.replace(steps=20)]
     tasks = [sample_task(spec, saved) for spec in specs]
@@ -659,7 +674,7 @@ def test_a_server_that_ends_cancels_what_is_under_way_and_what_waits_and_takes_n
 def test_the_log_says_how_long_an_order_has_waited_and_worked(
     queue: SamplingQueue, gate: Gate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="dashboard.services.sampling_queue"):
+    with caplog.at_level(logging.INFO, logger="dashboard.services"):
         first = queue.submit(sample_task(SPEC, save(gate)))
         gate.wait()
         clock.now = 2.0

@@ -19,9 +19,8 @@ from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
-from tests.pages.training.test_training import open_training, press, started, words
-
-__all__ = ["started"]  # a fixture
+from tests.pages.app import press, words
+from tests.pages.training.test_training import open_training
 
 # Nothing here is as in a preset, and some of it has no field.
 ODD = tiny_runs.tiny(
@@ -241,11 +240,11 @@ def test_a_run_on_several_cards_makes_a_new_run_wait_for_each_of_them() -> None:
     status = StatusRecord(host=socket.gethostname(), device="cuda", processes=2)
     run = RunSnapshot(Run(Path("both")), RunState.RUNNING, status)
     for card in ("cuda", "cuda:0", "cuda:1"):
-        assert queue_note([run], card).startswith("both is using the device; a new run waits")
+        assert queue_note([run], card).startswith("`both` is using the device; a new run")
     assert queue_note([run], "cuda:2") == queue_note([run], "cpu") == ""
     waiting = RunSnapshot(Run(Path("next")), RunState.QUEUED, status)
     note = queue_note([run, waiting], "cuda")
-    assert note == "both is using the device and 1 run waits; a new run joins the queue."
+    assert note == "`both` is using the device and 1 run waits; a new run joins the queue."
 
 
 def test_a_run_whose_settings_cannot_be_read_is_named_where_it_is_chosen(runs_dir: Path) -> None:

@@ -12,7 +12,8 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import StatusRecord, read_status, write_status
 from diffusion_core.training.trainer import train
 from tests import image_files, tiny_runs
-from tests.pages.training.test_training import open_training, words, write_run
+from tests.pages.app import words
+from tests.pages.training.test_training import open_training, write_run
 
 SENTENCE = "20 images in 2 classes (cat, dog). 40 of 60 files cannot be read: cat/10.jpg, "
 

@@ -17,7 +17,7 @@ def page() -> None:
     def commands(machines: int, processes: int) -> list[str]:
         return launch_commands(path, tiny(batch_size=8), machines, processes, resume=True)
 
-    show_commands(commands, path, "cpu", "more")
+    show_commands(commands, "cpu", "more")
 
 
 def test_there_is_a_command_for_each_machine_and_what_they_need() -> None:
@@ -29,8 +29,8 @@ def test_there_is_a_command_for_each_machine_and_what_they_need() -> None:
     ]
     assert all("--nproc_per_node 1" in code.value for code in app.code)
     notes, *places = [words.value for words in app.markdown]
-    assert "the run's folder `/shared/run` on a shared disk" in notes
-    assert "Replace FIRST_MACHINE by the address of machine 1" in notes
+    assert "the run's folder on a shared disk, under the path in the commands" in notes
+    assert "Replace FIRST_MACHINE by the address of the first machine" in notes
     assert places == [f"On machine {number}, in the app's folder:" for number in (1, 2)]
 
 

@@ -17,17 +17,9 @@ from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, list_runs
-from tests.pages.training.test_training import (
-    buttons,
-    open_training,
-    press,
-    started,
-    words,
-    write_run,
-)
+from tests.pages.app import buttons, press, words
+from tests.pages.training.test_training import open_training, write_run
 from tests.tiny_runs import tiny
-
-__all__ = ["started"]  # a fixture
 
 
 def keyed(app: AppTest, start: str) -> Any:

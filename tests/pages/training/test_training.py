@@ -15,11 +15,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start
-from diffusion_core.runs import queue as run_queue
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
-from diffusion_core.runs.run import RunSnapshot
-from tests.pages.app import open_page, seen
+from tests.pages.app import buttons, open_page, press, seen, words
 
 FILES = ("status.json", "config.json")
 
@@ -62,34 +60,6 @@ def write_run(
     for step in (25, 50):
         Image.new("RGB", (64, 16)).save(path / "samples" / f"step-{step:08d}.png")
     return path
-
-
-def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return "\n".join(seen(element.value) for element in shown)
-
-
-def buttons(app: AppTest) -> list[str]:
-    return [button.label for button in app.button]
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    [button] = [button for button in app.button if button.label == label]
-    return button.click().run()
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[RunSnapshot]:
-    """Every run whose trainer would have been started, as it was then."""
-    calls: list[RunSnapshot] = []
-
-    def spawn(run: RunSnapshot) -> None:
-        calls.append(run)
-        status = {"state": "starting", "created": time.time(), "heartbeat": time.time()}
-        (run.path / "status.json").write_text(json.dumps(status))
-
-    monkeypatch.setattr(run_queue, "_spawn", spawn)
-    return calls
 
 
 # ---------------------------------------------------------------- the form
