@@ -85,17 +85,24 @@ def building_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.mkdir()
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as opened:
-                        os.fsync(opened.fileno())
-            for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
-                sync_folder(folder)
-            os.rename(temporary, path)
-            sync_folder(path.parent)
+            rename_synced(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
             raise
+
+
+def rename_synced(folder: Path, path: Path) -> None:
+    """Rename a folder once all that is in it is on the disk. Raises OSError where `path` exists."""
+    inside = list(folder.rglob("*"))
+    for file in inside:
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    for each in (folder, *inside):
+        if each.is_dir():
+            sync_folder(each)
+    os.rename(folder, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -263,13 +263,16 @@ def request(run: Run, action: str) -> None:
         return
     if (state := run.state) not in ACTIVE:
         raise JobError(f"{run.name} is {state}; there is nothing to {action}.")
-    waiting = read_request(run.path / "request.json")
-    if waiting.action in ENDING and action not in ENDING:
-        raise JobError(f"{run.name} will {waiting.action}; it takes no more requests.")
-    if waiting.action == "change" and action not in ENDING:
-        raise JobError(f"{run.name} has not answered the last change yet; ask again in a moment.")
-    # A change that waits is done before the run ends.
-    _ask(run, action, waiting.settings if waiting.action else None)
+    with holding_queue(run.path.parent):  # so that none takes the place of one that came meanwhile
+        waiting = read_request(run.path / "request.json")
+        if waiting.action in ENDING and action not in ENDING:
+            raise JobError(f"{run.name} will {waiting.action}; it takes no more requests.")
+        if waiting.action == "change" and action not in ENDING:
+            raise JobError(
+                f"{run.name} has not answered the last change yet; ask again in a moment."
+            )
+        # A change that waits is done before the run ends.
+        _ask(run, action, waiting.settings if waiting.action else None)
     _log.info("request to a run", extra={"run": run.name, "request": action})
 
 
