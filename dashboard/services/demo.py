@@ -25,6 +25,7 @@ from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.runs.status import ACTIVE
 
 MARK = "demo.json"  # in the folder of a demo run
+BUILDING = ".demo"  # where a run is until it has its mark, so that none is ever without
 
 
 class Caps(Record):
@@ -85,10 +86,12 @@ def start(data: str, steps: int) -> Run:
             _check_room(demo_runs(runs_dir))
             name = jobs.free_name(runs_dir, f"visitor-{data}-{time.strftime('%H%M%S')}")
             import_and_spare(COMPILER)
-            run = jobs.create(runs_dir, name, config)
+            shutil.rmtree(runs_dir / BUILDING, ignore_errors=True)  # of a server that was killed
+            run = jobs.create(runs_dir / BUILDING, name, config)
+            mark = Mark(name=name, started=time.time())
+            write_json(run.path / MARK, mark.model_dump())
+            run = Run(run.path.rename(runs_dir / name))
             try:
-                mark = Mark(name=name, started=time.time())
-                write_json(run.path / MARK, mark.model_dump())
                 jobs.resume(run, settings.device)
             except (OSError, jobs.JobError, ConfigError):
                 shutil.rmtree(run.path, ignore_errors=True)
