@@ -1,8 +1,8 @@
-"""What the server does every few seconds, with or without visitors: it starts waiting runs, and
-deletes runs and series whose time is over.
+"""What the server does every few seconds, with or without visitors: it starts waiting runs, deletes
+runs and series whose time is over, and collects garbage.
 
 Trainers start the next run themselves when they end, unless they are killed or the machine is
-restarted. It also collects garbage.
+restarted.
 """
 
 from __future__ import annotations
