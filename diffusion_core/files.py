@@ -152,7 +152,7 @@ def check_regular(path: Path) -> None:
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, f"{path.name} is not a file.")
+        raise OSError(errno.EINVAL, f"{path.name} is not a file")
     return open(path, "ab")
 
 

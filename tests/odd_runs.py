@@ -80,6 +80,7 @@ OTHERS = (
     "metrics.sqlite",
     "train.log",
     "notes.sqlite",
+    "history.jsonl",
     "weights/step-00000040.safetensors",
     "state/step-00000040.pt",
     "samples/step-00000040.png",

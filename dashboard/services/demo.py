@@ -15,6 +15,7 @@ import filelock
 from pydantic import Field
 
 from dashboard.services.garbage import COMPILER, import_and_spare
+from dashboard.services.run_deeds import NOBODY
 from dashboard.services.settings import get_settings
 from diffusion_core.files import os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
@@ -87,12 +88,12 @@ def start(data: str, steps: int) -> Run:
             name = jobs.free_name(runs_dir, f"visitor-{data}-{time.strftime('%H%M%S')}")
             import_and_spare(COMPILER)
             shutil.rmtree(runs_dir / BUILDING, ignore_errors=True)  # of a server that was killed
-            run = jobs.create(runs_dir / BUILDING, name, config)
+            run = jobs.create(runs_dir / BUILDING, name, config, NOBODY)
             mark = Mark(name=name, started=time.time())
             write_json(run.path / MARK, mark.model_dump())
             run = Run(run.path.rename(runs_dir / name))
             try:
-                jobs.resume(run, settings.device)
+                jobs.resume(run, settings.device, by=NOBODY)
             except (OSError, jobs.JobError, ConfigError):
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
@@ -130,10 +131,10 @@ def remove_old(runs_dir: Path) -> None:
 def _remove(run: Run) -> None:
     seen = run.snapshot()
     if seen.state not in ACTIVE:
-        trash.delete(run)
+        trash.delete(run, NOBODY)
         (run.path.parent / f".{run.name}.run.lock").unlink(missing_ok=True)
     elif seen.pending != "stop":
-        jobs.request(run, "stop")
+        jobs.request(run, "stop", NOBODY)
 
 
 def _check_room(runs: Mapping[str, float]) -> None:

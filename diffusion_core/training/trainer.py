@@ -22,6 +22,7 @@ from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, 
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
@@ -86,6 +87,8 @@ def train(
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
+                if Run(path).state != RunState.STARTING:  # else the queue starts it for somebody
+                    record(path, Event.RESUMED if resume else Event.STARTED, None)
             status = StatusWriter(
                 path,
                 device=str(device),
