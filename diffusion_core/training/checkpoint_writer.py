@@ -20,7 +20,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
 from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
-from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.context import TrainingContext, load_optimizer
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
@@ -204,7 +204,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         )
         try:
             context.bare_model.load_state_dict(state["model"])
-            context.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(context, state["optimizer"])
             for name, average in context.averages.items():
                 average.module.load_state_dict(averages[name])
                 average.n_averaged.copy_(state["n_averaged"])

@@ -146,6 +146,25 @@ def make_optimizer(
     )
 
 
+def load_optimizer(context: TrainingContext, state: dict[str, Any]) -> None:
+    """Take over an optimizer's state, which another device may have written.
+
+    `load_state_dict` keeps what is the other device's: the order of the moments in memory, which
+    the fused kernels read as if it were that of the weights, and which kernel is used.
+    """
+    context.optimizer.load_state_dict(state)
+    fused = context.device.type in FUSED
+    for group in context.optimizer.param_groups:
+        group["fused"] = fused
+        for parameter in group["params"]:
+            for name, value in context.optimizer.state.get(parameter, {}).items():
+                if name == "step":
+                    value = value.float().to(parameter.device if fused else "cpu")
+                else:
+                    value = torch.empty_like(parameter).copy_(value)
+                context.optimizer.state[parameter][name] = value
+
+
 def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:
     """Where it was measured to help: tensor cores, and the lecture's wide convolutions on the CPU.
 
