@@ -35,7 +35,7 @@ EXTRA = "average/"  # before the names of the tensors of further averages
 
 
 # What a state holds, also those of earlier versions.
-STATE = {"step", "model", "optimizer", "n_averaged", "data_fingerprint"}
+STATE = {"step", "model", "optimizer", "data_fingerprint"}
 
 
 class CheckpointError(ValueError):

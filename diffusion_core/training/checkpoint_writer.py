@@ -60,7 +60,6 @@ class CheckpointWriter:
                 "step": step,
                 "model": context.bare_model.state_dict(),
                 "optimizer": context.optimizer.state_dict(),
-                "n_averaged": context.averages[MAIN_AVERAGE].n_averaged,
                 "micro_batch": context.micro_batch,
                 "processes": context.accelerator.num_processes,
                 "data_fingerprint": context.store.fingerprint,
@@ -68,8 +67,7 @@ class CheckpointWriter:
             }
         )
         averages = {
-            name: snapshot(average.module.state_dict())
-            for name, average in context.averages.items()
+            name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
         classes = context.store.classes if context.labelled else ()
         beside, config = Beside(context.device), context.config
@@ -175,7 +173,7 @@ def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:
     """Give the network and its averages these weights, before the first step."""
     context.bare_model.load_state_dict(weights)
     for average in context.averages.values():
-        average.module.load_state_dict(weights)
+        average.load_state_dict(weights)
 
 
 def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
@@ -206,8 +204,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             context.bare_model.load_state_dict(state["model"])
             load_optimizer(context, state["optimizer"])
             for name, average in context.averages.items():
-                average.module.load_state_dict(averages[name])
-                average.n_averaged.copy_(state["n_averaged"])
+                average.load_state_dict(averages[name])
         except Exception:  # each part raises its own for what is of another network
             file = checkpoint.state_path(path, step).name
             skipped.append(f"Step {step} cannot be resumed: {file} is not of this run.")

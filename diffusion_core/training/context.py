@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from diffusion_core.cores import take_share
 from diffusion_core.data.split import split
@@ -43,7 +43,7 @@ class TrainingContext:
     accelerator: Accelerator
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
-    averages: dict[str, AveragedModel]
+    averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
 
@@ -63,7 +63,7 @@ class TrainingContext:
     @property
     def average(self) -> nn.Module:
         """The network with the main averaged weights."""
-        return self.averages[MAIN_AVERAGE].module
+        return self.averages[MAIN_AVERAGE]
 
 
 def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> ImageStore:
@@ -113,10 +113,8 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     if micro_batch < share and config.network == "lecture":
         complain(f"The batch is taken in parts of {micro_batch}; BatchNorm treats each by itself.")
     optimizer = make_optimizer(config, model, accelerator.device)
-    # Their counters stay on the CPU, so that counting never waits for the device.
-    averages = {
-        name: AveragedModel(model, use_buffers=True) for name in (MAIN_AVERAGE, *config.ema_decays)
-    }
+    names = (MAIN_AVERAGE, *config.ema_decays)
+    averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,

@@ -3,13 +3,13 @@ the device."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import complain
@@ -155,15 +155,36 @@ def _step_unless_broken(context: TrainingContext, norm: Tensor) -> None:
 
 
 def _follow(context: TrainingContext, step: int) -> None:
-    """Move the averaged weights a little towards the new ones."""
-    model = context.bare_model
+    """Move the averaged weights a little towards the new ones; the first step's are the first."""
     for name, average in context.averages.items():
         wanted = context.config.ema_decay
         if name != MAIN_AVERAGE:
             wanted = context.config.ema_decays[name]
         # The usual warm-up of the average: a short run is not held to its random start.
-        average.multi_avg_fn = get_ema_multi_avg_fn(min(wanted, (1 + step) / (10 + step)))
-        average.update_parameters(model)
+        decay = min(wanted, (1 + step) / (10 + step)) if step > 1 else 0.0
+        update_average(average, context.bare_model, decay)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """decay * average + (1 - decay) * model, of all weights and buffers; with 0 a copy.
+
+    What PyTorch's `AveragedModel` computes. That copies its counter to the device each time, for
+    which a GPU has to be waited for.
+    """
+    before, now = ([*network.parameters(), *network.buffers()] for network in (average, model))
+    if not decay:
+        torch._foreach_copy_(before, now)
+        return
+    floating = [tensor.is_floating_point() for tensor in before]
+    torch._foreach_lerp_(
+        list(itertools.compress(before, floating)),
+        list(itertools.compress(now, floating)),
+        1 - decay,
+    )
+    for old, new in zip(before, now, strict=True):
+        if not old.is_floating_point():
+            old.copy_(old * decay + new * (1 - decay))
 
 
 @torch.inference_mode()
