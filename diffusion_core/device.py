@@ -50,6 +50,13 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+def with_number(device: torch.device) -> torch.device:
+    """The device with the number of its card: `cuda` alone is another one in another thread."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def device_count(name: str) -> int:
     """How many devices a name means here: `cuda` all the cards, any other name one."""
     return max(1, torch.cuda.device_count()) if name == "cuda" else 1

@@ -12,13 +12,13 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from diffusion_core.cores import take_share
 from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
-from diffusion_core.device import describe, free_memory, has_fast_bfloat16
+from diffusion_core.device import describe, free_memory, has_fast_bfloat16, with_number
 from diffusion_core.files import complain
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -98,6 +98,8 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     precision = "bf16" if config.mixed_precision == "bf16" else "no"
     if config.mixed_precision == "auto" and has_fast_bfloat16(device):
         precision = "bf16"
+    process = PartialState(cpu=device.type == "cpu")
+    process.device = with_number(process.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     check_share(config, accelerator.num_processes)
     share = config.batch_size // accelerator.num_processes

@@ -15,6 +15,7 @@ from diffusion_core.device import (
     in_batches,
     memory_in_use,
     peak_memory,
+    with_number,
 )
 
 CPU = torch.device("cpu")
@@ -60,6 +61,15 @@ def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
     busy = Utilisation(CPU)
     sum(range(2_000_000))
     assert busy() > 0
+
+
+def test_a_card_is_called_by_its_number_which_holds_in_every_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert with_number(torch.device("cuda")) == torch.device("cuda:2")
+    assert with_number(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert with_number(CPU) == CPU
 
 
 def test_work_is_halved_down_to_one_image_and_only_where_memory_is_short() -> None:

@@ -12,7 +12,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.training.context import make_context, prepare_images, settle_network
+from diffusion_core.training import context
+from diffusion_core.training.context import (
+    TrainingContext,
+    make_context,
+    prepare_images,
+    settle_network,
+)
 from diffusion_core.training.distributed import joined
 from diffusion_core.training.step import one_step, update_average
 from tests.tiny_runs import tiny
@@ -20,6 +26,11 @@ from tests.tiny_runs import tiny
 CPU = torch.device("cpu")
 # What they return, or how long it is, has to come to the host first.
 WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal")
+
+
+def prepared(config: RunConfig) -> TrainingContext:
+    store = prepare_images(config, lambda ready, count: None)
+    return make_context(settle_network(config, store), store, CPU)
 
 
 class Network(nn.Module):
@@ -72,10 +83,16 @@ def test_no_number_of_a_step_is_waited_for(settings: dict[str, Any]) -> None:
 
     config: RunConfig = tiny(**settings)
     with joined(CPU):
-        store = prepare_images(config, lambda ready, count: None)
-        context = make_context(settle_network(config, store), store, CPU)
-        one_step(context, 1)
+        training = prepared(config)
+        one_step(training, 1)
         with Watch():
-            one_step(context, 2)
-            one_step(context, 20)  # which measures the ratio of update and weights
+            one_step(training, 2)
+            one_step(training, 20)  # which measures the ratio of update and weights
     assert asked == []
+
+
+def test_all_of_a_training_knows_the_number_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads would take a device without one for the first card."""
+    monkeypatch.setattr(context, "with_number", lambda device: torch.device(device.type, 0))
+    with joined(CPU):
+        assert prepared(tiny()).device == torch.device("cpu", 0)
