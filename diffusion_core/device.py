@@ -22,6 +22,11 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
+try:
+    from pynvml import NVMLError
+except ImportError:
+    NVMLError = RuntimeError
+
 Found = TypeVar("Found")
 
 
@@ -188,5 +193,5 @@ class Utilisation:
             return None
         try:
             return torch.cuda.utilization(self.device) / 100
-        except (ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
-            return None
+        except (ModuleNotFoundError, RuntimeError, NVMLError):
+            return None  # without NVIDIA's management library, or a part of a card (MIG)

@@ -63,6 +63,21 @@ def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
     assert busy() > 0
 
 
+@pytest.mark.parametrize("missing", [ModuleNotFoundError, RuntimeError, None])
+def test_a_card_that_does_not_say_how_busy_it_is_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, missing: type[Exception] | None
+) -> None:
+    class NVMLError(Exception):
+        """As NVIDIA's: not a RuntimeError."""
+
+    def utilization(card: torch.device) -> int:
+        raise (missing or NVMLError)("Not Supported")
+
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    monkeypatch.setattr(device, "NVMLError", NVMLError)
+    assert Utilisation(torch.device("cuda"))() is None
+
+
 def test_a_card_is_called_by_its_number_which_holds_in_every_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
