@@ -29,6 +29,14 @@ except ImportError:
 
 Found = TypeVar("Found")
 
+# In the messages of errors that have no type of their own.
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA outside PyTorch's allocator, MPS
+    "can't allocate memory",  # the CPU
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "unable to find an engine",  # cuDNN, whose engines need room to work in
+)
+
 
 def pick_device(name: str | None = None) -> torch.device:
     """`name` where it is given, else `cuda`, then `mps`, then `cpu`.
@@ -125,9 +133,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine had not enough memory for a computation."""
-    text = str(error)
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return memory or "out of memory" in text or "can't allocate memory" in text
+    return memory or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def halving(work: Callable[[int], Found], batch: int) -> tuple[Found, int]:

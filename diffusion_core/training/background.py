@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_core.device import is_out_of_memory
+
 
 class Background:
     """A thread that does one job after the other; at most one waits behind the one at work."""
@@ -39,8 +41,18 @@ class Background:
 
 
 def snapshot(tree: Any) -> Any:
-    """A copy of nested dictionaries and lists with every tensor copied on its own device."""
-    return _with_tensors(tree, lambda tensor: tensor.detach().clone())
+    """A copy of nested dictionaries and lists with every tensor copied on its own device.
+
+    Where that has no room for all of them they are on the CPU, for which the training waits.
+    """
+    try:
+        return _with_tensors(tree, lambda tensor: tensor.detach().clone())
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # After the error is gone, which held on to the first copies.
+    torch.cuda.empty_cache()
+    return _with_tensors(tree, lambda tensor: tensor.detach().to("cpu", copy=True))
 
 
 def to_cpu(tree: Any) -> Any:

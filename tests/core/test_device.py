@@ -13,6 +13,7 @@ from diffusion_core.device import (
     Utilisation,
     free_memory,
     in_batches,
+    is_out_of_memory,
     memory_in_use,
     peak_memory,
     with_number,
@@ -76,6 +77,27 @@ def test_a_card_that_does_not_say_how_busy_it_is_ends_nothing(
     monkeypatch.setattr(torch.cuda, "utilization", utilization)
     monkeypatch.setattr(device, "NVMLError", NVMLError)
     assert Utilisation(torch.device("cuda"))() is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.OutOfMemoryError("of any words"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_all_words_for_too_little_memory_are_known(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))
 
 
 def test_a_card_is_called_by_its_number_which_holds_in_every_thread(

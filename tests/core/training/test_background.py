@@ -81,6 +81,24 @@ def test_a_snapshot_keeps_its_values_while_the_weights_go_on() -> None:
     assert to_cpu(kept)["c"][1]["d"].device.type == "cpu"
 
 
+def test_a_snapshot_for_which_the_device_has_no_room_is_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = {"a": torch.ones(2), "b": torch.ones(3)}
+    usual = torch.Tensor.clone
+
+    def clone(tensor: torch.Tensor) -> torch.Tensor:
+        if len(tensor) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "clone", clone)
+    kept = snapshot(weights)
+    for name, weight in weights.items():
+        weight.add_(1)
+        assert torch.equal(kept[name], torch.ones(len(weight))) and kept[name].device.type == "cpu"
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_one_bad_number_is_found(bad: float) -> None:
     good = {"a": torch.ones(3), "n": torch.tensor(2)}
