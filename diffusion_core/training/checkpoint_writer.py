@@ -19,7 +19,7 @@ from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
-from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
+from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
 from diffusion_core.training.context import TrainingContext, load_optimizer
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class CheckpointWriter:
         self.context = context
         self.status = status
         self.events = events
-        self.writer = Background("checkpoints")
-        self.sampler = Background("strips")
+        self.writer = Background("checkpoints", context.device)
+        self.sampler = Background("strips", context.device, priority=-1)
         self.held: list[tuple[int, Callable[[], None]]] = []
 
     def checkpoint(self, step: int, must: bool = False) -> None:
@@ -70,10 +70,8 @@ class CheckpointWriter:
             name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
         classes = context.store.classes if context.labelled else ()
-        beside, config = Beside(context.device), context.config
-        self.held.append(
-            (step, lambda: self._write(step, state, averages, config, classes, beside, must))
-        )
+        config = context.config
+        self.held.append((step, lambda: self._write(step, state, averages, config, classes, must)))
 
     def release(self, step: int) -> None:
         """Let the checkpoints up to this step be written: the numbers of their steps are.
@@ -87,8 +85,7 @@ class CheckpointWriter:
         """Sample the strip of this step; a full disk or memory costs the strip alone."""
         context, config = self.context, self.context.config
         weights = snapshot(context.average.state_dict())
-        beside = Beside(context.device)
-        self.sampler.submit(lambda: self._sample(step, weights, config, beside))
+        self.sampler.submit(lambda: self._sample(step, weights, config))
 
     def finish(self) -> None:
         """Wait until all that was released is on disk. Raises what went wrong with it."""
@@ -106,14 +103,12 @@ class CheckpointWriter:
         averages: dict[str, dict[str, Tensor]],
         config: RunConfig,
         classes: tuple[str, ...],
-        beside: Beside,
         must: bool,
     ) -> None:
         path = self.path
-        with beside.stream():
-            if not all_finite(state["model"]):
-                return  # the next step reports it; the last good checkpoint stays on disk
-            state, averages = to_cpu(state), to_cpu(averages)
+        if not all_finite(state["model"]):
+            return  # the next step reports it; the last good checkpoint stays on disk
+        state, averages = to_cpu(state), to_cpu(averages)
         try:
             checkpoint.save_state(path, step, state)
             main = averages.pop(MAIN_AVERAGE)
@@ -132,13 +127,11 @@ class CheckpointWriter:
         self.status.warn()
         self.status.update(checkpoint_step=step)
 
-    def _sample(
-        self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
-    ) -> None:
+    def _sample(self, step: int, weights: dict[str, Tensor], config: RunConfig) -> None:
         context = self.context
         half = context.accelerator.mixed_precision == "bf16"
         try:
-            with computing(self.path.parent, context.device), beside.stream():
+            with computing(self.path.parent, context.device):
                 if not all_finite(weights):
                     return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)
