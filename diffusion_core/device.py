@@ -86,6 +86,11 @@ def describe(device: torch.device) -> str:
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def kind_of(device: torch.device) -> str:
+    """A name that devices with the same memory share: the card's, else that of its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware computes in bfloat16 (and does not only emulate it)."""
     if device.type == "cuda":
@@ -119,9 +124,13 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: of the device on CUDA, else of the machine or its container."""
+    """Bytes that can still be had: of the device on CUDA, else of the machine or its container.
+
+    On CUDA PyTorch's cache holds free blocks, which the driver counts as used.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     return min(psutil.virtual_memory().available, _left_of_container())
 
 

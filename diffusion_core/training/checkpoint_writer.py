@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from diffusion_core.cores import computing
-from diffusion_core.device import is_out_of_memory
+from diffusion_core.device import is_out_of_memory, kind_of
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
@@ -62,6 +62,7 @@ class CheckpointWriter:
                 "optimizer": context.optimizer.state_dict(),
                 "micro_batch": context.micro_batch,
                 "processes": context.accelerator.num_processes,
+                "device": kind_of(context.device),
                 "data_fingerprint": context.store.fingerprint,
                 "data_content": context.store.content,
             }
@@ -203,9 +204,10 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             skipped.append(f"Step {step} cannot be resumed: {file} is not of this run.")
             complain(skipped[-1])
             continue
-        # The same parts as before, where each process has the same share of the batch: their order
-        # of summing is part of an exact resume.
-        if state.get("processes") == context.accelerator.num_processes:
+        # The same parts as before, where each process has the same share of the batch and as much
+        # memory: their order of summing is part of an exact resume.
+        now = (context.accelerator.num_processes, kind_of(context.device))
+        if (state.get("processes"), state.get("device", "cpu")) == now:
             context.micro_batch = state["micro_batch"]
         if not skipped:
             return step, ""

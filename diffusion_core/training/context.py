@@ -109,6 +109,7 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
         model = model.to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    resident = _resident(store, accelerator.device)  # before what is left is planned
     micro_batch = min(
         share, config.micro_batch or fitting_micro_batch(config, accelerator.device, share)
     )
@@ -121,7 +122,7 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     return TrainingContext(
         config=config,
         store=store,
-        resident=_resident(store, accelerator.device),
+        resident=resident,
         train_index=train_index,
         validation_index=validation_index,
         schedule=build_schedule(config).to(accelerator.device),

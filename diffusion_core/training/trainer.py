@@ -36,7 +36,7 @@ from diffusion_core.training.context import (
     resolved,
     settle_network,
 )
-from diffusion_core.training.device_turn import device_turn
+from diffusion_core.training.device_turn import device_turn, memory_returned
 from diffusion_core.training.distributed import (
     ProcessGroup,
     ProcessLost,
@@ -125,7 +125,11 @@ def _train_alone(job: _Job) -> RunState:
                 keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
-            with device_turn(status, path.parent), computing(path.parent, job.device):
+            with (
+                device_turn(status, path.parent),
+                computing(path.parent, job.device),
+                memory_returned(job.device),
+            ):
                 state = _train(job)
                 status.update(state=state, message="")
                 return state

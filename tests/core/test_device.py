@@ -57,6 +57,13 @@ def test_without_a_limit_the_machine_decides(
     assert free_memory(CPU) == 5
 
 
+def test_free_blocks_of_the_cache_of_a_card_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"mem_get_info": (50, 100), "memory_reserved": 40, "memory_allocated": 10}
+    for name, found in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda card, found=found: found)
+    assert free_memory(torch.device("cuda")) == 80
+
+
 def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
     assert peak_memory(CPU) >= memory_in_use(CPU) > 2**20
     busy = Utilisation(CPU)

@@ -5,14 +5,20 @@ The other device is played by this one: its order of the weights in memory, its 
 
 from __future__ import annotations
 
+import shutil
+import traceback
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from diffusion_core.runs import checkpoint
+from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import load_run
 from diffusion_core.training import context
+from diffusion_core.training.device_turn import memory_returned
 from diffusion_core.training.trainer import train
 from tests.core.training.test_trainer import stop_after, weights_of
 from tests.tiny_runs import tiny
@@ -50,3 +56,59 @@ def test_the_optimizer_uses_the_kernels_of_the_device_that_resumes(tmp_path: Pat
     wanted, found = weights_of(whole, 8), weights_of(moved, 8)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert load_run(moved).curve("loss")["step"].tolist() == list(range(1, 9))
+
+
+def test_another_device_makes_a_new_plan_of_how_many_images_fit(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(run, tiny(), device=CPU, on_step=stop_after(run, 3)) == "stopped"
+    state = checkpoint.load_state(run, 4)
+    assert (state["micro_batch"], state["device"]) == (4, "cpu")
+    for device, wanted in (("A smaller card", 4), ("cpu", 1)):
+        checkpoint.save_state(run, 4, state | {"micro_batch": 1, "device": device})
+        copy = tmp_path / device.replace(" ", "-")
+        shutil.copytree(run, copy)
+        assert train(copy, resume=True, device=CPU) == "finished"
+        assert checkpoint.load_state(copy, 8)["micro_batch"] == wanted
+
+
+def test_the_plan_counts_with_the_images_that_are_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    usual = context.fitting_micro_batch
+
+    def fitting(config: RunConfig, *more: Any) -> int:
+        order.append("micro-batch")
+        return usual(config, *more)
+
+    monkeypatch.setattr(context, "_resident", lambda *_: order.append("images"))
+    monkeypatch.setattr(context, "fitting_micro_batch", fitting)
+    train(tmp_path / "run", tiny(steps=1), device=CPU)
+    assert order == ["images", "micro-batch"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_next_run_finds_the_memory_of_a_card_free(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    weights: list[weakref.ref] = []
+    left: list[bool] = []
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: left.extend(ref() is not None for ref in weights)
+    )
+
+    def training() -> None:
+        network = torch.nn.Linear(2, 2)
+        weights.append(weakref.ref(network))
+        if fails:
+            try:
+                raise OSError(f"of {network}")
+            except OSError as error:
+                raise ValueError("no") from error
+
+    try:
+        with memory_returned(torch.device("cuda")):
+            training()
+    except ValueError as error:
+        assert traceback.extract_tb(error.__traceback__)[-1].name == "training"
+    assert left == [False]
