@@ -32,6 +32,10 @@ class StepOutput(NamedTuple):
     update_ratio: Tensor | None  # (), norm of the update by norm of the weights
 
 
+class TogetherOutOfMemory(RuntimeError):
+    """One of several processes has no memory for its part of a batch, and cannot go on alone."""
+
+
 def one_step(context: TrainingContext, step: int) -> StepOutput:
     """One update. A gradient that is not finite, and all after it, leave the weights as they are.
 
@@ -106,6 +110,9 @@ def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, 
     `micro_batch` images at once; where the device has no room for them, half as many from here
     on. The sum over the parts is the gradient of the whole batch, to rounding (BatchNorm, which the
     lecture's network has, takes its statistics from each part).
+
+    Several processes take as many parts as each other, and wait for each other in them: where one
+    has no room it cannot start again. Raises TogetherOutOfMemory there.
     """
     while True:
         try:
@@ -113,7 +120,13 @@ def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, 
         except (RuntimeError, MemoryError) as error:
             if context.micro_batch == 1 or not is_out_of_memory(error):
                 raise
-            context.micro_batch = (context.micro_batch + 1) // 2
+            half = (context.micro_batch + 1) // 2
+            if context.accelerator.num_processes > 1:
+                raise TogetherOutOfMemory(
+                    f"Out of memory with {context.micro_batch} images at once. Resume the run with "
+                    f"more processes, or start one with its settings and micro_batch={half}."
+                ) from error
+            context.micro_batch = half
             complain(f"Out of memory: taking {context.micro_batch} images at once from here on.")
         context.optimizer.zero_grad(set_to_none=True)
         if context.device.type == "cuda":

@@ -176,6 +176,8 @@ def _train(job: _Job) -> RunState:
     done, warning = restore(path, context) if job.resume else (0, "")
     if not done and config.init_from:
         start_from(load_origin(path, store.classes if context.labelled else ()), context)
+    # Each has planned with the memory of its own card.
+    context.micro_batch = group.least(context.micro_batch)
     changes = [(change.step, change.settings) for change in read_changes(path)]
     settings = (config.to_json(), changes)
     group.check_same({"settings": settings, "images": store.content, "checkpoint": done})

@@ -5,23 +5,34 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import accelerate
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.training import context
+from diffusion_core.training import step as training_step
 from diffusion_core.training.context import (
     TrainingContext,
     make_context,
     prepare_images,
     settle_network,
 )
-from diffusion_core.training.distributed import joined
-from diffusion_core.training.step import one_step, update_average
-from tests.tiny_runs import tiny
+from diffusion_core.training.distributed import ProcessGroup, joined
+from diffusion_core.training.nan_report import first_layer
+from diffusion_core.training.reasons import reason
+from diffusion_core.training.step import (
+    TogetherOutOfMemory,
+    batch_of,
+    gradients_in_parts,
+    one_step,
+    update_average,
+)
+from tests.tiny_runs import LECTURE, tiny
 
 CPU = torch.device("cpu")
 # What they return, or how long it is, has to come to the host first.
@@ -96,3 +107,42 @@ def test_all_of_a_training_knows_the_number_of_its_card(monkeypatch: pytest.Monk
     monkeypatch.setattr(context, "with_number", lambda device: torch.device(device.type, 0))
     with joined(CPU):
         assert prepared(tiny()).device == torch.device("cpu", 0)
+
+
+def test_the_layer_with_nan_is_searched_for_without_the_other_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A synchronised BatchNorm would wait for theirs for ever, and on the CPU raises."""
+    with joined(CPU):
+        training = prepared(LECTURE.replace(data="cars:48", batch_size=4, validation_count=4))
+        training.model = nn.SyncBatchNorm.convert_sync_batchnorm(training.model)
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
+        assert first_layer(training, 1) == "the sum over the batch"
+        with torch.no_grad():
+            training.model.get_parameter("downs.1.bnorm2.weight")[0] = float("nan")
+        assert first_layer(training, 1) == "the weights of the layer downs.1.bnorm2"
+        monkeypatch.undo()
+
+
+def test_of_several_processes_none_takes_other_parts_than_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would wait for each other at different layers."""
+
+    def objective(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training_step, "objective", objective)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with joined(CPU):
+        training = prepared(tiny())
+        with pytest.raises(TogetherOutOfMemory, match="with 2 images at once") as got:
+            gradients_in_parts(training, batch_of(training, 1))
+    assert reason(got.value) == str(got.value)
+
+    group = ProcessGroup(False)
+    assert group.least(8) == 8
+    monkeypatch.setattr(accelerate.utils, "gather_object", lambda mine: [*mine, 4])
+    group.several = True
+    assert group.least(8) == 4
