@@ -86,6 +86,14 @@ def describe(device: torch.device) -> str:
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def compute_in_float32() -> None:
+    """Let float32 convolutions on CUDA be float32, in this process from here on.
+
+    PyTorch lets cuDNN round their inputs to 10 bits (TF32) unless told otherwise.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def kind_of(device: torch.device) -> str:
     """A name that devices with the same memory share: the card's, else that of its type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

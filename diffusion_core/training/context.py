@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from diffusion_core.cores import take_share
 from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
-from diffusion_core.device import describe, free_memory, has_fast_bfloat16, with_number
+from diffusion_core.device import (
+    compute_in_float32,
+    describe,
+    free_memory,
+    has_fast_bfloat16,
+    with_number,
+)
 from diffusion_core.files import complain
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -91,6 +97,7 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     train_index, validation_index = split(
         len(store), config.validation_count, config.batch_size, config.seed, config.data
     )
+    compute_in_float32()  # where no bfloat16 is asked for
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
         if device.index is not None:
