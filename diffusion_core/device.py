@@ -75,6 +75,16 @@ def device_count(name: str) -> int:
     return max(1, torch.cuda.device_count()) if name == "cuda" else 1
 
 
+def cards_of(device: torch.device, count: int) -> tuple[str, ...]:
+    """What `count` cards from this one on are called whatever CUDA_VISIBLE_DEVICES is; empty for
+    other devices."""
+    if device.type != "cuda":
+        return ()
+    first = device.index or 0
+    numbers = range(first, min(first + count, torch.cuda.device_count()))
+    return tuple(str(torch.cuda.get_device_properties(number).uuid) for number in numbers)
+
+
 def describe(device: torch.device) -> str:
     """A description, for example "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from diffusion_core.cores import computing
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
+from diffusion_core.device import cards_of
 from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
@@ -92,6 +93,7 @@ def train(
                 total=settings.steps,
                 lead=lead,
                 processes=processes_here(),
+                cards=cards_of(device, processes_here()),
             )
             return _train_alone(
                 _Job(settings, config is not None, resume, device, status, group, on_step)

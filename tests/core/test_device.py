@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from diffusion_core import device
 from diffusion_core.device import (
     Utilisation,
+    cards_of,
     free_memory,
     in_batches,
     is_out_of_memory,
@@ -69,6 +71,18 @@ def test_memory_and_utilisation_of_this_process_are_plausible() -> None:
     busy = Utilisation(CPU)
     sum(range(2_000_000))
     assert busy() > 0
+
+
+def test_the_cards_of_a_run_have_names_that_hold_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"GPU-{number}")
+    )
+    assert cards_of(torch.device("cuda"), 2) == ("GPU-0", "GPU-1")
+    assert cards_of(torch.device("cuda:2"), 2) == ("GPU-2",)
+    assert cards_of(CPU, 2) == ()
 
 
 @pytest.mark.parametrize("missing", [ModuleNotFoundError, RuntimeError, None])
