@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.device import has_fast_bfloat16
+from diffusion_core.device import compute_in_float32, has_fast_bfloat16
 from diffusion_core.files import check_regular, listing, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
@@ -35,7 +35,7 @@ EXTRA = "average/"  # before the names of the tensors of further averages
 
 
 # What a state holds, also those of earlier versions.
-STATE = {"step", "model", "optimizer", "n_averaged", "data_fingerprint"}
+STATE = {"step", "model", "optimizer", "data_fingerprint"}
 
 
 class CheckpointError(ValueError):
@@ -261,7 +261,9 @@ def load_model(
     config = checkpoint.config
     weights = load_weights(checkpoint, average)
     network = network_of(config, weights, device)
-    if not exact:
+    if exact:
+        compute_in_float32()
+    else:
         network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
     return LoadedModel(network, build_schedule(config).to(device), config)
 

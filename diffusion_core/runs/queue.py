@@ -36,7 +36,7 @@ from diffusion_core.runs.status import (
     Moment,
     RunState,
     StatusRecord,
-    places_of,
+    named_places,
     read_status,
     same_place,
     waits_without_process,
@@ -175,6 +175,7 @@ def line_up(path: Path, device: str, steps: int, processes: int) -> None:
         host=socket.gethostname(),
         device=device,
         processes=processes,
+        cards=(),
         error="",
         not_finite=False,
         message="",
@@ -198,13 +199,13 @@ def _start_free(runs_dir: Path) -> dict[str, str]:
     taken: set[str] = set()
     for run in runs:
         if run.state in AT_WORK and run.status.host == host:
-            taken |= places_of(run.status)
+            taken |= named_places(run.status)
     failed = {}
     for run in read_queue(runs_dir, runs):
         status = run.status
         if status.host != host:
             continue
-        if not taken & (places := places_of(status)) and waits_without_process(status):
+        if not taken & (places := named_places(status)) and waits_without_process(status):
             try:
                 _spawn(run)
                 _log.info("run started", extra={"run": run.name, "device": status.device})

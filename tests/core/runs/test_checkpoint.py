@@ -54,7 +54,6 @@ def state(step: int) -> dict:
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     return {
-        "n_averaged": torch.tensor(1),
         "data_fingerprint": "",
         "step": step,
         "model": model.state_dict(),
