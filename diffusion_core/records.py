@@ -240,7 +240,6 @@ _WANTED = {
     "path_type": "a path",
     "string_too_long": "at most {max_length:,} characters long",
     "string_too_short": "at least {min_length:,} characters long",
-    "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
     "dict_type": "an object",
     "model_type": "an object",
     "dataclass_type": "an object",

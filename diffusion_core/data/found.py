@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
@@ -92,27 +92,22 @@ def found(images: int, classes: Sequence[str], left_out: Iterable[tuple[str, str
     )
 
 
-def sentence(found: Found, quote: Callable[[str], str] = cut) -> str:
-    """ "2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …"
-
-    `quote` makes of a name from outside what can be shown.
-    """
+def sentence(found: Found) -> str:
+    """ "2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …" """
     images = f"{found.images:,} {'image' if found.images == 1 else 'images'}"
     classes = f"{found.classes:,} {'class' if found.classes == 1 else 'classes'}"
     total = sum(each.count for each in found.left_out)
     several = f"; {total:,} left out" if len(found.left_out) > 1 else ""
-    parts = [
-        f"{images} in {classes} ({_listed(found.class_names, found.classes, quote)}){several}."
-    ]
+    parts = [f"{images} in {classes} ({_listed(found.class_names, found.classes)}){several}."]
     unreadable = (each.count for each in found.left_out if each.reason in ("unreadable", "large"))
     files = found.images + sum(unreadable)
     for each in found.left_out:
         reason = REASONS.get(each.reason, Reason("file is left out", "files are left out"))
         what = (reason.one if each.count == 1 else reason.several).format(files=f"{files:,}")
-        names = _listed(each.names, each.count, quote)
+        names = _listed(each.names, each.count)
         parts.append(f"{each.count:,} {what}: {names}" + ("" if names.endswith("…") else "."))
     return " ".join(parts)
 
 
-def _listed(names: Sequence[str], count: int, quote: Callable[[str], str]) -> str:
-    return ", ".join([*map(quote, names), *(["…"] if count > len(names) else [])])
+def _listed(names: Sequence[str], count: int) -> str:
+    return ", ".join([*map(cut, names), *(["…"] if count > len(names) else [])])

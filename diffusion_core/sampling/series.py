@@ -287,7 +287,7 @@ def _batches(
 
     record = series.record
     batch = record.batch
-    missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
+    missing = [k for k in range(spec.n) if read_image(series.image(k)) is None]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
         with clock:
@@ -354,10 +354,6 @@ def _queued(spec: SamplingSpec) -> dict[str, Any]:
         "host": socket.gethostname(),
         "heartbeat": time.time(),
     }
-
-
-def _is_whole(path: Path) -> bool:
-    return read_image(path) is not None
 
 
 def read_image(path: Path) -> np.ndarray | None:

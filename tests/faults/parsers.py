@@ -53,7 +53,6 @@ from diffusion_core.runs.metrics import (
     read_all,
     read_curve,
     read_last,
-    read_names,
 )
 from diffusion_core.runs.presets import check_network
 from diffusion_core.runs.queue import QueueFile
@@ -235,7 +234,10 @@ PARSERS[".queue.json"] = Parser(
 
 
 def spec_of(text: str, _: Path) -> SamplingSpec:
-    spec = SamplingSpec.from_json(text)
+    values = None
+    with contextlib.suppress(ValueError, RecursionError):
+        values = json.loads(text)
+    spec = SamplingSpec.from_dict(values)
     spec.describe(), spec.options(), spec.columns()
     if problems := spec.problems(capabilities()):
         raise SpecError(problems[0])
@@ -249,7 +251,11 @@ def capabilities() -> Capabilities:
 
 SPECS = [SPEC.to_dict(), (SPEC.to_dict() | {"guidance_scale": 2.0, "guidance_interval": [0, 9]})]
 PARSERS["settings of sampling"] = Parser(
-    spoiled(*SPECS), spec_of, SpecError, lambda spec, at: spec_of(spec.to_json(), at), many=12000
+    spoiled(*SPECS),
+    spec_of,
+    SpecError,
+    lambda spec, at: spec_of(json.dumps(spec.to_dict()), at),
+    many=12000,
 )
 
 
@@ -602,7 +608,7 @@ def read_metrics(data: bytes, folder: Path) -> list[Any]:
     shutil.rmtree(folder / "m", ignore_errors=True)
     path = written(folder, "m/metrics.sqlite", data)
     try:
-        curves = [read_curve(path, name) for name in [*read_names(path), "loss"]]
+        curves = [read_curve(path, name) for name in [*read_last(path), "loss"]]
         return [curves, read_all(path), read_last(path), read_curve(path, "loss", 10)]
     finally:
         said: list[str] = []
