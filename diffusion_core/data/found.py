@@ -7,13 +7,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from diffusion_core.records import Record
+from diffusion_core.records import Count, Record, ShortText
 from diffusion_core.text import cut
 
 SHOWN_CLASSES, SHOWN_NAMES = 8, 3  # that a sentence names
-
-Count = Annotated[int, Field(ge=0, le=10**12)]
-Name = Annotated[str, Field(max_length=4096)]
 
 
 class Reason(NamedTuple):
@@ -61,9 +58,9 @@ REASONS = {
 class LeftOut(Record):
     """Files that are left out for one reason."""
 
-    reason: Name
+    reason: ShortText
     count: Count
-    names: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # of the first few
+    names: Annotated[tuple[ShortText, ...], Field(strict=False)] = ()  # of the first few
 
 
 class Found(Record):
@@ -71,7 +68,7 @@ class Found(Record):
 
     images: Count
     classes: Count
-    class_names: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # the first few
+    class_names: Annotated[tuple[ShortText, ...], Field(strict=False)] = ()  # the first few
     left_out: Annotated[tuple[LeftOut, ...], Field(strict=False)] = ()
 
 
