@@ -75,12 +75,12 @@ def read_queue(runs_dir: Path, runs: Sequence[RunSnapshot] | None = None) -> lis
         file = read_record_file(QueueFile, runs_dir / ".queue.json") or QueueFile()
     except RecordError:
         file = QueueFile()
+    places = {entry: place for place, entry in enumerate(file.order)}
 
     def place(run: RunSnapshot) -> tuple[int, float, str]:
         """Those of the file first, then first come first served."""
-        entry = (run.name, run.status.queued_at)
-        first = file.order.index(entry) if entry in file.order else len(file.order)
-        return first, run.status.queued_at, run.name
+        queued_at = run.status.queued_at
+        return places.get((run.name, queued_at), len(places)), queued_at, run.name
 
     return sorted((run for run in runs if run.state == RunState.QUEUED), key=place)
 
