@@ -60,7 +60,7 @@ def test_classes_in_turn_have_columns_of_their_own(n: int, classes: int, columns
     assert spec.columns(n) == columns
 
 
-def test_an_order_says_in_words_what_makes_its_images() -> None:
+def test_settings_say_in_words_what_makes_its_images() -> None:
     spec = SamplingSpec(
         run="cars",
         step=1250,
