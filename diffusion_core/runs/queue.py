@@ -272,7 +272,8 @@ def _spawn(run: RunSnapshot) -> None:
     with suppress(OSError, psutil.Error):
         go_behind(process.pid)
         started = psutil.Process(process.pid).create_time()
-        write_status(path, status.replace(pid=process.pid, process_started=started))
+        if read_status(path) == status:
+            write_status(path, status.replace(pid=process.pid, process_started=started))
 
 
 def settle_config(path: Path, status: StatusRecord) -> None:
