@@ -61,6 +61,7 @@ def test_a_started_run_is_there_at_once_and_its_process_gets_all_settings(
 ) -> None:
     run = jobs.start(folder / "new", "first", CONFIG, "cpu")
     assert run.state == "starting"
+    assert run.status.pid == os.getpid()
     assert commands == [
         [
             *(sys.executable, "-m", "diffusion_core", "train"),
