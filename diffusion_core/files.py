@@ -9,7 +9,7 @@ import shutil
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -211,10 +211,10 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=2).encode())
 
 
-def folder_size(path: Path, match: Callable[[Path], bool] = lambda _: True) -> int:
+def folder_size(path: Path) -> int:
     """Bytes of the files below a folder, without those that disappear or must not be read."""
     total = 0
     for file in path.rglob("*"):
         with suppress(OSError):
-            total += file.stat().st_size if file.is_file() and match(file) else 0
+            total += file.stat().st_size if file.is_file() else 0
     return total

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -27,6 +28,9 @@ from diffusion_core.text import cut, limit, shown
 
 LONGEST_NAME = 80  # characters of a field's name in a sentence
 MAX_BYTES = 4 * 2**20  # of one record; the largest that the project writes is far smaller
+
+Count = Annotated[int, Field(ge=0, le=10**12)]
+ShortText = Annotated[str, Field(max_length=4096)]
 
 
 class RecordError(ValueError):
@@ -240,7 +244,6 @@ _WANTED = {
     "path_type": "a path",
     "string_too_long": "at most {max_length:,} characters long",
     "string_too_short": "at least {min_length:,} characters long",
-    "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-'",
     "dict_type": "an object",
     "model_type": "an object",
     "dataclass_type": "an object",

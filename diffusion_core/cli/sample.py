@@ -26,14 +26,17 @@ from diffusion_core.cli.options import (
 )
 from diffusion_core.cores import computing
 from diffusion_core.device import in_batches, pick_device
-from diffusion_core.media.images import IMAGE_FORMATS
+from diffusion_core.files import replacing
+from diffusion_core.media.images import IMAGE_FORMATS, check_size, encode, grid, to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
+from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import Cancelled
+from diffusion_core.sampling.series import Series, batch_for, create, generate, line_up
 from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec, SpecError
 from diffusion_core.text import shown
@@ -174,11 +177,6 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
 def sample_grid(
     spec: SamplingSpec, checkpoint: Checkpoint, device: torch.device, out: Path
 ) -> None:
-    from diffusion_core.files import replacing
-    from diffusion_core.media.images import check_size, encode, grid, to_uint8
-    from diffusion_core.sampling.metadata import entries
-    from diffusion_core.sampling.series import batch_for
-
     columns, side = spec.columns(), checkpoint.config.image_size
     check_size(side * min(spec.n, columns), side * -(-spec.n // columns), out.suffix)
     loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
@@ -197,8 +195,6 @@ def sample_grid(
 
 def sample_folder(arguments: argparse.Namespace, run: Run, device: torch.device, out: Path) -> int:
     """Generate a new folder of images, or those missing in one; Ctrl-C leaves it resumable."""
-    from diffusion_core.sampling.series import Series, batch_for, create, generate, line_up
-
     series = Series(out)
     started = (out / "order.json").exists()
     if started:

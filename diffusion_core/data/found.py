@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from diffusion_core.records import Record
+from diffusion_core.records import Count, Record, ShortText
 from diffusion_core.text import cut
 
 SHOWN_CLASSES, SHOWN_NAMES = 8, 3  # that a sentence names
-
-Count = Annotated[int, Field(ge=0, le=10**12)]
-Name = Annotated[str, Field(max_length=4096)]
 
 
 class Reason(NamedTuple):
@@ -61,9 +58,9 @@ REASONS = {
 class LeftOut(Record):
     """Files that are left out for one reason."""
 
-    reason: Name
+    reason: ShortText
     count: Count
-    names: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # of the first few
+    names: Annotated[tuple[ShortText, ...], Field(strict=False)] = ()  # of the first few
 
 
 class Found(Record):
@@ -71,7 +68,7 @@ class Found(Record):
 
     images: Count
     classes: Count
-    class_names: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # the first few
+    class_names: Annotated[tuple[ShortText, ...], Field(strict=False)] = ()  # the first few
     left_out: Annotated[tuple[LeftOut, ...], Field(strict=False)] = ()
 
 
@@ -92,27 +89,22 @@ def found(images: int, classes: Sequence[str], left_out: Iterable[tuple[str, str
     )
 
 
-def sentence(found: Found, quote: Callable[[str], str] = cut) -> str:
-    """ "2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …"
-
-    `quote` makes of a name from outside what can be shown.
-    """
+def sentence(found: Found) -> str:
+    """ "2,400 images in 2 classes (cat, dog). 40 of 2,440 files cannot be read: 000.jpg, …" """
     images = f"{found.images:,} {'image' if found.images == 1 else 'images'}"
     classes = f"{found.classes:,} {'class' if found.classes == 1 else 'classes'}"
     total = sum(each.count for each in found.left_out)
     several = f"; {total:,} left out" if len(found.left_out) > 1 else ""
-    parts = [
-        f"{images} in {classes} ({_listed(found.class_names, found.classes, quote)}){several}."
-    ]
+    parts = [f"{images} in {classes} ({_listed(found.class_names, found.classes)}){several}."]
     unreadable = (each.count for each in found.left_out if each.reason in ("unreadable", "large"))
     files = found.images + sum(unreadable)
     for each in found.left_out:
         reason = REASONS.get(each.reason, Reason("file is left out", "files are left out"))
         what = (reason.one if each.count == 1 else reason.several).format(files=f"{files:,}")
-        names = _listed(each.names, each.count, quote)
+        names = _listed(each.names, each.count)
         parts.append(f"{each.count:,} {what}: {names}" + ("" if names.endswith("…") else "."))
     return " ".join(parts)
 
 
-def _listed(names: Sequence[str], count: int, quote: Callable[[str], str]) -> str:
-    return ", ".join([*map(quote, names), *(["…"] if count > len(names) else [])])
+def _listed(names: Sequence[str], count: int) -> str:
+    return ", ".join([*map(cut, names), *(["…"] if count > len(names) else [])])

@@ -27,11 +27,11 @@ import numpy as np
 from diffusion_core.data.cache import default_cache_dir
 from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
 from diffusion_core.data.errors import DataError
-from diffusion_core.data.found import Count, Found, found
+from diffusion_core.data.found import Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
 from diffusion_core.files import is_disk_full, rename_synced, short_path, write_json
-from diffusion_core.records import Record
+from diffusion_core.records import Count, Record
 from diffusion_core.text import cut
 
 __all__ = [

@@ -241,17 +241,16 @@ def class_scores_estimates(
 
 
 def nearest(
-    fake: np.ndarray, real: np.ndarray, *, mirrored: bool = False, without_self: bool = False
+    fake: np.ndarray, real: np.ndarray, *, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the real image nearest to each fake: its row, int (m,), and distance, float64 (m,).
 
     uint8 images (n, H, W, C) are compared at about 16 x 16 pixels; the distance is the root mean
     square difference in grey levels (0 to 255). Rows of features (n, d): Euclidean distance.
     `mirrored`: also compare with the mirrored real images, as training with random flips sees them.
-    `without_self`: for a set against itself, row k is no neighbour of row k.
     """
-    if not len(fake) or len(real) < (2 if without_self else 1):
-        raise ValueError("The nearest images need at least one other image in each set.")
+    if not len(fake) or not len(real):
+        raise ValueError("The nearest images need at least one image in each set.")
     scale = 1.0
     kinds = [real]
     if fake.ndim == 4:
@@ -272,8 +271,6 @@ def nearest(
         middle = kind.mean(axis=0)
         a, b = ((rows - middle).astype(np.float32) for rows in (fake, kind))
         for rows, squares in _square_distances(a, b):
-            if without_self:
-                squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf
             found = squares.argmin(axis=1)
             exact = np.linalg.norm(fake[rows].astype(np.float64) - kind[found], axis=1) / scale
             better = exact < distance[rows]

@@ -51,12 +51,17 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
+def to_pil(image: np.ndarray) -> Image.Image:
+    """A uint8 image (H, W, 3) or (H, W, 1) of Pillow's: in colour or grey."""
+    return Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+
+
 def png(image: np.ndarray, enlarge: int = 1, text: Mapping[str, str] | None = None) -> bytes:
     """A uint8 image (H, W, 3) or (H, W, 1) as PNG, each pixel enlarged `enlarge` times.
 
     `text`: entries stored in the file, such as the settings that made the image.
     """
-    pil_image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    pil_image = to_pil(image)
     if enlarge > 1:
         size = (pil_image.width * enlarge, pil_image.height * enlarge)
         pil_image = pil_image.resize(size, Image.Resampling.NEAREST)
@@ -75,7 +80,7 @@ def encode(image: np.ndarray, suffix: str, text: Mapping[str, str] | None = None
         return png(image, text=text)
     check_size(image.shape[1], image.shape[0], suffix)
     buffer = io.BytesIO()
-    pil_image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    pil_image = to_pil(image)
     pil_image.save(buffer, format=format, **options)
     return buffer.getvalue()
 

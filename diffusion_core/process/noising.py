@@ -34,9 +34,9 @@ def noise_to_uint8(noise: Tensor) -> np.ndarray:
     return to_uint8(noise / NOISE_RANGE)
 
 
-def strip_timesteps(timesteps: int, length: int = STRIP_LENGTH) -> list[int]:
-    """`length` timesteps evenly spaced from 0, rising; all of them where there are fewer."""
-    return sorted({k * timesteps // length for k in range(length)})
+def strip_timesteps(timesteps: int) -> list[int]:
+    """STRIP_LENGTH timesteps evenly spaced from 0, rising; all of them where there are fewer."""
+    return sorted({k * timesteps // STRIP_LENGTH for k in range(STRIP_LENGTH)})
 
 
 def noised_at(

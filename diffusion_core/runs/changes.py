@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from diffusion_core.files import write_json
-from diffusion_core.records import Record, RecordError, read_record_file
+from diffusion_core.records import Count, Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig
-from diffusion_core.runs.status import Count, Moment
+from diffusion_core.runs.status import Moment
 from diffusion_core.text import cut, shown, some
 
 # Settings that may change during a run.

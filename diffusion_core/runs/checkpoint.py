@@ -24,10 +24,10 @@ from diffusion_core.device import compute_in_float32, has_fast_bfloat16
 from diffusion_core.files import check_regular, listing, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
-from diffusion_core.records import Record, RecordError, record_of
+from diffusion_core.records import Count, Record, RecordError, ShortText, record_of
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import WithoutValues, build_network, build_schedule, network_plan
-from diffusion_core.runs.status import Count, Moment, ShortText
+from diffusion_core.runs.status import Moment
 from diffusion_core.text import cut
 
 MOST_DIGITS = 13  # of a step

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from diffusion_core.files import write_json
-from diffusion_core.records import LenientRecord, RecordError, read_record_file
+from diffusion_core.records import Count, LenientRecord, RecordError, ShortText, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
 from diffusion_core.runs.presets import preset
-from diffusion_core.runs.status import Count, ShortText, StatusRecord
+from diffusion_core.runs.status import StatusRecord
 
 
 class Details(LenientRecord):
@@ -42,16 +42,20 @@ class _ConfigFile(LenientRecord):
     resolved: Details | None = None
 
 
+def _read(run: Path) -> _ConfigFile | None:
+    try:
+        return read_record_file(_ConfigFile, run / "config.json")
+    except RecordError as error:
+        raise ConfigError(str(error)) from error
+
+
 def read_config_file(run: Path) -> tuple[RunConfig, Details | None] | None:
     """The settings at the start of the run in a folder, and what they came to.
 
     Returns None where there is no file. `Details` is None until the trainer has begun. Raises
     ConfigError with one sentence for a file that is damaged or has values that cannot be used.
     """
-    try:
-        file = read_record_file(_ConfigFile, run / "config.json")
-    except RecordError as error:
-        raise ConfigError(str(error)) from error
+    file = _read(run)
     if file is None:
         return None
     try:
@@ -63,8 +67,8 @@ def read_config_file(run: Path) -> tuple[RunConfig, Details | None] | None:
 def read_details(run: Path) -> Details:
     """The details alone, empty where there are none that can be read."""
     try:
-        file = read_record_file(_ConfigFile, run / "config.json")
-    except RecordError:
+        file = _read(run)
+    except ConfigError:
         return Details()
     return (file and file.resolved) or Details()
 
@@ -80,13 +84,10 @@ def update_config_file(run: Path, settings: dict[str, Any], details: dict[str, A
 
     Does nothing where there is no such file. Raises ConfigError, DiskFull, OSError.
     """
-    try:
-        file = read_record_file(_ConfigFile, run / "config.json")
-    except RecordError as error:
-        raise ConfigError(str(error)) from error
+    file = _read(run)
     if file is None or file.resolved is None:
         return
-    values = json.loads((run / "config.json").read_text())
+    values = json.loads((run / "config.json").read_text(encoding="utf-8"))
     changed = values | settings | {"resolved": values["resolved"] | details}
     if changed != values:
         write_json(run / "config.json", changed)

@@ -188,11 +188,6 @@ def _set_aside(path: Path) -> str:
     return place.name
 
 
-def read_names(path: Path) -> list[str]:
-    """The names of the curves; empty where there is no file yet."""
-    return [name for (name,) in _query(path, "SELECT DISTINCT name FROM scalars ORDER BY name")]
-
-
 def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.ndarray]:
     """One curve as arrays `step` (int64), `value` and `wall_time` (float64), in order of steps.
 
@@ -215,7 +210,7 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
 
 
 def read_last(path: Path) -> dict[str, tuple[int, float]]:
-    """The newest (step, value) of every curve."""
+    """The newest (step, value) of every curve, by name; empty where there is no file yet."""
     rows = _query(path, "SELECT name, max(step), value FROM scalars GROUP BY name")
     return {name: (step, value) for name, step, value in _numbers(path, rows, 1)}
 

@@ -166,12 +166,15 @@ def _network_plan(network: str, network_args: str) -> SimpleUnet | Unet:
         return build_network(network, json.loads(network_args))
 
 
+def args_for_images(config: RunConfig) -> dict[str, Any]:
+    """The arguments of the run's network, which takes images of the run's channels."""
+    args = {name: value for name, value in config.network_args.items() if name != "channels"}
+    return args if config.channels == 3 else args | {"channels": config.channels}
+
+
 def check_network(config: RunConfig) -> None:
     """Raise ConfigError where the network cannot be built or does not take the run's images."""
-    args = {name: value for name, value in config.network_args.items() if name != "channels"}
-    if config.channels != 3:
-        args["channels"] = config.channels
-    network = network_plan(config.network, args)
+    network = network_plan(config.network, args_for_images(config))
     with torch.device("meta"):
         images, t = torch.empty(2, *config.image_shape), torch.zeros(2, dtype=torch.long)
         try:

@@ -76,12 +76,12 @@ def read_queue(runs_dir: Path, runs: Sequence[RunSnapshot] | None = None) -> lis
         file = read_record_file(QueueFile, runs_dir / ".queue.json") or QueueFile()
     except RecordError:
         file = QueueFile()
+    places = {entry: place for place, entry in enumerate(file.order)}
 
     def place(run: RunSnapshot) -> tuple[int, float, str]:
         """Those of the file first, then first come first served."""
-        entry = (run.name, run.status.queued_at)
-        first = file.order.index(entry) if entry in file.order else len(file.order)
-        return first, run.status.queued_at, run.name
+        queued_at = run.status.queued_at
+        return places.get((run.name, queued_at), len(places)), queued_at, run.name
 
     return sorted((run for run in runs if run.state == RunState.QUEUED), key=place)
 
@@ -275,7 +275,8 @@ def _spawn(run: RunSnapshot) -> None:
     with suppress(OSError, psutil.Error):
         go_behind(process.pid)
         started = psutil.Process(process.pid).create_time()
-        write_status(path, status.replace(pid=process.pid, process_started=started))
+        if read_status(path) == status:
+            write_status(path, status.replace(pid=process.pid, process_started=started))
 
 
 def settle_config(path: Path, status: StatusRecord) -> None:

@@ -100,9 +100,6 @@ class Run:
         """See `metrics.read_curve`."""
         return metrics.read_curve(self.path / "metrics.sqlite", name, max_points)
 
-    def curve_names(self) -> list[str]:
-        return metrics.read_names(self.path / "metrics.sqlite")
-
     def last_values(self) -> dict[str, tuple[int, float]]:
         """The newest (step, value) of every curve."""
         return metrics.read_last(self.path / "metrics.sqlite")

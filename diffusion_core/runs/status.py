@@ -16,7 +16,7 @@ from pydantic import Field
 
 from diffusion_core.data.found import Found
 from diffusion_core.files import write_json
-from diffusion_core.records import LenientRecord, RecordError, read_record_file
+from diffusion_core.records import Count, LenientRecord, RecordError, ShortText, read_record_file
 
 # The trainer writes its heartbeat every 2 seconds; a busy or suspended machine may be late.
 HEARTBEAT_OLD = 60.0
@@ -43,11 +43,9 @@ AT_WORK = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSING, RunS
 ACTIVE = AT_WORK | {RunState.QUEUED}
 RESUMABLE = frozenset({RunState.PAUSED, RunState.STOPPED, RunState.FAILED, RunState.LOST})
 
-Count = Annotated[int, Field(ge=0, le=10**12)]
 Bytes = Annotated[int, Field(ge=0, le=10**18)]
 Moment = Annotated[float, Field(ge=0, le=10**11)]  # seconds since 1970
 Process = Annotated[int, Field(ge=1, le=2**31 - 1)]
-ShortText = Annotated[str, Field(max_length=4096)]
 
 
 class StatusRecord(LenientRecord):

@@ -44,7 +44,7 @@ from diffusion_core.files import (
     replacing,
     write_json,
 )
-from diffusion_core.media.images import png, to_uint8
+from diffusion_core.media.images import png, to_pil, to_uint8
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.status import (
@@ -287,7 +287,7 @@ def _batches(
 
     record = series.record
     batch = record.batch
-    missing = [k for k in range(spec.n) if not _is_whole(series.image(k))]
+    missing = [k for k in range(spec.n) if read_image(series.image(k)) is None]
     status.update(state="running", step=spec.n - len(missing))
     while missing:
         with clock:
@@ -356,10 +356,6 @@ def _queued(spec: SamplingSpec) -> dict[str, Any]:
     }
 
 
-def _is_whole(path: Path) -> bool:
-    return read_image(path) is not None
-
-
 def read_image(path: Path) -> np.ndarray | None:
     """uint8 (H, W, 3) or (H, W, 1); None where the file is missing, truncated or no PNG."""
     try:
@@ -408,8 +404,7 @@ def grid_of(series: Series, pixels: int = GRID_PIXELS) -> np.ndarray:
         if image is None or image.shape != first.shape:
             continue
         if side < size:
-            pil_image = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
-            small = np.asarray(pil_image.resize((side, side), Image.Resampling.BOX))
+            small = np.asarray(to_pil(image).resize((side, side), Image.Resampling.BOX))
             image = small.reshape(side, side, channels)
         y, x = k // across * side, k % across * side
         whole[y : y + side, x : x + side] = image

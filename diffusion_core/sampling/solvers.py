@@ -391,17 +391,15 @@ D ={}& \hat x_0 + \tfrac{h}{2h'}\,(\hat x_0 - \hat x_0')
 )
 
 
-def lms(
-    predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise, *, order: int = 4
-) -> Steps:
+def lms(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
     """Linear multistep (Adams-Bashforth) in x_t / alpha over sigma / alpha, with the directions of
-    the last `order` steps; their weights integrate the polynomial through them exactly."""
+    the last four steps; their weights integrate the polynomial through them exactly."""
     ratios = [level.ratio for level in levels]
     x_t = x_T
     directions: list[Tensor] = []
     for index, level, after in _pairs(levels):
         x_0, epsilon = predict(x_t, level)
-        directions = [epsilon, *directions][:order]
+        directions = [epsilon, *directions][:4]
         weights = _lagrange_integrals(ratios, index, len(directions))
         moved = sum(w * d for w, d in zip(weights, directions, strict=True))
         x_t = after.alpha * (x_t / level.alpha + moved)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -214,9 +213,9 @@ class SamplingSpec(Record):
             return found
         return list(self._misfits(capabilities, strength))
 
-    def checked(self, capabilities: Capabilities, strength: float = 1.0) -> SamplingSpec:
+    def checked(self, capabilities: Capabilities) -> SamplingSpec:
         """The same request. Raises SpecError where it cannot be sampled."""
-        if problems := self.problems(capabilities, strength):
+        if problems := self.problems(capabilities):
             raise SpecError(problems[0])
         return self
 
@@ -354,18 +353,6 @@ class SamplingSpec(Record):
         if not self.exact:
             del values["exact"]
         return values
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> SamplingSpec:
-        """The spec in what `to_json` wrote. Raises SpecError."""
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SpecError("The settings are not readable JSON.") from error
-        return cls.from_dict(values)
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "The settings") -> SamplingSpec:

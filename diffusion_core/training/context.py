@@ -29,7 +29,7 @@ from diffusion_core.files import complain
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.launch import check_share
-from diffusion_core.runs.presets import build_network, build_schedule
+from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
 from diffusion_core.training.micro_batches import fitting_micro_batch
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
@@ -82,11 +82,8 @@ def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> I
 
 def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
     """Tell the network how many channels and, where it is to learn them, classes there are."""
-    args = dict(config.network_args)
+    args = args_for_images(config)
     args.pop("num_classes", None)
-    args.pop("channels", None)
-    if config.channels != 3:
-        args["channels"] = config.channels
     if config.class_conditional and config.network == "unet" and len(store.classes) > 1:
         args["num_classes"] = len(store.classes)
     return config.replace(network_args=args)

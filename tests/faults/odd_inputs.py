@@ -157,3 +157,9 @@ def json_files(*valid: Any) -> st.SearchStrategy[bytes]:
 
 def some_of(values: Sequence[Any], most: int) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(values), max_size=most)
+
+
+def head_damaged(data: bytes, size: int = 2000) -> st.SearchStrategy[bytes]:
+    """Damage in the whole file, or in its beginning."""
+    head = damaged(data[:size]).map(lambda start: start + data[size:])
+    return st.one_of(damaged(data), head)

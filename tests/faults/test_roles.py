@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from diffusion_core.runs.run import Run
 from tests.browser.server import Server, start_server
-from tests.faults.visitors import Visitor
+from tests.faults.visitors import Visitor, in_a_thread
 from tests.tiny_runs import write_run
 
 
@@ -21,12 +18,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("roles")
     with start_server(folder, script="tests/faults/app_with_secrets.py") as running:
         yield running
-
-
-def do(work: Coroutine[Any, Any, None]) -> None:
-    """In a thread: a browser test before this one may have left an event loop in the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
 
 
 def test_a_button_shown_to_an_operator_is_refused_once_the_role_is_viewer(server: Server) -> None:
@@ -46,7 +37,7 @@ def test_a_button_shown_to_an_operator_is_refused_once_the_role_is_viewer(server
                 labels = [button.label for button in visitor.elements("button")]
                 assert "Resume" not in labels and "Start" not in labels
 
-    do(press())
+    in_a_thread(press())
     secrets.unlink()
     assert Run(path).state == "stopped"
     assert [each.name for each in server.runs_dir.iterdir() if each.name[0] != "."] == ["rests"]
@@ -67,4 +58,4 @@ def test_without_a_role_a_visitor_through_a_proxy_is_a_viewer_who_reads_how_to_c
             said = " ".join(text.body for text in visitor.elements("markdown"))
             assert ("set DIFFUSION_LAB_ROLE=operator on the server." in said) != may_start
 
-    do(visit())
+    in_a_thread(visit())

@@ -39,7 +39,7 @@ def finish(forks: Forks, run: Run, series: Series) -> None:
 
 
 @pytest.mark.parametrize("moment", ["half 000021.png", "after 000021.png"])
-def test_a_killed_drawing_is_lost_and_goes_on_to_the_same_images(
+def test_a_killed_series_is_lost_and_goes_on_to_the_same_images(
     run: Run, tmp_path: Path, forks: Forks, moment: str
 ) -> None:
     series = Series(tmp_path / "many")
@@ -57,7 +57,7 @@ def under_way(forks: Forks, run: Run, series: Series) -> Command:
     return command
 
 
-def test_control_c_stops_a_drawing_with_130_and_says_how_to_go_on(
+def test_control_c_stops_a_series_with_130_and_says_how_to_go_on(
     run: Run, tmp_path: Path, forks: Forks
 ) -> None:
     series = Series(tmp_path / "many")
@@ -69,7 +69,7 @@ def test_control_c_stops_a_drawing_with_130_and_says_how_to_go_on(
     finish(forks, run, series)
 
 
-def test_a_full_disk_ends_a_drawing_with_a_sentence_and_costs_no_image(
+def test_a_full_disk_ends_a_series_with_a_sentence_and_costs_no_image(
     run: Run, disk: Disk, forks: Forks
 ) -> None:
     series = Series(disk.path / "many")

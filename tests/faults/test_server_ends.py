@@ -8,8 +8,7 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from diffusion_core.runs.status import RunState, write_status
 from diffusion_core.sampling.series import list_series
 from tests.browser.server import PATIENCE_SECONDS, Server, start_server
 from tests.faults.processes import end_processes_of, tiny, wait_for_state, wait_until
-from tests.faults.visitors import Visitor
+from tests.faults.visitors import Visitor, in_a_thread
 from tests.tiny_runs import TINY, write_run
 
 pytestmark = pytest.mark.long
@@ -31,19 +30,13 @@ pytestmark = pytest.mark.long
 LONG = TINY.replace(schedule={"kind": "cosine", "timesteps": 1000})
 
 
-def in_a_thread(work: Coroutine[Any, Any, None]) -> None:
-    """A browser test before this one may have left an event loop in the main thread."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
-
-
 def logged(runs_dir: Path) -> list[dict[str, Any]]:
     """The lines of all servers of the folder."""
     files = (runs_dir / ".logs").glob("*.jsonl")
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_sigterm_ends_a_sampling_and_a_series_within_seconds_while_their_pages_are_open(
+def test_sigterm_ends_a_sampling_and_a_series_while_their_pages_are_open(
     tmp_path: Path,
 ) -> None:
     with start_server(tmp_path) as server:
@@ -58,10 +51,8 @@ def test_sigterm_ends_a_sampling_and_a_series_within_seconds_while_their_pages_a
                 await many.run(pressed="Generate in background")
                 wait_until(lambda: list_series(run.path)[0].state == "running", "it goes on")
                 await few.run(pressed="Generate")
-                begun = time.monotonic()
                 server.process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS)
-                assert time.monotonic() - begun < 10
 
         in_a_thread(visit())
         assert list_series(run.path)[0].state == "stopped"

@@ -6,7 +6,6 @@ import asyncio
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -20,7 +19,7 @@ from dashboard.services.uploads import UNUSED_SECONDS
 from tests import image_files
 from tests.browser.server import Server, start_server
 from tests.faults.processes import wait_until
-from tests.faults.visitors import Visitor, metric
+from tests.faults.visitors import Visitor, in_a_thread, metric
 
 MB = 2**20
 REFUSED = 0  # the server answered and closed the connection while the body was being sent
@@ -61,12 +60,6 @@ def session_of(visitor: Visitor) -> str:
         if m.WhichOneof("type") == "new_session"
     ][:1]
     return found
-
-
-def in_a_thread(scene) -> None:
-    """A browser test before this one may have left an event loop in the main thread."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, scene).result()
 
 
 @pytest.mark.long

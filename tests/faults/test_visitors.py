@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from tests.browser.server import Server, start_server
 from tests.faults.processes import wait_until
-from tests.faults.visitors import Visitor, metric
+from tests.faults.visitors import Visitor, in_a_thread, metric
 from tests.tiny_runs import write_run
 
 AT_ONCE = 100  # connections that are open together; twice as many visitors in all
@@ -53,15 +52,9 @@ async def come_sample_and_go(server: Server, visitors: int) -> None:
             group.create_task(visit(number))
 
 
-def visit_and_go(server: Server, visitors: int) -> None:
-    """In a thread: a browser test before this one may have left an event loop in the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, come_sample_and_go(server, visitors)).result()
-
-
 def memory_left(server: Server) -> int:
     """The server's own memory in bytes; it forgets and collects when somebody comes and leaves."""
-    visit_and_go(server, 1)
+    in_a_thread(come_sample_and_go(server, 1))
     wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")
     return psutil.Process(server.process.pid).memory_full_info().uss
 
@@ -82,7 +75,7 @@ def wait_until_images_are_gone(server: Server) -> None:
     """The server takes a new look at them only now and then: when somebody comes and leaves."""
 
     def gone() -> bool:
-        visit_and_go(server, 1)
+        in_a_thread(come_sample_and_go(server, 1))
         return 0 < metric(server.url, IMAGES) < 5 * OF_ONE
 
     wait_until(gone, "the images are gone")
@@ -90,15 +83,15 @@ def wait_until_images_are_gone(server: Server) -> None:
 
 @pytest.mark.long
 def test_nothing_is_kept_of_visitors_who_have_sampled_and_left(server: Server) -> None:
-    visit_and_go(server, 20)
+    in_a_thread(come_sample_and_go(server, 20))
     wait_until(lambda: metric(server.url, "active_sessions") == 0, "everybody is gone")
     wait_until_images_are_gone(server)
 
 
 @pytest.mark.long
 def test_memory_returns_when_two_hundred_visitors_have_sampled_and_left(server: Server) -> None:
-    visit_and_go(server, AT_ONCE)
+    in_a_thread(come_sample_and_go(server, AT_ONCE))
     before = memory_left(server)
-    visit_and_go(server, AT_ONCE)
+    in_a_thread(come_sample_and_go(server, AT_ONCE))
     wait_until(lambda: memory_left(server) - before < MOST_GROWTH, "the memory is back")
     wait_until_images_are_gone(server)

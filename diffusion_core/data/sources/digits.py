@@ -24,8 +24,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return data.images, data.target
 
 
-def draw_digit(index: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Return image `index` as uint8 (32, 32, 3), grey, and its digit. `seed` is ignored."""
+def draw_digit(index: int) -> tuple[np.ndarray, int]:
+    """Return image `index` as uint8 (32, 32, 3), grey, and its digit."""
     images, target = _digits()
     small = Image.fromarray((images[index] * (255 / 16)).round().astype(np.uint8))
     large = np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC))

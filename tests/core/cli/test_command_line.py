@@ -1,4 +1,4 @@
-"""The command line and the library's front, as DESIGN.md promises them to people who type."""
+"""The command line and the library's front, as people who type meet them."""
 
 from __future__ import annotations
 
@@ -189,7 +189,6 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
         (["--set", "network_args.attention_levels=[11]"], "there are levels 0 to 2."),
         (["--set", "network_args.patch=7"], "needs height and width divisible by 28."),
         (["--seed", "9223372036854775808"], "seed is 9223372036854775808; it must be from 0 to"),
-        (["--steps", "0"], "steps is 0; it must be from 1 to 1,000,000,000."),
         (["--data", "cars:"], "data: 'cars:' is no data set. Use cars, cars:N, digits"),
         (["--data", "cars:0"], "data: 'cars:0' is no data set: cars:N takes a number"),
         (["--data", "digits:many"], "data: 'digits:many' is no data set: digits:N takes a"),
@@ -684,8 +683,8 @@ def test_the_signatures_of_the_design_are_kept() -> None:
     assert list(defaults(diffusion_core.NoiseSchedule.add_noise)) == ["self", "x_0", "t", "noise"]
 
 
-def test_drawing_images_does_not_load_pytorch() -> None:
-    """The processes that draw or decode start quickly."""
+def test_decoding_images_does_not_load_pytorch() -> None:
+    """The processes that decode start quickly."""
     code = "import sys, diffusion_core.data.store; print('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(

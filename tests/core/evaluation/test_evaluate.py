@@ -410,14 +410,14 @@ def test_a_name_does_not_depend_on_what_is_usual() -> None:
     assert result_path(Path("r"), usual) != before
 
 
-def test_a_result_is_found_by_its_order_whatever_its_file_is_called(
+def test_a_result_is_found_by_its_settings_whatever_its_file_is_called(
     measured: tuple[Run, Result], tmp_path: Path
 ) -> None:
     _, result = measured
     other = result.model_copy(update={"spec": again(result), "seconds": 9.0})
     path, wrong = write_result(tmp_path, result, b"a sheet"), write_result(tmp_path, other)
     path.rename(old := path.with_name("step-00000040-1a2b3c4d.json"))
-    wrong.rename(path)  # the name that the settings give, with another order in it
+    wrong.rename(path)  # the name that the settings give, with other settings in it
     assert result_path(tmp_path, result.spec) == old
     assert result_path(tmp_path, other.spec) == path
     # An older file lacks what newer versions added, and has then what was the only way.

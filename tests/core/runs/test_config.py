@@ -29,7 +29,7 @@ NAMES = list(RunConfig.model_fields)
 
 
 def from_command_line(words: list[str]) -> RunConfig:
-    """As `do_train` reads them."""
+    """As `train` reads them."""
     parsed = make_parser().parse_args(["train", "--run", "x", *words])
     return with_settings(preset(parsed.preset), parse_settings(parsed.set))
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from diffusion_core.data.errors import DataError
-from diffusion_core.runs import jobs
+from diffusion_core.runs import jobs, queue
 from diffusion_core.runs import request as run_request
 from diffusion_core.runs import status as run_status
 from diffusion_core.runs.changes import read_changes
@@ -61,6 +61,7 @@ def test_a_started_run_is_there_at_once_and_its_process_gets_all_settings(
 ) -> None:
     run = jobs.start(folder / "new", "first", CONFIG, "cpu")
     assert run.state == "starting"
+    assert run.status.pid == os.getpid()
     assert commands == [
         [
             *(sys.executable, "-m", "diffusion_core", "train"),
@@ -211,6 +212,20 @@ def test_a_run_that_finds_the_device_busy_waits_without_a_process(
     jobs.start_next(folder)
     assert run.state == "starting"
     assert len(commands) == 1
+
+
+def test_what_a_process_writes_while_it_is_started_stays(
+    folder: Path, commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_at_once(pid: int) -> None:
+        write_status(folder / "a", state="failed", error="No such device.")
+
+    monkeypatch.setattr(queue, "go_behind", fails_at_once)
+    jobs.start(folder, "a", CONFIG, "cpu")
+    assert (Run(folder / "a").state, Run(folder / "a").status.error) == (
+        "failed",
+        "No such device.",
+    )
 
 
 def test_one_run_is_started_at_a_time_and_in_the_order_of_the_queue(

@@ -19,7 +19,6 @@ from diffusion_core.runs.metrics import (
     read_all,
     read_curve,
     read_last,
-    read_names,
 )
 from tests.odd_runs import bound_by_permissions
 
@@ -44,7 +43,6 @@ def test_what_is_written_is_read_back_in_the_order_of_the_steps(path: Path) -> N
     assert curve["step"].tolist() == [1, 2, 3] and curve["step"].dtype == np.int64
     assert curve["value"].tolist() == [0.1, 0.2, 0.3]
     assert curve["wall_time"].tolist() == [11.5, 12.5, 13.5]
-    assert read_names(path) == ["loss", "rate"]
     assert read_last(path) == {"loss": (3, 0.3), "rate": (1, 5.0)}
 
 
@@ -59,7 +57,7 @@ def test_the_same_step_written_again_is_replaced(path: Path) -> None:
 
 def test_a_missing_file_an_empty_one_and_an_unknown_curve_give_nothing(path: Path) -> None:
     for _ in range(2):
-        assert read_names(path) == [] and read_last(path) == {}
+        assert read_last(path) == {}
         curve = read_curve(path, "loss")
         assert [len(curve[key]) for key in ("step", "value", "wall_time")] == [0, 0, 0]
         path.touch()  # SQLite makes the file before the writer makes the table
@@ -86,7 +84,7 @@ def test_a_resumed_writer_drops_the_steps_that_it_will_write_again(path: Path) -
     assert read_curve(path, "loss")["value"].tolist() == [0, 1, 2, 3, 50]
     assert read_last(path)["loss"] == (5, 50.0)
     MetricsWriter(path).close()  # a run begun anew keeps nothing
-    assert read_names(path) == []
+    assert read_last(path) == {}
 
 
 # ---------------------------------------------------------------- thinning
@@ -212,7 +210,7 @@ def test_a_file_that_cannot_be_used_for_now_is_said_in_plain_words(
 def test_a_name_with_quotes_is_only_a_name(path: Path) -> None:
     name = "loss'; DROP TABLE scalars; --"
     write(path, name, np.ones(3000))
-    assert read_names(path) == [name]
+    assert list(read_last(path)) == [name]
     assert len(read_curve(path, name)["step"]) > 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM scalars").fetchone() == (3000,)
@@ -292,7 +290,7 @@ def test_a_file_that_must_not_be_written_is_set_aside(path: Path) -> None:
     said: list[str] = []
     with bound_by_permissions():
         MetricsWriter(path, keep_up_to_step=2, say=said.append).close()
-    assert len(said) == 1 and read_names(path) == []
+    assert len(said) == 1 and read_last(path) == {}
     [aside] = path.parent.glob("metrics-damaged-*.sqlite")
     assert read_curve(aside, "loss")["step"].tolist() == [1, 2, 3]
 

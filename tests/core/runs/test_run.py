@@ -146,7 +146,7 @@ def test_a_folder_with_nothing_but_a_status_can_be_read(tmp_path: Path) -> None:
     run = load_run(make_run(tmp_path / "run", state="starting"))
     assert run.state == "starting" and run.created == 1000.0
     assert run.config is None and run.details == Details()
-    assert (run.samples(), run.weights(), run.curve_names()) == ([], [], [])
+    assert (run.samples(), run.weights()) == ([], [])
     assert run.last_values() == {} and len(run.curve("loss")["step"]) == 0
     assert run.latest_checkpoint() is None and run.checkpoints() == ([], [])
 
@@ -188,7 +188,6 @@ def test_a_whole_folder_shows_everything_in_order(tmp_path: Path) -> None:
     run = load_run(str(path))
     assert run.name == "run" and run.details == Details(**resolved)
     assert [step for step, _ in run.samples()] == [3, 25, 100]
-    assert run.curve_names() == ["loss"]
     assert np.allclose(run.curve("loss")["value"], [1, 1 / 2, 1 / 3])
     step, loss = run.last_values()["loss"]
     assert step == 3 and loss == pytest.approx(1 / 3)

@@ -209,7 +209,7 @@ def test_a_variation_takes_the_last_steps_of_the_walk_from_the_noised_image(samp
     assert [view.timestep for view in seen] == [7, 5, 3, 1]
 
 
-def test_a_variation_of_full_strength_is_plain_drawing_from_a_start_with_some_image() -> None:
+def test_a_variation_of_full_strength_is_plain_sampling_from_a_start_with_some_image() -> None:
     x_T = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     first = make_levels(SCHEDULE, 10)[0]
     found = sample(Net(), SCHEDULE, 2, "dpmpp_2m", 10, image=image(), x_T=x_T)

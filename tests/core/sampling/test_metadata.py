@@ -146,7 +146,7 @@ def test_settings_are_read_also_where_the_pixels_are_cut_short() -> None:
 
 def test_an_entry_of_plain_latin_text_is_read_as_well() -> None:
     info = PngInfo()
-    info.add_text(ENTRY, SamplingSpec(run="cars", step=20).to_json())
+    info.add_text(ENTRY, json.dumps(SamplingSpec(run="cars", step=20).to_dict()))
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format="PNG", pnginfo=info)
     assert read(buffer.getvalue()) == Made(SamplingSpec(run="cars", step=20))

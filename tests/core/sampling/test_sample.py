@@ -172,7 +172,7 @@ def test_ddpm_is_diffusers_ddpm_step_by_step(
 def test_ddim_is_diffusers_ddim_step_by_step(
     eta: float, clip: bool, prediction_type: str, steps: int, spacing: str
 ) -> None:
-    """Where theirs lands on the next timestep, and not T // steps below it (see test_methods.py).
+    """Where theirs lands on the next timestep, and not T // steps below it (see test_solvers.py).
 
     Ours derives epsilon anew from a clipped image, which theirs calls use_clipped_model_output.
     """
@@ -213,7 +213,7 @@ def test_ddim_with_eta_1_is_ddpm_where_every_timestep_is_walked() -> None:
 
 
 def lecture_loop(model: nn.Module, x: Tensor, noises: Iterator[Tensor]) -> list[Tensor]:
-    """The lecture's sampling as FACTS.md writes it, T = 300."""
+    """The sampling loop as the lecture writes it, T = 300."""
     betas = torch.linspace(1e-4, 0.02, 300, dtype=torch.float64)
     alphas = 1 - betas
     bar = torch.cumprod(alphas, dim=0)

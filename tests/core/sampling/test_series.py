@@ -77,7 +77,7 @@ def assert_same_images(found: np.ndarray, wanted: np.ndarray) -> None:
     assert error.mean() < 1 and error.max() <= 8
 
 
-def test_a_series_in_batches_is_the_same_as_its_order_at_once(
+def test_a_series_in_batches_is_the_same_as_all_at_once(
     series: Series, loaded: LoadedModel
 ) -> None:
     assert (series.state, series.numbers()) == ("queued", [])
@@ -183,7 +183,7 @@ def test_a_request_to_stop_is_heard_in_the_midst_of_a_batch_and_only_once(
     assert list(turns(series, loaded)) == [6, 7]
 
 
-def test_what_is_no_image_of_the_order_is_left_aside(series: Series, loaded: LoadedModel) -> None:
+def test_what_is_no_image_of_the_series_is_left_aside(series: Series, loaded: LoadedModel) -> None:
     list(turns(series, loaded))
     huge = series.path / "pictures" / "999999999.png"
     huge.write_bytes(image_files.huge_png(20_000, 10_000))

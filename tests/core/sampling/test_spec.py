@@ -60,7 +60,7 @@ def test_classes_in_turn_have_columns_of_their_own(n: int, classes: int, columns
     assert spec.columns(n) == columns
 
 
-def test_an_order_says_in_words_what_makes_its_images() -> None:
+def test_settings_say_in_words_what_makes_its_images() -> None:
     spec = SamplingSpec(
         run="cars",
         step=1250,
@@ -106,8 +106,8 @@ def test_the_evaluations_of_guidance_are_counted_where_it_is_at_work() -> None:
 @pytest.mark.parametrize(
     "spec", [SPEC, FULL, *(SPEC.replace(sampler="ddpm", **how) for how in HOW)]
 )
-def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
-    assert SamplingSpec.from_json(spec.to_json()) == spec
+def test_settings_come_back_from_their_json(spec: SamplingSpec) -> None:
+    assert SamplingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,14 @@ def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(change: dict, sentence: str) -> None:
-    text = json.dumps(json.loads(FULL.to_json()) | change)
     with pytest.raises(SpecError, match=sentence):
-        SamplingSpec.from_json(text)
+        SamplingSpec.from_dict(FULL.to_dict() | change)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "3", "{}", '{"run": "a"}', "[" * 100_000])
-def test_what_is_no_record_of_settings_is_refused(text: str) -> None:
+@pytest.mark.parametrize("values", [None, [], 3, {}, {"run": "a"}])
+def test_what_is_no_record_of_settings_is_refused(values: object) -> None:
     with pytest.raises(SpecError, match="The settings"):
-        SamplingSpec.from_json(text)
+        SamplingSpec.from_dict(values)
 
 
 class Nan(nn.Module):
@@ -163,4 +162,4 @@ def test_a_network_that_answers_nan_gets_a_sentence_and_no_black_images() -> Non
 
 
 def test_settings_of_a_newer_version_leave_out_what_is_not_known() -> None:
-    assert SamplingSpec.from_json(json.dumps(json.loads(SPEC.to_json()) | {"new": 1})) == SPEC
+    assert SamplingSpec.from_dict(SPEC.to_dict() | {"new": 1}) == SPEC

@@ -99,7 +99,7 @@ def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> 
     assert run.details.training_pictures == 44
     assert run.details.threads == torch.get_num_threads()
     assert {"loss", "validation_loss", "gradient_norm", "images_per_second"} <= set(
-        run.curve_names()
+        run.last_values()
     )
     assert run.config.network_args["num_classes"] == 8
     assert not list(run.path.rglob("*.tmp"))
