@@ -61,7 +61,7 @@ def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path
     press_generate(page)
     main = page.get_by_test_id("stMain")
     expect(main).to_contain_text("tiny at step 20: 4 images, dpmpp_2m, 6 steps, seed 0, bus")
-    expect(main).to_contain_text("24 evaluations of the network")
+    expect(main).to_contain_text("24 network evaluations")
     images = main.get_by_test_id("stImage").locator("img")
     expect(images).to_have_count(2)  # the grid and the lecture's strip
     for k in (0, 1):

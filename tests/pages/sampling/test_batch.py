@@ -84,7 +84,7 @@ def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_many()
-    assert "Each series appears here, for everybody" in words(app)
+    assert "Each series appears here, for everyone." in words(app)
     wait(begin(app))
     series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
     assert (series.state, series.numbers()) == ("finished", [0, 1, 2, 3, 4])
@@ -161,13 +161,13 @@ def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = wait(begin(open_many()))
     assert app.number_input(key="many").max == 256
-    assert "A series has at most 256 images here, set by the app's operator." in words(app)
+    assert "A series has at most 256 images here." in words(app)
     assert "Delete" not in buttons(app)
     monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
     assert open_many().number_input(key="many").max == 10
     monkeypatch.setattr(series_jobs, "VIEWERS_SERIES", 1)
     begin(app)
-    assert "cars already has 1 series of viewers, the most that they can add" in words(app)
+    assert "cars already has 1 series from viewers, which is the limit" in words(app)
 
 
 def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
@@ -179,13 +179,13 @@ def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
     monkeypatch.setenv("DIFFUSION_LAB_MAX_SERIES", "1")
     monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.1")  # behind a proxy
     app = open_many(many=1)
-    assert "You can add 1 of 1 series. A series is deleted after 24 h." in words(app)
+    assert "Series left: 1 of 1. Each is deleted after 24 h." in words(app)
     wait(begin(app, "mine"))
-    assert "You can add 0 of 1 series." in words(app)
+    assert "Series left: 0 of 1." in words(app)
     assert re.search("Will be deleted in (23 h 59|24 h 0) min", words(app))
     assert "Will be deleted" not in words(open_many(series="kept"))
     begin(app, "another")
-    assert "You have 1 series, the most for one visitor here. One of them is deleted" in words(app)
+    assert "You have 1 series, the limit for a visitor here. The oldest is deleted" in words(app)
     assert {path.name for path in (run / "drawings").iterdir()} == {"kept", "mine"}
     series_jobs.remove_expired(run.parent)
     assert (run / "drawings" / "mine").exists()
@@ -193,7 +193,7 @@ def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
     monkeypatch.setattr(series_jobs.time, "time", lambda: tomorrow)
     series_jobs.remove_expired(run.parent)
     assert [path.name for path in (run / "drawings").iterdir()] == ["kept"]
-    assert "You can add 1 of 1 series." in words(app.run())
+    assert "Series left: 1 of 1." in words(app.run())
 
 
 def test_an_expired_series_that_is_still_made_is_cancelled_and_deleted(
@@ -213,7 +213,7 @@ def test_a_series_above_the_budget_leaves_no_folder(
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     monkeypatch.setenv("DIFFUSION_LAB_MAX_EVALUATIONS", "9")
     app = begin(open_many())
-    assert "This takes 10 evaluations of the network; one order may take 9." in words(app)
+    assert "This needs 10 network evaluations; the limit per request is 9." in words(app)
     assert not list((run / "drawings").iterdir())
 
 
@@ -223,7 +223,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     assert visitor.selectbox(key="series").value == "mine"
     press(app, "Delete")
     assert "mine and its 2 images" in words(app)
-    press(app, "Keep")
+    press(app, "Cancel")
     assert (run / "drawings" / "mine").exists()
     press(app, "Delete")
     press(app, "Delete series")

@@ -75,7 +75,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     assert job.snapshot().state == "done"
     shown = words(app)
     assert "cars at step 20: 2 images, dpmpp_2m, 4 steps, seed 0, each class in turn" in shown
-    assert "8 evaluations of the network (2 images × 4 steps)" in shown
+    assert "8 network evaluations (2 images × 4 steps)" in shown
     assert downloads(app) == [
         "Grid as PNG",
         "This image as PNG",
@@ -86,7 +86,7 @@ def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
     assert len(app.get("image")) == 2  # the grid and the lecture's strip
     assert "All 2 images, every step, 0.0 MB." in shown
     assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
-    assert "About 1 s, estimated from your last run." in shown
+    assert "About 1 s, estimated from the last similar request." in shown
 
 
 def test_a_viewer_reads_the_budget_before_pressing_and_the_limit_after(
@@ -97,17 +97,14 @@ def test_a_viewer_reads_the_budget_before_pressing_and_the_limit_after(
     monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.2")  # behind a proxy
     write_run(runs_dir, "cars", 20)
     app = open_sampling(steps="4", n="2")
-    assert "up to 40,000 an order, 10 of 10 left this hour." in words(app)
+    assert "at most 40,000 per request, 10 of 10 left this hour." in words(app)
     assert generate(app).snapshot().state == "done"
     assert "2 of 10 left this hour." in words(app)
     [warning] = app.warning  # before the button is pressed
-    assert warning.value.startswith("This takes 8 evaluations of the network, and 2 of the 10")
+    assert warning.value.startswith("This needs 8 network evaluations; 2 of 10 per hour are left")
     press(app, "Generate")
     [error] = app.error
-    assert (
-        "This takes 8 evaluations of the network, and 2 of the 10 an hour are left. They are "
-        "renewed in 60 min." in seen(error.value)
-    )
+    assert "2 of 10 per hour are left. The limit resets in 60 min." in seen(error.value)
 
 
 def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> None:

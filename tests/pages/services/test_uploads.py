@@ -116,7 +116,7 @@ def test_the_largest_file_follows_the_role(
     async def scene() -> None:
         assert (await put(server, "mine", "1", most * 2**20 + FRAME))[0] == 204
         refused = await put(server, "mine", "2", most * 2**20 + FRAME + 1)
-        assert refused == (413, f"The file has more than {most} MB.")
+        assert refused == (413, f"The file is larger than {most} MB.")
         assert await put(server, "mine", "3", None) == (
             411,
             "The request does not say how large the file is.",
