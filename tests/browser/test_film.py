@@ -204,7 +204,7 @@ def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, bu
     write_strip(busy, 16)
     expect(slider).to_have_attribute("max", "3")
     expect(image(page, "film-busy", "8")).to_be_visible()
-    # The same step drawn again, as after a resume, is not the image that the browser has.
+    # The same step sampled again, as after a resume, is not the image that the browser has.
     write_strip(busy, 8, row=200)
     canvas = image(page, "film-busy", "8").element_handle()
     page.wait_for_function(

@@ -46,7 +46,7 @@ SLOW = TINY.replace(schedule={"kind": "cosine", "timesteps": 4000}, image_size=6
 
 @pytest.fixture
 def run(server: Server) -> Iterator[Path]:
-    """A tiny run whose schedule is long enough for a slow drawing; gone after the test."""
+    """A tiny run whose schedule is long enough for a slow sampling; gone after the test."""
     path = write_run(server.runs_dir, "tiny", 20, config=SLOW)
     yield path
     shutil.rmtree(path)
@@ -56,7 +56,7 @@ def press_generate(page: Page) -> None:
     page.get_by_role("button", name="Generate", exact=True).click()
 
 
-def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path) -> None:
+def test_a_visitor_samples_and_downloads_the_images(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?steps=6&n=4&label=bus")
     press_generate(page)
     main = page.get_by_test_id("stMain")
@@ -118,11 +118,11 @@ def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run
     expect(main).to_contain_text("Step 30 of 40")
 
 
-def test_a_slow_drawing_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
+def test_a_slow_sampling_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?sampler=ddpm&n=16", viewport={"width": 390, "height": 844})
     press_generate(page)
     main = page.get_by_test_id("stMain")
-    # Without the page being asked: two updates of the running drawing.
+    # Without the page being asked: two updates of the running job.
     shown = main.get_by_text("of 4,000, t = ")
     first = shown.inner_text()
     expect(shown).not_to_have_text(first)

@@ -80,7 +80,7 @@ def downloads(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]
     return found
 
 
-def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
+def test_a_series_is_generated_in_the_background_and_shown_to_every_visitor(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_many()
@@ -156,7 +156,7 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     assert "Cancelled." in words(stopped) and "Resume" not in buttons(stopped)
 
 
-def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_viewers_sample_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_many().number_input(key="many").max == 4096
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = wait(begin(open_many()))
@@ -305,7 +305,7 @@ def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     assert "step 20 was overwritten since mine was started" in words(app)
 
 
-def test_a_drawing_that_fails_says_why_and_can_be_resumed(
+def test_a_series_that_fails_says_why_and_can_be_resumed(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

@@ -64,7 +64,7 @@ def test_a_viewer_without_checkpoints_is_referred_to_the_operator(
     assert "The app's operator starts one" in words(open_sampling())
 
 
-def test_a_viewer_draws_and_gets_images_downloads_and_the_way_out_of_the_noise(
+def test_a_viewer_samples_and_gets_images_downloads_and_the_way_out_of_the_noise(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
@@ -116,7 +116,7 @@ def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> Non
     assert "Step 30 of 40" in words(app)
 
 
-def test_an_earlier_step_is_drawn_where_it_is_asked_for(runs_dir: Path) -> None:
+def test_an_earlier_step_is_sampled_where_it_is_asked_for(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, 40)
     app = open_sampling(step="20", steps="2", n="1")
     assert "Step 20 of 40" in words(app)
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_goes_before_it_is_loaded_gets_a_sentence(
     assert "step-00000020.safetensors can no longer be read" in error.value
 
 
-def test_a_flow_in_grey_is_drawn_by_its_own_samplers_with_the_average_that_is_chosen(
+def test_a_flow_in_grey_is_sampled_by_its_own_samplers_with_the_average_that_is_chosen(
     runs_dir: Path,
 ) -> None:
     args = {"widths": [8], "blocks": 1, "attention_levels": [], "channels": 1}
@@ -269,7 +269,7 @@ def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path)
     "sampler", [each for each in REGISTRY if not each.flow], ids=lambda each: each.name
 )
 @pytest.mark.parametrize("zero_snr", [False, True])
-def test_every_sampler_draws_and_explains_itself(
+def test_every_sampler_samples_and_explains_itself(
     sampler: Sampler, zero_snr: bool, runs_dir: Path
 ) -> None:
     ends_in_noise = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
