@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
 
@@ -119,7 +119,7 @@ def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run
 
 
 def test_a_slow_sampling_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
-    page = open_page("/sampling?sampler=ddpm&n=16", viewport={"width": 390, "height": 844})
+    page = open_page("/sampling?sampler=ddpm&n=16", viewport=PHONE)
     press_generate(page)
     main = page.get_by_test_id("stMain")
     # Without the page being asked: two updates of the running job.
@@ -127,7 +127,7 @@ def test_a_slow_sampling_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, 
     first = shown.inner_text()
     expect(shown).not_to_have_text(first)
     expect(main.get_by_test_id("stImage").locator("img")).to_have_count(1)
-    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert_not_too_wide(page)
     page.get_by_role("button", name="Cancel").click()
     expect(main).to_contain_text("of 4,000 steps were done.")
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
