@@ -495,9 +495,10 @@ def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
 
 
 def test_a_long_task_comes_after_all_others(queue: SamplingQueue, gate: Gate) -> None:
+    done: list[int] = []
     queue.submit(sample_task(SPEC, save(gate)))
     gate.wait()
-    long = queue.submit(background(1, done := [], threading.Semaphore(1)))
+    long = queue.submit(background(1, done, threading.Semaphore(1)))
     short = queue.submit(sample_task(SPEC, save(small_network())))
     assert [job.snapshot().before for job in (short, long)] == [1, 2]
     gate.open()
