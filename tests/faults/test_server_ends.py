@@ -8,8 +8,7 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,13 @@ from diffusion_core.runs.status import RunState, write_status
 from diffusion_core.sampling.series import list_series
 from tests.browser.server import PATIENCE_SECONDS, Server, start_server
 from tests.faults.processes import end_processes_of, tiny, wait_for_state, wait_until
-from tests.faults.visitors import Visitor
+from tests.faults.visitors import Visitor, run_apart
 from tests.tiny_runs import TINY, write_run
 
 pytestmark = pytest.mark.long
 
 # A step takes milliseconds, the whole minutes.
 LONG = TINY.replace(schedule={"kind": "cosine", "timesteps": 1000})
-
-
-def in_a_thread(work: Coroutine[Any, Any, None]) -> None:
-    """A browser test before this one may have left an event loop in the main thread."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
 
 
 def logged(runs_dir: Path) -> list[dict[str, Any]]:
@@ -63,7 +56,7 @@ def test_sigterm_ends_a_sampling_and_a_series_within_seconds_while_their_pages_a
                 await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS)
                 assert time.monotonic() - begun < 10
 
-        in_a_thread(visit())
+        run_apart(visit())
         assert list_series(run.path)[0].state == "stopped"
         lines = logged(server.runs_dir)
         assert [line["event"] for line in lines] == [
@@ -89,7 +82,7 @@ def test_sigterm_ends_a_sampling_and_a_series_within_seconds_while_their_pages_a
                 await visitor.run(pressed="Resume")
                 wait_until(lambda: list_series(run.path)[0].state == "running", "it is resumed")
 
-        in_a_thread(resume())
+        run_apart(resume())
 
 
 @pytest.fixture
@@ -136,7 +129,7 @@ def test_of_two_servers_on_one_folder_one_starts_a_queued_run_and_both_show_it(
     for server in two_servers:
         with urllib.request.urlopen(f"{server.url}/_stcore/health") as answer:
             assert (answer.status, answer.read()) == (200, b"ok")
-        in_a_thread(look(server))
+        run_apart(look(server))
     started = [
         line["run"] for line in logged(tmp_path / "shared") if line["event"] == "run started"
     ]

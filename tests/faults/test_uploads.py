@@ -6,7 +6,6 @@ import asyncio
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -20,7 +19,7 @@ from dashboard.services.uploads import UNUSED_SECONDS
 from tests import image_files
 from tests.browser.server import Server, start_server
 from tests.faults.processes import wait_until
-from tests.faults.visitors import Visitor, metric
+from tests.faults.visitors import Visitor, metric, run_apart
 
 MB = 2**20
 REFUSED = 0  # the server answered and closed the connection while the body was being sent
@@ -63,12 +62,6 @@ def session_of(visitor: Visitor) -> str:
     return found
 
 
-def in_a_thread(scene) -> None:
-    """A browser test before this one may have left an event loop in the main thread."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, scene).result()
-
-
 @pytest.mark.long
 def test_files_without_a_field_are_not_kept(tmp_path: Path) -> None:
     async def come(server: Server) -> None:
@@ -83,7 +76,7 @@ def test_files_without_a_field_are_not_kept(tmp_path: Path) -> None:
             assert metric(server.url, KEPT) == 0
 
     with start_server(tmp_path, ROLE="viewer") as server:
-        in_a_thread(come(server))
+        run_apart(come(server))
 
 
 def rgba_of_50_megapixels() -> bytes:
@@ -165,4 +158,4 @@ def test_twenty_tabs_with_fifty_megapixels_each(tmp_path: Path) -> None:
         print(f"after {memory.now() / MB:.0f} MB")
 
     with start_server(tmp_path, forked=False, ROLE="viewer") as server:
-        in_a_thread(come(server, 20))
+        run_apart(come(server, 20))

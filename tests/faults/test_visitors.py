@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from tests.browser.server import Server, start_server
 from tests.faults.processes import wait_until
-from tests.faults.visitors import Visitor, metric
+from tests.faults.visitors import Visitor, metric, run_apart
 from tests.tiny_runs import write_run
 
 AT_ONCE = 100  # connections that are open together; twice as many visitors in all
@@ -54,9 +53,7 @@ async def come_sample_and_go(server: Server, visitors: int) -> None:
 
 
 def visit_and_go(server: Server, visitors: int) -> None:
-    """In a thread: a browser test before this one may have left an event loop in the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, come_sample_and_go(server, visitors)).result()
+    run_apart(come_sample_and_go(server, visitors))
 
 
 def memory_left(server: Server) -> int:
