@@ -103,7 +103,7 @@ def show_form(chosen: Chosen) -> None:
             st.error(plain(explain(error)))
             return
         st.session_state[keys.SERIES] = series.name
-        st.session_state.setdefault(keys.OWN_SERIES, set()).add(series.path)
+        st.session_state.setdefault(keys.OWN_SERIES, set()).add((series.path, series.created))
         st.rerun()
     config = checkpoint.config
     show_expected(spec, config, spec.evaluations(build_schedule(config)))
@@ -146,7 +146,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
                     "Cancel",
                     icon=":material/close:",
                     on_click=attempt,
-                    args=(series_jobs.cancel, each, is_own(each)),
+                    args=(cancel, each),
                     key=f"cancel-{each.path}",
                 )
 
@@ -156,8 +156,16 @@ def state_text(state: str) -> str:
 
 
 def is_own(series: Series) -> bool:
-    """Whether this visitor started it."""
-    return series.path in st.session_state.get(keys.OWN_SERIES, ())
+    """Whether this visitor started it, and not another one of the same name."""
+    return (series.path, series.created) in st.session_state.get(keys.OWN_SERIES, ())
+
+
+def cancel(series: Series) -> None:
+    series_jobs.cancel(series, is_own(series))
+
+
+def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
+    series_jobs.resume(run, series, spec, is_own(series))
 
 
 def attempt(action: Callable[..., object], *arguments: object) -> None:
@@ -192,7 +200,7 @@ def show_series(series: Series, chosen: Chosen) -> None:
                 type="primary",
                 icon=":material/play_arrow:",
                 on_click=attempt,
-                args=(series_jobs.resume, chosen.run, series, spec, is_own(series)),
+                args=(resume, chosen.run, series, spec),
                 key="series-resume",
             )
         if numbers:

@@ -156,6 +156,22 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     assert "Cancelled." in words(stopped) and "Resume" not in buttons(stopped)
 
 
+def test_a_series_that_took_the_name_of_ones_own_is_not_ones_own(
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    viewer = begin(open_many(), "mine")
+    assert "Cancel" in buttons(viewer)
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "operator")
+    press(open_many(), "Cancel")
+    series_jobs.remove(Series(run / "drawings" / "mine"))
+    begin(open_many(), "mine")
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    viewer.run()
+    assert not viewer.exception and viewer.selectbox(key="series").value == "mine"
+    assert "Cancel" not in buttons(viewer)
+
+
 def test_viewers_sample_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_many().number_input(key="many").max == 4096
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
