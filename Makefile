@@ -72,7 +72,7 @@ constraints: | $(RUN)
 	$(RUN) -m pip install --upgrade --upgrade-strategy eager -r requirements-dev.txt
 	$(RUN) -m pip freeze --exclude-editable \
 	| sed -n 's/^\([A-Za-z0-9._-]*==[^+ ]*\).*/\1/p' \
-	| grep -Eiv '^(pip|setuptools|wheel|triton|nvidia-.*|cuda-.*)==' >$(VENV)/constraints.txt
+	| grep -Eiv '^(pip|setuptools|wheel|triton|nvidia-[^m].*|cuda-.*)==' >$(VENV)/constraints.txt
 	{ echo '# The tested set of versions, written by `make constraints`.'; \
 	cat $(VENV)/constraints.txt; } >constraints.txt
 

@@ -47,10 +47,14 @@ def end_samplings() -> None:
 share_heaps()
 hosts.refuse_foreign_names()
 base = st.get_option("server.baseUrlPath").strip("/")
+root = f"/{base}" if base else ""
 app = st.App(
     Path(__file__).parent / "dashboard" / "shell.py",
     lifespan=lifespan,
-    middleware=[Middleware(UploadGate)],
-    routes=[Route(f"/{base}{served.ROUTE}" if base else served.ROUTE, served.serve)],
+    middleware=[
+        Middleware(hosts.HostGate, health=f"{root}/_stcore/health"),
+        Middleware(UploadGate),
+    ],
+    routes=[Route(root + served.ROUTE, served.serve)],
     on_script_error=errors.show,
 )

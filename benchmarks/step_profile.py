@@ -14,7 +14,6 @@ from unittest import mock
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
-from torch.optim.swa_utils import AveragedModel
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +22,7 @@ from benchmarks.contenders import SIZE, Clock, Job, our_config, replaced
 from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.runs.presets import build_model
 from diffusion_core.training import batches
+from diffusion_core.training import step as training_step
 from diffusion_core.training.trainer import train
 
 FORWARD, BACKWARD = "convolution, forward", "convolution, backward"
@@ -140,11 +140,11 @@ def profile_step(job: Job) -> None:
 
         return call
 
-    update = marked("average", AveragedModel.update_parameters)
+    update = marked("average", training_step.update_average)
     with (
         tempfile.TemporaryDirectory() as folder,
         replaced("make_batch", marked("data", batches.make_batch)),
-        mock.patch.object(AveragedModel, "update_parameters", update),
+        mock.patch.object(training_step, "update_average", update),
     ):
         train(Path(folder) / "run", our_config("lecture", job), device=device, on_step=on_step)
     found = {k: v / job.steps for k, v in seconds_by_kind(profiler.events(), device).items()}

@@ -88,6 +88,7 @@ class Watcher:
         self.seen: list[tuple[float, int]] = []  # when which step was sent
         self.bytes = self.updates = 0
         self.cached: set[str] = set()  # messages that the server need not send again
+        self.shown = ""  # the page's hash; without it a rerun that a fragment asks for shows Home
         self.timers: dict[str, tuple[float, asyncio.Task]] = {}  # interval, by fragment
 
     async def watch(self, until: float) -> None:
@@ -111,7 +112,8 @@ class Watcher:
     async def _ask(self, socket: ClientConnection, fragment: str = "") -> None:
         message = BackMsg()
         rerun = message.rerun_script
-        rerun.page_name, rerun.query_string = self.page, self.query
+        rerun.page_name = "" if self.shown else self.page
+        rerun.page_script_hash, rerun.query_string = self.shown, self.query
         rerun.fragment_id, rerun.is_auto_rerun = fragment, bool(fragment)
         rerun.cached_message_hashes.extend(self.cached)
         await socket.send(message.SerializeToString())
@@ -135,6 +137,8 @@ class Watcher:
                     before[1].cancel()
                 timer = asyncio.create_task(self._ask_again(socket, fragment, interval))
                 self.timers[fragment] = (interval, timer)
+        elif kind == "navigation":
+            self.shown = message.navigation.page_script_hash
         elif kind == "script_finished":
             self.updates += 1
         elif kind == "delta":

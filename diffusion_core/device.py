@@ -22,7 +22,20 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
+try:
+    from pynvml import NVMLError
+except ImportError:
+    NVMLError = RuntimeError
+
 Found = TypeVar("Found")
+
+# In the messages of errors that have no type of their own.
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA outside PyTorch's allocator, MPS
+    "can't allocate memory",  # the CPU
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "unable to find an engine",  # cuDNN, whose engines need room to work in
+)
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -50,9 +63,26 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+def with_number(device: torch.device) -> torch.device:
+    """The device with the number of its card: `cuda` alone is another one in another thread."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def device_count(name: str) -> int:
     """How many devices a name means here: `cuda` all the cards, any other name one."""
     return max(1, torch.cuda.device_count()) if name == "cuda" else 1
+
+
+def cards_of(device: torch.device, count: int) -> tuple[str, ...]:
+    """What `count` cards from this one on are called whatever CUDA_VISIBLE_DEVICES is; empty for
+    other devices."""
+    if device.type != "cuda":
+        return ()
+    first = device.index or 0
+    numbers = range(first, min(first + count, torch.cuda.device_count()))
+    return tuple(str(torch.cuda.get_device_properties(number).uuid) for number in numbers)
 
 
 def describe(device: torch.device) -> str:
@@ -64,6 +94,19 @@ def describe(device: torch.device) -> str:
         return f"Apple GPU ({platform.machine()})"
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def compute_in_float32() -> None:
+    """Let float32 convolutions on CUDA be float32, in this process from here on.
+
+    PyTorch lets cuDNN round their inputs to 10 bits (TF32) unless told otherwise.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def kind_of(device: torch.device) -> str:
+    """A name that devices with the same memory share: the card's, else that of its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -99,9 +142,13 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: of the device on CUDA, else of the machine or its container."""
+    """Bytes that can still be had: of the device on CUDA, else of the machine or its container.
+
+    On CUDA PyTorch's cache holds free blocks, which the driver counts as used.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     return min(psutil.virtual_memory().available, _left_of_container())
 
 
@@ -113,9 +160,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine had not enough memory for a computation."""
-    text = str(error)
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return memory or "out of memory" in text or "can't allocate memory" in text
+    return memory or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def halving(work: Callable[[int], Found], batch: int) -> tuple[Found, int]:
@@ -181,5 +227,5 @@ class Utilisation:
             return None
         try:
             return torch.cuda.utilization(self.device) / 100
-        except (ModuleNotFoundError, RuntimeError):  # without NVIDIA's management library
-            return None
+        except (ModuleNotFoundError, RuntimeError, NVMLError):
+            return None  # without NVIDIA's management library, or a part of a card (MIG)

@@ -85,17 +85,24 @@ def building_folder(path: Path) -> Iterator[Path]:
         try:
             temporary.mkdir()
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as opened:
-                        os.fsync(opened.fileno())
-            for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
-                sync_folder(folder)
-            os.rename(temporary, path)
-            sync_folder(path.parent)
+            rename_synced(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # the reason for the failure counts
             raise
+
+
+def rename_synced(folder: Path, path: Path) -> None:
+    """Rename a folder once all that is in it is on the disk. Raises OSError where `path` exists."""
+    inside = list(folder.rglob("*"))
+    for file in inside:
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    for each in (folder, *inside):
+        if each.is_dir():
+            sync_folder(each)
+    os.rename(folder, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -145,7 +152,7 @@ def check_regular(path: Path) -> None:
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to append to it. Raises OSError, also for a pipe or device, which could block."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, f"{path.name} is not a file.")
+        raise OSError(errno.EINVAL, f"{path.name} is not a file")
     return open(path, "ab")
 
 

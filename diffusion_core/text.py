@@ -14,7 +14,9 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         text = repr(value)
         return text if len(text) <= MAX_SHOWN else cut(text) + text[-1]
-    if isinstance(value, (int, float, bool, type(None))):
+    if value is None or isinstance(value, bool):  # as JSON and the command line write them
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
         return cut(repr(value))
     return "an object" if isinstance(value, dict) else "a list"
 

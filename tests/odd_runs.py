@@ -80,6 +80,7 @@ OTHERS = (
     "metrics.sqlite",
     "train.log",
     "notes.sqlite",
+    "history.jsonl",
     "weights/step-00000040.safetensors",
     "state/step-00000040.pt",
     "samples/step-00000040.png",
@@ -98,9 +99,9 @@ CHANGE = '{"changes": [{"step": 1, "time": %s, "settings": %s}]}'
 UNREADABLE: dict[str, tuple[Spoil, str]] = {
     "no averages": (
         value("config.json", "ema_decays", "null"),
-        "config.json: ema_decays is None; it must be an object.",
+        "config.json: ema_decays is null; it must be an object.",
     ),
-    "no data": (value("config.json", "data", "null"), "config.json: data is None; it must be"),
+    "no data": (value("config.json", "data", "null"), "config.json: data is null; it must be"),
     "list as preset": (value("config.json", "preset", "[]"), "config.json: preset is a list"),
     "fraction as size": (
         value("config.json", "image_size", "64.0"),

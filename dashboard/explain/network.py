@@ -52,7 +52,7 @@ def pick_size(config: RunConfig) -> int:
         st.error(f"This network needs images of at least {multiple}×{multiple} px.")
         st.stop()
     default = config.image_size if config.image_size in sizes else sizes[0]
-    requested = st.query_params.get(SIZE_KEY, str(default))
+    requested = st.query_params.get_all(SIZE_KEY) or [str(default)]
     size = st.select_slider(
         "Image size (px)",
         sizes,
@@ -61,10 +61,15 @@ def pick_size(config: RunConfig) -> int:
         key=SIZE_KEY,
         bind="query-params",
     )
-    if requested not in map(str, sizes):
+    if len(requested) > 1:
+        st.info(
+            f"The link gives the image size {len(requested):,} times. The network is shown at "
+            f"{size} px."
+        )
+    elif requested[0] not in map(str, sizes):
         st.info(
             f"This network takes images of {sizes[0]} to {sizes[-1]} px in multiples of "
-            f"{multiple}, not {code(requested)}. It is shown at {size} px."
+            f"{multiple}, not {code(requested[0])}. It is shown at {size} px."
         )
     return size
 

@@ -23,7 +23,7 @@ from dashboard.sampling.controls import (
 )
 from dashboard.ui import keys
 from dashboard.ui.outside import code, plain
-from dashboard.ui.run_wording import duration
+from dashboard.ui.run_wording import STATES, duration
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import ACTIVE, AT_WORK
@@ -57,7 +57,7 @@ def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
     state = run.state
     st.caption(
         f"Step {checkpoint.step:,} of {checkpoint.config.steps:,}, saved {duration(seconds)} ago. "
-        f"The run is {state}."
+        f"The run {STATES[state][1]}."
     )
     if chosen == LATEST:
         active = state in ACTIVE

@@ -15,6 +15,7 @@ import filelock
 from pydantic import Field
 
 from dashboard.services.garbage import COMPILER, import_and_spare
+from dashboard.services.run_deeds import NOBODY
 from dashboard.services.settings import get_settings
 from diffusion_core.files import os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
@@ -25,6 +26,7 @@ from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.runs.status import ACTIVE
 
 MARK = "demo.json"  # in the folder of a demo run
+BUILDING = ".demo"  # where a run is until it has its mark, so that none is ever without
 
 
 class Caps(Record):
@@ -85,11 +87,13 @@ def start(data: str, steps: int) -> Run:
             _check_room(demo_runs(runs_dir))
             name = jobs.free_name(runs_dir, f"visitor-{data}-{time.strftime('%H%M%S')}")
             import_and_spare(COMPILER)
-            run = jobs.create(runs_dir, name, config)
+            shutil.rmtree(runs_dir / BUILDING, ignore_errors=True)  # of a server that was killed
+            run = jobs.create(runs_dir / BUILDING, name, config, NOBODY)
+            mark = Mark(name=name, started=time.time())
+            write_json(run.path / MARK, mark.model_dump())
+            run = Run(run.path.rename(runs_dir / name))
             try:
-                mark = Mark(name=name, started=time.time())
-                write_json(run.path / MARK, mark.model_dump())
-                jobs.resume(run, settings.device)
+                jobs.resume(run, settings.device, by=NOBODY)
             except (OSError, jobs.JobError, ConfigError):
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
@@ -127,10 +131,10 @@ def remove_old(runs_dir: Path) -> None:
 def _remove(run: Run) -> None:
     seen = run.snapshot()
     if seen.state not in ACTIVE:
-        trash.delete(run)
+        trash.delete(run, NOBODY)
         (run.path.parent / f".{run.name}.run.lock").unlink(missing_ok=True)
     elif seen.pending != "stop":
-        jobs.request(run, "stop")
+        jobs.request(run, "stop", NOBODY)
 
 
 def _check_room(runs: Mapping[str, float]) -> None:

@@ -28,9 +28,9 @@ def share_heaps() -> None:
 def import_all_and_spare_it() -> None:
     """Import what the pages use and exclude it from all later collections, at the server's start.
 
-    Streamlit collects after every rerun of a page. Traversing all of PyTorch would take 0.2 s each
-    time and stop every other thread of the server, sampling included. Call it only before there
-    are visitors: their sessions would be excluded as well, and never be freed.
+    Traversing all of PyTorch would take 0.2 s each time and stop every other thread of the server,
+    sampling included. Call it only before there are visitors: their sessions would be excluded as
+    well, and never be freed.
     """
     for module in pkgutil.walk_packages(dashboard.__path__, "dashboard."):
         if module.name != "dashboard.shell":  # that is a script

@@ -1,5 +1,5 @@
-"""What the server does every few seconds, with or without visitors: it starts waiting runs, and
-deletes runs and series whose time is over.
+"""What the server does every few seconds, with or without visitors: it starts waiting runs, deletes
+runs and series whose time is over, and collects garbage.
 
 Trainers start the next run themselves when they end, unless they are killed or the machine is
 restarted.
@@ -7,6 +7,7 @@ restarted.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -53,6 +54,7 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
 
     expired = 0.0
     while not over.wait(seconds):
+        gc.collect()  # for all reruns since the last time; see runner.postScriptGC in config.toml
         if (settings := attempt(get_settings)) is None:
             continue
         # Runs that wait were started by an operator, in a terminal or on a page.

@@ -15,6 +15,7 @@ from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
 
+NOBODY = ""  # in the history of a run: the visitor's name is not known
 REQUESTS = {
     "pause": Deed.PAUSE,
     "stop": Deed.STOP,
@@ -28,7 +29,7 @@ def start(name: str, config: RunConfig) -> None:
     settings = get_settings()
     check_steps(config.steps, settings.max_steps)
     import_and_spare(COMPILER)
-    jobs.start(settings.runs_dir, name, config, settings.device)
+    jobs.start(settings.runs_dir, name, config, settings.device, by=NOBODY)
 
 
 def create(name: str, config: RunConfig) -> None:
@@ -37,41 +38,41 @@ def create(name: str, config: RunConfig) -> None:
     settings = get_settings()
     check_steps(config.steps, settings.max_steps)
     import_and_spare(COMPILER)
-    jobs.create(settings.runs_dir, name, config)
+    jobs.create(settings.runs_dir, name, config, NOBODY)
 
 
 def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
     check(Deed.RESUME)
     settings = get_settings()
     check_steps((changes or {}).get("steps", 0), settings.max_steps)
-    jobs.resume(run, settings.device, changes)
+    jobs.resume(run, settings.device, changes, by=NOBODY)
 
 
 def request(run: Run, action: str) -> None:
     check(REQUESTS[action])
-    jobs.request(run, action)
+    jobs.request(run, action, NOBODY)
 
 
 def change(run: Run, changes: dict[str, Any]) -> None:
     check(Deed.CHANGE)
     check_steps(changes.get("steps", 0), get_settings().max_steps)
     if changes:
-        jobs.change(run, changes)
+        jobs.change(run, changes, NOBODY)
 
 
 def move(run: Run, places: int) -> None:
     check(Deed.REORDER)
-    jobs.move(run, places)
+    jobs.move(run, places, NOBODY)
 
 
 def delete(run: Run) -> trash.Deleted:
     check(Deed.DELETE)
-    return trash.delete(run)
+    return trash.delete(run, NOBODY)
 
 
 def restore(gone: trash.Deleted) -> Run:
     check(Deed.RESTORE)
-    return trash.restore(gone)
+    return trash.restore(gone, NOBODY)
 
 
 def check_steps(steps: int, max_steps: int | None) -> None:

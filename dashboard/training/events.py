@@ -21,12 +21,17 @@ def events(run: RunSnapshot) -> list[tuple[int, str]]:
     found = []
     for change in run.changes:
         edits = [
-            f"{name.replace('_', ' ')} {_value(getattr(config, name, None))} → {_value(value)}"
+            edit(name, getattr(config, name, None), value)
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
         found.append((change.step, f"step {change.step:,}: {', '.join(edits)}"))
     return found
+
+
+def edit(name: str, before: Any, after: Any) -> str:
+    """ "learning rate 0.001 → 0.0001"."""
+    return f"{name.replace('_', ' ')} {_value(before)} → {_value(after)}"
 
 
 def _value(value: Any) -> str:

@@ -67,7 +67,7 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
     for sentence in made.problems:
         st.warning(sentence)
     if made.chart is None:
-        st.caption("The losses appear here after the first steps.")
+        st.caption(run_wording.no_losses(run))
         return compared, alignment
     show_packed(made.chart, key=f"loss-{run.name}", alt=made.alt)
     config = run.config

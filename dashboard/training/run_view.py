@@ -20,6 +20,7 @@ from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
 from dashboard.services import cached, roles
 from dashboard.services.shared_look import metrics_stamp, once, recent
+from dashboard.training.history import show_history
 from dashboard.training.losses import locate, show_losses
 from dashboard.training.run_controls import show_buttons
 from dashboard.ui import run_wording
@@ -66,7 +67,8 @@ CURVES = {
         "memory (GB)", {"memory_bytes": "in use", "peak_memory_bytes": "peak"}, unit=1e9
     ),
 }
-BY_TIMESTEP, QUALITY, SETTINGS = "Loss by timestep", "Quality", "Settings"  # the other tabs
+# The other tabs.
+BY_TIMESTEP, QUALITY, SETTINGS, HISTORY = "Loss by timestep", "Quality", "Settings", "History"
 MORE = Choice(key="more", label="Tab")
 LOG_BYTES = 4000  # of the end of train.log
 
@@ -173,7 +175,7 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
 
 def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
     """The other curves and the settings; only the open tab is read and shown."""
-    names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS]
+    names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS, HISTORY]
     MORE.now(options=names).check_link()
     for name, tab in zip(names, st.tabs(names, key=MORE.key, bind="query-params"), strict=True):
         if not tab.open:
@@ -181,6 +183,8 @@ def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
         with tab:
             if name == SETTINGS:
                 show_settings(run)
+            elif name == HISTORY:
+                show_history(run.run, MISSING)
             elif name == QUALITY:
                 show_quality(run.run, [other.run for other in compared])
             elif name == BY_TIMESTEP:

@@ -154,6 +154,13 @@ def no_samples(run: RunSnapshot) -> str:
     return "The first samples appear here during training."
 
 
+def no_losses(run: RunSnapshot) -> str:
+    """What stands in the place of losses that a run has not written."""
+    if run.state == RunState.FINISHED:
+        return "This run has no losses."
+    return "The losses appear here after the first steps."
+
+
 def duration(seconds: float) -> str:
     """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
     whole = round(seconds)

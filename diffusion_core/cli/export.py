@@ -16,6 +16,7 @@ from diffusion_core.cli.options import (
 from diffusion_core.files import replacing
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.export import FORMATS, metrics_table, write_diffusers
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
 
 
@@ -42,6 +43,7 @@ def export(arguments: argparse.Namespace) -> int:
     table = metrics_table(run, arguments.format)
     with replacing(out) as file:
         file.write(table)
+    record(run.path, Event.EXPORTED, None, format=arguments.format)
     print(f"Metrics of {run.name}: {out}")
     return DONE
 
@@ -51,5 +53,6 @@ def export_checkpoint(run: Run, arguments: argparse.Namespace) -> int:
     check_place(out)
     checkpoint = find_checkpoint(run, arguments.step)
     write_diffusers(run, checkpoint, out)
+    record(run.path, Event.EXPORTED, None, format=arguments.format)
     print(f"{run.name}, step {checkpoint.step}, for diffusers: {out}")
     return DONE

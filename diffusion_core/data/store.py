@@ -30,7 +30,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import Count, Found, found
 from diffusion_core.data.source import Source
 from diffusion_core.data.sources import SOURCES, kind_of, open_source
-from diffusion_core.files import is_disk_full, short_path, write_json
+from diffusion_core.files import is_disk_full, rename_synced, short_path, write_json
 from diffusion_core.records import Record
 from diffusion_core.text import cut
 
@@ -45,7 +45,6 @@ __all__ = [
     "load_image",
     "look",
     "may_download",
-    "native_size",
     "same_images",
 ]
 
@@ -98,11 +97,6 @@ def count(spec: str) -> int:
     return open_source(spec).count
 
 
-def native_size(spec: str) -> int:
-    """The side in pixels that suits a data set. Raises DataError."""
-    return open_source(spec).size
-
-
 def look(spec: str, seconds: float) -> Found | None:
     """What a set of files holds before it is decoded; None for others, whose name says it.
 
@@ -149,7 +143,7 @@ def same_images(
         if labelled:
             return store.content == _content(before, store.classes)
         return _pixels(store.folder) == _pixels(before)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # NumPy raises half a dozen kinds for a damaged file
         pass
     source, kind = open_source(store.spec), kind_of(store.spec)
     identity = kind.earlier_identity(source, labelled) if kind.earlier_identity else ""
@@ -245,7 +239,7 @@ def _open(
     `shape`: of all images, with those that were skipped.
     """
     try:
-        meta = _Meta.model_validate_json((folder / "meta.json").read_bytes())
+        meta = _read_meta(folder)
         images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
         with open(folder / "labels.npy", "rb") as file:
             labels = np.lib.format.read_array(file, allow_pickle=False)[: meta.count]
@@ -256,6 +250,11 @@ def _open(
     whole &= labels.shape == (meta.count,) and labels.dtype == np.int64
     whole = whole and 0 <= labels.min() <= labels.max() < classes
     return (meta, images, labels) if whole else None
+
+
+def _read_meta(folder: Path) -> _Meta:
+    """Raises OSError, pydantic's ValidationError."""
+    return _Meta.model_validate_json((folder / "meta.json").read_bytes())
 
 
 def _folder_name(fingerprint: str) -> str:
@@ -273,17 +272,16 @@ def _content(folder: Path, classes: tuple[str, ...]) -> str:
 
 def _pixels(folder: Path) -> tuple[str, int]:
     """sha256 of the pixels of a store, and the number of its images."""
-    meta = json.loads((folder / "meta.json").read_text())
-    count = meta["count"]
-    if "pixels" not in meta:  # made by an earlier version
-        images = np.load(folder / "images.npy", mmap_mode="r")[:count]
+    meta = _read_meta(folder)
+    if not meta.pixels:  # made by an earlier version
+        images = np.load(folder / "images.npy", mmap_mode="r")[: meta.count]
         pixels = hashlib.sha256()
-        for start in range(0, count, CHUNK):
+        for start in range(0, meta.count, CHUNK):
             pixels.update(images[start : start + CHUNK].tobytes())
-        meta["pixels"] = pixels.hexdigest()
+        meta = meta.model_copy(update={"pixels": pixels.hexdigest()})
         with suppress(OSError):  # a cache that is only read: next time again
-            write_json(folder / "meta.json", meta)
-    return meta["pixels"], count
+            write_json(folder / "meta.json", meta.model_dump())
+    return meta.pixels, meta.count
 
 
 def _build(
@@ -335,12 +333,11 @@ def _build(
                 )
             file.flush()
             os.ftruncate(file.fileno(), end)  # shorter where files were skipped
-            os.fsync(file.fileno())
         np.save(building / "labels.npy", labels)
         meta = {"count": ready, "skipped": skipped, "pixels": pixels.hexdigest()}
         (building / "meta.json").write_text(json.dumps(meta))
         try:
-            building.rename(folder)
+            rename_synced(building, folder)
         except OSError:
             if not (folder / "meta.json").exists():  # else another process built the same first
                 raise

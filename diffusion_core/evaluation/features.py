@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffusion_core.cores import take_share
 from diffusion_core.data.sources import SOURCES
-from diffusion_core.device import device_of
+from diffusion_core.device import compute_in_float32, device_of
 
 ASSETS = Path(__file__).parent / "assets"
 CLASS = "class"  # the name of the head that predicts the class
@@ -126,4 +126,5 @@ def feature_net(
     model = Classifier(recipe["widths"], recipe["heads"])
     weights = safetensors.torch.load_file(path)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    compute_in_float32()
     return FeatureNet(model, tuple(recipe["classes"]), recipe["size"]).to(device)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from diffusion_core.cores import take_share
-from diffusion_core.device import device_of
+from diffusion_core.device import compute_in_float32, device_of
 from diffusion_core.evaluation.image_metrics import frechet_estimate
 from diffusion_core.evaluation.intervals import WIDTH, Estimate
 
@@ -61,6 +61,7 @@ def load_inception(
         return None, f"{without} torch-fidelity's {WEIGHTS} was not in {path.parent}."
     if not _checksum(path).startswith(CHECKSUM):  # it is unpickled, so it must be the real one
         return None, f"{without} {path} is damaged, or not the file published by torch-fidelity."
+    compute_in_float32()
     package = importlib.import_module("torch_fidelity")
     model = package.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)

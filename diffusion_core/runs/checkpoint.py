@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.device import has_fast_bfloat16
-from diffusion_core.files import check_regular, make_folder, replacing
+from diffusion_core.device import compute_in_float32, has_fast_bfloat16
+from diffusion_core.files import check_regular, listing, make_folder, replacing
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.records import Record, RecordError, record_of
@@ -35,7 +35,7 @@ EXTRA = "average/"  # before the names of the tensors of further averages
 
 
 # What a state holds, also those of earlier versions.
-STATE = {"step", "model", "optimizer", "n_averaged", "data_fingerprint"}
+STATE = {"step", "model", "optimizer", "data_fingerprint"}
 
 
 class CheckpointError(ValueError):
@@ -81,6 +81,12 @@ def step_of(path: Path) -> int | None:
     prefix, _, digits = path.name.partition(".")[0].partition("-")
     number = digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS
     return int(digits) if prefix == "step" and number else None
+
+
+def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """(step, file) of the files in a folder of a run that have a step in their name, rising."""
+    found = ((step_of(path), path) for path in listing(folder, pattern))
+    return sorted((step, path) for step, path in found if step is not None)
 
 
 def save_weights(
@@ -140,18 +146,18 @@ def remove_old(run: Path, keep: int, keep_every: int = 0, best: int | None = Non
     Weights of steps divisible by `keep_every`, and those of step `best`, stay too. Weights that do
     not open do not count and are left for a person to look at.
     """
-    whole = []
-    for path in sorted((run / "weights").glob("step-*.safetensors"), reverse=True):
+    whole = 0
+    for step, path in reversed(by_step(run / "weights", "*.safetensors") if keep else []):
+        if whole >= keep and (step == best or (keep_every and step % keep_every == 0)):
+            continue  # not opened: a long run may keep thousands
         try:
             read_checkpoint(path)
         except CheckpointError:
             continue
-        whole.append(path)
-    for path in whole[keep:] if keep else []:
-        step = step_of(path)
-        if step != best and not (keep_every and step is not None and step % keep_every == 0):
+        whole += 1
+        if whole > keep:
             path.unlink(missing_ok=True)
-    for path in sorted((run / "state").glob("step-*.pt"), reverse=True)[2:]:
+    for _, path in by_step(run / "state", "*.pt")[:-2]:
         path.unlink(missing_ok=True)
 
 
@@ -255,7 +261,9 @@ def load_model(
     config = checkpoint.config
     weights = load_weights(checkpoint, average)
     network = network_of(config, weights, device)
-    if not exact:
+    if exact:
+        compute_in_float32()
+    else:
         network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
     return LoadedModel(network, build_schedule(config).to(device), config)
 

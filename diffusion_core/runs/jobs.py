@@ -2,6 +2,8 @@
 
 The process outlives the one that started it. It is controlled through files in the run folder, by
 any process of this host. `run.py` reads a run, `queue.py` waits for a device.
+
+`by`, in every function that does something: who does it, for `history.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from diffusion_core.runs.changes import add_change, check_changes
 from diffusion_core.runs.checkpoint import step_of
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.launch import launch_commands, processes_for
 from diffusion_core.runs.moved import find_moved
 from diffusion_core.runs.origin import keep_origin, settle_origin
@@ -105,13 +108,19 @@ def check_data(config: RunConfig) -> None:
     held_out_count(count, config.validation_count, config.batch_size, config.data)
 
 
-def create(runs_dir: Path, name: str, config: RunConfig) -> Run:
+def create(runs_dir: Path, name: str, config: RunConfig, by: str | None = None) -> Run:
     """Make the folder of a new run with its `config.json`, stopped before its first step.
 
     A path in its settings is made absolute, and the weights that it starts from are copied. Raises
     JobError where the name is taken or the folder cannot be made, ConfigError for a network that
     cannot be built or weights that do not fit; then nothing is left.
     """
+    run = _create(runs_dir, name, config)
+    record(run.path, Event.CREATED, by)
+    return run
+
+
+def _create(runs_dir: Path, name: str, config: RunConfig) -> Run:
     path = runs_dir / check_name(name)
     check_network(config)
     if is_run(runs_dir):
@@ -146,6 +155,7 @@ def start(
     config: RunConfig,
     device: str | None = None,
     processes: int | None = None,
+    by: str | None = None,
 ) -> Run:
     """Start a new run in a process of its own, or put it in the queue; returns at once.
 
@@ -156,12 +166,13 @@ def start(
     check_name(name)
     device = _on_this_machine(device)
     processes = processes_for(config, device, processes)
-    run = create(runs_dir, name, config)
+    run = _create(runs_dir, name, config)
     try:
         line_up(run.path, device, config.steps, processes)
     except JobError:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
+    record(run.path, Event.STARTED, by)
     _log.info("run created", extra={"run": name, "device": device, "steps": config.steps})
     return run
 
@@ -171,6 +182,7 @@ def resume(
     device: str | None = None,
     settings: dict[str, Any] | None = None,
     processes: int | None = None,
+    by: str | None = None,
 ) -> None:
     """Continue from the last checkpoint in a process of its own, or wait in the queue.
 
@@ -186,10 +198,11 @@ def resume(
     check_state(run)
     device = _on_this_machine(device)
     if settings:
-        change(run, settings)
+        change(run, settings, by)
         seen = run.snapshot()
     config = _usable_config(seen, "resume")
     line_up(run.path, device, config.steps, processes_for(config, device, processes))
+    record(run.path, Event.RESUMED if seen.begun else Event.STARTED, by)
     _log.info("run resumed", extra={"run": run.name, "device": device, "steps": config.steps})
 
 
@@ -250,7 +263,7 @@ def check_state(run: Run) -> None:
         )
 
 
-def request(run: Run, action: str) -> None:
+def request(run: Run, action: str, by: str | None = None) -> None:
     """Request a run at work to `pause`, `stop`, write a `sample` strip or a `checkpoint`.
 
     The run answers at its next step; one that waits without a process leaves the queue at once.
@@ -259,21 +272,26 @@ def request(run: Run, action: str) -> None:
     if action not in REQUESTS:
         raise JobError(f"{action!r} is not a request; use {', '.join(REQUESTS)}.")
     if waits_without_process(run.status) and leave_queue(run, action):
+        record(run.path, Event.UNQUEUED, by)
         _log.info("run left the queue", extra={"run": run.name, "request": action})
         return
     if (state := run.state) not in ACTIVE:
         raise JobError(f"{run.name} is {state}; there is nothing to {action}.")
-    waiting = read_request(run.path / "request.json")
-    if waiting.action in ENDING and action not in ENDING:
-        raise JobError(f"{run.name} will {waiting.action}; it takes no more requests.")
-    if waiting.action == "change" and action not in ENDING:
-        raise JobError(f"{run.name} has not answered the last change yet; ask again in a moment.")
-    # A change that waits is done before the run ends.
-    _ask(run, action, waiting.settings if waiting.action else None)
+    with holding_queue(run.path.parent):  # so that none takes the place of one that came meanwhile
+        waiting = read_request(run.path / "request.json")
+        if waiting.action in ENDING and action not in ENDING:
+            raise JobError(f"{run.name} will {waiting.action}; it takes no more requests.")
+        if waiting.action == "change" and action not in ENDING:
+            raise JobError(
+                f"{run.name} has not answered the last change yet; ask again in a moment."
+            )
+        # A change that waits is done before the run ends.
+        _ask(run, action, waiting.settings if waiting.action else None)
+        record(run.path, Event(action), by)
     _log.info("request to a run", extra={"run": run.name, "request": action})
 
 
-def change(run: Run, settings: dict[str, Any]) -> None:
+def change(run: Run, settings: dict[str, Any], by: str | None = None) -> None:
     """Change settings of a run (those of `changes.CHANGEABLE`) from its next step on.
 
     A run at work gets a request; for another the change is written and holds when it resumes.
@@ -283,7 +301,10 @@ def change(run: Run, settings: dict[str, Any]) -> None:
     """
     if not settings:
         raise ConfigError("Say what to change, for example learning_rate=0.0001.")
+    before = run.snapshot().config
     _change(run, settings)
+    edits = {name: (getattr(before, name, None), value) for name, value in settings.items()}
+    record(run.path, Event.CHANGED, by, settings=edits)
     _log.info("run changed", extra={"run": run.name, "settings": settings})
 
 

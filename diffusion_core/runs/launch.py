@@ -6,6 +6,7 @@ run folder is given as `--folder`.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -45,12 +46,17 @@ def processes_for(config: RunConfig, device: str, wanted: int | None = None) -> 
     return wanted
 
 
+def launcher_words(processes: int) -> list[str]:
+    """What torchrun is told wherever it starts the processes of one machine."""
+    # Without a place for logs, which nothing writes, it would leave a folder in /tmp each time.
+    return ["--nproc_per_node", str(processes), "--log_dir", os.devnull]
+
+
 def command_here(path: Path, device: str, processes: int, *, resume: bool) -> list[str]:
     """The command that trains the run at `path`, which has its `config.json`, on this machine."""
     python = [sys.executable, "-m"]
     if processes > 1:
-        python += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        python += ["-m"]
+        python += ["torch.distributed.run", "--standalone", *launcher_words(processes), "-m"]
     folder = "--folder" if processes > 1 else "--run"
     train = ["diffusion_core", "train", folder, str(path), "--quiet", "--device", device]
     return [*python, *train, *(["--resume"] if resume else [])]
@@ -80,7 +86,7 @@ def launch_commands(
     """
     check_machines(config, machines, processes)
     train = train_words(path, None, resume=resume)
-    share = ["--nproc_per_node", str(processes)]
+    share = launcher_words(processes)
     if machines == 1:
         return [shlex.join(["torchrun", "--standalone", *share, *train])]
     meet = ["--master_addr", FIRST_MACHINE, "--master_port", str(PORT)]

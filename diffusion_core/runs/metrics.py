@@ -19,7 +19,6 @@ import numpy as np
 
 from diffusion_core.disks import on_network_disk
 from diffusion_core.files import check_regular, complain
-from diffusion_core.text import cut
 
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
@@ -40,9 +39,17 @@ ODD_ROW = (
     "typeof(step) != 'integer' OR typeof(name) != 'text' OR "
     "typeof(value) NOT IN ('real', 'integer') OR typeof(wall_time) NOT IN ('real', 'integer')"
 )
-
-
-LONGEST_REASON = 120  # characters of what SQLite says
+# What SQLite's errors are when they say nothing about the file itself.
+REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another program is using it",
+    sqlite3.SQLITE_LOCKED: "another program is using it",
+    sqlite3.SQLITE_NOMEM: "there is not enough memory",
+    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_PERM: "its permissions forbid it",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+}
 
 
 class MetricsError(ValueError):
@@ -98,7 +105,8 @@ class MetricsWriter:
             self._insert()
         except sqlite3.OperationalError as error:
             if not self.complained:
-                complain(f"metrics.sqlite cannot be written: {error}; its rows wait.")
+                why = _reason(error) or "it is damaged"
+                complain(f"metrics.sqlite cannot be written: {why}. Its rows wait.")
             self.complained = True
             return
         except sqlite3.DatabaseError:  # another program has damaged the file during the training
@@ -248,11 +256,22 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
             return _rows(Path(folder) / path.name, sql, values)
     except FileNotFoundError:
         return []
-    except (sqlite3.Error, OSError) as error:
+    except OSError as error:
+        raise MetricsError(f"{path.name} cannot be read: {error.strerror or error}.") from error
+    except sqlite3.Error as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
             return []
-        why = cut(getattr(error, "strerror", None) or str(error), LONGEST_REASON)
-        raise MetricsError(f"{path.name} cannot be read: {why}.") from error
+        if why := _reason(error):
+            raise MetricsError(f"{path.name} cannot be read: {why}.") from error
+        raise MetricsError(
+            f"{path.name} is damaged. If the run is resumed, the file is renamed and the curves "
+            "start again."
+        ) from error
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """What prevents the use of the file; empty where the file is at fault."""
+    return REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
 
 
 def _rows(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple]:

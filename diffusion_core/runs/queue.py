@@ -27,6 +27,7 @@ from diffusion_core.files import open_log, os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.config_file import config_of_earlier_version, write_config_file
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.launch import command_here
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, RunSnapshot, snapshots
@@ -35,7 +36,7 @@ from diffusion_core.runs.status import (
     Moment,
     RunState,
     StatusRecord,
-    places_of,
+    named_places,
     read_status,
     same_place,
     waits_without_process,
@@ -115,10 +116,10 @@ def start_next(runs_dir: Path) -> None:
             _start_free(runs_dir)
 
 
-def move(run: Run, places: int) -> None:
+def move(run: Run, places: int, by: str | None = None) -> None:
     """Move a queued run by `places` in the queue of its device; below 0, towards the front.
 
-    Raises JobError for a run that is not in the queue.
+    `by`: who does it, for `history.py`. Raises JobError for a run that is not in the queue.
     """
     runs_dir = run.path.parent
     with holding_queue(runs_dir):
@@ -137,6 +138,7 @@ def move(run: Run, places: int) -> None:
             write_json(runs_dir / ".queue.json", {"order": order})
         except OSError as error:
             raise JobError(f"{run.name} cannot be moved: {os_sentence(error)}") from error
+    record(run.path, Event.MOVED, by)
     _log.info("run moved in the queue", extra={"run": run.name, "places": places})
 
 
@@ -173,6 +175,7 @@ def line_up(path: Path, device: str, steps: int, processes: int) -> None:
         host=socket.gethostname(),
         device=device,
         processes=processes,
+        cards=(),
         error="",
         not_finite=False,
         message="",
@@ -196,13 +199,13 @@ def _start_free(runs_dir: Path) -> dict[str, str]:
     taken: set[str] = set()
     for run in runs:
         if run.state in AT_WORK and run.status.host == host:
-            taken |= places_of(run.status)
+            taken |= named_places(run.status)
     failed = {}
     for run in read_queue(runs_dir, runs):
         status = run.status
         if status.host != host:
             continue
-        if not taken & (places := places_of(status)) and waits_without_process(status):
+        if not taken & (places := named_places(status)) and waits_without_process(status):
             try:
                 _spawn(run)
                 _log.info("run started", extra={"run": run.name, "device": status.device})
@@ -267,7 +270,7 @@ def _spawn(run: RunSnapshot) -> None:
     except ConfigError as error:
         raise JobError(f"{path.name} cannot be started: {error}") from error
     except OSError as error:
-        raise JobError(f"{path.name} cannot be started: {error.strerror or error}") from error
+        raise JobError(f"{path.name} cannot be started: {os_sentence(error)}") from error
     # A reader can look for the process while it still imports PyTorch; then it speaks for itself.
     with suppress(OSError, psutil.Error):
         go_behind(process.pid)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_core.files import listing, short_path
+from diffusion_core.files import short_path
 from diffusion_core.records import RecordError, read_record_file
 from diffusion_core.runs import metrics
 from diffusion_core.runs.changes import Change, read_changes, with_changes
-from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError, read_checkpoint, step_of
+from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError, by_step, read_checkpoint
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.config_file import (
     Details,
@@ -109,11 +109,11 @@ class Run:
 
     def samples(self) -> list[tuple[int, Path]]:
         """(step, image) of every sample strip, oldest first."""
-        return _by_step(self.path / "samples", "*.png")
+        return by_step(self.path / "samples", "*.png")
 
     def weights(self) -> list[tuple[int, Path]]:
         """(step, file) of every weights file, oldest first, good or broken."""
-        return _by_step(self.path / "weights", "*.safetensors")
+        return by_step(self.path / "weights", "*.safetensors")
 
     def checkpoint(self, step: int) -> Checkpoint:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
@@ -252,11 +252,6 @@ def _read_settings(
     if found is None:
         return config_of_earlier_version(status), None, []
     return *found, read_changes(run)
-
-
-def _by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    found = ((step_of(path), path) for path in listing(folder, pattern))
-    return sorted((step, path) for step, path in found if step is not None)
 
 
 def _open_checkpoint(path: Path) -> Checkpoint:

@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.launch import FIRST_MACHINE, PORT, check_machines, train_words
+from diffusion_core.runs.launch import (
+    FIRST_MACHINE,
+    PORT,
+    check_machines,
+    launcher_words,
+    train_words,
+)
 
 # Before the end, to finish a step, write a checkpoint and end.
 NOTICE_SECONDS = 120
@@ -60,7 +66,7 @@ def job_script(
     Raises ConfigError where the batch cannot be shared.
     """
     check_machines(config, machines, processes)
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    words = [sys.executable, "-m", "torch.distributed.run", *launcher_words(processes)]
     if machines == 1:
         words.append("--standalone")
     # It does nothing for a run without a checkpoint but to begin.

@@ -71,6 +71,7 @@ class StatusRecord(LenientRecord):
     host: ShortText = ""
     device: ShortText = ""
     processes: Annotated[int, Field(ge=1, le=65_536)] = 1  # on this host
+    cards: Annotated[tuple[ShortText, ...], Field(strict=False, max_length=4096)] = ()  # of CUDA
     loss: float | None = None
     images_per_second: Annotated[float, Field(ge=0)] | None = None
     eta_seconds: Annotated[float, Field(ge=0, le=10**11)] | None = None
@@ -139,7 +140,18 @@ def place_of(device: str) -> str:
 
 
 def places_of(status: StatusRecord) -> set[str]:
-    """The places that a run takes: one or, with several processes on CUDA, one a card."""
+    """The places that a run takes: one or, with several processes on CUDA, one a card.
+
+    A process that has begun knows what its cards are really called (`cards`): `cuda:0` depends on
+    CUDA_VISIBLE_DEVICES, and on the job of a cluster.
+    """
+    if status.cards:
+        return set(status.cards)
+    return named_places(status)
+
+
+def named_places(status: StatusRecord) -> set[str]:
+    """As `places_of`, by the names that the devices have in the run's process."""
     if status.device == "cuda":
         return {f"cuda:{number}" for number in range(status.processes)}
     return {place_of(status.device)}
@@ -147,4 +159,5 @@ def places_of(status: StatusRecord) -> set[str]:
 
 def same_place(one: StatusRecord, other: StatusRecord) -> bool:
     """Whether two runs use the same device, or one of the same, of the same host."""
-    return one.host == other.host and bool(places_of(one) & places_of(other))
+    places = places_of if one.cards and other.cards else named_places
+    return one.host == other.host and bool(places(one) & places(other))

@@ -61,9 +61,19 @@ class StatusWriter:
     """
 
     def __init__(
-        self, path: Path, *, device: str, total: int, lead: bool = True, processes: int = 1
+        self,
+        path: Path,
+        *,
+        device: str,
+        total: int,
+        lead: bool = True,
+        processes: int = 1,
+        cards: tuple[str, ...] = (),
     ) -> None:
-        """`processes`: how many of them train the run on this host. Only `lead` writes."""
+        """`processes`: how many of them train the run on this host, on `cards`.
+
+        Only `lead` writes.
+        """
         self.path = path
         self.lead = lead
         self.lock = threading.RLock()
@@ -89,6 +99,7 @@ class StatusWriter:
             host=socket.gethostname(),
             device=device,
             processes=processes,
+            cards=cards,
         )
 
     def update(self, *, quick: bool = False, **fields: Any) -> None:

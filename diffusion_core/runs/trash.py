@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion_core.files import listing, make_folder, os_sentence
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.jobs import JobError, free_name
 from diffusion_core.runs.run import Run, is_run, list_runs
 from diffusion_core.runs.status import ACTIVE
@@ -30,11 +31,11 @@ class Deleted:
     time: float  # seconds since 1970, when it was deleted
 
 
-def delete(run: Run) -> Deleted:
+def delete(run: Run, by: str | None = None) -> Deleted:
     """Move a run to the trash, and remove runs from it that are older than `KEEP_DAYS`.
 
-    Raises JobError for a run that is at work or queued, for a folder that is no run or holds
-    others, or where the folder cannot be moved.
+    `by`: who does it, for `history.py`. Raises JobError for a run that is at work or queued, for a
+    folder that is no run or holds others, or where the folder cannot be moved.
     """
     if not is_run(run.path):
         raise JobError(f"{run.path} is not a run folder; only runs can be deleted.")
@@ -58,6 +59,7 @@ def delete(run: Run) -> Deleted:
         raise JobError(str(error)) from error
     except OSError as error:
         raise JobError(f"{run.name} cannot be deleted: {os_sentence(error)}") from error
+    record(gone.path, Event.DELETED, by)
     _log.info("run deleted", extra={"run": run.name})
     empty(run.path.parent)
     return gone
@@ -73,14 +75,15 @@ def deleted(runs_dir: Path) -> list[Deleted]:
     return sorted(found, key=lambda gone: gone.time, reverse=True)
 
 
-def restore(gone: Deleted) -> Run:
-    """Put a run back, under its name or the next free one. Raises JobError."""
+def restore(gone: Deleted, by: str | None = None) -> Run:
+    """Put a run back, under its name or the next free one. `by`: see `delete`. Raises JobError."""
     runs_dir = gone.path.parent.parent
     path = runs_dir / free_name(runs_dir, gone.name)
     try:
         os.rename(gone.path, path)
     except OSError as error:
         raise JobError(f"{gone.name} cannot be put back: {error.strerror}.") from error
+    record(path, Event.RESTORED, by)
     _log.info("run restored", extra={"run": path.name})
     return Run(path)
 

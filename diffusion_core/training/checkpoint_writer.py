@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from diffusion_core.cores import computing
-from diffusion_core.device import is_out_of_memory
+from diffusion_core.device import is_out_of_memory, kind_of
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
@@ -19,8 +19,8 @@ from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
-from diffusion_core.training.background import Background, Beside, all_finite, snapshot, to_cpu
-from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
+from diffusion_core.training.context import TrainingContext, load_optimizer
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
@@ -44,8 +44,8 @@ class CheckpointWriter:
         self.context = context
         self.status = status
         self.events = events
-        self.writer = Background("checkpoints")
-        self.sampler = Background("strips")
+        self.writer = Background("checkpoints", context.device)
+        self.sampler = Background("strips", context.device, priority=-1)
         self.held: list[tuple[int, Callable[[], None]]] = []
 
     def checkpoint(self, step: int, must: bool = False) -> None:
@@ -60,22 +60,19 @@ class CheckpointWriter:
                 "step": step,
                 "model": context.bare_model.state_dict(),
                 "optimizer": context.optimizer.state_dict(),
-                "n_averaged": context.averages[MAIN_AVERAGE].n_averaged,
                 "micro_batch": context.micro_batch,
                 "processes": context.accelerator.num_processes,
+                "device": kind_of(context.device),
                 "data_fingerprint": context.store.fingerprint,
                 "data_content": context.store.content,
             }
         )
         averages = {
-            name: snapshot(average.module.state_dict())
-            for name, average in context.averages.items()
+            name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
         classes = context.store.classes if context.labelled else ()
-        beside, config = Beside(context.device), context.config
-        self.held.append(
-            (step, lambda: self._write(step, state, averages, config, classes, beside, must))
-        )
+        config = context.config
+        self.held.append((step, lambda: self._write(step, state, averages, config, classes, must)))
 
     def release(self, step: int) -> None:
         """Let the checkpoints up to this step be written: the numbers of their steps are.
@@ -89,8 +86,7 @@ class CheckpointWriter:
         """Sample the strip of this step; a full disk or memory costs the strip alone."""
         context, config = self.context, self.context.config
         weights = snapshot(context.average.state_dict())
-        beside = Beside(context.device)
-        self.sampler.submit(lambda: self._sample(step, weights, config, beside))
+        self.sampler.submit(lambda: self._sample(step, weights, config))
 
     def finish(self) -> None:
         """Wait until all that was released is on disk. Raises what went wrong with it."""
@@ -108,14 +104,12 @@ class CheckpointWriter:
         averages: dict[str, dict[str, Tensor]],
         config: RunConfig,
         classes: tuple[str, ...],
-        beside: Beside,
         must: bool,
     ) -> None:
         path = self.path
-        with beside.stream():
-            if not all_finite(state["model"]):
-                return  # the next step reports it; the last good checkpoint stays on disk
-            state, averages = to_cpu(state), to_cpu(averages)
+        if not all_finite(state["model"]):
+            return  # the next step reports it; the last good checkpoint stays on disk
+        state, averages = to_cpu(state), to_cpu(averages)
         try:
             checkpoint.save_state(path, step, state)
             main = averages.pop(MAIN_AVERAGE)
@@ -134,13 +128,11 @@ class CheckpointWriter:
         self.status.warn()
         self.status.update(checkpoint_step=step)
 
-    def _sample(
-        self, step: int, weights: dict[str, Tensor], config: RunConfig, beside: Beside
-    ) -> None:
+    def _sample(self, step: int, weights: dict[str, Tensor], config: RunConfig) -> None:
         context = self.context
         half = context.accelerator.mixed_precision == "bf16"
         try:
-            with computing(self.path.parent, context.device), beside.stream():
+            with computing(self.path.parent, context.device):
                 if not all_finite(weights):
                     return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)
@@ -175,7 +167,7 @@ def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:
     """Give the network and its averages these weights, before the first step."""
     context.bare_model.load_state_dict(weights)
     for average in context.averages.values():
-        average.module.load_state_dict(weights)
+        average.load_state_dict(weights)
 
 
 def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
@@ -204,18 +196,18 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         )
         try:
             context.bare_model.load_state_dict(state["model"])
-            context.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(context, state["optimizer"])
             for name, average in context.averages.items():
-                average.module.load_state_dict(averages[name])
-                average.n_averaged.copy_(state["n_averaged"])
+                average.load_state_dict(averages[name])
         except Exception:  # each part raises its own for what is of another network
             file = checkpoint.state_path(path, step).name
             skipped.append(f"Step {step} cannot be resumed: {file} is not of this run.")
             complain(skipped[-1])
             continue
-        # The same parts as before, where each process has the same share of the batch: their order
-        # of summing is part of an exact resume.
-        if state.get("processes") == context.accelerator.num_processes:
+        # The same parts as before, where each process has the same share of the batch and as much
+        # memory: their order of summing is part of an exact resume.
+        now = (context.accelerator.num_processes, kind_of(context.device))
+        if (state.get("processes"), state.get("device", "cpu")) == now:
             context.micro_batch = state["micro_batch"]
         if not skipped:
             return step, ""

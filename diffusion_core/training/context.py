@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import sys
 from collections.abc import Callable
@@ -11,14 +12,19 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from diffusion_core.cores import take_share
 from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, build_store
-from diffusion_core.device import describe, free_memory, has_fast_bfloat16
+from diffusion_core.device import (
+    compute_in_float32,
+    describe,
+    free_memory,
+    has_fast_bfloat16,
+    with_number,
+)
 from diffusion_core.files import complain
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -43,7 +49,7 @@ class TrainingContext:
     accelerator: Accelerator
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
-    averages: dict[str, AveragedModel]
+    averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
 
@@ -63,7 +69,7 @@ class TrainingContext:
     @property
     def average(self) -> nn.Module:
         """The network with the main averaged weights."""
-        return self.averages[MAIN_AVERAGE].module
+        return self.averages[MAIN_AVERAGE]
 
 
 def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> ImageStore:
@@ -91,6 +97,7 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     train_index, validation_index = split(
         len(store), config.validation_count, config.batch_size, config.seed, config.data
     )
+    compute_in_float32()  # where no bfloat16 is asked for
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
         if device.index is not None:
@@ -98,6 +105,8 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     precision = "bf16" if config.mixed_precision == "bf16" else "no"
     if config.mixed_precision == "auto" and has_fast_bfloat16(device):
         precision = "bf16"
+    process = PartialState(cpu=device.type == "cpu")
+    process.device = with_number(process.device)
     accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     check_share(config, accelerator.num_processes)
     share = config.batch_size // accelerator.num_processes
@@ -107,21 +116,20 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
         model = model.to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    resident = _resident(store, accelerator.device)  # before what is left is planned
     micro_batch = min(
         share, config.micro_batch or fitting_micro_batch(config, accelerator.device, share)
     )
     if micro_batch < share and config.network == "lecture":
         complain(f"The batch is taken in parts of {micro_batch}; BatchNorm treats each by itself.")
     optimizer = make_optimizer(config, model, accelerator.device)
-    # Their counters stay on the CPU, so that counting never waits for the device.
-    averages = {
-        name: AveragedModel(model, use_buffers=True) for name in (MAIN_AVERAGE, *config.ema_decays)
-    }
+    names = (MAIN_AVERAGE, *config.ema_decays)
+    averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,
         store=store,
-        resident=_resident(store, accelerator.device),
+        resident=resident,
         train_index=train_index,
         validation_index=validation_index,
         schedule=build_schedule(config).to(accelerator.device),
@@ -144,6 +152,25 @@ def make_optimizer(
         weight_decay=config.weight_decay,
         fused=device.type in FUSED,
     )
+
+
+def load_optimizer(context: TrainingContext, state: dict[str, Any]) -> None:
+    """Take over an optimizer's state, which another device may have written.
+
+    `load_state_dict` keeps what is the other device's: the order of the moments in memory, which
+    the fused kernels read as if it were that of the weights, and which kernel is used.
+    """
+    context.optimizer.load_state_dict(state)
+    fused = context.device.type in FUSED
+    for group in context.optimizer.param_groups:
+        group["fused"] = fused
+        for parameter in group["params"]:
+            for name, value in context.optimizer.state.get(parameter, {}).items():
+                if name == "step":
+                    value = value.float().to(parameter.device if fused else "cpu")
+                else:
+                    value = torch.empty_like(parameter).copy_(value)
+                context.optimizer.state[parameter][name] = value
 
 
 def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:

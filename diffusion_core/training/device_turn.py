@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
+import torch
 
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import Run, RunSnapshot, snapshots
@@ -47,6 +50,29 @@ def device_turn(status: StatusWriter, runs_dir: Path) -> Iterator[None]:
     finally:
         for lock in locks:
             lock.release()
+
+
+@contextmanager
+def memory_returned(device: torch.device) -> Iterator[None]:
+    """Give a GPU's memory back at the end of the block: the next run plans with what is free then,
+    while this process may still be at its end."""
+    try:
+        yield
+    except BaseException as error:
+        if device.type == "cuda":
+            _forget_values(error)
+        raise
+    finally:
+        if device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def _forget_values(error: BaseException | None) -> None:
+    """Of the functions that an error and its causes came through; their lines stay known."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _acquire(locks: Sequence[filelock.BaseFileLock]) -> bool:

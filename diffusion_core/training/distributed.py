@@ -166,6 +166,10 @@ class ProcessGroup:
                 f"with the same settings everywhere, in a run folder that all machines share."
             )
 
+    def least(self, number: int) -> int:
+        """The smallest number of all processes. All must call it together."""
+        return min(accelerate.utils.gather_object([number])) if self.several else number
+
     @contextmanager
     def blamed(self) -> Iterator[None]:
         """Where the block fails because another process is gone, raise that instead."""

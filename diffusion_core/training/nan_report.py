@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from diffusion_core.runs.presets import build_network
 from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.step import batch_of, objective
 
@@ -15,7 +16,7 @@ def first_layer(context: TrainingContext, step: int) -> str:
 
     Repeats the step and checks the weights, output and gradient of every layer.
     """
-    model = context.bare_model
+    model = _alone(context)
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             return f"the weights of the layer {name.rpartition('.')[0]}"
@@ -53,3 +54,14 @@ def first_layer(context: TrainingContext, step: int) -> str:
             hook.remove()
         context.optimizer.zero_grad(set_to_none=True)
     return "the sum over the batch"
+
+
+def _alone(context: TrainingContext) -> nn.Module:
+    """The network, or a copy without a BatchNorm that waits for the other processes: they do not
+    search."""
+    model = context.bare_model
+    if not any(isinstance(layer, nn.SyncBatchNorm) for layer in model.modules()):
+        return model
+    alone = build_network(context.config.network, context.config.network_args)
+    alone.load_state_dict(model.state_dict())
+    return alone.to(context.device)

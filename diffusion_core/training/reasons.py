@@ -20,16 +20,21 @@ class TrainingError(RuntimeError):
 
 def reason(error: Exception) -> str:
     """The sentence for the status and the terminal."""
+    return _explanation(error) or (
+        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
+        "where. Please report it with that file."
+    )
+
+
+def _explanation(error: Exception) -> str:
+    """What is wrong, as far as a sentence can say it; empty for what nobody has foreseen."""
     if explains_itself(error):
         return str(error)
     if isinstance(error, OSError):
         return os_sentence(error)
     if is_out_of_memory(error):
         return "The device has not enough memory for a single image of this size and network."
-    return (
-        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
-        "where. Please report it with that file."
-    )
+    return ""
 
 
 def not_finite_reason(error: NotFinite, context: TrainingContext, saved: int | None) -> str:
@@ -54,6 +59,5 @@ def log_traceback(path: Path, error: Exception) -> None:
         with open_log(path / "train.log") as log:
             log.write("".join(traceback.format_exception(error)).encode(errors="replace"))
     except OSError:  # a full disk, most likely
-        kept = "" if explains_itself(error) else keep_traceback(error)
-        if kept:
+        if not _explanation(error) and (kept := keep_traceback(error)):
             complain(f"train.log cannot be written; the traceback is in {kept}.")

@@ -3,13 +3,13 @@ the device."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.files import complain
@@ -30,6 +30,10 @@ class StepOutput(NamedTuple):
     norm: Tensor  # (), of the gradient before clipping
     learning_rate: float
     update_ratio: Tensor | None  # (), norm of the update by norm of the weights
+
+
+class TogetherOutOfMemory(RuntimeError):
+    """One of several processes has no memory for its part of a batch, and cannot go on alone."""
 
 
 def one_step(context: TrainingContext, step: int) -> StepOutput:
@@ -106,6 +110,9 @@ def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, 
     `micro_batch` images at once; where the device has no room for them, half as many from here
     on. The sum over the parts is the gradient of the whole batch, to rounding (BatchNorm, which the
     lecture's network has, takes its statistics from each part).
+
+    Several processes take as many parts as each other, and wait for each other in them: where one
+    has no room it cannot start again. Raises TogetherOutOfMemory there.
     """
     while True:
         try:
@@ -113,7 +120,13 @@ def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, 
         except (RuntimeError, MemoryError) as error:
             if context.micro_batch == 1 or not is_out_of_memory(error):
                 raise
-            context.micro_batch = (context.micro_batch + 1) // 2
+            half = (context.micro_batch + 1) // 2
+            if context.accelerator.num_processes > 1:
+                raise TogetherOutOfMemory(
+                    f"Out of memory with {context.micro_batch} images at once. Resume the run with "
+                    f"more processes, or start one with its settings and micro_batch={half}."
+                ) from error
+            context.micro_batch = half
             complain(f"Out of memory: taking {context.micro_batch} images at once from here on.")
         context.optimizer.zero_grad(set_to_none=True)
         if context.device.type == "cuda":
@@ -155,15 +168,36 @@ def _step_unless_broken(context: TrainingContext, norm: Tensor) -> None:
 
 
 def _follow(context: TrainingContext, step: int) -> None:
-    """Move the averaged weights a little towards the new ones."""
-    model = context.bare_model
+    """Move the averaged weights a little towards the new ones; the first step's are the first."""
     for name, average in context.averages.items():
         wanted = context.config.ema_decay
         if name != MAIN_AVERAGE:
             wanted = context.config.ema_decays[name]
         # The usual warm-up of the average: a short run is not held to its random start.
-        average.multi_avg_fn = get_ema_multi_avg_fn(min(wanted, (1 + step) / (10 + step)))
-        average.update_parameters(model)
+        decay = min(wanted, (1 + step) / (10 + step)) if step > 1 else 0.0
+        update_average(average, context.bare_model, decay)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """decay * average + (1 - decay) * model, of all weights and buffers; with 0 a copy.
+
+    What PyTorch's `AveragedModel` computes. That copies its counter to the device each time, for
+    which a GPU has to be waited for.
+    """
+    before, now = ([*network.parameters(), *network.buffers()] for network in (average, model))
+    if not decay:
+        torch._foreach_copy_(before, now)
+        return
+    floating = [tensor.is_floating_point() for tensor in before]
+    torch._foreach_lerp_(
+        list(itertools.compress(before, floating)),
+        list(itertools.compress(now, floating)),
+        1 - decay,
+    )
+    for old, new in zip(before, now, strict=True):
+        if not old.is_floating_point():
+            old.copy_(old * decay + new * (1 - decay))
 
 
 @torch.inference_mode()

@@ -177,7 +177,8 @@ class StepLog:
 
 def _start_copy(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
     """The same on the CPU; from CUDA they have arrived once the event is done."""
-    if not next(iter(tensors.values())).is_cuda:
+    device = next(iter(tensors.values())).device
+    if device.type != "cuda":
         return {name: tensor.cpu() for name, tensor in tensors.items()}, None
     # Only into pinned memory does the copy go on beside the loop.
     host = {
@@ -187,7 +188,7 @@ def _start_copy(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], torch.cu
     for name, tensor in tensors.items():
         host[name].copy_(tensor, non_blocking=True)
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(device))
     return host, arrived
 
 

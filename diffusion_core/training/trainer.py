@@ -18,10 +18,12 @@ from diffusion_core.cores import computing
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
+from diffusion_core.device import cards_of
 from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
@@ -36,7 +38,7 @@ from diffusion_core.training.context import (
     resolved,
     settle_network,
 )
-from diffusion_core.training.device_turn import device_turn
+from diffusion_core.training.device_turn import device_turn, memory_returned
 from diffusion_core.training.distributed import (
     ProcessGroup,
     ProcessLost,
@@ -86,12 +88,15 @@ def train(
         with only_trainer(path) if lead else nullcontext():
             if lead:
                 remove_leftovers(path, but="request.json")
+                if Run(path).state != RunState.STARTING:  # else the queue starts it for somebody
+                    record(path, Event.RESUMED if resume else Event.STARTED, None)
             status = StatusWriter(
                 path,
                 device=str(device),
                 total=settings.steps,
                 lead=lead,
                 processes=processes_here(),
+                cards=cards_of(device, processes_here()),
             )
             return _train_alone(
                 _Job(settings, config is not None, resume, device, status, group, on_step)
@@ -125,7 +130,11 @@ def _train_alone(job: _Job) -> RunState:
                 keep_origin(path, job.config)
             if job.new and status.lead:
                 write_config_file(path, job.config)
-            with device_turn(status, path.parent), computing(path.parent, job.device):
+            with (
+                device_turn(status, path.parent),
+                computing(path.parent, job.device),
+                memory_returned(job.device),
+            ):
                 state = _train(job)
                 status.update(state=state, message="")
                 return state
@@ -172,6 +181,8 @@ def _train(job: _Job) -> RunState:
     done, warning = restore(path, context) if job.resume else (0, "")
     if not done and config.init_from:
         start_from(load_origin(path, store.classes if context.labelled else ()), context)
+    # Each has planned with the memory of its own card.
+    context.micro_batch = group.least(context.micro_batch)
     changes = [(change.step, change.settings) for change in read_changes(path)]
     settings = (config.to_json(), changes)
     group.check_same({"settings": settings, "images": store.content, "checkpoint": done})

@@ -49,7 +49,7 @@ def start_server(
     environment |= {"TESTS_SECRETS_FILE": str(folder / "secrets.toml")}
     environment |= {"OMP_NUM_THREADS": "1", **SLOW_STEPS}
     command = ["streamlit", "run", script, "--server.address", "localhost"]
-    command += ["--server.port", str(port), "--server.fileWatcherType", "none"]
+    command += ["--server.port", str(port)]
     log = folder / "server.log"
     process: Fork | subprocess.Popen[bytes]
     if forked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_core.runs import checkpoint, jobs
+from dashboard.services import demo
+from diffusion_core.runs import checkpoint, jobs, queue
 from diffusion_core.runs.run import Run, list_runs
 from tests.faults.processes import (
     FOREVER,
@@ -125,3 +127,35 @@ def test_a_kill_while_a_file_is_written_leaves_no_half_file_and_loses_no_step(
     resumed = checkpoint.load_weights(run.latest_checkpoint())
     assert all(torch.equal(resumed[name], whole_run[name]) for name in whole_run)
     assert not list(run.path.rglob(".*.tmp"))
+
+
+def start_a_demo_run_and_die(write: int) -> None:
+    """What a demo's server does for a visitor, killed by -9 when it has written so often."""
+    fsync, writes = os.fsync, itertools.count()
+
+    def dying_fsync(file: int) -> None:
+        if next(writes) == write:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(file)
+
+    os.fsync = dying_fsync  # type: ignore[assignment]
+    queue._spawn = lambda run: None  # no trainer: its run is what the server has left of it
+    demo.start("digits", 10)
+
+
+def test_a_demo_run_is_removed_whenever_its_server_was_killed_while_it_started(
+    runs_dir: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_DEMO", "1")
+    monkeypatch.setattr(demo, "CAPS", demo.CAPS.model_copy(update={"minutes": 0}))
+    for write in itertools.count():
+        started = forks.call(start_a_demo_run_and_die, write)
+        ended = started.exit_code()
+        for _ in range(2):  # it takes one that waits out of the queue, and then removes it
+            demo.remove_old(runs_dir)
+        assert [path.name for path in runs_dir.iterdir() if path.name[0] != "."] == []
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL, started.said()
+    assert write > 6  # settings, status and mark: each is a file and its name in a folder
+    assert not list(runs_dir.glob(f"{demo.BUILDING}/*"))

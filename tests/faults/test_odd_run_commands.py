@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_core.cli.main import COMMANDS, main
+from diffusion_core.errors import PREFIX
 from diffusion_core.evaluation import evaluator, sliced
 from tests.faults.test_odd_runs import PAGES, Started
 from tests.odd_runs import ODD, UNREADABLE, bound_by_permissions, write_odd_run
@@ -101,6 +102,9 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
     """Every command on a run of this kind; each finds it as it was made."""
     monkeypatch.setattr("subprocess.Popen", Started)
     monkeypatch.chdir(runs_dir.parent)
+    temporary = runs_dir.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     whole = write_run(runs_dir, "whole", 40, config=CONFIG)
     before_whole = contents(whole)
     place = {"host": socket.gethostname(), "device": "cpu", "queued_at": 1.0}
@@ -120,6 +124,7 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
             last = (said.err if code else said.out).strip().splitlines()
             assert last and (code == 0 or last[-1].endswith(".")), (line, said)
             assert contents(whole) == before_whole, line
+            assert not list(temporary.glob(f"{PREFIX}*")), line
             if not run.exists():  # deleted
                 assert (code, command) == (0, "delete")
             differs = changed(before, contents(run)) if run.exists() else {"all"}

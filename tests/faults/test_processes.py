@@ -130,7 +130,12 @@ def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
     assert "finished." in (run.path / "train.log").read_text()
 
 
-def test_a_background_run_is_asked_and_killed_as_one(runs_dir: Path, forks: Forks) -> None:
+def test_a_background_run_is_asked_and_killed_as_one(
+    runs_dir: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = runs_dir.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     run = jobs.start(runs_dir, "run", ENDLESS, "cpu", processes=2)
     jobs.request(run, "pause")  # while only the launcher is there
     wait_for_state(run, "paused")
@@ -145,6 +150,7 @@ def test_a_background_run_is_asked_and_killed_as_one(runs_dir: Path, forks: Fork
     writer.kill()
     wait_until(lambda: not processes_of(run), "no process is left behind")
     assert run.state == "lost"
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.long

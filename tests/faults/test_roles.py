@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -29,34 +27,6 @@ def do(work: Coroutine[Any, Any, None]) -> None:
     """In a thread: a browser test before this one may have left an event loop in the main one."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost", 101),
-        ("127.0.0.1:8501", 101),
-        ("[::1]:8501", 101),
-        ("evil.example", 403),
-        ("localhost.evil.example:8501", 403),
-        ("192.168.1.7:8501", 403),
-    ],
-)
-def test_a_handshake_that_asks_for_a_foreign_host_is_refused(
-    server: Server, host: str, status: int
-) -> None:
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
-    headers = {
-        "Host": host,
-        "Origin": f"http://{host}",
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    connection.request("GET", "/_stcore/stream", headers=headers)
-    assert connection.getresponse().status == status
-    connection.close()
 
 
 def test_a_button_shown_to_an_operator_is_refused_once_the_role_is_viewer(server: Server) -> None:

@@ -11,7 +11,6 @@ import marshal
 import os
 import pickle
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -127,20 +126,20 @@ def _start() -> Path:
         listening.bind(str(folder / "socket"))
         listening.listen(100)
         number = listening.fileno()
-        command = [PYTHON, "-m", "tests.forks.server", str(number), "x" * LONGEST_COMMAND_LINE]
+        command = [PYTHON, "-m", "tests.forks.server", str(number), str(folder)]
         server = subprocess.Popen(
-            command,
+            [*command, "x" * LONGEST_COMMAND_LINE],
             cwd=ROOT,
             env={**os.environ, **ONE_THREAD},
             stdin=subprocess.PIPE,
             pass_fds=[number],
+            start_new_session=True,  # ^C in the terminal ends it through its input, like any end
         )
-    atexit.register(_end, server, folder)
+    atexit.register(_end, server)
     return folder
 
 
-def _end(server: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(server: subprocess.Popen[bytes]) -> None:
     assert server.stdin is not None
     server.stdin.close()
     server.wait()
-    shutil.rmtree(folder)

@@ -4,10 +4,11 @@ To import them takes 2 to 4 seconds of a core, and the tests start more than a h
 A request, a dictionary written by `marshal`, says what the fork runs: a module as `python -m` does,
 or a pickled function. The fork has a session of its own and the arguments, environment, folder,
 network namespace and open files of whoever asks; the answer is its process ID and, when it has
-ended, how. It is killed when whoever asked is gone, and all are when the server's input ends.
+ended, how. It is killed when whoever asked is gone, and all are when the server's input ends; so is
+the folder of the server, however whoever started it has ended.
 
-Start: `python -m tests.forks.server SOCKET PADDING`, with the number of a listening Unix socket and
-an argument as long as those that a fork's command line may show.
+Start: `python -m tests.forks.server SOCKET FOLDER PADDING`, with the number of a listening Unix
+socket, the folder to remove and an argument as long as those that a fork's command line may show.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import os
 import pickle
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +57,7 @@ STEP_PAUSE = "TESTS_STEP_PAUSE"  # the variable with the seconds that a trainer 
 SIGNALS = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(listening: socket.socket) -> Callable[[], object]:
+def serve(listening: socket.socket, folder: Path) -> Callable[[], object]:
     """Serve until the input ends. Returns only in a fork: what it is to run."""
     waiting: dict[int, socket.socket] = {}  # who asked, by the process ID of the fork
     selector = selectors.DefaultSelector()
@@ -69,6 +73,7 @@ def serve(listening: socket.socket) -> Callable[[], object]:
             if key.fileobj is sys.stdin:
                 for pid in waiting:
                     os.kill(pid, signal.SIGKILL)
+                shutil.rmtree(folder)
                 sys.exit()
             elif key.fileobj is woken:
                 with suppress(BlockingIOError):
@@ -143,6 +148,7 @@ def become(request: dict[str, Any], files: list[int]) -> Callable[[], object]:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # found out again: this environment may name another
     sys.path[0] = request["folder"]
     sys.executable = request["executable"]
     if pause := float(os.environ.get(STEP_PAUSE, 0)):
@@ -189,7 +195,7 @@ def main() -> Callable[[], object]:
     gc.collect()
     gc.freeze()  # collections in the forks pass over all this
     assert len(os.listdir("/proc/self/task")) == 1, "A process with threads cannot be forked."
-    return serve(socket.socket(fileno=int(sys.argv[1])))
+    return serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

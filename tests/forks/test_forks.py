@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.forks.client import PYTHON, fork, launcher
+from tests.forks.client import PYTHON, ROOT, SHARED, fork, launcher
 
 PATIENCE_SECONDS = 60
 
@@ -75,6 +75,21 @@ def test_anything_else_is_left_to_python() -> None:
     made = launch("-c", code, "-m", "streamlit")
     assert made.communicate() == ("['-m', 'streamlit'] False\n", "")
     assert made.returncode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_folder_is_removed_however_the_tests_end(number: int) -> None:
+    code = "from tests.forks import client; print(client._start(), flush=True); input()"
+    alone = {name: value for name, value in os.environ.items() if name != SHARED}
+    tests = subprocess.Popen(
+        [PYTHON, "-c", code], cwd=ROOT, env=alone, stdin=-1, stdout=-1, start_new_session=True
+    )
+    assert tests.stdout is not None
+    folder = Path(tests.stdout.readline().decode().strip())
+    assert folder.is_dir()
+    os.killpg(tests.pid, number)  # as a terminal does
+    tests.communicate()
+    wait_until(lambda: not folder.exists())
 
 
 Launched = tuple["subprocess.Popen[str]", psutil.Process]

@@ -19,7 +19,7 @@ from diffusion_core.runs.presets import PRESETS, build_model, preset
 from tests.pages.app import open_page, seen, words
 
 
-def open_network(**settings: str) -> AppTest:
+def open_network(**settings: object) -> AppTest:
     return open_page("unet.py", **settings)
 
 
@@ -113,6 +113,13 @@ def test_a_size_that_the_network_does_not_take_gets_a_sentence(asked: str) -> No
     assert "multiples of 8" in info.value
     assert app.select_slider(key="size").value == 64
     assert totals(app)[1] == "5.73 G"
+
+
+def test_a_size_that_a_link_gives_twice_gets_a_sentence() -> None:
+    app = open_network(network="small", size=["64", "32"])
+    [info] = app.info
+    said = "The link gives the image size 2 times. The network is shown at 64 px."
+    assert info.value == said
 
 
 def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence(runs_dir: Path) -> None:

@@ -98,6 +98,7 @@ LAYOUTS: list[tuple[list[str], dict[str, int], int]] = [
     (["training_set/training_set/cats/1.jpg", "test_set/test_set/dogs/1.jpg"],
      {"cats": 1, "dogs": 1}, 0),
     (["cars_train/cars_train/1-3.jpg", "cars_test/cars_test/1-2.jpg"], {"root": 5}, 0),
+    (["trainA/1-2.jpg", "trainB/1.jpg", "testA/1.jpg"], {"trainA": 2, "trainB": 1, "testA": 1}, 0),
     (["cars_train/audi/1.jpg", "cars_test/bmw/1.jpg"], {"audi": 1, "bmw": 1}, 0),
     (["seg_train/seg_train/sea/1.jpg", "seg_test/seg_test/sea/1.jpg", "seg_pred/seg_pred/1.jpg"],
      {"sea": 2}, 1),

@@ -16,7 +16,7 @@ from diffusion_core.data import store
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources.cars import CLASSES, draw_car
-from diffusion_core.data.store import DataError, build_store, count, load_image, native_size
+from diffusion_core.data.store import DataError, build_store, count, load_image, same_images
 
 
 @pytest.fixture
@@ -80,7 +80,6 @@ def test_a_set_can_be_asked_for_in_part_and_at_another_size(cache: Path) -> None
     small = build_store("digits:12", 16, cache_dir=cache, workers=0)
     assert small.images.shape == (12, 3, 16, 16)
     assert (count("cars"), count("cars:30"), count("digits:12")) == (20_000, 30, 12)
-    assert (native_size("cars"), native_size("digits")) == (64, 32)
 
 
 # ---------------------------------------------------------------- folders
@@ -238,6 +237,42 @@ def test_half_a_store_is_never_seen(cache: Path, monkeypatch: pytest.MonkeyPatch
     assert len(whole) == 7 and whole.images.reshape(7, -1).any(axis=1).all()
 
 
+def test_a_store_is_on_the_disk_before_it_has_its_name(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power must not leave labels of zeros that look whole."""
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    def renamed(old: Path, new: Path) -> None:
+        rename(old, new)
+        done.append("renamed")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    build_store("cars:3", 16, cache_dir=cache, workers=0)
+    before = done[: done.index("renamed")]
+    assert {"images.npy", "labels.npy", "meta.json"} <= set(before)
+    assert done[-1] == "cache"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("meta.json", b"[]"), ("meta.json", b"{"), ("labels.npy", b"")]
+)
+def test_images_of_an_earlier_run_that_are_damaged_in_the_cache_tell_nothing(
+    name: str, damage: bytes, cache: Path
+) -> None:
+    now = build_store("cars:3", 16, cache_dir=cache, workers=0)
+    before = build_store("cars:4", 16, cache_dir=cache, workers=0)
+    assert same_images(now, before.fingerprint) is False
+    (before.folder / name).write_bytes(damage)
+    assert same_images(now, before.fingerprint) is None
+
+
 def test_progress_counts_broken_files_too(tmp_path: Path, cache: Path) -> None:
     root = class_folders(tmp_path / "pictures")
     (root / "a" / "text.png").write_text("no image")
@@ -334,7 +369,7 @@ def test_one_broken_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_a_set_that_does_not_exist_gets_a_sentence(spec: str, sentence: str) -> None:
-    for ask in (count, native_size, lambda s: build_store(s, 16), lambda s: load_image(s, 0)):
+    for ask in (count, lambda s: build_store(s, 16), lambda s: load_image(s, 0)):
         with pytest.raises(DataError, match=sentence):
             ask(spec)
 

@@ -452,7 +452,7 @@ def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
         ({"version": 0}, "another version"),
         ({"metrics": {"frechet": {"value": "near"}}}, "metrics.frechet.value is 'near'"),
         ({"order": {"run": "a"}}, "The settings: step is missing"),
-        ({"seconds": None}, "seconds is None; it must be a number"),
+        ({"seconds": None}, "seconds is null; it must be a number"),
         ({"seconds": float("nan")}, "seconds is nan; it must be a finite number"),
         ({"evaluations": -1}, "evaluations is -1; it must be at least 0"),
         ({"neighbours": 3}, "neighbours is 3; it must be a list"),

@@ -40,6 +40,12 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     )
 
 
+def test_features_are_float32_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    feature_net("cars")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_cars_that_it_has_never_seen_are_told_apart(some_cars, car_net: FeatureNet) -> None:
     images, labels = some_cars
     assert car_net.classes == cars.CLASSES

@@ -54,7 +54,6 @@ def state(step: int) -> dict:
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     return {
-        "n_averaged": torch.tensor(1),
         "data_fingerprint": "",
         "step": step,
         "model": model.state_dict(),
@@ -325,6 +324,33 @@ def test_broken_weights_do_not_count_as_kept_and_are_left_for_a_person(tmp_path:
     cut_short(checkpoint.weights_path(tmp_path, 4))
     checkpoint.remove_old(tmp_path, 2)
     assert steps_of(tmp_path / "weights") == [2, 3, 4]
+
+
+def test_the_newest_are_those_of_the_highest_steps_also_beyond_eight_digits(tmp_path: Path) -> None:
+    steps = (99_999_998, 99_999_999, 100_000_000, 100_000_001)
+    for step in steps:
+        save(tmp_path, step)
+        checkpoint.save_state(tmp_path, step, state(step))
+    checkpoint.remove_old(tmp_path, 2)
+    assert steps_of(tmp_path / "weights") == steps_of(tmp_path / "state") == [*steps[2:]]
+
+
+def test_weights_that_stay_anyway_are_not_opened_again_at_every_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(1, 9):
+        save(tmp_path, step)
+    opened: list[int | None] = []
+
+    def read_one(path: Path) -> checkpoint.Checkpoint:
+        opened.append(checkpoint.step_of(path))
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(checkpoint, "read_checkpoint", read_one)
+    checkpoint.remove_old(tmp_path, 2, keep_every=2, best=1)
+    assert steps_of(tmp_path / "weights") == [1, 2, 4, 6, 7, 8]
+    checkpoint.remove_old(tmp_path, 0)
+    assert opened == [8, 7, 5, 3]
 
 
 @pytest.mark.parametrize(

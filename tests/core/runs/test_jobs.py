@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -362,6 +363,24 @@ def test_a_run_at_work_is_asked_for_changes_and_several_become_one(busy: Run) ->
     assert (asked(busy)["action"], asked(busy)["settings"]["sample_every"]) == ("stop", 7)
     with pytest.raises(JobError, match="busy will stop; change it after that"):
         jobs.change(busy, {"learning_rate": 1e-4})
+
+
+def test_a_stop_that_comes_between_the_look_and_the_writing_of_a_request_is_not_lost(
+    busy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Thread(target=jobs.request, args=(busy, "stop"))
+
+    def look(path: Path) -> run_request.RequestRecord:
+        monkeypatch.setattr(jobs, "read_request", run_request.read_request)
+        found = run_request.read_request(path)
+        stop.start()
+        stop.join(0.5)  # it waits for its turn
+        return found
+
+    monkeypatch.setattr(jobs, "read_request", look)
+    jobs.request(busy, "sample")
+    stop.join()
+    assert asked(busy)["action"] == "stop"
 
 
 def test_a_change_does_not_take_the_place_of_what_else_was_asked(busy: Run) -> None:

@@ -119,6 +119,19 @@ def test_a_run_of_several_processes_takes_all_of_its_cards() -> None:
     assert not same_place(several, several.replace(host="b"))
 
 
+def test_a_card_is_the_same_whatever_the_processes_call_it() -> None:
+    """CUDA_VISIBLE_DEVICES gives a process numbers of its own."""
+    first = StatusRecord(host="a", device="cuda:0", cards=("GPU-1",))
+    second = first.replace(cards=("GPU-2",))
+    assert places_of(first) == {"GPU-1"}
+    assert not same_place(first, second)
+    assert same_place(first, second.replace(cards=("GPU-2", "GPU-1"), device="cuda", processes=2))
+    assert same_place(first, second.replace(device="cuda:3", cards=("GPU-1",)))
+    # One that waits has no process yet that could tell.
+    assert same_place(first, StatusRecord(host="a", device="cuda"))
+    assert not same_place(first, StatusRecord(host="a", device="cuda:1"))
+
+
 def test_a_run_that_needs_several_cards_is_not_overtaken_by_one_that_needs_one(
     runs_dir: Path, cards, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,8 +187,26 @@ def test_a_full_disk_keeps_the_rows_waiting(path: Path, capsys) -> None:
 
 def test_a_file_of_another_make_gets_a_sentence(path: Path) -> None:
     path.write_bytes(b"this is no database at all, and long enough to be seen as none" * 20)
-    with pytest.raises(ValueError, match=r"metrics.sqlite cannot be read"):
+    with pytest.raises(MetricsError) as raised:
         read_curve(path, "loss")
+    assert str(raised.value) == (
+        "metrics.sqlite is damaged. If the run is resumed, the file is renamed and the curves "
+        "start again."
+    )
+
+
+def test_a_file_that_cannot_be_used_for_now_is_said_in_plain_words(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = MetricsWriter(path)
+    writer.add([(1, "loss", 0.5, 0.0)])
+    writer.commit()
+    writer.connection.execute("PRAGMA query_only=ON")
+    writer.add([(2, "loss", 0.5, 0.0)])
+    writer.commit()
+    said = "metrics.sqlite cannot be written: it is read-only. Its rows wait."
+    assert capsys.readouterr().err.splitlines() == [said]
+    writer.connection.close()
 
 
 def test_a_name_with_quotes_is_only_a_name(path: Path) -> None:

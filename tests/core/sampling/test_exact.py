@@ -35,6 +35,16 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs_dir
 
 
+def test_exact_is_float32_on_a_gpu_too(two_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN would round what its convolutions take to 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    checkpoint = Run(two_runs / "unet").latest_checkpoint()
+    load_model(checkpoint)
+    assert torch.backends.cudnn.allow_tf32
+    load_model(checkpoint, exact=True)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_exact_images_do_not_depend_on_the_batch(two_runs: Path) -> None:
     """For every batch size images are equal to the bit to those sampled alone."""
     for spec in SPECS:

@@ -114,7 +114,7 @@ def test_an_order_comes_back_from_its_json(spec: SamplingSpec) -> None:
     ("change", "sentence"),
     [
         ({"n": 0}, "n is 0; it must be from 1 to 4,096"),
-        ({"n": True}, "n is True; it must be a whole number"),
+        ({"n": True}, "n is true; it must be a whole number"),
         ({"n": 10**9}, "n is 1000000000; it must be from 1 to 4,096"),
         ({"sampler": "magic"}, "no sampler 'magic'; choose one of dpmpp_2m, ddim, ddpm"),
         ({"sampler": ["ddim"]}, "sampler is a list; it must be text"),

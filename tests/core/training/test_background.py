@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
+
+CPU = torch.device("cpu")
 
 
 def after(
@@ -26,7 +30,7 @@ def after(
 
 
 def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
-    worker, gate = Background("test"), threading.Event()
+    worker, gate = Background("test", CPU), threading.Event()
     done: list[int] = []
     worker.submit(after(gate, done))
     worker.submit(lambda: done.append(2))  # waits behind the first
@@ -43,7 +47,7 @@ def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
 
 
 def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run() -> None:
-    worker = Background("test")
+    worker = Background("test", CPU)
     done: list[int] = []
 
     def fail() -> None:
@@ -58,8 +62,58 @@ def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run(
     assert done == [1]
 
 
+class Stream:
+    """In place of a stream of CUDA: notes what is asked of it."""
+
+    def __init__(self, device: torch.device, priority: int) -> None:
+        self.asked: list[str] = []
+        MADE.append(self)
+
+    def wait_event(self, event: str) -> None:
+        self.asked.append(event)
+
+    def synchronize(self) -> None:
+        self.asked.append("synchronised")
+
+
+MADE: list[Stream] = []
+
+
+def test_all_jobs_on_cuda_have_one_stream_and_leave_nothing_to_do_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training = SimpleNamespace(record_event=lambda: "the training")
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: training)
+    MADE.clear()
+    worker = Background("test", torch.device("cuda"))
+    [stream] = MADE
+
+    def fail() -> None:
+        raise OSError("no")
+
+    for job in (lambda: stream.asked.append("a job"), fail):
+        worker.submit(job)
+    with pytest.raises(OSError, match="no"):
+        worker.wait()
+    worker.close()
+    before, after = "the training", "synchronised"
+    assert stream.asked == [before, "a job", after, before, after]
+    assert len(MADE) == 1
+
+
+def test_on_mps_the_training_itself_does_the_jobs() -> None:
+    worker = Background("test", torch.device("mps"))
+    by: list[int] = []
+    worker.submit(lambda: by.append(threading.get_ident()))
+    worker.close()
+    assert by == [threading.get_ident()]
+
+
 def test_closing_drops_what_waits() -> None:
-    worker, gate, started = Background("test"), threading.Event(), threading.Event()
+    worker, gate, started = Background("test", CPU), threading.Event(), threading.Event()
     done: list[int] = []
     worker.submit(after(gate, done, started))
     worker.submit(lambda: done.append(2))
@@ -79,6 +133,24 @@ def test_a_snapshot_keeps_its_values_while_the_weights_go_on() -> None:
         assert torch.equal(tensor, torch.ones(2)) and not tensor.requires_grad
     assert kept["b"][1] == 3 and kept["c"][0] == "x"
     assert to_cpu(kept)["c"][1]["d"].device.type == "cpu"
+
+
+def test_a_snapshot_for_which_the_device_has_no_room_is_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = {"a": torch.ones(2), "b": torch.ones(3)}
+    usual = torch.Tensor.clone
+
+    def clone(tensor: torch.Tensor) -> torch.Tensor:
+        if len(tensor) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "clone", clone)
+    kept = snapshot(weights)
+    for name, weight in weights.items():
+        weight.add_(1)
+        assert torch.equal(kept[name], torch.ones(len(weight))) and kept[name].device.type == "cpu"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -282,7 +282,7 @@ FORGED = [
     ),
     (
         {"mode": "Interpolate", "frames": True},
-        "Frames is True; it must be a whole number from 2 to 64.",
+        "Frames is true; it must be a whole number from 2 to 64.",
     ),
     (
         {"mode": "Interpolate", "to_seed": 2**53},

@@ -117,6 +117,18 @@ def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> Non
     assert "Step 30 of 40" in words(app)
 
 
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [("finished", "The run has finished."), ("failed", "The run has failed.")],
+)
+def test_the_state_of_the_run_is_said_beside_its_checkpoint(
+    state: str, sentence: str, runs_dir: Path
+) -> None:
+    write_run(runs_dir, "mine", 40, state=state)
+    app = open_sampling()
+    assert any(caption.value.endswith(sentence) for caption in app.caption)
+
+
 def test_an_earlier_step_is_sampled_where_it_is_asked_for(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20, 40)
     app = open_sampling(step="20", steps="2", n="1")

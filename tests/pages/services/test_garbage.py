@@ -1,4 +1,4 @@
-"""What the collection of garbage, which Streamlit asks for after every rerun, goes through."""
+"""What the collection of garbage, every few seconds, goes through."""
 
 from __future__ import annotations
 

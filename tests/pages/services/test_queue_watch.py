@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ class Rounds(threading.Event):
 def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[Path]:
     """Let the watcher go round so many times; returns the folders that it looked after."""
     seen: list[Path] = []
+    collected: list[int] = []
 
     def start_next(runs_dir: Path) -> None:
         seen.append(runs_dir)
@@ -35,7 +37,9 @@ def look(times: int, monkeypatch: pytest.MonkeyPatch, error: Exception | None = 
             raise error
 
     monkeypatch.setattr(jobs, "start_next", start_next)
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
     watch(Rounds(times))
+    assert len(collected) == times
     return seen
 
 

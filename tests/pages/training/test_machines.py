@@ -39,7 +39,7 @@ def test_one_machine_needs_one_command_and_no_notes() -> None:
     app.number_input(key="more-machines").set_value(1)
     app.number_input(key="more-processes").set_value(4).run()
     assert len(app.code) == 1
-    assert "torchrun --standalone --nproc_per_node 4 -m diffusion_core" in app.code[0].value
+    assert "torchrun --standalone --nproc_per_node 4 --log_dir /dev/null -m" in app.code[0].value
     assert [words.value for words in app.markdown] == ["In the app's folder:"]
 
 

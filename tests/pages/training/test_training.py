@@ -346,8 +346,8 @@ def test_a_look_at_the_page_reads_each_file_of_a_run_once(
         ("config.json", "{", "hurt cannot be read in full. config.json is not readable JSON."),
         ("config.json", '{"steps": "many"}', "hurt cannot be read in full. config.json: steps is"),
         ("config.json", None, "hurt has finished."),
-        ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite cannot be read"),
-        ("metrics.sqlite", None, "The losses appear here after the first steps."),
+        ("metrics.sqlite", "no database, " * 999, "cannot be shown: metrics.sqlite is damaged."),
+        ("metrics.sqlite", None, "This run has no losses."),
         ("samples/step-00000050.png", "x", "All strips of a run are generated from the same noise"),
     ],
 )
