@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,7 @@ from diffusion_core.sampling.spec import SamplingSpec
 BATCH = 32
 PAGES = {"Schedule": ("schedule.py", "t"), "Noising": ("noising.py", "t")}
 CPU = torch.device("cpu")
+ALONE, ONE_VISITOR = "training alone", "one visitor"  # the phases that others are compared with
 
 
 class Speed(NamedTuple):
@@ -162,47 +163,36 @@ def main() -> None:
         def take(**what: object) -> Speed:
             return phase(runs_dir, given.seconds, **what)  # type: ignore[arg-type]
 
-        alone, fixed = take(data=given.data), take(data=given.data, shares=False)
-        one, two = take(visitors=1), take(visitors=2)
-        both = take(data=given.data, visitors=1)
-        plain = take(data=given.data, visitors=1, shares=False)
+        speeds = {
+            ALONE: take(data=given.data),
+            "training alone, threads fixed": take(data=given.data, shares=False),
+            ONE_VISITOR: take(visitors=1),
+            "two visitors": take(visitors=2),
+            "training and a visitor": take(data=given.data, visitors=1),
+            "the same without sharing": take(data=given.data, visitors=1, shares=False),
+        }
         idle = reactions(given.seconds)
         with training(runs_dir, given.data, 0):
             busy = reactions(given.seconds)
-    report(alone, fixed, one, two, both, plain, idle, busy)
+    report(speeds, idle, busy)
 
 
-def report(
-    alone: Speed,
-    fixed: Speed,
-    one: Speed,
-    two: Speed,
-    both: Speed,
-    plain: Speed,
-    idle: dict[str, float],
-    busy: dict[str, float],
-) -> None:
+def report(speeds: dict[str, Speed], idle: dict[str, float], busy: dict[str, float]) -> None:
     def ratio(value: float | None, of: float | None) -> str:
         return f"{value / of:.2f}" if value and of else "-"
 
-    row: Callable[..., None] = lambda *cells: print("| " + " | ".join(cells) + " |")  # noqa: E731
-    row("", "training, images/s", "of alone", "16 images, s", "× alone")
-    row(*["---"] * 5)
-    for name, speed in (
-        ("training alone", alone),
-        ("training alone, threads fixed", fixed),
-        ("one visitor", one),
-        ("two visitors", two),
-        ("training and a visitor", both),
-        ("the same without sharing", plain),
-    ):
-        row(
+    alone, one = speeds[ALONE].training, speeds[ONE_VISITOR].waited
+    print("| | training, images/s | of alone | 16 images, s | × alone |")
+    print("|---|---|---|---|---|")
+    for name, (speed, waited) in speeds.items():
+        cells = (
             name,
-            f"{speed.training:.1f}" if speed.training else "-",
-            ratio(speed.training, alone.training),
-            f"{speed.waited:.2f}" if speed.waited else "-",
-            ratio(speed.waited, one.waited),
+            f"{speed:.1f}" if speed else "-",
+            ratio(speed, alone),
+            f"{waited:.2f}" if waited else "-",
+            ratio(waited, one),
         )
+        print(f"| {' | '.join(cells)} |")
     for page in idle:
         print(
             f"{page}: {idle[page] * 1000:.0f} ms idle, {busy[page] * 1000:.0f} ms while a run "

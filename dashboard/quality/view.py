@@ -5,6 +5,7 @@ Results are files of the run folder, made here or by `python -m diffusion_core e
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import streamlit as st
@@ -12,6 +13,7 @@ import streamlit as st
 from dashboard.quality.measure import job_of, show_form, show_job
 from dashboard.quality.results import show_results
 from dashboard.services.roles import Deed, may
+from dashboard.services.shared_look import recent
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import watch
 from diffusion_core.evaluation.results import read_results
@@ -30,7 +32,7 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
         st.caption("The operator is measuring this run; results appear here.")
     results = []
     for each in [run, *compared]:
-        found, broken = read_results(each.path)
+        found, broken = recent(("results", each.path), functools.partial(read_results, each.path))
         results += found
         for sentence in broken:
             st.caption(

@@ -1,4 +1,4 @@
-"""Sampling, mode Batch: up to 4,096 images in the background, as files in the run's folder."""
+"""Sampling, mode Batch: many images in the background, as files in the run's folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NAME = Text(
     label="Name",
     longest=80,
     bind=False,
-    help="Of the folder with the images. Default: the one shown.",
+    help="Name of the folder with the images. If empty, the one shown.",
 )
 SERIES = Choice(key=keys.SERIES, label="Series")
 PAGE = Number(key="series_page", label="Page", low=1, high=1, default=1)
@@ -70,8 +70,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         st.fragment(show_active, run_every=1.0 if active else 5.0)(run, before)
         if not series:
             st.info(
-                "Each series appears here, for everybody who opens the page. It keeps running if "
-                "you leave, and its images stay with the run.",
+                "Each series appears here, for everyone. It keeps running if you leave this page.",
                 icon=":material/photo_library:",
             )
             return
@@ -91,7 +90,7 @@ def show_form(chosen: Chosen) -> None:
     spec = chosen.spec.replace(n=number)
     name = NAME.now(placeholder=series_jobs.usual_name(run, spec)).ask()
     if most < MOST_IMAGES:
-        st.caption(f"A series has at most {most:,} images here, set by the app's operator.")
+        st.caption(f"A series has at most {most:,} images here.")
     if sentence := series_jobs.budget_sentence(get_settings()):
         st.caption(sentence)
     show_budget()
@@ -104,7 +103,7 @@ def show_form(chosen: Chosen) -> None:
             st.error(plain(explain(error)))
             return
         st.session_state[keys.SERIES] = series.name
-        st.session_state.setdefault(keys.OWN_SERIES, set()).add(series.path)
+        st.session_state.setdefault(keys.OWN_SERIES, set()).add((series.path, series.created))
         st.rerun()
     config = checkpoint.config
     show_expected(spec, config, spec.evaluations(build_schedule(config)))
@@ -147,7 +146,7 @@ def show_active(run: Run, before: list[tuple[str, bool, int]]) -> None:
                     "Cancel",
                     icon=":material/close:",
                     on_click=attempt,
-                    args=(series_jobs.cancel, each, is_own(each)),
+                    args=(cancel, each),
                     key=f"cancel-{each.path}",
                 )
 
@@ -157,8 +156,16 @@ def state_text(state: str) -> str:
 
 
 def is_own(series: Series) -> bool:
-    """Whether this visitor started it."""
-    return series.path in st.session_state.get(keys.OWN_SERIES, ())
+    """Whether this visitor started it, and not another one of the same name."""
+    return (series.path, series.created) in st.session_state.get(keys.OWN_SERIES, ())
+
+
+def cancel(series: Series) -> None:
+    series_jobs.cancel(series, is_own(series))
+
+
+def resume(run: Run, series: Series, spec: SamplingSpec) -> None:
+    series_jobs.resume(run, series, spec, is_own(series))
 
 
 def attempt(action: Callable[..., object], *arguments: object) -> None:
@@ -193,7 +200,7 @@ def show_series(series: Series, chosen: Chosen) -> None:
                 type="primary",
                 icon=":material/play_arrow:",
                 on_click=attempt,
-                args=(series_jobs.resume, chosen.run, series, spec, is_own(series)),
+                args=(resume, chosen.run, series, spec),
                 key="series-resume",
             )
         if numbers:
@@ -239,7 +246,7 @@ def confirm_deletion(series: Series) -> None:
             attempt(series_jobs.remove, series)
             forget_deletion()
             st.rerun()
-        if st.button("Keep"):
+        if st.button("Cancel"):
             forget_deletion()
             st.rerun()
 

@@ -83,7 +83,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if job is None:
             st.info(
                 "Every row starts from the same noise, so that only the chosen values make a "
-                "difference. Each row shows its evaluations of the network and its time.",
+                "difference. Each row shows its network evaluations and its time.",
                 icon=":material/view_week:",
             )
             return

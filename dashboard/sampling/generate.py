@@ -97,7 +97,7 @@ def cost_text(job: SamplingJob, seen: Snapshot) -> str:
     if sampler_of(spec.method, spec.flow).evaluations == 2:
         twice = f", both ends of each step but the last{twice}"
     return (
-        f"{precise(seen.seconds)}, {count:,} evaluations of the network ({spec.n} "
+        f"{precise(seen.seconds)}, {count:,} network evaluations ({spec.n} "
         f"image{'s' if spec.n > 1 else ''} × {spec.steps} steps{twice}), "
         f"{1000 * seen.seconds / count:.1f} ms each."
     )

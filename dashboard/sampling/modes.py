@@ -51,7 +51,7 @@ COMPARE = Mode(
     (compare_lists.COUNT, *compare_lists.LISTS.values()),
 )
 BATCH = Mode(
-    "Batch", "Up to 4,096 images in the background, kept with the run.", batch.show, (batch.COUNT,)
+    "Batch", "Many images in the background, saved in the run's folder.", batch.show, (batch.COUNT,)
 )
 MODES = {mode.name: mode for mode in (GENERATE, EDIT, INTERPOLATE, COMPARE, BATCH)}
 MODE = Choice(key="mode", label="Mode", options=tuple(MODES), default=GENERATE.name, segmented=True)

@@ -28,7 +28,7 @@ class OverBudget(RuntimeError):
 class Limits:
     """None: without limit."""
 
-    evaluations_each: int | None = None  # of the network, in an order
+    evaluations_each: int | None = None  # of the network, in a request
     evaluations: int | None = None  # of the network, an hour
     series: int | None = None  # of one visitor, at a time
     series_hours: int | None = None  # until a series is deleted
@@ -37,7 +37,7 @@ class Limits:
 
 
 # At 10 ms an evaluation (preset `small`, 64 x 64, two cores) the hour's are 20 minutes of a device,
-# and an order's 7: the lecture's DDPM of 300 steps with guidance for 64 images.
+# and a request's 7: the lecture's DDPM of 300 steps with guidance for 64 images.
 VIEWERS = Limits(
     evaluations_each=40_000,
     evaluations=120_000,
@@ -51,7 +51,7 @@ VIEWERS = Limits(
 class Budget(StrEnum):
     """What is counted by the hour; the value is the unit in a sentence."""
 
-    EVALUATIONS = "evaluations of the network"
+    EVALUATIONS = "network evaluations"
     UPLOAD_BYTES = "MB of image files"
     PIXELS = "megapixels of images"
 
@@ -90,13 +90,13 @@ def left(budget: Budget, who: str, settings: Settings) -> tuple[float, int] | No
 
 
 def refusal(budget: Budget, who: str, amount: float, settings: Settings) -> str:
-    """Why an order of so much would be refused now, in a sentence; empty where it would not."""
+    """Why a request of so much would be refused now, in a sentence; empty where it would not."""
     with _lock:
         return _refusal(budget, _now(budget, who), amount, limits(settings))
 
 
 def charge(budget: Budget, who: str, amount: float, settings: Settings) -> None:
-    """Count an order as used. Raises OverBudget, and counts nothing, where it is refused."""
+    """Count a request as used. Raises OverBudget, and counts nothing, where it is refused."""
     with _lock:
         used = _now(budget, who)
         if sentence := _refusal(budget, used, amount, limits(settings)):
@@ -128,10 +128,10 @@ def evaluations_sentence(who: str, settings: Settings) -> str:
     each, found = limits(settings).evaluations_each, left(Budget.EVALUATIONS, who, settings)
     parts = []
     if each is not None:
-        parts.append(f"up to {each:,} an order")
+        parts.append(f"at most {each:,} per request")
     if found is not None:
         parts.append(f"{found[0]:,.0f} of {found[1]:,} left this hour")
-    return f"Your {Budget.EVALUATIONS}: {', '.join(parts)}." if parts else ""
+    return f"{Budget.EVALUATIONS.capitalize()}: {', '.join(parts)}." if parts else ""
 
 
 def uploads_sentence(who: str, settings: Settings) -> str:
@@ -140,7 +140,7 @@ def uploads_sentence(who: str, settings: Settings) -> str:
     for budget, unit in ((Budget.UPLOAD_BYTES, "MB"), (Budget.PIXELS, "megapixels")):
         if (found := left(budget, who, settings)) is not None:
             parts.append(f"{found[0]:,.0f} of {found[1]:,} {unit}")
-    return f"Your images: {' and '.join(parts)} left to read this hour." if parts else ""
+    return f"Uploads: {' and '.join(parts)} left this hour." if parts else ""
 
 
 def _hourly(budget: Budget, of_role: Limits) -> int | None:
@@ -161,18 +161,17 @@ def _now(budget: Budget, who: str) -> _Used:
 
 def _refusal(budget: Budget, used: _Used, amount: float, of_role: Limits) -> str:
     each, hourly = of_role.evaluations_each, _hourly(budget, of_role)
+    needs = f"This needs {_number(amount)} {budget}"
     if budget is Budget.EVALUATIONS and each is not None and amount > each:
-        return (
-            f"This takes {amount:,.0f} {budget}; one order may take {each:,}. Use fewer images or "
-            "steps."
-        )
+        return f"{needs}; the limit per request is {each:,}. Use fewer images or steps."
     if hourly is None or used.amount + amount <= hourly:
         return ""
-    minutes = math.ceil((used.until - clock()) / 60)
-    renewed = "Ask for less." if amount > hourly else f"They are renewed in {minutes} min."
+    if amount > hourly:
+        return f"{needs}; the limit per hour is {hourly:,}."
+    left, minutes = max(0.0, hourly - used.amount), math.ceil((used.until - clock()) / 60)
     return (
-        f"This takes {_number(amount)} {budget}, and {_number(max(0.0, hourly - used.amount))} of "
-        f"the {hourly:,} an hour are left. {renewed}"
+        f"{needs}; {_number(left)} of {hourly:,} per hour are left. The limit resets in "
+        f"{minutes} min."
     )
 
 

@@ -88,15 +88,15 @@ def check_number(run: Run, settings: Settings) -> None:
     if most is not None and len(own) >= most:
         until = min((end for each in own if (end := each.expires) is not None), default=None)
         hours = None if until is None else max(1, math.ceil((until - time.time()) / HOUR))
-        renewed = f" One of them is deleted within {hours} h." if hours is not None else ""
-        raise SeriesError(f"You have {len(own)} series, the most for one visitor here.{renewed}")
+        renewed = f" The oldest is deleted within {hours} h." if hours is not None else ""
+        raise SeriesError(f"You have {len(own)} series, the limit for a visitor here.{renewed}")
     if roles.operates(settings):
         return
     made = sum(each.expires is not None for each in series_folder.list_series(run.path))
     if made >= VIEWERS_SERIES:
         raise SeriesError(
-            f"{run.name} already has {made} series of viewers, the most that they can add. Choose "
-            "another run, or try again later: the oldest is deleted first."
+            f"{run.name} already has {made} series from viewers, which is the limit. Choose another"
+            " run, or try again later."
         )
 
 
@@ -114,9 +114,9 @@ def budget_sentence(settings: Settings) -> str:
     parts = []
     if limits.series is not None:
         free = max(0, limits.series - len(own_series(visitor())))
-        parts.append(f"You can add {free} of {limits.series} series.")
+        parts.append(f"Series left: {free} of {limits.series}.")
     if limits.series_hours is not None:
-        parts.append(f"A series is deleted after {limits.series_hours:,} h.")
+        parts.append(f"Each is deleted after {limits.series_hours:,} h.")
     return " ".join(parts)
 
 

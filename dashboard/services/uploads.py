@@ -104,7 +104,7 @@ def _admit(file: _File, local: bool) -> tuple[int, str] | None:
     except SettingsError as error:
         return 503, str(error)
     if file.length > limit * 2**20 + FRAME:
-        return 413, f"The file has more than {limit} MB."
+        return 413, f"The file is larger than {limit} MB."
     with _lock:
         coming = [other for other in _files if not other.arrived]
         own = sum(other.length for other in coming if other.who == file.who)

@@ -27,8 +27,8 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
         file = st.file_uploader("Image file", key=keys.UPLOAD, max_upload_size=limit)
         waiting = f"Choose an image file, or drop it on the field; {what_for}."
         if file is not None and file.size > limit * 2**20:
-            raise ImageError(f"The file has more than {limit} MB. Make it smaller and try again.")
-    st.caption("Your image stays in this session; a link to this page does not carry it.")
+            raise ImageError(f"The file is larger than {limit} MB. Make it smaller and try again.")
+    st.caption("Your image stays in this session and is not part of a link to this page.")
     if sentence := budgets.uploads_sentence(visitor(), settings):
         st.caption(sentence)
     if file is None:

@@ -80,7 +80,8 @@ def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> No
     queue = sampling_queue.queue_of(cached.device())
     expected = queue.expected_seconds(pace_key(spec, config), evaluations)
     if expected is not None and not is_busy():
-        st.caption(f"About {duration(max(1.0, expected))}, estimated from your last run.")
+        about = duration(max(1.0, expected))
+        st.caption(f"About {about}, estimated from the last similar request.")
 
 
 def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> None:
@@ -161,7 +162,7 @@ def show_progress(
 
 def show_cost(job: SamplingJob, seen: Snapshot) -> None:
     """The time and the evaluations of a job that is done."""
-    st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} evaluations of the network.")
+    st.caption(f"{precise(seen.seconds)}, {job.task.evaluations:,} network evaluations.")
 
 
 def precise(seconds: float) -> str:

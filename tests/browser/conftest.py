@@ -16,6 +16,7 @@ from tests.faults.processes import end_processes_of
 OpenPage = Callable[..., Page]
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 720}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
@@ -107,3 +108,9 @@ def open_page(server: Server, windows: Windows) -> Iterator[OpenPage]:
 def assert_no_exception(page: Page) -> None:
     shown = page.get_by_test_id("stException").all_inner_texts()
     assert not shown, f"{page.url} shows:\n" + "\n".join(shown)
+
+
+def assert_not_too_wide(page: Page) -> None:
+    """Nothing on the page is wider than the window."""
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("main => main.scrollWidth - main.clientWidth") == 0

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_network
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import start_server
 
 
@@ -42,8 +42,7 @@ def test_a_trained_run_is_shown_on_a_phone_too(open_page: OpenPage, tmp_path: Pa
     weights = build_network(config.network, config.network_args).state_dict()
     save_weights(run, 3, weights, config, ())
     with start_server(tmp_path) as server:
-        page = open_page("/embedding", server.url, viewport={"width": 390, "height": 844})
+        page = open_page("/embedding", server.url, viewport=PHONE)
         expect(page.get_by_text("mine at step 3")).to_be_visible()
         expect(page.get_by_test_id("stPlotlyChart")).to_have_count(5)
-        too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-        assert too_wide == 0
+        assert_not_too_wide(page)

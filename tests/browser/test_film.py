@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from diffusion_core.media.images import png
 from diffusion_core.runs.metrics import MetricsWriter
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import set_running, tiny, write_checkpoint, write_run
 
@@ -204,7 +204,7 @@ def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, bu
     write_strip(busy, 16)
     expect(slider).to_have_attribute("max", "3")
     expect(image(page, "film-busy", "8")).to_be_visible()
-    # The same step drawn again, as after a resume, is not the image that the browser has.
+    # The same step sampled again, as after a resume, is not the image that the browser has.
     write_strip(busy, 8, row=200)
     canvas = image(page, "film-busy", "8").element_handle()
     page.wait_for_function(
@@ -243,15 +243,12 @@ def test_grey_strips_and_an_image_that_forms_lie_below_each_other(
         (run / "samples").mkdir()
         strip = png(np.zeros(shape, np.uint8))
         (run / "samples" / "step-00000004.png").write_bytes(strip)
-    page = open_page(
-        "/training?run=film-grey&compare=film-forms", viewport={"width": 390, "height": 844}
-    )
+    page = open_page("/training?run=film-grey&compare=film-forms", viewport=PHONE)
     page.get_by_role("img", name="Samples of film-grey at step 4, 3 images").wait_for()
     page.get_by_role("img", name="Samples of film-forms at step 4, 10 images").wait_for()
     expect(page.get_by_text("one image: finished (first) to noise (last)")).to_be_visible()
     expect(film_slider(page)).to_be_hidden()  # one place alone is nothing to move through
-    main = page.get_by_test_id("stMain")
-    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert_not_too_wide(page)
 
 
 def test_the_server_gives_the_strips_of_a_run_and_nothing_else_of_it(

@@ -11,7 +11,7 @@ from tests.browser.server import Server
 from tests.tiny_runs import TINY, tiny, write_run
 
 
-def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_drawn_anew(
+def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_repainted(
     open_page: OpenPage, server: Server
 ) -> None:
     write_run(server.runs_dir, "tiny", 40, config=tiny(network_args=TINY.network_args))

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from dashboard.ui.navigation import HOME, SECTIONS
 from tests.browser.chromium import wait_until_shown
-from tests.browser.conftest import OpenPage, assert_no_exception
+from tests.browser.conftest import PHONE, OpenPage, assert_no_exception, assert_not_too_wide
 from tests.browser.server import Server
 
 ENTRIES = [entry for section in SECTIONS.values() for entry in section]
@@ -45,9 +45,8 @@ def test_the_look_follows_the_visitors_system(open_page: OpenPage) -> None:
 
 
 def test_home_fits_a_phone_and_asks_no_other_host(open_page: OpenPage, server: Server) -> None:
-    page = open_page("/", viewport={"width": 390, "height": 844})
-    too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-    assert too_wide == 0
+    page = open_page("/", viewport=PHONE)
+    assert_not_too_wide(page)
     asked = page.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
     assert asked
     assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []

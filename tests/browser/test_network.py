@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 
 
 def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: OpenPage) -> None:
@@ -36,8 +36,7 @@ def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> N
 
 
 def test_the_page_fits_a_phone(open_page: OpenPage) -> None:
-    page = open_page("/network?network=small", viewport={"width": 390, "height": 844})
+    page = open_page("/network?network=small", viewport=PHONE)
     expect(page.get_by_test_id("stPlotlyChart")).to_have_count(3)
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-    assert too_wide == 0
+    assert_not_too_wide(page)

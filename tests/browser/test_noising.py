@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests import image_files
 from tests.browser.chromium import wait_until_shown
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 
 
 def upload(page: Page, name: str, content: bytes) -> None:
@@ -70,7 +70,6 @@ def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) ->
 
 
 def test_the_noising_page_fits_a_phone(open_page: OpenPage) -> None:
-    page = open_page("/noising", viewport={"width": 390, "height": 844})
+    page = open_page("/noising", viewport=PHONE)
     expect(page.get_by_test_id("stImage").locator("img")).to_have_count(13)
-    too_wide = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-    assert too_wide == 0
+    assert_not_too_wide(page)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
 
@@ -46,7 +46,7 @@ SLOW = TINY.replace(schedule={"kind": "cosine", "timesteps": 4000}, image_size=6
 
 @pytest.fixture
 def run(server: Server) -> Iterator[Path]:
-    """A tiny run whose schedule is long enough for a slow drawing; gone after the test."""
+    """A tiny run whose schedule is long enough for a slow sampling; gone after the test."""
     path = write_run(server.runs_dir, "tiny", 20, config=SLOW)
     yield path
     shutil.rmtree(path)
@@ -56,12 +56,12 @@ def press_generate(page: Page) -> None:
     page.get_by_role("button", name="Generate", exact=True).click()
 
 
-def test_a_visitor_draws_and_downloads_the_images(open_page: OpenPage, run: Path) -> None:
+def test_a_visitor_samples_and_downloads_the_images(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?steps=6&n=4&label=bus")
     press_generate(page)
     main = page.get_by_test_id("stMain")
     expect(main).to_contain_text("tiny at step 20: 4 images, dpmpp_2m, 6 steps, seed 0, bus")
-    expect(main).to_contain_text("24 evaluations of the network")
+    expect(main).to_contain_text("24 network evaluations")
     images = main.get_by_test_id("stImage").locator("img")
     expect(images).to_have_count(2)  # the grid and the lecture's strip
     for k in (0, 1):
@@ -118,16 +118,16 @@ def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run
     expect(main).to_contain_text("Step 30 of 40")
 
 
-def test_a_slow_drawing_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
-    page = open_page("/sampling?sampler=ddpm&n=16", viewport={"width": 390, "height": 844})
+def test_a_slow_sampling_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, run: Path) -> None:
+    page = open_page("/sampling?sampler=ddpm&n=16", viewport=PHONE)
     press_generate(page)
     main = page.get_by_test_id("stMain")
-    # Without the page being asked: two updates of the running drawing.
+    # Without the page being asked: two updates of the running job.
     shown = main.get_by_text("of 4,000, t = ")
     first = shown.inner_text()
     expect(shown).not_to_have_text(first)
     expect(main.get_by_test_id("stImage").locator("img")).to_have_count(1)
-    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert_not_too_wide(page)
     page.get_by_role("button", name="Cancel").click()
     expect(main).to_contain_text("of 4,000 steps were done.")
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 
 
 def row(page: Page, name: str) -> Locator:
@@ -27,11 +27,10 @@ def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: Op
     page.wait_for_url(re.compile("t=151"))
 
     address = "/schedule" + page.url.partition("/schedule")[2]
-    colleagues = open_page(address, viewport={"width": 390, "height": 844})
+    colleagues = open_page(address, viewport=PHONE)
     expect(colleagues.get_by_role("heading", name="At t = 151")).to_be_visible()
     assert row(colleagues, "betas").inner_text() == row(page, "betas").inner_text()
-    too_wide = colleagues.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-    assert too_wide == 0
+    assert_not_too_wide(colleagues)
 
 
 def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page: OpenPage) -> None:

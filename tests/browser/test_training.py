@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from diffusion_core.runs.run import Run
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 
 SMALLEST = "data=digits&digits=40&size=16&batch=2&every=1000"
@@ -52,8 +52,7 @@ def test_a_short_run_is_seen_to_its_end_and_found_by_another_session_on_a_phone(
     first = open_page(f"/training?{SMALLEST}&name=short&steps=3")
     first.get_by_role("button", name="Start", exact=True).click()
     expect(first.get_by_text("short has finished.")).to_be_visible()
-    second = open_page("/training?run=short", viewport={"width": 390, "height": 844})
+    second = open_page("/training?run=short", viewport=PHONE)
     expect(second.get_by_text("short has finished.")).to_be_visible()
     expect(second.get_by_role("img", name="Samples of short at step 3, 8 images")).to_be_visible()
-    main = second.get_by_test_id("stMain")
-    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert_not_too_wide(second)

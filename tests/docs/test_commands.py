@@ -50,6 +50,8 @@ SUBSTITUTIONS = {
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
+    "python -m benchmarks.together": "python -m benchmarks.together --help",  # minutes
+    "python -m benchmarks.watchers": "python -m benchmarks.watchers --help",  # minutes
     "python -m benchmarks.crowd": "python -m benchmarks.crowd --help",  # minutes
     "tensorboard --logdir": "tensorboard --inspect --logdir",  # serves until it is stopped
     "python -m docs.take_screenshots": "python -m docs.take_screenshots --help",  # needs a server

@@ -174,7 +174,7 @@ def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_image_works(
 def test_without_a_file_the_page_asks_for_one() -> None:
     app = open_noising(source="upload")
     assert "Choose an image file" in app.info[0].value
-    assert "a link to this page does not carry it" in app.caption[0].value
+    assert "is not part of a link to this page" in app.caption[0].value
     assert not captions(app) and not app.error
 
 
@@ -233,7 +233,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
     monkeypatch.setenv("DIFFUSION_LAB_MAX_UPLOAD_MB", "1")
     padded = image_files.halves("PNG") + bytes(2**20)
     [error] = upload(padded).error
-    assert error.value == "The file has more than 1 MB. Make it smaller and try again."
+    assert error.value == "The file is larger than 1 MB. Make it smaller and try again."
 
 
 def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be_tried_again(
@@ -252,7 +252,7 @@ def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be
     app.run()
     assert not app.error and captions(app)
     app.segmented_control(key="size").set_value(16).run()
-    assert "and 0 of the 1 an hour are left" in app.error[0].value
+    assert "; 0 of 1 per hour are left" in app.error[0].value
 
 
 def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:

@@ -263,7 +263,7 @@ def test_runs_to_compare_with_stand_in_the_table(measured: Path, runs_dir: Path)
     assert table["Run"].dropna().tolist() == ["cars-run"] * 3 + ["other"]
 
 
-def test_measure_draws_in_the_background_and_the_result_appears(
+def test_measure_samples_in_the_background_and_the_result_appears(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
@@ -422,7 +422,7 @@ def test_each_count_of_images_has_a_line_and_a_floor_of_its_own() -> None:
     assert len(set(floors.values())) == 2
 
 
-def test_the_training_figure_has_a_line_for_each_way_to_draw() -> None:
+def test_the_training_figure_has_a_line_for_each_way_to_sample() -> None:
     results = [a_result("a", step, steps, step) for step in (20, 40) for steps in (5, 10)]
     assert lines(training_figure(results, METRICS["frechet"])) == {
         "ddim, 5 steps": [(20, 20.0), (40, 40.0)],

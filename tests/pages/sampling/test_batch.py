@@ -80,11 +80,11 @@ def downloads(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]
     return found
 
 
-def test_a_series_is_drawn_in_the_background_and_shown_to_every_visitor(
+def test_a_series_is_generated_in_the_background_and_shown_to_every_visitor(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_many()
-    assert "Each series appears here, for everybody" in words(app)
+    assert "Each series appears here, for everyone." in words(app)
     wait(begin(app))
     series = Series(run / "drawings" / "dpmpp_2m-2-seed-0")
     assert (series.state, series.numbers()) == ("finished", [0, 1, 2, 3, 4])
@@ -156,18 +156,34 @@ def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_b
     assert "Cancelled." in words(stopped) and "Resume" not in buttons(stopped)
 
 
-def test_viewers_draw_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_that_took_the_name_of_ones_own_is_not_ones_own(
+    run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    viewer = begin(open_many(), "mine")
+    assert "Cancel" in buttons(viewer)
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "operator")
+    press(open_many(), "Cancel")
+    series_jobs.remove(Series(run / "drawings" / "mine"))
+    begin(open_many(), "mine")
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    viewer.run()
+    assert not viewer.exception and viewer.selectbox(key="series").value == "mine"
+    assert "Cancel" not in buttons(viewer)
+
+
+def test_viewers_sample_less_and_delete_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_many().number_input(key="many").max == 4096
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     app = wait(begin(open_many()))
     assert app.number_input(key="many").max == 256
-    assert "A series has at most 256 images here, set by the app's operator." in words(app)
+    assert "A series has at most 256 images here." in words(app)
     assert "Delete" not in buttons(app)
     monkeypatch.setenv("DIFFUSION_LAB_MAX_PICTURES", "10")
     assert open_many().number_input(key="many").max == 10
     monkeypatch.setattr(series_jobs, "VIEWERS_SERIES", 1)
     begin(app)
-    assert "cars already has 1 series of viewers, the most that they can add" in words(app)
+    assert "cars already has 1 series from viewers, which is the limit" in words(app)
 
 
 def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
@@ -179,13 +195,13 @@ def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
     monkeypatch.setenv("DIFFUSION_LAB_MAX_SERIES", "1")
     monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.1")  # behind a proxy
     app = open_many(many=1)
-    assert "You can add 1 of 1 series. A series is deleted after 24 h." in words(app)
+    assert "Series left: 1 of 1. Each is deleted after 24 h." in words(app)
     wait(begin(app, "mine"))
-    assert "You can add 0 of 1 series." in words(app)
+    assert "Series left: 0 of 1." in words(app)
     assert re.search("Will be deleted in (23 h 59|24 h 0) min", words(app))
     assert "Will be deleted" not in words(open_many(series="kept"))
     begin(app, "another")
-    assert "You have 1 series, the most for one visitor here. One of them is deleted" in words(app)
+    assert "You have 1 series, the limit for a visitor here. The oldest is deleted" in words(app)
     assert {path.name for path in (run / "drawings").iterdir()} == {"kept", "mine"}
     series_jobs.remove_expired(run.parent)
     assert (run / "drawings" / "mine").exists()
@@ -193,7 +209,7 @@ def test_a_viewer_has_so_many_series_and_each_is_deleted_after_a_day(
     monkeypatch.setattr(series_jobs.time, "time", lambda: tomorrow)
     series_jobs.remove_expired(run.parent)
     assert [path.name for path in (run / "drawings").iterdir()] == ["kept"]
-    assert "You can add 1 of 1 series." in words(app.run())
+    assert "Series left: 1 of 1." in words(app.run())
 
 
 def test_an_expired_series_that_is_still_made_is_cancelled_and_deleted(
@@ -213,7 +229,7 @@ def test_a_series_above_the_budget_leaves_no_folder(
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
     monkeypatch.setenv("DIFFUSION_LAB_MAX_EVALUATIONS", "9")
     app = begin(open_many())
-    assert "This takes 10 evaluations of the network; one order may take 9." in words(app)
+    assert "This needs 10 network evaluations; the limit per request is 9." in words(app)
     assert not list((run / "drawings").iterdir())
 
 
@@ -223,7 +239,7 @@ def test_an_operator_deletes_a_series_after_a_question(run: Path) -> None:
     assert visitor.selectbox(key="series").value == "mine"
     press(app, "Delete")
     assert "mine and its 2 images" in words(app)
-    press(app, "Keep")
+    press(app, "Cancel")
     assert (run / "drawings" / "mine").exists()
     press(app, "Delete")
     press(app, "Delete series")
@@ -305,7 +321,7 @@ def test_a_checkpoint_that_is_gone_or_another_is_said_when_a_series_is_resumed(
     assert "step 20 was overwritten since mine was started" in words(app)
 
 
-def test_a_drawing_that_fails_says_why_and_can_be_resumed(
+def test_a_series_that_fails_says_why_and_can_be_resumed(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

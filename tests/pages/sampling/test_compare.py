@@ -85,7 +85,7 @@ def test_runs_are_compared_by_their_newest_checkpoints_but_the_chosen_one_by_its
     assert [(r.spec.run, r.spec.step) for r in rows] == [("one", 20), ("two", 35)]
 
 
-def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
+def test_a_row_is_sampled_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
     write_run(runs_dir, "flow", 20, config=TINY.replace(prediction_type="flow_prediction"))
     write_run(runs_dir, "cars", 20)
     where = {"run": "cars", "sampler": "heun", "spacing": "karras", "steps": "2"}
@@ -98,7 +98,7 @@ def test_a_way_is_drawn_as_its_own_run_is_a_flow_or_not(runs_dir: Path) -> None:
     ]
 
 
-def test_steps_and_seeds_of_ones_own_are_drawn_where_they_can_be(runs_dir: Path) -> None:
+def test_steps_and_seeds_of_ones_own_are_sampled_where_they_can_be(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20)
     app = open_page("sampling.py", mode="Compare", vs_n="1")
     assert app.multiselect(key="vs_steps").options == ["2", "5", "10", "20"]

@@ -1,4 +1,4 @@
-"""Sampling from an image and between two: what is drawn, what is said, what the files carry."""
+"""Sampling from an image and between two: what is generated, what is said, what the files carry."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: 
     assert button(app, "Invert and reconstruct").disabled
 
 
-def test_before_anything_is_drawn_the_drawn_images_are_asked_for(run: Path) -> None:
+def test_before_anything_is_generated_the_page_asks_for_it(run: Path) -> None:
     app = open_mode("Edit", **{"from": "generated"})
     assert "Generate images first, in the mode Generate." in words(app)
 
@@ -214,16 +214,16 @@ def test_a_file_says_that_its_settings_alone_do_not_make_it() -> None:
 # ---------------------------------------------------------------- between two
 
 
-def test_a_film_is_of_one_class_and_begins_and_ends_with_what_draw_draws(run: Path) -> None:
+def test_a_film_is_of_one_class_and_begins_and_ends_with_what_generate_gives(run: Path) -> None:
     app = open_mode("Interpolate", frames=5, to_picture=3, label="van")
     made: Interpolation = generate(app, "Generate film", "interpolate").result
     assert made.frames.shape == (5, 16, 16, 3)
     loaded = loaded_of(run)
     spec = SamplingSpec(run="tiny", step=40, n=3, steps=4, classes=CLASSES, label="van")
-    drawn = to_uint8(spec.make(loaded)).astype(int)
-    # The page draws in bfloat16 where the hardware has it.
-    assert np.abs(made.frames[0] - drawn[0]).max() <= 12
-    assert np.abs(made.frames[-1] - drawn[2]).max() <= 12
+    single = to_uint8(spec.make(loaded)).astype(int)
+    # The page samples in bfloat16 where the hardware has it.
+    assert np.abs(made.frames[0] - single[0]).max() <= 12
+    assert np.abs(made.frames[-1] - single[2]).max() <= 12
     assert not np.array_equal(made.frames[0], made.frames[-1])
 
 
@@ -252,7 +252,7 @@ def test_methods_with_noise_give_all_frames_the_same(run: Path) -> None:
     assert np.abs(to_uint8(frames[:1]).astype(int) - to_uint8(frames)).max() <= 1
 
 
-def test_a_long_film_is_drawn_in_batches_with_the_same_frames(
+def test_a_long_film_is_sampled_in_batches_with_the_same_frames(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = checkpoint_of(run)

@@ -46,7 +46,7 @@ def run(runs_dir: Path) -> Path:
     return write_run(runs_dir, "cars", 20)
 
 
-def test_an_image_that_is_downloaded_and_dropped_is_drawn_again_to_the_pixel(
+def test_an_image_that_is_downloaded_and_dropped_is_generated_again_to_the_pixel(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(run, 40)
@@ -91,13 +91,13 @@ def test_every_setting_comes_back_over_others_that_were_chosen(
     assert app.number_input(key="picture").value == 3
 
 
-def test_a_drawing_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
+def test_sampling_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     spec = SamplingSpec(run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True)
     assert generate(drop(open_page("sampling.py"), image_of(spec))).spec == spec
 
 
-def test_more_images_than_one_drawing_has_lead_to_the_mode_many(run: Path) -> None:
+def test_more_images_than_the_mode_generate_takes_lead_to_the_mode_batch(run: Path) -> None:
     app = drop(open_page("sampling.py"), image_of(SPEC.replace(n=100), 70))
     assert app.session_state["mode"] == "Batch"
     assert app.number_input(key="many").value == 100
@@ -159,7 +159,7 @@ def test_a_film_or_what_nobody_knows_is_not_called_the_same(
     assert generate(app).spec == SPEC
 
 
-# The page's settings, the button, the name of the drawing, and the download.
+# The page's settings, the button, the name of the job, and the download.
 MODES = [
     (
         {"mode": "Compare", "vs_n": 2, "vs_sampler": ["ddpm", "heun"], "vs_seed": "77"},
@@ -189,7 +189,7 @@ MODES = [
 
 
 @pytest.mark.parametrize(("settings", "names"), MODES)
-def test_each_mode_comes_back_and_draws_the_same(
+def test_each_mode_comes_back_and_generates_the_same(
     modes_run: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, names: tuple[str, str, str]
 ) -> None:
     label, key, download = names
@@ -225,7 +225,7 @@ COMPARED = {"mode": "Compare", "vs_n": 2}
 AGAIN_IMAGE = "The image that it started from is not in the file; choose it again."
 LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
-    (EDITED, AGAIN_IMAGE),  # one that was drawn before
+    (EDITED, AGAIN_IMAGE),  # one that was generated before
     (
         REPAINTED | {"from": "data set", "example": 1},
         "The painted area is not in the file; paint it again.",
@@ -397,7 +397,7 @@ def test_any_class_is_refused_where_the_network_never_learned_it(runs_dir: Path)
     assert "was trained with the class always given; choose a class." in app.error[0].value
 
 
-def test_a_viewer_is_told_of_more_images_than_are_drawn_here(
+def test_a_viewer_is_told_of_more_images_than_are_generated_here(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")

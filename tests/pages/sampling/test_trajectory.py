@@ -1,4 +1,4 @@
-"""Below a drawing: what the flipbook is told, the films, and where the image was decided."""
+"""Below generated images: what the flipbook is told, the films, and where the image was decided."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_no_more_is_sent_than_the_bound_and_the_chosen_image_is_of_it(
     assert large.data["captions"] == [f"frame {k}" for k in (0, 2, 4, 7, 9)]
 
 
-def test_the_way_of_a_drawing_is_shown_from_its_noise_to_its_image(runs_dir: Path) -> None:
+def test_the_way_of_an_image_is_shown_from_its_noise_to_its_image(runs_dir: Path) -> None:
     write_run(runs_dir, "tiny", 20)
     app = open_page("sampling.py", n=3, steps=5, picture=2)
     job = generate(app, "Generate", "generate")

@@ -38,7 +38,7 @@ def test_an_operator_has_no_limit_unless_one_is_set(clock: Clock) -> None:
     assert left(EVALUATIONS, "me", operator) is None
     assert budgets.evaluations_sentence("me", operator) == ""
     assert budgets.uploads_sentence("me", operator) == ""
-    with pytest.raises(OverBudget, match=r"one order may take 7\."):
+    with pytest.raises(OverBudget, match=r"the limit per request is 7\."):
         charge(EVALUATIONS, "me", 8, chosen(role="operator", max_evaluations=7))
 
 
@@ -47,10 +47,10 @@ def test_a_viewer_has_limits_that_nobody_has_set(clock: Clock) -> None:
     assert budgets.limits(viewer) == budgets.VIEWERS
     charge(EVALUATIONS, "me", 8000, viewer)
     assert budgets.evaluations_sentence("me", viewer) == (
-        "Your evaluations of the network: up to 40,000 an order, 112,000 of 120,000 left this hour."
+        "Network evaluations: at most 40,000 per request, 112,000 of 120,000 left this hour."
     )
     assert budgets.uploads_sentence("me", viewer) == (
-        "Your images: 128 of 128 MB and 500 of 500 megapixels left to read this hour."
+        "Uploads: 128 of 128 MB and 500 of 500 megapixels left this hour."
     )
 
 
@@ -58,7 +58,7 @@ def test_an_order_above_the_limit_of_one_is_refused_and_costs_nothing(clock: Clo
     with pytest.raises(OverBudget) as refused:
         charge(EVALUATIONS, "me", 320_000, VIEWER)
     assert str(refused.value) == (
-        "This takes 320,000 evaluations of the network; one order may take 50. Use fewer images or "
+        "This needs 320,000 network evaluations; the limit per request is 50. Use fewer images or "
         "steps."
     )
     assert left(EVALUATIONS, "me", VIEWER) == (100, 100)
@@ -73,8 +73,8 @@ def test_the_hours_are_renewed_an_hour_after_the_first_and_each_visitor_has_thei
     with pytest.raises(OverBudget) as refused:
         charge(EVALUATIONS, "me", 20, VIEWER)
     assert str(refused.value) == (
-        "This takes 20 evaluations of the network, and 10 of the 100 an hour are left. They are "
-        "renewed in 30 min."
+        "This needs 20 network evaluations; 10 of 100 per hour are left. The limit resets in "
+        "30 min."
     )
     charge(EVALUATIONS, "me", 10, VIEWER)
     charge(EVALUATIONS, "another", 50, VIEWER)
@@ -97,8 +97,8 @@ def test_what_is_refused_costs_nothing_and_what_fails_later_costs_all(clock: Clo
     assert left(EVALUATIONS, "me", VIEWER) == (50, 100)
 
 
-def test_what_is_more_than_an_hours_is_not_said_to_be_renewed(clock: Clock) -> None:
-    with pytest.raises(OverBudget, match=r"and 3 of the 3 an hour are left\. Ask for less\."):
+def test_what_is_more_than_the_limit_of_an_hour_is_refused_without_a_time(clock: Clock) -> None:
+    with pytest.raises(OverBudget, match=r"the limit per hour is 3\."):
         charge(Budget.UPLOAD_BYTES, "me", 4.5, chosen(role="viewer", hourly_upload_mb=3))
 
 

@@ -447,7 +447,7 @@ def test_a_long_task_takes_turns_and_lets_others_go_first(queue: SamplingQueue, 
     assert begun.acquire(timeout=SOON)  # it is in its first turn
     short = queue.submit(sample_task(SPEC, save(gate)))
     turn.release()
-    gate.wait()  # the short one draws, after one turn of the long one
+    gate.wait()  # the short one samples, after one turn of the long one
     assert done == [0]
     seen = long.snapshot()
     assert (seen.state, seen.step, seen.before) == ("sampling", 1, 1)
@@ -471,24 +471,38 @@ def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
     queue: SamplingQueue, gate: Gate
 ) -> None:
     ended = []
+    turn, begun = threading.Semaphore(0), threading.Semaphore(0)
 
     def work(load: object, on_step: object) -> Generator[int, None, None]:
         try:
+            begun.release()
+            assert turn.acquire(timeout=SOON)
             yield 1
             yield 2
         finally:
             ended.append(True)
 
-    short = queue.submit(sample_task(SPEC, save(gate)))
-    gate.wait()
     job = queue.submit(Task(SPEC, "many", 2, 2, "many", work, background=True))
-    blocking = queue.submit(sample_task(SPEC, save(waits := Gate())))
-    assert [each.snapshot().before for each in (blocking, job)] == [1, 2]
-    blocking.cancel()
+    assert begun.acquire(timeout=SOON)
+    short = queue.submit(sample_task(SPEC, save(gate)))
+    turn.release()
+    gate.wait()
+    job.cancel()
+    assert job.wait(SOON)
+    assert (job.snapshot().state, job.snapshot().step, ended) == ("cancelled", 1, [True])
     gate.open()
-    assert job.wait(SOON) and short.wait(SOON)
-    assert ended == [True]
-    del waits
+    assert short.wait(SOON)
+
+
+def test_a_long_task_comes_after_all_others(queue: SamplingQueue, gate: Gate) -> None:
+    done: list[int] = []
+    queue.submit(sample_task(SPEC, save(gate)))
+    gate.wait()
+    long = queue.submit(background(1, done, threading.Semaphore(1)))
+    short = queue.submit(sample_task(SPEC, save(small_network())))
+    assert [job.snapshot().before for job in (short, long)] == [1, 2]
+    gate.open()
+    assert short.wait(SOON) and long.wait(SOON) and done == [0]
 
 
 def test_a_device_has_one_queue_for_all() -> None:

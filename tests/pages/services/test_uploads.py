@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from streamlit import runtime
@@ -13,6 +12,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from dashboard.services import uploads
 from dashboard.services.uploads import FRAME, MOST_BYTES, UploadGate, keep
+from tests.faults.visitors import in_a_thread
 
 
 class Server:
@@ -62,12 +62,6 @@ async def put(
     return said[0]["status"], said[1]["body"].decode()
 
 
-def run(scene) -> None:
-    """In a thread: a browser test before this one may have left an event loop in the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, scene()).result()
-
-
 def test_a_file_that_no_page_asks_for_is_dropped_and_one_of_a_field_is_kept(server: Server) -> None:
     async def scene() -> None:
         assert await put(server, "mine", "1") == (204, "")
@@ -77,7 +71,7 @@ def test_a_file_that_no_page_asks_for_is_dropped_and_one_of_a_field_is_kept(serv
         await asyncio.sleep(0.1)
         assert server.kept("mine") == ["2"]
 
-    run(scene)
+    in_a_thread(scene())
 
 
 def test_a_session_keeps_its_newest_three(server: Server) -> None:
@@ -89,7 +83,7 @@ def test_a_session_keeps_its_newest_three(server: Server) -> None:
         assert server.kept("mine") == ["2", "3", "4"]
         assert server.kept("another") == ["0"]
 
-    run(scene)
+    in_a_thread(scene())
 
 
 def test_above_the_bytes_of_all_whoever_has_the_most_loses_the_oldest(
@@ -104,7 +98,7 @@ def test_above_the_bytes_of_all_whoever_has_the_most_loses_the_oldest(
         assert server.kept("first") == ["0"]
         assert [server.kept(tab) for tab in "abcd"] == [[], ["1"], ["1"], ["1"]]
 
-    run(scene)
+    in_a_thread(scene())
 
 
 @pytest.mark.parametrize(("role", "most"), [("operator", 64), ("viewer", 16)])
@@ -116,14 +110,14 @@ def test_the_largest_file_follows_the_role(
     async def scene() -> None:
         assert (await put(server, "mine", "1", most * 2**20 + FRAME))[0] == 204
         refused = await put(server, "mine", "2", most * 2**20 + FRAME + 1)
-        assert refused == (413, f"The file has more than {most} MB.")
+        assert refused == (413, f"The file is larger than {most} MB.")
         assert await put(server, "mine", "3", None) == (
             411,
             "The request does not say how large the file is.",
         )
         assert server.kept("mine") == ["1"]
 
-    run(scene)
+    in_a_thread(scene())
 
 
 def test_files_on_their_way_count(server: Server) -> None:
@@ -134,4 +128,4 @@ def test_files_on_their_way_count(server: Server) -> None:
         assert await put(server, "mine", "1", 2, "10.0.0.9") == busy
         assert (await put(server, "another", "1", 2, "10.0.0.8"))[0] == 204
 
-    run(scene)
+    in_a_thread(scene())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusion_core.runs.history import FILE, Event, record
-from tests.pages.training.test_training import open_training, press, words, write_run
+from tests.pages.app import press, words
+from tests.pages.training.test_training import open_training, write_run
 
 TWO_RATES = {"learning_rate": (2e-4, 1e-4), "steps": (400, 9000)}
 
