@@ -136,7 +136,8 @@ def test_the_newest_checkpoint_of_all_runs_is_the_default(runs_dir: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("state", "sentence"), [("finished", "The run has finished."), ("failed", "The run has failed.")]
+    ("state", "sentence"),
+    [("finished", "The run has finished."), ("failed", "The run has failed.")],
 )
 def test_the_state_of_the_run_is_said_beside_its_checkpoint(
     state: str, sentence: str, runs_dir: Path
