@@ -59,8 +59,10 @@ def huge_png(width: int, height: int) -> bytes:
     return _png(struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0), squeezed)
 
 
-def _png(header: bytes, squeezed: bytes) -> bytes:
+def _png(header: bytes, squeezed: bytes, palette: bytes = b"") -> bytes:
     chunks = [(b"IHDR", header), (b"IDAT", squeezed), (b"IEND", b"")]
+    if palette:
+        chunks.insert(1, (b"PLTE", palette))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
@@ -73,6 +75,22 @@ def png_of(values: np.ndarray, colour: int) -> bytes:
     squeezed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     height, width, _ = values.shape
     return _png(struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0), squeezed)
+
+
+def png_without(
+    rows: int, width: int, height: int, bits: int, colour: int, interlaced: bool = False
+) -> bytes:
+    """A PNG of bright pixels whose compressed data is whole, but without the last `rows` rows."""
+    step = {True: ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
+                   (0, 1, 2, 2), (1, 0, 2, 1)), False: ((0, 0, 1, 1),)}  # fmt: skip
+    grid = np.empty((height, width))
+    parts = [grid[top::down, left::across].shape for top, left, down, across in step[interlaced]]
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    lines = [-(-columns * bits * channels // 8) for count, columns in parts for _ in range(count)]
+    lines = [length for length in lines if length]
+    stream = b"".join(b"\0" + b"\xff" * length for length in lines[: len(lines) - rows])
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
+    return _png(header, zlib.compress(stream), b"\xff" * 768 if colour == 3 else b"")
 
 
 def tiff_of(

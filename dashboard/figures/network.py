@@ -286,7 +286,7 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
         orientation="h",
         marker={"color": colours, "line": {"width": 0}},
         text=[short(value) for value in values],
-        textposition="auto",
+        textposition="outside",  # inside a bar it is made too small to read
         customdata=[
             f"<b>{row.name}</b>, {row.what}<br>{value:,} {unit}<br>{value / total:.1%} of all"
             for row, value in zip(rows, values, strict=True)
@@ -295,7 +295,8 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
     )
     finish(figure, unit, "", height=60 + 24 * len(rows))
     figure.update_layout(showlegend=False, uirevision=None)
-    figure.update_xaxes(tickformat="~s", nticks=6, fixedrange=True)
+    room = 1.2 * max(values)  # for the text of the longest bar, on a phone too
+    figure.update_xaxes(tickformat="~s", nticks=6, fixedrange=True, range=[0, room])
     return figure.update_yaxes(
         type="category",
         categoryorder="array",

@@ -171,8 +171,8 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
         )
     )
     finish(figure, "step", "timestep t, of T")
-    # `finish` makes a numbers' axis of it.
-    return figure.update_yaxes(type="category", showgrid=False)
+    # `finish` makes a numbers' axis of it; its labels are long and need room beside the title.
+    return figure.update_yaxes(type="category", showgrid=False, title_standoff=12)
 
 
 def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False) -> go.Figure:

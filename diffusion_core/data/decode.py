@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from diffusion_core.data.png_rows import lacks_rows
 from diffusion_core.data.values import is_wide, to_8_bits, unknown_tiff, with_real_depth
 from diffusion_core.files import check_regular
 
@@ -68,7 +69,7 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     with _explaining(source):
-        image = with_real_depth(_checked(source), lambda: _open(source))
+        image = _decoded(_checked(source), source)
         ImageOps.exif_transpose(image, in_place=True)  # in place: the tags of a TIFF stay
         return to_rgb(image)
 
@@ -84,7 +85,7 @@ def read_square(data: bytes, size: int) -> np.ndarray:
         # A JPEG is decoded at 1, 1/2, 1/4 or 1/8. What it was may end within the last pixel.
         drafted = image.draft(None, (4 * size, 4 * size))
         width, height = drafted[1][2:] if drafted else image.size
-        image = with_real_depth(image, lambda: _open(source))
+        image = _decoded(image, source)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         if is_wide(image):
             reduced = to_rgb(image)
@@ -152,6 +153,16 @@ def _open(source: Path | IO[bytes]) -> ImageFile:
     if not isinstance(source, Path):
         source.seek(0)
     return Image.open(source, formats=tuple(name.upper() for name in FORMATS))
+
+
+def _decoded(image: ImageFile, source: Path | IO[bytes]) -> ImageFile:
+    """Decode an image just opened. Raises EOFError for a PNG that lacks rows."""
+    image = with_real_depth(image, lambda: _open(source))
+    if image.format == "PNG":
+        with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
+            if lacks_rows(image, file):
+                raise EOFError
+    return image
 
 
 def too_large(width: int, height: int) -> ImageTooLarge:

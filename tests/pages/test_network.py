@@ -237,6 +237,8 @@ def test_the_bars_of_the_cost_add_up_to_the_total(quantity: str) -> None:
     assert sum(sum(bar.x) for bar in figure.data) == getattr(network, quantity)
     drawn = {name for bar in figure.data for name in bar.y}
     assert drawn == set(figure.layout.yaxis.categoryarray)
+    [bars] = figure.data  # inside a bar Plotly makes the text too small to read
+    assert bars.textposition == "outside" and figure.layout.xaxis.range[1] > 1.15 * max(bars.x)
 
 
 def test_counts_are_said_in_three_figures() -> None:

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from diffusion_core.data import decode
-from diffusion_core.data.decode import MAX_PIXELS, ImageError, open_image, to_rgb, to_size
+from diffusion_core.data.decode import (
+    MAX_PIXELS,
+    ImageError,
+    open_image,
+    read_square,
+    to_rgb,
+    to_size,
+)
 from tests import image_files
 from tests.image_files import HALVES, RED, png_of, tiff_of
 
@@ -365,6 +372,38 @@ def test_what_cannot_be_used_gets_one_sentence_that_says_why(file: bytes, senten
         open_image(file)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "colour"), [(1, 0), (8, 0), (16, 0), (8, 2), (16, 2), (2, 3), (8, 3), (8, 4), (8, 6)]
+)
+@pytest.mark.parametrize(("width", "height"), [(21, 20), (1, 2), (3, 9)])
+def test_a_png_that_lacks_rows_is_refused_and_a_whole_one_is_not(
+    width: int,
+    height: int,
+    bits: int,
+    colour: int,
+    interlaced: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "WHOLE_PIXELS", 0)  # `read_square` reduces all of them first
+    kind = width, height, bits, colour, interlaced
+    whole = image_files.png_without(0, *kind)
+    assert read_square(whole, 8).all() and np.asarray(open_image(whole)).all()
+    file = tmp_path / "a.png"
+    for rows in {1, height // 2}:
+        file.write_bytes(image_files.png_without(rows, *kind))
+        with pytest.raises(ImageError, match="damaged or incomplete"):
+            open_image(file)
+        with pytest.raises(ImageError, match="damaged or incomplete"):
+            read_square(file.read_bytes(), 8)
+
+
+def test_a_png_that_ends_in_black_is_whole() -> None:
+    image = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
+    assert open_image(image_files.encode(image, "PNG")).size == (40, 30)
 
 
 def test_a_200_megapixel_image_is_refused_before_it_is_decoded(

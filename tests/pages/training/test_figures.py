@@ -103,11 +103,13 @@ def test_the_heatmap_has_a_row_for_each_tenth_and_leaves_unknown_ones_empty() ->
     curves = {name: curve() for name in BIN_NAMES}
     curves["loss_t0"] = curve(0.1, 0.1, 0.1, 0.1)
     curves["loss_t9"] = curve(1.0, 1.0, 0.01, 0.01)
-    [heatmap] = timestep_figure(curves).data
+    figure = timestep_figure(curves)
+    [heatmap] = figure.data
     assert heatmap.z.shape == (10, 4)
     assert heatmap.z[9] == pytest.approx([0, 0, -2, -2])
     assert np.isnan(heatmap.z[5]).all()
     assert heatmap.y[9] == "90% to 100%"
+    assert figure.layout.yaxis.title.standoff == 12  # else the title lies on such long labels
 
 
 def test_the_heatmap_of_a_short_run_has_no_gaps_where_numbers_came_in_groups() -> None:
