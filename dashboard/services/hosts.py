@@ -60,10 +60,10 @@ def refuse_foreign_names() -> None:
 def report_roles() -> None:
     """Log who is a viewer, where nobody has chosen and other machines may reach the server."""
     try:
-        chosen = get_settings().role
+        settings = get_settings()
     except SettingsError:
         return  # every page says it
-    if chosen is None and not listens_only_here():
+    if settings.role is None and not settings.demo and not listens_only_here():
         logging.getLogger(__name__).warning(
             "No role is set. Visitors from this machine are operators; all others, "
             "and those that come through a proxy, are viewers. To choose one role for all, set "

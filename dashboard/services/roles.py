@@ -151,12 +151,18 @@ def is_loopback(host: str) -> bool:
     """Whether a name or address is one that only this machine reaches itself by."""
     if host.lower().rstrip(".") == "localhost":
         return True
+    address = address_of(host)
+    return address is not None and address.is_loopback
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address from its text, one of IPv4 also where it is written as one of IPv6."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return mapped or address
 
 
 def listens_only_here() -> bool:

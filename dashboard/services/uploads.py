@@ -19,6 +19,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 
 from dashboard.services import roles
 from dashboard.services.settings import SettingsError, get_settings
+from dashboard.services.visitors import identity
 
 ADDRESS = re.compile(r".*/_stcore/upload_file/([^/]+)/([^/]+)$")
 UNUSED_SECONDS = 15.0  # until a file that no page has asked for is dropped
@@ -30,7 +31,7 @@ FRAME = 2**20  # bytes around a file in a request, at most
 
 @dataclass
 class _File:
-    who: str  # the address where it is not this machine's (a proxy says it), else the session
+    who: str  # see `visitors.identity`
     session: str
     name: str  # Streamlit's id
     length: int
@@ -61,7 +62,8 @@ class UploadGate:
         if found is None:
             await self.app(scope, receive, send)
             return
-        file = _File(_who(scope, found[1]), found[1], found[2], _length(scope))
+        address = (scope.get("client") or ("",))[0]
+        file = _File(identity(address, found[1]), found[1], found[2], _length(scope))
         if refusal := _admit(file, _is_local(scope)):
             status, sentence = refusal
             await PlainTextResponse(sentence, status)(scope, receive, send)
@@ -73,11 +75,6 @@ class UploadGate:
                 file.arrived = True
             _tidy()
             asyncio.get_running_loop().call_later(UNUSED_SECONDS, _drop_unused, file)
-
-
-def _who(scope: Scope, session: str) -> str:
-    address = (scope.get("client") or ("",))[0]
-    return session if address in ("", "127.0.0.1", "::1") else address
 
 
 def _length(scope: Scope) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from dashboard.services.roles import address_of
 
 
 def visitor() -> str:
@@ -12,4 +16,18 @@ def visitor() -> str:
     context = get_script_run_ctx(suppress_warning=True)
     if context is None:
         return ""
-    return st.context.ip_address or context.session_id
+    return identity(st.context.ip_address or "", context.session_id)
+
+
+def identity(address: str, session: str) -> str:
+    """Who asks from this address: the address, so that more sessions do not give more.
+
+    On this machine, and where a proxy passes on what is no address, it is the session. Of an IPv6
+    address the network counts: whoever has one has 2**64 to choose from.
+    """
+    found = address_of(address)
+    if found is None or found.is_loopback:
+        return session
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((found.packed, 64), strict=False))
+    return str(found)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.queue import read_queue
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
 from tests.tiny_runs import set_running, tiny, write_checkpoint, write_run
 
 CONFIG = preset("small").replace(data="digits:64", batch_size=8, schedule={"timesteps": 50})
@@ -226,6 +227,23 @@ def test_what_a_process_writes_while_it_is_started_stays(
         "failed",
         "No such device.",
     )
+
+
+def test_of_several_servers_that_look_at_the_same_moment_one_starts_what_waits(
+    folder: Path, busy: Run, commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.start(folder, "next", CONFIG, "cpu")
+    end(busy)
+    spawn = queue._spawn
+
+    def slowly(run: RunSnapshot) -> None:
+        time.sleep(0.2)  # the others look meanwhile
+        spawn(run)
+
+    monkeypatch.setattr(queue, "_spawn", slowly)
+    with ThreadPoolExecutor(4) as servers:
+        list(servers.map(jobs.start_next, [folder] * 4))
+    assert len(commands) == 1
 
 
 def test_one_run_is_started_at_a_time_and_in_the_order_of_the_queue(
