@@ -7,6 +7,7 @@ import logging
 import streamlit as st
 from streamlit import config
 
+from dashboard.services import users
 from dashboard.services.roles import listens_only_here
 from dashboard.services.settings import ROLE, SettingsError, get_settings
 
@@ -32,10 +33,13 @@ def refuse_foreign_names() -> None:
 def report_roles() -> None:
     """Log who is a viewer, where nobody has chosen and other machines may reach the server."""
     try:
-        chosen = get_settings().role
+        settings = get_settings()
     except SettingsError:
         return  # every page says it
-    if chosen is None and not listens_only_here():
+    if settings.auth is not None:
+        if users.authlib_is_missing():
+            logging.getLogger(__name__).warning(users.NO_AUTHLIB)
+    elif settings.role is None and not listens_only_here():
         logging.getLogger(__name__).warning(
             "No role is set. Visitors from this machine are operators; all others, "
             "and those that come through a proxy, are viewers. To choose one role for all, set "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -23,9 +23,15 @@ class Visitor:
     """
 
     def __init__(
-        self, url: str, page: str, query: str, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        page: str,
+        query: str,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] = ("streamlit",),
     ) -> None:
         self.headers = headers
+        self.subprotocols = [Subprotocol(each) for each in subprotocols]
         self.address = url.replace("http", "ws", 1) + "/_stcore/stream"
         self.page, self.query = page, query
         self.shown: list[ForwardMsg] = []  # since the page was run last
@@ -34,7 +40,7 @@ class Visitor:
     async def __aenter__(self) -> Visitor:
         self.socket = await connect(
             self.address,
-            subprotocols=[Subprotocol("streamlit")],
+            subprotocols=self.subprotocols,
             max_size=None,
             additional_headers=self.headers,
         )
