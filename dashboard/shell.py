@@ -6,11 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.services import roles
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
 from dashboard.ui.outside import plain
+from dashboard.ui.sign_in import show_role
 from diffusion_core.device import describe, pick_device
 from diffusion_core.runs.run import why_no_list
 
@@ -41,13 +41,7 @@ except (SettingsError, ValueError) as error:
     st.stop()
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
-    if settings.demo:
-        st.caption("Role: visitor of a demo. You can watch, sample and train small runs.")
-    elif not roles.may_operate():
-        st.caption(
-            "Role: viewer. You can watch and sample; only the operator can train. "
-            + roles.how_to_change()
-        )
+    show_role(settings)
 if why := why_no_list(settings.runs_dir):
     st.error(f"The runs folder {plain(why)}")
 for sentence in st.session_state.get(keys.LEFT_OUT, ()):

@@ -52,6 +52,7 @@ def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(f"{settings.PREFIX}DEVICE", "cpu")
     monkeypatch.setenv(settings.ROLE, "operator")  # AppTest has no connection to tell it from
     monkeypatch.setattr(settings, "SECRETS_FILE", tmp_path / "no-secrets.toml")
+    monkeypatch.setattr(settings, "secrets_files", lambda: [settings.SECRETS_FILE])
     return path
 
 

@@ -15,7 +15,6 @@ import filelock
 from pydantic import Field
 
 from dashboard.services.garbage import COMPILER, import_and_spare
-from dashboard.services.run_deeds import NOBODY
 from dashboard.services.settings import get_settings
 from diffusion_core.files import os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
@@ -27,6 +26,7 @@ from diffusion_core.runs.status import ACTIVE
 
 MARK = "demo.json"  # in the folder of a demo run
 BUILDING = ".demo"  # where a run is until it has its mark, so that none is ever without
+NOBODY = ""  # in its history: visitors of a demo have no names
 
 
 class Caps(Record):

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketClose
 from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
+from dashboard.services import users
 from dashboard.services.roles import listens_only_here
 from dashboard.services.settings import ROLE, SettingsError, get_settings
 
@@ -63,7 +64,10 @@ def report_roles() -> None:
         settings = get_settings()
     except SettingsError:
         return  # every page says it
-    if settings.role is None and not settings.demo and not listens_only_here():
+    if settings.auth is not None:
+        if users.authlib_is_missing():
+            logging.getLogger(__name__).warning(users.NO_AUTHLIB)
+    elif settings.role is None and not settings.demo and not listens_only_here():
         logging.getLogger(__name__).warning(
             "No role is set. Visitors from this machine are operators; all others, "
             "and those that come through a proxy, are viewers. To choose one role for all, set "

@@ -1,20 +1,29 @@
 """What the visitor may do: asked by every deed when it is done, and by pages for what they show.
 
-Nothing here is remembered: each question reads the settings, and the connection of the visitor
-whose page or button is being run.
+Nothing here is remembered: each question reads the settings, and the connection and the sign-in of
+the visitor whose page or button is being run.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard.services.settings import ROLE, Role, Settings, SettingsError, get_settings
+from dashboard.services import users
+from dashboard.services.settings import (
+    OPERATORS,
+    ROLE,
+    Role,
+    Settings,
+    SettingsError,
+    get_settings,
+)
+from dashboard.services.users import User
 
 # Headers by which a proxy says that it passes on what another machine has asked.
 OF_PROXIES = (
@@ -54,17 +63,43 @@ class NotAllowed(ValueError):
 
 
 def role() -> Role:
-    """The role of the visitor now. Raises SettingsError.
-
-    Without a role in the settings, visitors from this machine are operators and all others viewers.
-    """
+    """The role of the visitor now, see `allows`. Raises SettingsError."""
     return "operator" if operates(get_settings()) else "viewer"
 
 
 def operates(settings: Settings) -> bool:
-    """Whether the visitor is an operator under these settings; in a demo nobody is."""
-    here = settings.role is None and not settings.demo and visitor_is_local()
-    return here or (settings.role == "operator" and not settings.demo)
+    """Whether the visitor is an operator under these settings."""
+    return allows(settings, users.user, visitor_is_local)
+
+
+def allows(
+    settings: Settings, user: Callable[[], User | None], is_local: Callable[[], bool]
+) -> bool:
+    """Whether a visitor is an operator: the whole rule. The first of these that applies decides.
+
+    In a demo nobody is. With `role` everybody or nobody is. With `[auth]`, who is signed in with
+    an address that `operators` has, or whose domain it has. Else who comes from this machine.
+    """
+    if settings.demo:
+        return False
+    if settings.role is not None:
+        return settings.role == "operator"
+    if settings.auth is not None:
+        return is_listed(user(), settings.operators)
+    return is_local()
+
+
+def is_listed(user: User | None, operators: Sequence[str]) -> bool:
+    """Whether a list of addresses and domains has a person; capitals do not matter."""
+    if user is None or not user.address:
+        return False
+    address = _small(user.address)
+    return any(_small(entry) in (address, address[address.index("@") :]) for entry in operators)
+
+
+def _small(text: str) -> str:
+    """Only of ASCII: other alphabets have letters that become ASCII ones when made small."""
+    return text.lower() if text.isascii() else text
 
 
 def may_train() -> bool:
@@ -81,6 +116,11 @@ def may_operate() -> bool:
         return operates(get_settings())
     except SettingsError:
         return False
+
+
+def may_see_names() -> bool:
+    """Whether the visitor may read who did what to a run: not where nobody knows the visitor."""
+    return may_operate() or users.user() is not None
 
 
 def refusal(deed: Deed, own: bool = False) -> str:
@@ -101,14 +141,24 @@ def check(deed: Deed, own: bool = False) -> None:
 
 
 def how_to_change() -> str:
-    """What to set where nobody has chosen a role; else nothing, the viewer has no say in it."""
+    """What makes the viewer an operator, where that can be said; else nothing."""
     try:
         settings = get_settings()
     except SettingsError as error:
         return str(error)
     if settings.role or settings.demo:
         return ""
+    if settings.auth is not None:
+        return _how_to_sign_in(users.user())
     return f"To operate this app from other machines, set {ROLE}=operator on the server."
+
+
+def _how_to_sign_in(user: User | None) -> str:
+    if user is None:
+        return "Sign in as an operator to do so."
+    if not user.address:
+        return "Your provider gives no verified e-mail address for you."
+    return f"Your address is not among {OPERATORS}."
 
 
 # ---------------------------------------------------------------- where a visitor comes from

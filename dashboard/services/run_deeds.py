@@ -1,21 +1,24 @@
 """What a press of a button does to a run or to the queue: each asks first whether it is allowed.
 
-The settings are read when the button is pressed, not when it was shown. All raise NotAllowed and
-SettingsError besides the errors of `runs.jobs` and `runs.trash`.
+The settings are read when the button is pressed, not when it was shown. The run's history gets the
+name of who is signed in. All but `export` raise NotAllowed and SettingsError besides the errors of
+`runs.jobs` and `runs.trash`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from dashboard.services import users
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.roles import Deed, check
 from dashboard.services.settings import get_settings
 from diffusion_core.runs import jobs, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.export import metrics_table
+from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
 
-NOBODY = ""  # in the history of a run: the visitor's name is not known
 REQUESTS = {
     "pause": Deed.PAUSE,
     "stop": Deed.STOP,
@@ -29,7 +32,7 @@ def start(name: str, config: RunConfig) -> None:
     settings = get_settings()
     check_steps(config.steps, settings.max_steps)
     import_and_spare(COMPILER)
-    jobs.start(settings.runs_dir, name, config, settings.device, by=NOBODY)
+    jobs.start(settings.runs_dir, name, config, settings.device, by=users.name())
 
 
 def create(name: str, config: RunConfig) -> None:
@@ -38,41 +41,52 @@ def create(name: str, config: RunConfig) -> None:
     settings = get_settings()
     check_steps(config.steps, settings.max_steps)
     import_and_spare(COMPILER)
-    jobs.create(settings.runs_dir, name, config, NOBODY)
+    jobs.create(settings.runs_dir, name, config, users.name())
 
 
 def resume(run: Run, changes: dict[str, Any] | None = None) -> None:
     check(Deed.RESUME)
     settings = get_settings()
     check_steps((changes or {}).get("steps", 0), settings.max_steps)
-    jobs.resume(run, settings.device, changes, by=NOBODY)
+    jobs.resume(run, settings.device, changes, by=users.name())
 
 
 def request(run: Run, action: str) -> None:
     check(REQUESTS[action])
-    jobs.request(run, action, NOBODY)
+    jobs.request(run, action, users.name())
 
 
 def change(run: Run, changes: dict[str, Any]) -> None:
     check(Deed.CHANGE)
     check_steps(changes.get("steps", 0), get_settings().max_steps)
     if changes:
-        jobs.change(run, changes, NOBODY)
+        jobs.change(run, changes, users.name())
 
 
 def move(run: Run, places: int) -> None:
     check(Deed.REORDER)
-    jobs.move(run, places, NOBODY)
+    jobs.move(run, places, users.name())
 
 
 def delete(run: Run) -> trash.Deleted:
     check(Deed.DELETE)
-    return trash.delete(run, NOBODY)
+    return trash.delete(run, users.name())
 
 
 def restore(gone: trash.Deleted) -> Run:
     check(Deed.RESTORE)
-    return trash.restore(gone, NOBODY)
+    return trash.restore(gone, users.name())
+
+
+def export(run: Run, format: str, by: str | None) -> bytes:
+    """The metrics as a file, which viewers may have too. `by`: for the history; None: not in it.
+
+    Made by a thread of no visitor, so the page says who it is.
+    """
+    table = metrics_table(run, format)
+    if by is not None:
+        record(run.path, Event.EXPORTED, by, format=format)
+    return table
 
 
 def check_steps(steps: int, max_steps: int | None) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from dashboard.services import users
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from diffusion_core import __version__
 from diffusion_core.files import os_sentence
@@ -66,8 +67,8 @@ def who() -> dict[str, str]:
         return {}
     # Not Streamlit's own name of it, with which another could take up the session.
     found = {"session": hashlib.sha256(context.session_id.encode()).hexdigest()[:8]}
-    if email := (context.user_info or {}).get("email"):
-        found["user"] = str(email)
+    if name := users.name():
+        found["user"] = name
     return found
 
 
@@ -96,7 +97,8 @@ def begin(port: int) -> None:
             "server started",
             extra={
                 "version": __version__,
-                "role": settings.role or "by the visitor's address",
+                "role": settings.role
+                or ("by sign-in" if settings.auth else "by the visitor's address"),
                 "runs_dir": settings.runs_dir,
                 "device": settings.device or "auto",
                 "python": platform.python_version(),

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
-from dashboard.services import roles
+from dashboard.services import roles, users
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.services.visitors import identity
 
@@ -96,7 +96,9 @@ def _admit(file: _File, local: bool) -> tuple[int, str] | None:
         return 411, "The request does not say how large the file is."
     try:
         settings = get_settings()
-        operator = not settings.demo and (settings.role or (local and "operator")) == "operator"
+        operator = roles.allows(
+            settings, lambda: users.user_of_session(file.session), lambda: local
+        )
         limit = settings.upload_mb(operator)
     except SettingsError as error:
         return 503, str(error)

@@ -7,12 +7,16 @@ import ipaddress
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from dashboard.services import users
 from dashboard.services.roles import address_of
 
 
 def visitor() -> str:
-    """The visitor's address where there is one (behind a proxy, what the proxy says), so that more
-    tabs do not give more; else the session. For a thread without a session an empty text."""
+    """The person, where somebody is signed in; else the visitor's address where there is one
+    (behind a proxy, what the proxy says), so that more tabs do not give more; else the session.
+    For a thread without a session an empty text."""
+    if (person := users.user()) is not None:
+        return person.key
     context = get_script_run_ctx(suppress_warning=True)
     if context is None:
         return ""

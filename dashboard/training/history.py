@@ -6,11 +6,13 @@ from datetime import datetime
 
 import streamlit as st
 
+from dashboard.services import roles
 from dashboard.services.shared_look import recent
 from dashboard.training.events import edit
 from dashboard.ui.outside import code, plain
 from diffusion_core.runs.history import FILE, Entry, Event, read_history
 from diffusion_core.runs.run import Run
+from diffusion_core.runs.trash import Deleted
 
 MOST_SHOWN = 50
 WORDS = {
@@ -38,15 +40,23 @@ def show_history(run: Run, missing: str) -> None:
     elif not found.entries:
         st.caption(missing)
     newest = found.entries[: -MOST_SHOWN - 1 : -1]
-    st.markdown("\n".join(f"- {sentence(entry)}" for entry in newest))
+    named = roles.may_see_names()
+    st.markdown("\n".join(f"- {sentence(entry, named)}" for entry in newest))
     if found.shortened or len(found.entries) > MOST_SHOWN:
         st.caption(f"Older entries are in {FILE} in the run folder.")
 
 
-def sentence(entry: Entry) -> str:
+def sentence(entry: Entry, named: bool) -> str:
     """ "Changed by `ann@lab.org`, 2026-11-28 14:02: `learning rate 0.0002 → 0.0001`"."""
-    by = f" by {code(entry.by)}" if entry.by else ""
+    by = f" by {code(entry.by)}" if entry.by and named else ""
     when = datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M")
     edits = [edit(name, *pair) for name, pair in entry.settings.items()]
     details = ", ".join(map(code, filter(None, [*edits, entry.format])))
     return f"{WORDS[entry.event]}{by}, {when}" + (f": {details}" if details else "")
+
+
+def deleted_by(gone: Deleted) -> str:
+    """ " by `ann@lab.org`", or nothing where that is not known."""
+    entries = read_history(gone.path).entries
+    last = next((each for each in reversed(entries) if each.event == Event.DELETED), None)
+    return f" by {code(last.by)}" if last is not None and last.by else ""

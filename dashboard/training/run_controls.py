@@ -21,6 +21,7 @@ from dashboard.training.form_controls import (
     data_spec,
     detail_control,
 )
+from dashboard.training.history import deleted_by
 from dashboard.training.machines import show_commands
 from dashboard.ui import keys, run_wording
 from dashboard.ui.outside import code, plain
@@ -285,7 +286,7 @@ def show_deleted(settings: Settings) -> None:
         for each in gone[:SHOWN_DELETED]:
             when = datetime.fromtimestamp(each.time).strftime("%Y-%m-%d %H:%M")
             with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-                st.markdown(f"{code(each.name)}, deleted {when}", width="stretch")
+                st.markdown(f"{code(each.name)}, deleted {when}{deleted_by(each)}", width="stretch")
                 key = f"restore-{each.path.name}"
                 st.button("Restore", on_click=attempt, args=(restore, each), key=key)
         if len(gone) > SHOWN_DELETED:

@@ -18,7 +18,7 @@ from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
-from dashboard.services import cached, roles
+from dashboard.services import cached, roles, run_deeds, users
 from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.history import show_history
 from dashboard.training.losses import locate, show_losses
@@ -27,7 +27,6 @@ from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.found import sentence
-from diffusion_core.runs import export
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import RunState
@@ -236,12 +235,13 @@ def show_settings(run: RunSnapshot) -> None:
     path = run.path / "config.json"
     if path.is_file():  # an earlier version kept the settings elsewhere until the run began
         st.json(path.read_text(encoding="utf-8"), expanded=1)
+    by = users.name() if roles.may_operate() else None
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(
                 f"All metrics as {name}",
                 # Made on the click: it reads every row of every curve.
-                functools.partial(export.metrics_table, run.run, format),
+                functools.partial(run_deeds.export, run.run, format, by),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",
                 disabled=not cached.last_values(run.run),

@@ -35,9 +35,10 @@ def start_server(
 ) -> Iterator[Server]:
     """Start `streamlit run streamlit_app.py` on a free port; end it when the block is left.
 
-    Runs lie in `folder`/runs, the log in `folder`/server.log. `settings` are settings of the app
-    by their names, as in `ROLE="viewer"`. `forked`: from the tests' fork server, which has PyTorch
-    imported; else it is a new Python, as for a user. `script`: instead of the app's own.
+    Runs lie in `folder`/runs, the log in `folder`/server.log, secrets in `folder`/secrets.toml.
+    `settings` are settings of the app by their names, as in `ROLE="viewer"`. `forked`: from the
+    tests' fork server, which has PyTorch imported; else it is a new Python, as for a user.
+    `script`: instead of the app's own.
     """
     runs_dir = folder / "runs"
     runs_dir.mkdir(exist_ok=True)
@@ -46,10 +47,9 @@ def start_server(
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     chosen = {"RUNS_DIR": str(runs_dir), "DEVICE": "cpu"} | settings
     environment |= {PREFIX + name: value for name, value in chosen.items()}
-    environment |= {"TESTS_SECRETS_FILE": str(folder / "secrets.toml")}
     environment |= {"OMP_NUM_THREADS": "1", **SLOW_STEPS}
     command = ["streamlit", "run", script, "--server.address", "localhost"]
-    command += ["--server.port", str(port)]
+    command += ["--server.port", str(port), "--secrets.files", str(folder / "secrets.toml")]
     log = folder / "server.log"
     process: Fork | subprocess.Popen[bytes]
     if forked:

@@ -1,8 +1,7 @@
-"""The app with a secrets file of the tests' own, so that a test can change it while it runs."""
+"""The app with the secrets file of the tests alone, so that a test can change it while it runs."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import streamlit as st
@@ -10,5 +9,6 @@ import streamlit as st
 import streamlit_app
 from dashboard.services import settings
 
-settings.SECRETS_FILE = Path(os.environ["TESTS_SECRETS_FILE"])
+[secrets_file] = st.get_option("secrets.files")
+settings.SECRETS_FILE = Path(secrets_file)
 app = st.App(settings.REPOSITORY / "dashboard" / "shell.py", lifespan=streamlit_app.lifespan)

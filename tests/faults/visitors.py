@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -25,9 +25,15 @@ class Visitor:
     """
 
     def __init__(
-        self, url: str, page: str, query: str, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        page: str,
+        query: str,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] = ("streamlit",),
     ) -> None:
         self.headers = headers
+        self.subprotocols = [Subprotocol(each) for each in subprotocols]
         self.address = url.replace("http", "ws", 1) + "/_stcore/stream"
         self.page, self.query = page, query
         self.shown: list[ForwardMsg] = []  # since the page was run last
@@ -36,7 +42,7 @@ class Visitor:
     async def __aenter__(self) -> Visitor:
         self.socket = await connect(
             self.address,
-            subprotocols=[Subprotocol("streamlit")],
+            subprotocols=self.subprotocols,
             max_size=None,
             additional_headers=self.headers,
         )

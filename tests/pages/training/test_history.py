@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion_core.runs.history import FILE, Event, record
+from dashboard.services import run_deeds
+from diffusion_core.runs.history import FILE, Event, read_history, record
+from diffusion_core.runs.run import Run
 from tests.pages.app import press, words
 from tests.pages.training.test_training import open_training, write_run
 
@@ -31,6 +33,13 @@ def test_a_deed_on_the_page_without_a_login_has_no_name(runs_dir: Path) -> None:
     press(open_training(), "Pause")
     [line] = filter(None, (path / FILE).read_text().splitlines())
     assert '"event":"pause"' in line and '"by"' not in line
+
+
+def test_an_export_is_in_the_history_of_the_run_unless_a_viewer_has_asked(runs_dir: Path) -> None:
+    run = Run(write_run(runs_dir, "mine"))
+    assert run_deeds.export(run, "csv", "ann@lab.org") == run_deeds.export(run, "csv", None)
+    [entry] = read_history(run.path).entries
+    assert (entry.event, entry.by, entry.format) == ("exported", "ann@lab.org", "csv")
 
 
 def test_a_name_from_outside_is_code_and_cut_short(runs_dir: Path) -> None:
