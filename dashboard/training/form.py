@@ -142,11 +142,12 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
         start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
-        pressed = start_now or st.button(
+        create_now = st.button(
             "Create without starting",
             icon=":material/create_new_folder:",
             help="For example to start it on several machines.",
         )
+    pressed = start_now or create_now
     try:
         start_config = config.replace(init_from=init_from, init_average=init_average)
         config = make_config(start_config, data_spec(kind, detail), entries, settings.max_steps)

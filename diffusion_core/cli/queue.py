@@ -48,7 +48,7 @@ def act(run: Run, action: str) -> None:
     if action != "cancel":
         jobs.move(run, -1 if action == "up" else 1)
     elif run.state != "queued":
-        raise jobs.JobError(f"{run.name} is {run.state}; it is not in the queue.")
+        raise jobs.JobError(f"{run.name} {run.state.predicate}; it is not in the queue.")
     else:
         jobs.request(run, "stop")
 

@@ -26,7 +26,7 @@ def request(arguments: argparse.Namespace) -> int:
     action, description = ACTIONS[arguments.command]
     jobs.request(run, action)
     if run.state in ("stopped", "paused"):  # it was in the queue
-        print(f"{run.name} is {run.state}.")
+        print(f"{run.name} {run.state.predicate}.")
     else:
         print(f"{run.name} will {description} at its next step.")
     return DONE

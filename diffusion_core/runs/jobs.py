@@ -194,7 +194,7 @@ def resume(
     more_steps = "steps" in (settings or {})
     if seen.state not in RESUMABLE and not (seen.state == RunState.FINISHED and more_steps):
         hint = " Give it more steps to continue." if seen.state == RunState.FINISHED else ""
-        raise JobError(f"{run.name} is {seen.state}; there is nothing to resume.{hint}")
+        raise JobError(f"{run.name} {seen.state.predicate}; there is nothing to resume.{hint}")
     check_state(run)
     device = _on_this_machine(device)
     if settings:
@@ -227,7 +227,9 @@ def slurm_script(run: Run, machines: int, processes: int, device: str | None) ->
 def _to_continue_elsewhere(run: Run) -> tuple[RunSnapshot, RunConfig]:
     seen = run.snapshot()
     if seen.state in ACTIVE:
-        raise JobError(f"{run.name} is {seen.state}; pause it first to continue it elsewhere.")
+        raise JobError(
+            f"{run.name} {seen.state.predicate}; pause it first to continue it elsewhere."
+        )
     if seen.state == RunState.FINISHED:
         raise JobError(f"{run.name} is finished; there is nothing to continue.")
     check_state(run)
@@ -276,7 +278,7 @@ def request(run: Run, action: str, by: str | None = None) -> None:
         _log.info("run left the queue", extra={"run": run.name, "request": action})
         return
     if (state := run.state) not in ACTIVE:
-        raise JobError(f"{run.name} is {state}; there is nothing to {action}.")
+        raise JobError(f"{run.name} {state.predicate}; there is nothing to {action}.")
     with holding_queue(run.path.parent):  # so that none takes the place of one that came meanwhile
         waiting = read_request(run.path / "request.json")
         if waiting.action in ENDING and action not in ENDING:
@@ -352,7 +354,7 @@ def _find_moved(run: RunSnapshot, data: str) -> tuple[str, str]:
 
 
 def _at_work(run: RunSnapshot) -> JobError:
-    return JobError(f"{run.name} is {run.state}; pause it before you change its data.")
+    return JobError(f"{run.name} {run.state.predicate}; pause it before you change its data.")
 
 
 def _on_this_machine(device: str | None) -> str:

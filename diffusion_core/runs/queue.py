@@ -126,7 +126,7 @@ def move(run: Run, places: int, by: str | None = None) -> None:
         queue = read_queue(runs_dir)
         mine = next((other for other in queue if other.name == run.name), None)
         if mine is None:
-            raise JobError(f"{run.name} is {run.state}; it is not in the queue.")
+            raise JobError(f"{run.name} {run.state.predicate}; it is not in the queue.")
         peers = [other for other in queue if same_place(other.status, mine.status)]
         slots = [queue.index(other) for other in peers]
         at = peers.index(mine)

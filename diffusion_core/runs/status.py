@@ -37,6 +37,11 @@ class RunState(StrEnum):
     FAILED = "failed"
     LOST = "lost"
 
+    @property
+    def predicate(self) -> str:
+        """What a sentence says of a run in this state: "is paused", "has failed"."""
+        return "has failed" if self == RunState.FAILED else f"is {self}"
+
 
 # A process works on the run or, if it is queued, will.
 AT_WORK = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSING, RunState.STOPPING})

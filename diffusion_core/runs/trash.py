@@ -45,7 +45,7 @@ def delete(run: Run, by: str | None = None) -> Deleted:
             "them too."
         )
     if (state := run.state) in ACTIVE:
-        raise JobError(f"{run.name} is {state}; stop it before you delete it.")
+        raise JobError(f"{run.name} {state.predicate}; stop it before you delete it.")
     trash = run.path.parent / ".trash"
     stamp = round(time.time() * 1000)
     while (place := trash / f"{stamp}-{run.name}").exists():  # deleted in the same millisecond

@@ -83,6 +83,9 @@ def test_the_queue_is_a_table_and_can_be_moved_and_cancelled(
     assert "No run waits" in say("queue")
     assert "busy is running; it is not in the queue." in say("queue", "up", "busy", code=1)
     assert "busy is running; it is not in the queue." in say("queue", "cancel", "busy", code=1)
+    (runs_dir / "busy" / "status.json").write_text('{"state": "failed", "created": 1.0}')
+    assert "busy has failed; it is not in the queue." in say("queue", "cancel", "busy", code=1)
+    assert "busy has failed; there is nothing to pause." in say("pause", "busy", code=1)
     assert "Which run? Write: queue up RUN." in say("queue", "up", code=2)
     assert not started
 

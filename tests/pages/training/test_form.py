@@ -204,6 +204,7 @@ def test_settings_that_contradict_each_other_get_a_sentence(started) -> None:
     [error] = app.error
     assert "zero terminal SNR cannot be learned through epsilon" in error.value
     assert not started
+    assert "Create without starting" in [button.label for button in app.button]  # is not taken away
 
 
 def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
