@@ -37,17 +37,16 @@ export {FIRST}
 
 signalled=
 stop() {{
-    signalled=yes
+    signalled=yes woken=yes
     {stop} || kill -TERM "$training"
 }}
 trap stop TERM
 
 srun --kill-on-bad-exit=1 bash -c {train} &
 training=$!
-wait "$training"
-code=$?
-# A signal ends the waiting, not the training.
-while kill -0 "$training" 2>/dev/null; do
+woken=yes
+while [ -n "$woken" ]; do # a signal ends the waiting, not the training
+    woken=
     wait "$training"
     code=$?
 done

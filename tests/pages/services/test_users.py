@@ -300,7 +300,7 @@ def test_the_largest_file_follows_who_is_signed_in(
         sizes[session] = uploads._admit(file, local=True)
         if sizes[session] is None:
             uploads._files.remove(file)
-    refused = (413, "The file has more than 16 MB.")
+    refused = (413, "The file is larger than 16 MB.")
     assert sizes == {"ann": None, "bob": refused, "no such session": refused}
 
 
