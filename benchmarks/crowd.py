@@ -4,16 +4,17 @@
 
 Starts a demo server of its own, with what Streamlit Community Cloud sets by force, and prints its
 memory every ten seconds, how long the updates of the pages took and every error that was shown.
-Each visitor runs whole pages again and again, which is more than a browser asks for; the first
-starts a demo run whenever none trains. `--core`: the server and its trainers may use this core
-only. `--cgroup`: they are put into this memory control group, made with its limit before. Linux
-only.
+Each visitor runs whole pages again and again, which is more than a browser asks for, and on Noising
+sends an image now and then; the first starts a demo run whenever none trains. `--core`: the server
+and its trainers may use this core only. `--cgroup`: they are put into this memory control group,
+made with its limit before. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import os
 import signal
@@ -27,11 +28,13 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+from PIL import Image
 
 from dashboard.services.demo import demo_runs
 from diffusion_core.runs import jobs
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import ACTIVE, RunState
+from tests import image_files
 from tests.faults.visitors import Visitor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +43,7 @@ FORCED = ["--server.runOnSave", "true", "--runner.fastReruns", "true"]
 FORCED += ["--browser.gatherUsageStats", "true"]
 PAGES = ("training", "sampling", "noising", "embedding")
 MB = 2**20
+UPLOAD_EVERY = 5  # how often a visitor of Noising sends an image
 
 seeds = itertools.count(1)
 
@@ -52,9 +56,15 @@ class Seen:
         self.errors: list[str] = []
         self.images = 0
 
-    async def show(self, visitor: Visitor, pressed: str | None = None) -> None:
+    async def show(
+        self, visitor: Visitor, pressed: str | None = None, own: bytes | None = None
+    ) -> None:
+        """`own`: an image to upload."""
         began = time.monotonic()
-        await visitor.run(pressed)
+        if own is None:
+            await visitor.run(pressed)
+        else:
+            await visitor.show_own(own, f"file-{next(seeds)}")
         self.seconds[visitor.page].append(time.monotonic() - began)
         self.errors += [f"{visitor.page}: {each.message}" for each in visitor.elements("exception")]
         self.errors += [
@@ -62,6 +72,13 @@ class Seen:
             for each in visitor.elements("alert")
             if each.format == each.ERROR
         ]
+
+
+@functools.cache
+def photo() -> bytes:
+    """A JPEG of 1600 x 1200 pixels."""
+    image = Image.effect_noise((400, 300), 60).resize((1600, 1200)).convert("RGB")
+    return image_files.encode(image, "JPEG")
 
 
 def active_runs(runs_dir: Path) -> list[Run]:
@@ -83,8 +100,10 @@ async def visit(
                     await seen.show(visitor)
                 seen.images += 4
             else:
-                visitor.query = f"t={next(seeds) % 900}"
+                visitor.query = f"t={next(seeds) % 300}&source=upload"
                 await seen.show(visitor)
+                if page == "noising" and next(seeds) % UPLOAD_EVERY == 0:
+                    await seen.show(visitor, own=photo())
                 if starts and not active_runs(runs_dir):
                     await seen.show(visitor, "Start")
             await asyncio.sleep(2.0)
