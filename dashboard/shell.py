@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.ui import keys
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
@@ -46,5 +47,7 @@ if why := why_no_list(settings.runs_dir):
     st.error(f"The runs folder {plain(why)}")
 for sentence in st.session_state.get(keys.LEFT_OUT, ()):
     st.warning(f"{plain(sentence)} This part of the link is left out.")
+# Before any page: Plotly takes a pandas that another visit is just importing for a whole one.
+import_and_spare(TABLES)
 chosen.run()
 st.session_state.pop(keys.LEFT_OUT, None)

@@ -9,7 +9,6 @@ from torch import nn
 from dashboard.figures import embedding as figures
 from dashboard.figures.theme import show
 from dashboard.services import cached
-from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import get_settings
 from dashboard.ui import pickers
 from dashboard.ui.controls import Number
@@ -54,7 +53,6 @@ def pick_embedding() -> tuple[SinusoidalPositionEmbeddings, int]:
 
 def show_row(layer: SinusoidalPositionEmbeddings, t: int) -> None:
     """The row of one timestep, as curves and as numbers."""
-    import_and_spare(TABLES)
     import pandas as pd
 
     [row] = embed(layer, [t])

@@ -6,7 +6,6 @@ import streamlit as st
 
 from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
 from dashboard.figures.theme import show
-from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Toggle
 from dashboard.ui.outside import code, plain
@@ -96,7 +95,6 @@ def show_unet(trace: Trace) -> None:
 
 def show_table(trace: Trace) -> None:
     """Every block in order of execution or, with the switch, every layer too."""
-    import_and_spare(TABLES)
     import pandas as pd
 
     layers = LAYERS.ask()

@@ -9,7 +9,6 @@ from torch import Tensor
 from dashboard.figures.noising import spread_figure
 from dashboard.figures.theme import show
 from dashboard.services import cached
-from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.roles import Deed, NotAllowed, check, may
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
@@ -136,7 +135,6 @@ def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, wh
 
 def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
     """The lecture's strip, and the code behind it."""
-    import_and_spare(TABLES)
     import pandas as pd
 
     ts = strip_timesteps(schedule.timesteps)

@@ -9,7 +9,6 @@ import streamlit as st
 
 from dashboard.figures import schedule as figures
 from dashboard.figures.theme import show
-from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.ui import pickers
 from dashboard.ui.controls import MultiChoice, Toggle
 from dashboard.ui.navigation import entry
@@ -79,7 +78,6 @@ def show_curves(view: ScheduleView) -> None:
 
 def show_coefficients(view: ScheduleView) -> None:
     """All coefficients at t, what each schedule leaves of the image, and everything as CSV."""
-    import_and_spare(TABLES)
     st.table(figures.table_at(view.schedules, view.t), border="horizontal", width="content")
     st.caption(
         r"Names match the lecture and the CSV. Timesteps count from t = 0, the first noisy step, "

@@ -7,7 +7,6 @@ from datetime import datetime
 import streamlit as st
 
 from dashboard.services import roles
-from dashboard.services.garbage import TABLES, import_and_spare
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.services.shared_look import keep_pace, look_anew, pace, runs_of
 from dashboard.training import run_controls
@@ -30,7 +29,6 @@ def show_training() -> None:
     st.html("<style>.st-key-live [data-stale=true] { opacity: 1 !important; }</style>")
     settings = get_settings()
     _apply_last_click()
-    import_and_spare(TABLES)
     look_anew()
     runs = runs_of(settings)
     operator = roles.may_operate()
