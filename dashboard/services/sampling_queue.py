@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from types import GeneratorType
 from typing import Any
 
@@ -54,6 +55,9 @@ PATIENCE = 90.0
 PATIENCE_IN_DEMAND = 15.0
 UNSEEN = "Cancelled, because no page showed it any more."
 CLOSED = "Cancelled, because the server is shutting down."
+
+# Seconds after which a thread that rests gives the memory that a GPU keeps for it to others.
+REST = 10.0
 
 SLICE = 1.0  # seconds, after which another job may go on
 # Seconds of work: jobs are taken to be no longer, so that a long one falls behind by no more.
@@ -231,7 +235,7 @@ class SamplingJob:
     def begin(self) -> None:
         """Its first turn. Called by the queue."""
         self.begun = True
-        threading.Thread(target=self._run, name="sampling", daemon=True).start()
+        self._queue.run(self._run)
 
     def _run(self) -> None:
         """Never raises: an error becomes the sentence."""
@@ -356,7 +360,8 @@ class SamplingJob:
 class SamplingQueue:
     """The jobs of one device, which go on one at a time.
 
-    `load` gives the models, `clock` seconds; a turn is taken in `computing`.
+    `load` gives the models, `clock` seconds; a turn is taken in `computing`. `keeps_thread`: one
+    waits for the next job, since cuDNN plans its convolutions anew in each thread.
     """
 
     def __init__(
@@ -364,8 +369,11 @@ class SamplingQueue:
         load: Load,
         clock: Callable[[], float] = time.monotonic,
         computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+        keeps_thread: bool = False,
     ) -> None:
         self.load = load
+        self.keeps_thread = keeps_thread
+        self._resting: list[SimpleQueue[Callable[[], None]]] = []  # at most one thread's
         self.clock = clock
         self.computing = computing
         self.lock = threading.RLock()
@@ -407,6 +415,34 @@ class SamplingQueue:
             if self.holder is None:
                 self._choose()
             return job
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do it in the thread that rests, else in a new one."""
+        with self.lock:
+            if self._resting:
+                self._resting.pop().put(work)
+            else:
+                threading.Thread(
+                    target=self._work, args=(work,), name="sampling", daemon=True
+                ).start()
+
+    def _work(self, first: Callable[[], None]) -> None:
+        """The thread."""
+        following: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        work: Callable[[], None] | None = first
+        del first
+        while work is not None:
+            work()
+            work = None  # which holds its job
+            with self.lock:
+                if not self.keeps_thread or self._resting:
+                    return
+                self._resting.append(following)
+            try:
+                work = following.get(timeout=REST)
+            except Empty:
+                torch.cuda.empty_cache()  # for training on the same GPU
+                work = following.get()
 
     def close(self) -> None:
         """Cancel every job; no other is accepted."""
@@ -529,6 +565,7 @@ def queue_of(device: torch.device) -> SamplingQueue:
             SamplingQueue(
                 lambda *which: shared_model(*which, device=device),
                 computing=lambda: computing(get_settings().runs_dir, device),
+                keeps_thread=device.type == "cuda",
             ),
         )
 
