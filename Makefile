@@ -2,6 +2,7 @@
 # make test         run the test suite; make test-long: its long tests
 # make test-avx2    run the tests whose results depend on the CPU, as on one without AVX-512 and AMX
 # make test-outside hold the mathematics against outside code, in an environment of its own
+# make gpu          check and measure everything on the GPU, in 8 minutes
 # make lint         ruff, mypy, import-linter and oxlint (JavaScript)
 # make env          only prepare the environment of the tests and linters
 # make constraints  renew constraints.txt with the newest versions that the requirements allow
@@ -25,7 +26,7 @@ FIND_CHROMIUM = if CHROMIUM=$$($(RUN) -m tests.browser.chromium); then export CH
 	else without=--ignore=tests/browser; \
 	echo "Chromium is missing, so tests/browser is left out; to run it too, $(GET_CHROMIUM)."; fi
 
-.PHONY: app test test-long test-avx2 test-outside lint env constraints
+.PHONY: app test test-long test-avx2 test-outside gpu lint env constraints
 
 app: $(VENV)/app.stamp
 	$(RUN) -m streamlit run streamlit_app.py --server.address localhost
@@ -47,6 +48,9 @@ test-outside: | $(RUN)
 	$(RUN) -m venv $(VENV)-outside
 	$(VENV)-outside/bin/python -m pip install -c constraints.txt -r tests/outside/requirements.txt
 	OMP_NUM_THREADS=1 $(VENV)-outside/bin/python -m pytest tests/outside
+
+gpu: $(VENV)/app.stamp
+	$(RUN) -m benchmarks.gpu
 
 lint: env
 	$(VENV)/bin/ruff check .

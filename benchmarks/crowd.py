@@ -89,7 +89,8 @@ def active_runs(runs_dir: Path) -> list[Run]:
 async def visit(
     url: str, page: str, starts: bool, until: float, seen: Seen, runs_dir: Path
 ) -> None:
-    async with Visitor(url, page, f"n=4&steps=10&seed={next(seeds)}") as visitor:
+    query = "source=upload" if page == "noising" else f"n=4&steps=10&seed={next(seeds)}"
+    async with Visitor(url, page, query) as visitor:
         while time.monotonic() < until:
             if page == "sampling":
                 visitor.query = f"n=4&steps=10&seed={next(seeds)}"
@@ -100,7 +101,7 @@ async def visit(
                     await seen.show(visitor)
                 seen.images += 4
             else:
-                visitor.query = f"t={next(seeds) % 300}&source=upload"
+                visitor.query = f"t={next(seeds) % 300}"
                 await seen.show(visitor)
                 if page == "noising" and next(seeds) % UPLOAD_EVERY == 0:
                     await seen.show(visitor, own=photo())

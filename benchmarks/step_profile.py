@@ -15,10 +15,10 @@ from unittest import mock
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import SIZE, Clock, Job, our_config, replaced
+from benchmarks.timing import matrix_rate, median_seconds
 from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.runs.presets import build_model
 from diffusion_core.training import batches
@@ -65,25 +65,13 @@ def lecture_flops() -> Flops:
     return Flops(forward, backward, sum(counts.values()))
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large product of matrices."""
-    n = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    return 2 * n**3 / _seconds("a @ a", {"a": a})
-
-
 def convolution_rate(device: torch.device, dtype: torch.dtype, batch: int) -> float:
     """FLOP/s forward of a 3 x 3 convolution that the network has: 256 channels at 16 x 16."""
     x = torch.randn(batch, 256, 16, 16, device=device, dtype=dtype)
     weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
     x, weight = (v.to(memory_format=torch.channels_last) for v in (x, weight))
     values = {"f": torch.nn.functional.conv2d, "x": x, "w": weight}
-    return 2 * batch * 256 * 256 * 9 * 16 * 16 / _seconds("f(x, w, padding=1)", values)
-
-
-def _seconds(statement: str, values: dict[str, Any]) -> float:
-    timer = Timer(statement, globals=values, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=1.0).median
+    return 2 * batch * 256 * 256 * 9 * 16 * 16 / median_seconds("f(x, w, padding=1)", values)
 
 
 def print_rates(device: torch.device, batch: int) -> None:

@@ -6,9 +6,10 @@ import os
 import statistics
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.utils.benchmark import Timer
 
 from diffusion_core.device import describe, has_fast_bfloat16
 
@@ -25,6 +26,19 @@ def in_turns(rounds: int, contenders: dict[Name, Callable[[], float]]) -> dict[N
         for name, measure in contenders.items():
             found[name].append(measure())
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large product of matrices."""
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    return 2 * n**3 / median_seconds("a @ a", {"a": a})
+
+
+def median_seconds(statement: str, values: dict[str, Any]) -> float:
+    """That a statement takes with these names, on the device too."""
+    timer = Timer(statement, globals=values, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=1.0).median
 
 
 def machine(device: torch.device) -> str:

@@ -43,8 +43,8 @@ import torch
 from benchmarks.contenders import JOB_DATA, SIZE, Clock, Job, command, read_result
 from benchmarks.peers import prepare
 from benchmarks.photographs import write_photographs
-from benchmarks.step_profile import lecture_flops, matrix_rate, profile_step
-from benchmarks.timing import in_turns, machine
+from benchmarks.step_profile import lecture_flops, profile_step
+from benchmarks.timing import in_turns, machine, matrix_rate
 from diffusion_core.data.store import build_store, default_cache_dir
 from diffusion_core.device import pick_device
 from diffusion_core.runs.config import RunConfig

@@ -18,6 +18,9 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.presets import build_network
 
+# What the tests of training compute on: `TEST_DEVICE=cuda python -m pytest tests/core/training`.
+DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))
+
 TINY = RunConfig(
     network_args={"widths": [8], "blocks": 1, "attention_levels": [0], "num_classes": 3},
     schedule={"kind": "cosine", "timesteps": 20},
@@ -56,6 +59,14 @@ def tiny(**changes: Any) -> RunConfig:
         "validate_every": 4,
     }
     return RunConfig(**{**settings, **changes})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the last bit, on a GPU to rounding: the kernels are chosen anew in each process."""
+    values = torch.as_tensor(one), torch.as_tensor(other)
+    if DEVICE.type == "cpu":
+        return torch.equal(*values)
+    return torch.allclose(*values, rtol=1e-3, atol=1e-4)
 
 
 def create(path: Path, config: RunConfig) -> Path:

@@ -41,7 +41,7 @@ def import_all_and_spare_it() -> None:
 
 @functools.cache
 def import_and_spare(name: str) -> None:
-    """The same for a large package that only visits need, or some pages, when the first of them does.
+    """The same for a large package that only visits need, or some pages, when the first does.
 
     An idle server does without its 80 to 160 MB. The sessions that are open at this moment are
     excluded as well, but it is only once.

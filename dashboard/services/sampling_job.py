@@ -154,7 +154,7 @@ class SamplingJob:
     def begin(self) -> None:
         """Its first turn. Called by the queue."""
         self.begun = True
-        threading.Thread(target=self._run, name="sampling", daemon=True).start()
+        self._queue.run(self._run)
 
     def _run(self) -> None:
         """Never raises: an error becomes the sentence."""

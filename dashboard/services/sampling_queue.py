@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -30,6 +31,8 @@ from diffusion_core.cores import computing
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 16
+# Seconds after which a thread that rests gives the memory that a GPU keeps for it to others.
+REST = 10.0
 SLICE = 1.0  # seconds, after which another job may go on
 # Seconds of work: jobs are taken to be no longer, so that a long one falls behind by no more.
 LONG = 5.0
@@ -43,7 +46,8 @@ class QueueFull(RuntimeError):
 class SamplingQueue:
     """The jobs of one device, which go on one at a time.
 
-    `load` gives the models, `clock` seconds; a turn is taken in `computing`.
+    `load` gives the models, `clock` seconds; a turn is taken in `computing`. `keeps_thread`: one
+    waits for the next job, since cuDNN plans its convolutions anew in each thread.
     """
 
     def __init__(
@@ -51,8 +55,11 @@ class SamplingQueue:
         load: Load,
         clock: Callable[[], float] = time.monotonic,
         computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+        keeps_thread: bool = False,
     ) -> None:
         self.load = load
+        self.keeps_thread = keeps_thread
+        self._resting: list[SimpleQueue[Callable[[], None]]] = []  # at most one thread's
         self.clock = clock
         self.computing = computing
         self.lock = threading.RLock()
@@ -94,6 +101,34 @@ class SamplingQueue:
             if self.holder is None:
                 self._choose()
             return job
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do it in the thread that rests, else in a new one."""
+        with self.lock:
+            if self._resting:
+                self._resting.pop().put(work)
+            else:
+                threading.Thread(
+                    target=self._work, args=(work,), name="sampling", daemon=True
+                ).start()
+
+    def _work(self, first: Callable[[], None]) -> None:
+        """The thread."""
+        following: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        work: Callable[[], None] | None = first
+        del first
+        while work is not None:
+            work()
+            work = None  # which holds its job
+            with self.lock:
+                if not self.keeps_thread or self._resting:
+                    return
+                self._resting.append(following)
+            try:
+                work = following.get(timeout=REST)
+            except Empty:
+                torch.cuda.empty_cache()  # for training on the same GPU
+                work = following.get()
 
     def close(self) -> None:
         """Cancel every job; no other is accepted."""
@@ -196,6 +231,7 @@ def queue_of(device: torch.device) -> SamplingQueue:
             SamplingQueue(
                 lambda *which: shared_model(*which, device=device),
                 computing=lambda: computing(get_settings().runs_dir, device),
+                keeps_thread=device.type == "cuda",
             ),
         )
 

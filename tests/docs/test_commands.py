@@ -63,6 +63,7 @@ NOT_RUN = {
     "make test-long": "minutes; .ci/run runs it",
     "make test-avx2": "minutes; .ci/run runs it",
     "make test-outside": "minutes; .ci/run runs it",
+    "make gpu": "needs a GPU; tests/benchmarks runs its parts",
     "make lint": "a minute; .ci/run runs it",
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
-
-CPU = torch.device("cpu")
+from tests.tiny_runs import DEVICE
 
 
 def after(
@@ -30,7 +29,7 @@ def after(
 
 
 def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
-    worker, gate = Background("test", CPU), threading.Event()
+    worker, gate = Background("test", DEVICE), threading.Event()
     done: list[int] = []
     worker.submit(after(gate, done))
     worker.submit(lambda: done.append(2))  # waits behind the first
@@ -47,7 +46,7 @@ def test_jobs_are_done_one_after_the_other_and_at_most_one_waits() -> None:
 
 
 def test_what_went_wrong_is_raised_when_somebody_waits_and_later_jobs_still_run() -> None:
-    worker = Background("test", CPU)
+    worker = Background("test", DEVICE)
     done: list[int] = []
 
     def fail() -> None:
@@ -113,7 +112,7 @@ def test_on_mps_the_training_itself_does_the_jobs() -> None:
 
 
 def test_closing_drops_what_waits() -> None:
-    worker, gate, started = Background("test", CPU), threading.Event(), threading.Event()
+    worker, gate, started = Background("test", DEVICE), threading.Event(), threading.Event()
     done: list[int] = []
     worker.submit(after(gate, done, started))
     worker.submit(lambda: done.append(2))

@@ -18,9 +18,8 @@ from diffusion_core.runs import checkpoint, jobs, origin
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import load_run
 from diffusion_core.training.trainer import train
-from tests.tiny_runs import CLASSES, LECTURE, TINY, tiny, write_run
+from tests.tiny_runs import CLASSES, DEVICE, LECTURE, TINY, tiny, write_run
 
-CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"widths": [8], "blocks": 1, "attention_levels": [0]}
 # One step that moves no weight.
 STILL = {
@@ -51,21 +50,21 @@ def answers(tensors: dict[str, Tensor], classes: int, labels: list[int] | None =
 def test_a_run_starts_from_the_averaged_weights_of_another(tmp_path: Path) -> None:
     other = write_run(tmp_path, "other", 3, 7, config=TINY.replace(network_args=SMALL))
     run = tmp_path / "new"
-    train(run, tiny(**STILL, init_from="other"), device=CPU)
+    train(run, tiny(**STILL, init_from="other"), device=DEVICE)
     then, now = weights(other, 7), weights(run, 1)
     assert then.keys() == now.keys()
     assert all(torch.allclose(then[name], now[name], atol=1e-12) for name in then)
     written = json.loads((run / "config.json").read_text())
     assert (written["init_from"], written["init_average"]) == ("other@7", "main")
-    train(tmp_path / "earlier", tiny(**STILL, init_from="other@3"), device=CPU)
+    train(tmp_path / "earlier", tiny(**STILL, init_from="other@3"), device=DEVICE)
     then, now = weights(other, 3), weights(tmp_path / "earlier", 1)
     assert torch.allclose(then["stem.weight"], now["stem.weight"], atol=1e-12)
 
 
 def test_other_averages_can_be_asked_for(tmp_path: Path) -> None:
     settings = STILL | {"steps": 2, "learning_rate": 0.1, "warmup_steps": 0}
-    train(tmp_path / "other", tiny(**settings, ema_decays={"short": 0.05}), device=CPU)
-    train(tmp_path / "new", tiny(**STILL, init_from="other", init_average="short"), device=CPU)
+    train(tmp_path / "other", tiny(**settings, ema_decays={"short": 0.05}), device=DEVICE)
+    train(tmp_path / "new", tiny(**STILL, init_from="other", init_average="short"), device=DEVICE)
     there = load_run(tmp_path / "other").checkpoint(2)
     main, short = (checkpoint.load_weights(there, name) for name in ("main", "short"))
     found = weights(tmp_path / "new", 1)["stem.weight"]
@@ -78,7 +77,7 @@ def test_other_averages_can_be_asked_for(tmp_path: Path) -> None:
 def test_an_average_is_asked_for_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tmp_path / "other", tiny(**STILL, ema_decays={"short": 0.05}), device=CPU)
+    train(tmp_path / "other", tiny(**STILL, ema_decays={"short": 0.05}), device=DEVICE)
     monkeypatch.setenv("DIFFUSION_LAB_RUNS_DIR", str(tmp_path))
 
     def start(name: str, *options: str) -> str:
@@ -105,8 +104,8 @@ def test_what_becomes_of_the_other_run_does_not_matter(tmp_path: Path) -> None:
     run = jobs.create(tmp_path, "new", tiny(**STILL, init_from="other@7")).path
     shutil.rmtree(other)
     shutil.copytree(run, tmp_path / "resumed")
-    train(run, device=CPU)
-    train(tmp_path / "resumed", resume=True, device=CPU)
+    train(run, device=DEVICE)
+    train(tmp_path / "resumed", resume=True, device=DEVICE)
     for path in (run, tmp_path / "resumed"):
         assert torch.allclose(weights(path, 1)["stem.weight"], then["stem.weight"], atol=1e-12)
 
@@ -115,7 +114,7 @@ def test_classes_of_the_same_name_keep_their_embedding(tmp_path: Path) -> None:
     """TINY has learned van, bus and coupé; the cars have eight kinds."""
     other = write_run(tmp_path, "other", 7)
     run = tmp_path / "new"
-    train(run, tiny(**STILL | {"class_conditional": True}, init_from="other"), device=CPU)
+    train(run, tiny(**STILL | {"class_conditional": True}, init_from="other"), device=DEVICE)
     classes = load_run(run).details.classes
     then, now = (
         weights(path, step)["label_embedding.weight"] for path, step in ((other, 7), (run, 1))
@@ -151,9 +150,9 @@ def test_what_a_network_answers_for_any_class_stays_when_classes_come_or_go() ->
 def test_images_size_objective_and_schedule_may_differ(tmp_path: Path) -> None:
     write_run(tmp_path, "other", 7)
     other = {"prediction_type": "epsilon", "image_size": 24, "schedule": {"timesteps": 9}}
-    train(tmp_path / "new", tiny(**STILL | other, init_from="other"), device=CPU)
+    train(tmp_path / "new", tiny(**STILL | other, init_from="other"), device=DEVICE)
     flow = tiny(**STILL | {"prediction_type": "flow_prediction"}, init_from="new")
-    assert train(tmp_path / "flow", flow, device=CPU) == "finished"
+    assert train(tmp_path / "flow", flow, device=DEVICE) == "finished"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +177,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     with pytest.raises(ConfigError, match=sentence):
         jobs.create(tmp_path, "new", config)
     with pytest.raises(ConfigError, match=sentence):
-        train(tmp_path / "new", config, device=CPU)
+        train(tmp_path / "new", config, device=DEVICE)
     assert not (tmp_path / "new").exists()
 
 
@@ -192,7 +191,7 @@ def test_the_lectures_network_starts_from_its_own_kind(tmp_path: Path) -> None:
     write_run(tmp_path, "other", 7, config=LECTURE)
     changed = LECTURE.replace(**STILL | {"network_args": LECTURE.network_args}, batch_size=4)
     run = tmp_path / "new"
-    train(run, changed.replace(init_from="other"), device=CPU)
+    train(run, changed.replace(init_from="other"), device=DEVICE)
     assert torch.allclose(
         weights(run, 1)["conv0.weight"], weights(tmp_path / "other", 7)["conv0.weight"], atol=1e-12
     )

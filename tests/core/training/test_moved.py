@@ -19,9 +19,7 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import load_run
 from diffusion_core.training.trainer import TrainingError, train
-from tests.tiny_runs import set_running, tiny, write_run
-
-CPU = torch.device("cpu")
+from tests.tiny_runs import DEVICE, set_running, tiny, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +45,13 @@ def touch(root: Path) -> None:
 
 def half_trained(run: Path, data: Path) -> Path:
     """Stopped after its first checkpoint: as killed then."""
-    train(run, tiny(data=f"folder:{data}", steps=4), device=CPU)
+    train(run, tiny(data=f"folder:{data}", steps=4), device=DEVICE)
     return run
 
 
 def more(run: Path) -> str:
     jobs.change(load_run(run), {"steps": load_run(run).status.step + 2})
-    return train(run, resume=True, device=CPU)
+    return train(run, resume=True, device=DEVICE)
 
 
 def forget_content(run: Path) -> None:
@@ -177,7 +175,7 @@ def test_a_lecture_run_on_kaggles_stanford_cars_resumes_without_a_cache(
     data = paint(tmp_path / "images", *KAGGLE, count=4)
     names = [f"{folder}/{k}.png" for folder in KAGGLE for k in range(4)]
     config = tiny(data=f"folder:{data}", steps=1, class_conditional=False, validation_count=2)
-    train(tmp_path / "run", config, device=CPU)
+    train(tmp_path / "run", config, device=DEVICE)
     as_of_an_earlier_version(tmp_path / "run", earlier_fingerprint(data, names))
     shutil.rmtree(cache)
     assert more(tmp_path / "run") == "finished"
@@ -201,7 +199,7 @@ def test_the_path_of_the_images_is_absolute_from_the_start(
     paint(tmp_path / "images", "a", "b")
     monkeypatch.chdir(tmp_path)
     there = f"folder:{tmp_path / 'images'}"
-    train(Path("run"), tiny(data="folder:images", steps=4), device=CPU)
+    train(Path("run"), tiny(data="folder:images", steps=4), device=DEVICE)
     jobs.create(Path("runs"), "other", tiny(data="folder:./images/../images"))
     for run in (tmp_path / "run", tmp_path / "runs" / "other"):
         assert json.loads((run / "config.json").read_text())["data"] == there
@@ -234,7 +232,7 @@ def test_the_same_images_elsewhere_take_the_place_of_those_of_a_run(tmp_path: Pa
     }
     assert run.config.steps == 6
     assert run.checkpoint(4).config.data == f"folder:{there}"  # for evaluation
-    assert train(run.path, resume=True, device=CPU) == "finished"
+    assert train(run.path, resume=True, device=DEVICE) == "finished"
 
 
 def test_a_single_class_may_have_another_name_where_it_has_moved(tmp_path: Path) -> None:

@@ -32,16 +32,15 @@ from diffusion_core.training.step import (
     one_step,
     update_average,
 )
-from tests.tiny_runs import LECTURE, tiny
+from tests.tiny_runs import DEVICE, LECTURE, tiny
 
-CPU = torch.device("cpu")
 # What they return, or how long it is, has to come to the host first.
 WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal")
 
 
 def prepared(config: RunConfig) -> TrainingContext:
     store = prepare_images(config, lambda ready, count: None)
-    return make_context(settle_network(config, store), store, CPU)
+    return make_context(settle_network(config, store), store, DEVICE)
 
 
 class Network(nn.Module):
@@ -54,11 +53,11 @@ class Network(nn.Module):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_the_averages_are_those_of_pytorch_to_the_last_bit(memory_format: Any) -> None:
-    model = Network().to(memory_format=memory_format)
+    model = Network().to(DEVICE).to(memory_format=memory_format)
     ours, theirs = copy.deepcopy(model), AveragedModel(model, use_buffers=True)
     for decay in (0.0, 0.25, 0.9, 0.9995):
         for tensor in model.state_dict().values():
-            tensor.copy_(tensor + 3 * torch.randn(tensor.shape))
+            tensor.copy_(tensor + 3 * torch.randn(tensor.shape, device=DEVICE))
         theirs.multi_avg_fn = get_ema_multi_avg_fn(decay)
         theirs.update_parameters(model)
         update_average(ours, model, decay)
@@ -93,7 +92,7 @@ def test_no_number_of_a_step_is_waited_for(settings: dict[str, Any]) -> None:
             return function(*args, **(kwargs or {}))
 
     config: RunConfig = tiny(**settings)
-    with joined(CPU):
+    with joined(DEVICE):
         training = prepared(config)
         one_step(training, 1)
         with Watch():
@@ -105,15 +104,15 @@ def test_no_number_of_a_step_is_waited_for(settings: dict[str, Any]) -> None:
 def test_all_of_a_training_knows_the_number_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its threads would take a device without one for the first card."""
     monkeypatch.setattr(context, "with_number", lambda device: torch.device(device.type, 0))
-    with joined(CPU):
-        assert prepared(tiny()).device == torch.device("cpu", 0)
+    with joined(DEVICE):
+        assert prepared(tiny()).device == torch.device(DEVICE.type, 0)
 
 
 def test_the_layer_with_nan_is_searched_for_without_the_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A synchronised BatchNorm would wait for theirs for ever, and on the CPU raises."""
-    with joined(CPU):
+    with joined(DEVICE):
         training = prepared(LECTURE.replace(data="cars:48", batch_size=4, validation_count=4))
         training.model = nn.SyncBatchNorm.convert_sync_batchnorm(training.model)
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -135,7 +134,7 @@ def test_of_several_processes_none_takes_other_parts_than_the_others(
 
     monkeypatch.setattr(training_step, "objective", objective)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
-    with joined(CPU):
+    with joined(DEVICE):
         training = prepared(tiny())
         with pytest.raises(TogetherOutOfMemory, match="with 2 images at once") as got:
             gradients_in_parts(training, batch_of(training, 1))

@@ -30,9 +30,7 @@ from diffusion_core.training import step as training_step
 from diffusion_core.training.batches import batch_positions, make_batch
 from diffusion_core.training.step import learning_rate
 from diffusion_core.training.trainer import TrainingError, train
-from tests.tiny_runs import create, tiny
-
-CPU = torch.device("cpu")
+from tests.tiny_runs import DEVICE, create, same, tiny
 
 
 def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -57,30 +55,32 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
         changes |= {"network": "lecture", "network_args": {"widths": [4, 8, 8, 8, 8]}}
         changes |= {"optimizer": "adam", "sample_steps": 0}
     config = tiny(**changes)
-    assert train(tmp_path / "whole", config, device=CPU) == "finished"
+    assert train(tmp_path / "whole", config, device=DEVICE) == "finished"
     cut = config.steps // 2
-    state = train(tmp_path / "cut", config, device=CPU, on_step=stop_after(tmp_path / "cut", cut))
+    state = train(
+        tmp_path / "cut", config, device=DEVICE, on_step=stop_after(tmp_path / "cut", cut)
+    )
     assert state == "stopped"
     assert load_run(tmp_path / "cut").status.step == cut + 1
-    assert train(tmp_path / "cut", resume=True, device=CPU) == "finished"
+    assert train(tmp_path / "cut", resume=True, device=DEVICE) == "finished"
 
     whole, resumed = (weights_of(tmp_path / name, config.steps) for name in ("whole", "cut"))
     assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(same(whole[name], resumed[name]) for name in whole)
     raw = [checkpoint.load_state(tmp_path / n, config.steps) for n in ("whole", "cut")]
-    assert all(torch.equal(raw[0]["model"][n], raw[1]["model"][n]) for n in raw[0]["model"])
+    assert all(same(raw[0]["model"][n], raw[1]["model"][n]) for n in raw[0]["model"])
     curves = [load_run(tmp_path / name).curve("loss") for name in ("whole", "cut")]
     assert curves[0]["step"].tolist() == list(range(1, config.steps + 1))
-    assert np.array_equal(curves[0]["value"], curves[1]["value"])
+    assert same(curves[0]["value"], curves[1]["value"])
 
 
 def test_damaged_metrics_are_set_aside_and_said_and_stop_no_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = load_run(create(tmp_path / "run", tiny()))
-    assert train(run.path, device=CPU, on_step=stop_after(run.path, 5)) == "stopped"
+    assert train(run.path, device=DEVICE, on_step=stop_after(run.path, 5)) == "stopped"
     (run.path / "metrics.sqlite").write_bytes(bytes(range(256)) * 100)
-    assert train(run.path, resume=True, device=CPU) == "finished"
+    assert train(run.path, resume=True, device=DEVICE) == "finished"
     [aside] = run.path.glob("metrics-damaged-*.sqlite")
     sentence = f"metrics.sqlite is damaged or cannot be written. It is renamed to {aside.name}, "
     assert sentence in run.status.warning and sentence in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_damaged_metrics_are_set_aside_and_said_and_stop_no_resume(
 
 
 def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny(), device=CPU)
+    train(tmp_path / "run", tiny(), device=DEVICE)
     run = load_run(tmp_path / "run")
     assert run.state == "finished"
     assert [step for step, _ in run.samples()] == [4, 8]
@@ -108,7 +108,7 @@ def test_a_finished_run_has_everything_that_the_design_names(tmp_path: Path) -> 
 
 
 def test_the_averaged_weights_are_not_the_raw_ones_and_follow_them(tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny(ema_decay=0.5), device=CPU)
+    train(tmp_path / "run", tiny(ema_decay=0.5), device=DEVICE)
     averaged = weights_of(tmp_path / "run", 8)
     raw = checkpoint.load_state(tmp_path / "run", 8)["model"]
     gaps = [(averaged[n] - raw[n]).abs().max().item() for n in raw if raw[n].is_floating_point()]
@@ -117,38 +117,38 @@ def test_the_averaged_weights_are_not_the_raw_ones_and_follow_them(tmp_path: Pat
 
 def test_the_loss_of_a_learnable_set_falls(tmp_path: Path) -> None:
     config = tiny(steps=60, learning_rate=1e-2, batch_size=8, ema_decay=0.5, validate_every=5)
-    train(tmp_path / "run", config, device=CPU)
+    train(tmp_path / "run", config, device=DEVICE)
     loss = load_run(tmp_path / "run").curve("validation_loss")["value"]
     assert loss[-1] < 0.9 * loss[0]
 
 
 def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    state = train(run, tiny(), device=CPU, on_step=stop_after(run, 2, "pause"))
+    state = train(run, tiny(), device=DEVICE, on_step=stop_after(run, 2, "pause"))
     assert state == "paused" == load_run(run).state
     assert load_run(run).latest_checkpoint().step == 3
-    assert train(run, resume=True, device=CPU) == "finished"
+    assert train(run, resume=True, device=DEVICE) == "finished"
 
 
 def test_sample_and_checkpoint_can_be_asked_for_while_it_runs(tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = tiny(sample_every=0, checkpoint_every=0)
-    train(run, config, device=CPU, on_step=stop_after(run, 2, "sample"))
+    train(run, config, device=DEVICE, on_step=stop_after(run, 2, "sample"))
     assert [step for step, _ in load_run(run).samples()] == [3]
     other = tmp_path / "other"
-    train(other, config, device=CPU, on_step=stop_after(other, 2, "checkpoint"))
+    train(other, config, device=DEVICE, on_step=stop_after(other, 2, "checkpoint"))
     assert [step for step, _ in load_run(other).weights()] == [3, 8]
 
 
 def test_a_finished_run_that_is_resumed_makes_no_step(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    train(path, tiny(steps=4), device=CPU)
+    train(path, tiny(steps=4), device=DEVICE)
     before = weights_of(path, 4)
     # As if it had been killed between its last checkpoint and the word "finished".
     run = load_run(path)
     write_status(path, run.status.replace(state="running", pid=None))
     for _ in range(2):
-        assert train(path, resume=True, device=CPU) == "finished"
+        assert train(path, resume=True, device=DEVICE) == "finished"
     assert (run.state, run.status.step, run.status.total) == ("finished", 4, 4)
     assert run.curve("loss")["step"].tolist() == [1, 2, 3, 4]
     assert [step for step, _ in run.weights()] == [4]
@@ -158,18 +158,18 @@ def test_a_finished_run_that_is_resumed_makes_no_step(tmp_path: Path) -> None:
 def test_a_run_that_was_created_before_is_trained_with_its_settings(tmp_path: Path) -> None:
     path, config = tmp_path / "run", tiny(steps=2, sample_every=0, validate_every=0)
     create(path, config)
-    assert train(path, device=CPU) == "finished"
+    assert train(path, device=DEVICE) == "finished"
     run = load_run(path)
     assert run.config is not None and run.config.steps == run.status.step == 2
     assert run.snapshot().begun and run.details.training_pictures == 44
     with pytest.raises(TrainingError, match=r"already holds a run\. Continue it with --resume"):
-        train(path, device=CPU)
+        train(path, device=DEVICE)
     with pytest.raises(TrainingError, match=r"There is no run at .* to train; choose settings"):
-        train(tmp_path / "none", device=CPU)
+        train(tmp_path / "none", device=DEVICE)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny(checkpoint_every=2, keep_checkpoints=2), device=CPU)
+    train(tmp_path / "run", tiny(checkpoint_every=2, keep_checkpoints=2), device=DEVICE)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [6, 8]
 
 
@@ -180,7 +180,7 @@ def test_every_kth_and_the_best_checkpoint_stay_beside_the_newest(
     losses = iter([0.5, 0.1, 0.4, 0.3, 0.3, 0.3])
     monkeypatch.setattr(loop, "validate", lambda context: torch.tensor(next(losses)))
     config = tiny(steps=12, checkpoint_every=2, validate_every=2, keep_checkpoints=1, keep_every=6)
-    train(tmp_path / "run", config, device=CPU)
+    train(tmp_path / "run", config, device=DEVICE)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [4, 6, 12]
 
 
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_layer_and_keeps_the_c
 
     monkeypatch.setattr(checkpoint, "save_weights", slowly)
     with pytest.raises(TrainingError, match=f"loss of step 6 is not a number.*{where}"):
-        train(tmp_path / "run", tiny(), device=CPU)
+        train(tmp_path / "run", tiny(), device=DEVICE)
     run = load_run(tmp_path / "run")
     assert run.state == "failed"
     assert run.status.not_finite is True
@@ -239,7 +239,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_and_names_the_layer(
     monkeypatch.setattr(training_step, "objective", objective)
     monkeypatch.setattr("diffusion_core.training.nan_report.objective", objective)
     with pytest.raises(TrainingError, match=r"gradient of step 3 .* the gradient of the layer"):
-        train(tmp_path / "run", tiny(), device=CPU)
+        train(tmp_path / "run", tiny(), device=DEVICE)
     # Every later step saw the weights that the third one had.
     assert all(torch.equal(a, b) for later in seen[3:] for a, b in zip(seen[2], later, strict=True))
 
@@ -255,9 +255,9 @@ def test_after_a_broken_run_a_lower_rate_goes_on_from_the_checkpoint(
 
     monkeypatch.setattr(training_step, "learning_rate", learning_rate)
     with pytest.raises(TrainingError, match=r"lower learning rate than 0\.001"):
-        train(tmp_path / "run", tiny(), device=CPU)
+        train(tmp_path / "run", tiny(), device=DEVICE)
     add_change(tmp_path / "run", 5, {"learning_rate": 1e-4})
-    assert train(tmp_path / "run", resume=True, device=CPU) == "finished"
+    assert train(tmp_path / "run", resume=True, device=DEVICE) == "finished"
     run = load_run(tmp_path / "run")
     assert run.curve("learning_rate")["value"][4:] == pytest.approx([1e-4] * 4)
     assert run.status.not_finite is False
@@ -265,16 +265,16 @@ def test_after_a_broken_run_a_lower_rate_goes_on_from_the_checkpoint(
 
 
 def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny(steps=1), device=CPU)
+    train(tmp_path / "run", tiny(steps=1), device=DEVICE)
     before = json.loads((tmp_path / "run" / "config.json").read_text())
     with pytest.raises(TrainingError, match="already holds a run"):
-        train(tmp_path / "run", tiny(steps=2), device=CPU)
+        train(tmp_path / "run", tiny(steps=2), device=DEVICE)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == before
 
 
 def test_fewer_images_than_a_batch_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="fewer than a batch of 64"):
-        train(tmp_path / "run", tiny(batch_size=64), device=CPU)
+        train(tmp_path / "run", tiny(batch_size=64), device=DEVICE)
     assert load_run(tmp_path / "run").state == "failed"
 
 
@@ -290,9 +290,9 @@ def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
     config = tiny(network_args={"widths": [8], "num_classes": 8})
     store = build_store("cars:16", 16, cache_dir=tmp_path, workers=0)
     index = np.arange(16)
-    whole = make_batch(config, store, index, 3, timesteps=20, device=CPU)
+    whole = make_batch(config, store, index, 3, timesteps=20, device=DEVICE)
     parts = [
-        make_batch(config, store, index, 3, timesteps=20, device=CPU, process=k, processes=2)
+        make_batch(config, store, index, 3, timesteps=20, device=DEVICE, process=k, processes=2)
         for k in range(2)
     ]
     for name in ("x_0", "labels", "t", "noise"):
@@ -331,7 +331,7 @@ def test_a_status_on_a_full_disk_does_not_end_the_training(tmp_path: Path, monke
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path, micro_batch: int) -> None:
     for name, size in (("whole", 4), ("parts", micro_batch)):
-        train(tmp_path / name, tiny(micro_batch=size, batch_size=4), device=CPU)
+        train(tmp_path / name, tiny(micro_batch=size, batch_size=4), device=DEVICE)
     whole, parts = (load_run(tmp_path / name).curve("loss")["value"] for name in ("whole", "parts"))
     assert parts == pytest.approx(whole, rel=1e-5)
     assert load_run(tmp_path / "parts").details.micro_batch == micro_batch
@@ -347,7 +347,7 @@ def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path, micro_batch: i
 def test_out_of_memory_halves_the_parts_and_loses_no_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    train(tmp_path / "whole", tiny(batch_size=8), device=CPU)
+    train(tmp_path / "whole", tiny(batch_size=8), device=DEVICE)
     original = training_step.objective
 
     def objective(context, model, batch):
@@ -356,7 +356,7 @@ def test_out_of_memory_halves_the_parts_and_loses_no_step(
         return original(context, model, batch)
 
     monkeypatch.setattr(training_step, "objective", objective)
-    assert train(tmp_path / "parts", tiny(batch_size=8), device=CPU) == "finished"
+    assert train(tmp_path / "parts", tiny(batch_size=8), device=DEVICE) == "finished"
     whole, parts = (load_run(tmp_path / name).curve("loss")["value"] for name in ("whole", "parts"))
     assert parts == pytest.approx(whole, rel=1e-5)
 
@@ -369,7 +369,7 @@ def test_an_image_that_does_not_fit_alone_gets_a_sentence(
 
     monkeypatch.setattr(training_step, "objective", objective)
     with pytest.raises(TrainingError, match="not enough memory for a single image"):
-        train(tmp_path / "run", tiny(), device=CPU)
+        train(tmp_path / "run", tiny(), device=DEVICE)
 
 
 # ---------------------------------------------------------------- averages, sizes, channels
@@ -377,9 +377,9 @@ def test_an_image_that_does_not_fit_alone_gets_a_sentence(
 
 def test_averages_of_several_lengths_are_kept_resumed_and_drawn_with(tmp_path: Path) -> None:
     config = tiny(ema_decay=0.9, ema_decays={"short": 0.2})
-    train(tmp_path / "whole", config, device=CPU)
-    train(tmp_path / "cut", config, device=CPU, on_step=stop_after(tmp_path / "cut", 4))
-    train(tmp_path / "cut", resume=True, device=CPU)
+    train(tmp_path / "whole", config, device=DEVICE)
+    train(tmp_path / "cut", config, device=DEVICE, on_step=stop_after(tmp_path / "cut", 4))
+    train(tmp_path / "cut", resume=True, device=DEVICE)
     found = load_run(tmp_path / "whole").latest_checkpoint()
     assert found.averages == ("main", "short")
     assert found.average_text("short") == "short (0.2)"
@@ -387,7 +387,7 @@ def test_averages_of_several_lengths_are_kept_resumed_and_drawn_with(tmp_path: P
     weights = {name: checkpoint.load_weights(found, name) for name in found.averages}
     for name, tensors in weights.items():
         resumed = checkpoint.load_weights(again, name)
-        assert all(torch.equal(tensors[key], resumed[key]) for key in tensors)
+        assert all(same(tensors[key], resumed[key]) for key in tensors)
     raw = checkpoint.load_state(tmp_path / "whole", 8)["model"]
     gaps = [max((raw[k] - w[k]).abs().max().item() for k in raw) for w in weights.values()]
     assert gaps[1] < gaps[0]  # the short one is nearer to the newest weights
@@ -410,7 +410,7 @@ def test_any_size_divisible_by_8_in_colour_and_in_grey(
     tmp_path: Path, size: int, channels: int, network: str, args: dict
 ) -> None:
     config = tiny(steps=2, image_size=size, channels=channels, network=network, network_args=args)
-    assert train(tmp_path / "run", config, device=CPU) == "finished"
+    assert train(tmp_path / "run", config, device=DEVICE) == "finished"
     drawer, schedule, _ = checkpoint.load_model(load_run(tmp_path / "run").latest_checkpoint())
     images = sample(drawer, schedule, 1, "ddim", 2, shape=(channels, size, size))
     assert images.shape == (1, channels, size, size)
@@ -434,7 +434,7 @@ def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss
         checkpoint_every=0,
         validate_every=4,
     )
-    train(tmp_path / "run", config, device=CPU)
+    train(tmp_path / "run", config, device=DEVICE)
     losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
     assert losses[-1] < 0.98 * losses[0]
 
@@ -444,14 +444,14 @@ def test_the_curve_of_threads_has_a_step_where_their_number_changes(
 ) -> None:
     given = iter([2, 2, 2, 1, 1])
     monkeypatch.setattr(loop, "take_share", lambda fixed: next(given))
-    train(tmp_path / "run", tiny(steps=5), device=CPU)
+    train(tmp_path / "run", tiny(steps=5), device=DEVICE)
     curve = load_run(tmp_path / "run").curve("threads")
     assert (curve["step"].tolist(), curve["value"].tolist()) == ([1, 3, 4], [2, 2, 1])
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_gives_others(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(tmp_path / name, tiny(seed=seed, steps=4), device=CPU)
+        train(tmp_path / name, tiny(seed=seed, steps=4), device=DEVICE)
     a, b, c = (load_run(tmp_path / name).curve("loss")["value"] for name in "abc")
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
@@ -474,7 +474,7 @@ def test_settings_change_at_a_step_while_it_runs_and_again_at_that_step_after_a_
     settings = {"learning_rate": 1e-5, "sample_every": 1}
     run = tmp_path / "run"
     config = tiny(warmup_steps=0, checkpoint_every=2, steps=8)
-    train(run, config, device=CPU, on_step=change_after(run, 3, settings))
+    train(run, config, device=DEVICE, on_step=change_after(run, 3, settings))
     assert read_changes(run)[0].step == 5  # taken up after step 4
     rates = load_run(run).curve("learning_rate")["value"]
     assert rates == pytest.approx([1e-3] * 4 + [1e-5] * 4)
@@ -485,19 +485,19 @@ def test_settings_change_at_a_step_while_it_runs_and_again_at_that_step_after_a_
     # As if it had been killed at step 8 with step 2 as the last whole checkpoint.
     for step in (4, 6, 8):
         checkpoint.weights_path(run, step).unlink(missing_ok=True)
-    train(tmp_path / "again", config, device=CPU, on_step=stop_after(tmp_path / "again", 2))
+    train(tmp_path / "again", config, device=DEVICE, on_step=stop_after(tmp_path / "again", 2))
     (tmp_path / "again" / "changes.json").write_bytes((run / "changes.json").read_bytes())
-    train(tmp_path / "again", resume=True, device=CPU)
-    assert np.array_equal(load_run(tmp_path / "again").curve("loss")["value"], losses)
+    train(tmp_path / "again", resume=True, device=DEVICE)
+    assert same(load_run(tmp_path / "again").curve("loss")["value"], losses)
 
 
 def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_had_them(tmp_path: Path) -> None:
-    train(tmp_path / "long", tiny(steps=12), device=CPU)
-    train(tmp_path / "short", tiny(steps=8), device=CPU)
+    train(tmp_path / "long", tiny(steps=12), device=DEVICE)
+    train(tmp_path / "short", tiny(steps=8), device=DEVICE)
     add_change(tmp_path / "short", 9, {"steps": 12})
-    assert train(tmp_path / "short", resume=True, device=CPU) == "finished"
+    assert train(tmp_path / "short", resume=True, device=DEVICE) == "finished"
     long, short = (load_run(tmp_path / name) for name in ("long", "short"))
-    assert np.array_equal(long.curve("loss")["value"], short.curve("loss")["value"])
+    assert same(long.curve("loss")["value"], short.curve("loss")["value"])
     assert short.status.total == 12
 
 
@@ -508,7 +508,7 @@ def test_a_change_that_cannot_be_is_said_and_training_goes_on(tmp_path: Path) ->
         if done == 2:
             write_json(run / "request.json", {"action": "change", "settings": {"seed": 3}})
 
-    assert train(run, tiny(), device=CPU, on_step=on_step) == "finished"
+    assert train(run, tiny(), device=DEVICE, on_step=on_step) == "finished"
     assert read_changes(run) == []
 
 
@@ -516,7 +516,7 @@ def test_a_change_that_cannot_be_is_said_and_training_goes_on(tmp_path: Path) ->
 
 
 def test_the_curves_hold_the_update_ratio_and_the_peak_of_memory(tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny(steps=20), device=CPU)
+    train(tmp_path / "run", tiny(steps=20), device=DEVICE)
     last = load_run(tmp_path / "run").last_values()
     assert 0 < last["update_ratio"][1] < 1
     assert last["update_ratio"][0] == 20
@@ -534,13 +534,13 @@ def test_a_checkpoint_is_written_only_after_the_numbers_of_its_steps(
         return original(path, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save_weights", save_weights)
-    train(run, tiny(checkpoint_every=2), device=CPU)
+    train(run, tiny(checkpoint_every=2), device=DEVICE)
     assert [step for step, _ in seen] == [2, 4, 6, 8]
     assert all(newest >= step for step, newest in seen)
 
 
 def test_event_files_for_tensorboard_are_an_option(tmp_path: Path) -> None:
     for name, wanted in (("with", True), ("without", False)):
-        train(tmp_path / name, tiny(tensorboard=wanted, steps=2), device=CPU)
+        train(tmp_path / name, tiny(tensorboard=wanted, steps=2), device=DEVICE)
     assert len(list((tmp_path / "with" / "tensorboard").glob("events.out.tfevents.*"))) == 1
     assert not (tmp_path / "without" / "tensorboard").exists()

@@ -178,6 +178,26 @@ def test_a_job_that_has_ended_does_not_keep_its_network(queue: SamplingQueue) ->
     assert network() is None
 
 
+def test_on_a_gpu_one_thread_does_the_jobs_and_gives_memory_back_when_it_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests = threading.Event()
+    monkeypatch.setattr(torch.cuda, "empty_cache", rests.set)
+    monkeypatch.setattr(sampling_queue, "REST", 0.01)
+    threads = []
+
+    def load_here(*which: Any) -> LoadedModel:
+        threads.append(threading.get_ident())
+        return load(*which)
+
+    jobs = SamplingQueue(load_here, keeps_thread=True)
+    for _ in range(3):
+        rests.clear()
+        assert jobs.submit(sample_task(SPEC, save(small_network()))).wait(SOON)
+        assert rests.wait(SOON)
+    assert len(set(threads)) == 1
+
+
 def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
     queue: SamplingQueue, clock: Clock, gate: Gate
 ) -> None:
