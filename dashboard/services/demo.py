@@ -60,7 +60,7 @@ class Caps(Record):
         changes = {"data": self.data[data], "steps": steps, "image_size": self.image_size}
         changes["random_flip"] = data != "digits"  # a mirrored digit is none
         # Little memory while the images are drawn, little disk afterwards.
-        changes |= {"num_workers": 0, "keep_checkpoints": 1, "keep_best": False}
+        changes |= {"num_workers": 0, "keep_checkpoints": 2, "keep_best": False}
         return with_settings(preset(self.preset), changes)
 
 

@@ -230,8 +230,16 @@ def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[st
                 for name in list(file.keys())
                 if (name.startswith(prefix) if prefix else not name.startswith(EXTRA))
             }
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{checkpoint.path.name} can no longer be read: newer checkpoints have replaced it, or "
+            "somebody has deleted it. Choose another checkpoint."
+        ) from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint.path.name} can no longer be read: {error}") from error
+        raise CheckpointError(
+            f"{checkpoint.path.name} can no longer be read: it is damaged, or the disk fails. "
+            "Choose another checkpoint."
+        ) from error
 
 
 class LoadedModel(NamedTuple):

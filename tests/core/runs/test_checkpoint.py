@@ -221,11 +221,24 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
         read_checkpoint(path)
 
 
-def test_a_file_that_vanishes_after_it_was_looked_at_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_or_breaks_after_it_was_looked_at_gets_a_sentence(
+    tmp_path: Path,
+) -> None:
     found = read_checkpoint(save(tmp_path, 3))
-    found.path.unlink()
-    with pytest.raises(CheckpointError, match=r"step-00000003.safetensors can no longer be read"):
+    garbage(found.path)
+    with pytest.raises(CheckpointError) as broken:
         load_model(found)
+    assert str(broken.value) == (
+        "step-00000003.safetensors can no longer be read: it is damaged, or the disk fails. Choose "
+        "another checkpoint."
+    )
+    found.path.unlink()
+    with pytest.raises(CheckpointError) as gone:
+        load_model(found)
+    assert str(gone.value) == (
+        "step-00000003.safetensors can no longer be read: newer checkpoints have replaced it, or "
+        "somebody has deleted it. Choose another checkpoint."
+    )
 
 
 def test_the_latest_checkpoint_is_the_highest_step_that_opens(tmp_path: Path) -> None:
