@@ -64,7 +64,7 @@ class Seen:
         if own is None:
             await visitor.run(pressed)
         else:
-            await visitor.show_own(own, f"file-{next(seeds)}")
+            await visitor.show_own(own)
         self.seconds[visitor.page].append(time.monotonic() - began)
         self.errors += [f"{visitor.page}: {each.message}" for each in visitor.elements("exception")]
         self.errors += [
@@ -121,14 +121,17 @@ def family(server: psutil.Process) -> list[psutil.Process]:
 
 
 def memory(server: psutil.Process) -> tuple[float, float]:
-    """MB of the server, and of all: shared pages counted once."""
-    sizes = []
+    """MB that the server has for itself, and of all, shared pages counted once."""
+    own, whole = 0.0, 0.0
     for process in family(server):
         try:
-            sizes.append(process.memory_full_info().pss / MB)
+            info = process.memory_full_info()
         except psutil.NoSuchProcess:
             continue  # a trainer that has just ended
-    return sizes[0], sum(sizes)
+        whole += info.pss / MB
+        if process == server:
+            own = info.uss / MB
+    return own, whole
 
 
 async def measure(url: str, server: psutil.Process, visitors: int, seconds: float) -> Seen:
@@ -210,8 +213,10 @@ def main() -> None:
         try:
             time.sleep(15)  # the server imports in a thread
             seen = asyncio.run(measure(url, server, options.visitors, options.seconds))
-            time.sleep(10)
-            print(f"10 s after they left: server {memory(server)[0]:.0f} MB")
+            left = time.monotonic()
+            for seconds in (10, 150):  # Streamlit keeps a session for two minutes
+                time.sleep(left + seconds - time.monotonic())
+                print(f"{seconds} s after they left: server {memory(server)[0]:.0f} MB")
             report(seen, folder / "runs", (folder / "server.log").read_text())
         finally:
             for run in active_runs(folder / "runs"):

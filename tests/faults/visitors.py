@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -106,9 +107,10 @@ class Visitor:
 
         return await asyncio.to_thread(send)
 
-    async def show_own(self, content: bytes, name: str = "file") -> list[str]:
+    async def show_own(self, content: bytes) -> list[str]:
         """Choose an image in the page's only field for files; returns what the page says."""
         [field] = self.elements("file_uploader")
+        name = str(uuid.uuid4())  # as a browser does: by its name the server knows an image again
         assert await self.put(name, content) == 204
         info = UploadedFileInfo(file_id=name, name="a.png", size=len(content))
         info.file_urls.file_id, info.file_urls.upload_url = name, self._upload_address(name)
