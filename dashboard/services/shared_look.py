@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 # Less than the shortest interval, so that one who watches alone waits no longer. Curves cost more.
 LOOK_SECONDS, CURVE_SECONDS = 0.5, 0.9
 # Up to so many watchers ask again every so many seconds; more of them every SLOWEST.
-PACES = ((10, 1.0), (30, 1.5), (60, 3.0))
+PACES = ((10, 1.0), (20, 1.5), (40, 2.0), (60, 3.0))
 SLOWEST = 5.0
 GONE_SECONDS = 15.0  # somebody who has not asked for so long has left
 SLACK = 3  # so many must leave before the others ask more often, so that one cannot switch all

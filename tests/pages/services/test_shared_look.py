@@ -71,10 +71,11 @@ def test_an_error_is_not_kept_and_the_oldest_values_go() -> None:
         (1, None, 1.0),
         (10, 1.0, 1.0),
         (11, 1.0, 1.5),
-        (25, None, 1.5),
+        (25, None, 2.0),
         (9, 1.5, 1.5),  # kept, so that one who comes and goes does not switch all
         (7, 1.5, 1.0),
-        (31, 1.5, 3.0),
+        (31, 1.5, 2.0),
+        (41, 2.0, 3.0),
         (61, 3.0, 5.0),
         (1, 5.0, 1.0),
     ],
