@@ -134,6 +134,14 @@ def memory(server: psutil.Process) -> tuple[float, float]:
     return own, whole
 
 
+def wait_for_imports(server: psutil.Process) -> None:
+    """The server answers before a thread of it has imported PyTorch; until it stops growing."""
+    before, now = 0.0, memory(server)[0]
+    while now - before > 1:
+        time.sleep(3)
+        before, now = now, memory(server)[0]
+
+
 async def measure(url: str, server: psutil.Process, visitors: int, seconds: float) -> Seen:
     runs_dir = Path(server.environ()["DIFFUSION_LAB_RUNS_DIR"])
     seen, began = Seen(), time.monotonic()
@@ -211,7 +219,7 @@ def main() -> None:
         url, process = start(folder, options.core, options.cgroup)
         server = psutil.Process(process.pid)
         try:
-            time.sleep(15)  # the server imports in a thread
+            wait_for_imports(server)
             seen = asyncio.run(measure(url, server, options.visitors, options.seconds))
             left = time.monotonic()
             for seconds in (10, 150):  # Streamlit keeps a session for two minutes

@@ -62,7 +62,7 @@ def tiny(**changes: Any) -> RunConfig:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal to the last bit, on a GPU to rounding: the kernels are chosen anew in each process."""
+    """Equal to the last bit, on a GPU to rounding: each process chooses its kernels again."""
     values = torch.as_tensor(one), torch.as_tensor(other)
     if DEVICE.type == "cpu":
         return torch.equal(*values)

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.gpu_blocks.report import Report, Setting
 from benchmarks.gpu_blocks.speed import network_for
@@ -19,6 +20,8 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.sampling.sample import sample
 from diffusion_core.training import step as training_step
 from diffusion_core.training.background import Background, snapshot
+from diffusion_core.training.batches import Batch
+from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.step import one_step
 from diffusion_core.training.trainer import train
 
@@ -100,7 +103,7 @@ def a_batch_too_large(run: Path, setting: Setting, report: Report) -> None:
     config = shrunk(config, setting)
     usual = training_step.objective
 
-    def objective(context, model, part):  # type: ignore[no-untyped-def]
+    def objective(context: TrainingContext, model: nn.Module, part: Batch) -> tuple[Tensor, Tensor]:
         if len(part.t) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return usual(context, model, part)

@@ -199,7 +199,7 @@ def latency(setting: Setting, report: Report) -> None:
 
 
 def in_a_thread(work: Callable[[], float]) -> float:
-    """What it returns. cuDNN plans anew in each thread."""
+    """What it returns. cuDNN plans again in each thread."""
     found: list[float] = []
     thread = threading.Thread(target=lambda: found.append(work()))
     thread.start()

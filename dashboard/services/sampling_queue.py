@@ -47,7 +47,7 @@ class SamplingQueue:
     """The jobs of one device, which go on one at a time.
 
     `load` gives the models, `clock` seconds; a turn is taken in `computing`. `keeps_thread`: one
-    waits for the next job, since cuDNN plans its convolutions anew in each thread.
+    waits for the next job, since cuDNN plans its convolutions again in each thread.
     """
 
     def __init__(

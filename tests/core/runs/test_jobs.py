@@ -237,7 +237,7 @@ def test_of_several_servers_that_look_at_the_same_moment_one_starts_what_waits(
     spawn = queue._spawn
 
     def slowly(run: RunSnapshot) -> None:
-        time.sleep(0.2)  # the others look meanwhile
+        time.sleep(0.2)  # longer than usual, so that the others would see it wait
         spawn(run)
 
     monkeypatch.setattr(queue, "_spawn", slowly)
