@@ -1,13 +1,13 @@
 """Visitors of the public demo on Training, Sampling, Noising and Embedding, while small runs train.
 
-    python -m benchmarks.crowd [--visitors 8] [--seconds 120] [--core 0] [--cgroup FOLDER]
+    python -m benchmarks.crowd [--visitors 8] [--seconds 120] [--viewers] [--core 0] [--cgroup FOLDER]
 
 Starts a demo server of its own, with what Streamlit Community Cloud sets by force, and prints its
 memory every ten seconds, how long the updates of the pages took and every error that was shown.
 Each visitor runs whole pages again and again, which is more than a browser asks for, and on Noising
-sends an image now and then; the first starts a demo run whenever none trains. `--core`: the server
-and its trainers may use this core only. `--cgroup`: they are put into this memory control group,
-made with its limit before. Linux only.
+sends an image now and then; the first starts a demo run whenever none trains. `--viewers`: nobody
+may train. `--core`: the server and its trainers may use this core only. `--cgroup`: they are put
+into this memory control group, made with its limit before. Linux only.
 """
 
 from __future__ import annotations
@@ -112,8 +112,10 @@ async def visit(
 
 def family(server: psutil.Process) -> list[psutil.Process]:
     """The server and the trainers, which live in sessions of their own."""
-    runs = server.environ()["DIFFUSION_LAB_RUNS_DIR"]
     found = [server]
+    if server.status() == psutil.STATUS_ZOMBIE:  # killed, for its memory perhaps
+        return found
+    runs = server.environ()["DIFFUSION_LAB_RUNS_DIR"]
     for process in psutil.process_iter(["cmdline"]):
         if process != server and any(runs in word for word in process.info["cmdline"] or []):
             found.append(process)
@@ -142,14 +144,16 @@ def wait_for_imports(server: psutil.Process) -> None:
         before, now = now, memory(server)[0]
 
 
-async def measure(url: str, server: psutil.Process, visitors: int, seconds: float) -> Seen:
+async def measure(
+    url: str, server: psutil.Process, visitors: int, seconds: float, train: bool
+) -> Seen:
     runs_dir = Path(server.environ()["DIFFUSION_LAB_RUNS_DIR"])
     seen, began = Seen(), time.monotonic()
     print(f"before anybody came: server {memory(server)[0]:.0f} MB")
     async with asyncio.TaskGroup() as group:
         for number in range(visitors):
             page = PAGES[number % len(PAGES)]
-            starts, until = number == 0, began + seconds
+            starts, until = train and number == 0, began + seconds
             group.create_task(visit(url, page, starts, until, seen, runs_dir))
         while time.monotonic() < began + seconds:
             await asyncio.sleep(10)
@@ -158,7 +162,9 @@ async def measure(url: str, server: psutil.Process, visitors: int, seconds: floa
     return seen
 
 
-def start(folder: Path, core: int | None, cgroup: Path | None) -> tuple[str, subprocess.Popen]:
+def start(
+    folder: Path, viewers: bool, core: int | None, cgroup: Path | None
+) -> tuple[str, subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -169,7 +175,8 @@ def start(folder: Path, core: int | None, cgroup: Path | None) -> tuple[str, sub
         if core is not None:
             os.sched_setaffinity(0, {core})
 
-    environment = os.environ | {"DIFFUSION_LAB_DEMO": "1", "DIFFUSION_LAB_DEVICE": "cpu"}
+    role = {"DIFFUSION_LAB_ROLE": "viewer"} if viewers else {"DIFFUSION_LAB_DEMO": "1"}
+    environment = os.environ | role | {"DIFFUSION_LAB_DEVICE": "cpu"}
     environment["DIFFUSION_LAB_RUNS_DIR"] = str(folder / "runs")
     command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
     command += ["--server.address", "localhost", "--server.port", str(port), *FORCED]
@@ -209,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--visitors", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--viewers", action="store_true")
     parser.add_argument("--core", type=int)
     parser.add_argument("--cgroup", type=Path)
     options = parser.parse_args()
@@ -216,11 +224,12 @@ def main() -> None:
         folder = Path(name)
         (folder / "runs").mkdir()
         (folder / "runs" / "demo-cars").symlink_to(ROOT / "checkpoints" / "demo-cars")
-        url, process = start(folder, options.core, options.cgroup)
+        url, process = start(folder, options.viewers, options.core, options.cgroup)
         server = psutil.Process(process.pid)
         try:
             wait_for_imports(server)
-            seen = asyncio.run(measure(url, server, options.visitors, options.seconds))
+            train = not options.viewers
+            seen = asyncio.run(measure(url, server, options.visitors, options.seconds, train))
             left = time.monotonic()
             for seconds in (10, 150):  # Streamlit keeps a session for two minutes
                 time.sleep(left + seconds - time.monotonic())
