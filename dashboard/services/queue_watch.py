@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from dashboard.services.garbage import give_back
 from dashboard.services.settings import SettingsError, get_settings
 
 SECONDS = 3.0
-EXPIRY_SECONDS = 60.0  # between two looks for series whose time is over
+EXPIRY_SECONDS = 60.0  # between two looks for series whose time is over, and returns of memory
 
 
 @asynccontextmanager
@@ -67,3 +68,4 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
         if time.monotonic() >= expired:  # it reads every series
             expired = time.monotonic() + EXPIRY_SECONDS
             attempt(series_jobs.remove_expired, settings.runs_dir)
+            give_back()

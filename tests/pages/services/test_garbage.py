@@ -1,4 +1,4 @@
-"""What the collection of garbage, every few seconds, goes through."""
+"""What the collection of garbage, every few seconds, goes through, and what memory goes back."""
 
 from __future__ import annotations
 
@@ -36,3 +36,22 @@ def test_pages_leave_few_objects_to_go_through(runs_dir: Path) -> None:
     assert found.returncode == 0, found.stderr
     # PyTorch and its compiler are 280,000; the pages and this test's own tools 16,000.
     assert int(found.stdout) < 40_000
+
+
+# Pieces of 4 kB, the last of which holds the heap together.
+PIECES = """
+import psutil
+from dashboard.services.garbage import give_back
+pieces = [bytes(4096) for _ in range(25_000)]
+del pieces[:-1]
+before = psutil.Process().memory_info().rss
+give_back()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other heaps")
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    found = subprocess.run([sys.executable, "-c", PIECES], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 50 * 2**20
