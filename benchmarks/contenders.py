@@ -129,8 +129,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def our_config(network: str, job: Job) -> RunConfig:
-    """The lecture's settings with the objective that the peer gives its own network."""
+    """The lecture's settings with the objective that the peer gives its own network.
+
+    Only our own networks can be traced, and so have their layers computed in other ways.
+    """
     config = preset("lecture").replace(
+        fast_layers=network == "lecture",
         data=f"folder:{job.folder}",
         batch_size=job.batch,
         micro_batch=job.batch,

@@ -1,6 +1,7 @@
 """Visitors of the public demo on Training, Sampling, Noising and Embedding, while small runs train.
 
-    python -m benchmarks.crowd [--visitors 8] [--seconds 120] [--viewers] [--core 0] [--cgroup FOLDER]
+    python -m benchmarks.crowd [--visitors 8] [--seconds 120] [--viewers] [--core 0]
+                               [--cgroup FOLDER]
 
 Starts a demo server of its own, with what Streamlit Community Cloud sets by force, and prints its
 memory every ten seconds, how long the updates of the pages took and every error that was shown.

@@ -149,6 +149,8 @@ class RunConfig(Record):
     # Of the CPU, of each process; 0: its share of the cores (see `cores.py`), which follows what
     # else computes. An exact resume is relative to this number.
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    # Compute each wide layer in the way that was measured to be the fastest on this CPU.
+    fast_layers: bool = True
     # Processes that decode the images once; -1: one per core.
     num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from diffusion_core.files import write_json
+from diffusion_core.models.convolutions import Ways
 from diffusion_core.records import Count, LenientRecord, RecordError, ShortText, read_record_file
 from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
 from diffusion_core.runs.presets import preset
@@ -30,6 +31,9 @@ class Details(LenientRecord):
     device: ShortText = ""
     processes: Count = 1
     threads: Count = 0  # of the first process at the start; 0 in runs of earlier versions
+    # Layers that are not computed as PyTorch does, and where that was the fastest.
+    layers: dict[str, Ways] = Field(default_factory=dict)
+    layers_machine: ShortText = ""
     command: str = ""
     versions: dict[str, ShortText] = Field(default_factory=dict)
 

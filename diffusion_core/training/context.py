@@ -26,10 +26,14 @@ from diffusion_core.device import (
     with_number,
 )
 from diffusion_core.files import complain
+from diffusion_core.models.convolutions import Ways, set_ways
+from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.config_file import Details
 from diffusion_core.runs.launch import check_share
 from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
+from diffusion_core.training.layer_ways import fastest_ways, this_machine
 from diffusion_core.training.micro_batches import fitting_micro_batch
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
@@ -52,6 +56,7 @@ class TrainingContext:
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
+    ways: dict[str, Ways]  # of the layers that are not computed as PyTorch does
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +94,16 @@ def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
     return config.replace(network_args=args)
 
 
-def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> TrainingContext:
-    """Raises DataError where the images fill no batch, ConfigError where it cannot be shared."""
+def make_context(
+    config: RunConfig,
+    store: ImageStore,
+    device: torch.device,
+    details: Details | None = None,
+) -> TrainingContext:
+    """`details`: what the settings came to where the run began, if it did.
+
+    Raises DataError where the images fill no batch, ConfigError where it cannot be shared.
+    """
     train_index, validation_index = split(
         len(store), config.validation_count, config.batch_size, config.seed, config.data
     )
@@ -119,6 +132,8 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
     )
     if micro_batch < share and config.network == "lecture":
         complain(f"The batch is taken in parts of {micro_batch}; BatchNorm treats each by itself.")
+    ways = _fastest_ways(config, model, micro_batch, accelerator, details)
+    set_ways(model, ways)
     optimizer = make_optimizer(config, model, accelerator.device)
     names = (MAIN_AVERAGE, *config.ema_decays)
     averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
@@ -136,6 +151,7 @@ def make_context(config: RunConfig, store: ImageStore, device: torch.device) -> 
         averages=averages,
         micro_batch=micro_batch,
         broken=torch.zeros((), device=accelerator.device),
+        ways=ways,
     )
 
 
@@ -179,6 +195,23 @@ def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:
     return accelerator.device.type == "cuda" or config.network == "lecture"
 
 
+def _fastest_ways(
+    config: RunConfig,
+    model: SimpleUnet | Unet,
+    micro_batch: int,
+    accelerator: Accelerator,
+    details: Details | None,
+) -> dict[str, Ways]:
+    """A run that goes on where it began keeps its ways, so that it goes on exactly."""
+    if accelerator.device.type != "cpu" or not config.fast_layers:
+        return {}
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    take_share(config.threads)
+    same = details is not None and details.layers_machine == this_machine()
+    known = details.layers if details is not None and same else None
+    return fastest_ways(model, micro_batch, config.image_size, dtype, known)
+
+
 def _resident(store: ImageStore, device: torch.device) -> Tensor | None:
     """The images on the device, where they take at most a quarter of what is free there."""
     if device.type != "cuda" or store.images.nbytes > free_memory(device) // 4:
@@ -202,6 +235,8 @@ def resolved(context: TrainingContext) -> dict[str, Any]:
         "device": describe(accelerator.device),
         "processes": accelerator.num_processes,
         "threads": take_share(context.config.threads),
+        "layers": context.ways,
+        "layers_machine": this_machine() if context.device.type == "cpu" else "",
         "command": " ".join(["python -m diffusion_core", *sys.argv[1:]]),
         "versions": {
             "python": platform.python_version(),

@@ -177,7 +177,8 @@ def _train(job: _Job) -> RunState:
     if status.lead:
         complain(f"{config.data}: {sentence(store.found)}")
     group.all_ready(status.raise_if_requested)
-    context = make_context(settle_network(config, store), store, job.device)
+    details = Run(path).snapshot().details
+    context = make_context(settle_network(config, store), store, job.device, details)
     done, warning = restore(path, context) if job.resume else (0, "")
     if not done and config.init_from:
         start_from(load_origin(path, store.classes if context.labelled else ()), context)
@@ -187,7 +188,7 @@ def _train(job: _Job) -> RunState:
     settings = (config.to_json(), changes)
     group.check_same({"settings": settings, "images": store.content, "checkpoint": done})
     lead = context.accelerator.is_main_process
-    if lead and Run(path).snapshot().details is None:
+    if lead and details is None:
         write_config_file(path, context.config, resolved(context))
     elif lead:  # earlier versions kept a relative path and no content
         update_config_file(path, {"data": config.data}, {"data_content": store.content})

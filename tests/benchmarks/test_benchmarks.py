@@ -16,12 +16,15 @@ from torch import nn
 from benchmarks import sampling
 from benchmarks.big_store import own_groups
 from benchmarks.contenders import NETWORKS, Clock, Job, read_result, train_ours
+from benchmarks.layers import rates
 from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
 from benchmarks.timing import cpu_line, in_turns
 from benchmarks.training import table
 from diffusion_core.data.sources.folder import walk
+from diffusion_core.models.convolutions import DEPTH, GEMM, PLAIN, Geometry, Way, Ways
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
+from diffusion_core.training.layer_ways import Shape
 from tests.tiny_runs import LECTURE
 
 
@@ -161,6 +164,15 @@ def test_our_trainer_trains_the_network_of_another_library(
     assert result["images"] == 4
     assert result["seconds"] > 0
     assert Theirs.calls == 4  # warm-up, timed, and the last step, which is not timed
+
+
+def test_a_layer_is_said_by_its_rates_in_each_way_that_it_has() -> None:
+    shape = Shape(False, Geometry(3, 1, 1), 100, (8, 8), 100, 10, torch.float32, True)
+    times: list[dict[Way, float]] = [{PLAIN: 1e-3, GEMM: 2e-3}] * 3
+    assert shape.flop == 2 * 9 * 100 * 100 * 10 * 64  # 0.1152 GFLOP
+    assert rates(shape, times, Ways()).split("/") == ["   115", "   115"]
+    assert rates(shape, times, Ways(PLAIN, GEMM, GEMM)).split("/") == ["   115", "    58"]
+    assert rates(shape, times, Ways(DEPTH, DEPTH, DEPTH)).strip() == "–"
 
 
 def test_the_photographs_are_of_the_lecture_s_size_and_in_two_parts(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ SUBSTITUTIONS = {
     "--n 2048": "--n 16",  # minutes
     "--like my-cars --background": "--like my-cars --set steps=8000 --background",  # has 2 here
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
+    "python -m benchmarks.layers": "python -m benchmarks.layers --help",  # a minute
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
     "python -m benchmarks.together": "python -m benchmarks.together --help",  # minutes

@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffusion_core.data.store import build_store
 from diffusion_core.files import write_json
+from diffusion_core.models.convolutions import GEMM, PLAIN, Ways
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs import checkpoint
@@ -25,7 +26,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import write_status
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
-from diffusion_core.training import loop
+from diffusion_core.training import layer_ways, loop
 from diffusion_core.training import step as training_step
 from diffusion_core.training.batches import batch_positions, make_batch
 from diffusion_core.training.step import learning_rate
@@ -544,3 +545,34 @@ def test_event_files_for_tensorboard_are_an_option(tmp_path: Path) -> None:
         train(tmp_path / name, tiny(tensorboard=wanted, steps=2), device=DEVICE)
     assert len(list((tmp_path / "with" / "tensorboard").glob("events.out.tfevents.*"))) == 1
     assert not (tmp_path / "without" / "tensorboard").exists()
+
+
+def test_a_run_says_how_its_layers_are_computed_and_goes_on_so_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(layer_ways, "LEAST", 0)
+    monkeypatch.setattr(layer_ways, "fastest", lambda shape: Ways(GEMM, PLAIN, GEMM))
+    changes: dict = {"network": "lecture", "network_args": {"widths": [4, 8, 8, 8, 8]}}
+    config = tiny(**changes, steps=6, optimizer="adam", sample_steps=0)
+    train(tmp_path / "whole", config, device=DEVICE)
+    train(tmp_path / "cut", config, device=DEVICE, on_step=stop_after(tmp_path / "cut", 3))
+    # Measured again, it would be something else.
+    monkeypatch.setattr(layer_ways, "fastest", lambda shape: Ways())
+    (tmp_path / "cache" / layer_ways.FILE).unlink()
+    train(tmp_path / "cut", resume=True, device=DEVICE)
+
+    details = load_run(tmp_path / "cut").details
+    assert details.layers["downs.3.transform"] == Ways(GEMM, PLAIN, GEMM)
+    assert "output" not in details.layers
+    whole, resumed = (weights_of(tmp_path / name, config.steps) for name in ("whole", "cut"))
+    assert all(same(whole[name], resumed[name]) for name in whole)
+
+
+def test_layers_are_computed_as_pytorch_does_where_a_setting_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_ways, "LEAST", 0)
+    monkeypatch.setattr(layer_ways, "fastest", lambda shape: pytest.fail("measured"))
+    train(tmp_path / "run", tiny(steps=1, fast_layers=False), device=DEVICE)
+    assert load_run(tmp_path / "run").details.layers == {}
