@@ -15,7 +15,7 @@ from dashboard.services import cached
 from dashboard.services.sampling_tasks import GeneratedImages
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number
-from dashboard.ui.image_source import pick_own
+from dashboard.ui.image_source import FIT, pick_own
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import session_job
@@ -100,7 +100,7 @@ OF_TASK: dict[str, tuple[Control, ...]] = {
     REPAINT: (AREA, RESAMPLE),
     INVERT: (),
 }
-CONTROLS = (TASK, STRENGTH, AREA, RESAMPLE, SOURCE, EXAMPLE)  # that a file restores
+CONTROLS = (TASK, STRENGTH, AREA, RESAMPLE, SOURCE, EXAMPLE, FIT)  # that a file restores
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,15 @@ def pick_given(config: RunConfig) -> Given | None:
             return pick_from_data(config)
         if source == GENERATED:
             return pick_generated(config)
-        image, text = pick_own(source, config.image_size, "sampling starts from it")
+        image, text = pick_own(source, config.image_size, "to edit it")
     except (DataError, ImageError) as error:
         st.error(plain(error))
         return None
     if image is None:
         st.info(plain(text))
         return None
-    return Given(fit(image, config), f"your image, {text}", {SOURCE.key: source})
+    settings = {SOURCE.key: source, FIT.key: st.session_state[FIT.key]}
+    return Given(fit(image, config), f"your image, {text}", settings)
 
 
 def pick_from_data(config: RunConfig) -> Given:

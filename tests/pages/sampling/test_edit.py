@@ -274,5 +274,5 @@ def test_an_uploaded_image_is_varied_in_the_runs_size(run: Path) -> None:
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
     job = generate(app, "Vary", "edit")
-    assert "your image, resized from 50×30, stretched to a square" in job.task.text
+    assert "your image, resized from 50×30, cropped to a square" in job.task.text
     assert job.result.given.image.shape == (16, 16, 3)

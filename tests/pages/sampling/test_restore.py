@@ -258,6 +258,15 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert not app.success
 
 
+@pytest.mark.parametrize(("written", "fit"), [({}, "stretch"), ({"fit": "fit"}, "fit")])
+def test_an_upload_is_resized_as_when_the_file_was_made(
+    modes_run: Path, written: dict[str, str], fit: str
+) -> None:
+    page = EDITED | {"from": "upload"} | written
+    app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
+    assert app.segmented_control(key="fit").value == fit
+
+
 FORGED = [
     (EDITED | {"strength": 7}, "Strength is 7; it must be from 0.05 to 1."),
     (EDITED | {"strength": float("nan")}, "Strength is nan; it must be from 0.05 to 1."),
