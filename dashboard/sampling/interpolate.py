@@ -18,7 +18,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
-from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.images import offer_png, show_image, show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
@@ -31,9 +31,11 @@ from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
+from diffusion_core.sampling.trajectory import spread
 
 KEY = "interpolate"
 SIDE = 112  # screen pixels of a frame in the row
+LOOKS = 8  # frames in the strip
 
 FROM_IMAGE = Number(
     key="from_picture",
@@ -181,11 +183,27 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
     count = len(made.frames)
     captions = [f"frame {k + 1} of {count}" for k in range(count)]
     sent = show_flipbook(
-        made, lambda: Book({"Film": made.frames[:, None]}, captions, ["1"]), "between-frames"
+        made,
+        lambda: Book({"Film": made.frames[:, None]}, captions, ["1"], plays=True),
+        "between-frames",
     )
     if sent.frames < count:
         st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
+    show_strip(made.frames)
     show_downloads(job.spec, made)
+
+
+def show_strip(frames: np.ndarray) -> None:
+    """Some of the frames side by side."""
+    chosen = spread(len(frames), LOOKS)
+    numbers = ", ".join(str(k + 1) for k in chosen)
+    show_image(
+        strip(frames[chosen]),
+        f"Frames {numbers}",
+        SIDE * len(chosen),
+        f"Frames {numbers} of {len(frames)}",
+        stretch=True,
+    )
 
 
 def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,14 @@ def test_a_film_has_the_one_class_that_is_shown(runs_dir: Path, dropout: float, 
     assert box.value == usual and EACH_IN_TURN not in box.options
     app.slider(key="frames").set_value(2).run()
     assert generate(app, "Generate film", "interpolate").spec.label == usual
+
+
+def test_a_film_plays_by_itself_above_a_strip_of_its_frames(run: Path) -> None:
+    app = open_mode("Interpolate", frames=20)
+    generate(app, "Generate film", "interpolate")
+    [book] = [c for c in app.get("bidi_component") if c.proto.component_name == "flipbook"]
+    assert json.loads(book.proto.json)["plays"] is True
+    assert captions(app)[-1] == "Frames 1, 4, 6, 9, 12, 15, 17, 20 of 20"
 
 
 def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
