@@ -19,10 +19,10 @@ from dashboard.sampling.compare_lists import (
     pick_lists,
 )
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import plain
-from dashboard.ui.progress import precise, press, session_job, show_state, watch
+from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.metadata import Kind, entries
@@ -71,6 +71,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
+        else:
+            task = compare_task(spec, {}, rows)
+            show_seconds(task.pace_key, task.evaluations)
         press(
             "Generate comparison" if problem else f"Generate {len(rows)} rows",
             lambda: compare_task(spec, page_settings(spec, lists, rows), rows),
@@ -93,6 +96,8 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
 def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> Task:
     """The result is a `Comparison` with this `spec` and `page`."""
     counts = [row.spec.evaluations(build_schedule(row.checkpoint.config)) for row in rows]
+    keys = [pace_key(row.spec, row.checkpoint.config) for row in rows]
+    networks = sorted({network for network, _ in keys})
 
     def work(load: Load, on_step: OnStep) -> Comparison:
         made = []
@@ -110,7 +115,7 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
         f"Comparison of {len(rows)} rows",
         sum(row.spec.steps for row in rows),
         sum(counts),
-        f"compare {len(rows)}",
+        (" and ".join(networks), round(sum(at_once for _, at_once in keys) / len(keys))),
         work,
     )
 
