@@ -23,6 +23,7 @@ from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
+from dashboard.ui.run_wording import count
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.metadata import Kind, entries
@@ -52,21 +53,8 @@ class Comparison:
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     with controls:
         st.divider()
-        st.caption(
-            "Choose the values to compare; everything else is as above. All combinations are "
-            "generated (2 to 6)."
-        )
-        st.button(
-            "Compare noise terms",
-            help="Sets DDPM over all timesteps with the lecture's noise term and the two correct "
-            "ones; nothing else differs.",
-            icon=":material/school:",
-            on_click=choose_noise_terms,
-            args=(chosen.can.timesteps,),
-            disabled=chosen.can.flow,
-            width="stretch",
-        )
         spec, lists, problem = pick_lists(chosen)
+        st.caption("All combinations are generated (2 to 6). Nothing else differs between rows.")
         rows, unfit = make_rows(chosen, spec, lists)
         problem = problem or unfit
         if problem:
@@ -81,12 +69,22 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/view_week:",
             disabled=bool(problem),
         )
+        st.button(
+            "Compare noise terms",
+            help="Selects DDPM over all timesteps with the lecture's noise term and the two "
+            "correct ones.",
+            icon=":material/school:",
+            on_click=choose_noise_terms,
+            args=(chosen.can.timesteps,),
+            disabled=chosen.can.flow,
+            width="stretch",
+        )
     with results:
         job = session_job(KEY)
         if job is None:
             st.info(
-                "Every row starts from the same noise, so that only the chosen values make a "
-                "difference. Each row shows its network evaluations and its time.",
+                "All rows start from the same noise, so only the compared settings make a "
+                "difference. Each row shows its network evaluations and the time that it took.",
                 icon=":material/view_week:",
             )
             return
@@ -101,13 +99,13 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
 
     def work(load: Load, on_step: OnStep) -> Comparison:
         made = []
-        for row, count in zip(rows, counts, strict=True):
+        for row, evaluations in zip(rows, counts, strict=True):
             loaded = load(row.checkpoint, row.spec.average, row.spec.exact)
             row.spec.make(loaded, steps=1)  # the first evaluations of a network take longer
             start = time.perf_counter()
             images = to_uint8(row.spec.make(loaded, on_step))
             seconds = time.perf_counter() - start
-            made.append(ComparedRow(row.spec, images, count // row.spec.n, seconds))
+            made.append(ComparedRow(row.spec, images, evaluations // row.spec.n, seconds))
         return Comparison(spec, page, made)
 
     return Task(
@@ -128,9 +126,14 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
     for k, (row, title) in enumerate(zip(rows, differences([r.spec for r in rows]), strict=True)):
         st.markdown(plain(title))
         st.caption(
-            f"{row.evaluations:,} evaluations per image · {precise(row.seconds)} for {row.spec.n}"
+            f"{row.evaluations:,} network evaluations per image · "
+            f"{count(row.spec.n, 'image')} in {precise(row.seconds)} (measured)"
         )
         show_row(list(row.images), f"{title}, row {k + 1}", SIDE)
+    st.caption(
+        "Times are measured on a shared machine and depend on what else runs there; the number of "
+        "evaluations does not."
+    )
     sizes = {row.images.shape[1:] for row in rows}
     if len(sizes) == 1:
         whole = grid(np.concatenate([row.images for row in rows]), rows[0].spec.n)
