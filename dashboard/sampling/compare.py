@@ -49,7 +49,9 @@ class Comparison:
     rows: list[ComparedRow]
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     with controls:
         st.divider()
         st.caption(
@@ -71,6 +73,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
+    with bar:
         press(
             "Generate comparison" if problem else f"Generate {len(rows)} rows",
             lambda: compare_task(spec, page_settings(spec, lists, rows), rows),

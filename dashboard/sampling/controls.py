@@ -56,9 +56,10 @@ SPACING = Choice(
     options=TIMESTEP_SPACINGS,
     default="trailing",
     follows=True,
-    help="Where the steps lie; it matters with few steps. trailing: evenly, from the noisiest "
-    "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
-    "at low noise. exponential: evenly in the logarithm of the noise.",
+    help="Which timesteps the steps use; it matters with few steps. trailing: evenly spaced, from "
+    "the noisiest timestep. leading: evenly spaced, to the cleanest. linspace: evenly spaced, from "
+    "end to end. karras: dense at low noise. exponential: evenly spaced in the logarithm of the "
+    "noise.",
 )
 STEPS = Number(
     key="steps",
@@ -87,7 +88,7 @@ ETA = Number(
     default=0.0,
     step=0.1,
     slider=True,
-    help="Fresh noise that DDIM adds in each step: 0 none, 1 as much as DDPM.",
+    help="The noise that DDIM adds in each step: 0 for none, 1 for as much as DDPM.",
 )
 VARIANCE = Choice(
     key="variance",
@@ -145,7 +146,9 @@ EXACT = Toggle(
     help="Compute in float32, one image at a time, so that image k of a seed is the same to the "
     "last bit whatever the number of images. Takes 2 to 5 times as long.",
 )
-LINKED = (STEP, WAY, SPACING, STEPS, COUNT, SEED, ETA, VARIANCE, AVERAGE, LABEL, GUIDANCE, EXACT)
+BASIC = (COUNT, LABEL, STEPS, SEED)
+SAMPLERS = (SAMPLER, FLOW_SAMPLER)
+ADVANCED = (STEP, WAY, SPACING, ETA, VARIANCE, AVERAGE, GUIDANCE, NEGATIVE, GUIDED, EXACT)
 
 
 def max_images(image_size: int) -> int:
@@ -170,15 +173,17 @@ def controls_for(
         sampler = sampler_of(values["sampler"], can.flow)
         if len(can.spacings) > 1:
             yield SPACING.now(options=can.spacings)
+    if count:
+        most = max_images(can.image_size)
+        yield COUNT.now(high=most, default=min(16, most), help=f"1 to {most}.")
+    if can.classes:
+        yield LABEL.now(options=can.labels)
     yield STEPS.now(
         high=can.timesteps,
         default=can.usual_steps[sampler.name],
         help=f"How many of the {can.timesteps:,} timesteps to use. The default depends on the "
         "sampler.",
     )
-    if count:
-        most = max_images(can.image_size)
-        yield COUNT.now(high=most, default=min(16, most), help=f"1 to {most}.")
     yield SEED
     if not values.get("as_lecture"):
         if "eta" in sampler.options:
@@ -187,8 +192,6 @@ def controls_for(
             yield VARIANCE
     if len(can.averages) > 1:
         yield AVERAGE.now(options=can.averages)
-    if can.classes:
-        yield LABEL.now(options=can.labels)
     if can.any_class and values.get("label") != ANY_CLASS:
         yield GUIDANCE
         if values["guidance_scale"] != 1.0:
@@ -215,7 +218,7 @@ def link(spec: SamplingSpec) -> str:
 def link_settings(spec: SamplingSpec) -> dict[str, Any]:
     """The parameters of the page's address that restore a spec; defaults are left out."""
     settings: dict[str, Any] = {"run": spec.run}
-    controls: list[Control] = [*LINKED, NEGATIVE, GUIDED]
+    controls: list[Control] = [*BASIC, *ADVANCED]
     if not spec.as_lecture:
         controls.append(FLOW_SAMPLER if spec.flow else SAMPLER)
     for control in controls:

@@ -67,7 +67,9 @@ class Edited:
     psnr: float = 0.0  # and in dB
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     config, can = chosen.checkpoint.config, chosen.can
     with controls:
         st.divider()
@@ -89,7 +91,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
                     f"{title_of(chosen.spec)} cannot repaint, because its steps build on each "
                     f"other. {title_of(spec)} is used instead."
                 )
-        show_button(chosen.checkpoint, can, spec, given, edit)
+        show_button(bar, chosen.checkpoint, can, spec, given, edit)
 
 
 def usable_spec(spec: SamplingSpec, edit: Edit, can: Capabilities) -> SamplingSpec:
@@ -118,7 +120,12 @@ def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
 
 
 def show_button(
-    checkpoint: Checkpoint, can: Capabilities, spec: SamplingSpec, given: Given | None, edit: Edit
+    bar: DeltaGenerator,
+    checkpoint: Checkpoint,
+    can: Capabilities,
+    spec: SamplingSpec,
+    given: Given | None,
+    edit: Edit,
 ) -> None:
     schedule = build_schedule(checkpoint.config)
     refused = problem(spec, can, edit)
@@ -138,9 +145,10 @@ def show_button(
         return edit_task(spec, checkpoint, given, edit)
 
     labels = {VARY: "Vary", REPAINT: "Repaint", INVERT: "Invert and reconstruct"}
-    press(labels[edit.kind], make_task, KEY, disabled=not ready)
-    if ready:
-        show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
+    with bar:
+        press(labels[edit.kind], make_task, KEY, disabled=not ready)
+        if ready:
+            show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
 
 
 def inversion_text(spec: SamplingSpec) -> str:

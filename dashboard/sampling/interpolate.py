@@ -80,7 +80,9 @@ class Interpolation:
     frames: np.ndarray  # uint8 (k, H, W, C)
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     with controls:
         st.divider()
         ends, count = pick_ends(chosen.spec.seed)
@@ -95,6 +97,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
                 "end, so that only the start differs."
             )
         same = ends[0] == ends[1]
+        if same:
+            st.caption("Both ends are the same image; choose another image or seed for one.")
+    with bar:
         press(
             "Generate film",
             lambda: film_task(spec.checked(chosen.can), chosen.checkpoint, ends),
@@ -102,9 +107,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/movie:",
             disabled=same,
         )
-        if same:
-            st.caption("Both ends are the same image; choose another image or seed for one.")
-        else:
+        if not same:
             config = chosen.checkpoint.config
             show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:

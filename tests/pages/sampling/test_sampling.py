@@ -140,13 +140,13 @@ def test_a_newer_checkpoint_is_offered_and_taken_only_on_request(runs_dir: Path)
     run = write_run(runs_dir, "cars", 20)
     set_running(run)
     app = open_sampling()
-    assert buttons(app) == ["Generate"]
+    assert buttons(app) == ["Generate", "Random"]
     write_checkpoint(run, 40)
     app.run()
     assert "Step 20 of 40" in words(app)
     button(app, "Use newer checkpoint (step 40)").click().run()
     assert "Step 40 of 40" in words(app)
-    assert buttons(app) == ["Generate"]
+    assert buttons(app) == ["Generate", "Random"]
 
 
 def test_a_broken_checkpoint_is_skipped_and_named(runs_dir: Path) -> None:
@@ -283,6 +283,33 @@ def test_steps_are_20_for_dpm_solver_and_all_for_ddpm_until_they_are_set(runs_di
     assert generate(app).spec.steps == 60
 
 
+def test_what_is_seldom_set_is_under_advanced_which_a_link_that_sets_some_opens(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "cars", 20)
+
+    def advanced(app: AppTest) -> Any:
+        [found] = [each for each in app.expander if each.label == "Advanced"]
+        return found
+
+    app = open_sampling(n="2", steps="5", seed="3", label="bus")
+    assert not advanced(app).proto.expanded
+    below: set[str | None] = {
+        each.key
+        for each in (*advanced(app).selectbox, *advanced(app).slider, *advanced(app).toggle)
+    }
+    assert below == {"step", "sampler", "spacing", "guidance", "exact"}
+    assert advanced(open_sampling(sampler="ddim")).proto.expanded
+
+
+def test_the_dice_chooses_another_seed(runs_dir: Path) -> None:
+    write_run(runs_dir, "cars", 20)
+    app = open_sampling(n="1", steps="2", seed="3")
+    seeds = {press(app, "Random").number_input(key="seed").value for _ in range(3)}
+    assert len(seeds) > 1
+    assert generate(app).spec.seed == app.number_input(key="seed").value
+
+
 @pytest.mark.parametrize(
     "sampler", [each for each in REGISTRY if not each.flow], ids=lambda each: each.name
 )
@@ -357,7 +384,8 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
     second.segmented_control(key="mode").set_value("Interpolate").run()
     assert not second.exception
     assert button(second, "Generate film").disabled
-    assert "cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
+    [progress] = second.get("progress")
+    assert progress.proto.text.startswith("Waiting for 1 other job on this device")
     button(second, "Cancel").click().run()
     assert second.session_state["jobs"]["generate"].snapshot().state == "cancelled"
     second.segmented_control(key="mode").set_value("Generate").run()
