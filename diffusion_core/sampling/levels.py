@@ -115,7 +115,8 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
         wanted = (high**root + ramp * (low**root - high**root)) ** KARRAS_RHO
     else:
         wanted = np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
-    ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps))
+    # Rounded, for the logarithm of the last, t = 0, is the table's to the last digit but one.
+    ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps)).round(9)
     share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
     found = zip(ts, share, wanted * share, strict=True)
     return [*(NoiseLevel(float(t), float(a), float(s)) for t, a, s in found), IMAGE]
