@@ -25,6 +25,7 @@ from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_state, watch
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -71,6 +72,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
+        warnings = [row.spec.warning(Capabilities.of(row.checkpoint)) for row in rows]
+        for warning in filter(None, dict.fromkeys(warnings)):
+            st.warning(plain(warning))
         press(
             "Generate comparison" if problem else f"Generate {len(rows)} rows",
             lambda: compare_task(spec, page_settings(spec, lists, rows), rows),

@@ -33,6 +33,7 @@ FEWEST, MOST = 2, 6
 USUAL_STEPS = (2, 5, 10, 20, 30, 50, 100, 250, 1000)
 NAME = Text(key="", label="")  # of a run, a sampler, …: one that is gone is left out, not refused
 SAMPLED_AT = "drawn_at"  # in a file: {run: step}
+USUAL = "usual"  # of the spacings: each sampler's own
 
 COUNT = Number(key="vs_n", field="n", label="Images per row", low=1, high=8, default=4)
 # By key, in the order in which the rows vary.
@@ -45,6 +46,7 @@ LISTS: dict[str, MultiChoice] = {
             key="vs_average", label="Averaged weights", field="average", one=NAME, most=MOST
         ),
         MultiChoice(key="vs_sampler", label="Samplers", field="sampler", one=NAME, most=MOST),
+        MultiChoice(key="vs_spacing", label="Step spacings", field="spacing", one=NAME, most=MOST),
         MultiChoice(key="vs_steps", label="Steps", field="steps", one=STEPS, typed=True, most=MOST),
         MultiChoice(
             key="vs_guidance",
@@ -109,6 +111,7 @@ def lists_for(
         "vs_step": AT.now(options=[str(each.step) for each in run.checkpoints()[0]]),
         "vs_average": LISTS["vs_average"].now(options=can.averages),
         "vs_sampler": LISTS["vs_sampler"].now(options=can.samplers),
+        "vs_spacing": LISTS["vs_spacing"].now(options=(USUAL, *can.spacings)),
         "vs_steps": LISTS["vs_steps"].now(
             one=STEPS.now(high=can.timesteps, optional=False),
             options=[*(k for k in USUAL_STEPS if k < can.timesteps), can.timesteps],
@@ -135,7 +138,8 @@ def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
         if control.typed and isinstance(control.one, Number):
             limits = f"{control.one.low:,} to {control.one.high:,}"
             control = control.now(help=f"Type others: {limits}.")
-        given = control.ask(placeholder="as above", disabled=off)
+        options = {"on_change": space_as_usual, "args": (spec, can)} if key == "vs_sampler" else {}
+        given = control.ask(placeholder="as above", disabled=off, **options)
         lists[key] = [] if off else given
         if limits:
             numbers = control.numbers(given)
@@ -143,6 +147,15 @@ def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
             if numbers is None:
                 problem = f"{control.label}: only whole numbers from {limits} are possible."
     return spec, lists, problem
+
+
+def space_as_usual(above: SamplingSpec, can: Capabilities) -> None:
+    """Give each of the chosen samplers its usual spacing, where they are not all one and the
+    spacing above is only the usual one of the sampler above."""
+    named = [can.usual_spacing.get(name) for name in st.session_state["vs_sampler"]]
+    chosen = above.spacing != can.usual_spacing[above.method] or st.session_state["vs_spacing"]
+    if not chosen and set(named) - {above.spacing}:
+        st.session_state["vs_spacing"] = [USUAL]
 
 
 def make_rows(chosen: Chosen, spec: SamplingSpec, lists: dict[str, list]) -> tuple[list[Row], str]:
@@ -198,6 +211,9 @@ def changed(
         spec = spec.replace(classes=can.classes, label=label, guidance_scale=1.0)
         spec = spec.without_unused()
     own = dict(changes)
+    if own.get("spacing") == USUAL:
+        name = own.get("sampler", spec.method)
+        own["spacing"] = can.usual_spacing.get(name, can.spacings[0])
     if "sampler" in own:
         own.setdefault("as_lecture", False)
     if "as_lecture" in changes:

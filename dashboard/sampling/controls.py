@@ -57,7 +57,8 @@ SPACING = Choice(
     default="trailing",
     help="Where the steps lie; it matters with few steps. trailing: evenly, from the noisiest "
     "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
-    "at low noise. exponential: evenly in the logarithm of the noise.",
+    "at low noise. exponential: evenly in the logarithm of the noise. A sampler that is chosen "
+    "brings its usual one.",
 )
 STEPS = Number(
     key="steps",

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
@@ -32,6 +32,7 @@ SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segment
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
+        show_warning(spec, chosen.can)
         press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))

@@ -12,6 +12,7 @@ samplers with as many steps evaluate the network at the same levels and can be c
 - `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
   are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
   ends of the schedule, and the network is told the fraction that belongs to it.
+- A sampler's record names its usual spacing; `stability.py` finds the levels on which it diverges.
 
 On the same levels and noises our samplers give the images of diffusers. Its schedulers choose other
 levels in these cases (tests/core/sampling/test_solvers.py shows each and that nothing else
@@ -64,7 +65,7 @@ IMAGE = NoiseLevel(0.0, 1.0, 0.0)  # where every walk ends
 
 
 def spacings_for(schedule: Schedule) -> tuple[str, ...]:
-    """The names of TIMESTEP_SPACINGS that this schedule takes, the usual one first."""
+    """The names of TIMESTEP_SPACINGS that this schedule takes."""
     if schedule.ends_in_noise:
         return tuple(name for name in TIMESTEP_SPACINGS if name not in OF_SIGMA)
     return TIMESTEP_SPACINGS

@@ -112,6 +112,12 @@ def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
     assert generate(app, "Repaint", "edit").spec.sampler == "ddim"
 
 
+def test_a_variation_that_skips_the_step_that_diverges_is_not_warned_of(run: Path) -> None:
+    settings = {"sampler": "heun", "spacing": "trailing"}
+    assert "heun diverges" in words(open_mode("Edit", strength=1.0, **settings))
+    assert "heun diverges" not in words(open_mode("Edit", strength=0.5, **settings))
+
+
 def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
     app = open_mode("Edit", edit="Invert")
     assert "DDIM without noise and guidance, 4 steps up and as many back for " in words(app)
