@@ -80,12 +80,17 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
 
 
 def pick_spec(
-    run: Run, checkpoint: Checkpoint, can: Capabilities, *, count: bool = True
+    run: Run,
+    checkpoint: Checkpoint,
+    can: Capabilities,
+    *,
+    count: bool = True,
+    labels: Sequence[str] = (),
 ) -> SamplingSpec:
-    """What to sample; `count`: ask for the number of images, where the mode does not."""
+    """What to sample; `count` and `labels`: see `controls_for`."""
     values: dict[str, Any] = {}
     follow = {"on_change": follow_sampler, "args": (values, can)}
-    for control in controls_for(can, values, count=count):
+    for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
             averages = ", ".join(map(checkpoint.average_text, can.averages))
             control = control.now(

@@ -80,7 +80,7 @@ def test_rows_of_samplers_are_spaced_as_usual_for_each() -> None:
 def test_rows_stay_as_above_where_the_spacing_was_chosen_or_a_link_says_nothing() -> None:
     app = open_page("sampling.py", mode="Compare", spacing="leading")
     app.multiselect(key="vs_sampler").set_value(["dpmpp_2m", "heun"]).run()
-    assert app.multiselect(key="vs_spacing").value == []
+    assert [each.key for each in app.multiselect] == ["vs_sampler"]
     app = open_page("sampling.py", mode="Compare", vs_n="1", vs_sampler=["dpmpp_2m", "heun"])
     rows = generate(app, "Generate 2 rows", "compare").result.rows
     assert [row.spec.spacing for row in rows] == ["trailing", "trailing"]
