@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.trajectory import IMAGE
 from dashboard.services import roles, series_jobs
 from dashboard.services.roles import Deed
@@ -96,6 +96,7 @@ def show_form(chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator) -> 
             st.caption(f"A series has at most {most:,} images here.")
         if sentence := series_jobs.budget_sentence(get_settings()):
             st.caption(sentence)
+        show_warning(spec, chosen.can)
         st.caption("Interactive requests take priority.")
     with bar:
         if st.button("Generate in background", type="primary", icon=":material/brush:"):

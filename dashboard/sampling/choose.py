@@ -18,10 +18,13 @@ from dashboard.sampling.controls import (
     AVERAGE,
     BASIC,
     COUNT,
+    FLOW_SAMPLER,
     LATEST,
     LECTURE_SAMPLER,
+    SAMPLER,
     SAMPLERS,
     SEED,
+    SPACING,
     STEP,
     WAY,
     controls_for,
@@ -104,6 +107,7 @@ def pick_spec(
     """What to sample; `count` and `labels`: see `controls_for`."""
     values: dict[str, Any] = {}
     basic, basic_keys = st.container(), {control.key for control in BASIC}
+    follow = {"on_change": follow_sampler, "args": (values, can)}
     for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
             averages = ", ".join(map(checkpoint.average_text, can.averages))
@@ -113,7 +117,8 @@ def pick_spec(
                 "steps."
             )
         with basic if control.key in basic_keys else advanced:
-            value = pick_seed() if control.key == SEED.key else control.ask()
+            options = follow if control.field == SAMPLER.field else {}
+            value = pick_seed() if control.key == SEED.key else control.ask(**options)
             values[control.field] = control.to_field(value)
             if control.key == WAY.key and values["as_lecture"]:
                 values["sampler"] = LECTURE_SAMPLER
@@ -141,6 +146,20 @@ def pick_seed() -> int:
             on_click=lambda: st.session_state.update({SEED.key: secrets.randbelow(10**6)}),
         )
     return seed
+
+
+def follow_sampler(before: dict[str, Any], can: Capabilities) -> None:
+    """Space the steps as the sampler that was just chosen usually does, unless the spacing is
+    another one than was usual with the sampler before."""
+    if st.session_state[SPACING.key] == can.usual_spacing[before["sampler"]]:
+        chosen = st.session_state[(FLOW_SAMPLER if can.flow else SAMPLER).key]
+        st.session_state[SPACING.key] = can.usual_spacing[chosen]
+
+
+def show_warning(spec: SamplingSpec, can: Capabilities, strength: float = 1.0) -> None:
+    """Say before it is generated that it will be wrong; `strength`: of a variation."""
+    if warning := spec.warning(can, strength):
+        st.warning(plain(warning))
 
 
 def sharing_sentence(device: torch.device, runs: Sequence[Run]) -> str:

@@ -26,6 +26,7 @@ from dashboard.ui.progress import precise, press, session_job, show_seconds, sho
 from dashboard.ui.run_wording import count
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -61,6 +62,9 @@ def show(
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
+        warnings = [row.spec.warning(Capabilities.of(row.checkpoint)) for row in rows]
+        for warning in filter(None, dict.fromkeys(warnings)):
+            st.warning(plain(warning))
         st.button(
             "Compare noise terms",
             help="Selects DDPM over all timesteps with the lecture's noise term and the two "

@@ -38,6 +38,7 @@ PRESELECTED = 3, 2  # values of the first setting, and of each further one
 USUAL_STEPS = (2, 5, 10, 20, 30, 50, 100, 250, 1000)
 NAME = Text(key="", label="")  # of a run, a sampler, …: one that is gone is left out, not refused
 SAMPLED_AT = "drawn_at"  # in a file: {run: step}
+USUAL = "usual"  # of the spacings: each sampler's own
 
 COUNT = Number(key="vs_n", field="n", label="Images per row", low=1, high=8, default=4)
 # By key, in the order in which the rows vary. `default` are values to begin with; without them they
@@ -94,9 +95,18 @@ LISTS: dict[str, MultiChoice] = {
             options=(CORRECT, LECTURE),
             most=MOST,
         ),
+        MultiChoice(
+            key="vs_spacing",
+            label="Step spacing",
+            field="spacing",
+            one=NAME,
+            default=("trailing", "karras", "exponential"),
+            most=MOST,
+        ),
     )
 }
 RUNS, AT, SAMPLERS = LISTS["vs_run"], LISTS["vs_step"], LISTS["vs_sampler"]
+SPACINGS = LISTS["vs_spacing"]
 BY = Choice(
     key="by",
     label="Compare by",
@@ -131,6 +141,7 @@ def lists_for(
         "vs_step": AT.now(options=steps, default=steps[::-1]),
         "vs_average": LISTS["vs_average"].now(options=can.averages),
         "vs_sampler": LISTS["vs_sampler"].now(options=can.samplers),
+        "vs_spacing": SPACINGS.now(options=(USUAL, *can.spacings)),
         "vs_steps": LISTS["vs_steps"].now(
             one=STEPS.now(high=can.timesteps, optional=False),
             options=[*(k for k in USUAL_STEPS if k < can.timesteps), can.timesteps],
@@ -157,12 +168,14 @@ def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
         pick_setting(place, len(shown), offered(fitted, [*without, *others]), fitted[key])
         preselect(fitted[key], PRESELECTED[min(place, 1)])
         off = (key == AT.key and RUNS.key in shown) or (key == "vs_guidance" and unguided)
-        values = ask_values(fitted[key], off)
+        follow = {"on_change": space_as_usual, "args": (chosen.spec, can)}
+        values = ask_values(fitted[key], off, **(follow if key == SAMPLERS.key else {}))
         lists[key] = values or []
         if values is None:
             problem = f"{LISTS[key].label}: only whole numbers {limits(fitted[key])} are possible."
     more = offered(fitted, [*without, *shown])
-    if len(shown) < SETTINGS and more:
+    own = lists[SPACINGS.key] == [USUAL]  # nothing that was asked for
+    if len(shown) - own < SETTINGS and more:
         st.button("Add another", icon=":material/add:", on_click=add_list, args=(more[0],))
     return chosen.spec.replace(n=COUNT.ask()), lists, problem
 
@@ -224,9 +237,10 @@ def preselect(control: MultiChoice, count: int) -> None:
         st.query_params[control.key] = [str(value) for value in st.session_state[control.key]]
 
 
-def ask_values(control: MultiChoice, off: bool) -> list | None:
+def ask_values(control: MultiChoice, off: bool, **options: Any) -> list | None:
     """The values of a list, none where it is off; None where a typed one is not possible."""
-    given = control.ask(label_visibility="collapsed", placeholder="Choose values", disabled=off)
+    options |= {"label_visibility": "collapsed", "placeholder": "Choose values", "disabled": off}
+    given = control.ask(**options)
     if off:
         return []
     return control.numbers(given) if control.typed else given
@@ -235,6 +249,16 @@ def ask_values(control: MultiChoice, off: bool) -> list | None:
 def limits(control: MultiChoice) -> str:
     assert isinstance(control.one, Number)  # as of all that can be typed
     return f"from {control.one.low:,} to {control.one.high:,}"
+
+
+def space_as_usual(above: SamplingSpec, can: Capabilities) -> None:
+    """Space each of the chosen samplers' steps as usual for it, where one is unusual and the
+    spacing above is only the usual one of the sampler above."""
+    spacings = {can.usual_spacing.get(name) for name in st.session_state[SAMPLERS.key]}
+    given = above.spacing != can.usual_spacing[above.method] or SPACINGS.key in shown_lists()
+    if not given and spacings - {above.spacing}:
+        st.session_state[SPACINGS.key] = [USUAL]
+        add_list(SPACINGS.key)
 
 
 # ---------------------------------------------------------------- the rows
@@ -293,6 +317,9 @@ def changed(
         spec = spec.replace(classes=can.classes, label=label, guidance_scale=1.0)
         spec = spec.without_unused()
     own = dict(changes)
+    if own.get("spacing") == USUAL:
+        name = own.get("sampler", spec.method)
+        own["spacing"] = can.usual_spacing.get(name, can.spacings[0])
     if "sampler" in own:
         own.setdefault("as_lecture", False)
     if "as_lecture" in changes:

@@ -55,11 +55,10 @@ SPACING = Choice(
     label="Step spacing",
     options=TIMESTEP_SPACINGS,
     default="trailing",
-    follows=True,
     help="Which timesteps the steps use; it matters with few steps. trailing: evenly spaced, from "
     "the noisiest timestep. leading: evenly spaced, to the cleanest. linspace: evenly spaced, from "
     "end to end. karras: dense at low noise. exponential: evenly spaced in the logarithm of the "
-    "noise.",
+    "noise. Choosing a sampler also chooses its usual spacing.",
 )
 STEPS = Number(
     key="steps",

@@ -10,7 +10,7 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import one_class
 from dashboard.sampling.edit_controls import (
     INVERT,
@@ -120,6 +120,7 @@ def show_button(
     schedule = build_schedule(checkpoint.config)
     refused = problem(spec, can, edit)
     painted = edit.mask is None or bool(edit.mask.any())
+    show_warning(spec, can, edit.strength)
     if refused:
         st.warning(plain(refused))
     elif edit.kind == VARY:

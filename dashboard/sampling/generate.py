@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
@@ -33,6 +33,8 @@ def show(
     chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
 ) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
+    with controls:
+        show_warning(spec, chosen.can)
     with bar:
         press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config

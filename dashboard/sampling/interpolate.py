@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import SEED, max_images
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
@@ -93,6 +93,7 @@ def show(
                 f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "
                 "end, so that only the start differs."
             )
+        show_warning(spec, chosen.can)
         same = ends[0] == ends[1]
         if same:
             st.caption("Both ends are the same image; choose another image or seed for one.")

@@ -27,8 +27,9 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     write_run(runs_dir, "cars", 20)
     app = open_page("sampling.py", mode="Compare", vs_n="2", label="bus")
     app.multiselect(key="vs_sampler").set_value(["ddim", "heun"]).run()
+    assert lists(app) == ["vs_sampler", "vs_spacing"]  # that of Heun is unusual
     button(app, "Add another").click().run()
-    app.selectbox(key="by_1").set_value("vs_steps").run()
+    app.selectbox(key="by_2").set_value("vs_steps").run()
     app.multiselect(key="vs_steps").set_value([5, 10]).run()
     rows = compare(app, "Generate 4 rows")
     assert [(r.spec.sampler, r.spec.steps) for r in rows] == [
@@ -80,7 +81,7 @@ def test_the_mode_opens_with_three_samplers_and_takes_a_second_setting(runs_dir:
 def test_only_settings_with_something_to_compare_are_offered(runs_dir: Path) -> None:
     write_run(runs_dir, "cars", 20)
     app = open_page("sampling.py", mode="Compare")
-    only = ["Sampler", "Steps", "Guidance scale", "Seed", "Variance of the noise"]
+    only = ["Sampler", "Steps", "Guidance scale", "Seed", "Variance of the noise", "Step spacing"]
     assert app.selectbox(key="by_0").options == only
     write_run(runs_dir, "other", 20, 40)
     app = open_page("sampling.py", mode="Compare", run="other", label="any class")
@@ -91,6 +92,7 @@ def test_only_settings_with_something_to_compare_are_offered(runs_dir: Path) -> 
         "Steps",
         "Seed",
         "Variance of the noise",
+        "Step spacing",
     ]
     app.selectbox(key="by_0").set_value("vs_run").run()
     button(app, "Add another").click().run()

@@ -168,6 +168,12 @@ def test_an_upload_has_the_first_class_where_the_network_knows_no_other(runs_dir
     assert text == f"The class of this image is not known. Using the class `{CLASSES[0]}`."
 
 
+def test_a_variation_that_skips_the_step_that_diverges_is_not_warned_of(run: Path) -> None:
+    settings = {"sampler": "heun", "spacing": "trailing"}
+    assert "heun diverges" in words(open_mode("Edit", strength=1.0, **settings))
+    assert "heun diverges" not in words(open_mode("Edit", strength=0.5, **settings))
+
+
 def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
     app = open_mode("Edit", edit="Invert")
     assert "DDIM without noise or guidance, 4 steps to the noise and 4 back for " in words(app)
