@@ -46,7 +46,12 @@ class Mode:
     labels: Callable[[Capabilities], tuple[str, ...]] = all_labels
 
 
-GENERATE = Mode("Generate", "Images from pure noise, as they form.", generate.show, own_count=False)
+GENERATE = Mode(
+    "Generate",
+    "Generate images from pure noise and watch them form.",
+    generate.show,
+    own_count=False,
+)
 EDIT = Mode(
     "Edit",
     "Vary an image, repaint a part of it, or find the noise that generates it.",
@@ -57,19 +62,22 @@ EDIT = Mode(
 )
 INTERPOLATE = Mode(
     "Interpolate",
-    "A film of the images between two noises.",
+    "Make a film of the images between two noises.",
     interpolate.show,
     interpolate.CONTROLS,
     labels=interpolate.labels,
 )
 COMPARE = Mode(
     "Compare",
-    "The same noise with two to six different settings.",
+    "Sample the same noise with two to six settings.",
     compare.show,
     (compare_lists.COUNT, *compare_lists.LISTS.values()),
 )
 BATCH = Mode(
-    "Batch", "Many images in the background, saved in the run's folder.", batch.show, (batch.COUNT,)
+    "Batch",
+    "Generate many images in the background, saved in the run's folder.",
+    batch.show,
+    (batch.COUNT,),
 )
 MODES = {mode.name: mode for mode in (GENERATE, EDIT, INTERPOLATE, COMPARE, BATCH)}
 MODE = Choice(key="mode", label="Mode", options=tuple(MODES), default=GENERATE.name, segmented=True)
