@@ -10,7 +10,7 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import one_class
 from dashboard.sampling.edit_controls import (
     INVERT,
@@ -20,12 +20,15 @@ from dashboard.sampling.edit_controls import (
     VARY,
     Edit,
     Given,
+    class_text,
     covered,
+    inverting,
     pick_edit,
     pick_given,
     problem,
     show_given,
     start_text,
+    with_class,
 )
 from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_job import SamplingJob, Snapshot
@@ -67,7 +70,9 @@ class Edited:
     psnr: float = 0.0  # and in dB
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     config, can = chosen.checkpoint.config, chosen.can
     with controls:
         st.divider()
@@ -80,31 +85,18 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if job is not None:
             watch(job, show_edit)
     with controls:
-        if edit.kind == INVERT:
-            spec = inversion_spec(chosen.spec, can)
-        else:
-            spec = usable_spec(chosen.spec.replace(n=VARIANTS.ask()), edit, can)
-            if spec.sampler != chosen.spec.sampler:
-                st.caption(
-                    f"{title_of(chosen.spec)} cannot repaint, because its steps build on each "
-                    f"other. {title_of(spec)} is used instead."
-                )
-        show_button(chosen.checkpoint, can, spec, given, edit)
-
-
-def usable_spec(spec: SamplingSpec, edit: Edit, can: Capabilities) -> SamplingSpec:
-    """With a sampler that can do the edit, in place of one that cannot."""
-    if edit.kind != REPAINT or sampler_of(spec.method, spec.flow).one_step:
-        return spec
-    usable = (name for name in can.samplers if sampler_of(name, can.flow).one_step)
-    return spec.replace(sampler=next(usable)).without_unused()
+        spec = with_class(chosen.spec, given, can)
+        if given is not None and (text := class_text(chosen.spec, spec, given)):
+            st.caption(text)
+        spec = inversion_spec(spec, can) if edit.kind == INVERT else spec.replace(n=VARIANTS.ask())
+        show_button(bar, chosen.checkpoint, can, spec, given, edit)
 
 
 def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
     """One image, by the deterministic walk that can be reversed, of one class, not guided."""
     return one_class(spec, can).replace(
         n=1,
-        sampler="euler" if spec.flow else "ddim",
+        sampler=inverting(spec.flow),
         eta=0.0,
         as_lecture=False,
         variance="posterior",
@@ -118,11 +110,17 @@ def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
 
 
 def show_button(
-    checkpoint: Checkpoint, can: Capabilities, spec: SamplingSpec, given: Given | None, edit: Edit
+    bar: DeltaGenerator,
+    checkpoint: Checkpoint,
+    can: Capabilities,
+    spec: SamplingSpec,
+    given: Given | None,
+    edit: Edit,
 ) -> None:
     schedule = build_schedule(checkpoint.config)
     refused = problem(spec, can, edit)
     painted = edit.mask is None or bool(edit.mask.any())
+    show_warning(spec, can, edit.strength)
     if refused:
         st.warning(plain(refused))
     elif edit.kind == VARY:
@@ -138,9 +136,10 @@ def show_button(
         return edit_task(spec, checkpoint, given, edit)
 
     labels = {VARY: "Vary", REPAINT: "Repaint", INVERT: "Invert and reconstruct"}
-    press(labels[edit.kind], make_task, KEY, disabled=not ready)
-    if ready:
-        show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
+    with bar:
+        press(labels[edit.kind], make_task, KEY, disabled=not ready)
+        if ready:
+            show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
 
 
 def inversion_text(spec: SamplingSpec) -> str:
@@ -148,8 +147,8 @@ def inversion_text(spec: SamplingSpec) -> str:
     if spec.classes:
         of = " for any class" if spec.label == ANY_CLASS else f" for the class {code(spec.label)}"
     return (
-        f"{title_of(spec)} without noise and guidance, {spec.steps} steps up and as many back{of}. "
-        "More steps reconstruct the image better."
+        f"{title_of(spec)} without noise or guidance, {spec.steps} steps to the noise and "
+        f"{spec.steps} back{of}. More steps reconstruct the image better."
     )
 
 
@@ -279,8 +278,8 @@ def show_inversion(spec: SamplingSpec, made: Edited, x_T: np.ndarray, errors: np
         f"{mean:.3f} and standard deviation {std:.3f}; the network was trained on 0 and 1."
     )
     st.caption(
-        "A step up uses the prediction at its lower end, a step back the one at its upper end. The "
-        "difference is the error; with more and smaller steps it shrinks."
+        "Inversion uses the prediction at the lower end of each step, sampling the one at the "
+        "upper end. More and smaller steps make the difference, and so the error, smaller."
     )
     with st.container(horizontal=True):
         four = np.stack([made.given.image, x_T[0], made.images[0], errors[0]])

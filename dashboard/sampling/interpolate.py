@@ -11,30 +11,31 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
-from dashboard.sampling.choose import Chosen
-from dashboard.sampling.controls import SEED, max_images, one_class
+from dashboard.sampling.choose import Chosen, show_warning
+from dashboard.sampling.controls import SEED, max_images
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
-from dashboard.ui.images import offer_png, show_row
-from dashboard.ui.outside import code
+from dashboard.ui.images import offer_png, show_image, show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
 from diffusion_core.process.noise import image_noise
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.capabilities import EACH_IN_TURN
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import slerp
 from diffusion_core.sampling.metadata import Kind, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
+from diffusion_core.sampling.trajectory import spread
 
 KEY = "interpolate"
 SIDE = 112  # screen pixels of a frame in the row
+LOOKS = 8  # frames in the strip
 
 FROM_IMAGE = Number(
     key="from_picture",
@@ -42,7 +43,7 @@ FROM_IMAGE = Number(
     low=1,
     high=MOST_IMAGES,
     default=1,
-    help="Its number under the seed above, as in the mode Generate.",
+    help="Its number among the images of the seed, as in the mode Generate.",
 )
 TO_IMAGE = Number(key="to_picture", label="To image", low=1, high=MOST_IMAGES, default=2)
 TO_SEED = Number(
@@ -50,8 +51,8 @@ TO_SEED = Number(
     label="To seed",
     low=SEED.low,
     high=SEED.high,
-    optional=True,
-    help="The seed of the last frame. Default: the seed above.",
+    follows=True,
+    help="The seed of the last frame. The default is the seed above.",
 )
 FRAMES = Number(key="frames", label="Frames", low=2, high=64, default=16, slider=True)
 CONTROLS = (FROM_IMAGE, TO_IMAGE, TO_SEED, FRAMES)
@@ -80,21 +81,23 @@ class Interpolation:
     frames: np.ndarray  # uint8 (k, H, W, C)
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     with controls:
         st.divider()
         ends, count = pick_ends(chosen.spec.seed)
-        spec = one_class(chosen.spec.replace(n=count), chosen.can)
-        if chosen.spec.label == EACH_IN_TURN:
-            st.caption(
-                f"The whole film has one class: {code(spec.label)}. Choose another under Class."
-            )
+        spec = chosen.spec.replace(n=count)
         if sampler_of(spec.method, spec.flow).adds_noise_with(spec.eta):
             st.caption(
                 f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "
                 "end, so that only the start differs."
             )
+        show_warning(spec, chosen.can)
         same = ends[0] == ends[1]
+        if same:
+            st.caption("Both ends are the same image; choose another image or seed for one.")
+    with bar:
         press(
             "Generate film",
             lambda: film_task(spec.checked(chosen.can), chosen.checkpoint, ends),
@@ -102,30 +105,33 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/movie:",
             disabled=same,
         )
-        if same:
-            st.caption("Both ends are the same image; choose another image or seed for one.")
-        else:
+        if not same:
             config = chosen.checkpoint.config
             show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
         job = session_job(KEY)
         if job is None:
             st.info(
-                "Choose two ends and press Generate film. The noises in between lie on the great "
-                "circle between them (slerp): those on a straight line would be weaker than any "
-                "the network was trained on.",
+                "Choose two images and press Generate film. The noise of the frames in between is "
+                "interpolated along a great circle (slerp): on a straight line it would be weaker "
+                "than any the network was trained on.",
                 icon=":material/movie:",
             )
             return
         watch(job, show_film)
 
 
+def labels(can: Capabilities) -> tuple[str, ...]:
+    """The classes to choose from: the whole film has one."""
+    return can.labels[1:]
+
+
 def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
     """The two, and the number of frames."""
     with st.container(horizontal=True):
         first, last = FROM_IMAGE.ask(), TO_IMAGE.ask()
-    to_seed = TO_SEED.now(placeholder=f"{seed}, the same").ask()
-    return (End(seed, first), End(seed if to_seed is None else to_seed, last)), FRAMES.ask()
+    to_seed = TO_SEED.now(default=seed).ask()
+    return (End(seed, first), End(to_seed, last)), FRAMES.ask()
 
 
 def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End]) -> Task:
@@ -181,11 +187,27 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
     count = len(made.frames)
     captions = [f"frame {k + 1} of {count}" for k in range(count)]
     sent = show_flipbook(
-        made, lambda: Book({"Film": made.frames[:, None]}, captions, ["1"]), "between-frames"
+        made,
+        lambda: Book({"Film": made.frames[:, None]}, captions, ["1"], plays=True),
+        "between-frames",
     )
     if sent.frames < count:
         st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
+    show_strip(made.frames)
     show_downloads(job.spec, made)
+
+
+def show_strip(frames: np.ndarray) -> None:
+    """Some of the frames side by side."""
+    chosen = spread(len(frames), LOOKS)
+    numbers = ", ".join(str(k + 1) for k in chosen)
+    show_image(
+        strip(frames[chosen]),
+        f"Frames {numbers}",
+        SIDE * len(chosen),
+        f"Frames {numbers} of {len(frames)}",
+        stretch=True,
+    )
 
 
 def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:

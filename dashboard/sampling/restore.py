@@ -34,7 +34,9 @@ from dashboard.services import cached, roles, uploads
 from dashboard.services.series_jobs import most_images
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
+from dashboard.ui.image_source import FIT
 from dashboard.ui.outside import plain
+from diffusion_core.data.decode import STRETCH
 from diffusion_core.data.errors import DataError
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
@@ -93,6 +95,7 @@ def take(key: str) -> None:
     new = [name for name in known if name in values and name not in st.session_state]
     st.query_params.update({name: known[name] for name in new if known[name] != []})
     st.session_state.update(values)
+    st.session_state.pop(keys.DEFAULTS, None)  # what is restored follows no other control
     st.session_state[keys.RESTORED] = what_came_back(made, page[MODE.key], missing, lost)
 
 
@@ -194,6 +197,8 @@ def restore_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[st
     example = page.get(edit_controls.EXAMPLE.key)
     if source != edit_controls.DATA:
         page.pop(edit_controls.EXAMPLE.key, None)
+        if source != edit_controls.GENERATED:
+            page.setdefault(FIT.key, STRETCH)  # as earlier versions did
         lost.append("The image that it started from is not in the file; choose it again.")
     elif example is not None:
         with suppress(DataError):  # the page itself says what is wrong with the data

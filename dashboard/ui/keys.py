@@ -5,10 +5,11 @@ from __future__ import annotations
 # Several pages.
 RUN = "run"  # the name of the run that is shown
 LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
+DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
-WATCHED = "watched"  # [SamplingJob]: the jobs that this rerun of the page shows
+ADVANCED = "advanced"  # whether the advanced controls are shown
 KNOWN_LATEST = "known_latest"  # {run: step}: the checkpoint that "latest" means in this session
 RESTORED = "restored"  # (level, text): what came of the last image whose settings were restored
 RESTORED_COUNT = "restored_count"  # how many images were dropped; numbers the upload fields
@@ -17,6 +18,7 @@ SERIES = "series"  # the name of the series that is shown
 SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open dialog asks about
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
 MASK = "mask"
+COMPARED = "compared"  # [key]: which lists the mode Compare shows
 # The Training page.
 NAME = "name"  # the new run's, in the form
 FORM_OPEN = "form_open"

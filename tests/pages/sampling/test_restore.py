@@ -91,6 +91,16 @@ def test_every_setting_comes_back_over_others_that_were_chosen(
     assert app.number_input(key="picture").value == 3
 
 
+def test_a_value_that_was_the_default_before_comes_back_where_the_default_is_another(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "cars", 20, config=TINY.replace(schedule={"timesteps": 60}))
+    app = open_page("sampling.py")
+    assert app.number_input(key="steps").value == 20
+    app = drop(app, image_of(SPEC.replace(sampler="ddpm", steps=20)))
+    assert app.number_input(key="steps").value == 20
+
+
 def test_sampling_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     spec = SamplingSpec(run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True)
@@ -232,7 +242,7 @@ LOST: list[tuple[dict[str, Any], str]] = [
     ),
     (
         COMPARED | {"vs_run": ["cars", "gone"], "vs_seed": [1, 2]},
-        "Some of what was compared no longer exists and is left out.",
+        "Some of the compared values no longer exist and are left out.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "other"], "drawn_at": {"cars": 20, "other": 39}},
@@ -256,6 +266,15 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert [each.value for each in app.warning] == [said]
         assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Generate")
         assert not app.success
+
+
+@pytest.mark.parametrize(("written", "fit"), [({}, "stretch"), ({"fit": "fit"}, "fit")])
+def test_an_upload_is_resized_as_when_the_file_was_made(
+    modes_run: Path, written: dict[str, str], fit: str
+) -> None:
+    page = EDITED | {"from": "upload"} | written
+    app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
+    assert app.segmented_control(key="fit").value == fit
 
 
 FORGED = [
@@ -293,12 +312,12 @@ FORGED = [
         "From image is '2'; it must be a whole number from 1 to 4,096.",
     ),
     (COMPARED | {"vs_n": 9}, "Images per row is 9; it must be from 1 to 8."),
-    (COMPARED | {"vs_seed": list(range(7))}, "Seeds must be a list of at most 6."),
+    (COMPARED | {"vs_seed": list(range(7))}, "Seed must be a list of at most 6."),
     (
         COMPARED | {"vs_steps": [[5]]},
         "Steps is a list; it must be a whole number from 1 to 100,000.",
     ),
-    (COMPARED | {"vs_run": {"cars": 1}}, "Runs must be a list of at most 6."),
+    (COMPARED | {"vs_run": {"cars": 1}}, "Run must be a list of at most 6."),
     (COMPARED | {"drawn_at": [1]}, "drawn_at must hold steps."),
 ]
 
