@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start
+from diffusion_core.runs import jobs
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
+from diffusion_core.runs.request import write_request
 from tests.pages.app import buttons, open_page, press, seen, words
+from tests.tiny_runs import tiny
 
 FILES = ("status.json", "config.json")
 
@@ -170,6 +174,9 @@ def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_d
     text = words(open_training(steps=1000, batch=32))
     assert "About 26 min 40 s" not in text  # from ten minutes on there are no seconds
     assert "About 26 min, at 20.0 images/s as in known." in text
+    # Of another size there is one by the pixels: 32 × 32 instead of 64 × 64.
+    digits = words(open_training(steps=1000, batch=32, data="digits"))
+    assert "About 6 min 40 s, at 80.0 images/s by the pixels per second of known." in digits
     write_run(runs_dir, "known-elsewhere", host="another")
     (runs_dir / "known" / "status.json").unlink()
     assert "images/s as in" not in words(open_training(steps=1000))
@@ -234,6 +241,82 @@ def test_every_state_has_its_words_and_its_buttons(
     assert sentence in words(app)
     at_rest = ["Resume", "Apply", LIKE, "Delete"]
     assert buttons(app)[2:] == (at_rest if offered is None else offered)
+
+
+@pytest.mark.parametrize(
+    ("state", "samples", "losses"),
+    [
+        ("queued", "The first samples appear here during", "The losses appear here after"),
+        ("failed", "This run has no samples yet. They appear", "This run has no losses yet. They"),
+        ("finished", "This run has no samples.", "This run has no losses."),
+    ],
+)
+def test_what_is_said_in_the_place_of_samples_and_losses(
+    state: str, samples: str, losses: str, runs_dir: Path
+) -> None:
+    path = write_run(runs_dir, "bare", state)
+    shutil.rmtree(path / "samples")
+    (path / "metrics.sqlite").unlink()
+    text = words(open_training())
+    assert samples in text
+    assert losses in text
+
+
+def test_a_run_that_was_only_created_says_so(runs_dir: Path, started) -> None:
+    jobs.create(runs_dir, "new", tiny())
+    app = open_training()
+    text = words(app)
+    assert "new has not been started. Start it here or on several machines." in text
+    assert "The first samples appear here during training." in text
+    press(app, "Start run")
+    assert [run.path for run in started] == [runs_dir / "new"]
+
+
+def test_samples_under_way_are_said_where_they_will_appear(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "busy", "running", sampling_step=50)
+    assert "Sampling at step 50 …" in words(open_training())
+    write_request(path, "sample")
+    assert "Sampling at the next step …" in words(open_training())
+    write_run(runs_dir, "gone", "running", sampling_step=50, process_started=1.0, heartbeat=0.0)
+    assert "Sampling at" not in words(open_training(run="gone"))
+
+
+def test_the_first_steps_give_no_time_that_is_left(runs_dir: Path) -> None:
+    def time_left(step: int) -> bool:
+        write_run(runs_dir, f"at-{step}", "running", step=step, resumed_from=40)
+        return "left" in open_training(run=f"at-{step}").get("progress")[0].proto.text
+
+    assert [time_left(step) for step in (49, 50)] == [False, True]
+
+
+def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Path) -> None:
+    write_run(runs_dir, "one", created=2.0)
+    other = write_run(runs_dir, "two", created=1.0, step=60, images_per_second=None)
+    figures = {"": ["Step", "Loss"], "one": ["50", "0.0200"], "two": ["60", "0.0200"]}
+    app = open_training(compare="two")
+    assert app.dataframe[0].value[:2].to_dict("list") == figures
+    assert "The settings of these runs are the same." in words(app)
+    update = {"schedule": {"kind": "linear", "timesteps": 1000}, "learning_rate": 5e-4}
+    settings = json.loads((other / "config.json").read_text()) | update
+    (other / "config.json").write_text(json.dumps(settings))
+    table = open_training(compare="two").dataframe[1].value.to_dict("list")
+    assert table == {
+        "": ["Noise schedule", "Learning rate"],
+        "one": ["cosine", "0.001"],
+        "two": ["linear", "0.0005"],
+    }
+
+
+def test_a_validation_loss_is_explained_once_there_is_one(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "run")
+    assert "The validation loss is unweighted" in words(open_training())
+    (path / "metrics.sqlite").unlink()
+    metrics = MetricsWriter(path / "metrics.sqlite")
+    metrics.add([(1, "loss", 1.0, 0.0)])
+    metrics.close()
+    text = words(open_training())
+    assert "weighted by min-SNR" in text
+    assert "validation" not in text
 
 
 @pytest.mark.parametrize("state", ["paused", "failed", "running"])
