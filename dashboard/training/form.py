@@ -12,6 +12,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.training.form_controls import (
+    CHANNELS,
     DATA,
     DATA_KEYS,
     KEYS,
@@ -85,7 +86,8 @@ def show_form(runs: list[RunSnapshot]) -> None:
 
 
 def take_settings(start: Start) -> None:
-    """Copy the settings of a preset or a run to the form; a preset has no data, size or seed."""
+    """Copy the settings of a preset or a run to the form; a preset has no data and what suits it,
+    and no seed."""
     settings = get_settings()
     try:
         config = start.config(settings.runs_dir)
@@ -125,7 +127,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     _say_what_is_there(kind, detail)
     if kind != entries[DATA.key]:
-        entries[SIZE.key] = SOURCES[kind].size
+        entries |= {SIZE.key: SOURCES[kind].size, CHANNELS.key: SOURCES[kind].channels}
     init_from, init_average = _pick_weights(config, runs)
     usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
@@ -175,7 +177,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
 
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     """The kind of data and its detail: a number of images, a folder, a name."""
-    kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
+    kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_what_suits)
     control = detail_control(kind)
     detail = control.now(default=entries.get(kind, control.default)).ask()
     return kind, detail
@@ -255,8 +257,10 @@ def _init_average_key(init_from: str) -> str:
     return f"init-average-{init_from}"
 
 
-def _take_usual_size() -> None:
-    st.session_state[SIZE.key] = SOURCES[st.session_state[DATA.key]].size
+def _take_what_suits() -> None:
+    """The size and the channels that suit the images that were chosen."""
+    source = SOURCES[st.session_state[DATA.key]]
+    st.session_state[SIZE.key], st.session_state[CHANNELS.key] = source.size, source.channels
 
 
 def _ask(

@@ -131,14 +131,15 @@ OBJECTIVE = (
     ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
     SNR,
 )
+CHANNELS = Choice(
+    key="channels",
+    label="Channels",
+    field="channels",
+    options=(3, 1),
+    titles={3: "colour", 1: "grey"},
+)
 IMAGES = (
-    Choice(
-        key="channels",
-        label="Channels",
-        field="channels",
-        options=(3, 1),
-        titles={3: "colour", 1: "grey"},
-    ),
+    CHANNELS,
     Toggle(
         key="labels",
         label="Learn classes",
@@ -252,7 +253,7 @@ MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
 GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)
 BY_FIELD = {control.field: control for control in CONTROLS}
-DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, SEED.key})
+DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, CHANNELS.key, SEED.key})
 KEYS = frozenset({control.key for control in CONTROLS}) | DATA_KEYS
 
 

@@ -101,6 +101,14 @@ def headline(run: RunSnapshot) -> str:
     return f"{head}, step {status.step:,} of {status.total:,}."
 
 
+def tab_title(run: RunSnapshot) -> str:
+    """What the browser's tab says of a run, with its progress while it is active."""
+    status, done = run.status, ""
+    if run.state in ACTIVE and status.total:
+        done = f" {min(100, 100 * status.step // status.total)} %"
+    return f"{run.name}{done} · Training"
+
+
 def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     """Who uses the device and how many runs wait before this one."""
     if (host := run.status.host) != socket.gethostname():

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -93,6 +94,7 @@ def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_n
         batch_size=8,
         learning_rate=0.002,
         image_size=16,
+        channels=1,
         warmup_steps=6,
         checkpoint_every=10,
         sample_every=10,
@@ -109,10 +111,21 @@ def test_another_preset_brings_its_own_numbers() -> None:
     assert numbers == {"steps": 252, "batch": 128, "every": 25}
 
 
-def test_other_images_bring_the_size_that_suits_them() -> None:
+def test_other_images_bring_the_size_and_channels_that_suit_them() -> None:
     app = open_training()
+
+    def suits() -> tuple[int, int]:
+        return app.number_input(key="size").value, app.selectbox(key="channels").value
+
+    assert suits() == (64, 3)
     app.selectbox(key="data").select("digits").run()
-    assert app.number_input(key="size").value == 32
+    assert suits() == (32, 1)
+    app.selectbox(key="preset").select("tiny").run()
+    assert suits() == (32, 1)
+    app.selectbox(key="data").select("cars").run()
+    assert suits() == (64, 3)
+    app = open_training(data="digits")
+    assert suits() == (32, 1)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +218,19 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     assert "busy is using the device; a new run waits until it is free." in text
     assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
     assert "All strips of a run are generated from the same noise" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "title"), [("running", "busy 33 % · Training"), ("finished", "busy · Training")]
+)
+def test_the_browsers_tab_names_the_run_and_its_progress(
+    state: str, title: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = []
+    monkeypatch.setattr(st, "set_page_config", lambda **said: titles.append(said["page_title"]))
+    write_run(runs_dir, "busy", state, step=66, total=200)
+    open_training()
+    assert titles[-1] == title
 
 
 LIKE = "Duplicate run"
