@@ -98,7 +98,6 @@ def pick_spec(
                 "network in training mode, so that BatchNorm uses the statistics of the one image "
                 "it sees."
             )
-    values["steps"] = values["steps"] or can.usual_steps[values["sampler"]]
     values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
     return SamplingSpec(
         run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values

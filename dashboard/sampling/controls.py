@@ -55,6 +55,7 @@ SPACING = Choice(
     label="Step spacing",
     options=TIMESTEP_SPACINGS,
     default="trailing",
+    follows=True,
     help="Where the steps lie; it matters with few steps. trailing: evenly, from the noisiest "
     "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
     "at low noise. exponential: evenly in the logarithm of the noise.",
@@ -65,7 +66,7 @@ STEPS = Number(
     label="Steps",
     low=1,
     high=whole_bounds(SamplingSpec, "steps")[1],
-    optional=True,
+    follows=True,
 )
 COUNT = Number(key="n", field="n", label="Images", low=1, high=64, default=16)
 SEED = Number(
@@ -169,11 +170,11 @@ def controls_for(
         sampler = sampler_of(values["sampler"], can.flow)
         if len(can.spacings) > 1:
             yield SPACING.now(options=can.spacings)
-    usual = can.usual_steps[sampler.name]
     yield STEPS.now(
         high=can.timesteps,
-        placeholder=f"{usual}, all of them" if usual == can.timesteps else str(usual),
-        help=f"How many of the {can.timesteps:,} timesteps to use. Default: {usual:,}.",
+        default=can.usual_steps[sampler.name],
+        help=f"How many of the {can.timesteps:,} timesteps to use. The default depends on the "
+        "sampler.",
     )
     if count:
         most = max_images(can.image_size)

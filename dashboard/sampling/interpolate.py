@@ -50,8 +50,8 @@ TO_SEED = Number(
     label="To seed",
     low=SEED.low,
     high=SEED.high,
-    optional=True,
-    help="The seed of the last frame. Default: the seed above.",
+    follows=True,
+    help="The seed of the last frame. The default is the seed above.",
 )
 FRAMES = Number(key="frames", label="Frames", low=2, high=64, default=16, slider=True)
 CONTROLS = (FROM_IMAGE, TO_IMAGE, TO_SEED, FRAMES)
@@ -124,8 +124,8 @@ def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
     """The two, and the number of frames."""
     with st.container(horizontal=True):
         first, last = FROM_IMAGE.ask(), TO_IMAGE.ask()
-    to_seed = TO_SEED.now(placeholder=f"{seed}, the same").ask()
-    return (End(seed, first), End(seed if to_seed is None else to_seed, last)), FRAMES.ask()
+    to_seed = TO_SEED.now(default=seed).ask()
+    return (End(seed, first), End(to_seed, last)), FRAMES.ask()
 
 
 def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End]) -> Task:

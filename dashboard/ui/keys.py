@@ -5,6 +5,7 @@ from __future__ import annotations
 # Several pages.
 RUN = "run"  # the name of the run that is shown
 LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
+DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode

@@ -263,18 +263,23 @@ def test_settings_in_the_url_that_make_no_sense_are_left_out(runs_dir: Path) -> 
     assert app.selectbox(key="run").value == "cars"
     assert app.selectbox(key="step").value == "latest"
     assert app.number_input(key="n").value == 16
-    assert app.number_input(key="steps").value is None
+    assert app.number_input(key="steps").value == 20
 
 
-def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path) -> None:
+def test_steps_are_20_for_dpm_solver_and_all_for_ddpm_until_they_are_set(runs_dir: Path) -> None:
     long = TINY.replace(schedule={"kind": "cosine", "timesteps": 60})
     write_run(runs_dir, "cars", 20, config=long)
     app = open_sampling(n="1")
-    assert app.number_input(key="steps").placeholder == "20"
+    steps = app.number_input(key="steps")
+    assert (steps.value, steps.placeholder) == (20, "")
     assert generate(app).spec.steps == 20
     app.selectbox(key="sampler").select("ddpm").run()
-    assert app.number_input(key="steps").placeholder == "60, all of them"
+    assert app.number_input(key="steps").value == 60
     assert not [s for s in app.slider if s.key == "eta"]
+    assert generate(app).spec.steps == 60
+    app.number_input(key="steps").set_value(20).run()
+    assert generate(app).spec.steps == 20
+    press(app, "Reset to default")
     assert generate(app).spec.steps == 60
 
 
