@@ -92,6 +92,8 @@ def take_settings(start: Start) -> None:
         return  # the form says why
     st.session_state[START.key] = start
     entries = entries_of(config, settings.max_steps)
+    entries |= followed(config, entries)
+    # Once more: checkpoints follow the samples, which follow the steps.
     for key, value in (entries | followed(config, entries)).items():
         if start.run or key not in DATA_KEYS:
             st.session_state[key] = value

@@ -177,7 +177,7 @@ def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
         ),
         st.form(f"change-{run.name}", border=False),
     ):
-        columns = st.columns(min(2, len(names)))  # so that the button is in view
+        columns = st.columns(min(3, len(names)))  # so that the button is in view
         for number, name in enumerate(names):
             key = _edit_key(run, config, name)
             control: Control
@@ -186,7 +186,8 @@ def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
                 help = "Where the images are now, if they were moved. They must be the same images."
                 control = detail_control(kind).now(default=folder, help=help)
             else:
-                control = BY_FIELD[name].now(default=getattr(config, name), help=None)
+                setting = getattr(config, name)
+                control = BY_FIELD[name].now(default=setting, help=None, follows=False)
             with columns[number % len(columns)]:
                 control.now(key=key, bind=False).ask()
         if names != ("data",):

@@ -111,6 +111,39 @@ def test_another_preset_brings_its_own_numbers() -> None:
     assert numbers == {"steps": 252, "batch": 128, "every": 25}
 
 
+def test_samples_are_made_every_tenth_of_few_steps_until_they_are_set() -> None:
+    app = open_training()
+
+    def every() -> list[int]:
+        keys = ("every", "checkpoints", "validations")
+        return [app.number_input(key=key).value for key in keys]
+
+    usual = preset("small").sample_every
+    assert every() == [usual] * 3
+    app.number_input(key="steps").set_value(300).run()
+    assert every() == [30] * 3
+    app.number_input(key="steps").set_value(5).run()
+    assert every() == [1] * 3
+    app.number_input(key="every").set_value(2).run()
+    app.number_input(key="steps").set_value(300).run()
+    assert every() == [2] * 3
+    app = open_training(steps=60)
+    assert every() == [6] * 3
+    app = open_training(preset="tiny", steps=60)
+    assert every() == [6, preset("tiny").checkpoint_every, preset("tiny").validate_every]
+
+
+def test_few_allowed_steps_bring_their_samples_with_a_preset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "100")
+    app = open_training(preset="tiny")
+    app.selectbox(key="preset").select("small").run()
+    keys = ("every", "checkpoints", "validations")
+    assert [app.number_input(key=key).value for key in keys] == [10] * 3
+    assert "Reset to default" not in buttons(app)
+
+
 def test_other_images_bring_the_size_and_channels_that_suit_them() -> None:
     app = open_training()
 
