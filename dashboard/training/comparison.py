@@ -35,22 +35,22 @@ def _show_table(title: str, columns: Mapping[str, Mapping[str, str]]) -> None:
         # No run has an empty name.
         {"": label} | {name: column.get(label, "") for name, column in columns.items()}
         for label in labels
+        if any(column.get(label) for column in columns.values())
     ]
     st.markdown(f"**{title}**")
-    st.dataframe(rows, hide_index=True, alt=title)
+    st.dataframe(rows, hide_index=True, height="content", alt=title)
 
 
 def numbers_of(run: RunSnapshot) -> dict[str, str]:
-    """The figures that a run has recorded, by their labels."""
-    status, last, numbers = run.status, cached.last_values(run.run), {}
-    for name, label in (("loss", "Loss"), ("validation_loss", "Validation loss")):
-        if name in last:
-            numbers[label] = f"{last[name][1]:.4f}"
-    if status.images_per_second is not None:
-        numbers["Images per second"] = f"{status.images_per_second:,.1f}"
-    if status.memory_bytes is not None:
-        numbers["Memory"] = run_wording.size(status.memory_bytes)
-    return numbers
+    """The figures of a run by their labels; empty where it has not recorded them."""
+    last = {name: f"{value:.4f}" for name, (_, value) in cached.last_values(run.run).items()}
+    speed, memory = run.status.images_per_second, run.status.memory_bytes
+    return {
+        "Loss": last.get("loss", ""),
+        "Validation loss": last.get("validation_loss", ""),
+        "Images per second": "" if speed is None else f"{speed:,.1f}",
+        "Memory": "" if memory is None else run_wording.size(memory),
+    }
 
 
 def settings_of(config: RunConfig) -> dict[str, str]:
@@ -61,8 +61,8 @@ def settings_of(config: RunConfig) -> dict[str, str]:
         for entry, each in entries.items():
             name = f"{field}.{entry}".rstrip(".")
             control = BY_FIELD.get(name)
-            label = control.label if control else name.replace("_", " ").replace(".", ", ")
-            found[label] = value_text(each)
+            words = name.removeprefix("network_args.").replace("_", " ").replace(".", ": ")
+            found[control.label if control else words.capitalize()] = value_text(each)
     return found
 
 

@@ -137,8 +137,7 @@ def show_log(log: Path) -> None:
 
 
 def show_numbers(run: RunSnapshot) -> None:
-    if not (numbers := numbers_of(run)):
-        return
+    numbers = {label: value for label, value in numbers_of(run).items() if value}
     with st.container(horizontal=True, gap="medium"):
         for label, value in numbers.items():
             st.metric(label, value, width=150)

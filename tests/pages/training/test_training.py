@@ -114,7 +114,7 @@ def test_another_preset_brings_its_own_numbers() -> None:
 def test_samples_are_made_every_tenth_of_few_steps_until_they_are_set() -> None:
     app = open_training()
 
-    def every() -> list[int]:
+    def every() -> list[float]:
         keys = ("every", "checkpoints", "validations")
         return [app.number_input(key=key).value for key in keys]
 
@@ -147,7 +147,7 @@ def test_few_allowed_steps_bring_their_samples_with_a_preset(
 def test_other_images_bring_the_size_and_channels_that_suit_them() -> None:
     app = open_training()
 
-    def suits() -> tuple[int, int]:
+    def suits() -> tuple[float, int]:
         return app.number_input(key="size").value, app.selectbox(key="channels").value
 
     assert suits() == (64, 3)
@@ -351,18 +351,28 @@ def test_the_first_steps_give_no_time_that_is_left(runs_dir: Path) -> None:
 def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Path) -> None:
     write_run(runs_dir, "one", created=2.0)
     other = write_run(runs_dir, "two", created=1.0, step=60, images_per_second=None)
-    figures = {"": ["Step", "Loss"], "one": ["50", "0.0200"], "two": ["60", "0.0200"]}
+    metrics = MetricsWriter(runs_dir / "one" / "metrics.sqlite")  # it had others, which are gone
+    metrics.add([(50, "loss", 0.01, 0.0)])
+    metrics.close()
     app = open_training(compare="two")
-    assert app.dataframe[0].value[:2].to_dict("list") == figures
+    assert app.dataframe[0].value.to_dict("list") == {
+        "": ["Step", "Loss", "Validation loss", "Images per second", "Memory"],
+        "one": ["50", "0.0100", "", "20.0", "1.5 GB"],
+        "two": ["60", "0.0200", "0.4321", "", "1.5 GB"],
+    }
     assert "The settings of these runs are the same." in words(app)
-    update = {"schedule": {"kind": "linear", "timesteps": 1000}, "learning_rate": 5e-4}
+    update = {
+        "data": "digits",
+        "schedule": {"kind": "linear", "timesteps": 1000},
+        "learning_rate": 5e-4,
+    }
     settings = json.loads((other / "config.json").read_text()) | update
     (other / "config.json").write_text(json.dumps(settings))
     table = open_training(compare="two").dataframe[1].value.to_dict("list")
     assert table == {
-        "": ["Noise schedule", "Learning rate"],
-        "one": ["cosine", "0.001"],
-        "two": ["linear", "0.0005"],
+        "": ["Noise schedule", "Data", "Learning rate"],
+        "one": ["cosine", "cars", "0.001"],
+        "two": ["linear", "digits", "0.0005"],
     }
 
 
