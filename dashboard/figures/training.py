@@ -105,7 +105,7 @@ def loss_figure(
                 y=[0, 0.97 - 0.06 * (marks % CHANGE_ROWS), 1],
                 yaxis="y2",
                 name="change",
-                text=["", what, ""],
+                text=["", f"\N{NO-BREAK SPACE}{what}\N{NO-BREAK SPACE}", ""],
                 textposition="middle left" if at > longest / 2 else "middle right",
                 textfont={"color": GREY},
                 line={"color": GREY, "width": 1, "dash": "dash"},

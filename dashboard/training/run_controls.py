@@ -168,17 +168,18 @@ def changeable_now(seen: RunSnapshot, config: RunConfig) -> tuple[str, ...]:
 
 def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
     """A small form of the settings that can be edited after a run's start."""
+    opened = f"{keys.EDIT_OPEN}-{run.name}"
+    if times := st.session_state.get(keys.EDIT_CLOSING, 0):
+        st.session_state[opened] = False
+        st.session_state[keys.EDIT_CLOSING] = times - 1
     with (
-        st.popover(
-            "Edit settings",
-            icon=":material/tune:",
-            key=f"{keys.EDIT_OPEN}-{run.name}",
-            on_change="rerun",  # so that `change` can close it
-        ),
+        # `on_change`: else it could not be closed.
+        st.popover("Edit settings", icon=":material/tune:", key=opened, on_change="rerun"),
         st.form(f"change-{run.name}", border=False),
     ):
-        columns = st.columns(min(3, len(names)))  # so that the button is in view
-        for number, name in enumerate(names):
+        # Side by side, so that the button is in view.
+        columns = [each for _ in names[::3] for each in st.columns(min(3, len(names)))]
+        for column, name in zip(columns, names, strict=False):
             key = _edit_key(run, config, name)
             control: Control
             if name == "data":
@@ -188,7 +189,7 @@ def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
             else:
                 setting = getattr(config, name)
                 control = BY_FIELD[name].now(default=setting, help=None, follows=False)
-            with columns[number % len(columns)]:
+            with column:
                 control.now(key=key, bind=False).ask()
         if names != ("data",):
             st.caption("Takes effect at the next step and is marked on the curves.")
@@ -209,7 +210,9 @@ def change(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
         entries["data"] = data_spec(config.data.partition(":")[0], entries["data"])
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
     run_deeds.change(run, changes)
-    st.session_state[f"{keys.EDIT_OPEN}-{run.name}"] = False
+    # In this run of the page and in the next: the browser may have requested it before it heard
+    # that the form is closed, and would open it again.
+    st.session_state[keys.EDIT_CLOSING] = 2
     if changes:
         st.session_state[keys.EDITED] = (run.name, config, changes)
 

@@ -27,6 +27,7 @@ NEW_RUN = "new_run"  # name of the run that was just started or restored
 SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front
 TO_DELETE = "to_delete"  # name of the run that is about to be deleted
 EDIT_OPEN = "edit_open"  # with the run's name: whether its form of settings is open
+EDIT_CLOSING = "edit_closing"  # for how many more looks that form is closed
 EDITED = "edited"  # (run, its settings before, {field: value}): an edit until it is confirmed
 DELETED = "deleted"  # the `trash.Deleted` that "Undo" restores
 REFUSAL = "refusal"  # why the action of the last button failed

@@ -86,7 +86,7 @@ def test_a_change_is_a_labelled_dashed_grey_line() -> None:
     figure = loss_figure(*data, 0.0, True, False, changes={"b": [(20.0, text), (120.0, text)]})
     line, second = (trace for trace in figure.data if trace.yaxis == "y2")
     assert list(line.x) == [20, 20, 20]
-    assert (line.mode, line.text[1]) == ("lines+text", f"b, {text}")
+    assert (line.mode, line.text[1].strip()) == ("lines+text", f"b, {text}")
     assert text in line.hovertemplate
     assert (line.line.color, line.line.dash) == (GREY, "dash")
     assert line.legendgroup == "b"

@@ -63,6 +63,13 @@ def test_an_edit_closes_its_form_and_is_confirmed_once_the_run_has_taken_it(
     press(app, "Apply")
     assert not app.toast
     assert app.session_state["edit_open-busy"] is False
+    # What the browser had requested before it heard of that does not open it again.
+    app.session_state["edit_open-busy"] = True
+    app.run()
+    assert app.session_state["edit_open-busy"] is False
+    app.session_state["edit_open-busy"] = True
+    app.run()
+    assert app.session_state["edit_open-busy"] is True
     (path / "request.json").unlink()  # as the trainer does
     add_change(path, 51, {"learning_rate": 5e-4})
     app.run()
