@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -19,6 +19,8 @@ Curve = dict[str, np.ndarray]
 LECTURE_LOSSES = Path(__file__).with_name("lecture_losses.csv")
 LECTURE_BATCH = 128
 MOST_STRETCHES = 120  # columns of the heatmap
+FEW_STEPS = 10  # up to so many an axis would have ticks between two of them
+CHANGE_ROWS = 4  # the labels of changes take turns at so many heights
 
 
 @functools.cache
@@ -54,12 +56,13 @@ def loss_figure(
     """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
 
     Both dictionaries have the same runs by name; the first is on top. Of several runs each has
-    one entry in the legend, which hides and shows all of its curves. `lecture_scale`: a step of
-    the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
-    axis and how; a thin vertical line marks it.
+    one entry in the legend for its loss and one for its validation loss. `lecture_scale`: a step
+    of the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
+    axis and how; a dashed grey line with these words marks it.
     """
     figure = go.Figure()
     several = len(losses) > 1
+    longest, marks = _longest(losses.values()), 0
     for k, (name, curve) in enumerate(losses.items()):
         colour = COLOURS[k % len(COLOURS)]
         # A single run's curves stand on their own in the legend.
@@ -91,22 +94,26 @@ def loss_figure(
                 name=f"{label(name)}, validation" if several else "validation",
                 line={"color": colour, "width": 1.5, "dash": "dot"},
                 marker={"size": 5},
-                showlegend=not several,
-                **run | {"mode": "lines+markers"},
+                mode="lines+markers",
+                zorder=-k,
             )
         for at, text in (changes or {}).get(name, ()):
+            what = label(f"{name}, {text}" if several else text)
             # A curve on an axis of its own, since a shape has no tooltip.
             figure.add_scatter(
                 x=[at, at, at],
-                y=[0, 0.5, 1],
+                y=[0, 0.97 - 0.06 * (marks % CHANGE_ROWS), 1],
                 yaxis="y2",
                 name="change",
-                line={"color": colour, "width": 1},
+                text=["", f"\N{NO-BREAK SPACE}{what}\N{NO-BREAK SPACE}", ""],
+                textposition="middle left" if at > longest / 2 else "middle right",
+                textfont={"color": GREY},
+                line={"color": GREY, "width": 1, "dash": "dash"},
                 showlegend=False,
-                hovertemplate=(f"{label(name)}, " if several else "")
-                + f"{label(text)}<extra></extra>",
-                **run,
+                hovertemplate=f"{what}<extra></extra>",
+                **run | {"mode": "lines+text"},
             )
+            marks += 1
     if with_lecture:
         printed = lecture_losses()
         figure.add_scatter(
@@ -118,7 +125,7 @@ def loss_figure(
         )
     finish(figure, x_title, "loss", height=420, logarithmic=logarithmic)
     # A range that somebody zoomed to means something else on another kind of axis.
-    figure.update_xaxes(uirevision=x_title)
+    figure.update_xaxes(uirevision=x_title, dtick=_whole_ticks(longest, x_title))
     figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
     if logarithmic:
         figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
@@ -170,7 +177,24 @@ def timestep_figure(curves: dict[str, Curve]) -> go.Figure:
             hoverongaps=False,
         )
     )
+    if (empty := np.argwhere(np.isnan(rows))).size:
+        figure.add_bar(
+            orientation="h",
+            y=[tenths[row] for row, _ in empty],
+            base=edges[empty[:, 1]],
+            x=np.diff(edges)[empty[:, 1]],
+            width=1,
+            name="no data yet",
+            showlegend=True,
+            hoverinfo="skip",
+            marker={
+                "color": "rgba(0,0,0,0)",
+                "line": {"width": 0},
+                "pattern": {"shape": "/", "size": 6, "solidity": 0.15, "fgcolor": GREY},
+            },
+        )
     finish(figure, "step", "timestep t, of T")
+    figure.update_layout(barmode="overlay").update_xaxes(dtick=_whole_ticks(edges[-1], "step"))
     # `finish` makes a numbers' axis of it; its labels are long and need room beside the title.
     return figure.update_yaxes(type="category", showgrid=False, title_standoff=12)
 
@@ -187,6 +211,17 @@ def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False)
             line={"color": COLOURS[k % len(COLOURS)], "width": 1.5},
         )
     finish(figure, "step", title, height=300)
+    figure.update_xaxes(dtick=_whole_ticks(_longest(curves.values()), "step"))
     if percent:
         figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
     return figure
+
+
+def _longest(curves: Iterable[Curve]) -> float:
+    """Where the longest of some curves ends on the x axis."""
+    return max((x[-1] for each in curves if len(x := each.get("x", each["step"]))), default=0)
+
+
+def _whole_ticks(longest: float, x_title: str) -> int | None:
+    """The distance of the ticks on an axis of so many steps; None: Plotly chooses."""
+    return 1 if x_title == "step" and longest < FEW_STEPS + 1 else None

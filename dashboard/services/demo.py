@@ -16,6 +16,7 @@ from pydantic import Field
 
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.settings import get_settings
+from diffusion_core.data.sources import SOURCES
 from diffusion_core.files import os_sentence, write_json
 from diffusion_core.records import Record, RecordError, read_record_file
 from diffusion_core.runs import jobs, trash
@@ -59,6 +60,7 @@ class Caps(Record):
             raise ConfigError(f"The demo trains 1 to {self.steps:,} steps; choose fewer.")
         changes = {"data": self.data[data], "steps": steps, "image_size": self.image_size}
         changes["random_flip"] = data != "digits"  # a mirrored digit is none
+        changes["channels"] = SOURCES[data].channels
         # Little memory while the images are drawn, little disk afterwards.
         changes |= {"num_workers": 0, "keep_checkpoints": 2, "keep_best": False}
         return with_settings(preset(self.preset), changes)

@@ -10,7 +10,7 @@ from diffusion_core.runs.run import RunSnapshot
 
 
 def events(run: RunSnapshot) -> list[tuple[int, str]]:
-    """(step, "step 120: learning rate 0.001 → 0.0001") of every change, oldest first.
+    """(120, "learning rate 0.001 → 0.0001") of every change, by its step, oldest first.
 
     Raises ConfigError where the run's settings or its changes cannot be read.
     """
@@ -25,16 +25,19 @@ def events(run: RunSnapshot) -> list[tuple[int, str]]:
             for name, value in change.settings.items()
         ]
         config = check_changes(config, change.settings)
-        found.append((change.step, f"step {change.step:,}: {', '.join(edits)}"))
+        found.append((change.step, ", ".join(edits)))
     return found
 
 
 def edit(name: str, before: Any, after: Any) -> str:
     """ "learning rate 0.001 → 0.0001"."""
-    return f"{name.replace('_', ' ')} {_value(before)} → {_value(after)}"
+    return f"{name.replace('_', ' ')} {value_text(before)} → {value_text(after)}"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """The value of a setting: "on", "1,000", "5e-05", "none"."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):

@@ -12,6 +12,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.training.form_controls import (
+    CHANNELS,
     DATA,
     DATA_KEYS,
     KEYS,
@@ -82,7 +83,8 @@ def show_form(runs: list[RunSnapshot]) -> None:
 
 
 def take_settings(start: Start) -> None:
-    """Copy the settings of a preset or a run to the form; a preset has no data, size or seed."""
+    """Copy the settings of a preset or a run to the form; a preset has no data and what suits it,
+    and no seed."""
     settings = get_settings()
     try:
         config = start.config(settings.runs_dir)
@@ -90,6 +92,8 @@ def take_settings(start: Start) -> None:
         return  # the form says why
     st.session_state[START.key] = start
     entries = entries_of(config, settings.max_steps)
+    entries |= followed(config, entries)
+    # Once more: checkpoints follow the samples, which follow the steps.
     for key, value in (entries | followed(config, entries)).items():
         if start.run or key not in DATA_KEYS:
             st.session_state[key] = value
@@ -123,7 +127,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     _say_what_is_there(kind, detail)
     if kind != entries[DATA.key]:
-        entries[SIZE.key] = SOURCES[kind].size
+        entries |= {SIZE.key: SOURCES[kind].size, CHANNELS.key: SOURCES[kind].channels}
     init_from, init_average = _pick_weights(config, runs)
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
@@ -171,7 +175,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
 
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:
     """The kind of data and its detail: a number of images, a folder, a name."""
-    kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_usual_size)
+    kind = DATA.now(default=entries[DATA.key]).ask(on_change=_take_what_suits)
     control = detail_control(kind)
     detail = control.now(default=entries.get(kind, control.default)).ask()
     return kind, detail
@@ -251,8 +255,10 @@ def _init_average_key(init_from: str) -> str:
     return f"init-average-{init_from}"
 
 
-def _take_usual_size() -> None:
-    st.session_state[SIZE.key] = SOURCES[st.session_state[DATA.key]].size
+def _take_what_suits() -> None:
+    """The size and the channels that suit the images that were chosen."""
+    source = SOURCES[st.session_state[DATA.key]]
+    st.session_state[SIZE.key], st.session_state[CHANNELS.key] = source.size, source.channels
 
 
 def _ask(

@@ -74,8 +74,9 @@ SAMPLES = _number(
     label="Samples every",
     field="sample_every",
     step=25,
-    help="In steps; 0: never. Checkpoints and validation follow unless set below. The last step "
-    "always has all three.",
+    follows=True,
+    help="In steps; 0: never. The default is smaller for few steps. Checkpoints and "
+    "validation follow unless set below. The last step always has all three.",
 )
 BATCH = _number(key="batch", label="Batch size", field="batch_size", step=8)
 RATE = _number(key="lr", label="Learning rate", field="learning_rate", step=1e-4)
@@ -131,14 +132,15 @@ OBJECTIVE = (
     ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
     SNR,
 )
+CHANNELS = Choice(
+    key="channels",
+    label="Channels",
+    field="channels",
+    options=(3, 1),
+    titles={3: "colour", 1: "grey"},
+)
 IMAGES = (
-    Choice(
-        key="channels",
-        label="Channels",
-        field="channels",
-        options=(3, 1),
-        titles={3: "colour", 1: "grey"},
-    ),
+    CHANNELS,
     Toggle(
         key="labels",
         label="Learn classes",
@@ -252,7 +254,7 @@ MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
 GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)
 BY_FIELD = {control.field: control for control in CONTROLS}
-DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, SEED.key})
+DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, CHANNELS.key, SEED.key})
 KEYS = frozenset({control.key for control in CONTROLS}) | DATA_KEYS
 
 
@@ -295,8 +297,11 @@ def followed(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
 def _usual(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
     schedule = {"rescale_zero_terminal_snr": entries[ZERO_SNR.key]}
     objective = {"prediction_type": entries[TARGET.key], "schedule": schedule}
+    steps = entries[STEPS.key]
+    often = min(start.sample_every, max(1, steps // 10))
     return {
-        WARMUP.key: min(start.warmup_steps, entries[STEPS.key] // 10),
+        SAMPLES.key: often if steps < start.steps else start.sample_every,
+        WARMUP.key: min(start.warmup_steps, steps // 10),
         SNR.key: usual_min_snr_gamma(objective),
         **{control.key: entries[SAMPLES.key] for control in AS_SAMPLES},
     }

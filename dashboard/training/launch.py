@@ -13,8 +13,8 @@ from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord, same_place
 
-# The first steps are slow and would make up too much of a shorter run.
-ENOUGH_STEPS = 20
+# Before so many steps a run's speed is that of its slow first ones.
+ENOUGH_STEPS = 10
 
 
 class Start(NamedTuple):
@@ -43,20 +43,28 @@ class Start(NamedTuple):
 
 
 def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
-    """How long a run would take by the newest similar one on this machine; "" if unknown."""
-    for run in runs:
-        status, known = run.status, run.config
-        speed = status.images_per_second or 0
-        if (
-            known is not None
-            and (known.preset, known.image_size) == (config.preset, config.image_size)
-            and same_place(status, here(device))
-            and status.step >= ENOUGH_STEPS
-            and speed > 0
-        ):
-            seconds = config.steps * config.batch_size / speed
-            return f"About {duration(seconds)}, at {speed:.1f} images/s as in {code(run.name)}."
-    return ""
+    """How long a run would take by one of the same preset on this machine; "" if there is none.
+
+    By the newest one with images of the same size, else with the size that is nearest.
+    """
+    known = [
+        (abs(run.config.image_size - config.image_size), number, run.config.image_size)
+        for number, run in enumerate(runs)
+        if run.config is not None
+        and run.config.preset == config.preset
+        and same_place(run.status, here(device))
+        and run.status.step >= ENOUGH_STEPS
+        and run.status.images_per_second
+    ]
+    if not known:
+        return ""
+    _, number, size = min(known)
+    run = runs[number]
+    speed = (run.status.images_per_second or 0) * (size / config.image_size) ** 2
+    about = duration(config.steps * config.batch_size / speed)
+    if size == config.image_size:
+        return f"About {about}, at {speed:.1f} images/s as in {code(run.name)}."
+    return f"About {about}, at {speed:.1f} images/s by the pixels per second of {code(run.name)}."
 
 
 def here(device: str) -> StatusRecord:

@@ -55,8 +55,9 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
         logarithmic = LOGARITHMIC.ask()
     with columns[2]:
         compared = _pick_compared(others)
-    with columns[3]:
+    with columns[3], st.container(gap=None):
         alignment = ALIGN.ask()
+        st.space("xsmall")  # its buttons are lower than the field beside it
     # What the chart is made of; it is made once for all who see it.
     runs = [run, *compared]
     content = [(each.path, metrics_stamp(each.run), _settings_key(each)) for each in runs]
@@ -72,7 +73,7 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
     show_packed(made.chart, key=f"loss-{run.name}", alt=made.alt)
     config = run.config
     if config is not None:
-        _show_caption(config, made.with_lecture, bool(compared), made.changed)
+        _show_caption(config, made, bool(compared))
     return compared, alignment
 
 
@@ -82,6 +83,7 @@ class Made(NamedTuple):
     chart: Packed | None = None  # None before the first steps
     alt: str = ""
     with_lecture: bool = False
+    validated: bool = False  # the first of them has a validation loss
     changed: bool = False  # a setting of one of them was changed
     problems: tuple[str, ...] = ()
 
@@ -127,6 +129,7 @@ def _make_chart(
         pack(figure),
         f"The loss of {', '.join(losses)} over the {axis}",
         with_lecture,
+        bool(len(validation[run.name]["x"])),
         any(changes.values()),
         tuple(problems),
     )
@@ -139,14 +142,14 @@ def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
     return [other for name in names for other in others if other.name == name]
 
 
-def _show_caption(config: RunConfig, with_lecture: bool, compared: bool, changed: bool) -> None:
-    sentences = [run_wording.objective_sentence(config)]
-    if with_lecture:
+def _show_caption(config: RunConfig, made: Made, compared: bool) -> None:
+    sentences = [run_wording.objective_sentence(config, validated=made.validated)]
+    if made.with_lecture:
         sentences.append(run_wording.lecture_sentence(config))
     if compared:
         sentences.append("If objectives differ, only the shapes of the curves can be compared.")
-    if changed:
-        sentences.append("A vertical line marks where a setting was changed.")
+    if made.changed:
+        sentences.append("A dashed line marks where a setting was changed.")
     st.caption(" ".join(sentences))
 
 

@@ -14,7 +14,7 @@ from dashboard.training.demo_form import show_demo_form
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
-from dashboard.ui import keys
+from dashboard.ui import keys, run_wording
 from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_run
 from diffusion_core.runs.run import RunSnapshot
@@ -99,6 +99,7 @@ def _show_runs(
     _show_new_run(runs)
     with st.container(key="live"):
         run = pick_run(runs)
+        st.set_page_config(page_title=run_wording.tab_title(run))
         show_run(run, runs)
         run_controls.show_queue(runs)
         st.header("All runs")

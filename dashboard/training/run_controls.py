@@ -15,6 +15,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.services.shared_look import look_anew
+from dashboard.training.events import edit, value_text
 from dashboard.training.form_controls import (
     BY_FIELD,
     STEPS,
@@ -24,6 +25,7 @@ from dashboard.training.form_controls import (
 from dashboard.training.history import deleted_by
 from dashboard.training.machines import show_commands
 from dashboard.ui import keys, run_wording
+from dashboard.ui.controls import Control
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
@@ -34,6 +36,7 @@ from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
 
+WAITS = "The run has not answered the last request yet."  # why a button is disabled
 # The settings that can be edited during training.
 EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
 SHOWN_DELETED = 10
@@ -94,6 +97,7 @@ def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -
         label,
         icon=f":material/{icon}:",
         disabled=disabled,
+        help=WAITS if disabled else None,
         on_click=attempt,
         args=(run_deeds.request, run, action),
         key=f"ask-{action}",
@@ -103,7 +107,7 @@ def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -
 def show_resume(seen: RunSnapshot) -> None:
     run, config = seen.run, seen.config
     st.button(
-        "Resume",
+        "Start run" if run_wording.never_started(seen) else "Resume",
         icon=":material/play_arrow:",
         type="primary",
         on_click=attempt,
@@ -125,17 +129,18 @@ def show_resume(seen: RunSnapshot) -> None:
 
 def show_more_steps(run: Run, config: RunConfig) -> None:
     """Let a finished run continue."""
-    with (
-        st.popover("Continue with more steps", icon=":material/fast_forward:"),
-        st.form(f"continue-{run.name}", border=False),
-    ):
-        if not jobs.can_go_on(run):
-            st.write(
-                "Only the weights of this run were kept, not its training state. Duplicate the run "
-                "to train it again."
-            )
-            st.form_submit_button("Continue", disabled=True)
-            return
+    label, icon = "Continue with more steps", ":material/fast_forward:"
+    if not jobs.can_go_on(run):
+        st.button(
+            label,
+            icon=icon,
+            disabled=True,
+            help="Only the weights of this run were kept, not its training state. Duplicate the "
+            "run to train it again.",
+            key="ask-more",
+        )
+        return
+    with st.popover(label, icon=icon), st.form(f"continue-{run.name}", border=False):
         least = config.steps + 1
         most = max(least, get_settings().max_steps or int(STEPS.high))
         STEPS.now(
@@ -163,20 +168,29 @@ def changeable_now(seen: RunSnapshot, config: RunConfig) -> tuple[str, ...]:
 
 def show_changes(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
     """A small form of the settings that can be edited after a run's start."""
+    opened = f"{keys.EDIT_OPEN}-{run.name}"
+    if times := st.session_state.get(keys.EDIT_CLOSING, 0):
+        st.session_state[opened] = False
+        st.session_state[keys.EDIT_CLOSING] = times - 1
     with (
-        st.popover("Edit settings", icon=":material/tune:"),
+        # `on_change`: else it could not be closed.
+        st.popover("Edit settings", icon=":material/tune:", key=opened, on_change="rerun"),
         st.form(f"change-{run.name}", border=False),
     ):
-        for name in names:
+        # Side by side, so that the button is in view.
+        columns = [each for _ in names[::3] for each in st.columns(min(3, len(names)))]
+        for column, name in zip(columns, names, strict=False):
             key = _edit_key(run, config, name)
+            control: Control
             if name == "data":
                 kind, _, folder = config.data.partition(":")
                 help = "Where the images are now, if they were moved. They must be the same images."
-                folder_control = detail_control(kind).now(default=folder, help=help)
-                folder_control.now(key=key, bind=False).ask()
+                control = detail_control(kind).now(default=folder, help=help)
             else:
-                default = getattr(config, name)
-                BY_FIELD[name].now(key=key, default=default, help=None, bind=False).ask()
+                setting = getattr(config, name)
+                control = BY_FIELD[name].now(default=setting, help=None, follows=False)
+            with column:
+                control.now(key=key, bind=False).ask()
         if names != ("data",):
             st.caption("Takes effect at the next step and is marked on the curves.")
         st.form_submit_button(
@@ -196,6 +210,30 @@ def change(run: Run, config: RunConfig, names: tuple[str, ...]) -> None:
         entries["data"] = data_spec(config.data.partition(":")[0], entries["data"])
     changes = {name: value for name, value in entries.items() if value != getattr(config, name)}
     run_deeds.change(run, changes)
+    # In this run of the page and in the next: the browser may have requested it before it heard
+    # that the form is closed, and would open it again.
+    st.session_state[keys.EDIT_CLOSING] = 2
+    if changes:
+        st.session_state[keys.EDITED] = (run.name, config, changes)
+
+
+def show_edited(seen: RunSnapshot) -> None:
+    """Confirm what this session has edited, once the run has taken it."""
+    name, before, changes = st.session_state.get(keys.EDITED, ("", None, {}))
+    taken = seen.config is not None and all(
+        getattr(seen.config, field) == value for field, value in changes.items()
+    )
+    if name != seen.name or not taken:
+        return
+    del st.session_state[keys.EDITED]
+    text = ", ".join(
+        edit(field, *(plain(value_text(each)) for each in (getattr(before, field), value)))
+        for field, value in changes.items()
+    )
+    # A run that has not begun is only rewritten, and data has no step.
+    if seen.changes and not changes.keys() - seen.changes[-1].settings.keys():
+        text += f" from step {seen.changes[-1].step:,}"
+    st.toast(text[0].upper() + text[1:], icon=":material/check:", duration="long")
 
 
 # ---------------------------------------------------------------- the queue
@@ -215,14 +253,15 @@ def show_queue(runs: list[RunSnapshot]) -> None:
             st.markdown(f"{number}. {code(run.name)}{where}", width="stretch")
             if not roles.may(Deed.REORDER):
                 continue
-            for label, icon, places, disabled in (
-                ("Up", "arrow_upward", -1, at == 0),
-                ("Down", "arrow_downward", 1, at == len(peers) - 1),
+            for label, icon, places, end in (
+                ("Up", "arrow_upward", -1, "first" if at == 0 else ""),
+                ("Down", "arrow_downward", 1, "last" if at == len(peers) - 1 else ""),
             ):
                 st.button(
                     label,
                     icon=f":material/{icon}:",
-                    disabled=disabled,
+                    disabled=bool(end),
+                    help=f"This run is {end} in the queue." if end else None,
                     on_click=attempt,
                     args=(run_deeds.move, run.run, places),
                     key=f"move-{places}-{run.name}",

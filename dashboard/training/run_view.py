@@ -20,16 +20,18 @@ from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
 from dashboard.services import cached, roles, run_deeds, users
 from dashboard.services.shared_look import metrics_stamp, once, recent
+from dashboard.training.comparison import numbers_of, show_comparison
 from dashboard.training.history import show_history
+from dashboard.training.launch import ENOUGH_STEPS
 from dashboard.training.losses import locate, show_losses
-from dashboard.training.run_controls import show_buttons
+from dashboard.training.run_controls import show_buttons, show_edited
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
 from dashboard.ui.outside import code, plain
 from diffusion_core.data.found import sentence
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.status import RunState
+from diffusion_core.runs.status import AT_WORK, RunState
 
 MISSING = "Not recorded for this run."
 
@@ -76,6 +78,7 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """One of `runs`."""
     show_state(seen, runs)
     if roles.may_operate():
+        show_edited(seen)
         show_buttons(seen)
     if seen.problem:
         st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
@@ -86,6 +89,8 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     try:
         show_numbers(seen)
         compared, alignment = show_losses(seen, [other for other in runs if other is not seen])
+        if compared:
+            show_comparison([seen, *compared])
         show_samples([seen, *compared], alignment)
         show_more(seen, compared)
     except MetricsError as error:
@@ -102,7 +107,9 @@ def show_state(run: RunSnapshot, runs: list[RunSnapshot]) -> None:
     show(run_wording.state_sentence(run, runs))
     if status.total:
         text = f"Step {status.step:,} of {status.total:,}"
-        if state == RunState.RUNNING and status.eta_seconds is not None:
+        # Of the first steps the speed says little.
+        steps = status.step - (status.resumed_from or 0)
+        if state == RunState.RUNNING and status.eta_seconds is not None and steps >= ENOUGH_STEPS:
             text += f", {run_wording.duration(status.eta_seconds)} left"
         st.progress(min(status.step / status.total, 1.0), text=text)
     if status.warning:
@@ -130,16 +137,7 @@ def show_log(log: Path) -> None:
 
 
 def show_numbers(run: RunSnapshot) -> None:
-    status, last, numbers = run.status, cached.last_values(run.run), {}
-    for name, label in (("loss", "Loss"), ("validation_loss", "Validation loss")):
-        if name in last:
-            numbers[label] = f"{last[name][1]:.4f}"
-    if status.images_per_second is not None:
-        numbers["Images per second"] = f"{status.images_per_second:,.1f}"
-    if status.memory_bytes is not None:
-        numbers["Memory"] = run_wording.size(status.memory_bytes)
-    if not numbers:
-        return
+    numbers = {label: value for label, value in numbers_of(run).items() if value}
     with st.container(horizontal=True, gap="medium"):
         for label, value in numbers.items():
             st.metric(label, value, width=150)
@@ -148,7 +146,11 @@ def show_numbers(run: RunSnapshot) -> None:
 def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
     """The sample strips of the runs, one row each, under one slider."""
     st.subheader("Samples through training")
-    films = []
+    films, first = [], runs[0]
+    if first.pending == "sample":
+        st.caption("Sampling at the next step …")
+    elif first.state in AT_WORK and first.status.sampling_step is not None:
+        st.caption(f"Sampling at step {first.status.sampling_step:,} …")
     for k, run in enumerate(runs):
         files = recent(("samples", run.path), run.run.samples)
         # Whether a strip shows one image forming, as in the lecture.
@@ -163,7 +165,7 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
         else:
             films.append(Strips(run.name, files, at, k % len(COLOURS), forming))
     if not films:
-        st.caption(run_wording.no_samples(runs[0]))
+        st.caption(run_wording.no_samples(first))
         return
     show_film(films, alignment)
     text = "All strips of a run are generated from the same noise, with the averaged weights."
@@ -236,6 +238,7 @@ def show_settings(run: RunSnapshot) -> None:
     if path.is_file():  # an earlier version kept the settings elsewhere until the run began
         st.json(path.read_text(encoding="utf-8"), expanded=1)
     by = users.name() if roles.may_operate() else None
+    recorded = bool(cached.last_values(run.run))
     with st.container(horizontal=True):
         for format, name in (("csv", "CSV"), ("parquet", "Parquet")):
             st.download_button(
@@ -244,7 +247,8 @@ def show_settings(run: RunSnapshot) -> None:
                 functools.partial(run_deeds.export, run.run, format, by),
                 file_name=f"{run.name}-metrics.{format}",
                 icon=":material/download:",
-                disabled=not cached.last_values(run.run),
+                disabled=not recorded,
+                help=None if recorded else "No metrics have been recorded yet.",
                 on_click="ignore",
                 key=f"metrics-{format}",
             )

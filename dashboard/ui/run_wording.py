@@ -11,7 +11,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
-from diffusion_core.runs.status import RunState
+from diffusion_core.runs.status import ACTIVE, RunState
 
 # The icon and the predicate of a sentence.
 STATES = {
@@ -41,7 +41,7 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     as code; `runs` has it too.
     """
     status = run.status
-    icon, predicate = STATES[run.state]
+    icon, predicate = STATES[run.state][0], state_predicate(run)
     saved = status.checkpoint_step
     from_here = f"from step {saved:,}" if saved else "from the beginning"
     match run.state:
@@ -53,6 +53,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED if run.config is None:
             sentence = "It cannot be resumed without its settings."
+        case RunState.STOPPED if never_started(run):
+            sentence = "Start it here or on several machines."
         case RunState.PAUSED | RunState.STOPPED:
             sentence = f"Resume the run to continue {from_here}."
             if busy := at_work(run, runs):
@@ -81,12 +83,30 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     return " ".join(filter(None, [head, sentence, requested]))
 
 
+def never_started(run: RunSnapshot) -> bool:
+    """Whether a run was only created, or cancelled in the queue."""
+    return run.state == RunState.STOPPED and run.config is not None and not run.begun
+
+
+def state_predicate(run: RunSnapshot) -> str:
+    """The predicate of a sentence about a run's state."""
+    return "has not been started" if never_started(run) else STATES[run.state][1]
+
+
 def headline(run: RunSnapshot) -> str:
     """The state of a run and how far it has come, its name as code."""
-    status, head = run.status, f"{code(run.name)} {STATES[run.state][1]}"
+    status, head = run.status, f"{code(run.name)} {state_predicate(run)}"
     if run.state == RunState.FINISHED:
         return f"{head} ({count(status.step, 'step')})."
     return f"{head}, step {status.step:,} of {status.total:,}."
+
+
+def tab_title(run: RunSnapshot) -> str:
+    """What the browser's tab says of a run, with its progress while it is active."""
+    status, done = run.status, ""
+    if run.state in ACTIVE and status.total:
+        done = f" {min(100, 100 * status.step // status.total)} %"
+    return f"{run.name}{done} · Training"
 
 
 def queue_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
@@ -122,18 +142,20 @@ def origin_sentence(config: RunConfig) -> str:
     return f"Started from the weights of {code(origin_title(config))}."
 
 
-def objective_sentence(config: RunConfig) -> str:
-    """What the loss of a run measures, and why its validation loss may lie elsewhere."""
+def objective_sentence(config: RunConfig, *, validated: bool) -> str:
+    """What the loss of a run measures; `validated`: and why its validation loss lies elsewhere."""
     what = PREDICTION_TYPES[config.prediction_type].title
     sentence = (
         f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
         f"predicted {what}"
     )
     if config.min_snr_gamma:
-        return (
-            f"{sentence}, weighted by min-SNR (γ = {config.min_snr_gamma:g}). The validation loss "
-            "is unweighted and higher; compare it only across steps or runs."
-        )
+        sentence += f", weighted by min-SNR (γ = {config.min_snr_gamma:g})"
+        if validated:
+            return (
+                f"{sentence}. The validation loss is unweighted and higher; compare it only across "
+                "steps or runs."
+            )
     return f"{sentence}."
 
 
@@ -149,16 +171,20 @@ def lecture_sentence(config: RunConfig) -> str:
 
 def no_samples(run: RunSnapshot) -> str:
     """What stands in the place of samples that a run has not written."""
-    if run.state == RunState.FINISHED:
+    if run.state in ACTIVE or never_started(run):
+        return "The first samples appear here during training."
+    if run.state == RunState.FINISHED or run.config is None:
         return "This run has no samples."
-    return "The first samples appear here during training."
+    return "This run has no samples yet. They appear here once it is resumed."
 
 
 def no_losses(run: RunSnapshot) -> str:
     """What stands in the place of losses that a run has not written."""
-    if run.state == RunState.FINISHED:
+    if run.state in ACTIVE or never_started(run):
+        return "The losses appear here after the first steps."
+    if run.state == RunState.FINISHED or run.config is None:
         return "This run has no losses."
-    return "The losses appear here after the first steps."
+    return "This run has no losses yet. They appear here once it is resumed."
 
 
 def duration(seconds: float) -> str:

@@ -66,6 +66,7 @@ class SourceKind:
     open: Callable[[str], Source]  # given the detail, or ""; raises DataError
     size: int  # pixels, the suggested side
     detail: str  # its label in a form
+    channels: int = 3  # suggested; 1: the images are grey
     most: int | None = None  # images that a form offers
     largest: int | None = None  # images that a spec NAME:N may ask for; None: it names no number
     placeholder: str = ""  # an example of a text

@@ -68,6 +68,7 @@ class StatusRecord(LenientRecord):
     queued_at: Moment = 0.0
     checkpoint_step: Count | None = None
     resumed_from: Count | None = None
+    sampling_step: Count | None = None  # of the strip that is being sampled
     pid: Process | None = None
     process_started: Moment | None = None
     heartbeat: Moment = 0.0

@@ -131,6 +131,7 @@ class CheckpointWriter:
     def _sample(self, step: int, weights: dict[str, Tensor], config: RunConfig) -> None:
         context = self.context
         half = context.accelerator.mixed_precision == "bf16"
+        self.status.update(sampling_step=step)
         try:
             with computing(self.path.parent, context.device):
                 if not all_finite(weights):
@@ -149,6 +150,8 @@ class CheckpointWriter:
             warning = f"The device had no memory left for the samples of step {step}."
             complain(warning)
             self.status.warn(warning)
+        finally:
+            self.status.update(sampling_step=None)
 
 
 def best_step(path: Path) -> int | None:

@@ -43,6 +43,7 @@ SOURCE = SourceKind(
     usage=("digits", "digits:N"),
     open=open_digits,
     size=SIZE,
+    channels=1,
     detail="Number of images",
     most=COUNT,
     largest=COUNT,

@@ -26,7 +26,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import write_status
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
-from diffusion_core.training import layer_ways, loop
+from diffusion_core.training import layer_ways, loop, strips
 from diffusion_core.training import step as training_step
 from diffusion_core.training.batches import batch_positions, make_batch
 from diffusion_core.training.step import learning_rate
@@ -139,6 +139,22 @@ def test_sample_and_checkpoint_can_be_asked_for_while_it_runs(tmp_path: Path) ->
     other = tmp_path / "other"
     train(other, config, device=DEVICE, on_step=stop_after(other, 2, "checkpoint"))
     assert [step for step, _ in load_run(other).weights()] == [3, 8]
+
+
+def test_the_status_says_of_which_step_samples_are_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def write_strip(run: Path, step: int, *rest: Any) -> Any:
+        seen.append((step, load_run(run).status.sampling_step))
+        return original(run, step, *rest)
+
+    original = strips.write_strip
+    monkeypatch.setattr(strips, "write_strip", write_strip)
+    train(tmp_path / "run", tiny(), device=DEVICE)
+    assert seen == [(4, 4), (8, 8)]
+    assert load_run(tmp_path / "run").status.sampling_step is None
 
 
 def test_a_finished_run_that_is_resumed_makes_no_step(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dashboard.figures.theme import GREY
 from dashboard.figures.training import (
     curve_figure,
     lecture_losses,
@@ -51,8 +52,9 @@ def test_a_single_run_names_its_curves_and_several_name_the_runs() -> None:
     ]
     assert names(loss_figure(one, none, 0.0, False, False)) == ["loss"]
     two = loss_figure(one | {"b": curve(2.0)}, none | {"b": curve(1.0)}, 0.9, False, False)
-    assert [t.name for t in two.data if t.showlegend is not False] == ["a", "b"]
-    assert {trace.legendgroup for trace in two.data} == {"a", "b"}
+    shown = [trace.name for trace in two.data if trace.showlegend is not False]
+    assert shown == ["a", "b", "b, validation"]
+    assert [trace.legendgroup for trace in two.data] == ["a", "a", "b", "b", None]
 
 
 def test_zoom_is_kept_over_new_data_and_not_over_another_kind_of_axis() -> None:
@@ -78,17 +80,36 @@ def test_curves_lie_where_the_axis_puts_them_and_the_lecture_beside_them() -> No
     assert by_step.layout.xaxis.uirevision != figure.layout.xaxis.uirevision
 
 
-def test_a_change_is_an_upright_line_with_its_words_in_the_colour_of_its_run() -> None:
-    data = {"a": curve(1.0), "b": curve(1.0)}, {"a": curve(), "b": curve()}
-    changes = {"b": [(120.0, "step 120: learning rate 0.001 → 0.0001")]}
-    figure = loss_figure(*data, 0.0, True, False, changes=changes)
-    [line] = [trace for trace in figure.data if trace.yaxis == "y2"]
-    assert list(line.x) == [120, 120, 120]
-    assert "b, step 120: learning rate 0.001 → 0.0001" in line.hovertemplate
-    assert line.line.color == figure.data[1].line.color
+def test_a_change_is_a_labelled_dashed_grey_line() -> None:
+    data = {"a": curve(1.0), "b": curve(*[1.0] * 200)}, {"a": curve(), "b": curve()}
+    text = "learning rate 0.001 → 0.0001"
+    figure = loss_figure(*data, 0.0, True, False, changes={"b": [(20.0, text), (120.0, text)]})
+    line, second = (trace for trace in figure.data if trace.yaxis == "y2")
+    assert list(line.x) == [20, 20, 20]
+    assert (line.mode, line.text[1].strip()) == ("lines+text", f"b, {text}")
+    assert text in line.hovertemplate
+    assert (line.line.color, line.line.dash) == (GREY, "dash")
     assert line.legendgroup == "b"
+    # The labels stay within the chart and do not lie on each other.
+    assert (line.textposition, second.textposition) == ("middle right", "middle left")
+    assert line.y[1] != second.y[1]
     assert list(figure.layout.yaxis2.range) == [0, 1]
     assert figure.layout.yaxis2.type is None  # not logarithmic as the losses' axis is
+
+
+@pytest.mark.parametrize(("last", "distance"), [(2, 1), (10, 1), (11, None)])
+def test_the_ticks_of_a_short_curve_are_whole_steps(last: int, distance: int | None) -> None:
+    one = curve(*[1.0] * last)
+    bins = dict.fromkeys(BIN_NAMES, one)
+    losses = {"a": one}, {"a": curve()}
+    for figure in (
+        loss_figure(*losses, 0.0, False, False),
+        curve_figure(losses[0], "memory"),
+        timestep_figure(bins),
+    ):
+        assert figure.layout.xaxis.dtick == distance
+    seconds = loss_figure(*losses, 0.0, False, False, x_title="training time, seconds")
+    assert seconds.layout.xaxis.dtick is None
 
 
 def test_a_tabs_curves_share_one_axis() -> None:
@@ -99,15 +120,18 @@ def test_a_tabs_curves_share_one_axis() -> None:
     assert share.layout.yaxis.tickformat == ".0%"
 
 
-def test_the_heatmap_has_a_row_for_each_tenth_and_leaves_unknown_ones_empty() -> None:
+def test_the_heatmap_has_a_row_for_each_tenth_and_hatches_unknown_ones() -> None:
     curves = {name: curve() for name in BIN_NAMES}
     curves["loss_t0"] = curve(0.1, 0.1, 0.1, 0.1)
     curves["loss_t9"] = curve(1.0, 1.0, 0.01, 0.01)
     figure = timestep_figure(curves)
-    [heatmap] = figure.data
+    heatmap, hatched = figure.data
     assert heatmap.z.shape == (10, 4)
     assert heatmap.z[9] == pytest.approx([0, 0, -2, -2])
     assert np.isnan(heatmap.z[5]).all()
+    assert (hatched.name, hatched.marker.pattern.shape) == ("no data yet", "/")
+    assert hatched.y == tuple(name for name in heatmap.y[1:9] for _ in range(4))
+    assert (list(hatched.base[:4]), list(hatched.x[:4])) == ([0.5, 1.5, 2.5, 3.5], [1, 1, 1, 1])
     assert heatmap.y[9] == "90% to 100%"
     assert figure.layout.yaxis.title.standoff == 12  # else the title lies on such long labels
 

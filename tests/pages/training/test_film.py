@@ -164,8 +164,8 @@ def test_changes_are_said_with_what_was_before_them(tmp_path: Path) -> None:
     add_change(run, 1120, {"learning_rate": 1e-4})
     add_change(run, 1300, {"learning_rate": 5e-5, "sample_every": 1000})
     assert events(Run(run).snapshot()) == [
-        (1120, "step 1,120: learning rate 0.001 → 0.0001"),
-        (1300, "step 1,300: learning rate 0.0001 → 5e-05, sample every 4 → 1,000"),
+        (1120, "learning rate 0.001 → 0.0001"),
+        (1300, "learning rate 0.0001 → 5e-05, sample every 4 → 1,000"),
     ]
 
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from diffusion_core.data.store import build_store
 from diffusion_core.runs import jobs, trash
-from diffusion_core.runs.changes import read_changes
+from diffusion_core.runs.changes import add_change, read_changes
 from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, list_runs
@@ -48,8 +48,42 @@ def test_settings_of_a_run_at_work_are_changed_from_the_page(runs_dir: Path) -> 
         {"learning_rate": 2e-4, "sample_every": 50},
     )
     assert "Settings changed; they take effect at the next step." in words(app)
-    disabled = [button.label for button in app.button if button.disabled]
-    assert disabled == ["Sample now", "Checkpoint now"]
+    disabled = {button.label: button.help for button in app.button if button.disabled}
+    assert disabled.keys() == {"Sample now", "Checkpoint now"}
+    assert set(disabled.values()) == {"The run has not answered the last request yet."}
+
+
+def test_an_edit_closes_its_form_and_is_confirmed_once_the_run_has_taken_it(
+    runs_dir: Path,
+) -> None:
+    path = write_run(runs_dir, "busy", "running")
+    app = open_training()
+    app.session_state["edit_open-busy"] = True
+    keyed(app, "change-busy-learning_rate").set_value(5e-4)
+    press(app, "Apply")
+    assert not app.toast
+    assert app.session_state["edit_open-busy"] is False
+    # What the browser had requested before it heard of that does not open it again.
+    app.session_state["edit_open-busy"] = True
+    app.run()
+    assert app.session_state["edit_open-busy"] is False
+    app.session_state["edit_open-busy"] = True
+    app.run()
+    assert app.session_state["edit_open-busy"] is True
+    (path / "request.json").unlink()  # as the trainer does
+    add_change(path, 51, {"learning_rate": 5e-4})
+    app.run()
+    assert app.toast[0].value == "Learning rate 0.001 → 0.0005 from step 51"
+    assert not app.run().toast
+
+
+def test_a_refused_edit_keeps_its_form_open(runs_dir: Path) -> None:
+    write_run(runs_dir, "busy", "running")
+    app = open_training()
+    app.session_state["edit_open-busy"] = True
+    keyed(app, "change-busy-steps").set_value(50)
+    press(app, "Apply")
+    assert app.session_state["edit_open-busy"] is True
 
 
 @pytest.mark.parametrize("state", ["stopped", "finished"])
@@ -80,7 +114,7 @@ def test_images_that_were_moved_are_found_again_from_the_page(
     Image.new("RGB", (16, 16)).save(other / "0.png")
     assert "not those that this run has trained on" in give(other).toast[0].value
     assert Run(path).config == tiny(data=f"folder:{images}")
-    assert not give(new).toast
+    assert give(new).toast[0].value.startswith("Data `folder:")
     assert Run(path).config == tiny(data=f"folder:{new}")
 
 
@@ -138,8 +172,9 @@ def test_a_run_of_which_only_weights_were_kept_says_so(runs_dir: Path, started) 
     (path / "weights").mkdir()
     (path / "weights" / "step-00000200.safetensors").touch()
     app = open_training()
-    assert "Only the weights of this run were kept" in words(app)
-    assert [b.label for b in app.button if b.disabled] == ["Continue"]
+    [disabled] = [each for each in app.button if each.disabled]
+    assert disabled.label == "Continue with more steps"
+    assert disabled.help.startswith("Only the weights of this run were kept")
 
 
 def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path, started) -> None:
@@ -178,7 +213,12 @@ def test_the_queue_is_shown_in_order_and_can_be_moved_and_cancelled(runs_dir: Pa
     app.button(key="cancel-a").click().run()
     assert in_order(runs_dir) == ["c", "b"]
     assert Run(runs_dir / "a").state == "stopped"
-    assert [app.button(key=f"move-{way}").disabled for way in ("-1-c", "1-b")] == [True, True]
+    ends = [app.button(key=f"move-{way}") for way in ("-1-c", "1-b")]
+    assert [each.disabled for each in ends] == [True, True]
+    assert [each.help for each in ends] == [
+        "This run is first in the queue.",
+        "This run is last in the queue.",
+    ]
     assert "1. c" in words(app)
 
 

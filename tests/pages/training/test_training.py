@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.training import form_controls
 from dashboard.training.launch import Start
+from diffusion_core.runs import jobs
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
+from diffusion_core.runs.request import write_request
 from tests.pages.app import buttons, open_page, press, seen, words
+from tests.tiny_runs import tiny
 
 FILES = ("status.json", "config.json")
 
@@ -89,6 +94,7 @@ def test_start_gives_the_settings_of_the_form_and_the_url_to_a_run_with_a_free_n
         batch_size=8,
         learning_rate=0.002,
         image_size=16,
+        channels=1,
         warmup_steps=6,
         checkpoint_every=10,
         sample_every=10,
@@ -105,10 +111,54 @@ def test_another_preset_brings_its_own_numbers() -> None:
     assert numbers == {"steps": 252, "batch": 128, "every": 25}
 
 
-def test_other_images_bring_the_size_that_suits_them() -> None:
+def test_samples_are_made_every_tenth_of_few_steps_until_they_are_set() -> None:
     app = open_training()
+
+    def every() -> list[float]:
+        keys = ("every", "checkpoints", "validations")
+        return [app.number_input(key=key).value for key in keys]
+
+    usual = preset("small").sample_every
+    assert every() == [usual] * 3
+    app.number_input(key="steps").set_value(300).run()
+    assert every() == [30] * 3
+    app.number_input(key="steps").set_value(5).run()
+    assert every() == [1] * 3
+    app.number_input(key="every").set_value(2).run()
+    app.number_input(key="steps").set_value(300).run()
+    assert every() == [2] * 3
+    app = open_training(steps=60)
+    assert every() == [6] * 3
+    app = open_training(preset="tiny", steps=60)
+    assert every() == [6, preset("tiny").checkpoint_every, preset("tiny").validate_every]
+
+
+def test_few_allowed_steps_bring_their_samples_with_a_preset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "100")
+    app = open_training(preset="tiny")
+    app.selectbox(key="preset").select("small").run()
+    keys = ("every", "checkpoints", "validations")
+    assert [app.number_input(key=key).value for key in keys] == [10] * 3
+    assert "Reset to default" not in buttons(app)
+
+
+def test_other_images_bring_the_size_and_channels_that_suit_them() -> None:
+    app = open_training()
+
+    def suits() -> tuple[float, int]:
+        return app.number_input(key="size").value, app.selectbox(key="channels").value
+
+    assert suits() == (64, 3)
     app.selectbox(key="data").select("digits").run()
-    assert app.number_input(key="size").value == 32
+    assert suits() == (32, 1)
+    app.selectbox(key="preset").select("tiny").run()
+    assert suits() == (32, 1)
+    app.selectbox(key="data").select("cars").run()
+    assert suits() == (64, 3)
+    app = open_training(data="digits")
+    assert suits() == (32, 1)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +220,9 @@ def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_d
     text = words(open_training(steps=1000, batch=32))
     assert "About 26 min 40 s" not in text  # from ten minutes on there are no seconds
     assert "About 26 min, at 20.0 images/s as in known." in text
+    # Of another size there is one by the pixels: 32 × 32 instead of 64 × 64.
+    digits = words(open_training(steps=1000, batch=32, data="digits"))
+    assert "About 6 min 40 s, at 80.0 images/s by the pixels per second of known." in digits
     write_run(runs_dir, "known-elsewhere", host="another")
     (runs_dir / "known" / "status.json").unlink()
     assert "images/s as in" not in words(open_training(steps=1000))
@@ -198,6 +251,19 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     assert "busy is using the device; a new run waits until it is free." in text
     assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
     assert "All strips of a run are generated from the same noise" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "title"), [("running", "busy 33 % · Training"), ("finished", "busy · Training")]
+)
+def test_the_browsers_tab_names_the_run_and_its_progress(
+    state: str, title: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = []
+    monkeypatch.setattr(st, "set_page_config", lambda **said: titles.append(said["page_title"]))
+    write_run(runs_dir, "busy", state, step=66, total=200)
+    open_training()
+    assert titles[-1] == title
 
 
 LIKE = "Duplicate run"
@@ -234,6 +300,92 @@ def test_every_state_has_its_words_and_its_buttons(
     assert sentence in words(app)
     at_rest = ["Resume", "Apply", LIKE, "Delete"]
     assert buttons(app)[2:] == (at_rest if offered is None else offered)
+
+
+@pytest.mark.parametrize(
+    ("state", "samples", "losses"),
+    [
+        ("queued", "The first samples appear here during", "The losses appear here after"),
+        ("failed", "This run has no samples yet. They appear", "This run has no losses yet. They"),
+        ("finished", "This run has no samples.", "This run has no losses."),
+    ],
+)
+def test_what_is_said_in_the_place_of_samples_and_losses(
+    state: str, samples: str, losses: str, runs_dir: Path
+) -> None:
+    path = write_run(runs_dir, "bare", state)
+    shutil.rmtree(path / "samples")
+    (path / "metrics.sqlite").unlink()
+    text = words(open_training())
+    assert samples in text
+    assert losses in text
+
+
+def test_a_run_that_was_only_created_says_so(runs_dir: Path, started) -> None:
+    jobs.create(runs_dir, "new", tiny())
+    app = open_training()
+    text = words(app)
+    assert "new has not been started. Start it here or on several machines." in text
+    assert "The first samples appear here during training." in text
+    press(app, "Start run")
+    assert [run.path for run in started] == [runs_dir / "new"]
+
+
+def test_samples_under_way_are_said_where_they_will_appear(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "busy", "running", sampling_step=50)
+    assert "Sampling at step 50 …" in words(open_training())
+    write_request(path, "sample")
+    assert "Sampling at the next step …" in words(open_training())
+    write_run(runs_dir, "gone", "running", sampling_step=50, process_started=1.0, heartbeat=0.0)
+    assert "Sampling at" not in words(open_training(run="gone"))
+
+
+def test_the_first_steps_give_no_time_that_is_left(runs_dir: Path) -> None:
+    def time_left(step: int) -> bool:
+        write_run(runs_dir, f"at-{step}", "running", step=step, resumed_from=40)
+        return "left" in open_training(run=f"at-{step}").get("progress")[0].proto.text
+
+    assert [time_left(step) for step in (49, 50)] == [False, True]
+
+
+def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Path) -> None:
+    write_run(runs_dir, "one", created=2.0)
+    other = write_run(runs_dir, "two", created=1.0, step=60, images_per_second=None)
+    metrics = MetricsWriter(runs_dir / "one" / "metrics.sqlite")  # it had others, which are gone
+    metrics.add([(50, "loss", 0.01, 0.0)])
+    metrics.close()
+    app = open_training(compare="two")
+    assert app.dataframe[0].value.to_dict("list") == {
+        "": ["Step", "Loss", "Validation loss", "Images per second", "Memory"],
+        "one": ["50", "0.0100", "", "20.0", "1.5 GB"],
+        "two": ["60", "0.0200", "0.4321", "", "1.5 GB"],
+    }
+    assert "The settings of these runs are the same." in words(app)
+    update = {
+        "data": "digits",
+        "schedule": {"kind": "linear", "timesteps": 1000},
+        "learning_rate": 5e-4,
+    }
+    settings = json.loads((other / "config.json").read_text()) | update
+    (other / "config.json").write_text(json.dumps(settings))
+    table = open_training(compare="two").dataframe[1].value.to_dict("list")
+    assert table == {
+        "": ["Noise schedule", "Data", "Learning rate"],
+        "one": ["cosine", "cars", "0.001"],
+        "two": ["linear", "digits", "0.0005"],
+    }
+
+
+def test_a_validation_loss_is_explained_once_there_is_one(runs_dir: Path) -> None:
+    path = write_run(runs_dir, "run")
+    assert "The validation loss is unweighted" in words(open_training())
+    (path / "metrics.sqlite").unlink()
+    metrics = MetricsWriter(path / "metrics.sqlite")
+    metrics.add([(1, "loss", 1.0, 0.0)])
+    metrics.close()
+    text = words(open_training())
+    assert "weighted by min-SNR" in text
+    assert "validation" not in text
 
 
 @pytest.mark.parametrize("state", ["paused", "failed", "running"])
