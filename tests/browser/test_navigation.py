@@ -27,7 +27,7 @@ def test_the_menu_leads_to_every_page_in_a_working_state_and_back(open_page: Ope
         expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
         assert_no_exception(page)
     menu.get_by_role("link", name=HOME.title, exact=True).click()
-    expect(page.get_by_role("heading", name="Latest run")).to_be_visible()
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
 
 
 def test_the_links_of_home_lead_to_their_pages(open_page: OpenPage) -> None:
