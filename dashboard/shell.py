@@ -50,5 +50,7 @@ for sentence in st.session_state.get(keys.LEFT_OUT, ()):
     st.warning(f"{plain(sentence)} This part of the link is left out.")
 # Before any page: Plotly takes a pandas that another visit is just importing for a whole one.
 import_and_spare(TABLES)
+st.session_state[keys.ARRIVED] = st.session_state.get(keys.PAGE) != chosen.url_path
+st.session_state[keys.PAGE] = chosen.url_path
 chosen.run()
 st.session_state.pop(keys.LEFT_OUT, None)
