@@ -42,7 +42,7 @@ class ScheduleView(NamedTuple):
 def pick_schedules() -> ScheduleView:
     """The page's controls; without a schedule, or with contradicting settings, the page stops."""
     # As high as the fields beside them, so that the row is one line.
-    st.html("<style>.st-key-kinds button { min-height: 2.5rem; }</style>")
+    st.html("<style>.st-key-kinds [role=toolbar] button { min-height: 2.5rem; }</style>")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kinds = KINDS.ask()
         with st.container(width=160):

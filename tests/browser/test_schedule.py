@@ -39,8 +39,8 @@ def test_a_figure_has_nothing_to_select_with_and_on_a_phone_no_tool_bar(
     for path in ("/schedule", "/embedding"):  # a chart of ours, and Streamlit's
         page = open_page(path)
         tools = page.locator(".modebar").first
-        titles = tools.locator("a").evaluate_all("all => all.map(a => a.dataset.title)")
-        assert "Pan" in titles
+        expect(tools.locator("[data-title=Pan]")).to_be_attached()
+        titles = tools.locator("[data-title]").evaluate_all("all => all.map(b => b.dataset.title)")
         assert not [title for title in titles if "Select" in title]
         page.set_viewport_size(PHONE)
         expect(tools).to_be_hidden()
