@@ -92,7 +92,7 @@ def test_without_results_the_tab_says_how_to_get_them(
 def test_a_run_without_a_checkpoint_cannot_be_measured_yet(runs_dir: Path) -> None:
     write_run(runs_dir, "early", config=tiny())
     app = open_quality()
-    assert "once there is a checkpoint" in words(app)
+    assert "as soon as the run has a checkpoint" in words(app)
     assert "Measure" not in buttons(app)
 
 
