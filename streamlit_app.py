@@ -22,7 +22,7 @@ from dashboard.services import hosts, server_log
 from dashboard.services.garbage import import_all_and_spare_it, share_heaps
 from dashboard.services.queue_watch import watching
 from dashboard.services.uploads import UploadGate
-from dashboard.ui import errors
+from dashboard.ui import addresses, errors
 
 
 @asynccontextmanager
@@ -55,6 +55,6 @@ app = st.App(
         Middleware(hosts.HostGate, health=f"{root}/_stcore/health"),
         Middleware(UploadGate),
     ],
-    routes=[Route(root + served.ROUTE, served.serve)],
+    routes=[Route(root + served.ROUTE, served.serve), *addresses.routes(root)],
     on_script_error=errors.show,
 )

@@ -41,6 +41,7 @@ try:
 except (SettingsError, ValueError) as error:
     st.error(plain(error))
     st.stop()
+st.html("<style>@media (max-width: 640px) { .modebar-container { display: none; } }</style>")
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
     show_role(settings)
@@ -50,5 +51,7 @@ for sentence in st.session_state.get(keys.LEFT_OUT, ()):
     st.warning(f"{plain(sentence)} This part of the link is left out.")
 # Before any page: Plotly takes a pandas that another visit is just importing for a whole one.
 import_and_spare(TABLES)
+st.session_state[keys.ARRIVED] = st.session_state.get(keys.PAGE) != chosen.url_path
+st.session_state[keys.PAGE] = chosen.url_path
 chosen.run()
 st.session_state.pop(keys.LEFT_OUT, None)

@@ -1,4 +1,4 @@
-"""Home: what this is, the latest run and its newest samples, and links to the other pages."""
+"""Home: what this is, a run with its newest samples, and links to the other pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.services.cached import device
 from dashboard.services.settings import get_settings
-from dashboard.training import show_latest_run
+from dashboard.training import show_featured_run
 from dashboard.ui.navigation import SECTIONS
 from dashboard.ui.outside import plain
 from diffusion_core.device import describe
@@ -22,8 +22,7 @@ it.
 )
 st.caption(f"Running on: {plain(describe(device()))}.")
 
-st.header("Latest run")
-show_latest_run(get_settings())
+show_featured_run(get_settings())
 
 for section, entries in SECTIONS.items():
     st.header(section)

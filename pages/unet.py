@@ -26,12 +26,12 @@ st.caption(
 )
 network.show_totals(trace)
 
-st.header("The U")
+st.header("Architecture")
 st.markdown(
     """
 A **U-Net** goes down and up again. On the way down, each level halves height and width and has more
 channels, so each position covers a larger part of the image: there the network sees what the image
-shows. On the way up, the size doubles again until the output is as large as the image. Exact
+contains. On the way up, the size doubles again until the output is as large as the image. Exact
 positions are lost on the way down; the **skips** carry them across, as additional channels. Every
 level is also given the timestep $t$, because removing a little noise differs from removing a lot.
 """
@@ -39,12 +39,13 @@ level is also given the timestep $t$, because removing a little noise differs fr
 network.show_unet(trace)
 st.caption(
     "Each rectangle is a block's output. Its width, and the number in it where there is room, show "
-    "the channels; its row and height show the resolution. Point at one for its shapes and cost."
+    "the channels; its row and height show the resolution. Point at a rectangle for its shapes and "
+    "cost."
 )
 if config.network == "lecture":
     st.markdown(
-        "Two things are unusual in the lecture's network and are kept as they are. Inside a block "
-        "the ReLU comes before the norm; usually it comes after:"
+        "Two things are unusual in the lecture's network and are kept as they are. Usually the "
+        "ReLU comes after the norm; here it comes before:"
     )
     st.latex(
         r"""
@@ -57,8 +58,8 @@ x' &= \mathrm{transform}(h)
 """
     )
     st.markdown(
-        "And the deepest skip is joined to itself: there is nothing between the last block down "
-        "and the first block up, so both halves of that block's input are the same numbers."
+        "And the deepest skip is joined to itself: nothing lies between the last down block and "
+        "the first up block, so both halves of that block's input are the same."
     )
 
 st.header("Shapes")

@@ -92,7 +92,7 @@ def show_trained(t: int) -> None:
                 "appears here."
             )
         return
-    run = pickers.pick_run(list(usable))
+    run = pickers.pick_run(list(usable), last_first=True)
     for sentence in run.checkpoints()[1]:
         st.warning(f"{plain(sentence)} It is skipped.")
     checkpoint = usable[run]

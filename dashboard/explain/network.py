@@ -7,8 +7,10 @@ import streamlit as st
 from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
 from dashboard.figures.theme import show
 from dashboard.services.settings import get_settings
+from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Toggle
 from dashboard.ui.outside import code, plain
+from dashboard.ui.pickers import start_from_last_run
 from diffusion_core.models.trace import Trace, TraceRow
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.presets import PRESETS, network_plan
@@ -23,9 +25,11 @@ LAYERS = Toggle(key="layers", label="Show the layers inside the blocks")
 def pick_network() -> RunConfig:
     """A preset's settings or a run's; one that cannot be used is an error and stops the page."""
     runs = {f"run {run.name}": run for run in list_runs(get_settings().runs_dir)}
+    start_from_last_run(NETWORK.key, {run.name: option for option, run in runs.items()})
     choice = NETWORK.now(options=[*PRESETS, *runs]).ask()
     if choice in PRESETS:
         return PRESETS[choice]
+    st.session_state[keys.LAST_RUN] = runs[choice].name
     try:
         config = runs[choice].config
     except ConfigError as error:
@@ -79,9 +83,9 @@ def show_totals(trace: Trace) -> None:
     work.metric("Multiply-adds per image", short(trace.multiply_adds))
     memory.metric("Weights in float32", f"{trace.parameters * 4 / 1e6:,.1f} MB")
     st.caption(
-        "Of one forward pass, in convolutions, linear layers and attention. A multiply-add is two "
-        f"operations, so this is {2 * trace.multiply_adds / 1e9:.4g} GFLOP. Training costs about "
-        "three times as much per image, because of the backward pass."
+        "Counted are the multiply-adds of convolutions, linear layers and attention in one forward "
+        f"pass. Each is two operations: {2 * trace.multiply_adds / 1e9:.4g} GFLOP in total. "
+        "Training costs about three times as much per image, because of the backward pass."
     )
 
 
@@ -111,6 +115,7 @@ def show_table(trace: Trace) -> None:
         }
     )
     number = st.column_config.NumberColumn
+    longest = max(len(row.what) for row in rows)
     st.dataframe(
         table,
         hide_index=True,
@@ -119,6 +124,7 @@ def show_table(trace: Trace) -> None:
             "Name": st.column_config.TextColumn(pinned=True),
             "Parameters": number(format="localized"),
             "Multiply-adds": number(format="localized"),
+            "Type": st.column_config.TextColumn(width=24 + 7 * longest),  # else it is cut
             "Path": None if not layers else st.column_config.TextColumn(),
         },
         key="trace",

@@ -14,6 +14,7 @@ from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import offer_png, show_image, show_row
 from dashboard.ui.outside import plain
+from dashboard.ui.run_wording import decimal
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
@@ -181,6 +182,6 @@ def show_value_spread(schedule: NoiseSchedule, t: int, x_t: Tensor) -> None:
         "normal distribution",
     )
     st.caption(
-        rf"All {x_t.numel():,} values of $x_t$ at t = {t:,}: mean {mean:.3f}, standard deviation "
-        rf"{std:.3f}, against 0 and 1 for $\mathcal{{N}}(0, 1)$."
+        rf"All {x_t.numel():,} values of $x_t$ at t = {t:,}: mean {decimal(mean)}, standard "
+        rf"deviation {decimal(std)}, against 0 and 1 for $\mathcal{{N}}(0, 1)$."
     )

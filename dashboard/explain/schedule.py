@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import streamlit as st
 
+from dashboard.components.chart.chart import Packed, pack, show_live, show_packed
 from dashboard.figures import schedule as figures
-from dashboard.figures.theme import show
 from dashboard.ui import pickers
 from dashboard.ui.controls import MultiChoice, Toggle
 from dashboard.ui.navigation import entry
@@ -34,13 +34,15 @@ LOGARITHMIC = Toggle(
 class ScheduleView(NamedTuple):
     """What the page shows: schedules of one T, and the timestep to look at."""
 
-    schedules: list[NoiseSchedule]
+    schedules: tuple[NoiseSchedule, ...]
     t: int
     logarithmic: bool
 
 
 def pick_schedules() -> ScheduleView:
     """The page's controls; without a schedule, or with contradicting settings, the page stops."""
+    # As high as the fields beside them, so that the row is one line.
+    st.html("<style>.st-key-kinds [role=toolbar] button { min-height: 2.5rem; }</style>")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kinds = KINDS.ask()
         with st.container(width=160):
@@ -48,32 +50,56 @@ def pick_schedules() -> ScheduleView:
         with st.popover("More", icon=":material/tune:"):
             takes_betas = not kinds or any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
             ends = pickers.pick_ends(takes_betas=takes_betas)
-            logarithmic = LOGARITHMIC.ask()
     if not kinds:
         st.info("Select at least one schedule.")
         st.stop()
-    schedules = [
+    schedules = tuple(
         pickers.make_schedule(kind, timesteps, *ends) for kind in SCHEDULE_KINDS if kind in kinds
-    ]
-    return ScheduleView(schedules, pickers.pick_timestep(timesteps, default=150), logarithmic)
+    )
+    t = pickers.pick_timestep(timesteps, default=150)
+    legend, variances = st.columns([3, 1], vertical_alignment="center")
+    with variances:
+        logarithmic = LOGARITHMIC.ask()
+    view = ScheduleView(schedules, t, logarithmic)
+    if len(schedules) > 1:
+        with legend:
+            show_live(figures.legend_figure(schedules), "legend", f"Colours of {_names(view)}.")
+    return view
 
 
 def show_curves(view: ScheduleView) -> None:
     """Every quantity over the timesteps, three in a row."""
-    names = " and ".join(schedule.kind for schedule in view.schedules)
     curves = figures.QUANTITIES
+    high = {kind for q in curves if q.is_variance for kind in figures.flattening(view.schedules, q)}
+    if high and not view.logarithmic:
+        st.caption(
+            f":material/info: The variances of {' and '.join(sorted(high))} are so high that the "
+            "other curves look flat. Turn on *Logarithmic variances* to see all of them."
+        )
     for row in (curves[:3], curves[3:]):
         for column, quantity in zip(st.columns(3), row, strict=True):
             with column:
                 st.markdown(f"**{quantity.title}** `{quantity.table}`")
-                figure = figures.curve_figure(
-                    view.schedules,
-                    quantity,
-                    view.t,
-                    logarithmic=view.logarithmic and quantity.is_variance,
+                logarithmic = view.logarithmic and quantity.is_variance
+                show_packed(
+                    _curves(view.schedules, quantity, logarithmic),
+                    quantity.table,
+                    f"{quantity.title} over the timesteps: {_names(view)}.",
+                    figures.marks_at(view.schedules, quantity, view.t, logarithmic=logarithmic),
                 )
-                show(figure, quantity.table, f"{quantity.title} over the timesteps: {names}.")
                 st.caption(quantity.meaning)
+
+
+def _names(view: ScheduleView) -> str:
+    return " and ".join(schedule.kind for schedule in view.schedules)
+
+
+@lru_cache(maxsize=64)
+def _curves(
+    schedules: tuple[NoiseSchedule, ...], quantity: figures.Quantity, logarithmic: bool
+) -> Packed:
+    """Made once for all t: each key pressed at the slider shows another."""
+    return pack(figures.curve_figure(schedules, quantity, logarithmic=logarithmic))
 
 
 def show_coefficients(view: ScheduleView) -> None:

@@ -14,11 +14,11 @@ from diffusion_core.models.trace import Shape, Trace, TraceRow
 QUIET = COLOURS[6]
 # What a part of the network is called in the legend, and its colour.
 PARTS = {
-    "image": ("entry and exit", QUIET),
+    "image": ("input and output", QUIET),
     "down": ("down", COLOURS[0]),
     "middle": ("middle", COLOURS[2]),
     "up": ("up", COLOURS[1]),
-    "time": ("step and class", COLOURS[3]),
+    "time": ("timestep and class", COLOURS[3]),
 }
 PART_OF = {"downs": "down", "middle": "middle", "ups": "up"}
 PART_OF |= {"time_mlp": "time", "label_embedding": "time"}
@@ -30,6 +30,7 @@ BAR = {
     "textposition": "inside",
     "insidetextanchor": "middle",
     "insidetextfont": {"size": 12},
+    "textangle": 0,  # a narrow box has none rather than one that is turned
     "hovertemplate": "%{customdata}<extra></extra>",
 }
 Rows = dict[int, tuple[float, float]]  # where the row of a resolution lies: bottom and top
@@ -98,7 +99,7 @@ def unet_figure(trace: Trace) -> go.Figure:
         figure,
         skips,
         rows,
-        name="skip, joined on",
+        name="skip, concatenated",
         marker={"color": "rgba(0, 0, 0, 0)", "line": {"width": 1.5, "color": COLOURS[0]}},
         insidetextfont={"size": 12, "color": COLOURS[0]},
     )
@@ -253,7 +254,7 @@ def _add_conditions(
             y=[2.0],
             base=[y],
             width=[told[-1].right - told[0].left],
-            text=[f"{row.output[1]} dimensions, to every block above"],
+            text=[f"{row.output[1]} dimensions, given to every block above"],
             customdata=[hover_text(row)],
             name=name,
             legendgroup="time",

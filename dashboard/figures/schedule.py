@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
+FLAT = 8  # times as high as another curve: that one takes an eighth of the figure's height
 
 
 @dataclass(frozen=True)
@@ -82,41 +84,28 @@ SYMBOLS = {
 
 
 def curve_figure(
-    schedules: list[NoiseSchedule], quantity: Quantity, t: int, *, logarithmic: bool = False
+    schedules: Sequence[NoiseSchedule], quantity: Quantity, *, logarithmic: bool = False
 ) -> go.Figure:
-    """One quantity of each schedule over the timesteps, a line and a dot on each curve at `t`.
+    """One quantity of each schedule over the timesteps; `marks_at` shows one of these.
 
-    What is infinite, or zero on a logarithmic axis, is a gap. A kind keeps its colour.
+    What is infinite, or zero on a logarithmic axis, is a gap.
     """
     figure = go.Figure()
     for schedule in schedules:
         steps = spread(schedule.timesteps, MOST_POINTS)
-        values = getattr(schedule, quantity.table).numpy().astype(np.float64)
-        # Plotly leaves out NaN.
-        values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan
-        colour = COLOURS[list(SCHEDULE_KINDS).index(schedule.kind)]
         figure.add_scatter(
             x=steps,
-            y=values[steps],
+            y=_values(schedule, quantity, logarithmic)[steps],
             name=schedule.kind,
             mode="lines",
-            line={"color": colour, "width": 2},
+            line={"color": colour_of(schedule), "width": 2},
             hovertemplate="%{y:.4g}",
         )
-        figure.add_scatter(
-            x=[t],
-            y=[values[t]],
-            mode="markers",
-            marker={"color": colour, "size": 8},
-            showlegend=False,
-            hoverinfo="skip",
-        )
-    figure.add_vline(x=t, line={"color": GREY, "width": 1, "dash": "dot"})
-    finish(figure, "timestep t", "", height=250, logarithmic=logarithmic)
+    finish(figure, "timestep t", "", height=235, logarithmic=logarithmic)
     last = schedules[0].timesteps - 1
     figure.update_layout(
-        showlegend=len(schedules) > 1,
-        legend={"font": {"size": 11}},  # two names in a row
+        showlegend=False,  # see `legend_figure`
+        margin={"t": 8},
         hovermode="x unified",
         # A zoom belongs to one quantity and one T: with another T it would hide the new end.
         uirevision=f"{quantity.table} {last} {logarithmic}",
@@ -125,7 +114,60 @@ def curve_figure(
     return figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
 
 
-def table_at(schedules: list[NoiseSchedule], t: int) -> pd.DataFrame:
+def marks_at(
+    schedules: Sequence[NoiseSchedule], quantity: Quantity, t: int, *, logarithmic: bool = False
+) -> list[dict[str, Any]]:
+    """Plotly shapes over `curve_figure`: a line at `t` and a dot on each curve that has a value."""
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    marks: list[dict[str, Any]] = [
+        {"type": "line", "x0": t, "x1": t, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+    ]
+    for schedule in schedules:
+        value = float(_values(schedule, quantity, logarithmic)[t])
+        if not math.isnan(value):
+            dot: dict[str, Any] = {"type": "circle", "x0": -4, "x1": 4, "y0": -4, "y1": 4}
+            dot |= {"xsizemode": "pixel", "xanchor": t, "ysizemode": "pixel", "yanchor": value}
+            marks.append(dot | {"fillcolor": colour_of(schedule), "line": {"width": 0}})
+    return marks
+
+
+def _values(schedule: NoiseSchedule, quantity: Quantity, logarithmic: bool) -> np.ndarray:
+    """float64 (T,), with NaN, which Plotly leaves out, for what cannot be drawn."""
+    values = getattr(schedule, quantity.table).numpy().astype(np.float64)
+    values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan
+    return values
+
+
+def colour_of(schedule: NoiseSchedule) -> str:
+    """A kind keeps its colour, whatever others are shown."""
+    return COLOURS[list(SCHEDULE_KINDS).index(schedule.kind)]
+
+
+def legend_figure(schedules: Sequence[NoiseSchedule]) -> go.Figure:
+    """The names of the schedules with their colours and nothing else."""
+    figure = go.Figure()
+    for schedule in schedules:
+        line = {"color": colour_of(schedule), "width": 2}
+        figure.add_scatter(x=[None], y=[None], name=schedule.kind, mode="lines", line=line)
+    finish(figure, "", "", height=28)
+    figure.update_layout(
+        showlegend=True,
+        legend={"y": 0.5, "yanchor": "middle", "itemclick": False, "itemdoubleclick": False},
+        margin={"t": 0, "b": 0},
+        dragmode=False,
+    )
+    figure.update_xaxes(visible=False)
+    return figure.update_yaxes(visible=False)
+
+
+def flattening(schedules: Sequence[NoiseSchedule], quantity: Quantity) -> list[str]:
+    """The kinds beside whose curve another one would lie flat on the axis."""
+    highest = {s.kind: np.nanmax(_values(s, quantity, False)) for s in schedules}
+    lowest = min(highest.values())
+    return [kind for kind, value in highest.items() if value > FLAT * lowest]
+
+
+def table_at(schedules: Sequence[NoiseSchedule], t: int) -> pd.DataFrame:
     """The lecture's eight coefficients and the log-SNR at `t`, as text: one column per schedule."""
     import pandas as pd  # takes 160 MB: not before it is used
 
@@ -162,7 +204,7 @@ def summary(schedule: NoiseSchedule) -> str:
     return f"**{schedule.kind}**: {takes_over}; signal remaining at the last step: {at_the_end}."
 
 
-def to_csv(schedules: list[NoiseSchedule]) -> str:
+def to_csv(schedules: Sequence[NoiseSchedule]) -> str:
     """All tables at every t, one row a schedule and timestep; infinities as `inf` and `-inf`."""
     import pandas as pd  # takes 160 MB: not before it is used
 

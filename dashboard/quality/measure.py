@@ -51,13 +51,13 @@ GUIDANCE = Number(
     high=8.0,
     step=0.5,
     slider=True,
-    help="Above 1, images look more typical of their class and vary less; each takes twice the "
+    help="Above 1, images look more typical of their class and vary less; each takes twice as many "
     "evaluations.",
     bind=False,
 )
 BITS = Toggle(
     key="quality_bits",
-    label="Bits per dimension too",
+    label="Also measure bits per dimension",
     help="How well the network predicts held-out images. Measured once per checkpoint; not "
     "available for flows.",
     bind=False,
@@ -103,7 +103,7 @@ def show_form(run: Run) -> None:
     """The settings of a measurement and its button."""
     usable, _ = run.checkpoints()
     if not usable:
-        st.caption("Measure images once there is a checkpoint.")
+        st.caption("Quality can be measured as soon as the run has a checkpoint.")
         return
     job = job_of(run)
     busy = job is not None and job.active
@@ -118,7 +118,7 @@ def show_form(run: Run) -> None:
             text += f", about {duration(max(1.0, expected))}"
         st.caption(
             f"{text}. Keeps running if you close this page; interactive requests take priority. "
-            "Results with the same settings are not measured again."
+            "Existing results with the same settings are reused."
         )
         if st.button("Measure", type="primary", icon=":material/straighten:", disabled=busy):
             start(plan)
@@ -150,7 +150,7 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     guidance = GUIDANCE.ask() if can.any_class else 1.0
     bits = BITS.ask(disabled=can.flow) and not can.flow
     if not taken:
-        st.caption("Choose at least one number of steps.")
+        st.caption("Select at least one number of steps.")
         return None
     parts = []
     for checkpoint in checkpoints:

@@ -79,11 +79,9 @@ def show_table(results: list[Result], metrics: Sequence[Metric], *, several: boo
         },
         alt="Quality of the images",
     )
-    text = (
-        "In brackets: the 95 % interval of the value over other sets of the same number of images."
-    )
+    text = "In brackets: the 95 % interval of the value, for other sets of as many images."
     if floors:
-        text += f" “{REAL}”: real images that were not trained on."
+        text += f" “{REAL}”: real images that the network was not trained on."
     if ceilings:
         text += f" “{NOISE}”: pure noise."
     if len({end.spec.n for end in ends}) > 1:
@@ -145,7 +143,7 @@ def show_neighbours(run: Run, results: list[Result]) -> None:
     try:
         pairs = read_strip(sheet_path(result_path(run.path, result.spec)), rows=2)
     except ImageError:
-        st.caption("The image of the nearest neighbours is missing or cannot be read.")
+        st.caption("The file with the nearest neighbours is missing or cannot be read.")
         return
     captions = [f"distance {neighbour.distance:.1f}" for neighbour in result.neighbours]
     pairs = pairs[: len(captions)]  # a file from elsewhere may hold more
@@ -159,7 +157,7 @@ def show_neighbours(run: Run, results: list[Result]) -> None:
         share = COPIES.format(result.metrics[COPIES.name].value)
         text += (
             f" {share} of the samples are nearer than {result.near:.1f}, compared with 5 % of "
-            "real images that were not trained on."
+            "held-out real images."
         )
     st.caption(text)
 

@@ -29,19 +29,19 @@ def show_quality(run: Run, compared: Sequence[Run]) -> None:
     if job is not None and may_measure:
         watch(job, show_job)
     elif job is not None and job.active:
-        st.caption("The operator is measuring this run; results appear here.")
+        st.caption("The operator is measuring this run. The results will appear here.")
     results = []
     for each in [run, *compared]:
         found, broken = recent(("results", each.path), functools.partial(read_results, each.path))
         results += found
         for sentence in broken:
             st.caption(
-                f":material/warning: A result of {code(each.name)} is left out: {plain(sentence)}"
+                f":material/warning: A result of {code(each.name)} is skipped: {plain(sentence)}"
             )
     if results:
         show_results(run, results, several=bool(compared))
     elif job is None or not job.active:
-        who = "Press Measure above" if may_measure else "The operator can measure it"
+        who = "Open *Measure* above" if may_measure else "The operator can measure it"
         st.info(
             f"No results for this run yet. {who} to compare many generated images with real ones.",
             icon=":material/straighten:",

@@ -37,6 +37,7 @@ from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
+from dashboard.ui.run_wording import decimal
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, noise_to_uint8
 from diffusion_core.process.schedule import Schedule
@@ -275,7 +276,8 @@ def show_inversion(spec: SamplingSpec, made: Edited, x_T: np.ndarray, errors: np
     quality = "the two are equal" if np.isinf(made.psnr) else f"PSNR {made.psnr:.1f} dB"
     st.markdown(
         f"The root mean square error is **{made.rmse:.2f} of 255** ({quality}). The noise has mean "
-        f"{mean:.3f} and standard deviation {std:.3f}; the network was trained on 0 and 1."
+        f"{decimal(mean)} and standard deviation {decimal(std)}; the network was trained on 0 and "
+        "1."
     )
     st.caption(
         "Inversion uses the prediction at the lower end of each step, sampling the one at the "

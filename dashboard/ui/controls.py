@@ -174,7 +174,9 @@ class Number(Control):
             return ""
         wanted = "" if number else "a whole number " if self.whole else "a number "
         limits = f"from {limit(self.low)} to {limit(self.high)}"
-        return f"{self.label} is {shown(value)}; it must be {wanted}{limits}."
+        # A link's 100 is 100.0 where fractions can be set.
+        given = int(value) if isinstance(value, float) and value.is_integer() else value
+        return f"{self.label} is {shown(given)}; it must be {wanted}{limits}."
 
     def of_text(self, text: str) -> Any:
         return None if text == "" and self.optional else number_of(text, whole=self.whole)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 # Several pages.
 RUN = "run"  # the name of the run that is shown
+PAGE = "page"  # the address of the page that is shown
+ARRIVED = "arrived"  # whether the visitor has come to it just now
+LAST_RUN = "last_run"  # the name of the run that the visitor saw last, on whatever page
 LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
 DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from dashboard.services import cached
 from dashboard.ui import keys
@@ -88,8 +91,25 @@ def make_schedule(
         st.stop()
 
 
-def pick_run(runs: list[AnyRun]) -> AnyRun:
-    """One of the runs, by default the first; `runs` must not be empty."""
+def pick_run(runs: list[AnyRun], *, last_first: bool = False) -> AnyRun:
+    """One of the runs, by default the first, or with `last_first` the one that the visitor saw
+    last on another page; `runs` must not be empty."""
     names = {run.name: run for run in runs}
+    if last_first:
+        start_from_last_run(keys.RUN, {name: name for name in names})
     name = Choice(key=keys.RUN, label="Run", options=list(names)).ask()
+    st.session_state[keys.LAST_RUN] = name
     return names[name]
+
+
+def start_from_last_run(key: str, options: Mapping[str, str]) -> None:
+    """Where the visitor has come to the page just now, by no link with a value for the control
+    `key`, let it start with the option that stands for the run seen last.
+
+    The page's address has it, as it has a chosen one: a default would be missing there.
+    """
+    option = options.get(st.session_state.get(keys.LAST_RUN, ""))
+    if option is not None and st.session_state[keys.ARRIVED] and key not in st.query_params:
+        st.session_state[key] = option
+        with suppress(StreamlitAPIException):  # it may still be that of the page before
+            st.query_params[key] = option

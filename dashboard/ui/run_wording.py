@@ -201,6 +201,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def decimal(value: float) -> str:
+    """Three decimals, with a minus sign instead of a hyphen; no negative zero."""
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
+
+
 def size(count: float) -> str:
     """Bytes as MB or GB."""
     if count < 1e6:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         choices=("cuda", "cpu"),
-        help="with --slurm: cpu asks for no GPUs (default: cuda)",
+        help="with --slurm: cpu requests no GPUs (default: cuda)",
     )
     parser.set_defaults(do=print_commands)
 

@@ -43,5 +43,5 @@ def confirmed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:  # no terminal
-        complain("There is no terminal to confirm in; give --yes.")
+        complain("There is no terminal to confirm in; use --yes.")
         return False

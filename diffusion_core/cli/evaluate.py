@@ -43,7 +43,7 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--n", type=whole_number, default=2048, help="number of images (default: %(default)s)"
     )
-    evaluate.add_argument("--sampler", help="default: the first that the model takes")
+    evaluate.add_argument("--sampler", help="default: the first that the model supports")
     evaluate.add_argument(
         "--steps",
         type=whole_number,
@@ -62,7 +62,7 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--bits-per-dim", action="store_true", help="also measure bits per dimension, which is slow"
     )
     evaluate.add_argument(
-        "--again", action="store_true", help="measure again what has a result already"
+        "--again", action="store_true", help="measure again even if there is a result"
     )
     add_device(evaluate)
 

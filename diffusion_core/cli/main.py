@@ -99,7 +99,7 @@ def failure(error: Exception) -> str:
         return "The device does not have enough memory; use fewer images at once."
     if explains_itself(error):
         return str(error)
-    what = "This failed in a way that nobody has foreseen"
+    what = "An unexpected error occurred"
     if log := keep_traceback(error):
         return f"{what}; {log} says where. Please report it with that file."
     return f"{what}, and its traceback could not be written to {tempfile.gettempdir()}."

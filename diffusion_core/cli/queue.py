@@ -56,7 +56,7 @@ def act(run: Run, action: str) -> None:
 def print_queue(runs_dir: Path) -> None:
     queue = read_queue(runs_dir)
     if not queue:
-        print(f"No run waits in {runs_dir}.")
+        print(f"No runs are waiting in {runs_dir}.")
         return
     print(f"{'':3} {'run':30} {'device':9} queued since")
     for number, run in enumerate(queue, 1):

@@ -67,12 +67,12 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument(
         "--sampler",
         choices=sampler_names(),
-        help="default: the first that the model takes; a flow takes euler and heun",
+        help="default: the first that the model supports; a flow supports euler and heun",
     )
     sample.add_argument(
         "--spacing", choices=TIMESTEP_SPACINGS, help="of the steps (default: the sampler's usual)"
     )
-    sample.add_argument("--steps", type=whole_number, help="default: a good number for the sampler")
+    sample.add_argument("--steps", type=whole_number, help="default: the sampler's usual number")
     sample.add_argument("--eta", type=number, help="ddim only: noise per step, from 0 to 1")
     sample.add_argument(
         "--variance",
@@ -96,7 +96,7 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
         help="guided timesteps, both included (default: all)",
     )
     sample.add_argument(
-        "--lecture", action="store_true", help="sample as the lecture does, including its slips"
+        "--lecture", action="store_true", help="sample as in the lecture, including its mistakes"
     )
     sample.add_argument(
         "--exact",
@@ -108,7 +108,7 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
     sample.add_argument(
         "--out",
         default="grid.png",
-        help=f"an image file ({', '.join(IMAGE_FORMATS)}; a PNG holds its settings too), or a "
+        help=f"an image file ({', '.join(IMAGE_FORMATS)}; a PNG also contains the settings), or a "
         "folder of images if it ends with /",
     )
     sample.add_argument("--resume", action="store_true", help="continue a folder of images")

@@ -164,8 +164,8 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     fixed += [named["batch_size"], named["seed"]]
     if arguments.resume and any(value is not None for value in fixed):
         raise ConfigError(
-            "A resumed run keeps its settings. Only --steps and --set can be given, for what may "
-            "change, and --data, for images that were moved."
+            "A resumed run keeps its settings. Use --steps and --set for settings that may change, "
+            "and --data for images that were moved."
         )
     if arguments.init_from is not None:
         name, step = split_origin(arguments.init_from)

@@ -204,7 +204,7 @@ class _Recorder(TorchFunctionMode):
 
 # Functions with their own row, by PyTorch's name.
 FUNCTIONS = {
-    "cat": ("cat", "joined with "),
+    "cat": ("cat", "concatenated with "),
     "silu": ("silu", "SiLU"),
     "pixel_unshuffle": ("pixel_unshuffle", "pixels folded into channels"),
     "pixel_shuffle": ("pixel_shuffle", "channels unfolded into pixels"),

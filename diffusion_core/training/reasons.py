@@ -21,7 +21,7 @@ class TrainingError(RuntimeError):
 def reason(error: Exception) -> str:
     """The sentence for the status and the terminal."""
     return _explanation(error) or (
-        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
+        "An unexpected error occurred during training; train.log in the run's folder says "
         "where. Please report it with that file."
     )
 

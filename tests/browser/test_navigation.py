@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from dashboard.ui.navigation import HOME, SECTIONS
@@ -27,7 +28,14 @@ def test_the_menu_leads_to_every_page_in_a_working_state_and_back(open_page: Ope
         expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
         assert_no_exception(page)
     menu.get_by_role("link", name=HOME.title, exact=True).click()
-    expect(page.get_by_role("heading", name="Latest run")).to_be_visible()
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["/unet?size=72", "/network/deep/page?size=72"])
+def test_an_older_or_a_deeper_address_leads_to_its_page(address: str, open_page: OpenPage) -> None:
+    page = open_page(address)
+    page.wait_for_url(re.compile(r"/network\?size=72$"))
+    expect(page.get_by_text("Images of 72×72")).to_be_visible()
 
 
 def test_the_links_of_home_lead_to_their_pages(open_page: OpenPage) -> None:

@@ -6,7 +6,9 @@ import re
 
 from playwright.sync_api import expect
 
+from diffusion_core.runs.config import RunConfig
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
+from tests.browser.server import Server
 
 
 def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: OpenPage) -> None:
@@ -23,6 +25,20 @@ def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: O
     shared = open_page("/network" + page.url.partition("/network")[2])
     expect(shared.get_by_text("Images of 72×72")).to_be_visible()
     expect(shared.get_by_test_id("stMetricValue").first).to_have_text("5,452,780")
+
+
+def test_the_page_starts_from_the_last_run_and_its_address_has_it(
+    open_page: OpenPage, server: Server
+) -> None:
+    for name in ("one", "two"):
+        run = server.runs_dir / name
+        run.mkdir()
+        (run / "config.json").write_text(RunConfig(image_size=32).to_json())
+        (run / "status.json").write_text('{"state": "finished", "created": 1.0}')
+    page = open_page("/training?run=one")
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name="Network", exact=True).click()
+    expect(page.get_by_text("Images of 32×32")).to_be_visible()
+    page.wait_for_url(re.compile(r"/network\?network=run(\+|%20)one$"))
 
 
 def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> None:

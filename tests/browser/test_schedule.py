@@ -16,7 +16,7 @@ def row(page: Page, name: str) -> Locator:
 
 def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/schedule")
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(6)
+    expect(page.locator(".chart .main-svg .scatterlayer")).to_have_count(6)
     expect(row(page, "sqrt_alphas_cumprod")).to_contain_text("0.6800")
 
     page.get_by_role("button", name="cosine").click()
@@ -31,6 +31,35 @@ def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: Op
     expect(colleagues.get_by_role("heading", name="At t = 151")).to_be_visible()
     assert row(colleagues, "betas").inner_text() == row(page, "betas").inner_text()
     assert_not_too_wide(colleagues)
+
+
+def test_a_figure_has_nothing_to_select_with_and_on_a_phone_no_tool_bar(
+    open_page: OpenPage,
+) -> None:
+    for path in ("/schedule", "/embedding"):  # a chart of ours, and Streamlit's
+        page = open_page(path)
+        tools = page.locator(".modebar").first
+        expect(tools.locator("[data-title=Pan]")).to_be_attached()
+        titles = tools.locator("[data-title]").evaluate_all("all => all.map(b => b.dataset.title)")
+        assert not [title for title in titles if "Select" in title]
+        page.set_viewport_size(PHONE)
+        expect(tools).to_be_hidden()
+
+
+def test_another_t_leaves_the_curves_and_a_zoom_as_they_are(open_page: OpenPage) -> None:
+    page = open_page("/schedule")
+    chart = page.locator(".chart").nth(1)
+    line = chart.locator(".shapelayer path").first
+    curve = chart.locator(".scatterlayer path.js-line").element_handle()
+    before = line.get_attribute("d")
+    chart.evaluate(
+        "box => window.diffusionLabPlotly.then(p => p.relayout(box, 'xaxis.range', [0, 99]))"
+    )
+    page.get_by_role("slider").press("ArrowLeft")
+    expect(page.get_by_role("heading", name="At t = 149")).to_be_visible()
+    expect(line).not_to_have_attribute("d", before)
+    assert curve is not None and curve.evaluate("path => path.isConnected")
+    assert chart.evaluate("box => box.layout.xaxis.range") == [0, 99]
 
 
 def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page: OpenPage) -> None:

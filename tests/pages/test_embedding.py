@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.figures import embedding as embedding_figures
 from dashboard.services import cached
+from dashboard.ui.navigation import FOLDER
 from diffusion_core.process.embedding import (
     SinusoidalPositionEmbeddings,
     cosine_similarity,
@@ -21,7 +22,7 @@ from diffusion_core.process.embedding import (
 )
 from diffusion_core.runs.checkpoint import CheckpointError, save_weights
 from diffusion_core.runs.presets import build_network, preset
-from tests.pages.app import open_page, seen
+from tests.pages.app import open_page, seen, words
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "lecture": {"widths": [4, 4, 4, 4, 4]},
@@ -106,6 +107,23 @@ def test_a_run_shows_its_time_mlp(kind: str, size: int, runs_dir: Path) -> None:
     assert f"mine at step 3: preset {kind}, T = 40, {size} dimensions per timestep." in words
     assert len(app.get("plotly_chart")) == 5
     assert not [sentence for sentence in words if "beyond" in sentence]
+
+
+def test_the_page_starts_from_the_run_that_was_chosen_last(runs_dir: Path) -> None:
+    for name in ("one", "two"):
+        write_run(runs_dir, name)
+    app = open_page("sampling.py")
+    first = app.selectbox(key="run").value
+    [other] = {"one", "two"} - {first}
+    app.selectbox(key="run").select(other).run()
+    for _ in range(2):
+        app.switch_page(str(FOLDER / "embedding.py")).run()
+        assert f"{other} at step 3" in words(app)
+        app.switch_page(str(FOLDER / "home.py")).run()
+    app.switch_page(str(FOLDER / "embedding.py")).run()
+    app.selectbox(key="run").select(first).run()
+    assert f"{first} at step 3" in words(app)
+    assert f"{other} at step 3" in words(open_embedding(run=other))  # a link
 
 
 def test_a_t_beyond_the_runs_own_end_is_said_not_to_be_marked(runs_dir: Path) -> None:

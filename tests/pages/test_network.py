@@ -13,6 +13,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.network import cost_figure, short, unet_figure
+from dashboard.ui.navigation import FOLDER
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.presets import PRESETS, build_model, preset
@@ -67,7 +68,7 @@ def test_the_table_is_the_lectures_shape_trace() -> None:
     assert outputs["ups.0"] == "(1, 512, 8, 8)"
     assert outputs["output"] == "(1, 3, 64, 64)"
     assert shown["Parameters"].sum() == 62_438_883
-    assert "joined with itself" in set(shown["Type"])
+    assert "concatenated with itself" in set(shown["Type"])
 
 
 def test_the_layers_inside_the_blocks_come_with_the_switch_and_by_a_link() -> None:
@@ -149,6 +150,28 @@ def test_a_run_shows_the_network_that_it_trains_at_its_own_size(runs_dir: Path) 
     assert totals(app)[0] == f"{shown['Parameters'].sum():,}"
 
 
+def test_the_page_starts_from_the_run_that_was_chosen_last_unless_a_link_says(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "mine")
+    app = open_page("training.py", run="mine")
+    app.switch_page(str(FOLDER / "unet.py")).run()
+    assert app.selectbox(key="network").value == "run mine"
+    app.selectbox(key="network").select("base").run()
+    assert app.selectbox(key="network").value == "base"
+    app.switch_page(str(FOLDER / "home.py")).run()
+    app.query_params["network"] = "small"
+    app.switch_page(str(FOLDER / "unet.py")).run()
+    assert app.selectbox(key="network").value == "small"
+
+
+def test_no_text_of_the_table_is_cut(runs_dir: Path) -> None:
+    [shown] = open_network(network="small").dataframe
+    columns = json.loads(shown.proto.columns)
+    longest = max(map(len, shown.value["Type"]))
+    assert columns["Type"]["width"] > 6.5 * longest  # pixels a letter, on average
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -197,8 +220,8 @@ def test_the_u_of_the_lecture_has_its_channels_and_its_skips() -> None:
     figure = unet_figure(traced("lecture"))
     assert bars(figure, "down") == ["128", "256", "512", "1024"]
     assert bars(figure, "up") == ["512", "256", "128", "64"]
-    assert bars(figure, "skip, joined on") == ["1024", "512", "256", "128"]
-    assert bars(figure, "entry and exit") == ["3", "64", "3"]
+    assert bars(figure, "skip, concatenated") == ["1024", "512", "256", "128"]
+    assert bars(figure, "input and output") == ["3", "64", "3"]
     assert list(figure.layout.yaxis.ticktext) == [
         *("64×64", "32×32", "16×16", "8×8", "4×4"),
         "t",

@@ -274,6 +274,11 @@ def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> 
     assert addresses(app)[0] == found["crop"]
 
 
+def test_a_mean_below_zero_has_a_minus_sign_and_no_hyphen() -> None:
+    caption = open_noising(data="digits", t="0").main.caption[-1].value
+    assert ": mean −0." in caption
+
+
 def test_at_the_last_step_of_a_long_schedule_the_values_are_normal() -> None:
     values = np.random.default_rng(0).standard_normal(100_000)
     bars, curve = spread_figure(values).data

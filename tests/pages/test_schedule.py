@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.figures import schedule as schedule_figures
 from dashboard.figures.schedule import MOST_POINTS, QUANTITIES, number, table_at, to_csv
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
-from tests.pages.app import open_page
+from tests.pages.app import open_page, words
 
 # t: sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod, as the lecture prints them.
 LECTURE = {
@@ -33,6 +34,11 @@ def open_schedule(**settings: str | list[str]) -> AppTest:
     return open_page("schedule.py", **settings)
 
 
+def charts(app: AppTest) -> list[dict[str, str]]:
+    """What the browser is told of each chart."""
+    return [json.loads(chart.proto.json) for chart in app.get("bidi_component")]
+
+
 def coefficient(app: AppTest, name: str, kind: str = "linear") -> str:
     return str(app.table[0].value.loc[f"`{name}`", kind])
 
@@ -48,7 +54,9 @@ def test_the_page_opens_on_the_lectures_schedule_with_its_numbers_at_150() -> No
     assert list(app.table[0].value.index) == [
         f"`{name}`" for name in (*NoiseSchedule.TABLES, "log_snr")
     ]
-    assert len(app.get("plotly_chart")) == len(QUANTITIES) == 6
+    assert [chart["alt"].split(" over ")[0] for chart in charts(app)] == [
+        quantity.title for quantity in QUANTITIES
+    ]
     assert not app.error
 
 
@@ -116,16 +124,17 @@ def test_without_a_schedule_the_page_asks_for_one() -> None:
 
 def test_an_infinite_log_snr_is_a_gap_at_the_end_of_its_curve() -> None:
     schedule = NoiseSchedule(rescale_zero_terminal_snr=True)
-    curve, dot = schedule_figures.curve_figure([schedule], quantity("log_snr"), 299).data
+    [curve] = schedule_figures.curve_figure([schedule], quantity("log_snr")).data
     assert np.isnan(curve.y[-1])
     assert np.isfinite(curve.y[:-1]).all()
-    assert np.isnan(dot.y[0])
+    assert len(schedule_figures.marks_at([schedule], quantity("log_snr"), 299)) == 1  # no dot
+    assert len(schedule_figures.marks_at([schedule], quantity("log_snr"), 298)) == 2
 
 
 def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
     for logarithmic in (False, True):
         figure = schedule_figures.curve_figure(
-            [NoiseSchedule()], quantity("posterior_variance"), 5, logarithmic=logarithmic
+            [NoiseSchedule()], quantity("posterior_variance"), logarithmic=logarithmic
         )
         assert np.isnan(figure.data[0].y[0]) == logarithmic
         assert np.isfinite(figure.data[0].y[1:]).all()
@@ -133,17 +142,46 @@ def test_a_zero_is_a_gap_on_a_logarithmic_axis_only() -> None:
 
 def test_a_curve_has_its_value_at_t_marked_by_a_line_and_a_dot() -> None:
     schedules = [NoiseSchedule(kind) for kind in SCHEDULE_KINDS]
-    figure = schedule_figures.curve_figure(schedules, quantity("alphas_cumprod"), 77)
-    [line] = figure.layout.shapes
-    assert line.x0 == line.x1 == 77
-    dots = [trace for trace in figure.data if trace.mode == "markers"]
-    expected = [float(schedule.alphas_cumprod[77]) for schedule in schedules]
-    assert [dot.y[0] for dot in dots] == expected
+    line, *dots = schedule_figures.marks_at(schedules, quantity("alphas_cumprod"), 77)
+    assert line["x0"] == line["x1"] == 77
+    expected = [(77, float(schedule.alphas_cumprod[77])) for schedule in schedules]
+    assert [(dot["xanchor"], dot["yanchor"]) for dot in dots] == expected
+    figure = schedule_figures.curve_figure(schedules, quantity("alphas_cumprod"))
+    assert [dot["fillcolor"] for dot in dots] == [curve.line.color for curve in figure.data]
+
+
+def test_another_t_changes_the_marks_of_a_chart_and_nothing_else() -> None:
+    app = open_schedule()
+    before = charts(app)
+    app.slider(key="t").set_value(151).run()
+    for old, new in zip(before, charts(app), strict=True):
+        assert {name for name in old if old[name] != new[name]} == {"marks"}
+
+
+def test_several_schedules_have_one_legend_and_one_has_none() -> None:
+    kinds = ["linear", "cosine"]
+    legend, *curves = charts(open_schedule(kinds=kinds))
+    assert legend["alt"] == "Colours of linear and cosine."
+    shown = json.loads(legend["figure"])
+    assert [line["name"] for line in shown["data"]] == kinds
+    assert shown["layout"]["showlegend"]
+    assert not any(json.loads(curve["figure"])["layout"]["showlegend"] for curve in curves)
+    assert len(curves) == len(charts(open_schedule())) == 6
+
+
+def test_logarithmic_variances_are_offered_where_a_curve_flattens_the_others() -> None:
+    offer = "The variances of cosine are so high that the other curves look flat."
+    app = open_schedule(kinds=["linear", "cosine"])
+    assert offer in words(app)
+    app.toggle(key="log").set_value(True).run()
+    assert offer not in words(app)
+    assert offer not in words(open_schedule(kinds=["linear", "sigmoid"]))
+    assert offer not in words(open_schedule(kinds=["cosine"]))
 
 
 def test_a_long_curve_is_thinned_and_keeps_both_ends() -> None:
     schedule = NoiseSchedule("cosine", timesteps=4000)
-    curve = schedule_figures.curve_figure([schedule], quantity("betas"), 0).data[0]
+    curve = schedule_figures.curve_figure([schedule], quantity("betas")).data[0]
     assert len(curve.x) == MOST_POINTS
     assert (curve.x[0], curve.x[-1]) == (0, 3999)
     assert curve.y[-1] == float(schedule.betas[-1])

@@ -7,13 +7,16 @@ from this server once.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
 
 from dashboard.components.assemble import component, folder_address
+from dashboard.figures.theme import CONFIG
 
 HTML = '<div class="chart"></div>'
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -40,9 +43,17 @@ def pack(figure: go.Figure) -> Packed:
     return Packed(figure.to_json(), figure.layout.height)
 
 
-def show_packed(chart: Packed, key: str, alt: str) -> None:
-    """As `show_live`."""
+def show_packed(chart: Packed, key: str, alt: str, marks: Sequence[dict[str, Any]] = ()) -> None:
+    """As `show_live`. `marks`: Plotly shapes over the figure; where only they change the browser
+    does not draw the figure again."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
-    data = {"figure": chart.json, "library": library, "height": chart.height, "alt": alt}
+    data = {
+        "figure": chart.json,
+        "marks": json.dumps(marks),
+        "config": CONFIG,
+        "library": library,
+        "height": chart.height,
+        "alt": alt,
+    }
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)

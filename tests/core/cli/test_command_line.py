@@ -845,8 +845,7 @@ def test_an_error_that_nobody_has_foreseen_is_kept_in_a_file(
     said = capsys.readouterr().err.splitlines()[-1]
     [log] = tmp_path.glob("diffusion-lab-*.log")
     assert said == (
-        f"This failed in a way that nobody has foreseen; {log} says where. Please report it with "
-        "that file."
+        f"An unexpected error occurred; {log} says where. Please report it with that file."
     )
     assert "mat1 and mat2" in log.read_text()
 
@@ -863,7 +862,7 @@ def test_a_training_that_fails_unforeseen_says_so_without_the_words_of_pytorch(
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == load_run(run).status.error
     assert said == (
-        "The training failed in a way that nobody has foreseen; train.log in the run's folder says "
+        "An unexpected error occurred during training; train.log in the run's folder says "
         "where. Please report it with that file."
     )
     assert "mat1 and mat2" in (run / "train.log").read_text()

@@ -94,10 +94,10 @@ def test_skips_are_traced_to_the_block_that_made_them() -> None:
     sources = [traced.rows[row.skip_from].name for row in joined]
     assert sources == ["downs.3", "downs.2", "downs.1", "downs.0"]
     assert [row.what for row in joined] == [
-        "joined with itself",
-        "joined with downs.2",
-        "joined with downs.1",
-        "joined with downs.0",
+        "concatenated with itself",
+        "concatenated with downs.2",
+        "concatenated with downs.1",
+        "concatenated with downs.0",
     ]
 
 

@@ -80,7 +80,7 @@ def test_the_queue_is_a_table_and_can_be_moved_and_cancelled(
     say("queue", "cancel", "a")
     assert Run(runs_dir / "a").state == "stopped"
     assert "b is stopped." in say("stop", "b")
-    assert "No run waits" in say("queue")
+    assert "No runs are waiting" in say("queue")
     assert "busy is running; it is not in the queue." in say("queue", "up", "busy", code=1)
     assert "busy is running; it is not in the queue." in say("queue", "cancel", "busy", code=1)
     (runs_dir / "busy" / "status.json").write_text('{"state": "failed", "created": 1.0}')
