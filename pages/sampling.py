@@ -13,6 +13,7 @@ from dashboard.sampling import (
     pick_checkpoint,
     pick_spec,
     sharing_sentence,
+    show_history,
     update_address,
 )
 from dashboard.services import cached
@@ -85,5 +86,8 @@ with controls:
         st.caption(sharing)
 with formula:
     explain_sampler(spec)
+earlier = results.container()
 with watching_all(elsewhere):
     mode.show(Chosen(run, checkpoint, can, spec, [run for run, _ in ready]), controls, results)
+with earlier:
+    show_history(mode.name)

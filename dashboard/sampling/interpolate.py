@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -11,10 +12,12 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
+from dashboard.components.gallery.gallery import Row, Tile, address_of
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import SEED, max_images, one_class
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
+from dashboard.sampling.history import Result, face_of, keep
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
@@ -28,7 +31,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.edits import slerp
-from diffusion_core.sampling.metadata import Kind, entries
+from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
@@ -185,21 +188,48 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
     )
     if sent.frames < count:
         st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
+    keep(job, lambda: result_of(job))
     show_downloads(job.spec, made)
 
 
-def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
+def page_of(made: Interpolation) -> dict[str, Any]:
+    """The controls of this mode by their keys."""
     first, last = made.ends
-    page = {
+    return {
         "mode": "Interpolate",
         FROM_IMAGE.key: first.number,
         TO_IMAGE.key: last.number,
         TO_SEED.key: last.seed,
         FRAMES.key: len(made.frames),
     }
-    text = entries(
-        spec, kind=Kind.FILM, page=page, what=f"film from {first.text()} to {last.text()}"
+
+
+def film_text(made: Interpolation) -> str:
+    first, last = made.ends
+    return f"film from {first.text()} to {last.text()}"
+
+
+def result_of(job: SamplingJob) -> Result:
+    spec, made = job.spec, job.result
+    what, page = film_text(made), page_of(made)
+    tiles = tuple(
+        Tile(
+            address_of(
+                png(frame, text=entries(spec, None, f"{what}, frame {k + 1}", page, Kind.FILM))
+            ),
+            f"Frame {k + 1}",
+            f"{spec.run}-step-{spec.step}-frame-{k + 1}.png",
+        )
+        for k, frame in enumerate(made.frames)
     )
+    row = Row(tiles, made.frames.shape[1], SIDE)
+    found = Made(spec, None, Kind.FILM, page)
+    return Result(found, job.task.text, (row,), face_of(made.frames[0]), what)
+
+
+def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
+    page = page_of(made)
+    text = entries(spec, kind=Kind.FILM, page=page, what=film_text(made))
     name = f"{spec.run}-step-{spec.step}-film"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")

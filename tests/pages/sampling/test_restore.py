@@ -222,13 +222,13 @@ def images_of(job: SamplingJob) -> list[np.ndarray]:
 EDITED = {"mode": "Edit", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "Edit", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Compare", "vs_n": 2}
-AGAIN_IMAGE = "The image that it started from is not in the file; choose it again."
+AGAIN_IMAGE = "The image that it started from is not part of them; choose it again."
 LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was generated before
     (
         REPAINTED | {"from": "data set", "example": 1},
-        "The painted area is not in the file; paint it again.",
+        "The painted area is not part of them; paint it again.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "gone"], "vs_seed": [1, 2]},
