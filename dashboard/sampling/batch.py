@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.components.film.served import samples_address
 from dashboard.components.gallery.gallery import Row, Tile, show_gallery
 from dashboard.sampling.choose import Chosen
+from dashboard.sampling.sharing import offer_link
 from dashboard.sampling.trajectory import IMAGE, image_name
 from dashboard.services import roles, series_jobs
 from dashboard.services.roles import Deed
@@ -208,6 +209,7 @@ def show_series(series: Series, chosen: Chosen) -> None:
             show_downloads(series, spec, len(numbers))
         if state not in ACTIVE and roles.may(Deed.DELETE_SERIES):
             show_delete(series)
+        offer_link(spec, {"mode": "Batch", COUNT.key: spec.n, SERIES.key: series.name})
     if numbers:
         show_images(series, spec)
 

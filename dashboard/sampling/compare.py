@@ -21,6 +21,7 @@ from dashboard.sampling.compare_lists import (
     pick_lists,
 )
 from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task
 from dashboard.ui.images import offer_png
@@ -131,16 +132,20 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
             whole = grid(np.concatenate([row.images for row in rows]), rows[0].spec.n)
             text = entries(made.spec, None, "comparison", made.page, Kind.OTHER)
             offer_png("All rows as PNG", png(whole, text=text), f"{made.spec.run}-comparison.png")
+        offer_link(made.spec, made.page, result.not_linked)
 
 
 def result_of(job: SamplingJob) -> Result:
     made: Comparison = job.result
     titles = differences([row.spec for row in made.rows])
     rows = tuple(map(gallery_row, made.rows, titles))
+    lost = ""
+    if len({row.spec.run for row in made.rows}) > 1:
+        lost = "Other runs than the first are sampled at their newest checkpoint."
     what = " · ".join(titles)
     text = f"{job.task.text}: {what}"
     face = face_of(made.rows[0].images[0])
-    return Result(Made(made.spec, None, Kind.OTHER, made.page), text, rows, face, what)
+    return Result(Made(made.spec, None, Kind.OTHER, made.page), text, rows, face, what, lost)
 
 
 def gallery_row(row: ComparedRow, title: str) -> GalleryRow:

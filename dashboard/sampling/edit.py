@@ -23,6 +23,7 @@ from dashboard.sampling.edit_controls import (
     Edit,
     Given,
     covered,
+    not_in_settings,
     pick_edit,
     pick_given,
     problem,
@@ -31,6 +32,7 @@ from dashboard.sampling.edit_controls import (
 )
 from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
@@ -243,6 +245,7 @@ def show_edit(job: SamplingJob, seen: Snapshot) -> None:
         show_downloads(job.spec, made)
     else:
         show_inversion(job.spec, made, made.x_T, made.errors)
+    offer_link(result.made.spec, result.made.page, result.not_linked)
 
 
 def result_of(job: SamplingJob) -> Result:
@@ -258,8 +261,9 @@ def result_of(job: SamplingJob) -> Result:
     size = VARIANT if made.x_T is None else SIDE
     row = Row(tiles, made.given.image.shape[0], size, named=True)
     page = page_of(spec, made)
+    lost = " ".join(not_in_settings(page))
     what, face = made.edit.text(), face_of(made.images[0])
-    return Result(Made(spec, None, Kind.OTHER, page), job.task.text, (row,), face, what)
+    return Result(Made(spec, None, Kind.OTHER, page), job.task.text, (row,), face, what, lost)
 
 
 def images_of(spec: SamplingSpec, made: Edited) -> Iterator[tuple[str, str, np.ndarray]]:

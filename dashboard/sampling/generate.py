@@ -8,9 +8,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.sampling.choose import Chosen
-from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.sampling.trajectory import X_0, X_T, file_name, image_name, show_trajectory
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import sample_task
@@ -129,6 +129,4 @@ def show_downloads(spec: SamplingSpec, images: np.ndarray) -> None:
     with st.container(horizontal=True):
         whole = png(grid(images, spec.columns()), text=entries(spec))
         offer_png("Grid as PNG", whole, f"{file_name(spec, 'grid')}.png")
-        with st.popover("Link", icon=":material/link:"):
-            st.caption("Opens this page with these settings; Generate then gives the same images.")
-            st.code(link(spec), language=None, wrap_lines=True)
+        offer_link(spec)

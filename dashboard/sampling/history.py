@@ -33,6 +33,7 @@ class Result:
     rows: tuple[Row, ...]
     face: str  # the address of a small image that stands for it
     what: str = ""  # what is not in the spec, in a few words
+    not_linked: str = ""  # what a link to it does not carry, as a sentence
 
     @property
     def mode(self) -> str:

@@ -18,6 +18,7 @@ from dashboard.sampling.controls import SEED, max_images, one_class
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
@@ -234,3 +235,4 @@ def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")
         offer_png("All frames as PNG", png(strip(made.frames), text=text), f"{name}.png")
+        offer_link(spec, page)

@@ -10,6 +10,7 @@ from dashboard.components.gallery.gallery import show_gallery
 from dashboard.components.thumbnails.thumbnails import Thumbnail, show_thumbnails
 from dashboard.sampling import restore
 from dashboard.sampling.history import Result, results
+from dashboard.sampling.sharing import offer_link
 from dashboard.ui import keys
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import session_jobs
@@ -64,6 +65,7 @@ def show_again(result: Result) -> None:
             on_click=restore.use,
             args=(result.made,),
         )
+        offer_link(result.made.spec, result.made.page, result.not_linked)
         st.button("Close", icon=":material/close:", on_click=choose, args=(None,))
 
 

@@ -1,10 +1,11 @@
-"""The results of a session: the gallery, and the strip of earlier ones."""
+"""The results of a session: the gallery, the strip of earlier ones, what a link does not carry."""
 
 from __future__ import annotations
 
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dashboard.sampling.history import Result, face_of, within_bounds
 from dashboard.ui import keys
 from diffusion_core.sampling.metadata import Made, read
 from diffusion_core.sampling.spec import SamplingSpec
+from tests import image_files
 from tests.pages.app import button, component_data, generate, open_page, press, words
 from tests.tiny_runs import TINY, tiny, write_run
 
@@ -129,6 +131,29 @@ def test_settings_whose_run_is_gone_say_so(run: Path) -> None:
     run.rename(run.with_name("moved"))
     press(pick(app, 1), "Use these settings")
     assert "The image's run, cars, does not exist here." in words(app)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"from": "upload"},
+            "The image that it started from is not part of them; choose it again.",
+        ),
+        ({"from": "data set"}, ""),
+    ],
+)
+def test_a_link_says_what_it_does_not_carry(
+    run: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    app = open_page("sampling.py", mode="Edit", steps=2, variants=1, **settings)
+    if sentence:
+        [field] = [each for each in app.file_uploader if each.key == "upload"]
+        field.set_value(("image.png", image_files.halves("PNG"), "image/png")).run()
+    generate(app, "Vary", "edit")
+    [said] = [each.value for each in app.caption if each.value.startswith("Opens this page")]
+    wanted = f"these settings. {sentence}" if sentence else "these settings, which give the same"
+    assert wanted in said
 
 
 # ---------------------------------------------------------------- its bounds

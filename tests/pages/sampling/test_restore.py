@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -207,6 +208,27 @@ def test_each_mode_comes_back_and_generates_the_same(
         assert name in dropped.query_params, name
     again = generate(dropped, label, key)
     assert again.snapshot().state == "done", again.snapshot().sentence
+    assert again.task.text == before.task.text and again.spec == before.spec
+    for one, other in zip(images_of(again), images_of(before), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("settings", "names"), MODES)
+def test_a_link_to_a_result_generates_the_same(
+    modes_run: Path, settings: dict, names: tuple[str, str, str]
+) -> None:
+    label, key, _ = names
+    write_checkpoint(modes_run, 30, tiny(network_args=TINY.network_args))
+    write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
+    common = {"run": "cars", "step": 20, "steps": 3, "seed": 5, "label": "bus"}
+    app = open_page("sampling.py", **common | settings)
+    before = generate(app, label, key)
+    [address] = [each.value for each in app.code if each.value.startswith("?")]
+    linked = parse_qs(address.removeprefix("?"))
+    assert "n" not in linked and "drawn_at" not in linked
+    opened = open_page("sampling.py", **linked)
+    assert not opened.warning  # nothing of the link is left out
+    again = generate(opened, label, key)
     assert again.task.text == before.task.text and again.spec == before.spec
     for one, other in zip(images_of(again), images_of(before), strict=True):
         assert np.array_equal(one, other)

@@ -17,7 +17,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling.choose import sharing_sentence
-from dashboard.sampling.controls import link, max_images
+from dashboard.sampling.controls import max_images
+from dashboard.sampling.sharing import link
 from dashboard.services import model_cache
 from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from dashboard.ui.progress import precise
