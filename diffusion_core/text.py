@@ -43,6 +43,12 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
 
 
+def either(names: Sequence[str]) -> str:
+    """The names as a choice: "van, bus or coupé"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def has_control_characters(text: str) -> bool:
     """Whether a text has line breaks or other characters that are none to read."""
     return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)

@@ -9,6 +9,7 @@ from dashboard.sampling import (
     MODES,
     Chosen,
     explain_sampler,
+    follow_mode,
     offer_restoring,
     pick_checkpoint,
     pick_spec,
@@ -68,7 +69,7 @@ if not ready:
     st.stop()
 
 ready.sort(key=lambda pair: max(checkpoint.time for checkpoint in pair[1]), reverse=True)
-mode = MODES[MODE.ask()]
+mode = MODES[MODE.ask(on_change=follow_mode)]
 st.caption(mode.about)
 offer_restoring()
 formula, elsewhere = st.container(), st.container()
@@ -80,7 +81,9 @@ with controls:
         st.warning(f"Skipped: {plain(' '.join(broken))}")
     checkpoint = pick_checkpoint(run, usable)
     can = Capabilities.of(checkpoint)
-    spec = pick_spec(run, checkpoint, can, count=not mode.own_count)
+    spec = pick_spec(
+        run, checkpoint, mode.usable(can), count=not mode.own_count, labels=mode.labels(can)
+    )
     sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)

@@ -73,7 +73,7 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
     size = SIZE.ask()
     try:
         if source != DATA_SET:
-            return *pick_own(source, size, "it is noised here"), size
+            return *pick_own(source, size, "to add noise to it"), size
         return *_pick_from_data_set(size), size
     except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))

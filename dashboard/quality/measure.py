@@ -16,7 +16,7 @@ from dashboard.services.budgets import OverBudget
 from dashboard.services.roles import Deed, NotAllowed, check
 from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
 from dashboard.services.sampling_queue import QueueFull
-from dashboard.services.sampling_tasks import OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import OnStep, PaceKey, Task, pace_key
 from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import show_progress
@@ -91,6 +91,13 @@ class Plan:
     def cost(self) -> int:
         return sum(part.cost for part in self.parts)
 
+    @property
+    def pace_key(self) -> PaceKey:
+        """Of its own: an evaluation takes longer where images are judged too."""
+        checkpoint, spec, _ = self.parts[0]
+        network, at_once = pace_key(spec, checkpoint.config)
+        return f"measuring {network} {self.bits}", at_once
+
 
 def show_form(run: Run) -> None:
     """The settings of a measurement and its button."""
@@ -104,10 +111,8 @@ def show_form(run: Run) -> None:
         plan = ask_plan(run, usable)
         if plan is None:
             return
-        checkpoint, spec, _ = plan.parts[0]
         queue = sampling_queue.queue_of(cached.device())
-        key = pace_key(spec, checkpoint.config)
-        expected = queue.expected_seconds(key, plan.cost)
+        expected = queue.expected_seconds(plan.pace_key, plan.cost)
         text = f"{plan.cost:,} network evaluations"
         if expected is not None:
             text += f", about {duration(max(1.0, expected))}"
@@ -159,14 +164,13 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
 
 def start(plan: Plan) -> None:
     """Put the plan into the device's queue, or show why that is refused."""
-    checkpoint, spec, _ = plan.parts[0]
     device = cached.device()
     task = Task(
-        spec,
+        plan.parts[0].spec,
         f"Measuring {plan.run.name}: {count(len(plan.parts), 'result')}",
         plan.cost,
         plan.cost,
-        pace_key(spec, checkpoint.config),
+        plan.pace_key,
         lambda load, on_step: measure(plan, device, on_step),
         background=True,
     )

@@ -2,7 +2,7 @@
 
 from dashboard.sampling.choose import Chosen, pick_checkpoint, pick_spec, sharing_sentence
 from dashboard.sampling.formula import explain_sampler
-from dashboard.sampling.modes import MODE, MODES
+from dashboard.sampling.modes import MODE, MODES, follow_mode
 from dashboard.sampling.older_names import update_address
 from dashboard.sampling.recall import show_history
 from dashboard.sampling.restore import offer as offer_restoring
@@ -12,6 +12,7 @@ __all__ = [
     "MODES",
     "Chosen",
     "explain_sampler",
+    "follow_mode",
     "offer_restoring",
     "pick_checkpoint",
     "pick_spec",

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.film.served import samples_address
 from dashboard.components.gallery.gallery import Row, Tile, show_gallery
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.sharing import offer_link
 from dashboard.sampling.trajectory import IMAGE, image_name
 from dashboard.services import roles, series_jobs
@@ -96,6 +96,7 @@ def show_form(chosen: Chosen) -> None:
     if sentence := series_jobs.budget_sentence(get_settings()):
         st.caption(sentence)
     show_budget()
+    show_warning(spec, chosen.can)
     if st.button(
         "Generate in background", type="primary", icon=":material/brush:", width="stretch"
     ):

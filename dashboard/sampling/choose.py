@@ -14,8 +14,11 @@ import torch
 from dashboard.sampling.controls import (
     AVERAGE,
     COUNT,
+    FLOW_SAMPLER,
     LATEST,
     LECTURE_SAMPLER,
+    SAMPLER,
+    SPACING,
     STEP,
     WAY,
     controls_for,
@@ -77,11 +80,17 @@ def offer_newer(run: Run, step: int, was_active: bool) -> None:
 
 
 def pick_spec(
-    run: Run, checkpoint: Checkpoint, can: Capabilities, *, count: bool = True
+    run: Run,
+    checkpoint: Checkpoint,
+    can: Capabilities,
+    *,
+    count: bool = True,
+    labels: Sequence[str] = (),
 ) -> SamplingSpec:
-    """What to sample; `count`: ask for the number of images, where the mode does not."""
+    """What to sample; `count` and `labels`: see `controls_for`."""
     values: dict[str, Any] = {}
-    for control in controls_for(can, values, count=count):
+    follow = {"on_change": follow_sampler, "args": (values, can)}
+    for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
             averages = ", ".join(map(checkpoint.average_text, can.averages))
             control = control.now(
@@ -89,7 +98,8 @@ def pick_spec(
                 f"{plain(averages)}. Long averages are steadier; short ones follow the newest "
                 "steps."
             )
-        values[control.field] = control.to_field(control.ask())
+        options = follow if control.field == SAMPLER.field else {}
+        values[control.field] = control.to_field(control.ask(**options))
         if control.key == WAY.key and values["as_lecture"]:
             values["sampler"] = LECTURE_SAMPLER
             st.caption(
@@ -103,6 +113,20 @@ def pick_spec(
     return SamplingSpec(
         run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
     )
+
+
+def follow_sampler(before: dict[str, Any], can: Capabilities) -> None:
+    """Space the steps as the sampler that was just chosen usually does, unless the spacing is
+    another one than was usual with the sampler before."""
+    if st.session_state[SPACING.key] == can.usual_spacing[before["sampler"]]:
+        chosen = st.session_state[(FLOW_SAMPLER if can.flow else SAMPLER).key]
+        st.session_state[SPACING.key] = can.usual_spacing[chosen]
+
+
+def show_warning(spec: SamplingSpec, can: Capabilities, strength: float = 1.0) -> None:
+    """Say before it is generated that it will be wrong; `strength`: of a variation."""
+    if warning := spec.warning(can, strength):
+        st.warning(plain(warning))
 
 
 def sharing_sentence(device: torch.device, runs: Sequence[Run]) -> str:

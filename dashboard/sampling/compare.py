@@ -23,12 +23,14 @@ from dashboard.sampling.compare_lists import (
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.images import offer_png
 from dashboard.ui.outside import plain
-from dashboard.ui.progress import precise, press, session_job, show_state, watch
+from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
+from dashboard.ui.run_wording import count
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -56,25 +58,18 @@ class Comparison:
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     with controls:
         st.divider()
-        st.caption(
-            "Choose the values to compare; everything else is as above. All combinations are "
-            "generated (2 to 6)."
-        )
-        st.button(
-            "Compare noise terms",
-            help="Sets DDPM over all timesteps with the lecture's noise term and the two correct "
-            "ones; nothing else differs.",
-            icon=":material/school:",
-            on_click=choose_noise_terms,
-            args=(chosen.can.timesteps,),
-            disabled=chosen.can.flow,
-            width="stretch",
-        )
         spec, lists, problem = pick_lists(chosen)
+        st.caption("All combinations are generated (2 to 6). Nothing else differs between rows.")
         rows, unfit = make_rows(chosen, spec, lists)
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
+        else:
+            task = compare_task(spec, {}, rows)
+            show_seconds(task.pace_key, task.evaluations)
+        warnings = [row.spec.warning(Capabilities.of(row.checkpoint)) for row in rows]
+        for warning in filter(None, dict.fromkeys(warnings)):
+            st.warning(plain(warning))
         press(
             "Generate comparison" if problem else f"Generate {len(rows)} rows",
             lambda: compare_task(spec, page_settings(spec, lists, rows), rows),
@@ -82,12 +77,22 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/view_week:",
             disabled=bool(problem),
         )
+        st.button(
+            "Compare noise terms",
+            help="Selects DDPM over all timesteps with the lecture's noise term and the two "
+            "correct ones.",
+            icon=":material/school:",
+            on_click=choose_noise_terms,
+            args=(chosen.can.timesteps,),
+            disabled=chosen.can.flow,
+            width="stretch",
+        )
     with results:
         job = session_job(KEY)
         if job is None:
             st.info(
-                "Every row starts from the same noise, so that only the chosen values make a "
-                "difference. Each row shows its network evaluations and its time.",
+                "All rows start from the same noise, so only the compared settings make a "
+                "difference. Each row shows its network evaluations and the time that it took.",
                 icon=":material/view_week:",
             )
             return
@@ -97,16 +102,18 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
 def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> Task:
     """The result is a `Comparison` with this `spec` and `page`."""
     counts = [row.spec.evaluations(build_schedule(row.checkpoint.config)) for row in rows]
+    keys = [pace_key(row.spec, row.checkpoint.config) for row in rows]
+    networks = sorted({network for network, _ in keys})
 
     def work(load: Load, on_step: OnStep) -> Comparison:
         made = []
-        for row, count in zip(rows, counts, strict=True):
+        for row, evaluations in zip(rows, counts, strict=True):
             loaded = load(row.checkpoint, row.spec.average, row.spec.exact)
             row.spec.make(loaded, steps=1)  # the first evaluations of a network take longer
             start = time.perf_counter()
             images = to_uint8(row.spec.make(loaded, on_step))
             seconds = time.perf_counter() - start
-            made.append(ComparedRow(row.spec, images, count // row.spec.n, seconds))
+            made.append(ComparedRow(row.spec, images, evaluations // row.spec.n, seconds))
         return Comparison(spec, page, made)
 
     return Task(
@@ -114,7 +121,7 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
         f"Comparison of {len(rows)} rows",
         sum(row.spec.steps for row in rows),
         sum(counts),
-        f"compare {len(rows)}",
+        (" and ".join(networks), round(sum(at_once for _, at_once in keys) / len(keys))),
         work,
     )
 
@@ -126,6 +133,10 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
     rows = made.rows
     result = keep(job, lambda: result_of(job))
     show_gallery(result.rows, job.task.text, "compared")
+    st.caption(
+        "Times are measured on a shared machine and depend on what else runs there; the number of "
+        "evaluations does not."
+    )
     sizes = {row.images.shape[1:] for row in rows}
     with st.container(horizontal=True):
         if len(sizes) == 1:
@@ -159,7 +170,10 @@ def gallery_row(row: ComparedRow, title: str) -> GalleryRow:
         )
         for k, image in enumerate(row.images)
     )
-    note = f"{row.evaluations:,} evaluations per image · {precise(row.seconds)} for {spec.n}"
+    note = (
+        f"{row.evaluations:,} network evaluations per image · "
+        f"{count(spec.n, 'image')} in {precise(row.seconds)} (measured)"
+    )
     return GalleryRow(tiles, row.images.shape[1], SIDE, title=title, note=note)
 
 

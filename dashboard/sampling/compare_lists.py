@@ -21,7 +21,8 @@ from dashboard.sampling.controls import (
     WAY,
 )
 from dashboard.services.settings import get_settings
-from dashboard.ui.controls import MultiChoice, Number, Text
+from dashboard.ui import keys
+from dashboard.ui.controls import Choice, MultiChoice, Number, Text
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -30,33 +31,46 @@ from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import SamplingSpec
 
 FEWEST, MOST = 2, 6
+SETTINGS = 2  # that are offered at once; old links and presets have more
+PRESELECTED = 3, 2  # values of the first setting, and of each further one
 USUAL_STEPS = (2, 5, 10, 20, 30, 50, 100, 250, 1000)
 NAME = Text(key="", label="")  # of a run, a sampler, …: one that is gone is left out, not refused
 SAMPLED_AT = "drawn_at"  # in a file: {run: step}
+USUAL = "usual"  # of the spacings: each sampler's own
 
 COUNT = Number(key="vs_n", field="n", label="Images per row", low=1, high=8, default=4)
-# By key, in the order in which the rows vary.
+# By key, in the order in which the rows vary. `default` are values to begin with; without them they
+# are the first options.
 LISTS: dict[str, MultiChoice] = {
     control.key: control
     for control in (
-        MultiChoice(key="vs_run", label="Runs", one=NAME, most=MOST),
-        MultiChoice(key="vs_step", label="Checkpoint steps", one=NAME, most=MOST),
+        MultiChoice(key="vs_run", label="Run", one=NAME, most=MOST),
+        MultiChoice(key="vs_step", label="Checkpoint", one=NAME, most=MOST),
         MultiChoice(
             key="vs_average", label="Averaged weights", field="average", one=NAME, most=MOST
         ),
-        MultiChoice(key="vs_sampler", label="Samplers", field="sampler", one=NAME, most=MOST),
-        MultiChoice(key="vs_steps", label="Steps", field="steps", one=STEPS, typed=True, most=MOST),
+        MultiChoice(key="vs_sampler", label="Sampler", field="sampler", one=NAME, most=MOST),
+        MultiChoice(
+            key="vs_steps",
+            label="Steps",
+            field="steps",
+            one=STEPS,
+            default=(10, 20, 50),
+            typed=True,
+            most=MOST,
+        ),
         MultiChoice(
             key="vs_guidance",
-            label="Guidance scales",
+            label="Guidance scale",
             field="guidance_scale",
             one=GUIDANCE,
             options=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0),
+            default=(1.0, 2.0, 4.0),
             most=MOST,
         ),
         MultiChoice(
             key="vs_seed",
-            label="Seeds",
+            label="Seed",
             field="seed",
             one=SEED,
             options=tuple(range(10)),
@@ -65,7 +79,7 @@ LISTS: dict[str, MultiChoice] = {
         ),
         MultiChoice(
             key="vs_variance",
-            label="Variances of the noise",
+            label="Variance of the noise",
             field="variance",
             one=VARIANCE,
             options=VARIANCES,
@@ -79,9 +93,24 @@ LISTS: dict[str, MultiChoice] = {
             options=(CORRECT, LECTURE),
             most=MOST,
         ),
+        MultiChoice(
+            key="vs_spacing",
+            label="Step spacing",
+            field="spacing",
+            one=NAME,
+            default=("trailing", "karras", "exponential"),
+            most=MOST,
+        ),
     )
 }
-RUNS, AT = LISTS["vs_run"], LISTS["vs_step"]
+RUNS, AT, SAMPLERS = LISTS["vs_run"], LISTS["vs_step"], LISTS["vs_sampler"]
+SPACINGS = LISTS["vs_spacing"]
+BY = Choice(
+    key="by",
+    label="Compare by",
+    titles={key: control.label for key, control in LISTS.items()},
+    bind=False,  # the link has the lists
+)
 
 
 @dataclass(frozen=True)
@@ -94,21 +123,23 @@ class Row:
 
 def choose_noise_terms(timesteps: int) -> None:
     """The preset: ddpm over all timesteps with each of the noise terms, and all else the same."""
-    st.session_state.update({key: [] for key in LISTS})
     st.session_state["vs_sampler"] = [LECTURE_SAMPLER]
     st.session_state["vs_steps"] = [timesteps]
     st.session_state["vs_variance"] = list(VARIANCES)
+    st.session_state[keys.COMPARED] = [SAMPLERS.key, "vs_steps", "vs_variance"]
 
 
 def lists_for(
     run: Run, checkpoint: Checkpoint, can: Capabilities, runs: list[str]
 ) -> dict[str, MultiChoice]:
     """The lists with what they offer for a checkpoint, by key."""
+    steps = [str(each.step) for each in run.checkpoints()[0]]
     fitted = LISTS | {
         "vs_run": RUNS.now(options=runs),
-        "vs_step": AT.now(options=[str(each.step) for each in run.checkpoints()[0]]),
+        "vs_step": AT.now(options=steps, default=steps[::-1]),
         "vs_average": LISTS["vs_average"].now(options=can.averages),
         "vs_sampler": LISTS["vs_sampler"].now(options=can.samplers),
+        "vs_spacing": SPACINGS.now(options=(USUAL, *can.spacings)),
         "vs_steps": LISTS["vs_steps"].now(
             one=STEPS.now(high=can.timesteps, optional=False),
             options=[*(k for k in USUAL_STEPS if k < can.timesteps), can.timesteps],
@@ -119,30 +150,112 @@ def lists_for(
     return fitted
 
 
+# ---------------------------------------------------------------- the controls
+
+
 def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
     """What all rows have in common, the values of each list, and a sentence if one is wrong."""
-    spec, can = chosen.spec.replace(n=COUNT.ask()), chosen.can
-    lists: dict[str, list] = {}
-    problem = ""
-    runs = [run.name for run in chosen.runs]
-    for key, control in lists_for(chosen.run, chosen.checkpoint, can, runs).items():
-        off = (
-            not control.options
-            or (key == AT.key and len(lists[RUNS.key]) > 0)
-            or (key == "vs_guidance" and (not can.any_class or spec.label == ANY_CLASS))
-        )
-        limits = ""
-        if control.typed and isinstance(control.one, Number):
-            limits = f"{control.one.low:,} to {control.one.high:,}"
-            control = control.now(help=f"Type others: {limits}.")
-        given = control.ask(placeholder="as above", disabled=off)
-        lists[key] = [] if off else given
-        if limits:
-            numbers = control.numbers(given)
-            lists[key] = numbers or []
-            if numbers is None:
-                problem = f"{control.label}: only whole numbers from {limits} are possible."
-    return spec, lists, problem
+    can, shown, problem = chosen.can, shown_lists(), ""
+    fitted = lists_for(chosen.run, chosen.checkpoint, can, [run.name for run in chosen.runs])
+    unguided = not can.any_class or chosen.spec.label == ANY_CLASS
+    out = {"vs_guidance": unguided, "vs_way": not can.takes_lecture}
+    without = [key for key, is_out in out.items() if is_out]
+    lists: dict[str, list] = {key: [] for key in LISTS}
+    for place, key in enumerate(shown):
+        others = [*shown[:place], *shown[place + 1 :]]
+        pick_setting(place, len(shown), offered(fitted, [*without, *others]), fitted[key])
+        preselect(fitted[key], PRESELECTED[min(place, 1)])
+        off = (key == AT.key and RUNS.key in shown) or (key == "vs_guidance" and unguided)
+        follow = {"on_change": space_as_usual, "args": (chosen.spec, can)}
+        values = ask_values(fitted[key], off, **(follow if key == SAMPLERS.key else {}))
+        lists[key] = values or []
+        if values is None:
+            problem = f"{LISTS[key].label}: only whole numbers {limits(fitted[key])} are possible."
+    more = offered(fitted, [*without, *shown])
+    own = lists[SPACINGS.key] == [USUAL]  # nothing that was asked for
+    if len(shown) - own < SETTINGS and more:
+        st.button("Add another", icon=":material/add:", on_click=add_list, args=(more[0],))
+    return chosen.spec.replace(n=COUNT.ask()), lists, problem
+
+
+def shown_lists() -> list[str]:
+    """The keys of the lists that are shown; at first those with values in the link."""
+    given = [key for key in LISTS if any(st.query_params.get_all(key))]
+    shown = st.session_state.setdefault(keys.COMPARED, given or [SAMPLERS.key])
+    if f"{BY.key}_0" not in st.session_state:  # the mode opens
+        shown += [key for key in given if key not in shown]
+    return shown
+
+
+def offered(fitted: dict[str, MultiChoice], without: list[str]) -> list[str]:
+    """The keys of the lists that have something to compare, without some and what these exclude."""
+    if RUNS.key in without or AT.key in without:  # each run has its own checkpoints
+        without = [*without, RUNS.key, AT.key]
+    return [key for key, each in fitted.items() if key not in without and len(each.options) > 1]
+
+
+def pick_setting(place: int, places: int, options: list[str], control: MultiChoice) -> None:
+    """Which list is at a place."""
+    key = f"{BY.key}_{place}"
+    st.session_state[key] = control.key
+    by = BY.now(
+        key=key,
+        label=BY.label if place == 0 else "and by",
+        options=[each for each in LISTS if each == control.key or each in options],
+        help=f"You can type other values {limits(control)}." if control.typed else None,
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by.ask(on_change=change_list, args=(place,))
+        if places > 1:
+            st.button(
+                "Remove",
+                icon=":material/close:",
+                key=f"remove_{place}",
+                on_click=st.session_state[keys.COMPARED].remove,
+                args=(control.key,),
+            )
+
+
+def change_list(place: int) -> None:
+    st.session_state[keys.COMPARED][place] = st.session_state[f"{BY.key}_{place}"]
+
+
+def add_list(key: str) -> None:
+    st.session_state[keys.COMPARED].append(key)
+
+
+def preselect(control: MultiChoice, count: int) -> None:
+    """Begin with so many values, where nothing is chosen yet."""
+    if control.key not in st.session_state and control.key not in st.query_params:
+        usual = control.kept(control.default or control.options)
+        st.session_state[control.key] = usual[:count]
+
+
+def ask_values(control: MultiChoice, off: bool, **options: Any) -> list | None:
+    """The values of a list, none where it is off; None where a typed one is not possible."""
+    options |= {"label_visibility": "collapsed", "placeholder": "Choose values", "disabled": off}
+    given = control.ask(**options)
+    if off:
+        return []
+    return control.numbers(given) if control.typed else given
+
+
+def limits(control: MultiChoice) -> str:
+    assert isinstance(control.one, Number)  # as of all that can be typed
+    return f"from {control.one.low:,} to {control.one.high:,}"
+
+
+def space_as_usual(above: SamplingSpec, can: Capabilities) -> None:
+    """Space each of the chosen samplers' steps as usual for it, where one is unusual and the
+    spacing above is only the usual one of the sampler above."""
+    spacings = {can.usual_spacing.get(name) for name in st.session_state[SAMPLERS.key]}
+    given = above.spacing != can.usual_spacing[above.method] or SPACINGS.key in shown_lists()
+    if not given and spacings - {above.spacing}:
+        st.session_state[SPACINGS.key] = [USUAL]
+        add_list(SPACINGS.key)
+
+
+# ---------------------------------------------------------------- the rows
 
 
 def make_rows(chosen: Chosen, spec: SamplingSpec, lists: dict[str, list]) -> tuple[list[Row], str]:
@@ -198,6 +311,9 @@ def changed(
         spec = spec.replace(classes=can.classes, label=label, guidance_scale=1.0)
         spec = spec.without_unused()
     own = dict(changes)
+    if own.get("spacing") == USUAL:
+        name = own.get("sampler", spec.method)
+        own["spacing"] = can.usual_spacing.get(name, can.spacings[0])
     if "sampler" in own:
         own.setdefault("as_lecture", False)
     if "as_lecture" in changes:
@@ -231,12 +347,13 @@ def restore_lists(
     latest = {each: newest.step for each, newest in found if newest is not None}
     gone = False
     for key, control in lists_for(run, checkpoint, can, [each.name for each in latest]).items():
-        given = page.get(key, [])
-        page[key] = control.kept(given)
-        gone |= page[key] != list(dict.fromkeys(given))
-    lost = ["Some of what was compared no longer exists and is left out."] if gone else []
+        if given := page.get(key):
+            page[key] = control.kept(given)
+            gone |= page[key] != list(dict.fromkeys(given))
+    st.session_state[keys.COMPARED] = [key for key in LISTS if page.get(key)] or [SAMPLERS.key]
+    lost = ["Some of the compared values no longer exist and are left out."] if gone else []
     for each, step in latest.items():
         # The run that is chosen above the lists is sampled at its own step.
-        if each != run and each.name in page[RUNS.key] and steps.get(each.name) != step:
+        if each != run and each.name in page.get(RUNS.key, []) and steps.get(each.name) != step:
             lost.append(f"{each.name} has a newer checkpoint than this image was made with.")
     return lost

@@ -6,7 +6,7 @@ restoring of a file all go through `controls_for` or `link_settings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dashboard.ui.controls import Choice, Control, Number, Range, Toggle, whole_bounds
@@ -54,7 +54,8 @@ SPACING = Choice(
     default="trailing",
     help="Where the steps lie; it matters with few steps. trailing: evenly, from the noisiest "
     "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
-    "at low noise. exponential: evenly in the logarithm of the noise.",
+    "at low noise. exponential: evenly in the logarithm of the noise. A sampler that is chosen "
+    "brings its usual one.",
 )
 STEPS = Number(
     key="steps",
@@ -150,12 +151,17 @@ def max_images(image_size: int) -> int:
 
 
 def controls_for(
-    can: Capabilities, values: Mapping[str, Any], *, count: bool = True
+    can: Capabilities,
+    values: Mapping[str, Any],
+    *,
+    count: bool = True,
+    labels: Sequence[str] = (),
 ) -> Iterator[Control]:
     """The controls of a spec that apply to a checkpoint, as they are for it, in the page's order.
 
     `values` are those of the spec's fields; the values of the controls that came before decide
     which come next, so they may be filled in on the way. `count`: ask for the number of images.
+    `labels`: the classes to choose from, by default those of the checkpoint.
     """
     if can.takes_lecture:
         yield WAY
@@ -184,7 +190,7 @@ def controls_for(
     if len(can.averages) > 1:
         yield AVERAGE.now(options=can.averages)
     if can.classes:
-        yield LABEL.now(options=can.labels)
+        yield LABEL.now(options=labels or can.labels)
     if can.any_class and values.get("label") != ANY_CLASS:
         yield GUIDANCE
         if values["guidance_scale"] != 1.0:

@@ -12,7 +12,7 @@ import torch
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import one_class
 from dashboard.sampling.edit_controls import (
     INVERT,
@@ -22,13 +22,16 @@ from dashboard.sampling.edit_controls import (
     VARY,
     Edit,
     Given,
+    class_text,
     covered,
+    inverting,
     not_in_settings,
     pick_edit,
     pick_given,
     problem,
     show_given,
     start_text,
+    with_class,
 )
 from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
@@ -85,31 +88,18 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if job is not None:
             watch(job, show_edit)
     with controls:
-        if edit.kind == INVERT:
-            spec = inversion_spec(chosen.spec, can)
-        else:
-            spec = usable_spec(chosen.spec.replace(n=VARIANTS.ask()), edit, can)
-            if spec.sampler != chosen.spec.sampler:
-                st.caption(
-                    f"{title_of(chosen.spec)} cannot repaint, because its steps build on each "
-                    f"other. {title_of(spec)} is used instead."
-                )
+        spec = with_class(chosen.spec, given, can)
+        if given is not None and (text := class_text(chosen.spec, spec, given)):
+            st.caption(text)
+        spec = inversion_spec(spec, can) if edit.kind == INVERT else spec.replace(n=VARIANTS.ask())
         show_button(chosen.checkpoint, can, spec, given, edit)
-
-
-def usable_spec(spec: SamplingSpec, edit: Edit, can: Capabilities) -> SamplingSpec:
-    """With a sampler that can do the edit, in place of one that cannot."""
-    if edit.kind != REPAINT or sampler_of(spec.method, spec.flow).one_step:
-        return spec
-    usable = (name for name in can.samplers if sampler_of(name, can.flow).one_step)
-    return spec.replace(sampler=next(usable)).without_unused()
 
 
 def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
     """One image, by the deterministic walk that can be reversed, of one class, not guided."""
     return one_class(spec, can).replace(
         n=1,
-        sampler="euler" if spec.flow else "ddim",
+        sampler=inverting(spec.flow),
         eta=0.0,
         as_lecture=False,
         variance="posterior",
@@ -128,6 +118,7 @@ def show_button(
     schedule = build_schedule(checkpoint.config)
     refused = problem(spec, can, edit)
     painted = edit.mask is None or bool(edit.mask.any())
+    show_warning(spec, can, edit.strength)
     if refused:
         st.warning(plain(refused))
     elif edit.kind == VARY:
@@ -153,8 +144,8 @@ def inversion_text(spec: SamplingSpec) -> str:
     if spec.classes:
         of = " for any class" if spec.label == ANY_CLASS else f" for the class {code(spec.label)}"
     return (
-        f"{title_of(spec)} without noise and guidance, {spec.steps} steps up and as many back{of}. "
-        "More steps reconstruct the image better."
+        f"{title_of(spec)} without noise or guidance, {spec.steps} steps to the noise and "
+        f"{spec.steps} back{of}. More steps reconstruct the image better."
     )
 
 
@@ -299,8 +290,8 @@ def show_inversion(spec: SamplingSpec, made: Edited, x_T: np.ndarray, errors: np
         f"{mean:.3f} and standard deviation {std:.3f}; the network was trained on 0 and 1."
     )
     st.caption(
-        "A step up uses the prediction at its lower end, a step back the one at its upper end. The "
-        "difference is the error; with more and smaller steps it shrinks."
+        "Inversion uses the prediction at the lower end of each step, sampling the one at the "
+        "upper end. More and smaller steps make the difference, and so the error, smaller."
     )
     with st.container(horizontal=True):
         four = np.stack([made.given.image, x_T[0], made.images[0], errors[0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import streamlit as st
 from PIL import Image
 
 from dashboard.components.mask.mask import draw_mask
+from dashboard.sampling.controls import one_class
 from dashboard.sampling.generate import KEY as GENERATE
 from dashboard.services import cached
 from dashboard.services.sampling_tasks import GeneratedImages
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number
-from dashboard.ui.image_source import pick_own
+from dashboard.ui.image_source import FIT, pick_own
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import session_job
@@ -25,15 +26,17 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import to_grey
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.edits import last_steps
 from diffusion_core.sampling.levels import make_levels
+from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import SamplingSpec
 
 VARY, REPAINT, INVERT = "Vary", "Repaint", "Invert"
 DATA, GENERATED, UPLOAD, CAMERA = "data set", "generated", "upload", "camera"
 BY_HAND = "by hand"
 AREAS = (BY_HAND, "left half", "right half", "upper half", "lower half", "centre")
+AS_IMAGE = "as the image"  # the class
 SIDE = 142  # screen pixels of an image; four fit beside each other
 
 SOURCE = Choice(
@@ -46,7 +49,7 @@ SOURCE = Choice(
 )
 EXAMPLE = Number(key="example", label="Number in the data set", default=0)
 NEWEST = Number(
-    key="drawn", label="Image", low=1, default=1, bind=False, help="Of your newest images."
+    key="drawn", label="Image", low=1, default=1, bind=False, help="One of your newest images."
 )
 TASK = Choice(
     key="edit",
@@ -94,14 +97,14 @@ VARIANTS = Number(
     low=1,
     high=16,
     default=4,
-    help="Each starts from its own noise of the seed.",
+    help="Each starts from different noise of the same seed.",
 )
 OF_TASK: dict[str, tuple[Control, ...]] = {
     VARY: (STRENGTH,),
     REPAINT: (AREA, RESAMPLE),
     INVERT: (),
 }
-CONTROLS = (TASK, STRENGTH, AREA, RESAMPLE, SOURCE, EXAMPLE)  # that a file restores
+CONTROLS = (TASK, STRENGTH, AREA, RESAMPLE, SOURCE, EXAMPLE, FIT)  # that a file restores
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Given:
     image: np.ndarray  # uint8 (H, H, C) in the run's size and channels
     text: str  # what it is
     settings: dict[str, Any]  # of the controls by their keys, that restore it if that is possible
+    label: str = ""  # its class; empty where that is not known
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,48 @@ def not_in_settings(page: Mapping[str, Any]) -> list[str]:
     return lost
 
 
+def inverting(flow: bool) -> str:
+    """The sampler whose walk can be reversed."""
+    return "euler" if flow else "ddim"
+
+
+def usable(can: Capabilities) -> Capabilities:
+    """What a checkpoint can do, with the samplers that the edit takes."""
+    # The control of the edit is shown below that of the sampler.
+    kind = st.session_state.get(TASK.key) or st.query_params.get(TASK.key)
+    if kind == REPAINT:
+        one_step = (name for name in can.samplers if sampler_of(name, can.flow).one_step)
+        return replace(can, samplers=tuple(one_step))
+    if kind == INVERT:
+        return replace(can, samplers=(inverting(can.flow),), takes_lecture=False)
+    return can
+
+
+def labels(can: Capabilities) -> tuple[str, ...]:
+    """The classes to choose from."""
+    return (AS_IMAGE, *can.labels) if can.labels else ()
+
+
+def with_class(spec: SamplingSpec, given: Given | None, can: Capabilities) -> SamplingSpec:
+    """With the class of the image where that is chosen; where it is not known as `one_class`."""
+    if spec.label != AS_IMAGE:
+        return spec
+    if given is not None and given.label in can.classes:
+        return spec.replace(label=given.label)
+    return one_class(spec.replace(label=EACH_IN_TURN), can)
+
+
+def class_text(chosen: SamplingSpec, spec: SamplingSpec, given: Given) -> str:
+    """Which class `spec` has got where that of the image was `chosen`; else empty."""
+    if chosen.label != AS_IMAGE:
+        return ""
+    if spec.label == given.label:
+        return f"Class of the image: {code(spec.label)}."
+    used = "any class" if spec.label == ANY_CLASS else f"the class {code(spec.label)}"
+    without = ", without guidance" if spec.guidance_scale != chosen.guidance_scale else ""
+    return f"The class of this image is not known. Using {used}{without}."
+
+
 def pick_given(config: RunConfig) -> Given | None:
     """None, and a sentence that says what to do, while there is none."""
     source = SOURCE.ask()
@@ -155,14 +201,15 @@ def pick_given(config: RunConfig) -> Given | None:
             return pick_from_data(config)
         if source == GENERATED:
             return pick_generated(config)
-        image, text = pick_own(source, config.image_size, "sampling starts from it")
+        image, text = pick_own(source, config.image_size, "to edit it")
     except (DataError, ImageError) as error:
         st.error(plain(error))
         return None
     if image is None:
         st.info(plain(text))
         return None
-    return Given(fit(image, config), f"your image, {text}", {SOURCE.key: source})
+    settings = {SOURCE.key: source, FIT.key: st.session_state[FIT.key]}
+    return Given(fit(image, config), f"your image, {text}", settings)
 
 
 def pick_from_data(config: RunConfig) -> Given:
@@ -171,7 +218,7 @@ def pick_from_data(config: RunConfig) -> Given:
     number = EXAMPLE.now(high=last, help=f"0 to {last:,}, of {code(config.data)}.").ask()
     image, name = cached.image(config.data, number, config.image_size)
     text = f"{name}, image {number:,} of {config.data}"
-    return Given(fit(image, config), text, {SOURCE.key: DATA, EXAMPLE.key: number})
+    return Given(fit(image, config), text, {SOURCE.key: DATA, EXAMPLE.key: number}, name)
 
 
 def pick_generated(config: RunConfig) -> Given | None:
@@ -183,7 +230,7 @@ def pick_generated(config: RunConfig) -> Given | None:
     number = NEWEST.now(high=len(images)).ask() if len(images) > 1 else 1
     name = job.spec.class_of(number - 1)
     text = f"{f'{name}, ' if name else ''}image {number} of {job.spec.run}"
-    return Given(fit(images[number - 1], config), text, {})
+    return Given(fit(images[number - 1], config), text, {}, name)
 
 
 def fit(image: np.ndarray, config: RunConfig) -> np.ndarray:

@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
-from dashboard.sampling.choose import Chosen
+from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
@@ -35,6 +35,7 @@ SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segment
 def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
+        show_warning(spec, chosen.can)
         press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))

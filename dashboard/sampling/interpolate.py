@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
-from dashboard.components.gallery.gallery import Row, Tile, address_of
-from dashboard.sampling.choose import Chosen
-from dashboard.sampling.controls import SEED, max_images, one_class
+from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
+from dashboard.sampling.choose import Chosen, show_warning
+from dashboard.sampling.controls import SEED, max_images
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
@@ -23,22 +23,23 @@ from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
-from dashboard.ui.outside import code
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
 from diffusion_core.process.noise import image_noise
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.capabilities import EACH_IN_TURN
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import slerp
 from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
+from diffusion_core.sampling.trajectory import spread
 
 KEY = "interpolate"
 SIDE = 112  # screen pixels of a frame in the row
+LOOKS = 8  # frames in the strip
 
 FROM_IMAGE = Number(
     key="from_picture",
@@ -46,7 +47,7 @@ FROM_IMAGE = Number(
     low=1,
     high=MOST_IMAGES,
     default=1,
-    help="Its number under the seed above, as in the mode Generate.",
+    help="Its number among the images of the seed, as in the mode Generate.",
 )
 TO_IMAGE = Number(key="to_picture", label="To image", low=1, high=MOST_IMAGES, default=2)
 TO_SEED = Number(
@@ -88,16 +89,13 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
     with controls:
         st.divider()
         ends, count = pick_ends(chosen.spec.seed)
-        spec = one_class(chosen.spec.replace(n=count), chosen.can)
-        if chosen.spec.label == EACH_IN_TURN:
-            st.caption(
-                f"The whole film has one class: {code(spec.label)}. Choose another under Class."
-            )
+        spec = chosen.spec.replace(n=count)
         if sampler_of(spec.method, spec.flow).adds_noise_with(spec.eta):
             st.caption(
                 f"{title_of(spec)} adds noise in its steps. All frames use the noise of the first "
                 "end, so that only the start differs."
             )
+        show_warning(spec, chosen.can)
         same = ends[0] == ends[1]
         press(
             "Generate film",
@@ -115,13 +113,18 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         job = session_job(KEY)
         if job is None:
             st.info(
-                "Choose two ends and press Generate film. The noises in between lie on the great "
-                "circle between them (slerp): those on a straight line would be weaker than any "
-                "the network was trained on.",
+                "Choose two images and press Generate film. The noise of the frames in between is "
+                "interpolated along a great circle (slerp): on a straight line it would be weaker "
+                "than any the network was trained on.",
                 icon=":material/movie:",
             )
             return
         watch(job, show_film)
+
+
+def labels(can: Capabilities) -> tuple[str, ...]:
+    """The classes to choose from: the whole film has one."""
+    return can.labels[1:]
 
 
 def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
@@ -185,12 +188,20 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
     count = len(made.frames)
     captions = [f"frame {k + 1} of {count}" for k in range(count)]
     sent = show_flipbook(
-        made, lambda: Book({"Film": made.frames[:, None]}, captions, ["1"]), "between-frames"
+        made,
+        lambda: Book({"Film": made.frames[:, None]}, captions, ["1"], plays=True),
+        "between-frames",
     )
     if sent.frames < count:
         st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
-    keep(job, lambda: result_of(job))
+    kept = keep(job, lambda: result_of(job))
+    show_gallery([some_frames(kept.rows[0])], f"Frames of the {film_text(made)}", "interpolated")
     show_downloads(job.spec, made)
+
+
+def some_frames(row: Row) -> Row:
+    """Evenly spread, from the first to the last."""
+    return replace(row, tiles=tuple(row.tiles[k] for k in spread(len(row.tiles), LOOKS)))
 
 
 def page_of(made: Interpolation) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def result_of(job: SamplingJob) -> Result:
         )
         for k, frame in enumerate(made.frames)
     )
-    row = Row(tiles, made.frames.shape[1], SIDE)
+    row = Row(tiles, made.frames.shape[1], SIDE, named=True)
     found = Made(spec, None, Kind.FILM, page)
     return Result(found, job.task.text, (row,), face_of(made.frames[0]), what)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.sampling import (
@@ -17,7 +18,17 @@ from dashboard.sampling import (
     interpolate,
 )
 from dashboard.sampling.choose import Chosen
+from dashboard.sampling.controls import LABEL
 from dashboard.ui.controls import Choice, Control
+from diffusion_core.sampling.capabilities import EACH_IN_TURN, Capabilities
+
+
+def everything(can: Capabilities) -> Capabilities:
+    return can
+
+
+def all_labels(can: Capabilities) -> tuple[str, ...]:
+    return can.labels
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Mode:
     show: Callable[[Chosen, DeltaGenerator, DeltaGenerator], None]  # (…, controls, results)
     controls: tuple[Control, ...] = ()  # its own, which its files restore
     own_count: bool = True  # whether it asks for the number of images itself
+    # Of what a checkpoint can do: that which the mode can, and the classes that it offers.
+    usable: Callable[[Capabilities], Capabilities] = everything
+    labels: Callable[[Capabilities], tuple[str, ...]] = all_labels
 
 
 GENERATE = Mode("Generate", "Images from pure noise, as they form.", generate.show, own_count=False)
@@ -37,12 +51,15 @@ EDIT = Mode(
     "Vary an image, repaint a part of it, or find the noise that generates it.",
     edit.show,
     edit_controls.CONTROLS,
+    usable=edit_controls.usable,
+    labels=edit_controls.labels,
 )
 INTERPOLATE = Mode(
     "Interpolate",
     "A film of the images between two noises.",
     interpolate.show,
     interpolate.CONTROLS,
+    labels=interpolate.labels,
 )
 COMPARE = Mode(
     "Compare",
@@ -55,3 +72,10 @@ BATCH = Mode(
 )
 MODES = {mode.name: mode for mode in (GENERATE, EDIT, INTERPOLATE, COMPARE, BATCH)}
 MODE = Choice(key="mode", label="Mode", options=tuple(MODES), default=GENERATE.name, segmented=True)
+
+
+def follow_mode() -> None:
+    """Callback of MODE. A class that was not chosen becomes the usual one of the new mode; one that
+    the mode does not offer does so by itself."""
+    if (st.session_state[MODE.key], st.session_state.get(LABEL.key)) == (EDIT.name, EACH_IN_TURN):
+        st.session_state[LABEL.key] = edit_controls.AS_IMAGE

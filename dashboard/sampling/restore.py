@@ -34,7 +34,9 @@ from dashboard.services import cached, roles, uploads
 from dashboard.services.series_jobs import most_images
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
+from dashboard.ui.image_source import FIT
 from dashboard.ui.outside import plain
+from diffusion_core.data.decode import STRETCH
 from diffusion_core.data.errors import DataError
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
@@ -202,6 +204,8 @@ def restore_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[st
     example = page.get(edit_controls.EXAMPLE.key)
     if source != edit_controls.DATA:
         page.pop(edit_controls.EXAMPLE.key, None)
+        if source != edit_controls.GENERATED:
+            page.setdefault(FIT.key, STRETCH)  # as earlier versions did
     elif example is not None:
         with suppress(DataError):  # the page itself says what is wrong with the data
             last = cached.image_count(data) - 1

@@ -69,13 +69,15 @@ def found(spec: str) -> Found | str | None:
         return str(error)
 
 
-def uploaded_image(file_id: str, size: int, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+def uploaded_image(
+    file_id: str, size: int, fit: str, data: bytes
+) -> tuple[np.ndarray, tuple[int, int]]:
     """An image file's pixels, uint8 (size, size, 3), and its own width and height.
 
-    `file_id` stands for the bytes, which are not compared. Counts in the budget of whoever asks,
-    unless it is read already. Raises ImageError, OverBudget.
+    `fit`: one of `decode.FITS`. `file_id` stands for the bytes, which are not compared. Counts in
+    the budget of whoever asks, unless it is read already. Raises ImageError, OverBudget.
     """
-    found = _uploaded_image(file_id, size, data)
+    found = _uploaded_image(file_id, size, fit, data)
     if isinstance(found, str):
         raise ImageError(found)
     return found
@@ -83,14 +85,14 @@ def uploaded_image(file_id: str, size: int, data: bytes) -> tuple[np.ndarray, tu
 
 @st.cache_data(max_entries=32, show_spinner="Reading the image …")
 def _uploaded_image(
-    file_id: str, size: int, _data: bytes
+    file_id: str, size: int, fit: str, _data: bytes
 ) -> tuple[np.ndarray, tuple[int, int]] | str:
     """As `uploaded_image`, or what is wrong with the file: it is not read again for that."""
     try:
         width, height = upright_size(_data)
         amounts = {Budget.UPLOAD_BYTES: len(_data) / 1e6, Budget.PIXELS: width * height / 1e6}
         with budgets.charged(amounts, visitor(), get_settings(), ReaderBusy):
-            return decode_apart(_data, size), (width, height)
+            return decode_apart(_data, size, fit), (width, height)
     except ReaderBusy:
         raise
     except ImageError as error:

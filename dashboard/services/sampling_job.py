@@ -86,6 +86,7 @@ class SamplingJob:
         self._sentence = ""
         self._stop = ""  # why it should stop
         self._step = 0  # steps taken
+        self._first: tuple[int, float] | None = None  # the number and the end of its first step
         self._counts = True  # its steps are those of `on_step`
         self._view: StepView | None = None  # after the newest step
         self._now: Preview | None = None
@@ -145,11 +146,16 @@ class SamplingJob:
 
     def left(self) -> float:
         """Seconds of the device that it still needs, about."""
-        share = 1 - self._step / self.task.steps
-        if self._step and (spent := self._spent()):
-            return spent / self._step * (self.task.steps - self._step)
-        pace = self._queue.pace.get(self.task.pace_key, FIRST_GUESS)
-        return pace * self.task.evaluations * share
+        task, spent = self.task, self._spent()
+        rest = task.steps - self._step
+        if self._first is not None and self._step > self._first[0]:
+            # The first step takes longer, and that of a series may be far from its begin.
+            step, seconds = self._first
+            return (spent - seconds) / (self._step - step) * rest
+        expected = self._queue.expected_seconds(task.pace_key, task.evaluations)
+        if expected is None and self._step:
+            return spent / self._step * rest
+        return (expected or FIRST_GUESS * task.evaluations) * rest / task.steps
 
     def begin(self) -> None:
         """Its first turn. Called by the queue."""
@@ -169,7 +175,7 @@ class SamplingJob:
         with self._lock:
             self._end(state, sentence)
             if state == "done":
-                self._queue.pace[self.task.pace_key] = self._seconds / self.task.evaluations
+                self._queue.learn(self.task.pace_key, self.task.evaluations, self._seconds)
             self._queue.leave(self)
 
     def _work(self) -> Any:
@@ -190,7 +196,7 @@ class SamplingJob:
                 except StopIteration as end:
                     return end.value
                 with self._lock:
-                    self._step = done
+                    self._take(done)
                 self._let_others(over=True)
 
     def _go_on(self) -> None:
@@ -247,9 +253,16 @@ class SamplingJob:
         with self._lock:
             if self.unseen():
                 self._stop = UNSEEN
-            self._step += self._counts
+            if self._counts:
+                self._take(self._step + 1)
             self._view, self._now = view, None
         self._let_others()
+
+    def _take(self, step: int) -> None:
+        """So many steps are taken. Called with the lock."""
+        self._step = step
+        if self._first is None:
+            self._first = step, self._spent()
 
     def fields(self) -> dict[str, Any]:
         """What the log says of it."""

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 
+import numpy as np
 import torch
 
 from dashboard.services import budgets
 from dashboard.services.budgets import Budget
 from dashboard.services.model_cache import shared_model
 from dashboard.services.sampling_job import UNSEEN, SamplingJob
-from dashboard.services.sampling_tasks import Load, Task
+from dashboard.services.sampling_tasks import Load, PaceKey, Task
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from diffusion_core.cores import computing
@@ -66,7 +67,8 @@ class SamplingQueue:
         self.turn = threading.Condition(self.lock)  # somebody else is next, or is to stop
         self.jobs: list[SamplingJob] = []  # the active ones, as they came
         self.holder: SamplingJob | None = None  # whose turn it is
-        self.pace: dict[str, float] = {}  # seconds per evaluation of the network, by `pace_key`
+        # Seconds per evaluation of the network, by the two parts of a `pace_key`.
+        self._paces: dict[str, dict[int, float]] = {}
         self.closed = False
         self._numbers = itertools.count()
         self._since = 0.0  # when this turn began
@@ -154,10 +156,21 @@ class SamplingQueue:
         visitors = len({k.visitor for k in others} | {job.visitor})
         return min(left * visitors, left + sum(other.left() for other in others))
 
-    def expected_seconds(self, key: str, evaluations: int) -> float | None:
-        """Estimated from the last job with the same `pace_key`; None before the first."""
-        pace = self.pace.get(key)
-        return None if pace is None else pace * evaluations
+    def learn(self, key: PaceKey, evaluations: int, seconds: float) -> None:
+        """What a job with this `pace_key` took."""
+        network, at_once = key
+        self._paces.setdefault(network, {})[at_once] = seconds / evaluations
+
+    def expected_seconds(self, key: PaceKey, evaluations: int) -> float | None:
+        """Estimated from the last job with the same `pace_key`, else from those of the same network
+        with more and with fewer images at once; None before the first."""
+        network, at_once = key
+        if not (known := self._paces.get(network)):
+            return None
+        # A call of the network takes a time of its own, and one for each image.
+        numbers = sorted(known, reverse=True)
+        shares, paces = [1 / number for number in numbers], [known[number] for number in numbers]
+        return evaluations * float(np.interp(1 / at_once, shares, paces))
 
     def passes_on(self, job: SamplingJob, over: bool) -> bool:
         """Whether another is next now. Called by the job whose turn it is, with the lock."""
@@ -236,13 +249,9 @@ def queue_of(device: torch.device) -> SamplingQueue:
         )
 
 
-def submit(task: Task, device: torch.device, evaluations: int | None = None) -> SamplingJob:
-    """Submit a task for whoever asks, and count it in their budget.
-
-    `evaluations`: how many are left to do, by default all of the task. Raises OverBudget and
-    QueueFull.
-    """
+def submit(task: Task, device: torch.device) -> SamplingJob:
+    """Submit a task for whoever asks, and count it in their budget. Raises OverBudget and
+    QueueFull."""
     who = visitor()
-    amounts = {Budget.EVALUATIONS: task.evaluations if evaluations is None else evaluations}
-    with budgets.charged(amounts, who, get_settings(), QueueFull):
+    with budgets.charged({Budget.EVALUATIONS: task.evaluations}, who, get_settings(), QueueFull):
         return queue_of(device).submit(task, who)

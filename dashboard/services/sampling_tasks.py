@@ -20,6 +20,7 @@ from diffusion_core.sampling.trajectory import Recorder, Trajectory
 # A checkpoint, which of its averaged weights, and whether in plain float32.
 Load = Callable[[Checkpoint, str, bool], LoadedModel]
 OnStep = Callable[[StepView], None]
+PaceKey = tuple[str, int]  # see `pace_key`
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Task:
     spec: SamplingSpec
     text: str  # the task as the pages describe it
     steps: int  # calls of `on_step`, or the last number that a generator yields
-    evaluations: int  # of the network, over all images
-    pace_key: str  # tasks with the same key need the same time per evaluation; see `pace_key`
+    evaluations: int  # of the network, over all images that are still to make
+    pace_key: PaceKey  # tasks with the same key need the same time per evaluation
     work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # keeps running when no page looks at it
     image: int | None = None  # the number, from 0, of the image of the spec that it treats
@@ -74,8 +75,14 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
     )
 
 
-def pace_key(spec: SamplingSpec, config: RunConfig) -> str:
-    """What the time of an evaluation depends on, apart from the batch size."""
-    return (
+def pace_key(spec: SamplingSpec, config: RunConfig, at_once: int | None = None) -> PaceKey:
+    """What the time of an evaluation depends on: the network, and how many images it sees at once.
+
+    `at_once`: how many are sampled together, by default all; with guidance it sees each twice.
+    """
+    network = (
         f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture} {spec.exact}"
     )
+    alone = spec.as_lecture or spec.exact
+    seen = 1 if alone else at_once or spec.n
+    return network, seen if spec.guidance_scale == 1.0 else 2 * seen

@@ -208,18 +208,18 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
             series, lambda: load(checkpoint, spec.average, spec.exact), str(device), on_step
         )
 
+    missing = 1 - len(series.numbers()) / spec.n
     task = Task(
         spec,
         f"{series.name}: {spec.describe()}",
         spec.n,
-        spec.evaluations(build_schedule(checkpoint.config)),
-        pace_key(spec, checkpoint.config),
+        max(1, math.ceil(missing * spec.evaluations(build_schedule(checkpoint.config)))),
+        pace_key(spec, checkpoint.config, series.record.batch),
         work,
         background=True,
     )
     try:
-        missing = 1 - len(series.numbers()) / spec.n
-        job = sampling_queue.submit(task, device, math.ceil(task.evaluations * missing))
+        job = sampling_queue.submit(task, device)
     except (QueueFull, OverBudget):
         series_folder.cancel(series)
         raise

@@ -19,6 +19,7 @@ SERIES = "series"  # the name of the series that is shown
 SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open dialog asks about
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
 MASK = "mask"
+COMPARED = "compared"  # [key]: which lists the mode Compare shows
 # The Training page.
 NAME = "name"  # the new run's, in the form
 FORM_OPEN = "form_open"

@@ -12,7 +12,7 @@ from dashboard.services import budgets, cached, sampling_queue
 from dashboard.services.budgets import Budget
 from dashboard.services.roles import Deed, refusal
 from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
-from dashboard.services.sampling_tasks import Task, pace_key
+from dashboard.services.sampling_tasks import PaceKey, Task, pace_key
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from dashboard.ui import keys
@@ -72,16 +72,21 @@ def show_budget() -> None:
 
 
 def show_expected(spec: SamplingSpec, config: RunConfig, evaluations: int) -> None:
+    """How long a spec with so many evaluations will take; see `show_seconds`."""
+    show_seconds(pace_key(spec, config), evaluations)
+
+
+def show_seconds(key: PaceKey, evaluations: int) -> None:
     """How long so many evaluations will take, if a similar job has run before, and whether they are
     more than this visitor may use."""
     who, settings = visitor(), get_settings()
     if sentence := budgets.refusal(Budget.EVALUATIONS, who, evaluations, settings):
         st.warning(sentence)
     queue = sampling_queue.queue_of(cached.device())
-    expected = queue.expected_seconds(pace_key(spec, config), evaluations)
+    expected = queue.expected_seconds(key, evaluations)
     if expected is not None and not is_busy():
-        about = duration(max(1.0, expected))
-        st.caption(f"About {about}, estimated from the last similar request.")
+        about = "Less than 1 s" if expected < 1 else f"About {precise(expected)}"
+        st.caption(f"{about}, estimated from earlier requests.")
 
 
 def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> None:

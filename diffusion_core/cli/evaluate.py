@@ -28,6 +28,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
+from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
 
 Row = tuple[str, Estimates]  # what was measured, and its values
@@ -50,7 +51,7 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
         help="sampling steps, one result each (default: 20)",
     )
     evaluate.add_argument(
-        "--spacing", choices=TIMESTEP_SPACINGS, default="trailing", help="spacing of the steps"
+        "--spacing", choices=TIMESTEP_SPACINGS, help="of the steps (default: the sampler's usual)"
     )
     evaluate.add_argument(
         "--average", default=MAIN_AVERAGE, help="averaged weights (default: %(default)s)"
@@ -96,7 +97,10 @@ def do_evaluate(given: argparse.Namespace) -> int:
             for steps in given.steps or [min(20, timesteps)]
         ]
         loaded = load_model(checkpoint, device, given.average)
+        can = Capabilities.of(checkpoint)
         for spec in specs:
+            if warning := spec.warning(can):
+                complain(f"Warning: {warning}")
             work = evaluate(
                 run,
                 checkpoint,

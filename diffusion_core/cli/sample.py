@@ -26,7 +26,7 @@ from diffusion_core.cli.options import (
 )
 from diffusion_core.cores import computing
 from diffusion_core.device import in_batches, pick_device
-from diffusion_core.files import replacing
+from diffusion_core.files import complain, replacing
 from diffusion_core.media.images import IMAGE_FORMATS, check_size, encode, grid, to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
@@ -45,7 +45,7 @@ from diffusion_core.text import shown
 OPTIONS = {
     "step": None,
     "sampler": None,
-    "spacing": "trailing",
+    "spacing": None,
     "steps": None,
     "eta": 0.0,
     "variance": "posterior",
@@ -69,7 +69,9 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
         choices=sampler_names(),
         help="default: the first that the model takes; a flow takes euler and heun",
     )
-    sample.add_argument("--spacing", choices=TIMESTEP_SPACINGS, help="spacing of the steps")
+    sample.add_argument(
+        "--spacing", choices=TIMESTEP_SPACINGS, help="of the steps (default: the sampler's usual)"
+    )
     sample.add_argument("--steps", type=whole_number, help="default: a good number for the sampler")
     sample.add_argument("--eta", type=number, help="ddim only: noise per step, from 0 to 1")
     sample.add_argument(
@@ -138,7 +140,9 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
     can = Capabilities.of(checkpoint)
     label = _class(arguments.label, can, can.labels[0] if can.labels else "")
     negative = _class(arguments.negative, can, "")
-    sampler = arguments.sampler or ("ddpm" if arguments.lecture else can.samplers[0])
+    usual = "ddpm" if arguments.lecture else can.samplers[0]
+    sampler = arguments.sampler or usual
+    spaced_as = usual if arguments.lecture else sampler
     try:
         spec = SamplingSpec.from_dict(
             {
@@ -159,7 +163,7 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "as_lecture": arguments.lecture,
                 "average": arguments.average,
                 "flow": can.flow,
-                "spacing": arguments.spacing,
+                "spacing": arguments.spacing or can.usual_spacing.get(spaced_as, can.spacings[0]),
                 "variance": arguments.variance,
                 "exact": arguments.exact,
             },
@@ -171,6 +175,8 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
         raise ConfigError(f"{error}{more}") from error
     if problems := spec.problems(can):
         raise ConfigError(" ".join(problems))
+    if warning := spec.warning(can):
+        complain(f"Warning: {warning}")
     return spec
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,10 @@ from diffusion_core.files import check_regular
 MAX_PIXELS = 50_000_000
 WHOLE_PIXELS = 4_000_000  # up to which `read_square` decodes all of an image
 STRIP_PIXELS = 2**20  # that `read_square` converts at a time
+# How an image that is not square becomes one: its central square, all of it between white borders,
+# or all of it stretched as in the lecture.
+CROP, FIT, STRETCH = FITS = ("crop", "fit", "stretch")
+Box = tuple[float, float, float, float]  # left, upper, right, lower
 # Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -74,27 +79,28 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         return to_rgb(image)
 
 
-def read_square(data: bytes, size: int) -> np.ndarray:
-    """As `to_size(open_image(data), size)`; a large image is reduced to about 4 `size` a side
+def read_square(data: bytes, size: int, fit: str = STRETCH) -> np.ndarray:
+    """As `to_size(open_image(data), size, fit)`; a large image is reduced to about 4 `size` a side
     first, in little more memory than Pillow needs to decode it. Raises ImageError."""
     source = io.BytesIO(data)
     with _explaining(source):
         image = _checked(source)
         if image.width * image.height <= WHOLE_PIXELS:
-            return to_size(open_image(data), size)
+            return to_size(open_image(data), size, fit)
+        inner = _inner(image.size, size, fit)
         # A JPEG is decoded at 1, 1/2, 1/4 or 1/8. What it was may end within the last pixel.
         drafted = image.draft(None, (4 * size, 4 * size))
         width, height = drafted[1][2:] if drafted else image.size
+        box = _used(width, height, fit)
         image = _decoded(image, source)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
         if is_wide(image):
             reduced = to_rgb(image)
         else:
-            reduced, across, down = _reduce(image, 4 * size)
-            width, height = width / across, height / down
-        square = reduced.resize((size, size), Image.Resampling.BILINEAR, box=(0, 0, width, height))
-        square.getexif()[ExifTags.Base.Orientation] = turned
-        return np.array(ImageOps.exif_transpose(square))
+            reduced, box = _reduce(image, 4 * size, box)
+        resized = reduced.resize(inner, Image.Resampling.BILINEAR, box=box)
+        resized.getexif()[ExifTags.Base.Orientation] = turned
+        return _squared(ImageOps.exif_transpose(resized), size)
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -184,28 +190,34 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reduce(image: Image.Image, side: int) -> tuple[Image.Image, int, int]:
-    """To RGB with `side` to twice as many pixels a side, and by what each side was divided.
+def _reduce(image: Image.Image, side: int, box: Box) -> tuple[Image.Image, Box]:
+    """The part `box` to RGB with `side` to twice as many pixels a side, and where that part lies.
 
     Strip by strip, so that no second image of the whole size is made.
     """
-    across, down = max(1, image.width // side), max(1, image.height // side)
-    rows = down * max(1, STRIP_PIXELS // (image.width * down))
-    boxes = [
-        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
-    ]
+    left, upper = math.floor(box[0]), math.floor(box[1])
+    right, lower = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
+    width, height = right - left, lower - upper
+    across, down = max(1, width // side), max(1, height // side)
+    rows = down * max(1, STRIP_PIXELS // (width * down))
+    strips = [(left, top, right, min(top + rows, lower)) for top in range(upper, lower, rows)]
     transparent = image.has_transparency_data
     if transparent:
-        extrema = [image.crop(box).convert("RGBA").getextrema() for box in boxes]
+        extrema = [image.crop(strip).convert("RGBA").getextrema() for strip in strips]
         low = np.min(extrema, axis=0)[:, 0]
         high = np.max(extrema, axis=0)[:, 1]
         transparent = high[3] > 0 or bool((low == high).all())  # as `_is_nowhere_seen`
-    reduced = Image.new("RGB", (-(-image.width // across), -(-image.height // down)))
-    for box in boxes:
-        strip = image.crop(box)
+    reduced = Image.new("RGB", (-(-width // across), -(-height // down)))
+    for place in strips:
+        strip = image.crop(place)
         strip = _on_white(strip.convert("RGBA")) if transparent else strip.convert("RGB")
-        reduced.paste(strip.reduce((across, down)), (0, box[1] // down))
-    return reduced, across, down
+        reduced.paste(strip.reduce((across, down)), (0, (place[1] - upper) // down))
+    return reduced, (
+        (box[0] - left) / across,
+        (box[1] - upper) / down,
+        (box[2] - left) / across,
+        (box[3] - upper) / down,
+    )
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -223,9 +235,36 @@ def _is_nowhere_seen(image: Image.Image) -> bool:
     return not pixels[..., 3].any() and bool((pixels != pixels[0, 0]).any())
 
 
-def to_size(image: Image.Image, size: int) -> np.ndarray:
-    """Resize RGB to uint8 (size, size, 3), stretched to a square as in the lecture.
+def to_size(image: Image.Image, size: int, fit: str = STRETCH) -> np.ndarray:
+    """Resize RGB to uint8 (size, size, 3); `fit` is one of FITS.
 
     Bilinear with antialias, as torchvision's `Resize((size, size))`.
     """
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+    inner, box = _inner(image.size, size, fit), _used(*image.size, fit)
+    return _squared(image.resize(inner, Image.Resampling.BILINEAR, box=box), size)
+
+
+def _used(width: float, height: float, fit: str) -> Box:
+    """The part of an image that is shown."""
+    if fit != CROP:
+        return 0, 0, width, height
+    side = min(width, height)
+    left, upper = (width - side) / 2, (height - side) / 2
+    return left, upper, left + side, upper + side
+
+
+def _inner(whole: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
+    """The width and height that this part gets, of `size` each."""
+    if fit != FIT:
+        return size, size
+    width, height = (max(1, round(size * side / max(whole))) for side in whole)
+    return width, height
+
+
+def _squared(image: Image.Image, size: int) -> np.ndarray:
+    """With white borders where it is smaller."""
+    if image.size == (size, size):
+        return np.array(image)
+    ground = Image.new("RGB", (size, size), "white")
+    ground.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return np.array(ground)

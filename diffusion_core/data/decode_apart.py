@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from diffusion_core.data.decode import WHOLE_PIXELS, ImageError, read_square, upright_size
+from diffusion_core.data.decode import (
+    STRETCH,
+    WHOLE_PIXELS,
+    ImageError,
+    read_square,
+    upright_size,
+)
 
 MEMORY = 240 * 2**20  # bytes that decoding may take beyond what Python and NumPy take
 SECONDS = 30.0  # that decoding may take
@@ -30,8 +36,8 @@ class ReaderBusy(ImageError):
     """Others' images are being read; nothing is wrong with this one."""
 
 
-def decode_apart(data: bytes, size: int) -> np.ndarray:
-    """Decode an image file and stretch it to uint8 (size, size, 3).
+def decode_apart(data: bytes, size: int, fit: str = STRETCH) -> np.ndarray:
+    """Decode an image file to uint8 (size, size, 3); `fit` is one of `decode.FITS`.
 
     Raises ImageError, and ReaderBusy of these.
     """
@@ -41,7 +47,7 @@ def decode_apart(data: bytes, size: int) -> np.ndarray:
         # One thread: the others of NumPy's BLAS would each reserve memory.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-m", __name__, str(size), str(MEMORY)],
+            [sys.executable, "-m", __name__, str(size), fit, str(MEMORY)],
             input=data,
             capture_output=True,
             cwd=ROOT,
@@ -83,14 +89,14 @@ def limit_memory(more: int) -> None:
         return
 
 
-def main(size: int, memory: int) -> int:
+def main(size: int, fit: str, memory: int) -> int:
     limit_memory(memory)
     large = True  # until the header says otherwise
     try:
         data = sys.stdin.buffer.read()
         width, height = upright_size(data)
         large = width * height > WHOLE_PIXELS
-        sys.stdout.buffer.write(read_square(data, size).tobytes())
+        sys.stdout.buffer.write(read_square(data, size, fit).tobytes())
         return 0
     except MemoryError:
         said = no_memory(memory)
@@ -106,4 +112,4 @@ def main(size: int, memory: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -30,18 +30,26 @@ from diffusion_core.sampling.spec import EACH_IN_TURN, MOST_IMAGES, SamplingSpec
 
 
 def make_spec(
-    run: str, checkpoint: Checkpoint, *, n: int, sampler: str | None = None, **settings: Any
+    run: str,
+    checkpoint: Checkpoint,
+    *,
+    n: int,
+    sampler: str | None = None,
+    spacing: str | None = None,
+    **settings: Any,
 ) -> SamplingSpec:
     """The spec of `n` images for `evaluate`; `settings`: other fields of `SamplingSpec`.
 
-    The default sampler is the first that the model takes. A network with classes gets "each in
-    turn", for which `evaluate` samples each class as often as it occurs in training. Raises
-    ConfigError for what the checkpoint cannot do.
+    The default sampler is the first that the model takes, the default spacing the sampler's usual
+    one. A network with classes gets "each in turn", for which `evaluate` samples each class as
+    often as it occurs in training. Raises ConfigError for what the checkpoint cannot do.
     """
     can = Capabilities.of(checkpoint)
     if not FEWEST <= n <= MOST_IMAGES:
         raise ConfigError(f"n is {n}; it must be from {FEWEST} to {MOST_IMAGES:,}.")
-    values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler or can.samplers[0]}
+    sampler = sampler or can.samplers[0]
+    spacing = spacing or can.usual_spacing.get(sampler, can.spacings[0])
+    values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler, "spacing": spacing}
     values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
     try:
         spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings, source="")

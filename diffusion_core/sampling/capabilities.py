@@ -9,7 +9,7 @@ from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.levels import spacings_for
-from diffusion_core.sampling.registry import samplers_for, usual_steps
+from diffusion_core.sampling.registry import samplers_for, usual_spacing, usual_steps
 
 EACH_IN_TURN = "each in turn"
 ANY_CLASS = "any class"
@@ -27,8 +27,9 @@ class Capabilities:
     image_size: int  # pixels
     channels: int
     samplers: tuple[str, ...]  # names, the usual one first
-    spacings: tuple[str, ...]  # of the steps, the usual one first
+    spacings: tuple[str, ...]  # of the steps
     usual_steps: Mapping[str, int]  # by sampler
+    usual_spacing: Mapping[str, str]  # by sampler
     takes_lecture: bool  # whether it can be sampled as the lecture does
     schedule: Schedule = field(compare=False, repr=False)
 
@@ -48,6 +49,7 @@ class Capabilities:
             samplers=tuple(sampler.name for sampler in samplers),
             spacings=spacings_for(schedule),
             usual_steps={each.name: usual_steps(each, schedule.timesteps) for each in samplers},
+            usual_spacing={each.name: usual_spacing(each, schedule) for each in samplers},
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
             takes_lecture=config.network == "lecture" and config.image_size > 16,
             schedule=schedule,

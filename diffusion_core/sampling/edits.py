@@ -16,6 +16,7 @@ from diffusion_core.process.noise import Noise
 from diffusion_core.sampling import registry
 from diffusion_core.sampling.levels import NoiseLevel
 from diffusion_core.sampling.solvers import Predict, Sampler, Steps, StepView
+from diffusion_core.text import either
 
 
 def check(
@@ -49,8 +50,7 @@ def check(
 
 def one_step_names(flow: bool) -> str:
     """The samplers that a mask works with: "ddim, ddpm, euler or euler_ancestral"."""
-    *names, last = (each.name for each in registry.REGISTRY if each.one_step and each.flow == flow)
-    return f"{', '.join(names)} or {last}" if names else last
+    return either([each.name for each in registry.REGISTRY if each.one_step and each.flow == flow])
 
 
 def last_steps(levels: Sequence[NoiseLevel], strength: float) -> list[NoiseLevel]:

@@ -12,6 +12,7 @@ samplers with as many steps evaluate the network at the same levels and can be c
 - `trailing`, `leading` and `linspace` take whole timesteps (Lin et al. 2024, table 2), for those
   are what the network was trained on. `karras` and `exponential` space sigma / alpha between the
   ends of the schedule, and the network is told the fraction that belongs to it.
+- A sampler's record names its usual spacing; `stability.py` finds the levels on which it diverges.
 
 On the same levels and noises our samplers give the images of diffusers. Its schedulers choose other
 levels in these cases (tests/core/sampling/test_solvers.py shows each and that nothing else
@@ -64,7 +65,7 @@ IMAGE = NoiseLevel(0.0, 1.0, 0.0)  # where every walk ends
 
 
 def spacings_for(schedule: Schedule) -> tuple[str, ...]:
-    """The names of TIMESTEP_SPACINGS that this schedule takes, the usual one first."""
+    """The names of TIMESTEP_SPACINGS that this schedule takes."""
     if schedule.ends_in_noise:
         return tuple(name for name in TIMESTEP_SPACINGS if name not in OF_SIGMA)
     return TIMESTEP_SPACINGS
@@ -115,7 +116,8 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
         wanted = (high**root + ramp * (low**root - high**root)) ** KARRAS_RHO
     else:
         wanted = np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
-    ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps))
+    # Rounded, for the logarithm of the last, t = 0, is the table's to the last digit but one.
+    ts = np.interp(np.log(wanted), np.log(ratios), np.arange(schedule.timesteps)).round(9)
     share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
     found = zip(ts, share, wanted * share, strict=True)
     return [*(NoiseLevel(float(t), float(a), float(s)) for t, a, s in found), IMAGE]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.sampling import solvers
-from diffusion_core.sampling.levels import NoiseLevel
+from diffusion_core.sampling.levels import NoiseLevel, spacings_for
 from diffusion_core.sampling.solvers import Sampler
 
 REGISTRY: list[Sampler] = list(solvers.SAMPLERS)
@@ -52,6 +52,12 @@ def unknown_sampler(name: str, known: Iterable[str]) -> ValueError:
 def usual_steps(sampler: Sampler, timesteps: int) -> int:
     """How many steps to take of a schedule where none are given."""
     return min(sampler.usual_steps or timesteps, timesteps)
+
+
+def usual_spacing(sampler: Sampler, schedule: Schedule) -> str:
+    """How to space the steps on a schedule where nothing is said about it."""
+    known = spacings_for(schedule)
+    return sampler.usual_spacing if sampler.usual_spacing in known else known[0]
 
 
 def count_evaluations(

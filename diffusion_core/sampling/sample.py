@@ -24,7 +24,7 @@ from diffusion_core.process.prediction import X_0, prediction_type_of
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.sampling import edits
 from diffusion_core.sampling.levels import NoiseLevel, make_levels
-from diffusion_core.sampling.registry import samplers_for, unknown_sampler
+from diffusion_core.sampling.registry import samplers_for, unknown_sampler, usual_spacing
 from diffusion_core.sampling.solvers import VARIANCES, Predict, Sampler, StepView
 
 
@@ -41,7 +41,7 @@ class SamplingOptions:
     seed: int = 0
     prediction_type: str = "epsilon"
     x_T: Tensor | None = None  # start from this noise (n, C, H, W) instead of the seed's
-    timestep_spacing: str = "trailing"  # see `levels.make_levels`
+    timestep_spacing: str | None = None  # see `levels.make_levels`; None for the sampler's usual
     clip_x0: bool = True  # clamp the predicted image to [-1, 1]
     labels: Tensor | None = None  # (n,) integers, for a network with classes
     guidance_scale: float = 1.0  # see `make_predict`, as for the next two
@@ -172,7 +172,7 @@ def sample_steps(
     first_noise = noise()
     start = first_noise if how.x_T is None else how.x_T.to(device)
     total = schedule.timesteps if how.steps is None else how.steps
-    levels = make_levels(schedule, total, how.timestep_spacing)
+    levels = make_levels(schedule, total, how.timestep_spacing or usual_spacing(found, schedule))
     predict = make_predict(
         model,
         how.prediction_type,
@@ -215,7 +215,7 @@ def sample(
     seed: int = 0,
     prediction_type: str = "epsilon",
     x_T: Tensor | None = None,
-    timestep_spacing: str = "trailing",
+    timestep_spacing: str | None = None,
     clip_x0: bool = True,
     labels: Tensor | None = None,
     guidance_scale: float = 1.0,

@@ -55,6 +55,7 @@ class Sampler:
     formula: str  # LaTeX, of one step
     symbols: str  # Markdown, what the formula's symbols mean
     usual_steps: int | None = None  # a good number of steps; None: all timesteps
+    usual_spacing: str = "trailing"  # a good one of `levels.TIMESTEP_SPACINGS`
     evaluations: int = 1  # of the network per step; 2: also at the end of all steps but the last
     adds_noise: bool = False  # in its steps, so that x_T alone does not decide the image
     one_step: bool = False  # keeps nothing from the steps before, so RePaint can repeat a step
@@ -292,6 +293,7 @@ HEUN = Sampler(
 \end{aligned}""",
     _IN_SIGMA,
     usual_steps=25,
+    usual_spacing="karras",  # as in the paper; `stability.py` says why not `trailing`
     evaluations=2,
 )
 

@@ -26,7 +26,8 @@ from diffusion_core.sampling.registry import (
 )
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, StepView, sample
 from diffusion_core.sampling.solvers import VARIANCES
-from diffusion_core.text import cut, shown, some
+from diffusion_core.sampling.stability import MOST_NOISE, predicted_noise
+from diffusion_core.text import cut, either, shown, some
 
 MOST_IMAGES = 4096
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
@@ -64,7 +65,9 @@ class SamplingSpec(Record):
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
     average: Annotated[str, Field(min_length=1, max_length=255)] = MAIN_AVERAGE
     flow: bool = False  # whether the model predicts the direction of a flow
-    spacing: Name = "trailing"  # of the steps, one of `levels.TIMESTEP_SPACINGS`
+    # Of the steps, one of `levels.TIMESTEP_SPACINGS`. Files and links that say nothing about it
+    # mean `trailing`, whatever the sampler's usual spacing is.
+    spacing: Name = "trailing"
     variance: Name = "posterior"  # ddpm only, of its noise: one of VARIANCES
     exact: bool = False  # image by image, identical in every batch; see `sample.sample`
 
@@ -212,6 +215,30 @@ class SamplingSpec(Record):
         if capabilities is None or found:
             return found
         return list(self._misfits(capabilities, strength))
+
+    def warning(self, capabilities: Capabilities, strength: float = 1.0) -> str:
+        """What will be wrong with the images of a request that has no `problems`, as a sentence;
+        empty where nothing is known."""
+        if self.problems(capabilities, strength) or not self._diverges(capabilities, strength):
+            return ""
+        stable = [
+            name
+            for name in capabilities.spacings
+            if not self.replace(spacing=name)._diverges(capabilities, strength)
+        ]
+        use = f"{either(stable)} spacing" if stable else "more steps or another sampler"
+        return (
+            f"{self.method} diverges on this schedule with {self.spacing} spacing and "
+            f"{self.steps:,} step{'s' if self.steps > 1 else ''}: the images will be noisy "
+            f"or wrong. Use {use}."
+        )
+
+    def _diverges(self, can: Capabilities, strength: float) -> bool:
+        sampler = sampler_of(self.method, self.flow)
+        levels = last_steps(make_levels(can.schedule, self.steps, self.spacing), strength)
+        given = {"eta": self.eta, "noise_term": self.variance}
+        options = {name: given[name] for name in sampler.options & given.keys()}
+        return predicted_noise(sampler, levels, options) > MOST_NOISE
 
     def checked(self, capabilities: Capabilities) -> SamplingSpec:
         """The same request. Raises SpecError where it cannot be sampled."""

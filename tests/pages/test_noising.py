@@ -174,7 +174,7 @@ def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_image_works(
 def test_without_a_file_the_page_asks_for_one() -> None:
     app = open_noising(source="upload")
     assert "Choose an image file" in app.info[0].value
-    assert "is not part of a link to this page" in app.caption[0].value
+    assert "Links do not contain it." in app.caption[0].value
     assert not captions(app) and not app.error
 
 
@@ -189,7 +189,7 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
     camera: Any = app.get("camera_input")[0]
     camera.set_value(photo).run()
     assert not app.exception
-    assert captions(app)[0] == "$x_0$: resized from 40×20, stretched to a square"
+    assert captions(app)[0] == "$x_0$: resized from 40×20, cropped to a square"
 
 
 def test_images_of_any_make_are_noised_one_after_the_other() -> None:
@@ -239,7 +239,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(
 def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def busy(data: bytes, size: int) -> np.ndarray:
+    def busy(data: bytes, size: int, fit: str) -> np.ndarray:
         raise ReaderBusy("Try again in a minute.")
 
     monkeypatch.setattr(type(st.context), "ip_address", "10.0.0.9")
@@ -257,9 +257,21 @@ def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be
 
 def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
     app = upload(image_files.halves("PNG"), size="16", t="0")
-    assert captions(app)[0] == "$x_0$: resized from 40×20, stretched to a square"
+    assert captions(app)[0] == "$x_0$: resized from 40×20, cropped to a square"
     assert "All 768 values" in app.main.caption[-1].value
     assert app.get("download_button")
+
+
+def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> None:
+    content = image_files.halves("PNG")
+    found = {}
+    for fit, done in (("crop", "cropped"), ("fit", "fitted"), ("stretch", "stretched")):
+        app = upload(content, size="16", t="0", fit=fit)
+        assert captions(app)[0] == f"$x_0$: resized from 40×20, {done} to a square"
+        found[fit] = addresses(app)[0]
+    assert len(set(found.values())) == 3
+    app.segmented_control(key="fit").set_value("crop").run()
+    assert addresses(app)[0] == found["crop"]
 
 
 def test_at_the_last_step_of_a_long_schedule_the_values_are_normal() -> None:

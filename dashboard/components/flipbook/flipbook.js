@@ -1,7 +1,7 @@
 // Frames of images under one slider. All frames of an image in one row lie in one sheet; moving the
 // slider or choosing another image only draws.
 
-import { openPlayer, paintTiles, sayWhere, setFrames } from "../player/player.js";
+import { openPlayer, paintTiles, play, sayWhere, setFrames } from "../player/player.js";
 import { formatImages, loadImage } from "../shared/shared.js";
 
 const ALONE = [96, 256]; // the smallest and largest size of an image on the screen
@@ -62,6 +62,8 @@ function update(book, data) {
     book.which.value = book.image;
   }
   book.redraw();
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (isNew && data.plays && !book.playing && !still) play(book);
 }
 
 function begin(book, data) {

@@ -64,6 +64,7 @@ class Book:
     names: Sequence[str]  # of each image
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)  # by their names: (k, m)
     histogram: Histogram | None = None
+    plays: bool = False  # by itself, once it is shown; not where less motion is wanted
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def pack(book: Book, image: int = 0) -> Sent:
         "side": side,
         "columns": columns,
         "rows": list(book.rows),
+        "plays": book.plays,
         "captions": [book.captions[k] for k in kept],
         "first": first,
         "names": [book.names[k] for k in chosen],

@@ -55,7 +55,8 @@ export function go(film, index) {
   film.redraw();
 }
 
-function play(film) {
+/** From the current frame on; from the first where that is the last. */
+export function play(film) {
   film.playing = true;
   film.starts?.();
   offer(film, "Pause the film");

@@ -372,6 +372,22 @@ def test_guidance_is_refused_where_the_class_was_always_given(tmp_path: Path, ca
     assert draw(run, out, "--guidance-scale", "3", "--negative", "van", "--label", "bus") == 0
 
 
+def test_steps_are_spaced_as_usual_for_the_sampler_and_what_diverges_is_warned_of(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid.png"
+    words = ["sample", "--run", str(finished), "--device", "cpu", "--out", str(out), "--n", "1"]
+    for sampler, spacing in (("heun", "karras"), ("euler", "trailing")):
+        assert main([*words, "--sampler", sampler]) == 0
+        assert read(out.read_bytes()).spec.spacing == spacing
+        assert "Warning" not in capsys.readouterr().err
+    assert main([*words, "--sampler", "heun", "--spacing", "trailing", "--steps", "4"]) == 0
+    assert read(out.read_bytes()).spec.spacing == "trailing"
+    assert "Warning: heun diverges on this schedule with trailing spacing and 4 steps" in (
+        capsys.readouterr().err
+    )
+
+
 def test_an_earlier_step_can_be_sampled(finished: Path, tmp_path: Path, capsys) -> None:
     assert draw(finished, tmp_path / "2.png", "--n", "1", "--step", "2") == 0
     assert "of tiny, step 2:" in capsys.readouterr().out
@@ -674,7 +690,7 @@ def test_the_signatures_of_the_design_are_kept() -> None:
         ("seed", 0),
         ("prediction_type", "epsilon"),
         ("x_T", None),
-        ("timestep_spacing", "trailing"),
+        ("timestep_spacing", None),  # the sampler's usual one
         ("clip_x0", True),
         ("labels", None),
         ("guidance_scale", 1.0),

@@ -352,6 +352,22 @@ def test_both_sides_are_resized_as_torchvision_does() -> None:
     assert np.array_equal(to_size(image, 64), np.asarray(Resize((64, 64))(image)))
 
 
+def test_an_image_becomes_a_square_by_its_centre_between_borders_or_stretched() -> None:
+    thirds = np.zeros((4, 12, 3), np.uint8)  # three squares: red, green, blue
+    for k in range(3):
+        thirds[:, 4 * k : 4 * k + 4, k] = 200
+    image, white = Image.fromarray(thirds), (255, 255, 255)
+    assert (to_size(image, 4, decode.CROP) == thirds[:, 4:8]).all()
+    upright = Image.fromarray(thirds.transpose(1, 0, 2))
+    assert (to_size(upright, 4, decode.CROP) == thirds[:, 4:8]).all()
+    fitted = to_size(image, 12, decode.FIT)
+    assert (fitted[4:8] == thirds).all()
+    assert (fitted[:4] == white).all() and (fitted[8:] == white).all()
+    stretched = to_size(image, 12, decode.STRETCH)
+    assert (stretched == thirds[:1]).all()
+    assert (to_size(image, 12) == stretched).all()
+
+
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from diffusion_core.data import decode, decode_apart
-from diffusion_core.data.decode import ImageError, open_image, read_square, to_size, upright_size
+from diffusion_core.data.decode import (
+    FITS,
+    ImageError,
+    open_image,
+    read_square,
+    to_size,
+    upright_size,
+)
+from diffusion_core.media.images import png
 from tests import image_files
 
 SIZE = 8
@@ -39,6 +47,7 @@ def hidden() -> bytes:
     return image_files.encode(image, "PNG")
 
 
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     "data",
     [
@@ -55,7 +64,7 @@ def hidden() -> bytes:
     ids=["RGB", "RGBA", "palette", "LA", "grey JPEG", "CMYK", "turned", "hidden", "16 bits"],
 )
 def test_a_large_image_is_reduced_to_nearly_what_the_whole_would_give(
-    data: bytes, monkeypatch: pytest.MonkeyPatch
+    data: bytes, fit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = open_image(data)
     with monkeypatch.context() as patch:
@@ -63,13 +72,27 @@ def test_a_large_image_is_reduced_to_nearly_what_the_whole_would_give(
         assert upright_size(data) == whole.size
     monkeypatch.setattr(decode, "WHOLE_PIXELS", 100)
     monkeypatch.setattr(decode, "STRIP_PIXELS", 4000)  # several strips
-    difference = read_square(data, SIZE).astype(int) - to_size(whole, SIZE)
-    assert np.abs(difference).max() <= 2
+    difference = read_square(data, SIZE, fit).astype(int) - to_size(whole, SIZE, fit)
+    assert np.abs(difference).max() <= 3
 
 
-def test_a_usual_image_is_read_as_anywhere() -> None:
+@pytest.mark.parametrize("fit", FITS)
+def test_a_usual_image_is_read_as_anywhere(fit: str) -> None:
     data = large("RGBA", "PNG")
-    assert np.array_equal(decode_apart.decode_apart(data, 16), to_size(open_image(data), 16))
+    found = decode_apart.decode_apart(data, 16, fit)
+    assert np.array_equal(found, to_size(open_image(data), 16, fit))
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_the_centre_of_a_long_image_is_reduced_no_more_than_it_must(
+    across: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = np.zeros((16, 1600, 3), np.uint8)
+    lines[:, ::2] = 255  # every second column; averaged over two or more they are grey
+    data = png(lines if across else lines.transpose(1, 0, 2))
+    monkeypatch.setattr(decode, "WHOLE_PIXELS", 100)
+    found = read_square(data, 16, decode.CROP)
+    assert set(np.unique(found)) == {0, 255}
 
 
 def flat(side: int) -> bytes:

@@ -572,6 +572,19 @@ def test_guidance_is_refused_where_the_network_never_learned_any_class(
     assert make_spec(run.name, run.checkpoint(20), n=16).guidance_scale == 1
 
 
+def test_each_sampler_is_measured_with_its_usual_spacing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(write_run(tmp_path, "tiny", 20, config=CARS))
+    assert make_spec(run.name, run.checkpoint(20), n=16).spacing == "trailing"
+    words = ["--n", "16", "--sampler", "heun", "--steps"]
+    assert run_command(run, *words, "12") == 0
+    assert "Warning" not in capsys.readouterr().err
+    assert run_command(run, *words, "4", "--spacing", "trailing") == 0
+    assert "Warning: heun diverges" in capsys.readouterr().err
+    assert {each.spec.spacing for each in read_results(run.path)[0]} == {"karras", "trailing"}
+
+
 def test_what_an_interrupted_command_had_measured_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

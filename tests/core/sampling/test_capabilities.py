@@ -40,6 +40,8 @@ def test_a_checkpoint_says_what_it_can(can: Callable[[RunConfig], Capabilities])
     assert found.samplers[:3] == ("dpmpp_2m", "ddim", "ddpm") and len(found.samplers) == 9
     assert found.usual_steps["ddim"] == 20  # of 50, which are more than there are
     assert found.spacings == ("trailing", "leading", "linspace", "karras", "exponential")
+    assert found.usual_spacing["heun"] == "karras"
+    assert set(found.usual_spacing.values()) == {"trailing", "karras"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_from_pure_noise_fewer_samplers_and_spacings_are_possible(
     found = can(config)
     assert found.samplers == samplers and found.flow == (config is FLOW)
     assert found.spacings == ("trailing", "leading", "linspace")
+    assert set(found.usual_spacing.values()) == {"trailing"}
 
 
 def test_other_networks_know_other_labels(can: Callable[[RunConfig], Capabilities]) -> None:

@@ -205,7 +205,13 @@ def test_what_does_not_go_together_is_said(options: dict, sentence: str) -> None
 @pytest.mark.parametrize("sampler", sampler_names(False))
 def test_a_variation_takes_the_last_steps_of_the_walk_from_the_noised_image(sampler: str) -> None:
     seen: list[solvers.StepView] = []
-    sample(Net(), SCHEDULE, 2, sampler, 10, image=image(), strength=0.4, on_step=seen.append)
+    sample(
+        *(Net(), SCHEDULE, 2, sampler, 10),
+        timestep_spacing="trailing",
+        image=image(),
+        strength=0.4,
+        on_step=seen.append,
+    )
     assert [view.timestep for view in seen] == [7, 5, 3, 1]
 
 

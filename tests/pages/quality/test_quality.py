@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.figures.quality import cost_figure, over_cost, over_training, training_figure
 from dashboard.quality import measure
 from dashboard.services.sampling_queue import SamplingQueue
+from dashboard.services.sampling_tasks import pace_key
 from dashboard.ui.images import read_strip
 from diffusion_core.data.decode import ImageError
 from diffusion_core.evaluation import sliced
@@ -295,6 +296,19 @@ def test_of_two_operators_who_press_measure_at_once_one_starts_it(
     for _ in range(2):  # both pages had asked whether it is measured before either had pressed
         measure.start(measure.Plan(run, [part], False))
     assert still.jobs == [measure.job_of(run)]
+
+
+def test_the_time_of_measuring_says_nothing_about_that_of_sampling(
+    runs_dir: Path, still: SamplingQueue
+) -> None:
+    checkpoint = Run(write_run(runs_dir, "paced", 40, config=tiny())).checkpoint(40)
+    spec = SamplingSpec(run="paced", step=40)
+    part = measure.Part(checkpoint, spec, 1)
+    keys = [measure.Plan(Run(runs_dir / "paced"), [part], bits).pace_key for bits in (False, True)]
+    still.learn(keys[0], 1, 60.0)
+    assert still.expected_seconds(keys[0], 1) == 60.0
+    for other in (keys[1], pace_key(spec, checkpoint.config)):
+        assert still.expected_seconds(other, 1) is None
 
 
 def test_a_cancelled_measuring_says_that_the_rest_is_kept(

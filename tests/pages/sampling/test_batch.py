@@ -164,6 +164,19 @@ def test_a_series_of_a_server_that_was_killed_is_interrupted_and_can_be_resumed(
     assert series.image(2).read_bytes() == before
 
 
+def test_the_rest_of_a_series_counts_as_what_is_left_of_it(run: Path, still: SamplingQueue) -> None:
+    app = begin(open_many(), "mine")
+    [job] = still.jobs
+    whole = job.task.evaluations
+    series = Series(run / "drawings" / "mine")
+    press(app, "Cancel")
+    for k in range(4):
+        series.image(k).write_bytes(b"as if it were made")
+    press(app.run(), "Resume")
+    [job] = still.jobs
+    assert job.task.evaluations == whole // 5
+
+
 def test_another_visitor_sees_the_bar_but_only_an_operator_cancels_what_others_began(
     run: Path, still: SamplingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dashboard.sampling import edit_controls
 from dashboard.sampling.edit import Edited, edit_task, inversion_spec
 from dashboard.sampling.edit_controls import Edit, Given, area_of, fit
 from dashboard.sampling.interpolate import End, Interpolation, film_task, sample_frames
+from dashboard.services import cached
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.process.noising import image_to_x_0
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
@@ -105,17 +107,77 @@ def test_without_a_mask_there_is_nothing_to_repaint(run: Path) -> None:
     assert button(app, "Repaint").disabled
 
 
-def test_instead_of_a_method_that_remembers_another_repaints(run: Path) -> None:
+def test_only_samplers_that_can_do_the_edit_are_offered_and_that_shown_is_used(run: Path) -> None:
     app = open_mode("Edit", edit="Repaint", area="centre", sampler="unipc")
-    assert "UniPC cannot repaint, because its steps build on each other. DDIM is used instead." in (
-        words(app)
-    )
-    assert generate(app, "Repaint", "edit").spec.sampler == "ddim"
+    assert "Sampler is 'unipc'; it must be one of ddim, ddpm, euler, euler_ancestral." in words(app)
+    box = app.selectbox(key="sampler")
+    assert box.options == ["ddim", "ddpm", "euler", "euler_ancestral"]
+    assert generate(app, "Repaint", "edit").spec.sampler == box.value == "ddim"
+    app.segmented_control(key="edit").set_value("Vary").run()
+    assert "unipc" in app.selectbox(key="sampler").options
+    app.selectbox(key="sampler").set_value("unipc").run()
+    app.segmented_control(key="edit").set_value("Invert").run()
+    box = app.selectbox(key="sampler")
+    assert (box.options, box.value) == (["ddim"], "ddim")
+    assert "x_s" in app.latex[0].value  # of DDIM
+
+
+def test_the_class_is_that_of_the_image_unless_another_is_chosen(run: Path) -> None:
+    app = open_mode("Edit", variants=2, example=3)
+    assert app.selectbox(key="label").value == "as the image"
+    assert "label" not in app.query_params
+    name = cached.image("cars:48", 3, 16)[1]
+    assert f"Class of the image: {name}." in words(app)
+    assert generate(app, "Vary", "edit").spec.label == name
+    app.number_input(key="example").set_value(7).run()
+    other = cached.image("cars:48", 7, 16)[1]
+    assert other != name
+    assert generate(app, "Vary", "edit").spec.label == other
+    app.selectbox(key="label").set_value("bus").run()
+    assert "Class of the image" not in words(app)
+    assert generate(app, "Vary", "edit").spec.label == "bus"
+
+
+def test_a_generated_image_keeps_its_class_and_an_upload_gets_any_class(run: Path) -> None:
+    app = open_page("sampling.py", steps=2, n=3)
+    generate(app)
+    app.segmented_control(key="mode").set_value("Edit").run()
+    assert app.selectbox(key="label").value == "as the image"
+    app.segmented_control(key="from").set_value("generated").run()
+    app.number_input(key="drawn").set_value(3).run()
+    assert f"Class of the image: {CLASSES[2]}." in words(app)
+    app.segmented_control(key="from").set_value("upload").run()
+    app.slider(key="guidance").set_value(2.0).run()
+    [field] = [f for f in app.file_uploader if f.key == "upload"]
+    field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
+    said = "The class of this image is not known. Using any class, without guidance."
+    assert said in words(app)
+    spec = generate(app, "Vary", "edit").spec
+    assert (spec.label, spec.guidance_scale) == (ANY_CLASS, 1.0)
+    app.segmented_control(key="mode").set_value("Generate").run()
+    assert app.selectbox(key="label").value == EACH_IN_TURN
+
+
+def test_an_upload_has_the_first_class_where_the_network_knows_no_other(runs_dir: Path) -> None:
+    config = tiny(network_args=TINY.network_args, label_dropout=0.0)
+    checkpoint = checkpoint_of(write_run(runs_dir, "nodrop", 40, config=config))
+    can = Capabilities.of(checkpoint)
+    spec = SamplingSpec(run="nodrop", step=40, classes=CLASSES, label=edit_controls.AS_IMAGE)
+    used = edit_controls.with_class(spec, given_of(config), can)
+    assert used.label == CLASSES[0]
+    text = edit_controls.class_text(spec, used, given_of(config))
+    assert text == f"The class of this image is not known. Using the class `{CLASSES[0]}`."
+
+
+def test_a_variation_that_skips_the_step_that_diverges_is_not_warned_of(run: Path) -> None:
+    settings = {"sampler": "heun", "spacing": "trailing"}
+    assert "heun diverges" in words(open_mode("Edit", strength=1.0, **settings))
+    assert "heun diverges" not in words(open_mode("Edit", strength=0.5, **settings))
 
 
 def test_an_inversion_shows_noise_image_errors_and_numbers(run: Path) -> None:
     app = open_mode("Edit", edit="Invert")
-    assert "DDIM without noise and guidance, 4 steps up and as many back for " in words(app)
+    assert "DDIM without noise or guidance, 4 steps to the noise and 4 back for " in words(app)
     job = generate(app, "Invert and reconstruct", "edit")
     made: Edited = job.result
     assert job.task.steps == job.task.evaluations == 8
@@ -228,12 +290,24 @@ def test_a_film_is_of_one_class_and_begins_and_ends_with_what_generate_gives(run
     assert not np.array_equal(made.frames[0], made.frames[-1])
 
 
-def test_each_class_in_turn_becomes_one_for_the_whole_film(run: Path) -> None:
-    app = open_mode("Interpolate", frames=2)
-    label = generate(app, "Generate film", "interpolate").spec.label
-    config = tiny(network_args=TINY.network_args)
-    assert label == (ANY_CLASS if config.label_dropout > 0 else CLASSES[0])
-    assert label != EACH_IN_TURN
+@pytest.mark.parametrize(("dropout", "usual"), [(0.1, ANY_CLASS), (0.0, CLASSES[0])])
+def test_a_film_has_the_one_class_that_is_shown(runs_dir: Path, dropout: float, usual: str) -> None:
+    config = tiny(network_args=TINY.network_args, label_dropout=dropout)
+    write_run(runs_dir, "tiny", 40, config=config)
+    app = open_page("sampling.py", steps=4)
+    app.segmented_control(key="mode").set_value("Interpolate").run()
+    box = app.selectbox(key="label")
+    assert box.value == usual and EACH_IN_TURN not in box.options
+    app.slider(key="frames").set_value(2).run()
+    assert generate(app, "Generate film", "interpolate").spec.label == usual
+
+
+def test_a_film_plays_by_itself_above_a_strip_of_its_frames(run: Path) -> None:
+    app = open_mode("Interpolate", frames=20)
+    generate(app, "Generate film", "interpolate")
+    [book] = [c for c in app.get("bidi_component") if c.proto.component_name == "flipbook"]
+    assert json.loads(book.proto.json)["plays"] is True
+    assert names(app) == [f"Frame {k}" for k in (1, 4, 6, 9, 12, 15, 17, 20)]
 
 
 def test_the_same_image_at_both_ends_is_no_film(run: Path) -> None:
@@ -275,5 +349,5 @@ def test_an_uploaded_image_is_varied_in_the_runs_size(run: Path) -> None:
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
     job = generate(app, "Vary", "edit")
-    assert "your image, resized from 50×30, stretched to a square" in job.task.text
+    assert "your image, resized from 50×30, cropped to a square" in job.task.text
     assert job.result.given.image.shape == (16, 16, 3)

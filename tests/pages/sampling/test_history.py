@@ -91,7 +91,11 @@ def test_results_of_all_modes_stay_and_each_mode_comes_back(run: Path) -> None:
     for mode, label, settings in (
         ("Edit", "Vary", {"strength": 0.75, "variants": 1}),
         ("Interpolate", "Generate film", {"frames": 2}),
-        ("Compare", "Generate 2 rows", {"vs_n": 1, "vs_seed": ["1", "2"]}),
+        (
+            "Compare",
+            "Generate 2 rows",
+            {keys.COMPARED: ["vs_seed"], "vs_n": 1, "vs_seed": ["1", "2"]},
+        ),
     ):
         app.session_state["mode"] = mode
         app.run()

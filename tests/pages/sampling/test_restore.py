@@ -227,7 +227,7 @@ def test_a_link_to_a_result_generates_the_same(
     linked = parse_qs(address.removeprefix("?"))
     assert "n" not in linked and "drawn_at" not in linked
     opened = open_page("sampling.py", **linked)
-    assert not opened.warning  # nothing of the link is left out
+    assert "left out" not in words(opened)
     again = generate(opened, label, key)
     assert again.task.text == before.task.text and again.spec == before.spec
     for one, other in zip(images_of(again), images_of(before), strict=True):
@@ -254,7 +254,7 @@ LOST: list[tuple[dict[str, Any], str]] = [
     ),
     (
         COMPARED | {"vs_run": ["cars", "gone"], "vs_seed": [1, 2]},
-        "Some of what was compared no longer exists and is left out.",
+        "Some of the compared values no longer exist and are left out.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "other"], "drawn_at": {"cars": 20, "other": 39}},
@@ -278,6 +278,15 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert [each.value for each in app.warning] == [said]
         assert app.session_state["mode"] == page["mode"].replace("Tomorrow's", "Generate")
         assert not app.success
+
+
+@pytest.mark.parametrize(("written", "fit"), [({}, "stretch"), ({"fit": "fit"}, "fit")])
+def test_an_upload_is_resized_as_when_the_file_was_made(
+    modes_run: Path, written: dict[str, str], fit: str
+) -> None:
+    page = EDITED | {"from": "upload"} | written
+    app = drop(open_page("sampling.py", run="cars"), image_of(SPEC, None, Kind.OTHER, page))
+    assert app.segmented_control(key="fit").value == fit
 
 
 FORGED = [
@@ -315,12 +324,12 @@ FORGED = [
         "From image is '2'; it must be a whole number from 1 to 4,096.",
     ),
     (COMPARED | {"vs_n": 9}, "Images per row is 9; it must be from 1 to 8."),
-    (COMPARED | {"vs_seed": list(range(7))}, "Seeds must be a list of at most 6."),
+    (COMPARED | {"vs_seed": list(range(7))}, "Seed must be a list of at most 6."),
     (
         COMPARED | {"vs_steps": [[5]]},
         "Steps is a list; it must be a whole number from 1 to 100,000.",
     ),
-    (COMPARED | {"vs_run": {"cars": 1}}, "Runs must be a list of at most 6."),
+    (COMPARED | {"vs_run": {"cars": 1}}, "Run must be a list of at most 6."),
     (COMPARED | {"drawn_at": [1]}, "drawn_at must hold steps."),
 ]
 

@@ -34,6 +34,7 @@ from diffusion_core.sampling.spec import SamplingSpec
 SOON = 60.0  # how long a busy machine may take for what takes milliseconds
 CONFIG = RunConfig(image_size=16, schedule={"timesteps": 20}, prediction_type="epsilon")
 SPEC = SamplingSpec(run="tiny", step=4, n=2, steps=5)
+SECOND_A_STEP = "a second a step", 1
 
 
 class Gate(nn.Module):
@@ -205,10 +206,10 @@ def test_a_snapshot_shows_how_far_it_is_and_how_long_it_will_take(
     gate.wait()
     seen = job.snapshot()
     assert (seen.state, seen.step, seen.now, seen.seconds_left) == ("sampling", 0, None, None)
-    gate.open(2)
-    gate.wait()
-    gate.wait()  # asked for the third time: two steps are taken
-    clock.now = 3.0
+    for seconds in (1.5, 3.0):
+        clock.now = seconds
+        gate.open(1)
+        gate.wait()
     seen = job.snapshot()
     assert (seen.state, seen.step, seen.now.timestep) == ("sampling", 2, 15)
     assert seen.now.x_t.shape == seen.now.x_0.shape == (2, 16, 16, 3)
@@ -440,6 +441,49 @@ def test_the_expected_time_goes_by_the_last_job_of_the_same_network(
     assert queue.expected_seconds(other, 20) is None
 
 
+def test_the_expected_time_depends_on_how_many_images_the_network_sees_at_once(
+    queue: SamplingQueue,
+) -> None:
+    def expected(n: int, evaluations: int = 100, **settings: Any) -> float | None:
+        spec = SPEC.replace(n=n, **settings)
+        return queue.expected_seconds(pace_key(spec, CONFIG), evaluations)
+
+    # A call takes 0.3 s and 0.1 s for each image.
+    queue.learn(pace_key(SPEC.replace(n=16), CONFIG), 160, 10 * (0.3 + 16 * 0.1))
+    assert expected(1) == expected(16)  # nothing else is known
+    queue.learn(pace_key(SPEC.replace(n=1), CONFIG), 10, 10 * (0.3 + 0.1))
+    assert expected(1, 5) == pytest.approx(5 * 0.4)
+    assert expected(4, 4) == pytest.approx(0.3 + 4 * 0.1)
+    assert expected(2, 4, guidance_scale=2.0) == pytest.approx(0.3 + 4 * 0.1)
+    assert expected(64) == expected(16)
+    assert expected(4, exact=True) is None
+
+
+def test_a_long_first_step_and_what_was_done_before_do_not_count_in_the_time_left(
+    queue: SamplingQueue, clock: Clock
+) -> None:
+    lefts: list[float] = []
+
+    def work(load: object, on_step: OnStep) -> Generator[int, None, None]:
+        for seconds, done in ((30.0, 52), (1.0, 56), (1.0, 60)):
+            lefts.append(job.left())
+            clock.now += seconds
+            yield done
+        lefts.append(job.left())
+
+    queue.learn(SECOND_A_STEP, 1, 1.0)
+    ready = threading.Event()
+
+    def begin(load: object, on_step: OnStep) -> Generator[int, None, None]:
+        assert ready.wait(SOON)
+        return work(load, on_step)
+
+    job = queue.submit(Task(SPEC, "rest", 64, 16, SECOND_A_STEP, begin, background=True))
+    ready.set()
+    assert job.wait(SOON)
+    assert lefts == [16.0, 3.0, 2.0, 1.0]
+
+
 def background(
     total: int,
     done: list[int],
@@ -457,7 +501,7 @@ def background(
             yield k + 1
         return "all"
 
-    return Task(SPEC, "many", total, total, "many", work, background=True)
+    return Task(SPEC, "many", total, total, ("many", 1), work, background=True)
 
 
 def test_a_long_task_takes_turns_and_lets_others_go_first(queue: SamplingQueue, gate: Gate) -> None:
@@ -502,7 +546,7 @@ def test_a_long_task_is_cancelled_between_its_turns_and_may_tidy_up(
         finally:
             ended.append(True)
 
-    job = queue.submit(Task(SPEC, "many", 2, 2, "many", work, background=True))
+    job = queue.submit(Task(SPEC, "many", 2, 2, ("many", 1), work, background=True))
     assert begun.acquire(timeout=SOON)
     short = queue.submit(sample_task(SPEC, save(gate)))
     turn.release()
@@ -555,14 +599,14 @@ class Work:
                 on_step(StepView(step, steps, 0.0, image, image, image))
             return name
 
-        return Task(SPEC, name, steps, steps, "a second a step", work)
+        return Task(SPEC, name, steps, steps, SECOND_A_STEP, work)
 
 
 @pytest.fixture
 def work(clock: Clock, queue: SamplingQueue, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(sampling_job, "PATIENCE_IN_DEMAND", 1e9)
     monkeypatch.setattr(sampling_job, "PATIENCE", 1e9)
-    queue.pace["a second a step"] = 1.0
+    queue.learn(SECOND_A_STEP, 1, 1.0)
     return Work(clock)
 
 
