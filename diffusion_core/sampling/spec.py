@@ -221,9 +221,10 @@ class SamplingSpec(Record):
         empty where nothing is known."""
         if self.problems(capabilities, strength) or not self._diverges(capabilities, strength):
             return ""
+        usual = capabilities.usual_spacing[self.method]
         stable = [
             name
-            for name in capabilities.spacings
+            for name in sorted(capabilities.spacings, key=lambda name: name != usual)
             if not self.replace(spacing=name)._diverges(capabilities, strength)
         ]
         use = f"{either(stable)} spacing" if stable else "more steps or another sampler"
