@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from diffusion_core.sampling.metadata import read
+from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import PHONE, OpenPage, Windows, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
@@ -64,7 +65,7 @@ def test_a_visitor_samples_and_downloads_the_images(open_page: OpenPage, run: Pa
     expect(main).to_contain_text("tiny at step 20: 4 images, dpmpp_2m, 6 steps, seed 0, bus")
     expect(main).to_contain_text("24 network evaluations")
     expect(main.get_by_role("button", name="Enlarge Image")).to_have_count(4)
-    strip = main.get_by_test_id("stImage").locator("img")
+    strip = main.get_by_role("img", name="Image 1 from noise")
     expect(strip).to_have_js_property("complete", True)
     assert strip.evaluate("image => image.naturalWidth") > 0
     with page.expect_download() as started:
@@ -185,6 +186,7 @@ def test_an_earlier_result_is_shown_again_on_a_phone(open_page: OpenPage, run: P
     thumbnails.nth(1).click()
     expect(thumbnails.nth(1)).to_have_attribute("aria-pressed", "true")
     expect(tiles).to_have_count(4)
+    wait_until_shown(page)
     assert_not_too_wide(page)
     tiles.nth(0).click()
     dialog = page.get_by_role("dialog", name="Enlarged image")
