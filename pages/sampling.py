@@ -10,6 +10,7 @@ from dashboard.sampling import (
     Chosen,
     explain_sampler,
     follow_mode,
+    offer_advanced,
     offer_restoring,
     pick_checkpoint,
     pick_spec,
@@ -23,7 +24,7 @@ from dashboard.services.settings import get_settings
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_run
-from dashboard.ui.progress import watching_all
+from dashboard.ui.progress import show_budget, show_running
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.runs.status import ACTIVE
 from diffusion_core.sampling.capabilities import Capabilities
@@ -54,10 +55,6 @@ def wait_for_checkpoint(runs: list[Run]) -> None:
 
 update_address()
 st.title("Sampling")
-st.markdown(
-    "Sampling reverses the noising: start from pure noise $x_T$, let the network predict the clean "
-    "image, take a small step towards it, and repeat."
-)
 settings = get_settings()
 found = {run.name: (run, *run.checkpoints()) for run in list_runs(settings.runs_dir)}
 ready = [(run, usable) for run, usable, _ in found.values() if usable]
@@ -69,28 +66,40 @@ if not ready:
     st.stop()
 
 ready.sort(key=lambda pair: max(checkpoint.time for checkpoint in pair[1]), reverse=True)
-mode = MODES[MODE.ask(on_change=follow_mode)]
-st.caption(mode.about)
-offer_restoring()
-formula, elsewhere = st.container(), st.container()
-controls, results = st.columns([3, 7], gap="medium")
-with controls:
+# dashboard/style.css keeps the bar and the controls in view.
+bar = st.container(horizontal=True, vertical_alignment="center", key="sampling-bar")
+left, results = st.columns([3, 7], gap="medium")
+with bar:
+    mode = MODES[MODE.ask(on_change=follow_mode, label_visibility="collapsed", wrap=False)]
+with left, st.container(key="sampling-controls"):
+    st.caption(mode.about)
+    basic, controls = st.container(), st.container()
+    advanced = offer_advanced()
+    show_budget()
+    offer_restoring()
+with basic:
     run = pick_run([run for run, _ in ready])
     _, usable, broken = found[run.name]
     if broken:
         st.warning(f"Skipped: {plain(' '.join(broken))}")
-    checkpoint = pick_checkpoint(run, usable)
+    checkpoint = pick_checkpoint(run, usable, advanced)
     can = Capabilities.of(checkpoint)
     spec = pick_spec(
-        run, checkpoint, mode.usable(can), count=not mode.own_count, labels=mode.labels(can)
+        run,
+        checkpoint,
+        mode.usable(can),
+        advanced,
+        count=not mode.own_count,
+        labels=mode.labels(can),
     )
     sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)
-with formula:
-    explain_sampler(spec)
 earlier = results.container()
-with watching_all(elsewhere):
-    mode.show(Chosen(run, checkpoint, can, spec, [run for run, _ in ready]), controls, results)
+mode.show(Chosen(run, checkpoint, can, spec, [run for run, _ in ready]), bar, controls, results)
 with earlier:
     show_history(mode.name)
+with bar:
+    show_running()
+with results:
+    explain_sampler(spec)

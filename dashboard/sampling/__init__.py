@@ -1,6 +1,12 @@
 """The parts of the Sampling page."""
 
-from dashboard.sampling.choose import Chosen, pick_checkpoint, pick_spec, sharing_sentence
+from dashboard.sampling.choose import (
+    Chosen,
+    offer_advanced,
+    pick_checkpoint,
+    pick_spec,
+    sharing_sentence,
+)
 from dashboard.sampling.formula import explain_sampler
 from dashboard.sampling.modes import MODE, MODES, follow_mode
 from dashboard.sampling.older_names import update_address
@@ -13,6 +19,7 @@ __all__ = [
     "Chosen",
     "explain_sampler",
     "follow_mode",
+    "offer_advanced",
     "offer_restoring",
     "pick_checkpoint",
     "pick_spec",

@@ -22,7 +22,7 @@ from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Text
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
-from dashboard.ui.progress import show_budget, show_expected
+from dashboard.ui.progress import show_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
 from diffusion_core.media.images import png
@@ -59,17 +59,19 @@ SERIES = Choice(key=keys.SERIES, label="Series")
 PAGE = Number(key="series_page", label="Page", low=1, high=1, default=1)
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     run = chosen.run
-    with controls:
-        show_form(chosen)
-    with results:
-        if error := st.session_state.pop(keys.SERIES_ERROR, None):
-            st.error(plain(error))
-        series = series_folder.list_series(run.path)
+    show_form(chosen, bar, controls)
+    series = series_folder.list_series(run.path)
+    with bar:
         before = progress_of(series)
         active = any(each.state in ACTIVE for each in series)
         st.fragment(show_active, run_every=1.0 if active else 5.0)(run, before)
+    with results:
+        if error := st.session_state.pop(keys.SERIES_ERROR, None):
+            st.error(plain(error))
         if not series:
             st.info(
                 "Each series appears here, for everyone. It keeps running if you leave this page.",
@@ -81,36 +83,34 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         show_series(series[names.index(name)], chosen)
 
 
-def show_form(chosen: Chosen) -> None:
-    run, checkpoint = chosen.run, chosen.checkpoint
-    most = series_jobs.most_images()
-    number = COUNT.now(
-        high=most,
-        default=min(COUNT.default, most),
-        help=f"1 to {most:,}. Each is a file with its settings in it.",
-    ).ask()
-    spec = chosen.spec.replace(n=number)
-    name = NAME.now(placeholder=series_jobs.usual_name(run, spec)).ask()
-    if most < MOST_IMAGES:
-        st.caption(f"A series has at most {most:,} images here.")
-    if sentence := series_jobs.budget_sentence(get_settings()):
-        st.caption(sentence)
-    show_budget()
-    show_warning(spec, chosen.can)
-    if st.button(
-        "Generate in background", type="primary", icon=":material/brush:", width="stretch"
-    ):
-        try:
-            series = series_jobs.begin(run, checkpoint, spec.checked(chosen.can), name.strip())
-        except (ValueError, RuntimeError, OSError) as error:
-            st.error(plain(explain(error)))
-            return
-        st.session_state[keys.SERIES] = series.name
-        st.session_state.setdefault(keys.OWN_SERIES, set()).add((series.path, series.created))
-        st.rerun()
-    config = checkpoint.config
-    show_expected(spec, config, spec.evaluations(build_schedule(config)))
-    st.caption("Interactive requests take priority.")
+def show_form(chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator) -> None:
+    run, checkpoint, config = chosen.run, chosen.checkpoint, chosen.checkpoint.config
+    with controls:
+        most = series_jobs.most_images()
+        number = COUNT.now(
+            high=most,
+            default=min(COUNT.default, most),
+            help=f"1 to {most:,}. Each is a file with its settings in it.",
+        ).ask()
+        spec = chosen.spec.replace(n=number)
+        name = NAME.now(placeholder=series_jobs.usual_name(run, spec)).ask()
+        if most < MOST_IMAGES:
+            st.caption(f"A series has at most {most:,} images here.")
+        if sentence := series_jobs.budget_sentence(get_settings()):
+            st.caption(sentence)
+        show_warning(spec, chosen.can)
+        st.caption("Interactive requests take priority.")
+    with bar:
+        if st.button("Generate in background", type="primary", icon=":material/brush:"):
+            try:
+                series = series_jobs.begin(run, checkpoint, spec.checked(chosen.can), name.strip())
+            except (ValueError, RuntimeError, OSError) as error:
+                st.error(plain(explain(error)))
+                return
+            st.session_state[keys.SERIES] = series.name
+            st.session_state.setdefault(keys.OWN_SERIES, set()).add((series.path, series.created))
+            st.rerun()
+        show_expected(spec, config, spec.evaluations(build_schedule(config)))
 
 
 # ---------------------------------------------------------------- active series

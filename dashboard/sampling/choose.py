@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import time
 from collections.abc import Sequence
@@ -10,14 +11,19 @@ from typing import Any
 
 import streamlit as st
 import torch
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.sampling.controls import (
+    ADVANCED,
     AVERAGE,
+    BASIC,
     COUNT,
     FLOW_SAMPLER,
     LATEST,
     LECTURE_SAMPLER,
     SAMPLER,
+    SAMPLERS,
+    SEED,
     SPACING,
     STEP,
     WAY,
@@ -45,8 +51,17 @@ class Chosen:
     runs: list[Run]  # all that have a checkpoint
 
 
-def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
-    """The newest that this session knows of, or an earlier step; `usable` is not empty.
+def offer_advanced() -> DeltaGenerator:
+    """The place of the controls that are not basic; open where a link sets one of them."""
+    in_link = any(control.key in st.query_params for control in (*SAMPLERS, *ADVANCED))
+    return st.expander(
+        "Advanced", expanded=in_link, icon=":material/tune:", key=keys.ADVANCED, on_change="rerun"
+    )
+
+
+def pick_checkpoint(run: Run, usable: list[Checkpoint], advanced: DeltaGenerator) -> Checkpoint:
+    """The newest that this session knows of, or an earlier step, which is chosen in `advanced`;
+    `usable` is not empty.
 
     A newer one is not used without being asked: `offer_newer` offers it.
     """
@@ -54,7 +69,8 @@ def pick_checkpoint(run: Run, usable: list[Checkpoint]) -> Checkpoint:
     known = st.session_state.setdefault(keys.KNOWN_LATEST, {})
     if str(known.get(run.name)) not in steps:
         known[run.name] = usable[-1].step
-    chosen = STEP.now(options=(LATEST, *steps)).ask()
+    with advanced:
+        chosen = STEP.now(options=(LATEST, *steps)).ask()
     checkpoint = steps[str(known[run.name]) if chosen == LATEST else chosen]
     seconds = max(0.0, time.time() - checkpoint.time)
     state = run.state
@@ -83,12 +99,14 @@ def pick_spec(
     run: Run,
     checkpoint: Checkpoint,
     can: Capabilities,
+    advanced: DeltaGenerator,
     *,
     count: bool = True,
     labels: Sequence[str] = (),
 ) -> SamplingSpec:
     """What to sample; `count` and `labels`: see `controls_for`."""
     values: dict[str, Any] = {}
+    basic, basic_keys = st.container(), {control.key for control in BASIC}
     follow = {"on_change": follow_sampler, "args": (values, can)}
     for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
@@ -98,21 +116,36 @@ def pick_spec(
                 f"{plain(averages)}. Long averages are steadier; short ones follow the newest "
                 "steps."
             )
-        options = follow if control.field == SAMPLER.field else {}
-        values[control.field] = control.to_field(control.ask(**options))
-        if control.key == WAY.key and values["as_lecture"]:
-            values["sampler"] = LECTURE_SAMPLER
-            st.caption(
-                "The lecture adds $\\tilde\\beta_t z$ instead of Ho et al.'s "
-                "$\\sqrt{\\tilde\\beta_t}\\,z$, clamps every $x_t$ to [-1, 1], and leaves the "
-                "network in training mode, so that BatchNorm uses the statistics of the one image "
-                "it sees."
-            )
-    values["steps"] = values["steps"] or can.usual_steps[values["sampler"]]
+        with basic if control.key in basic_keys else advanced:
+            options = follow if control.field == SAMPLER.field else {}
+            value = pick_seed() if control.key == SEED.key else control.ask(**options)
+            values[control.field] = control.to_field(value)
+            if control.key == WAY.key and values["as_lecture"]:
+                values["sampler"] = LECTURE_SAMPLER
+                st.caption(
+                    "The lecture adds $\\tilde\\beta_t z$ instead of Ho et al.'s "
+                    "$\\sqrt{\\tilde\\beta_t}\\,z$, clamps every $x_t$ to [-1, 1], and leaves the "
+                    "network in training mode, so that BatchNorm uses the statistics of the one "
+                    "image it sees."
+                )
     values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
     return SamplingSpec(
         run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
     )
+
+
+def pick_seed() -> int:
+    """The seed, with a button that chooses another one at random."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        seed: int = SEED.ask()
+        st.button(
+            "Random",
+            key="random-seed",
+            help="Choose a random seed.",
+            icon=":material/casino:",
+            on_click=lambda: st.session_state.update({SEED.key: secrets.randbelow(10**6)}),
+        )
+    return seed
 
 
 def follow_sampler(before: dict[str, Any], can: Capabilities) -> None:

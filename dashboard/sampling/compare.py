@@ -55,7 +55,9 @@ class Comparison:
     rows: list[ComparedRow]
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     with controls:
         st.divider()
         spec, lists, problem = pick_lists(chosen)
@@ -64,19 +66,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         problem = problem or unfit
         if problem:
             st.caption(plain(problem))
-        else:
-            task = compare_task(spec, {}, rows)
-            show_seconds(task.pace_key, task.evaluations)
         warnings = [row.spec.warning(Capabilities.of(row.checkpoint)) for row in rows]
         for warning in filter(None, dict.fromkeys(warnings)):
             st.warning(plain(warning))
-        press(
-            "Generate comparison" if problem else f"Generate {len(rows)} rows",
-            lambda: compare_task(spec, page_settings(spec, lists, rows), rows),
-            KEY,
-            icon=":material/view_week:",
-            disabled=bool(problem),
-        )
         st.button(
             "Compare noise terms",
             help="Selects DDPM over all timesteps with the lecture's noise term and the two "
@@ -87,6 +79,17 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             disabled=chosen.can.flow,
             width="stretch",
         )
+    with bar:
+        press(
+            "Generate comparison" if problem else f"Generate {len(rows)} rows",
+            lambda: compare_task(spec, page_settings(spec, lists, rows), rows),
+            KEY,
+            icon=":material/view_week:",
+            disabled=bool(problem),
+        )
+        if not problem:
+            task = compare_task(spec, {}, rows)
+            show_seconds(task.pace_key, task.evaluations)
     with results:
         job = session_job(KEY)
         if job is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import (
@@ -225,10 +227,14 @@ def add_list(key: str) -> None:
 
 
 def preselect(control: MultiChoice, count: int) -> None:
-    """Begin with so many values, where nothing is chosen yet."""
-    if control.key not in st.session_state and control.key not in st.query_params:
+    """Begin with so many values, where nothing is chosen yet. They are in the link."""
+    if control.key in st.query_params:
+        return
+    if control.key not in st.session_state:
         usual = control.kept(control.default or control.options)
         st.session_state[control.key] = usual[:count]
+    with suppress(StreamlitAPIException):  # a list that was shown before writes its values itself
+        st.query_params[control.key] = [str(value) for value in st.session_state[control.key]]
 
 
 def ask_values(control: MultiChoice, off: bool, **options: Any) -> list | None:

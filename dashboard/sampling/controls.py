@@ -52,10 +52,10 @@ SPACING = Choice(
     label="Step spacing",
     options=TIMESTEP_SPACINGS,
     default="trailing",
-    help="Where the steps lie; it matters with few steps. trailing: evenly, from the noisiest "
-    "timestep. leading: evenly, to the cleanest. linspace: evenly, from end to end. karras: dense "
-    "at low noise. exponential: evenly in the logarithm of the noise. A sampler that is chosen "
-    "brings its usual one.",
+    help="Which timesteps the steps use; it matters with few steps. trailing: evenly spaced, from "
+    "the noisiest timestep. leading: evenly spaced, to the cleanest. linspace: evenly spaced, from "
+    "end to end. karras: dense at low noise. exponential: evenly spaced in the logarithm of the "
+    "noise. Choosing a sampler also chooses its usual spacing.",
 )
 STEPS = Number(
     key="steps",
@@ -63,7 +63,7 @@ STEPS = Number(
     label="Steps",
     low=1,
     high=whole_bounds(SamplingSpec, "steps")[1],
-    optional=True,
+    follows=True,
 )
 COUNT = Number(key="n", field="n", label="Images", low=1, high=64, default=16)
 SEED = Number(
@@ -84,7 +84,7 @@ ETA = Number(
     default=0.0,
     step=0.1,
     slider=True,
-    help="Fresh noise that DDIM adds in each step: 0 none, 1 as much as DDPM.",
+    help="The noise that DDIM adds in each step: 0 for none, 1 for as much as DDPM.",
 )
 VARIANCE = Choice(
     key="variance",
@@ -142,7 +142,9 @@ EXACT = Toggle(
     help="Compute in float32, one image at a time, so that image k of a seed is the same to the "
     "last bit whatever the number of images. Takes 2 to 5 times as long.",
 )
-LINKED = (STEP, WAY, SPACING, STEPS, COUNT, SEED, ETA, VARIANCE, AVERAGE, LABEL, GUIDANCE, EXACT)
+BASIC = (COUNT, LABEL, STEPS, SEED)
+SAMPLERS = (SAMPLER, FLOW_SAMPLER)
+ADVANCED = (STEP, WAY, SPACING, ETA, VARIANCE, AVERAGE, GUIDANCE, NEGATIVE, GUIDED, EXACT)
 
 
 def max_images(image_size: int) -> int:
@@ -172,15 +174,17 @@ def controls_for(
         sampler = sampler_of(values["sampler"], can.flow)
         if len(can.spacings) > 1:
             yield SPACING.now(options=can.spacings)
-    usual = can.usual_steps[sampler.name]
-    yield STEPS.now(
-        high=can.timesteps,
-        placeholder=f"{usual}, all of them" if usual == can.timesteps else str(usual),
-        help=f"How many of the {can.timesteps:,} timesteps to use. Default: {usual:,}.",
-    )
     if count:
         most = max_images(can.image_size)
         yield COUNT.now(high=most, default=min(16, most), help=f"1 to {most}.")
+    if can.classes:
+        yield LABEL.now(options=labels or can.labels)
+    yield STEPS.now(
+        high=can.timesteps,
+        default=can.usual_steps[sampler.name],
+        help=f"How many of the {can.timesteps:,} timesteps to use. The default depends on the "
+        "sampler.",
+    )
     yield SEED
     if not values.get("as_lecture"):
         if "eta" in sampler.options:
@@ -189,8 +193,6 @@ def controls_for(
             yield VARIANCE
     if len(can.averages) > 1:
         yield AVERAGE.now(options=can.averages)
-    if can.classes:
-        yield LABEL.now(options=labels or can.labels)
     if can.any_class and values.get("label") != ANY_CLASS:
         yield GUIDANCE
         if values["guidance_scale"] != 1.0:
@@ -212,7 +214,7 @@ def one_class(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
 def link_settings(spec: SamplingSpec) -> dict[str, Any]:
     """The parameters of the page's address that restore a spec; defaults are left out."""
     settings: dict[str, Any] = {"run": spec.run}
-    controls: list[Control] = [*LINKED, NEGATIVE, GUIDED]
+    controls: list[Control] = [*BASIC, *ADVANCED]
     if not spec.as_lecture:
         controls.append(FLOW_SAMPLER if spec.flow else SAMPLER)
     for control in controls:

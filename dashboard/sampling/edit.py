@@ -75,7 +75,9 @@ class Edited:
     psnr: float = 0.0  # and in dB
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     config, can = chosen.checkpoint.config, chosen.can
     with controls:
         st.divider()
@@ -92,7 +94,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
         if given is not None and (text := class_text(chosen.spec, spec, given)):
             st.caption(text)
         spec = inversion_spec(spec, can) if edit.kind == INVERT else spec.replace(n=VARIANTS.ask())
-        show_button(chosen.checkpoint, can, spec, given, edit)
+        show_button(bar, chosen.checkpoint, can, spec, given, edit)
 
 
 def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
@@ -113,7 +115,12 @@ def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
 
 
 def show_button(
-    checkpoint: Checkpoint, can: Capabilities, spec: SamplingSpec, given: Given | None, edit: Edit
+    bar: DeltaGenerator,
+    checkpoint: Checkpoint,
+    can: Capabilities,
+    spec: SamplingSpec,
+    given: Given | None,
+    edit: Edit,
 ) -> None:
     schedule = build_schedule(checkpoint.config)
     refused = problem(spec, can, edit)
@@ -134,9 +141,10 @@ def show_button(
         return edit_task(spec, checkpoint, given, edit)
 
     labels = {VARY: "Vary", REPAINT: "Repaint", INVERT: "Invert and reconstruct"}
-    press(labels[edit.kind], make_task, KEY, disabled=not ready)
-    if ready:
-        show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
+    with bar:
+        press(labels[edit.kind], make_task, KEY, disabled=not ready)
+        if ready:
+            show_expected(spec, checkpoint.config, evaluations(spec, schedule, edit))
 
 
 def inversion_text(spec: SamplingSpec) -> str:

@@ -32,10 +32,13 @@ MOST_NAMED = 100  # classes that a caption lists
 SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segmented=True)
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     spec, checkpoint = chosen.spec, chosen.checkpoint
     with controls:
         show_warning(spec, chosen.can)
+    with bar:
         press("Generate", lambda: sample_task(spec.checked(chosen.can), checkpoint), KEY)
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))
@@ -56,7 +59,12 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
 
 def show_newest_strip(run: Run) -> None:
     samples = run.samples()
-    st.info("Press Generate to see images form from noise.", icon=":material/brush:")
+    st.info(
+        "Press Generate to see images form from noise. Sampling reverses the noising: it starts "
+        "from pure noise $x_T$, lets the network predict the clean image, takes a small step "
+        "towards it, and repeats.",
+        icon=":material/brush:",
+    )
     if samples:
         step, path = samples[-1]
         try:

@@ -55,8 +55,8 @@ TO_SEED = Number(
     label="To seed",
     low=SEED.low,
     high=SEED.high,
-    optional=True,
-    help="The seed of the last frame. Default: the seed above.",
+    follows=True,
+    help="The seed of the last frame. The default is the seed above.",
 )
 FRAMES = Number(key="frames", label="Frames", low=2, high=64, default=16, slider=True)
 CONTROLS = (FROM_IMAGE, TO_IMAGE, TO_SEED, FRAMES)
@@ -85,7 +85,9 @@ class Interpolation:
     frames: np.ndarray  # uint8 (k, H, W, C)
 
 
-def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> None:
+def show(
+    chosen: Chosen, bar: DeltaGenerator, controls: DeltaGenerator, results: DeltaGenerator
+) -> None:
     with controls:
         st.divider()
         ends, count = pick_ends(chosen.spec.seed)
@@ -97,6 +99,9 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             )
         show_warning(spec, chosen.can)
         same = ends[0] == ends[1]
+        if same:
+            st.caption("Both ends are the same image; choose another image or seed for one.")
+    with bar:
         press(
             "Generate film",
             lambda: film_task(spec.checked(chosen.can), chosen.checkpoint, ends),
@@ -104,9 +109,7 @@ def show(chosen: Chosen, controls: DeltaGenerator, results: DeltaGenerator) -> N
             icon=":material/movie:",
             disabled=same,
         )
-        if same:
-            st.caption("Both ends are the same image; choose another image or seed for one.")
-        else:
+        if not same:
             config = chosen.checkpoint.config
             show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
@@ -131,8 +134,8 @@ def pick_ends(seed: int) -> tuple[tuple[End, End], int]:
     """The two, and the number of frames."""
     with st.container(horizontal=True):
         first, last = FROM_IMAGE.ask(), TO_IMAGE.ask()
-    to_seed = TO_SEED.now(placeholder=f"{seed}, the same").ask()
-    return (End(seed, first), End(seed if to_seed is None else to_seed, last)), FRAMES.ask()
+    to_seed = TO_SEED.now(default=seed).ask()
+    return (End(seed, first), End(to_seed, last)), FRAMES.ask()
 
 
 def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End]) -> Task:

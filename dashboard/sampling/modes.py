@@ -37,7 +37,8 @@ class Mode:
 
     name: str
     about: str  # one sentence
-    show: Callable[[Chosen, DeltaGenerator, DeltaGenerator], None]  # (…, controls, results)
+    # (…, bar, controls, results): what starts it and its time belong into the bar.
+    show: Callable[[Chosen, DeltaGenerator, DeltaGenerator, DeltaGenerator], None]
     controls: tuple[Control, ...] = ()  # its own, which its files restore
     own_count: bool = True  # whether it asks for the number of images itself
     # Of what a checkpoint can do: that which the mode can, and the classes that it offers.

@@ -104,6 +104,7 @@ def use(made: Made) -> None:
     new = [name for name in known if name in values and name not in st.session_state]
     st.query_params.update({name: known[name] for name in new if known[name] != []})
     st.session_state.update(values)
+    st.session_state.pop(keys.DEFAULTS, None)  # what is restored follows no other control
     st.session_state[keys.RESTORED] = what_came_back(made, page[MODE.key], missing, lost)
 
 

@@ -19,16 +19,13 @@ from dashboard.training.form_controls import (
     MORE,
     SEED,
     SIZE,
-    SNR,
     STEPS,
     TARGET,
-    WARMUP,
     data_spec,
     detail_control,
     entries_of,
+    followed,
     make_config,
-    usual_gamma,
-    usual_warmup,
 )
 from dashboard.training.launch import Start, estimate, queue_note
 from dashboard.ui import keys
@@ -92,7 +89,8 @@ def take_settings(start: Start) -> None:
     except ConfigError:
         return  # the form says why
     st.session_state[START.key] = start
-    for key, value in entries_of(config, settings.max_steps).items():
+    entries = entries_of(config, settings.max_steps)
+    for key, value in (entries | followed(config, entries)).items():
         if start.run or key not in DATA_KEYS:
             st.session_state[key] = value
     st.session_state[INIT.key], step = split_origin(config.init_from)
@@ -127,17 +125,15 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     if kind != entries[DATA.key]:
         entries[SIZE.key] = SOURCES[kind].size
     init_from, init_average = _pick_weights(config, runs)
-    usual = {SEED.key: str(config.seed)}
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
-            _ask(controls, entries, settings, usual)
+            _ask(controls, entries, settings, config)
     with st.expander("More settings", icon=":material/tune:"):
-        usual[WARMUP.key] = f"{usual_warmup(config, entries[STEPS.key]):,}"
         for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
             with column:
                 for title, group in groups.items():
                     st.markdown(f"**{title}**")
-                    _ask(group, entries, settings, usual)
+                    _ask(group, entries, settings, config)
         origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
         st.caption(f"Other settings come from {origin}.")
     with st.container(horizontal=True):
@@ -260,18 +256,15 @@ def _take_usual_size() -> None:
 
 
 def _ask(
-    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, usual: dict[str, str]
+    controls: Iterable[Control], entries: dict[str, Any], settings: Settings, start: RunConfig
 ) -> None:
-    """Show controls that start at `entries`, and write their values back.
-
-    `usual`: what an empty control stands for, by its key.
-    """
+    """Show controls that start at `entries`, the settings of `start`, and write their values
+    back."""
     for control in controls:
-        now = control.now(default=entries[control.key])
-        if control.key in usual:
-            now = now.now(placeholder=usual[control.key])
-        if control is SNR:
-            now = now.now(placeholder=f"{usual_gamma(entries):g}")
+        default = followed(start, entries).get(control.key, entries[control.key])
+        now = control.now(default=default)
+        if control is SEED:  # empty where the seed has more digits than a browser keeps
+            now = now.now(placeholder=str(start.seed))
         if control is STEPS and settings.max_steps:
             now = now.now(high=settings.max_steps)
         entries[control.key] = now.ask()

@@ -16,7 +16,6 @@ from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import SCHEDULE_KINDS
 from diffusion_core.runs.config import RunConfig, usual_min_snr_gamma, with_settings
-from diffusion_core.runs.presets import PRESETS
 
 
 def _number(*, field: str, step: float, **options: Any) -> Number:
@@ -68,7 +67,7 @@ SEED = _number(
     field="seed",
     step=1,
     optional=True,
-    help="The same settings and seed give the same run. If empty, that of the preset or run.",
+    help="The same settings and seed give the same run.",
 )
 SAMPLES = _number(
     key="every",
@@ -104,10 +103,11 @@ SNR = _number(
     label="Min-SNR γ",
     field="min_snr_gamma",
     step=1.0,
-    optional=True,
+    follows=True,
     help="Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). "
-    "0 weights all timesteps equally. If empty, 5; but 0 for a flow or zero terminal SNR, which "
-    "start sampling where the SNR is 0: there min-SNR would teach the network next to nothing.",
+    "0 weights all timesteps equally. The default is 5, but 0 for a flow or zero terminal SNR, "
+    "which start sampling where the SNR is 0: there min-SNR would teach the network next to "
+    "nothing.",
 )
 OBJECTIVE = (
     TARGET,
@@ -159,9 +159,9 @@ WARMUP = _number(
     label="Warm-up steps",
     field="warmup_steps",
     step=100,
-    optional=True,
-    help="The learning rate rises to its value over these steps. Empty: as in the preset, at most "
-    "a tenth of all steps.",
+    follows=True,
+    help="The learning rate rises to its value over these steps. The default is at most a tenth "
+    "of all steps.",
 )
 OPTIMISATION = (
     Choice(
@@ -206,9 +206,9 @@ AS_SAMPLES = tuple(
         label=label,
         field=field,
         step=25,
-        optional=True,
-        placeholder="as often as samples",
-        help=f"In steps. Empty: as often as samples. 0: {never}.",
+        follows=True,
+        help=f"In steps; 0: {never}. The default is that of the samples, unless the preset or run "
+        "sets another one.",
     )
     for key, label, field, never in (
         ("checkpoints", "Checkpoints every", "checkpoint_every", "only at the last step"),
@@ -259,56 +259,47 @@ KEYS = frozenset({control.key for control in CONTROLS}) | DATA_KEYS
 def entries_of(config: RunConfig, max_steps: int | None) -> dict[str, Any]:
     """The values of the form's controls, by key, for these settings.
 
-    None: the value follows from another one. `max_steps`: the most that the installation allows.
+    `max_steps`: the most that the installation allows.
     """
     entries = {control.key: _setting(config, control) for control in CONTROLS}
     entries[STEPS.key] = min(config.steps, max_steps or config.steps)
     if SEED.problem(config.seed):  # more digits than a browser keeps
         entries[SEED.key] = None
-    if config == PRESETS.get(config.preset):
-        entries[WARMUP.key] = None
-    if config.min_snr_gamma == usual_min_snr_gamma(dict(config)):
-        entries[SNR.key] = None
-    for control in AS_SAMPLES:
-        if entries[control.key] == config.sample_every:
-            entries[control.key] = None
     return entries | {DATA.key: DATA.default} | _data_entries(config.data)
 
 
 def make_config(
     start: RunConfig, data: str, entries: dict[str, Any], max_steps: int | None
 ) -> RunConfig:
-    """The settings of `start`, changed by the form's entries.
-
-    An empty warm-up is that of `start`, at most a tenth of the steps; an empty min-SNR gamma the
-    usual one of the objective. Raises ConfigError.
-    """
+    """The settings of `start`, changed by the form's entries. Raises ConfigError."""
     check_steps(entries[STEPS.key], max_steps)
-    usual = {control.key: entries[SAMPLES.key] for control in AS_SAMPLES}
-    usual[SEED.key] = start.seed
-    usual[WARMUP.key] = usual_warmup(start, entries[STEPS.key])
-    changed = {}
-    usual[SNR.key] = usual_gamma(entries)
-    for control in CONTROLS:
-        value = entries[control.key]
-        if value is None:
-            value = usual[control.key]
-        # An unset gamma would follow the objective.
-        if control is SNR or value != _setting(start, control):
-            changed[control.field] = value
+    entries = entries | ({SEED.key: start.seed} if entries[SEED.key] is None else {})
+    changed = {
+        control.field: entries[control.key]
+        for control in CONTROLS
+        # A gamma that is left out would follow the objective.
+        if control is SNR or entries[control.key] != _setting(start, control)
+    }
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
 
 
-def usual_warmup(start: RunConfig, steps: int) -> int:
-    """The warm-up of a run of so many steps if none is set."""
-    return min(start.warmup_steps, steps // 10)
+def followed(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of the controls that follow other entries, by key; without those of which
+    `start` has a value of its own."""
+    given = entries_of(start, None)
+    usual = _usual(start, given)
+    return {key: now for key, now in _usual(start, entries).items() if given[key] == usual[key]}
 
 
-def usual_gamma(entries: dict[str, Any]) -> float:
-    """The min-SNR gamma of a run with the form's objective if none is set."""
+def _usual(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
     schedule = {"rescale_zero_terminal_snr": entries[ZERO_SNR.key]}
-    return usual_min_snr_gamma({"prediction_type": entries[TARGET.key], "schedule": schedule})
+    objective = {"prediction_type": entries[TARGET.key], "schedule": schedule}
+    return {
+        WARMUP.key: min(start.warmup_steps, entries[STEPS.key] // 10),
+        SNR.key: usual_min_snr_gamma(objective),
+        **{control.key: entries[SAMPLES.key] for control in AS_SAMPLES},
+    }
 
 
 def data_spec(kind: str, detail: str | int) -> str:

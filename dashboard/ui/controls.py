@@ -39,7 +39,8 @@ class Control:
     """What all controls have in common.
 
     `field` names the field of the record that the control sets; empty for one of the page alone.
-    `bind`: kept in the page's address.
+    `bind`: kept in the page's address. `follows`: the default depends on other controls; a value
+    that is the default changes with it, any other one can be reset.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Control:
     field: str = ""
     help: str | None = None
     bind: bool = True
+    follows: bool = False
 
     def now(self, **changes: Any) -> Self:
         """The control as it is on this page at this moment, for example with other bounds."""
@@ -56,7 +58,28 @@ class Control:
     def ask(self, **options: Any) -> Any:
         """Show the widget and return its value; `options` go to Streamlit as they are."""
         self.check_link()
-        return self._show(options)
+        if not self.follows:
+            return self._show(options)
+        self._follow()
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+            value = self._show(options)
+            if value != self.default:
+                st.button(
+                    "Reset to default",
+                    key=f"reset-{self.key}",
+                    type="tertiary",
+                    on_click=st.session_state.update,
+                    args=({self.key: self.default},),
+                )
+        return value
+
+    def _follow(self) -> None:
+        """Set the value to the default if it is the one that was shown before."""
+        shown_before = st.session_state.setdefault(keys.DEFAULTS, {})
+        known = self.key in shown_before and self.key in st.session_state
+        if known and st.session_state[self.key] == shown_before[self.key] != self.default:
+            st.session_state[self.key] = self.default
+        shown_before[self.key] = self.default
 
     def _show(self, options: dict[str, Any]) -> Any:
         """The widget and its value."""
@@ -219,7 +242,7 @@ class Choice(Control):
         start = self.default if self.default in names else names[0]
         common = self._common | {"format_func": self.title_of} | options
         if self.segmented:
-            common |= {"default": start, "required": True, "wrap": True}
+            common = {"wrap": True} | common | {"default": start, "required": True}
             chosen = st.segmented_control(self.label, names, **common)
             return start if chosen is None else chosen  # None: a link with an empty value
         # A select box with a start cannot be empty; `required` would only be added to its label.

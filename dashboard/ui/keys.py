@@ -5,10 +5,11 @@ from __future__ import annotations
 # Several pages.
 RUN = "run"  # the name of the run that is shown
 LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
+DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
-WATCHED = "watched"  # [SamplingJob]: the jobs that this rerun of the page shows
+ADVANCED = "advanced"  # whether the advanced controls are shown
 KNOWN_LATEST = "known_latest"  # {run: step}: the checkpoint that "latest" means in this session
 RESTORED = "restored"  # (level, text): what came of the last image whose settings were restored
 HISTORY = "history_of_results"  # {number of the job: Result}: the last ones, oldest first

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import budgets, cached, sampling_queue
 from dashboard.services.budgets import Budget
@@ -52,9 +50,7 @@ def press(
     shown below it.
     """
     disabled = disabled or is_busy()
-    pressed = st.button(label, type="primary", icon=icon, disabled=disabled, width="stretch")
-    show_budget()
-    if not pressed:
+    if not st.button(label, type="primary", icon=icon, disabled=disabled):
         return
     try:
         job = sampling_queue.submit(make_task(), cached.device())
@@ -91,7 +87,6 @@ def show_seconds(key: PaceKey, evaluations: int) -> None:
 
 def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> None:
     """`show` the job in a fragment, repeatedly while it is active; then rerun the page."""
-    st.session_state.setdefault(keys.WATCHED, []).append(job)
 
     def look_again(was_active: bool) -> None:
         seen = job.snapshot()
@@ -102,27 +97,21 @@ def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> 
     st.fragment(look_again, run_every=POLL_SECONDS if job.active else None)(job.active)
 
 
-@contextmanager
-def watching_all(place: DeltaGenerator) -> Iterator[None]:
-    """Show active jobs in `place` that the block does not watch, as after a change of the mode.
+def show_running() -> None:
+    """The progress of this session's active job, whatever its mode, with its button Cancel.
 
-    All buttons wait for them, and a job that no page polls would be cancelled.
+    All buttons wait for it, and a job that no page polls would be cancelled.
     """
-    watched: list[SamplingJob] = []
-    st.session_state[keys.WATCHED] = watched
-    yield
     for job in session_jobs().values():
-        if job.active and not job.task.background and job not in watched:
-            with place:
-                watch(job, show_state)
+        if job.active and not job.task.background:
+            watch(job, show_progress)
 
 
 def show_state(job: SamplingJob, seen: Snapshot) -> bool:
-    """Show the task and its progress or error; return whether there is a result."""
+    """Show the task and its error; return whether there is a result. `show_running` shows its
+    progress."""
     st.markdown(plain(job.task.text))
-    if seen.active:
-        show_progress(job, seen)
-    elif seen.state == "failed":
+    if seen.state == "failed":
         st.error(plain(seen.sentence))
     elif seen.state == "cancelled":
         where = f" {seen.step:,} of {job.task.steps:,} steps were done." if seen.step else ""
@@ -138,14 +127,16 @@ def show_progress(
     `deed`: what cancelling asks leave for; a visitor's own sampling needs none.
     """
     total = job.task.steps
-    about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
+    share = min(1.0, seen.step / total)
     if seen.state == "waiting":
+        share = 0.0
+        about = f", about {duration(seen.wait)}" if seen.wait >= 1 else ""
         others = f"Waiting for {count(seen.before, 'other job')} on this device{about}."
-        st.progress(0.0, others if seen.before else "Next.")
+        text = others if seen.before else "Next in the queue."
     elif seen.state == "loading":
-        st.progress(min(1.0, seen.step / total), "Loading the checkpoint …")
+        text = "Loading the checkpoint …"
     elif not seen.step:
-        st.progress(0.0, f"{unit} 1 of {total:,} …")
+        text = f"{unit} 1 of {total:,} …"
     else:
         text = f"{unit} {seen.step:,} of {total:,}"
         if seen.now is not None and not job.task.background:
@@ -154,10 +145,14 @@ def show_progress(
             text += f", about {duration(seen.seconds_left)} left"
         if seen.before:
             text += f", in turns with {count(seen.before, 'other job')}"
-        st.progress(min(1.0, seen.step / total), text)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.progress(share, text)
+        cancel = not seen.sentence and st.button(
+            "Cancel", icon=":material/close:", key=f"cancel-{id(job)}"
+        )
     if seen.sentence:
         st.caption(plain(seen.sentence))
-    elif st.button("Cancel", icon=":material/close:", key=f"cancel-{id(job)}"):
+    if cancel:
         if deed is not None and (why := refusal(deed)):
             st.error(plain(why))
             return

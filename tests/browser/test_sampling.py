@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from diffusion_core.sampling.metadata import read
 from tests.browser.chromium import wait_until_shown
@@ -43,6 +43,15 @@ async (slider) => {
 }
 """
 
+WIDE: ViewportSize = {"width": 1400, "height": 900}
+# What each mode needs so that its button can be pressed, and the button.
+STARTS = [
+    ("", "Generate"),
+    ("mode=Edit", "Vary"),
+    ("mode=Interpolate", "Generate film"),
+    ("mode=Compare&vs_seed=1&vs_seed=2", "Generate 2 rows"),
+    ("mode=Batch", "Generate in background"),
+]
 SLOW = TINY.replace(schedule={"kind": "cosine", "timesteps": 4000}, image_size=64)
 
 
@@ -222,3 +231,43 @@ def test_a_slow_sampling_is_seen_to_go_on_and_is_cancelled(open_page: OpenPage, 
     page.get_by_role("button", name="Cancel").click()
     expect(main).to_contain_text("of 4,000 steps were done.")
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+
+
+def in_bar(page: Page, name: str) -> Locator:
+    return page.locator(".st-key-sampling-bar").get_by_role("button", name=name, exact=True)
+
+
+@pytest.mark.parametrize(("settings", "label"), STARTS)
+def test_a_few_tabs_lead_to_the_button_of_every_mode(
+    open_page: OpenPage, run: Path, settings: str, label: str
+) -> None:
+    page = open_page(f"/sampling?{settings}", viewport=WIDE)
+    start = in_bar(page, label)
+    expect(start).to_be_enabled()
+    page.get_by_test_id("stMain").focus()
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        if start.evaluate("button => button === document.activeElement"):
+            return
+    pytest.fail(f"8 Tab stops do not lead to {label}.")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(("settings", "label"), STARTS)
+def test_the_button_the_progress_and_cancel_stay_in_view(
+    open_page: OpenPage, run: Path, settings: str, label: str, viewport: ViewportSize
+) -> None:
+    page = open_page(f"/sampling?sampler=ddpm&steps=4000&{settings}", viewport=viewport)
+    main = page.get_by_test_id("stMain")
+    bottom = "main => main.scrollTo(0, main.scrollHeight)"
+    main.evaluate(bottom)
+    in_bar(page, label).click()
+    cancel = in_bar(page, "Cancel")
+    expect(cancel).to_be_visible()
+    main.evaluate(bottom)
+    bar = page.locator(".st-key-sampling-bar")
+    for each in (in_bar(page, label), bar.get_by_role("progressbar"), cancel):
+        expect(each).to_be_in_viewport(ratio=1)
+    assert_not_too_wide(page)
+    cancel.click()
+    expect(cancel).to_have_count(0)

@@ -172,3 +172,62 @@ def test_what_is_left_out_is_gone_from_the_address_and_all_else_stays() -> None:
 def test_a_select_box_that_cannot_be_empty_does_not_say_required() -> None:
     app = AppTest.from_function(page).run()
     assert not any(box.proto.required for box in app.selectbox)
+
+
+def following_page() -> None:
+    import streamlit as st
+
+    from dashboard.ui.controls import Choice, Number
+
+    kind = Choice(key="kind", label="Kind", options=("few", "many")).ask()
+    steps = {"few": 20, "many": 300}[kind]
+    spacing = {"few": "even", "many": "dense"}[kind]
+    controls = [
+        Number(key="steps", label="Steps", low=1, high=500, default=steps, follows=True),
+        Choice(
+            key="spacing",
+            label="Spacing",
+            options=("even", "dense", "none"),
+            default=spacing,
+            follows=True,
+        ),
+    ]
+    st.session_state["values"] = [control.ask() for control in controls]
+
+
+def test_a_default_follows_until_another_value_is_set_and_again_after_a_reset() -> None:
+    app = AppTest.from_function(following_page).run()
+    assert app.session_state["values"] == [20, "even"]
+    app.selectbox(key="kind").select("many").run()
+    assert app.session_state["values"] == [300, "dense"]
+    assert not app.button
+    app.number_input(key="steps").set_value(7).run()
+    app.selectbox(key="kind").select("few").run()
+    assert app.session_state["values"] == [7, "even"]
+    [reset] = app.button
+    assert reset.label == "Reset to default"
+    reset.click().run()
+    assert app.session_state["values"] == [20, "even"]
+    assert not app.button
+    app.selectbox(key="spacing").select("none").run()
+    app.selectbox(key="kind").select("many").run()
+    assert app.session_state["values"] == [300, "none"]
+
+
+@pytest.mark.parametrize(
+    ("link", "values", "resets"),
+    [
+        ({}, [20, "even"], 0),
+        ({"kind": "many"}, [300, "dense"], 0),
+        ({"kind": "many", "steps": "300"}, [300, "dense"], 0),
+        ({"kind": "many", "steps": "20", "spacing": "even"}, [20, "even"], 2),
+    ],
+)
+def test_a_link_that_leaves_a_value_out_means_the_default(
+    link: dict[str, str], values: list, resets: int
+) -> None:
+    app = AppTest.from_function(following_page)
+    app.query_params.update(link)
+    app.run()
+    assert app.session_state["values"] == values
+    assert len(app.button) == resets

@@ -64,6 +64,8 @@ def test_the_mode_opens_with_three_samplers_and_takes_a_second_setting(runs_dir:
     app.selectbox(key="by_1").set_value("vs_seed").run()
     assert lists(app) == ["vs_sampler", "vs_seed"]
     assert app.multiselect(key="vs_seed").value == [0, 1]
+    assert app.query_params["vs_sampler"] == ["dpmpp_2m", "ddim", "ddpm"]
+    assert app.query_params["vs_seed"] == ["0", "1"]
     app.selectbox(key="by_0").set_value("vs_steps").run()
     assert lists(app) == ["vs_steps", "vs_seed"]
     assert app.multiselect(key="vs_steps").value == [10, 20]
@@ -108,7 +110,7 @@ def test_a_link_opens_with_the_lists_that_it_has_and_no_others(runs_dir: Path) -
     app.segmented_control(key="mode").set_value("Compare").run()
     assert lists(app) == ["vs_steps", "vs_seed"]
     app.selectbox(key="by_0").set_value("vs_sampler").run()
-    assert [key for key in app.query_params if key.startswith("vs_")] == ["vs_seed"]
+    assert [key for key in app.query_params if key.startswith("vs_")] == ["vs_seed", "vs_sampler"]
 
 
 def test_the_time_of_a_comparison_is_estimated_from_the_last_one(runs_dir: Path) -> None:

@@ -92,6 +92,16 @@ def test_every_setting_comes_back_over_others_that_were_chosen(
     assert app.number_input(key="picture").value == 3
 
 
+def test_a_value_that_was_the_default_before_comes_back_where_the_default_is_another(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "cars", 20, config=TINY.replace(schedule={"timesteps": 60}))
+    app = open_page("sampling.py")
+    assert app.number_input(key="steps").value == 20
+    app = drop(app, image_of(SPEC.replace(sampler="ddpm", steps=20)))
+    assert app.number_input(key="steps").value == 20
+
+
 def test_sampling_as_the_lecture_does_comes_back(runs_dir: Path) -> None:
     write_run(runs_dir, "lecture", 25, config=LECTURE)
     spec = SamplingSpec(run="lecture", step=25, n=1, sampler="ddpm", steps=6, as_lecture=True)

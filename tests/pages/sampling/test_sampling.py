@@ -151,13 +151,13 @@ def test_a_newer_checkpoint_is_offered_and_taken_only_on_request(runs_dir: Path)
     run = write_run(runs_dir, "cars", 20)
     set_running(run)
     app = open_sampling()
-    assert buttons(app) == ["Generate"]
+    assert buttons(app) == ["Generate", "Random"]
     write_checkpoint(run, 40)
     app.run()
     assert "Step 20 of 40" in words(app)
     button(app, "Use newer checkpoint (step 40)").click().run()
     assert "Step 40 of 40" in words(app)
-    assert buttons(app) == ["Generate"]
+    assert buttons(app) == ["Generate", "Random"]
 
 
 def test_a_broken_checkpoint_is_skipped_and_named(runs_dir: Path) -> None:
@@ -274,19 +274,51 @@ def test_settings_in_the_url_that_make_no_sense_are_left_out(runs_dir: Path) -> 
     assert app.selectbox(key="run").value == "cars"
     assert app.selectbox(key="step").value == "latest"
     assert app.number_input(key="n").value == 16
-    assert app.number_input(key="steps").value is None
+    assert app.number_input(key="steps").value == 20
 
 
-def test_steps_left_empty_are_20_for_dpm_solver_and_all_for_ddpm(runs_dir: Path) -> None:
+def test_steps_are_20_for_dpm_solver_and_all_for_ddpm_until_they_are_set(runs_dir: Path) -> None:
     long = TINY.replace(schedule={"kind": "cosine", "timesteps": 60})
     write_run(runs_dir, "cars", 20, config=long)
     app = open_sampling(n="1")
-    assert app.number_input(key="steps").placeholder == "20"
+    steps = app.number_input(key="steps")
+    assert (steps.value, steps.placeholder) == (20, "")
     assert generate(app).spec.steps == 20
     app.selectbox(key="sampler").select("ddpm").run()
-    assert app.number_input(key="steps").placeholder == "60, all of them"
+    assert app.number_input(key="steps").value == 60
     assert not [s for s in app.slider if s.key == "eta"]
     assert generate(app).spec.steps == 60
+    app.number_input(key="steps").set_value(20).run()
+    assert generate(app).spec.steps == 20
+    press(app, "Reset to default")
+    assert generate(app).spec.steps == 60
+
+
+def test_what_is_seldom_set_is_under_advanced_which_a_link_that_sets_some_opens(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "cars", 20)
+
+    def advanced(app: AppTest) -> Any:
+        [found] = [each for each in app.expander if each.label == "Advanced"]
+        return found
+
+    app = open_sampling(n="2", steps="5", seed="3", label="bus")
+    assert not advanced(app).proto.expanded
+    below: set[str | None] = {
+        each.key
+        for each in (*advanced(app).selectbox, *advanced(app).slider, *advanced(app).toggle)
+    }
+    assert below == {"step", "sampler", "spacing", "guidance", "exact"}
+    assert advanced(open_sampling(sampler="ddim")).proto.expanded
+
+
+def test_the_dice_chooses_another_seed(runs_dir: Path) -> None:
+    write_run(runs_dir, "cars", 20)
+    app = open_sampling(n="1", steps="2", seed="3")
+    seeds = {press(app, "Random").number_input(key="seed").value for _ in range(3)}
+    assert len(seeds) > 1
+    assert generate(app).spec.seed == app.number_input(key="seed").value
 
 
 @pytest.mark.parametrize(
@@ -363,7 +395,8 @@ def test_an_active_job_shows_its_place_and_can_be_cancelled(
     second.segmented_control(key="mode").set_value("Interpolate").run()
     assert not second.exception
     assert button(second, "Generate film").disabled
-    assert "cars at step 20: 16 images, dpmpp_2m, 20 steps" in words(second)
+    [progress] = second.get("progress")
+    assert progress.proto.text.startswith("Waiting for 1 other job on this device")
     button(second, "Cancel").click().run()
     assert second.session_state["jobs"]["generate"].snapshot().state == "cancelled"
     second.segmented_control(key="mode").set_value("Generate").run()

@@ -207,12 +207,32 @@ def test_settings_that_contradict_each_other_get_a_sentence(started) -> None:
     assert "Create without starting" in [button.label for button in app.button]  # is not taken away
 
 
-def test_the_warm_up_goes_by_the_steps_until_it_is_given() -> None:
-    small = PRESETS["small"]
-    entries = form_controls.entries_of(small, None) | {"steps": 60}
-    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 6
-    entries["warmup"] = 50
-    assert form_controls.make_config(small, "cars", entries, None).warmup_steps == 50
+def test_warm_up_checkpoints_and_validation_follow_until_they_are_set(started) -> None:
+    app = open_training(data="digits", digits=400)
+
+    def numbers() -> list[Any]:
+        return [app.number_input(key=key).value for key in ("warmup", "checkpoints", "validations")]
+
+    assert numbers() == [500, 250, 250]
+    app.number_input(key="steps").set_value(60)
+    app.number_input(key="every").set_value(20).run()
+    assert numbers() == [6, 20, 20]
+    app.number_input(key="warmup").set_value(50)
+    app.number_input(key="checkpoints").set_value(40).run()
+    app.number_input(key="steps").set_value(70)
+    app.number_input(key="every").set_value(30).run()
+    assert numbers() == [50, 40, 30]
+    app.button(key="reset-warmup").click().run()
+    assert numbers() == [7, 40, 30]
+    # tiny has steps of its own for checkpoints and validation.
+    app.selectbox(key="preset").select("tiny").run()
+    assert numbers() == [40, 100, 100]
+    app.number_input(key="every").set_value(20).run()
+    assert numbers() == [40, 100, 100]
+    press(app, "Start")
+    [run] = started
+    assert run.config is not None
+    assert (run.config.warmup_steps, run.config.checkpoint_every) == (40, 100)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +243,7 @@ def test_a_run_whose_snr_reaches_0_starts_without_min_snr(
 ) -> None:
     app = open_training(data="digits", digits=400, **objective)
     field = app.number_input(key="snr")
-    assert (field.value, field.placeholder) == (None, f"{usual}")
+    assert (field.value, field.placeholder) == (usual, "")
     press(app, "Start")
     [run] = started
     assert run.config is not None

@@ -23,6 +23,12 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def test_the_bar_of_the_sampling_page_has_the_colours_of_the_page() -> None:
+    grounds = [THEMES[name]["backgroundColor"] for name in ("light", "dark")]
+    style = (ROOT / "dashboard" / "style.css").read_text()
+    assert f"light-dark({', '.join(grounds)})" in style
+
+
 @pytest.mark.parametrize("name", ["light", "dark"])
 def test_a_name_in_a_caption_can_be_read(name: str) -> None:
     theme = THEMES[name]
