@@ -53,7 +53,7 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     assert queue_of(server) == ["third", "second"]
 
     main.get_by_role("button", name="Cancel", exact=True).first.click()
-    expect(main.get_by_text("third was stopped.")).to_be_visible()
+    expect(main.get_by_text("third has not been started.")).to_be_visible()
     assert queue_of(server) == ["second"]
 
     dialog = page.get_by_role("dialog")
@@ -65,7 +65,7 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     assert "third" not in {run.name for run in list_runs(server.runs_dir)}
 
     main.get_by_role("button", name="Undo").click()
-    expect(main.get_by_text("third was stopped.")).to_be_visible()
+    expect(main.get_by_text("third has not been started.")).to_be_visible()
     assert Run(server.runs_dir / "third").state == "stopped"
     assert page.evaluate("window.notReloaded")
 
