@@ -397,7 +397,7 @@ UNFIT = [
     ),
     (
         SPEC.replace(label="van", guidance_scale=9.0),
-        "This page cannot restore the image. Guidance scale is 9.0; it must be from 1 to 8.",
+        "This page cannot restore the image. Guidance scale is 9; it must be from 1 to 8.",
     ),
     (
         SPEC.replace(label="van", guidance_scale=2.0, guidance_interval=(0.0, 99.0)),
