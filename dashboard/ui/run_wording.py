@@ -85,7 +85,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
 
 def never_started(run: RunSnapshot) -> bool:
     """Whether a run was only created, or cancelled in the queue."""
-    return run.state == RunState.STOPPED and run.config is not None and not run.begun
+    begun = run.begun or run.status.step > 0
+    return run.state == RunState.STOPPED and run.config is not None and not begun
 
 
 def state_predicate(run: RunSnapshot) -> str:
