@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
 MOST_NAMED = 12  # names that a sentence lists
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # kinds of characters
 
 
 def shown(value: object) -> str:
@@ -46,3 +48,22 @@ def some(names: Sequence[str]) -> str:
 def has_control_characters(text: str) -> bool:
     """Whether a text has line breaks or other characters that are none to read."""
     return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with a mark for each character that cannot be seen or turns others around."""
+    kinds = map(unicodedata.category, text)
+    return "".join(
+        each if each in keep or kind not in UNSEEN else "\N{REPLACEMENT CHARACTER}"
+        for each, kind in zip(text, kinds, strict=True)
+    )
+
+
+def harmless_markdown(text: str) -> str:
+    """Markdown without images and HTML, by a space in front of which none of them begins.
+
+    A link leads nowhere by itself; whoever makes HTML of the text must allow web addresses only.
+    """
+    lines = "\n".join(text.expandtabs(4).splitlines())
+    seen = visible(lines.strip(), keep="\n\N{ZERO WIDTH JOINER}")
+    return re.sub(r"!(?=\[)|<(?=[A-Za-z/!?])", r"\g<0> ", seen)
