@@ -52,6 +52,8 @@ def has_control_characters(text: str) -> bool:
 
 def visible(text: str, *, keep: str = "") -> str:
     """The text with a mark for each character that cannot be seen or turns others around."""
+    if text.isprintable():
+        return text
     kinds = map(unicodedata.category, text)
     return "".join(
         each if each in keep or kind not in UNSEEN else "\N{REPLACEMENT CHARACTER}"
@@ -60,10 +62,10 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def harmless_markdown(text: str) -> str:
-    """Markdown without images and HTML, by a space in front of which none of them begins.
+    """Markdown without images and HTML: a space is put where one would begin.
 
-    A link leads nowhere by itself; whoever makes HTML of the text must allow web addresses only.
+    Links stay; whatever turns the text into HTML must allow web addresses only.
     """
-    lines = "\n".join(text.expandtabs(4).splitlines())
-    seen = visible(lines.strip(), keep="\n\N{ZERO WIDTH JOINER}")
+    lines = text.expandtabs(4).strip().splitlines()
+    seen = "\n".join(visible(line, keep="\N{ZERO WIDTH JOINER}") for line in lines)
     return re.sub(r"!(?=\[)|<(?=[A-Za-z/!?])", r"\g<0> ", seen)
