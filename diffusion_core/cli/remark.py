@@ -51,7 +51,7 @@ def say(arguments: argparse.Namespace) -> int:
         if arguments.step is not None or arguments.image is not None:
             raise ConfigError("--edit changes the text alone; leave --step and --image out.")
         remark = remarks.edit(run.path, arguments.edit, texts[0], operates=True)
-        print(f"{run.name}: {kind} {remark.id[:SHOWN_ID]} of {remark.subject} is edited.")
+        print(f"{run.name}: {remark.kind} {remark.id[:SHOWN_ID]} of {remark.subject} is edited.")
         return DONE
     subject = subject_of(run, arguments)
     for text in texts:
