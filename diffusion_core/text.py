@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 MAX_SHOWN = 40  # characters of a value that a sentence quotes
 MOST_NAMED = 12  # names that a sentence lists
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # kinds of characters
 
 
 def shown(value: object) -> str:
@@ -52,3 +54,24 @@ def either(names: Sequence[str]) -> str:
 def has_control_characters(text: str) -> bool:
     """Whether a text has line breaks or other characters that are none to read."""
     return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with a mark for each character that cannot be seen or turns others around."""
+    if text.isprintable():
+        return text
+    kinds = map(unicodedata.category, text)
+    return "".join(
+        each if each in keep or kind not in UNSEEN else "\N{REPLACEMENT CHARACTER}"
+        for each, kind in zip(text, kinds, strict=True)
+    )
+
+
+def harmless_markdown(text: str) -> str:
+    """Markdown without images and HTML: a space is put where one would begin.
+
+    Links stay; whatever turns the text into HTML must allow web addresses only.
+    """
+    lines = text.expandtabs(4).strip().splitlines()
+    seen = "\n".join(visible(line, keep="\N{ZERO WIDTH JOINER}") for line in lines)
+    return re.sub(r"!(?=\[)|<(?=[A-Za-z/!?])", r"\g<0> ", seen)

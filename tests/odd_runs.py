@@ -81,6 +81,8 @@ OTHERS = (
     "train.log",
     "notes.sqlite",
     "history.jsonl",
+    "remarks.jsonl",
+    "votes.jsonl",
     "weights/step-00000040.safetensors",
     "state/step-00000040.pt",
     "samples/step-00000040.png",

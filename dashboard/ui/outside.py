@@ -9,7 +9,8 @@ through `figures.theme.label` on its way to a figure.
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from diffusion_core.text import visible
 
 MOST_CHARACTERS = 80  # characters of a name or a value
 LONGEST_SENTENCE = 1000
@@ -48,12 +49,7 @@ def plain(sentence: object) -> str:
 
 def readable(text: str) -> str:
     """The text in one line, without characters that cannot be seen or that turn others around."""
-    text = " ".join(text.split())
-    kinds = map(unicodedata.category, text)
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if kind in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else each
-        for each, kind in zip(text, kinds, strict=True)
-    )
+    return visible(" ".join(text.split()))
 
 
 def _quoted(text: str) -> str:

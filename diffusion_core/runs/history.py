@@ -6,18 +6,18 @@ Whoever does it adds the line: a server, a command, the trainer that somebody st
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import psutil
 from pydantic import AfterValidator, Field
 
-from diffusion_core.files import check_regular, open_log, os_sentence
-from diffusion_core.records import Record, RecordError, read_record
+from diffusion_core.files import os_sentence
+from diffusion_core.records import Record
+from diffusion_core.runs.lines import Lines, add_line, read_lines
 from diffusion_core.runs.status import Moment
 from diffusion_core.text import cut, shown
 
@@ -72,14 +72,6 @@ class Entry(Record):
     format: Name = ""  # of an export
 
 
-class History(NamedTuple):
-    """What is in the file, the oldest first."""
-
-    entries: tuple[Entry, ...] = ()
-    problem: str = ""  # why it cannot be read in full, as a sentence
-    shortened: bool = False  # older entries were not read
-
-
 def record(
     run: Path,
     event: Event,
@@ -103,37 +95,15 @@ def record(
                 "format": format,
             }
         )
-        with open_log(run / FILE) as file:
-            # A line of its own also after one of which a full disk took only a part.
-            file.write(f"\n{entry.model_dump_json(exclude_defaults=True)}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        add_line(run / FILE, entry)
     except (OSError, ValueError) as error:
         why = os_sentence(error) if isinstance(error, OSError) else str(error)
         _log.warning("The history of %s cannot be written: %s", run.name, why)
 
 
-def read_history(run: Path) -> History:
+def read_history(run: Path) -> Lines[Entry]:
     """What was done to the run in a folder. Never raises."""
-    path = run / FILE
-    try:
-        check_regular(path)
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - MOST_BYTES))
-            lines = file.read(MOST_BYTES).split(b"\n")
-    except FileNotFoundError:
-        return History()
-    except OSError as error:
-        return History(problem=f"{FILE} cannot be read: {error.strerror}.")
-    shortened = size > MOST_BYTES
-    entries, problem = [], ""
-    for line in filter(None, lines[1:] if shortened else lines):
-        try:
-            entries.append(read_record(Entry, line, FILE))
-        except RecordError as error:
-            problem = problem or str(error)
-    return History(tuple(entries), problem, shortened)
+    return read_lines(run / FILE, Entry, MOST_BYTES)
 
 
 def system_user() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from diffusion_core.runs.remarks import Subject
 from diffusion_core.sampling.spec import SamplingSpec, SpecError
 
 ENTRY = "diffusion_lab"  # of the file: a JSON record
@@ -74,6 +76,20 @@ def entries(
         "Description": f"{spec.describe()} ({what})",
         ENTRY: json.dumps(record, ensure_ascii=False),
     }
+
+
+def subject_of(made: Made) -> Subject:
+    """The image of a file as remarks name it: the same however many were generated with it, and
+    whatever the run was called. Raises NoSettings for a file of several images."""
+    spec = made.spec.without_unused()
+    image = 0 if made.kind == Kind.GRID and spec.n == 1 else made.image
+    if image is None:
+        raise NoSettings("The file shows several images; a remark is about one.")
+    how = spec.to_dict() | {"class": spec.class_of(image), "page": dict(made.page)}
+    for name in ("run", "step", "n", "seed", "label"):  # the rest of the name, or no part of it
+        del how[name]
+    settings = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:12]
+    return Subject(step=spec.step, image=image, seed=spec.seed, settings=settings)
 
 
 def read(data: bytes) -> Made:

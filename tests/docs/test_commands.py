@@ -46,6 +46,7 @@ SUBSTITUTIONS = {
     "--data cars": "--data cars:64",  # 20,000 images
     "--steps 5000": "--steps 2",  # an hour
     "--n 2048": "--n 16",  # minutes
+    "--step 4000": "--step 2",  # of a run that has 2 here
     "--like my-cars --background": "--like my-cars --set steps=8000 --background",  # has 2 here
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
     "python -m benchmarks.layers": "python -m benchmarks.layers --help",  # a minute

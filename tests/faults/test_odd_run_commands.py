@@ -60,6 +60,11 @@ WORDS = {
         "train --run RUN --resume --quiet",
     ],
     "resume": ["resume RUN", "resume RUN --steps 100"],
+    "note": ["note RUN text --step 40"],
+    "tag": ["tag RUN good"],
+    "star": ["star RUN --step 40"],
+    "decide": ["decide RUN keep"],
+    "remarks": ["remarks RUN", "remarks RUN --json"],
     "delete": ["delete RUN", "delete RUN --yes"],
     "restore": ["restore RUN"],
     "doctor": [],  # knows no runs
@@ -136,7 +141,9 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
                 assert (code, command) == (0, "delete")
             differs = changed(before, contents(run)) if run.exists() else {"all"}
             if state != "queued":  # where a command may start what waits
-                only_read = command in ("runs", "sample", "export", "command", "completion")
+                only_read = command in (
+                    *("runs", "sample", "export", "command", "completion", "remarks"),
+                )
                 noted = {"history.jsonl"} if command == "export" and not code else set()
                 if code or only_read:
                     assert differs <= noted | TELLS.get(line, set()), (line, said, differs)

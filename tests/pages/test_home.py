@@ -142,7 +142,7 @@ def test_a_run_whose_process_is_gone_is_called_lost(runs_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     ("state", "sentence"),
-    [("finished", "This run has no samples."), ("stopped", "The first samples appear here during")],
+    [("finished", "This run has no samples."), ("stopped", "They appear here once it is resumed")],
 )
 def test_a_run_without_samples_says_whether_some_will_come(
     state: str, sentence: str, runs_dir: Path

@@ -13,6 +13,7 @@ import torch
 from diffusion_core.cli.main import main
 from diffusion_core.runs import history, jobs, trash
 from diffusion_core.runs.history import FILE, Event, read_history, record
+from diffusion_core.runs.lines import Lines
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import ACTIVE
 from diffusion_core.training.trainer import train
@@ -28,7 +29,7 @@ def deeds(path: Path) -> list[tuple[str, str]]:
 
 
 def test_a_run_that_has_no_history_has_an_empty_one(tmp_path: Path) -> None:
-    assert read_history(tmp_path) == history.History()
+    assert read_history(tmp_path) == Lines()
 
 
 def test_every_deed_of_a_person_is_written_into_the_run(runs_dir: Path) -> None:
