@@ -15,6 +15,7 @@ from dashboard.sampling import (
     pick_checkpoint,
     pick_spec,
     sharing_sentence,
+    show_history,
     update_address,
 )
 from dashboard.services import cached
@@ -94,8 +95,11 @@ with basic:
     sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)
+earlier = results.container()
 mode.show(Chosen(run, checkpoint, can, spec, [run for run, _ in ready]), bar, controls, results)
 with bar:
     show_running()
+with earlier:
+    show_history(mode.name)
 with results:
     explain_sampler(spec)

@@ -10,6 +10,7 @@ from dashboard.sampling.choose import (
 from dashboard.sampling.formula import explain_sampler
 from dashboard.sampling.modes import MODE, MODES, follow_mode
 from dashboard.sampling.older_names import update_address
+from dashboard.sampling.recall import show_history
 from dashboard.sampling.restore import offer as offer_restoring
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "pick_checkpoint",
     "pick_spec",
     "sharing_sentence",
+    "show_history",
     "update_address",
 ]

@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.components.film.served import samples_address
+from dashboard.components.gallery.gallery import Row, Tile, show_gallery
 from dashboard.sampling.choose import Chosen, show_warning
-from dashboard.sampling.trajectory import IMAGE
+from dashboard.sampling.sharing import offer_link
+from dashboard.sampling.trajectory import IMAGE, image_name
 from dashboard.services import roles, series_jobs
 from dashboard.services.roles import Deed
 from dashboard.services.sampling_job import explain
@@ -23,7 +25,7 @@ from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import show_expected
 from dashboard.ui.run_wording import count, duration, size
 from diffusion_core.files import folder_size
-from diffusion_core.media.images import grid, png
+from diffusion_core.media.images import png
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import ACTIVE, RESUMABLE
@@ -208,6 +210,7 @@ def show_series(series: Series, chosen: Chosen) -> None:
             show_downloads(series, spec, len(numbers))
         if state not in ACTIVE and roles.may(Deed.DELETE_SERIES):
             show_delete(series)
+        offer_link(spec, {"mode": "Batch", COUNT.key: spec.n, SERIES.key: series.name})
     if numbers:
         show_images(series, spec)
 
@@ -298,20 +301,21 @@ def show_images(series: Series, spec: SamplingSpec) -> None:
     if not found:
         st.caption(f"Images {first + 1:,} to {shown[-1] + 1:,} are not generated yet.")
         return
-    blank = np.zeros_like(next(iter(found.values())))
-    # No further than the last that exists: the rest of the page would be one black field.
-    images = np.stack([found.get(k, blank) for k in range(first, max(found) + 1)])
-    across = spec.columns(len(shown))
-    whole = grid(images, across)
-    missing = len(shown) - len(found)
-    show_image(
-        whole,
-        f"Images {first + 1} to {shown[-1] + 1} of {series.name}",
-        160 * across,
-        f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
-        + (f"; {missing:,} are not generated yet" if missing else ""),
-        stretch=across > 2,
+    paths = {k: series.image(k) for k in found}
+    tiles = tuple(
+        Tile(
+            f"{samples_address(path.parent)}/{path.name}?v={series.created}",
+            f"Image {image_name(spec, k + 1)}",
+            f"{spec.run}-{series.name}-{path.name}",
+        )
+        for k, path in paths.items()
     )
+    missing = len(shown) - len(found)
+    text = f"Images {first + 1:,} to {shown[-1] + 1:,}, row by row"
+    side = next(iter(found.values())).shape[0]
+    row = Row(tiles, side, 160, min(len(tiles), spec.columns(len(shown))))
+    show_gallery([row], f"{text}, of {series.name}", "series-images")
+    st.caption(text + (f"; {missing:,} are not generated yet" if missing else ""))
     show_one(series, spec)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.components.gallery.gallery import Row as GalleryRow
+from dashboard.components.gallery.gallery import Tile, address_of, show_gallery
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.compare_lists import (
     Row,
@@ -18,16 +20,18 @@ from dashboard.sampling.compare_lists import (
     page_settings,
     pick_lists,
 )
+from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
-from dashboard.ui.images import offer_png, show_row
+from dashboard.ui.images import offer_png
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
 from dashboard.ui.run_wording import count
 from diffusion_core.media.images import grid, png, to_uint8
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.metadata import Kind, entries
+from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.spec import SamplingSpec
 
 KEY = "compare"
@@ -130,22 +134,50 @@ def show_rows(job: SamplingJob, seen: Snapshot) -> None:
         return
     made: Comparison = job.result
     rows = made.rows
-    for k, (row, title) in enumerate(zip(rows, differences([r.spec for r in rows]), strict=True)):
-        st.markdown(plain(title))
-        st.caption(
-            f"{row.evaluations:,} network evaluations per image · "
-            f"{count(row.spec.n, 'image')} in {precise(row.seconds)} (measured)"
-        )
-        show_row(list(row.images), f"{title}, row {k + 1}", SIDE)
+    result = keep(job, lambda: result_of(job))
+    show_gallery(result.rows, job.task.text, "compared")
     st.caption(
         "Times are measured on a shared machine and depend on what else runs there; the number of "
         "evaluations does not."
     )
     sizes = {row.images.shape[1:] for row in rows}
-    if len(sizes) == 1:
-        whole = grid(np.concatenate([row.images for row in rows]), rows[0].spec.n)
-        text = entries(made.spec, None, "comparison", made.page, Kind.OTHER)
-        offer_png("All rows as PNG", png(whole, text=text), f"{made.spec.run}-comparison.png")
+    with st.container(horizontal=True):
+        if len(sizes) == 1:
+            whole = grid(np.concatenate([row.images for row in rows]), rows[0].spec.n)
+            text = entries(made.spec, None, "comparison", made.page, Kind.OTHER)
+            offer_png("All rows as PNG", png(whole, text=text), f"{made.spec.run}-comparison.png")
+        offer_link(made.spec, made.page, result.not_linked)
+
+
+def result_of(job: SamplingJob) -> Result:
+    made: Comparison = job.result
+    titles = differences([row.spec for row in made.rows])
+    rows = tuple(map(gallery_row, made.rows, titles))
+    lost = ""
+    if len({row.spec.run for row in made.rows}) > 1:
+        lost = "Other runs than the first are sampled at their newest checkpoint."
+    what = " · ".join(titles)
+    text = f"{job.task.text}: {what}"
+    face = face_of(made.rows[0].images[0])
+    return Result(Made(made.spec, None, Kind.OTHER, made.page), text, rows, face, what, lost)
+
+
+def gallery_row(row: ComparedRow, title: str) -> GalleryRow:
+    spec = row.spec
+    start = f"{spec.run}-step-{spec.step}-{spec.method}-{spec.steps}-steps-seed-{spec.seed}"
+    tiles = tuple(
+        Tile(
+            address_of(png(image, text=entries(spec, k))),
+            f"Image {k + 1}",
+            f"{start}-image-{k + 1}.png",
+        )
+        for k, image in enumerate(row.images)
+    )
+    note = (
+        f"{row.evaluations:,} network evaluations per image · "
+        f"{count(spec.n, 'image')} in {precise(row.seconds)} (measured)"
+    )
+    return GalleryRow(tiles, row.images.shape[1], SIDE, title=title, note=note)
 
 
 def differences(specs: list[SamplingSpec]) -> list[str]:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
-
-import streamlit as st
 
 from dashboard.ui.controls import Choice, Control, Number, Range, Toggle, whole_bounds
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -212,11 +209,6 @@ def one_class(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
     label = can.labels[1]
     guidance = {"guidance_scale": 1.0, "negative": "", "guidance_interval": None}
     return spec.replace(label=label, **(guidance if label == ANY_CLASS else {}))
-
-
-def link(spec: SamplingSpec) -> str:
-    """This page with the settings of a spec, the checkpoint's step included."""
-    return f"{st.context.url or ''}?{urlencode(link_settings(spec), doseq=True)}"
 
 
 def link_settings(spec: SamplingSpec) -> dict[str, Any]:

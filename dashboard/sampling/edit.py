@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import one_class
 from dashboard.sampling.edit_controls import (
@@ -23,6 +25,7 @@ from dashboard.sampling.edit_controls import (
     class_text,
     covered,
     inverting,
+    not_in_settings,
     pick_edit,
     pick_given,
     problem,
@@ -31,6 +34,8 @@ from dashboard.sampling.edit_controls import (
     with_class,
 )
 from dashboard.sampling.formula import title_of
+from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
@@ -45,7 +50,7 @@ from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import ANY_CLASS, Capabilities
 from diffusion_core.sampling.edits import image_errors, last_steps
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.metadata import Kind, entries
+from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.registry import count_evaluations, sampler_of
 from diffusion_core.sampling.sample import invert
 from diffusion_core.sampling.spec import SamplingSpec
@@ -233,24 +238,50 @@ def show_edit(job: SamplingJob, seen: Snapshot) -> None:
         return
     made: Edited = job.result
     show_cost(job, seen)
+    result = keep(job, lambda: result_of(job))
+    show_gallery(result.rows, job.task.text, "edited")
     if made.x_T is None or made.errors is None:
-        show_variants(job.spec, made)
+        show_downloads(job.spec, made)
     else:
         show_inversion(job.spec, made, made.x_T, made.errors)
+    offer_link(result.made.spec, result.made.page, result.not_linked)
 
 
-def show_variants(spec: SamplingSpec, made: Edited) -> None:
+def result_of(job: SamplingJob) -> Result:
+    spec, made = job.spec, job.result
+    tiles = tuple(
+        Tile(
+            address_of(png(image, text=entries_of(spec, made, which))),
+            name,
+            file_name(spec, made, which),
+        )
+        for which, name, image in images_of(spec, made)
+    )
+    size = VARIANT if made.x_T is None else SIDE
+    row = Row(tiles, made.given.image.shape[0], size, named=True)
+    page = page_of(spec, made)
+    lost = " ".join(not_in_settings(page))
+    what, face = made.edit.text(), face_of(made.images[0])
+    return Result(Made(spec, None, Kind.OTHER, page), job.task.text, (row,), face, what, lost)
+
+
+def images_of(spec: SamplingSpec, made: Edited) -> Iterator[tuple[str, str, np.ndarray]]:
+    """In the page's order: of each what its file is called, what it shows, and the image."""
     original = made.given.image
     if made.edit.mask is not None:
         original = covered(original, made.edit.mask)
-    names = [spec.class_of(k) for k in range(spec.n)]
-    captions = [f"{k + 1}{f', {code(name)}' if name else ''}" for k, name in enumerate(names)]
-    show_row(
-        [original, *made.images],
-        "The original and its variants",
-        VARIANT,
-        ["Original", *captions],
-    )
+    yield "original", "Original", original
+    if made.x_T is None or made.errors is None:
+        for k, image in enumerate(made.images):
+            name = spec.class_of(k)
+            yield f"variant-{k + 1}", f"Variant {k + 1}{f', {name}' if name else ''}", image
+    else:
+        yield "noise", f"Noise x_T, from −{NOISE_RANGE:g} to {NOISE_RANGE:g}", made.x_T[0]
+        yield "variant-1", "Reconstruction", made.images[0]
+        yield "errors", f"Errors, {AMPLIFIED} times as bright", made.errors[0]
+
+
+def show_downloads(spec: SamplingSpec, made: Edited) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         download("All as PNG", spec, made, grid(np.stack([made.given.image, *made.images])))
         number = 1
@@ -260,17 +291,6 @@ def show_variants(spec: SamplingSpec, made: Edited) -> None:
 
 
 def show_inversion(spec: SamplingSpec, made: Edited, x_T: np.ndarray, errors: np.ndarray) -> None:
-    show_row(
-        [made.given.image, x_T[0], made.images[0], errors[0]],
-        "The original, its noise, the reconstruction, and the errors",
-        SIDE,
-        [
-            "Original",
-            f"Noise $x_T$, from −{NOISE_RANGE:g} to {NOISE_RANGE:g}",
-            "Reconstruction",
-            f"Errors, {AMPLIFIED} times as bright",
-        ],
-    )
     mean, std = made.spread
     quality = "the two are equal" if np.isinf(made.psnr) else f"PSNR {made.psnr:.1f} dB"
     st.markdown(
@@ -291,10 +311,21 @@ def download(
     label: str, spec: SamplingSpec, made: Edited, image: np.ndarray, number: int | None = None
 ) -> None:
     """In its real size, with its settings in the file."""
-    page = {"mode": "Edit"} | made.edit.settings() | made.given.settings
     which = "all" if number is None else f"variant-{number}"
-    text = entries(
-        spec, kind=Kind.OTHER, page=page, what=f"{made.given.text}, {made.edit.text()}, {which}"
-    )
-    name = f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{made.edit.kind.lower()}-{which}.png"
-    offer_png(label, png(image, text=text), name)
+    offer_png(label, png(image, text=entries_of(spec, made, which)), file_name(spec, made, which))
+
+
+def entries_of(spec: SamplingSpec, made: Edited, which: str) -> dict[str, str]:
+    what = f"{made.given.text}, {made.edit.text()}, {which}"
+    return entries(spec, kind=Kind.OTHER, page=page_of(spec, made), what=what)
+
+
+def file_name(spec: SamplingSpec, made: Edited, which: str) -> str:
+    edit = made.edit.kind.lower()
+    return f"{spec.run}-step-{spec.step}-seed-{spec.seed}-{edit}-{which}.png"
+
+
+def page_of(spec: SamplingSpec, made: Edited) -> dict[str, Any]:
+    """The controls of this mode by their keys."""
+    count = {} if made.edit.kind == INVERT else {VARIANTS.key: spec.n}
+    return {"mode": "Edit"} | made.edit.settings() | made.given.settings | count

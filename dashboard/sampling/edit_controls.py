@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,6 +138,17 @@ class Edit:
     def settings(self) -> dict[str, Any]:
         """Of the controls, by their keys."""
         return {each.key: getattr(self, each.field) for each in (TASK, *OF_TASK[self.kind])}
+
+
+def not_in_settings(page: Mapping[str, Any]) -> list[str]:
+    """What the settings of an edit leave out, in sentences."""
+    lost = []
+    if page.get(SOURCE.key) != DATA:
+        lost.append("The image that it started from is not part of them; choose it again.")
+    by_hand = page.get(AREA.key, BY_HAND) == BY_HAND
+    if page.get(TASK.key) == REPAINT and by_hand:
+        lost.append("The painted area is not part of them; paint it again.")
+    return lost
 
 
 def inverting(flow: bool) -> str:

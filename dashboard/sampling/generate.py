@@ -6,10 +6,12 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.sampling.choose import Chosen, show_warning
-from dashboard.sampling.controls import link
 from dashboard.sampling.decided import show_decided
-from dashboard.sampling.trajectory import X_0, X_T, file_name, show_trajectory
+from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
+from dashboard.sampling.trajectory import X_0, X_T, file_name, image_name, show_trajectory
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import sample_task
 from dashboard.ui.controls import Choice
@@ -20,11 +22,12 @@ from diffusion_core.data.decode import ImageError
 from diffusion_core.media.images import grid, png
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.metadata import entries
+from diffusion_core.sampling.metadata import Made, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import EACH_IN_TURN, SamplingSpec
 
 KEY = "generate"
+SIDE = 160  # screen pixels of an image
 MOST_NAMED = 100  # classes that a caption lists
 SHOW = Choice(key="show", label="Show", options=(X_T, X_0), default=X_T, segmented=True)
 
@@ -73,11 +76,29 @@ def show_newest_strip(run: Run) -> None:
         show_row(images, f"Samples of {run.name} at step {step}", 96)
 
 
-def show_grid(spec: SamplingSpec, images: np.ndarray) -> None:
-    whole = grid(images, spec.columns())
-    across = whole.shape[1] // images.shape[2]
+def show_forming(spec: SamplingSpec, images: np.ndarray) -> None:
+    across = min(spec.n, spec.columns())
     alt = f"{spec.n} images by {spec.describe()}"
-    show_image(whole, alt, 160 * across, stretch=across > 2)
+    show_image(grid(images, across), alt, SIDE * across, stretch=across > 2)
+    say_classes(spec)
+
+
+def result_of(job: SamplingJob) -> Result:
+    spec, images = job.spec, job.result.images
+    tiles = tuple(
+        Tile(
+            address_of(png(image, text=entries(spec, k))),
+            f"Image {image_name(spec, k + 1)}",
+            file_name(spec, f"image-{k + 1}.png"),
+        )
+        for k, image in enumerate(images)
+    )
+    row = Row(tiles, images.shape[1], SIDE, min(spec.n, spec.columns()))
+    return Result(Made(spec), job.task.text, (row,), face_of(images[0]))
+
+
+def say_classes(spec: SamplingSpec) -> None:
+    across = min(spec.n, spec.columns())
     if spec.label == EACH_IN_TURN:
         names = spec.classes[: spec.n]
         more = " …" if len(names) > MOST_NAMED else ""
@@ -91,10 +112,11 @@ def show_job(job: SamplingJob, seen: Snapshot) -> None:
         st.caption(cost_text(job, seen))
     if seen.now is None:
         return
-    images = seen.now.x_t
-    if seen.state != "done":
-        images = seen.now.x_t if SHOW.ask() == X_T else seen.now.x_0
-    show_grid(job.spec, images)
+    if seen.state == "done":
+        show_gallery(keep(job, lambda: result_of(job)).rows, job.task.text, "generated")
+        say_classes(job.spec)
+    else:
+        show_forming(job.spec, seen.now.x_t if SHOW.ask() == X_T else seen.now.x_0)
 
 
 def cost_text(job: SamplingJob, seen: Snapshot) -> str:
@@ -116,6 +138,4 @@ def show_downloads(spec: SamplingSpec, images: np.ndarray) -> None:
     with st.container(horizontal=True):
         whole = png(grid(images, spec.columns()), text=entries(spec))
         offer_png("Grid as PNG", whole, f"{file_name(spec, 'grid')}.png")
-        with st.popover("Link", icon=":material/link:"):
-            st.caption("Opens this page with these settings; Generate then gives the same images.")
-            st.code(link(spec), language=None, wrap_lines=True)
+        offer_link(spec)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -11,14 +12,17 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
+from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.controls import SEED, max_images
 from dashboard.sampling.film_files import offer_film
 from dashboard.sampling.formula import title_of
+from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
 from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
 from dashboard.ui.controls import Number
-from dashboard.ui.images import offer_png, show_image, show_row
+from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
 from diffusion_core.device import device_of
 from diffusion_core.media.images import png, strip, to_uint8
@@ -27,7 +31,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.edits import slerp
-from diffusion_core.sampling.metadata import Kind, entries
+from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import Noise
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
@@ -193,36 +197,56 @@ def show_film(job: SamplingJob, seen: Snapshot) -> None:
     )
     if sent.frames < count:
         st.caption(f"{sent.frames} of the {count} frames are shown; the files have all of them.")
-    show_strip(made.frames)
+    kept = keep(job, lambda: result_of(job))
+    show_gallery([some_frames(kept.rows[0])], f"Frames of the {film_text(made)}", "interpolated")
     show_downloads(job.spec, made)
 
 
-def show_strip(frames: np.ndarray) -> None:
-    """Some of the frames side by side."""
-    chosen = spread(len(frames), LOOKS)
-    numbers = ", ".join(str(k + 1) for k in chosen)
-    show_image(
-        strip(frames[chosen]),
-        f"Frames {numbers}",
-        SIDE * len(chosen),
-        f"Frames {numbers} of {len(frames)}",
-        stretch=True,
-    )
+def some_frames(row: Row) -> Row:
+    """Evenly spread, from the first to the last."""
+    return replace(row, tiles=tuple(row.tiles[k] for k in spread(len(row.tiles), LOOKS)))
 
 
-def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
+def page_of(made: Interpolation) -> dict[str, Any]:
+    """The controls of this mode by their keys."""
     first, last = made.ends
-    page = {
+    return {
         "mode": "Interpolate",
         FROM_IMAGE.key: first.number,
         TO_IMAGE.key: last.number,
         TO_SEED.key: last.seed,
         FRAMES.key: len(made.frames),
     }
-    text = entries(
-        spec, kind=Kind.FILM, page=page, what=f"film from {first.text()} to {last.text()}"
+
+
+def film_text(made: Interpolation) -> str:
+    first, last = made.ends
+    return f"film from {first.text()} to {last.text()}"
+
+
+def result_of(job: SamplingJob) -> Result:
+    spec, made = job.spec, job.result
+    what, page = film_text(made), page_of(made)
+    tiles = tuple(
+        Tile(
+            address_of(
+                png(frame, text=entries(spec, None, f"{what}, frame {k + 1}", page, Kind.FILM))
+            ),
+            f"Frame {k + 1}",
+            f"{spec.run}-step-{spec.step}-frame-{k + 1}.png",
+        )
+        for k, frame in enumerate(made.frames)
     )
+    row = Row(tiles, made.frames.shape[1], SIDE, named=True)
+    found = Made(spec, None, Kind.FILM, page)
+    return Result(found, job.task.text, (row,), face_of(made.frames[0]), what)
+
+
+def show_downloads(spec: SamplingSpec, made: Interpolation) -> None:
+    page = page_of(made)
+    text = entries(spec, kind=Kind.FILM, page=page, what=film_text(made))
     name = f"{spec.run}-step-{spec.step}-film"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_film(lambda: made.frames, name, text, made.frames.shape[1], key="between")
         offer_png("All frames as PNG", png(strip(made.frames), text=text), f"{name}.png")
+        offer_link(spec, page)

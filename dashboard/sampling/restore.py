@@ -80,6 +80,15 @@ def take(key: str) -> None:
     st.session_state[keys.RESTORED_COUNT] += 1
     try:
         made = read(file.getvalue())
+    except NoSettings as error:
+        st.session_state[keys.RESTORED] = "error", str(error)
+        return
+    use(made)
+
+
+def use(made: Made) -> None:
+    """Set the controls as `made` says, or say why not. Call it before the page's script runs."""
+    try:
         run, checkpoint, missing = find(made.spec)
         values = spec_values(made, Capabilities.of(checkpoint), missing)
         page, lost = mode_values(made, run, checkpoint)
@@ -187,7 +196,6 @@ def mode_values(made: Made, run: Run, checkpoint: Checkpoint) -> tuple[dict[str,
 
 def restore_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[str]:
     """Complete the values of the mode Edit; returns sentences about what does not come back."""
-    lost = []
     kind = page.get(edit_controls.TASK.key)
     if kind != edit_controls.INVERT:
         if problem := edit_controls.VARIANTS.problem(spec.n):
@@ -199,13 +207,9 @@ def restore_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[st
         page.pop(edit_controls.EXAMPLE.key, None)
         if source != edit_controls.GENERATED:
             page.setdefault(FIT.key, STRETCH)  # as earlier versions did
-        lost.append("The image that it started from is not in the file; choose it again.")
     elif example is not None:
         with suppress(DataError):  # the page itself says what is wrong with the data
             last = cached.image_count(data) - 1
             if problem := edit_controls.EXAMPLE.now(high=last).problem(example):
                 raise NoSettings(f"This page cannot restore the image. {problem}")
-    area = page.get(edit_controls.AREA.key, edit_controls.BY_HAND)
-    if kind == edit_controls.REPAINT and area == edit_controls.BY_HAND:
-        lost.append("The painted area is not in the file; paint it again.")
-    return lost
+    return edit_controls.not_in_settings(page)

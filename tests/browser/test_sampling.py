@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
-from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
+from diffusion_core.sampling.metadata import read
+from tests.browser.chromium import wait_until_shown
+from tests.browser.conftest import PHONE, OpenPage, Windows, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, set_running, write_checkpoint, write_run
 
@@ -71,11 +73,10 @@ def test_a_visitor_samples_and_downloads_the_images(open_page: OpenPage, run: Pa
     main = page.get_by_test_id("stMain")
     expect(main).to_contain_text("tiny at step 20: 4 images, dpmpp_2m, 6 steps, seed 0, bus")
     expect(main).to_contain_text("24 network evaluations")
-    images = main.get_by_test_id("stImage").locator("img")
-    expect(images).to_have_count(2)  # the grid and the lecture's strip
-    for k in (0, 1):
-        expect(images.nth(k)).to_have_js_property("complete", True)
-        assert images.nth(k).evaluate("image => image.naturalWidth") > 0
+    expect(main.get_by_role("button", name="Enlarge Image")).to_have_count(4)
+    strip = main.get_by_role("img", name="Image 1 from noise")
+    expect(strip).to_have_js_property("complete", True)
+    assert strip.evaluate("image => image.naturalWidth") > 0
     with page.expect_download() as started:
         page.get_by_role("button", name="Grid as PNG").click()
     assert started.value.suggested_filename == "tiny-step-20-seed-0-grid.png"
@@ -115,6 +116,96 @@ def test_a_visitor_samples_and_downloads_the_images(open_page: OpenPage, run: Pa
         page.get_by_role("button", name="Film as MP4").click()
     assert started.value.suggested_filename == "tiny-step-20-seed-0-image-3.mp4"
     assert b"ftyp" in Path(started.value.path()).read_bytes()[:12]
+
+
+# The colours of a canvas's pixels: how many there are, and whether all of it is of one.
+COLOURS = """
+(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+}
+"""
+CLIPBOARD = """
+async () => {
+  const [item] = await navigator.clipboard.read();
+  const image = await createImageBitmap(await item.getType("image/png"));
+  return [image.width, image.height];
+}
+"""
+
+
+def test_an_image_opens_large_and_the_keys_go_on(
+    open_page: OpenPage, run: Path, windows: Windows
+) -> None:
+    page = open_page("/sampling?steps=2&n=3&label=bus")
+    press_generate(page)
+    second = page.get_by_role("button", name="Enlarge Image 2, bus")
+    expect(second.locator("canvas")).not_to_have_attribute("width", "300")  # painted
+    first = page.get_by_role("button", name="Enlarge Image 1, bus")
+    first.focus()
+    first.press("ArrowRight")
+    expect(second).to_be_focused()
+    second.press("Enter")
+    dialog = page.get_by_role("dialog", name="Enlarged image")
+    large = dialog.get_by_role("img", name="Image 2, bus")
+    expect(large).to_be_visible()
+    box, window = large.bounding_box(), page.viewport_size
+    assert box is not None and window is not None
+    assert box["height"] > 0.75 * window["height"] and box["y"] > 0
+    assert large.evaluate(COLOURS) > 100
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("Image 3, bus (3 of 3)")
+    page.keyboard.press("ArrowRight")
+    expect(dialog).to_contain_text("Image 1, bus (1 of 3)")
+    page.keyboard.press("ArrowLeft")
+    with page.expect_download() as started:
+        dialog.get_by_role("link", name="Download").click()
+    assert started.value.suggested_filename == "tiny-step-20-seed-0-image-3.png"
+    made = read(Path(started.value.path()).read_bytes())
+    assert (made.spec.label, made.image) == ("bus", 2)
+
+    windows.chromium.grant_permissions(["clipboard-read", "clipboard-write"])
+    dialog.get_by_role("button", name="Copy image").click()
+    expect(dialog.locator(".said")).to_have_text("Copied.")
+    assert page.evaluate(CLIPBOARD) == [64, 64]
+    windows.chromium.clear_permissions()
+    screen = dialog.get_by_role("button", name="Full screen")
+    screen.click()
+    expect(screen).to_have_attribute("aria-pressed", "true")
+    screen.click()
+    expect(screen).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Enlarge Image 3, bus")).to_be_focused()
+
+
+def test_an_earlier_result_is_shown_again_on_a_phone(open_page: OpenPage, run: Path) -> None:
+    page = open_page("/sampling?steps=2&n=2&label=bus", viewport=PHONE, color_scheme="dark")
+    press_generate(page)
+    tiles = page.get_by_role("button", name="Enlarge Image")
+    expect(tiles).to_have_count(2)
+    seed = page.get_by_label("Seed", exact=True)
+    seed.fill("7")
+    seed.press("Enter")
+    expect(page.get_by_text("The settings have changed since.")).to_be_visible()
+    press_generate(page)
+    thumbnails = page.get_by_role("group", name="Results of this session").get_by_role("button")
+    expect(thumbnails).to_have_count(2)
+    expect(thumbnails.nth(0)).to_have_attribute("aria-pressed", "true")
+    thumbnails.nth(1).click()
+    expect(thumbnails.nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(tiles).to_have_count(4)
+    wait_until_shown(page)
+    assert_not_too_wide(page)
+    tiles.nth(0).click()
+    dialog = page.get_by_role("dialog", name="Enlarged image")
+    dialog.get_by_role("button", name="Next image").click()
+    expect(dialog).to_contain_text("Image 2, bus (2 of 2)")
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Use these settings").click()
+    expect(page.get_by_text("Settings restored: tiny at step 20")).to_be_visible()
+    wait_until_shown(page)  # for a moment the field is there twice, as it was and as it is
+    expect(seed).to_have_value("0")
 
 
 def test_a_newer_checkpoint_is_offered_without_a_reload(open_page: OpenPage, run: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
@@ -45,6 +48,16 @@ def generate(app: AppTest, label: str = "Generate", key: str = "generate") -> Sa
     app.run()
     assert not app.exception
     return job
+
+
+def component_data(app: AppTest, name: str, key: str = "") -> dict[str, Any]:
+    """What the browser is told of the one component of that name, or of that name and key."""
+    [found] = [
+        each.proto
+        for each in app.get("bidi_component")
+        if each.proto.component_name == name and each.proto.id.endswith(key)
+    ]
+    return json.loads(found.json)
 
 
 def words(app: AppTest) -> str:

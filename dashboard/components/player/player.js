@@ -102,7 +102,11 @@ export function sayWhere(film, words) {
  * the sheet and where the image starts in it, [sheet, x, y]; `sizes`: see `arrange`.
  */
 export function paintTiles(canvas, tiles, side, room, sizes) {
-  const { columns, gap, scale } = arrange(tiles.length, side, room, sizes);
+  paintArranged(canvas, tiles, side, arrange(tiles.length, side, room, sizes));
+}
+
+/** The same, as an answer of `arrange` says. */
+export function paintArranged(canvas, tiles, side, { columns, gap, scale }) {
   // If an image pixel is not a whole number of screen pixels, the canvas gets more pixels than the
   // screen shows: scaled down, edges stay sharp.
   const density = scale * window.devicePixelRatio;
@@ -132,7 +136,7 @@ export function paintTiles(canvas, tiles, side, room, sizes) {
  * image large enough, and whole device pixels where that costs little width. `sizes`: the smallest
  * and the largest size of an image on the screen.
  */
-function arrange(count, side, room, [smallest, largest]) {
+export function arrange(count, side, room, [smallest, largest]) {
   const gap = Math.max(1, Math.round(side / 32));
   for (let lines = 1; ; lines += 1) {
     const columns = Math.ceil(count / lines);

@@ -26,7 +26,14 @@ def assembled(script: Path) -> str:
 
 
 def test_there_are_components() -> None:
-    assert [script.stem for script in COMPONENTS] == ["chart", "film", "flipbook", "mask"]
+    assert [script.stem for script in COMPONENTS] == [
+        "chart",
+        "film",
+        "flipbook",
+        "gallery",
+        "mask",
+        "thumbnails",
+    ]
 
 
 @pytest.mark.parametrize("script", COMPONENTS, ids=lambda script: script.stem)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from dashboard.sampling.controls import link
+from dashboard.sampling.sharing import link
 from diffusion_core.sampling import registry
 from diffusion_core.sampling.registry import sampler_of
 from tests.pages.app import button, buttons, generate, open_page, words

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from diffusion_core.sampling import series
 from diffusion_core.sampling.metadata import read
 from diffusion_core.sampling.series import Series
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import buttons, open_page, press, words
+from tests.pages.app import buttons, component_data, open_page, press, words
+from tests.pages.components.test_served import get
 from tests.tiny_runs import write_checkpoint, write_run
 
 SOON = 60.0
@@ -107,6 +109,27 @@ def test_a_series_is_generated_in_the_background_and_shown_to_every_visitor(
     assert read(grid).spec == series.spec
     single = np.asarray(Image.open(io.BytesIO(files["cars-dpmpp_2m-2-seed-0-000003.png"])))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(grid)))[16:32, :16], single)
+
+
+def test_the_images_of_a_series_come_from_their_files_and_a_link_shows_them_again(
+    run: Path,
+) -> None:
+    app = wait(begin(open_many(n=3), "mine"))
+    wait(begin(app, "newer"))
+    app.selectbox(key="series").set_value("mine").run()
+    [row] = component_data(app, "gallery")["rows"]
+    assert [tile["file"] for tile in row["tiles"]] == [f"cars-mine-{k:06d}.png" for k in range(5)]
+    shown = row["tiles"][1]["address"]
+    status, _, content = get(shown.partition("?")[0])
+    assert status == 200 and content == Series(run / "drawings" / "mine").image(1).read_bytes()
+    [address] = [each.value for each in app.code if each.value.startswith("?")]
+    linked = parse_qs(address.removeprefix("?"))
+    assert "n" not in linked
+    opened = open_page("sampling.py", **linked)
+    assert not opened.warning
+    assert opened.selectbox(key="series").value == "mine"
+    assert opened.number_input(key="many").value == 5
+    assert component_data(opened, "gallery")["rows"] == [row]
 
 
 def test_a_series_under_way_is_cancelled_and_resumed(run: Path, still: SamplingQueue) -> None:

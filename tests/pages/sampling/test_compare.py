@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from diffusion_core.runs.config import RunConfig
-from tests.pages.app import button, buttons, generate, open_page, words
+from tests.pages.app import button, buttons, component_data, generate, open_page, words
 from tests.tiny_runs import LECTURE, TINY, tiny, write_run
 
 
@@ -40,11 +40,11 @@ def test_samplers_and_steps_are_combined_from_the_same_noises_with_their_cost(
     ]
     assert [row.evaluations for row in rows] == [5, 10, 9, 19]
     assert len({row.images.tobytes() for row in rows}) == 4
-    shown = words(app)
-    assert "heun, 10 steps" in shown
-    assert "19 network evaluations per image · 2 images in " in shown
-    assert "Times are measured on a shared machine" in shown
-    assert len(app.get("image")) == 4 * 2
+    gallery = component_data(app, "gallery")["rows"]
+    assert [len(row["tiles"]) for row in gallery] == [2] * 4
+    assert gallery[3]["title"].startswith("heun, 10 steps")
+    assert gallery[3]["note"].startswith("19 network evaluations per image · 2 images in ")
+    assert "Times are measured on a shared machine" in words(app)
     assert [each.proto.label for each in app.get("download_button")] == ["All rows as PNG"]
 
 
@@ -136,7 +136,8 @@ def test_the_noise_terms_are_compared_over_all_steps_and_differ_in_nothing_else(
     terms = ("posterior", "large", "lecture")
     assert [row.spec for row in rows] == [first.replace(variance=term) for term in terms]
     assert len({row.images.tobytes() for row in rows}) == 3
-    assert "variance β" in words(app) and "the lecture's noise term" in words(app)
+    titles = [row["title"] for row in component_data(app, "gallery")["rows"]]
+    assert "variance β" in titles[1] and "the lecture's noise term" in titles[2]
 
 
 def test_the_whole_way_of_the_lecture_is_compared_too(runs_dir: Path) -> None:
@@ -146,7 +147,7 @@ def test_the_whole_way_of_the_lecture_is_compared_too(runs_dir: Path) -> None:
     correct, lecture = compare(app, "Generate 2 rows")
     assert not correct.spec.as_lecture and lecture.spec.as_lecture
     assert not np.array_equal(correct.images, lecture.images)
-    assert "as the lecture does" in words(app)
+    assert "as the lecture does" in component_data(app, "gallery")["rows"][1]["title"]
 
 
 def test_runs_are_compared_by_their_newest_checkpoints_but_the_chosen_one_by_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -222,6 +223,27 @@ def test_each_mode_comes_back_and_generates_the_same(
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize(("settings", "names"), MODES)
+def test_a_link_to_a_result_generates_the_same(
+    modes_run: Path, settings: dict, names: tuple[str, str, str]
+) -> None:
+    label, key, _ = names
+    write_checkpoint(modes_run, 30, tiny(network_args=TINY.network_args))
+    write_run(modes_run.parent, "other", 40, config=tiny(network_args=TINY.network_args))
+    common = {"run": "cars", "step": 20, "steps": 3, "seed": 5, "label": "bus"}
+    app = open_page("sampling.py", **common | settings)
+    before = generate(app, label, key)
+    [address] = [each.value for each in app.code if each.value.startswith("?")]
+    linked = parse_qs(address.removeprefix("?"))
+    assert "n" not in linked and "drawn_at" not in linked
+    opened = open_page("sampling.py", **linked)
+    assert "left out" not in words(opened)
+    again = generate(opened, label, key)
+    assert again.task.text == before.task.text and again.spec == before.spec
+    for one, other in zip(images_of(again), images_of(before), strict=True):
+        assert np.array_equal(one, other)
+
+
 def images_of(job: SamplingJob) -> list[np.ndarray]:
     made = job.result
     if hasattr(made, "rows"):
@@ -232,13 +254,13 @@ def images_of(job: SamplingJob) -> list[np.ndarray]:
 EDITED = {"mode": "Edit", "edit": "Vary", "strength": 0.5}
 REPAINTED = {"mode": "Edit", "edit": "Repaint", "area": "by hand", "resample": 2}
 COMPARED = {"mode": "Compare", "vs_n": 2}
-AGAIN_IMAGE = "The image that it started from is not in the file; choose it again."
+AGAIN_IMAGE = "The image that it started from is not part of them; choose it again."
 LOST: list[tuple[dict[str, Any], str]] = [
     (EDITED | {"from": "upload"}, AGAIN_IMAGE),
     (EDITED, AGAIN_IMAGE),  # one that was generated before
     (
         REPAINTED | {"from": "data set", "example": 1},
-        "The painted area is not in the file; paint it again.",
+        "The painted area is not part of them; paint it again.",
     ),
     (
         COMPARED | {"vs_run": ["cars", "gone"], "vs_seed": [1, 2]},

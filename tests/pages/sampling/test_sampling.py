@@ -17,7 +17,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling.choose import sharing_sentence
-from dashboard.sampling.controls import link, max_images
+from dashboard.sampling.controls import max_images
+from dashboard.sampling.sharing import link
 from dashboard.services import model_cache
 from dashboard.services.sampling_queue import QueueFull, SamplingQueue
 from dashboard.ui.progress import precise
@@ -27,7 +28,16 @@ from diffusion_core.runs.presets import build_network
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.registry import REGISTRY, Sampler
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import button, buttons, generate, open_page, press, seen, words
+from tests.pages.app import (
+    button,
+    buttons,
+    component_data,
+    generate,
+    open_page,
+    press,
+    seen,
+    words,
+)
 from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
 
 SOON = 60.0
@@ -84,9 +94,10 @@ def test_a_viewer_samples_and_gets_images_downloads_and_the_way_out_of_the_noise
         "Film as WebP",
     ]
     assert "In turn, row by row: van, bus." in shown  # of three classes
-    assert len(app.get("image")) == 2  # the grid and the lecture's strip
+    [row] = component_data(app, "gallery")["rows"]
+    assert [tile["name"] for tile in row["tiles"]] == ["Image 1, van", "Image 2, bus"]
     assert "All 2 images, every step, 0.0 MB." in shown
-    assert "from t = 4, 9, 14, 19." in app.get("image")[1].proto.imgs[0].caption
+    assert "from t = 4, 9, 14, 19." in app.get("image")[0].proto.imgs[0].caption
     assert re.search(r"(Less than 1|About [\d.]+) s, estimated from earlier requests\.", shown)
 
 

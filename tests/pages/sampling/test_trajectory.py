@@ -20,13 +20,12 @@ from dashboard.sampling.decided import stochastic
 from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.sampling.branching import Parting
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import generate, open_page, press, words
+from tests.pages.app import component_data, generate, open_page, press, words
 from tests.tiny_runs import TINY, write_run
 
 
 def book_data(app: AppTest) -> dict[str, Any]:
-    [component] = [c for c in app.get("bidi_component") if c.proto.component_name == "flipbook"]
-    return json.loads(component.proto.json)
+    return component_data(app, "flipbook")
 
 
 def pixels(address: str) -> np.ndarray:
@@ -128,7 +127,7 @@ def test_of_an_image_whose_way_is_not_kept_that_is_said(
     app = open_page("sampling.py", n=3, steps=2, picture=3)
     generate(app, "Generate", "generate")
     assert "The steps are kept for the first 2 images only; choose one" in words(app)
-    assert not app.get("bidi_component")
+    assert [each.proto.component_name for each in app.get("bidi_component")] == ["gallery"]
     app.number_input(key="picture").set_value(2).run()
     assert "Images 1 to 2 of 3, every step" in words(app)
 

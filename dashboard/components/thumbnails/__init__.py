@@ -1,0 +1,1 @@
+"""A row of small images to choose from."""
