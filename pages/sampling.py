@@ -97,9 +97,9 @@ with basic:
         st.caption(sharing)
 earlier = results.container()
 mode.show(Chosen(run, checkpoint, can, spec, [run for run, _ in ready]), bar, controls, results)
-with bar:
-    show_running()
 with earlier:
     show_history(mode.name)
+with bar:
+    show_running()
 with results:
     explain_sampler(spec)
