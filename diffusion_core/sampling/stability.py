@@ -23,8 +23,8 @@ shipped run (the largest noise in 4 images, and what is found here):
     exponential      7      1.58   1.39
     exponential     10      1.05   1.02
 
-Of 109 combinations of spacing, steps and seven schedules, this and the network disagree about 6
-whether the noise is visibly larger (1.25 here, 1.35 there), all of them near that border.
+Of 109 of Heun's combinations of spacing, steps and seven schedules, this and the network disagree
+about 6 whether the noise is larger (than 1.25 here, 1.35 there), all of them near that border.
 """
 
 from __future__ import annotations
