@@ -294,7 +294,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not (name and equals):
             raise ConfigError(f"{shown(pair)} is no setting; write it as KEY=VALUE.")
-        value = _parse(name, text, _kind_of(name))
+        value = _parse(name, text, setting_type(name))
         if name in settings and settings[name] != value:
             raise ConfigError(_contradiction(name, settings[name], value))
         settings[name] = value
@@ -348,7 +348,7 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     return changed.replace(min_snr_gamma=usual_min_snr_gamma(dict(changed)))
 
 
-def _kind_of(name: str) -> Any:
+def setting_type(name: str) -> Any:
     """The type of a setting or, with a dot, of an entry of one. Raises ConfigError."""
     group, dot, key = name.partition(".")
     hints = _hints(RunConfig)

@@ -184,10 +184,22 @@ def check_network(config: RunConfig) -> None:
 
 
 def build_schedule(config: RunConfig) -> Schedule:
-    """The forward process of a run; of a flow only the number of timesteps is to be chosen."""
-    if PREDICTION_TYPES[config.prediction_type].flow:
-        return FlowSchedule(config.schedule.get("timesteps", 1000))
-    return NoiseSchedule(**config.schedule)
+    """The forward process of a run."""
+    return _schedule_kind(config)(**schedule_settings(config))
+
+
+def schedule_settings(config: RunConfig) -> dict[str, Any]:
+    """All arguments of the forward process of a run: those given, and the defaults of the others.
+
+    Of a flow only the number of timesteps is to be chosen.
+    """
+    there = inspect.signature(_schedule_kind(config)).parameters
+    given = dict(config.schedule)
+    return {name: given.get(name, known.default) for name, known in there.items()}
+
+
+def _schedule_kind(config: RunConfig) -> type[FlowSchedule] | type[NoiseSchedule]:
+    return FlowSchedule if PREDICTION_TYPES[config.prediction_type].flow else NoiseSchedule
 
 
 def build_model(name: str, **overrides: Any) -> SimpleUnet | Unet:

@@ -211,16 +211,17 @@ def why_no_list(runs_dir: Path) -> str:
 
 def list_runs(runs_dir: Path) -> list[Run]:
     """All runs in a folder, newest first; empty where it does not exist or cannot be read."""
-    return sorted(_runs(runs_dir), key=lambda run: (run.created, run.name), reverse=True)
+    return sorted(run_folders(runs_dir), key=lambda run: (run.created, run.name), reverse=True)
 
 
 def snapshots(runs_dir: Path) -> list[RunSnapshot]:
     """As `list_runs`, each read once."""
-    seen = [run.snapshot() for run in _runs(runs_dir)]
+    seen = [run.snapshot() for run in run_folders(runs_dir)]
     return sorted(seen, key=lambda run: (run.created, run.name), reverse=True)
 
 
-def _runs(runs_dir: Path) -> list[Run]:
+def run_folders(runs_dir: Path) -> list[Run]:
+    """As `list_runs`, in no order; nothing in the folders is read."""
     try:
         paths = [path for path in runs_dir.iterdir() if not path.name.startswith(".")]
     except OSError:

@@ -18,11 +18,14 @@ from benchmarks.big_store import own_groups
 from benchmarks.contenders import NETWORKS, Clock, Job, read_result, train_ours
 from benchmarks.layers import rates
 from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
+from benchmarks.run_index import FILTER, make_run, measure
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
 from benchmarks.timing import cpu_line, in_turns
 from benchmarks.training import table
 from diffusion_core.data.sources.folder import walk
 from diffusion_core.models.convolutions import DEPTH, GEMM, PLAIN, Geometry, Way, Ways
+from diffusion_core.review.index import Index
+from diffusion_core.review.query import parse_filter
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from diffusion_core.training.layer_ways import Shape
 from tests.tiny_runs import LECTURE
@@ -237,6 +240,17 @@ def test_a_memory_group_is_looked_for_where_each_version_of_the_kernel_allows_it
     first = "5:cpu,cpuacct:/a\n4:memory:/jobs/one\n0::/\n"
     assert own_groups(first, Path("/g")) == [Path("/g/memory/jobs/one"), Path("/g")]
     assert own_groups("0::/user/app.scope\n", Path("/g")) == [Path("/g/user")]
+
+
+def test_the_runs_of_the_index_s_benchmark_are_real_ones(tmp_path: Path) -> None:
+    for number in range(8):
+        make_run(tmp_path / f"run-{number}", number, rows=140)
+    index = Index(tmp_path)
+    rows = index.rows()
+    assert [row.problem for row in rows] == [""] * 8
+    assert all({"best_validation_loss", "quality.frechet"} <= row.values.keys() for row in rows)
+    assert 0 < sum(map(parse_filter(FILTER), (row.values for row in rows))) < 8
+    assert set(measure(tmp_path, times=1)) >= {"rebuilt", "opened", "again", "filter"}
 
 
 def test_a_job_survives_its_way_into_the_other_process() -> None:

@@ -239,9 +239,9 @@ def test_the_command_line_lists_runs_and_queue(
     assert command("runs", "--runs-dir", old_runs) == 0
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert rows.keys() - {"run"} == RUNS.keys()
-    assert rows["conditional"][1:4] == ["finished", "8/8", "0.1485"]
-    assert rows["asked"][1:4] == ["lost", "4/8", "0.3542"]
-    assert rows["waiting"][1:3] == ["queued", "0/12"]
+    assert rows["conditional"][1:5] == ["finished", "8", "8", "0.1485"]
+    assert rows["asked"][1:5] == ["lost", "4", "8", "0.3542"]
+    assert rows["waiting"][1:4] == ["queued", "0", "12"]
     assert command("queue", "--runs-dir", old_runs) == 0
     out = capsys.readouterr().out
     # The order that `.queue.json` holds: the later one was moved to the front.

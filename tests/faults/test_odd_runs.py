@@ -57,7 +57,9 @@ def test_the_list_names_every_reason(odd_runs: dict[str, str], capsys) -> None:
     assert not any("1970" in line for line in lines)  # of a run that says no time
     for name, reason in odd_runs.items():
         assert any(line.startswith(f"{name} cannot be read in full: {reason}") for line in lines)
-    assert len(lines) == 1 + 2 * len(UNREADABLE) + len(ODD) + 1
+    curves = sum(" cannot be read in full: metrics.sqlite " in line for line in lines)
+    assert curves == sum("metrics" in kind for kind in ODD)
+    assert len(lines) == 1 + 2 * len(UNREADABLE) + len(ODD) + 1 + curves
 
 
 def test_the_training_page_names_every_reason(odd_runs: dict[str, str]) -> None:

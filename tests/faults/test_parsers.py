@@ -34,7 +34,7 @@ FOREIGN = re.compile(
 def assert_is_a_sentence(text: str, longest: int) -> None:
     assert text.isprintable(), text  # one line, and nothing that turns it around
     assert len(text) <= longest, text
-    assert text.endswith((".", "…")), text
+    assert text.endswith((".", "…", "?")), text
     ours = re.sub(r"'[^']*'|\"[^\"]*\"", "", text)  # without the values that it quotes
     assert not FOREIGN.search(ours), text
 

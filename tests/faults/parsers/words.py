@@ -20,6 +20,8 @@ from dashboard.services import settings
 from diffusion_core.cli.main import make_parser
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import open_source
+from diffusion_core.review.index import settings_of
+from diffusion_core.review.query import FilterError, parse_filter
 from diffusion_core.runs import trash
 from diffusion_core.runs.config import ConfigError, RunConfig, parse_settings, with_settings
 from diffusion_core.runs.run import Run
@@ -82,6 +84,21 @@ PARSERS["name of a data set"] = Parser(
     lambda spec, _: open_source(spec).count,
     DataError,
     many=3000,
+)
+
+
+words = st.one_of(
+    st.sampled_from(
+        "and or not none ( ) = != < >= ~ ≥ ' \" true 64 2026-11 state finished".split()
+    ),
+    names,
+    texts,
+)
+PARSERS["filter of runs"] = Parser(
+    st.one_of(texts, st.lists(words, max_size=12).map(" ".join)),
+    lambda text, _: parse_filter(text)(settings_of(RunConfig())),
+    FilterError,
+    many=10_000,
 )
 
 
