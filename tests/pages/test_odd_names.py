@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import open_page
 from tests.pages.ui.test_outside import outside_code
-from tests.tiny_runs import TINY, write_run
+from tests.tiny_runs import TINY, set_running, write_run
 
 NAME = "![x](y) $a$ :smile: <b>q **w** :red[z] `c`"
 PARTS = ("![x", "](y", "$a$", ":smile:", "<b>", "**w", ":red[")
@@ -58,7 +58,6 @@ def odd_run(runs_dir: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "settings"),
     [
-        ("home.py", {}),
         ("training.py", {"run": NAME}),
         ("training.py", {"run": NAME, "compare": "second", "more": "Quality"}),
         ("training.py", {"run": "second", "preset": f"run {NAME}"}),
@@ -77,9 +76,11 @@ def test_it_is_nowhere_read_as_markdown(file: str, settings: dict[str, Any], odd
     assert_nowhere_markdown(file, settings)
 
 
-@pytest.mark.parametrize("state", ["running", "queued"])
-def test_a_run_at_work_is_nowhere_read_as_markdown(state: str, runs_dir: Path) -> None:
-    write_run(runs_dir, NAME, config=TINY, state=state, device="cpu", queued_at=1.0)
+@pytest.mark.parametrize("state", ["running", "queued", "finished"])
+def test_the_run_on_home_is_nowhere_read_as_markdown(state: str, runs_dir: Path) -> None:
+    run = write_run(runs_dir, NAME, state=state, step=90, device="cpu", queued_at=1.0)
+    if state == "running":
+        set_running(run)
     write_run(runs_dir, "second", 20, created=1.0)
     for file in ("home.py", "training.py", "sampling.py"):
         assert_nowhere_markdown(file, {})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffusion_core.process.noise import image_noise
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.sampling.levels import make_levels
-from diffusion_core.sampling.registry import count_evaluations, sampler_of
+from diffusion_core.sampling.registry import count_evaluations, sampler_of, usual_spacing
 from diffusion_core.sampling.sample import sample
 
 SCHEDULE = NoiseSchedule("cosine", 20)
@@ -115,9 +115,9 @@ def test_evaluations_are_counted_as_the_network_is_asked(
         model, SCHEDULE, 2, sampler, 5, shape=SHAPE, labels=torch.tensor([0, 1]),
         guidance_scale=3.0, guidance_interval=interval,
     )  # fmt: skip
-    counted = count_evaluations(
-        sampler_of(sampler), make_levels(SCHEDULE, 5), guided=True, guidance_interval=interval
-    )
+    kind = sampler_of(sampler)
+    walk = make_levels(SCHEDULE, 5, usual_spacing(kind, SCHEDULE))
+    counted = count_evaluations(kind, walk, guided=True, guidance_interval=interval)
     assert 2 * counted == sum(map(len, model.asked))
 
 
