@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from playwright.sync_api import Locator, expect
 
@@ -29,6 +30,7 @@ def queue_of(server: Server) -> list[str]:
     return [run.name for run in read_queue(server.runs_dir)]
 
 
+@pytest.mark.long
 def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     open_page: OpenPage, server: Server
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from diffusion_core.runs.checkpoint import save_weights
@@ -14,6 +15,7 @@ from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import start_server
 
 
+@pytest.mark.long
 def test_a_visitor_changes_size_and_t_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/embedding")
     expect(page.get_by_text("No run has a checkpoint yet.")).to_be_visible()

@@ -81,6 +81,7 @@ def image(page: Page, run: str, step: str) -> Locator:
     return page.get_by_role("img", name=f"Samples of {run} at step {step}, 2 images", exact=True)
 
 
+@pytest.mark.long
 def test_the_strips_of_four_runs_move_together_and_the_server_is_asked_once_for_each(
     open_page: OpenPage, server: Server
 ) -> None:
@@ -193,6 +194,7 @@ def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     expect(image(linked, "film-plays", "40")).to_be_visible()
 
 
+@pytest.mark.long
 def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, busy: Path) -> None:
     page = open_page("/training?run=film-busy")
     expect(image(page, "film-busy", "8")).to_be_visible()

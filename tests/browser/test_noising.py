@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests import image_files
@@ -46,6 +47,7 @@ def test_t_and_the_noise_are_in_the_address_and_a_colleague_sees_the_same(
     assert theirs.evaluate_all("all => all.map(e => new URL(e.src).pathname)") == shown
 
 
+@pytest.mark.long
 def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) -> None:
     page = open_page("/noising?source=upload")
     expect(page.get_by_text("Choose an image file")).to_be_visible()

@@ -179,6 +179,7 @@ def test_an_image_opens_large_and_the_keys_go_on(
     expect(page.get_by_role("button", name="Enlarge Image 3, bus")).to_be_focused()
 
 
+@pytest.mark.long
 def test_an_earlier_result_is_shown_again_on_a_phone(open_page: OpenPage, run: Path) -> None:
     page = open_page("/sampling?steps=2&n=2&label=bus", viewport=PHONE, color_scheme="dark")
     press_generate(page)
@@ -252,7 +253,13 @@ def test_a_few_tabs_lead_to_the_button_of_every_mode(
     pytest.fail(f"8 Tab stops do not lead to {label}.")
 
 
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    "viewport",
+    [
+        pytest.param(WIDE, id="wide"),
+        pytest.param(PHONE, id="phone", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize(("settings", "label"), STARTS)
 def test_the_button_the_progress_and_cancel_stay_in_view(
     open_page: OpenPage, run: Path, settings: str, label: str, viewport: ViewportSize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
@@ -33,6 +34,7 @@ def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: Op
     assert_not_too_wide(colleagues)
 
 
+@pytest.mark.long
 def test_a_figure_has_nothing_to_select_with_and_on_a_phone_no_tool_bar(
     open_page: OpenPage,
 ) -> None:
@@ -62,6 +64,7 @@ def test_another_t_leaves_the_curves_and_a_zoom_as_they_are(open_page: OpenPage)
     assert chart.evaluate("box => box.layout.xaxis.range") == [0, 99]
 
 
+@pytest.mark.long
 def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page: OpenPage) -> None:
     page = open_page("/schedule?kinds=cosine&T=100&t=250")
     expect(page.get_by_role("heading", name="At t = 99")).to_be_visible()

@@ -37,6 +37,7 @@ def assert_pages_are_found(page: Page) -> None:
     assert [title.split("\n")[-1] for title in titles] == [e.title for e in (HOME, *entries)]
 
 
+@pytest.mark.long
 def test_a_training_outlives_its_killed_server_and_the_next_server_shows_and_stops_it(
     folder: Path, open_page: OpenPage
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from diffusion_core.runs.run import Run
@@ -46,6 +47,7 @@ def test_a_run_is_started_watched_paused_resumed_and_stopped_without_a_reload(
     assert checkpoint.step == run.status.step
 
 
+@pytest.mark.long
 def test_a_short_run_is_seen_to_its_end_and_found_by_another_session_on_a_phone(
     open_page: OpenPage, server: Server
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_run_started_in_the_background_has_the_processes_that_were_asked_for(
     assert "finished." in (run.path / "train.log").read_text()
 
 
+@pytest.mark.long
 def test_a_background_run_is_asked_and_killed_as_one(
     runs_dir: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

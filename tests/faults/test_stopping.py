@@ -124,6 +124,7 @@ def test_requests_that_cannot_be_read_are_ignored(run: Run, trainer: Command) ->
     assert run.state == "running"
 
 
+@pytest.mark.long
 def test_an_old_request_is_not_meant_for_a_resumed_run(run: Run, forks: Forks) -> None:
     trainer = forks.train(run, tiny(steps=8), die="after step-00000004.safetensors")
     assert trainer.exit_code() == -signal.SIGKILL

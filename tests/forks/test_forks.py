@@ -77,7 +77,10 @@ def test_anything_else_is_left_to_python() -> None:
     assert made.returncode == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT, signal.SIGKILL],
+)
 def test_the_folder_is_removed_however_the_tests_end(number: int) -> None:
     code = "from tests.forks import client; print(client._start(), flush=True); input()"
     alone = {name: value for name, value in os.environ.items() if name != SHARED}
