@@ -126,6 +126,13 @@ def possible(shape: Shape) -> tuple[Way, ...]:
     return tuple(ways)
 
 
+def _is_wide(network: nn.Module, batch: int, image_size: int) -> bool:
+    """Whether a layer has enough work, if it got whole images; quick for the many that have not."""
+    layers = (each for each in network.modules() if isinstance(each, Convolution))
+    pairs = max(layer.weight.numel() for layer in layers)
+    return 2 * batch * image_size**2 * pairs >= LEAST
+
+
 def _can(shape: Shape | None, ways: Ways | None) -> bool:
     """Whether a file has ways for a layer of a network, and such that it can be computed in."""
     return shape is not None and ways is not None and set(ways) <= set(possible(shape))
@@ -207,6 +214,8 @@ def fastest_ways(
     has measured before is measured, some seconds for a wide network; where that cannot be kept, the
     next run measures again.
     """
+    if not _is_wide(network, min(batch, MOST_IMAGES), image_size):
+        return {}
     wanted = {
         name: shape
         for name, shape in shapes(network, min(batch, MOST_IMAGES), image_size, dtype).items()

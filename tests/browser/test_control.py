@@ -72,6 +72,7 @@ def test_runs_are_queued_moved_cancelled_deleted_and_brought_back(
     assert page.evaluate("window.notReloaded")
 
 
+@pytest.mark.long
 def test_settings_are_changed_while_it_trains_and_a_finished_run_goes_on(
     open_page: OpenPage, server: Server
 ) -> None:

@@ -119,6 +119,7 @@ def as_bytes(message: bytes | str) -> bytes:
     return message.encode() if isinstance(message, str) else message
 
 
+@pytest.mark.long
 def test_rows_say_their_own_steps_and_align_by_images_and_time(
     open_page: OpenPage, server: Server
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from diffusion_core.runs.config import RunConfig
@@ -11,6 +12,7 @@ from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 
 
+@pytest.mark.long
 def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/network")
     expect(page.get_by_test_id("stMetricValue").first).to_have_text("62,438,883")

@@ -177,6 +177,7 @@ def test_a_stop_of_what_waits_is_done_at_once_and_it_starts_when_it_is_resumed(
     wait_until(lambda: second.state == "finished", "it has finished")
 
 
+@pytest.mark.long
 def test_the_next_server_starts_what_waits_before_anybody_visits_it(
     first, runs_dir: Path, cache_dir: Path
 ) -> None:

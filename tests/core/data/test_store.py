@@ -283,6 +283,7 @@ def test_progress_counts_broken_files_too(tmp_path: Path, cache: Path) -> None:
     assert calls[-1] == (6, 6)
 
 
+@pytest.mark.long
 def test_the_number_of_workers_does_not_change_the_bytes(tmp_path: Path) -> None:
     """More images than one process decodes at a time, so that there are two chunks."""
     root = tmp_path / "flat"

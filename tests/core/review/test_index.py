@@ -398,6 +398,7 @@ def start(code: str, *words: object) -> subprocess.Popen:
 
 
 @pytest.mark.usefixtures("quick_python")
+@pytest.mark.long
 def test_two_processes_at_once_agree_with_the_folders(runs_dir: Path, read: list[str]) -> None:
     paths = some_runs(runs_dir, 20)
     looking = [start(LOOKS, runs_dir, 40) for _ in range(2)]

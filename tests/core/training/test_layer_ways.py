@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffusion_core.models.convolutions import DEPTH, GEMM, PLAIN, Geometry, Way, Ways
-from diffusion_core.runs.presets import build_model
+from diffusion_core.runs.presets import network_plan
 from diffusion_core.training import layer_ways
 from diffusion_core.training.layer_ways import FILE, Shape, faster, fastest_ways, possible, shapes
 
@@ -31,7 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
 
 
 def ways_of(folder: Path, known: dict[str, Ways] | None = None) -> dict[str, Ways]:
-    return fastest_ways(build_model("lecture"), 32, 64, torch.float32, known, folder)
+    return fastest_ways(network_plan("lecture", {}), 32, 64, torch.float32, known, folder)
 
 
 def test_a_way_is_chosen_where_it_is_worth_it() -> None:
@@ -60,7 +60,7 @@ def test_only_ways_that_can_be_the_fastest_are_measured(
 
 
 def test_the_work_of_each_layer_is_that_of_the_trace() -> None:
-    network = build_model("lecture")
+    network = network_plan("lecture", {})
     found = shapes(network, 1, 64, torch.float32)
     rows = {row.name: row for row in layer_ways.trace(network, 64).rows}
     assert found["downs.0.transform"].sides == (64, 64)
