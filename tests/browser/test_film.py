@@ -237,6 +237,7 @@ def test_a_broken_strip_says_so_and_the_others_go_on(open_page: OpenPage, server
     expect(sentence).to_have_count(0)
 
 
+@pytest.mark.long
 def test_grey_strips_and_an_image_that_forms_lie_below_each_other(
     open_page: OpenPage, server: Server
 ) -> None:

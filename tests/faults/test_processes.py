@@ -92,6 +92,7 @@ def processes_of(run: Run) -> list[psutil.Process]:
 # ------------------------------------------------------------------------------ one machine
 
 
+@pytest.mark.long
 def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.ndarray) -> None:
     first, second = train_together(forks, words(run, CONFIG), words(run, CONFIG))
     assert (first.exit_code(), second.exit_code()) == (0, 0)

@@ -79,7 +79,11 @@ def test_anything_else_is_left_to_python() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT, signal.SIGKILL],
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        signal.SIGKILL,
+    ],
 )
 def test_the_folder_is_removed_however_the_tests_end(number: int) -> None:
     code = "from tests.forks import client; print(client._start(), flush=True); input()"

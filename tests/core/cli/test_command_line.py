@@ -306,6 +306,7 @@ def test_bash_completes_what_is_typed(tmp_path: Path, capsys) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_reader_that_has_gone_is_no_error(runs_dir: Path) -> None:
     """`diffusion-lab runs | head -n 0`."""
     code = "import sys; from diffusion_core.cli.main import entry; input(); entry()"

@@ -47,6 +47,7 @@ def test_every_index_and_every_seed_give_another_image(
     assert len({draw_car(7, seed)[0].tobytes() for seed in range(32)}) == 32
 
 
+@pytest.mark.long
 def test_labels_are_balanced_in_the_first_800() -> None:
     labels = [draw_car(index)[1] for index in range(800)]
     assert np.bincount(labels).tolist() == [100] * len(CLASSES)

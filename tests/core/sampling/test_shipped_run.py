@@ -22,7 +22,7 @@ RUN = load_run(Path(__file__).parents[3] / "checkpoints" / "demo-cars")
 CHECKPOINT = RUN.checkpoint(5000)
 # Four seconds each, and DDPM a minute; Heun is the one whose spacing differs.
 SAMPLERS = [
-    pytest.param(name, marks=() if name in ("heun", "dpmpp_2m") else pytest.mark.long)
+    pytest.param(name, marks=() if name == "heun" else pytest.mark.long)
     for name in sampler_names(flow=False)
 ]
 
