@@ -243,7 +243,7 @@ KEPT = (
         key="tensorboard",
         label="Write TensorBoard logs",
         field="tensorboard",
-        help="In the run's folder tensorboard.",
+        help="Written to the folder tensorboard in the run folder.",
     ),
 )
 # Two columns of groups.

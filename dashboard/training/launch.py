@@ -35,7 +35,8 @@ class Start(NamedTuple):
             config = Run(runs_dir / self.run).config
         except ConfigError as error:
             raise ConfigError(
-                f"The settings of {self.run} cannot be used: {error} Choose another start."
+                f"The settings of {self.run} cannot be used: {error} "
+                "Choose another run or a preset."
             ) from error
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
@@ -64,7 +65,10 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
     about = duration(config.steps * config.batch_size / speed)
     if size == config.image_size:
         return f"About {about}, at {speed:.1f} images/s as in {code(run.name)}."
-    return f"About {about}, at {speed:.1f} images/s by the pixels per second of {code(run.name)}."
+    return (
+        f"About {about}, at {speed:.1f} images/s, estimated from {code(run.name)} by the number of "
+        "pixels."
+    )
 
 
 def here(device: str) -> StatusRecord:

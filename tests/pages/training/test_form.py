@@ -273,7 +273,7 @@ def test_a_run_whose_settings_cannot_be_read_is_named_where_it_is_chosen(runs_di
     (run / "config.json").write_text("{")
     assert (
         "The settings of broken cannot be used: config.json is not readable JSON. "
-        "Choose another start."
+        "Choose another run or a preset."
     ) in words(open_training(preset="run broken"))
 
 

@@ -222,7 +222,10 @@ def test_the_estimate_is_made_from_a_run_of_the_same_kind_on_this_machine(runs_d
     assert "About 26 min, at 20.0 images/s as in known." in text
     # Of another size there is one by the pixels: 32 × 32 instead of 64 × 64.
     digits = words(open_training(steps=1000, batch=32, data="digits"))
-    assert "About 6 min 40 s, at 80.0 images/s by the pixels per second of known." in digits
+    assert (
+        "About 6 min 40 s, at 80.0 images/s, estimated from known by the number of pixels."
+        in digits
+    )
     write_run(runs_dir, "known-elsewhere", host="another")
     (runs_dir / "known" / "status.json").unlink()
     assert "images/s as in" not in words(open_training(steps=1000))
