@@ -44,7 +44,6 @@ SOURCE = Choice(
     label="Image from",
     options=(DATA, GENERATED, UPLOAD, CAMERA),
     default=DATA,
-    segmented=True,
     help="The run's data set, your newest images of the mode Generate, a file, or the camera.",
 )
 EXAMPLE = Number(key="example", label="Number in the data set", default=0)

@@ -143,10 +143,10 @@ def test_a_generated_image_keeps_its_class_and_an_upload_gets_any_class(run: Pat
     generate(app)
     app.segmented_control(key="mode").set_value("Edit").run()
     assert app.selectbox(key="label").value == "as the image"
-    app.segmented_control(key="from").set_value("generated").run()
+    app.selectbox(key="from").set_value("generated").run()
     app.number_input(key="drawn").set_value(3).run()
     assert f"Class of the image: {CLASSES[2]}." in words(app)
-    app.segmented_control(key="from").set_value("upload").run()
+    app.selectbox(key="from").set_value("upload").run()
     app.slider(key="guidance").set_value(2.0).run()
     [field] = [f for f in app.file_uploader if f.key == "upload"]
     field.set_value(("red.png", png(np.full((30, 50, 3), 80, np.uint8)), "image/png")).run()
