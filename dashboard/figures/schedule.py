@@ -132,7 +132,7 @@ def marks_at(
 
 
 def _values(schedule: NoiseSchedule, quantity: Quantity, logarithmic: bool) -> np.ndarray:
-    """float64 (T,), with NaN, which Plotly leaves out, for what cannot be drawn."""
+    """float64 (T,), with NaN, which Plotly leaves out, for what cannot be plotted."""
     values = getattr(schedule, quantity.table).numpy().astype(np.float64)
     values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan
     return values

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -15,33 +11,14 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from dashboard.components.film.served import ROUTE, samples_address, serve
+from tests.pages.asgi import get
 
 app = Starlette(routes=[Route(ROUTE, serve)])
 
 
-def get(address: str) -> tuple[int, dict[str, str], bytes]:
+def answer(address: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to a request."""
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": f"/{address}",
-        "raw_path": quote(f"/{address}").encode(),
-        "query_string": b"",
-        "headers": [],
-    }
-    # In a thread of its own: the one of the browser tests has a loop that runs already.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, app(scope, receive, send)).result()
-    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])
+    return get(app, f"/{address}")
 
 
 @pytest.fixture
@@ -67,7 +44,7 @@ def run(tmp_path: Path) -> Path:
 )
 def test_images_and_films_are_served_as_what_they_are(run: Path, name: str, kind: str) -> None:
     (run / "samples" / name).write_bytes(b"<script>alert(1)</script>")
-    status, headers, body = get(f"{samples_address(run / 'samples')}/{name}")
+    status, headers, body = answer(f"{samples_address(run / 'samples')}/{name}")
     assert (status, body) == (200, b"<script>alert(1)</script>")
     assert headers["content-type"] == kind
     assert headers["x-content-type-options"] == "nosniff"
@@ -79,7 +56,7 @@ def test_images_and_films_are_served_as_what_they_are(run: Path, name: str, kind
 )
 def test_no_other_file_is_served(run: Path, name: str) -> None:
     (run / "samples" / name).write_bytes(b"<script>alert(1)</script>")
-    status, headers, body = get(f"{samples_address(run / 'samples')}/{name}")
+    status, headers, body = answer(f"{samples_address(run / 'samples')}/{name}")
     assert (status, body) == (404, b"There is no such image.")
     assert headers["content-type"].startswith("text/plain")
 
@@ -98,7 +75,7 @@ def test_no_other_file_is_served(run: Path, name: str) -> None:
     ],
 )
 def test_nothing_outside_the_folder_is_served(run: Path, name: str) -> None:
-    assert get(f"{samples_address(run / 'samples')}/{name}")[0] == 404
+    assert answer(f"{samples_address(run / 'samples')}/{name}")[0] == 404
 
 
 def test_links_out_of_the_folder_folders_and_pipes_are_not_served(run: Path) -> None:
@@ -110,7 +87,7 @@ def test_links_out_of_the_folder_folders_and_pipes_are_not_served(run: Path) -> 
     (samples / "folder.png").mkdir()
     os.mkfifo(samples / "pipe.png")
     found = {
-        name: get(f"{samples_address(samples)}/{name}.png")[0]
+        name: answer(f"{samples_address(samples)}/{name}.png")[0]
         for name in ("link", "run", "same", "loop", "folder", "pipe")
     }
     assert found == {"link": 404, "run": 404, "same": 200, "loop": 404, "folder": 404, "pipe": 404}
@@ -120,10 +97,12 @@ def test_a_samples_folder_that_is_a_link_is_not_served_but_a_linked_run_is(run: 
     odd = run.parent / "odd"
     odd.mkdir()
     (odd / "samples").symlink_to(run.parent)
-    assert get(f"{samples_address(odd / 'samples')}/secret.png")[0] == 404
+    assert answer(f"{samples_address(odd / 'samples')}/secret.png")[0] == 404
     (run.parent / "linked").symlink_to(run)
-    assert get(f"{samples_address(run.parent / 'linked' / 'samples')}/step-00000004.png")[0] == 200
+    assert (
+        answer(f"{samples_address(run.parent / 'linked' / 'samples')}/step-00000004.png")[0] == 200
+    )
 
 
 def test_a_folder_that_no_page_has_shown_is_not_served(run: Path) -> None:
-    assert get("samples/0123456789abcdef/step-00000004.png")[0] == 404
+    assert answer("samples/0123456789abcdef/step-00000004.png")[0] == 404

@@ -30,7 +30,7 @@ from diffusion_core.sampling.metadata import read
 from diffusion_core.sampling.series import Series
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, open_page, press, words
-from tests.pages.components.test_served import get
+from tests.pages.components.test_served import answer
 from tests.tiny_runs import write_checkpoint, write_run
 
 SOON = 60.0
@@ -120,7 +120,7 @@ def test_the_images_of_a_series_come_from_their_files_and_a_link_shows_them_agai
     [row] = component_data(app, "gallery")["rows"]
     assert [tile["file"] for tile in row["tiles"]] == [f"cars-mine-{k:06d}.png" for k in range(5)]
     shown = row["tiles"][1]["address"]
-    status, _, content = get(shown.partition("?")[0])
+    status, _, content = answer(shown.partition("?")[0])
     assert status == 200 and content == Series(run / "drawings" / "mine").image(1).read_bytes()
     [address] = [each.value for each in app.code if each.value.startswith("?")]
     linked = parse_qs(address.removeprefix("?"))
