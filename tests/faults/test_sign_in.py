@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import itsdangerous
@@ -20,10 +21,17 @@ OPERATORS = ["ann@LAB.org"]
 MONTH = 32 * 86_400
 
 
+def write_secrets(folder: Path, operators: list[str]) -> None:
+    """At once: a server that looked at half a file would keep it until it looks again."""
+    new = folder / "new-secrets.toml"
+    new.write_text(secrets_toml(operators))
+    new.replace(folder / "secrets.toml")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("sign-in")
-    (folder / "secrets.toml").write_text(secrets_toml(OPERATORS))
+    write_secrets(folder, OPERATORS)
     with start_server(folder, script="tests/faults/app_with_secrets.py") as running:
         yield running
 
@@ -31,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def secrets_as_before(server: Server) -> Iterator[None]:
     yield
-    (server.runs_dir.parent / "secrets.toml").write_text(secrets_toml(OPERATORS))
+    write_secrets(server.runs_dir.parent, OPERATORS)
 
 
 def visit(server: Server, said: dict[str, Any], query: str = "form_open=true", **how: Any):
@@ -63,7 +71,7 @@ def role(visitor: Visitor) -> str:
 def test_who_is_signed_in_and_listed_is_an_operator(
     person: str, operators: list[str], expected: str, server: Server
 ) -> None:
-    (server.runs_dir.parent / "secrets.toml").write_text(secrets_toml(operators))
+    write_secrets(server.runs_dir.parent, operators)
 
     async def look() -> None:
         async with visit(server, claims(person)) as visitor:
@@ -110,7 +118,7 @@ def test_a_list_that_was_changed_counts_when_the_button_is_pressed(server: Serve
 
     async def press() -> None:
         async with visit(server, claims("Ann"), "run=rests") as visitor:
-            (server.runs_dir.parent / "secrets.toml").write_text(secrets_toml(["eve@lab.org"]))
+            write_secrets(server.runs_dir.parent, ["eve@lab.org"])
             await visitor.run(pressed="Resume")
             [toast] = visitor.elements("toast")
             assert toast.body == (
