@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.explain import noising
 from dashboard.quality import measure
+from dashboard.review import saved
 from dashboard.services import roles, run_deeds, series_jobs, settings
 from dashboard.services.roles import Deed, NotAllowed
 from diffusion_core.runs import trash
@@ -44,6 +45,7 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
         lambda: series_jobs.resume(RUN, SERIES, SPEC, own=False),
     ],
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
+    Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
     Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
 }
 
