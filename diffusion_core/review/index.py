@@ -83,6 +83,8 @@ class Row(Record):
 
     values: dict[str, Value]
     measured: Measured | None = None
+    # What was changed on the way to the settings in `values`, oldest first: step, name, value.
+    changes: tuple[tuple[int, str, Number], ...] = ()
     problem: str = ""  # why its records or curves cannot be used, as a sentence
     active: StatusRecord | None = None  # of a run at work or queued when it was read
 
@@ -272,6 +274,12 @@ def read_row(run: Run) -> Row:
     return Row.model_construct(
         values={name: value for name, value in values.items() if _can_be_used(value)},
         measured=newest and measured(newest),
+        changes=tuple(
+            (change.step, name, value)
+            for change in seen.changes
+            for name, value in change.settings.items()
+            if _can_be_used(value)
+        ),
         problem=problem,
         active=status.replace(found=None) if status.state in ACTIVE else None,
     )
