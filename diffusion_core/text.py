@@ -59,9 +59,7 @@ def value_text(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float) and float(short := f"{value:g}") == value:
-        return short
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def has_control_characters(text: str) -> bool:
