@@ -1,7 +1,8 @@
 """The names under which visitors write remarks and vote; each stands for one person.
 
-Who is signed in has the verified address. Every other name ends in a mark such as `#8c1f0a2b5d3e4f60`
-that is made from a secret of the person's browser, so nobody can write under the name of another.
+Who is signed in has the verified address. Every other name ends in a mark such as
+`#8c1f0a2b5d3e4f60`, made from a secret of the person's browser, so nobody can write under the name
+of another.
 """
 
 from __future__ import annotations

@@ -8,19 +8,20 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from streamlit import runtime
 
 from dashboard.services import roles
 from dashboard.services.roles import Deed
-from diffusion_core.text import has_control_characters
 
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # without those that are taken for others
-LONGEST = 8000  # characters of an address's settings
 MOST = 50  # presentations at a time
 # A reload of the page has a moment in which its old session is over already.
 GRACE_SECONDS = 5.0
+
+Address = Mapping[str, Sequence[str]]
 
 
 class PresentingError(ValueError):
@@ -32,7 +33,7 @@ class Presentation:
     code: str
     by: str
     session: str  # Streamlit's name of the presenter's
-    query: str = ""  # the settings in the page's address
+    address: Address = field(default_factory=dict)  # the settings of the page as a link has them
     changes: int = 0  # how often these have changed
     seen: float = 0.0  # when the session was last there
 
@@ -55,14 +56,12 @@ def begin(by: str, session: str) -> Presentation:
         return found
 
 
-def show(code: str, session: str, query: str) -> None:
-    """The presenter's page has these settings in its address now."""
-    if len(query) > LONGEST or has_control_characters(query):
-        return
+def show(code: str, session: str, address: Address) -> None:
+    """The presenter's page has these settings now."""
     with _lock:
         now = _presentations.get(code)
-        if now is not None and now.session == session and now.query != query:
-            _presentations[code] = replace(now, query=query, changes=now.changes + 1)
+        if now is not None and now.session == session and now.address != address:
+            _presentations[code] = replace(now, address=address, changes=now.changes + 1)
 
 
 def end(code: str, session: str) -> None:

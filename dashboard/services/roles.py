@@ -55,6 +55,7 @@ class Deed(StrEnum):
     MEASURE = "measure the quality of a run"
     CHANGE_SERIES = "cancel or resume a series that somebody else started"
     DELETE_SERIES = "delete a series"
+    SAVE_VIEW = "save and delete views"
     READ_PATHS = "read images from a folder of the server"
     REMARK = "write notes, tags, stars and decisions"
     VOTE = "vote"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +135,9 @@ def test_a_name_that_is_none_is_not_there(runs_dir: Path, name: str) -> None:
         (lambda record: record["entries"].pop(), "shows what is no entry"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(runs_dir: Path, change, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_cannot_be_used_is_named(
+    runs_dir: Path, change: Callable[[Any], object], said: str
+) -> None:
     file = make(runs_dir).path / polls.FILE
     record = json.loads(file.read_text())
     change(record)

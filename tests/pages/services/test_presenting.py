@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from dashboard.services import presenting
@@ -24,22 +26,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def query(code: str) -> tuple[str, int]:
+def shown(code: str) -> tuple[Mapping[str, Sequence[str]], int]:
     found = presenting.find(code)
     assert found is not None
-    return found.query, found.changes
+    return found.address, found.changes
 
 
 def test_only_the_presenter_changes_and_ends_it(server: Server) -> None:
     code = presenting.begin("Ann", "s1").code
-    assert query(code.lower()) == ("", 0)
-    presenting.show(code, "s1", "view=Vote")
-    presenting.show(code, "s1", "view=Vote")
-    presenting.show(code, "s2", "view=Say")
-    for odd in ("x" * 8001, "view=\n"):
-        presenting.show(code, "s1", odd)
+    assert shown(code.lower()) == ({}, 0)
+    presenting.show(code, "s1", {"view": ["Vote"]})
+    presenting.show(code, "s1", {"view": ["Vote"]})
+    presenting.show(code, "s2", {"view": ["Say"]})
     presenting.end(code, "s2")
-    assert query(code) == ("view=Vote", 1)
+    assert shown(code) == ({"view": ["Vote"]}, 1)
     presenting.end(code, "s1")
     assert presenting.find(code) is None
 
