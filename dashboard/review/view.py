@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard.review import choose
+from dashboard.review.compare import COMPARE_CONTROLS, show_compare
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
 from dashboard.ui.controls import Choice, Control
@@ -27,7 +28,17 @@ class View:
 
 
 # Adding a view is one module and one record here.
-VIEWS: dict[str, View] = {view.name: view for view in list[View]()}
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in (
+        View(
+            "Compare",
+            "What differs between two to eight runs, and which setting goes with which result.",
+            show_compare,
+            COMPARE_CONTROLS,
+        ),
+    )
+}
 VIEW = Choice(
     key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
 )
