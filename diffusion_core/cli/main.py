@@ -30,6 +30,7 @@ COMMANDS = {
     "sample": ("sample", "generate images from a run's checkpoint"),
     "evaluate": ("evaluate", "measure how good a run's images are"),
     "export": ("export", "export a run for diffusers, or its metrics as CSV or Parquet"),
+    "settings": ("settings", "list the settings of a run, with what they mean"),
     "runs": ("runs", "list the runs"),
     "queue": ("queue", "list the runs that wait for a device; move or cancel one"),
     "stop": ("request", "stop a run at its next step"),
