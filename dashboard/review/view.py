@@ -10,6 +10,8 @@ import streamlit as st
 from dashboard.review import choose
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
+from dashboard.review.say import CONTROLS as SAY
+from dashboard.review.say import show_say
 from dashboard.ui.controls import Choice, Control
 from diffusion_core.review.index import Row
 from diffusion_core.runs.run import RunSnapshot
@@ -27,7 +29,12 @@ class View:
 
 
 # Adding a view is one module and one record here.
-VIEWS: dict[str, View] = {view.name: view for view in list[View]()}
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in [
+        View("Say", "Notes, tags, stars and decisions, for everybody to see.", show_say, SAY),
+    ]
+}
 VIEW = Choice(
     key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
 )

@@ -42,3 +42,7 @@ TABLE = "table"  # how many tables of runs there have been; a number makes anoth
 SELECTED = "selected"  # [name]: the runs that are selected in the table
 VIEW_NAME = "view_name"  # the name under which the view is saved
 VIEW_ERROR = "view_error"  # text: why a view was not saved or deleted, until it is shown
+GUEST = "guest"  # (name, secret) of a visitor who is not signed in
+NAME_ERROR = "name_error"  # text: why a name was not taken, until it is shown
+EDITED_NOTE = "edited_note"  # (run, subject, remark): the note that the visitor edits
+REMARK_ERROR = "remark_error"  # (field or "", sentence, text): why a remark was not written
