@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -89,8 +89,11 @@ CHOSEN = MultiChoice(
 CONTROLS = (SEARCH, FILTER, GROUP, SORT, REVERSE, COLUMNS, CHOSEN)
 
 
-def pick_runs() -> tuple[list[RunSnapshot], list[Row]]:
-    """The table with its controls; returns the chosen runs and the rows of all that it lists."""
+def pick_runs(offer_more: Callable[[], None]) -> tuple[list[RunSnapshot], list[Row]]:
+    """The table with its controls; returns the chosen runs and the rows of all that it lists.
+
+    `offer_more` shows further buttons beside the controls.
+    """
     look_anew()
     settings = get_settings()
     every = rows_of(settings)
@@ -105,6 +108,7 @@ def pick_runs() -> tuple[list[RunSnapshot], list[Row]]:
             SORT.ask()
             REVERSE.ask()
             COLUMNS.ask(default=list(COLUMNS.default), max_selections=MOST_COLUMNS)
+        offer_more()
     table = st.container()
     names = [str(row.values["name"]) for row in every]
     chosen = _ask_chosen(names)
@@ -194,6 +198,8 @@ def _show_table(seconds: float, was_chosen: list[str]) -> None:
         columns = [group, *(name for name in columns if name != group)]
         _show_groups(group, groups, columns)
     _show_rows(rows, columns, was_chosen)
+    if state.pop(keys.TOO_MANY, False):
+        st.warning(f"You can review at most {MOST_CHOSEN} runs at a time.")
     count = f"{len(rows):,} of {len(every):,} runs" if len(rows) < len(every) else ""
     damaged = [str(row.values["name"]) for row in rows if row.problem]
     if damaged:
@@ -240,7 +246,7 @@ def _take_selection(key: str, names: Sequence[str]) -> None:
     chosen = [name for name in before if name in selected or name not in names]
     chosen += [name for name in selected if name not in chosen]
     if len(chosen) > MOST_CHOSEN:
-        st.toast(f"You can review at most {MOST_CHOSEN} runs at a time.")
+        state[keys.TOO_MANY] = True
         state.pop(keys.SELECTED, None)  # the table starts again without the last one
         chosen = chosen[:MOST_CHOSEN]
     else:

@@ -32,7 +32,9 @@ def open_address(address: Address, controls: Iterable[Control]) -> None:
     """
     for control in controls:
         texts = list(address.get(control.key, ()))
-        given = bool(texts) and not control.link_problem(texts)
+        # What a list offers may depend on the page, which checks it then.
+        listed = getattr(control, "options", True)
+        given = bool(texts) and not (listed and control.link_problem(texts))
         value = control.of_link(texts) if given else control.default
         if not given and control.key not in st.session_state:
             continue

@@ -46,11 +46,13 @@ CONTROLS = (
 
 
 def show_review() -> None:
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        offer_saved(CONTROLS)
-        offer_link(CONTROLS)
-    chosen, rows = choose.pick_runs()
+    chosen, rows = choose.pick_runs(_offer_more)
     if VIEWS:
         view = VIEWS[VIEW.ask(label_visibility="collapsed")]
         st.caption(view.about)
         view.show(chosen, rows)
+
+
+def _offer_more() -> None:
+    offer_saved(CONTROLS)
+    offer_link(CONTROLS)
