@@ -34,13 +34,13 @@ def ask_name(deed: Deed, key: str) -> str:
     name = name_now()
     if users.user() is None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            _remember(f"{key}-memory")
             if name:
                 st.caption(f"You are {code(people.shown_name(name))}.", width="content")
                 with st.popover("Change", type="tertiary"):
                     _ask(key)
             else:
                 _ask(key)
+            _remember(f"{key}-memory")
     return name
 
 

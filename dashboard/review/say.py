@@ -26,7 +26,8 @@ def show_say(chosen: Sequence[RunSnapshot], rows: Sequence[Row]) -> None:
         return
     runs = {run.name: run.run for run in chosen}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        run = runs[OF.now(options=list(runs)).ask(width=260)]
+        names = list(runs)
+        run = runs[OF.now(options=names).ask(width=260) if len(names) > 1 else names[0]]
         steps = recent(("said-steps", run.path), lambda: _steps(run))
         texts = [WHOLE, *map(str, steps)]
         about = ABOUT.now(options=texts, titles={text: _title(text) for text in texts})

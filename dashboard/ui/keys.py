@@ -47,3 +47,6 @@ GUEST = "guest"  # (name, secret) of a visitor who is not signed in
 NAME_ERROR = "name_error"  # text: why a name was not taken, until it is shown
 EDITED_NOTE = "edited_note"  # (run, subject, remark): the note that the visitor edits
 REMARK_ERROR = "remark_error"  # (field or "", sentence, text): why a remark was not written
+POLL = "poll"  # the name of the vote that the form starts
+VOTING = "voting"  # {(vote, time, person): Session}: where the visitor is in each vote
+VOTE_ERROR = "vote_error"  # text: why a vote was not started or cast, until it is shown

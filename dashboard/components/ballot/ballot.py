@@ -15,6 +15,7 @@ from dashboard.components.assemble import component
 
 HTML = """
 <div class="ballot">
+  <label><span role="status"></span><progress></progress></label>
   <div class="images" role="group"></div>
   <div class="bar">
     <button type="button" class="back">← Back</button>
@@ -27,13 +28,15 @@ HTML = """
 def show_ballot(
     images: Sequence[bytes],
     question: str,
+    at: tuple[int, int],
     chosen: int | None,
     can_go_back: bool,
     key: str,
     on_answer: Callable[[str, int], None],
 ) -> None:
-    """`images`: PNG files in their order. `question`: differs for each question. `chosen`: the
-    place of the image that was chosen before.
+    """`images`: PNG files in their order. `question`: differs for each question that is shown.
+    `at`: its number, from 1, and of how many. `chosen`: the place of the image that was chosen
+    before.
 
     `on_answer` is told the question and the place of an image, from 0, or BACK or SKIP: as numbers
     from outside.
@@ -49,6 +52,7 @@ def show_ballot(
     data = {
         "images": [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in images],
         "question": question,
+        "at": at,
         "chosen": chosen,
         "back": can_go_back,
     }
