@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard.review import choose
+from dashboard.review.follow import show_follow
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
 from dashboard.review.say import CONTROLS as SAY
@@ -56,6 +57,7 @@ CONTROLS = (
 
 
 def show_review() -> None:
+    show_follow(CONTROLS)
     table = st.container()
     view = VIEWS[VIEW.ask(label_visibility="collapsed")]
     st.caption(view.about)

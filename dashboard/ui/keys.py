@@ -50,3 +50,5 @@ REMARK_ERROR = "remark_error"  # (field or "", sentence, text): why a remark was
 POLL = "poll"  # the name of the vote that the form starts
 VOTING = "voting"  # {(vote, time, person): Session}: where the visitor is in each vote
 VOTE_ERROR = "vote_error"  # text: why a vote was not started or cast, until it is shown
+PRESENTED = "presented"  # the code under which the visitor presents
+FOLLOWED = "followed"  # (code, changes): what the visitor follows, and what the page shows of it
