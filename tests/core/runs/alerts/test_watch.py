@@ -335,19 +335,28 @@ def test_each_target_has_attempts_of_its_own(runs_dir: Path, clock: list[float])
         assert (len(one.got), len(two.got)) == (2, 1)
 
 
-def test_of_many_that_look_at_once_one_sends(runs_dir: Path, server: WebhookServer) -> None:
+def test_of_many_that_look_at_once_one_sends(
+    runs_dir: Path, server: WebhookServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = settings(server)
     run = at_work(runs_dir, "run")
     Watch(runs_dir).look(chosen)
     set_state(run, "finished")
-    together = threading.Barrier(8)
+    together, read = threading.Barrier(4), ledger.read
+
+    def slow(file: Path) -> tuple[ledger.Entry, ...]:
+        found = read(file)
+        time.sleep(0.02)  # for another to come between
+        return found
+
+    monkeypatch.setattr(ledger, "read", slow)
 
     def look() -> None:
         looks = Watch(runs_dir)
         together.wait()
         looks.look(chosen)
 
-    threads = [threading.Thread(target=look) for _ in range(8)]
+    threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
