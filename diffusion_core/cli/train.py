@@ -25,6 +25,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.config import (
     MAIN_AVERAGE,
     ConfigError,
@@ -134,6 +135,7 @@ def train_run(arguments: argparse.Namespace) -> int:
             bar.close()
         if lead:  # the device is free again
             start_waiting(arguments.run.parent)
+            alerts.end(arguments.run.parent)
     if not lead:
         return DONE
     print(f"{arguments.run}: {state}.")

@@ -20,6 +20,7 @@ from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
 from diffusion_core.device import cards_of
 from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
@@ -126,6 +127,8 @@ def _train_alone(job: _Job) -> RunState:
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
+            if status.lead:
+                alerts.begin(path, status.status)
             if not job.resume and status.lead:
                 keep_origin(path, job.config)
             if job.new and status.lead:
