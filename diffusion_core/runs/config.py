@@ -132,6 +132,7 @@ class RunConfig(Record):
 
     # The optimisation
     steps: Annotated[int, Field(ge=1, le=10**9)] = 6000
+    pause_at: Every = 0  # the run pauses after this step; 0: never
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32  # per step, over all processes
     # Images that a process takes at once; 0: as many as fit its memory.
     micro_batch: Annotated[int, Field(ge=0, le=10**6)] = 0
