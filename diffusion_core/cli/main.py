@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure how good a run's images are"),
     "export": ("export", "export a run for diffusers, or its metrics as CSV or Parquet"),
     "runs": ("runs", "list the runs"),
+    "sweep": ("sweep", "train runs that differ in some settings, and keep the better ones"),
     "queue": ("queue", "list the runs that wait for a device; move or cancel one"),
     "stop": ("request", "stop a run at its next step"),
     "pause": ("request", "pause a run at its next step"),

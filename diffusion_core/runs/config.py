@@ -167,6 +167,8 @@ class RunConfig(Record):
     validate_every: Every = 250
     tensorboard: bool = False  # write event files for TensorBoard as well
 
+    sweep: Annotated[str, Field(max_length=80)] = ""  # which the run is part of: see `sweep.py`
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -249,6 +251,10 @@ class RunConfig(Record):
         if unknown:
             raise ConfigError(f"There is no setting called {some(unknown)}.")
         return RunConfig(**{**dict(self), **changes})
+
+    def alone(self) -> RunConfig:
+        """A copy that is part of no sweep, for another run with these settings."""
+        return self.replace(sweep="", pause_at=0)
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(), indent=2)
