@@ -63,6 +63,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
                     f"{code(busy[0].name)} is using the device. Resume the run to queue it "
                     f"{from_here}."
                 )
+            if status.message:
+                sentence = f"{plain(status.message)} {sentence}"
         case RunState.FAILED:
             sentence = (
                 plain(status.error or "") or "No reason was recorded; see train.log in its folder."

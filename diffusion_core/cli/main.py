@@ -32,6 +32,7 @@ COMMANDS = {
     "export": ("export", "export a run for diffusers, or its metrics as CSV or Parquet"),
     "settings": ("settings", "list the settings of a run, with what they mean"),
     "runs": ("runs", "list the runs"),
+    "sweep": ("sweep", "train runs that differ in some settings, and keep the better ones"),
     "queue": ("queue", "list the runs that wait for a device; move or cancel one"),
     "stop": ("request", "stop a run at its next step"),
     "pause": ("request", "pause a run at its next step"),

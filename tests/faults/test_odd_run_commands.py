@@ -46,6 +46,7 @@ WORDS = {
     "command": ["command RUN", "command RUN --machines 2"],
     "completion": ["completion bash"],
     "queue": ["queue", "queue up RUN", "queue cancel RUN"],
+    "sweep": ["sweep", "sweep swept --like RUN --vary batch_size=2,4 --dry-run"],
     "stop": ["stop RUN"],
     "pause": ["pause RUN"],
     "sample-now": ["sample-now RUN"],
