@@ -240,6 +240,12 @@ KEPT = (
         help="Also keep the checkpoint with the lowest validation loss.",
     ),
     Toggle(
+        key="report",
+        label="Refresh a report",
+        field="report",
+        help="report.html in the run folder is written again at each checkpoint.",
+    ),
+    Toggle(
         key="tensorboard",
         label="Write TensorBoard logs",
         field="tensorboard",

@@ -29,6 +29,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

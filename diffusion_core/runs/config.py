@@ -164,6 +164,7 @@ class RunConfig(Record):
     # Of DPM-Solver++; 0: the lecture's strip, one image forming in ten.
     sample_steps: Annotated[int, Field(ge=0, le=MOST_TIMESTEPS)] = 12
     validate_every: Every = 250
+    report: bool = False  # refresh `report.html` in the run folder at each checkpoint
     tensorboard: bool = False  # write event files for TensorBoard as well
 
     def __init__(self, **values: Any) -> None:
