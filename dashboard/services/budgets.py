@@ -34,6 +34,7 @@ class Limits:
     series_hours: int | None = None  # until a series is deleted
     upload_mb: int | None = None  # of image files, an hour
     upload_megapixels: int | None = None  # decoded, an hour
+    remarks: int | None = None  # written, edited and deleted, and votes, an hour
 
 
 # At 10 ms an evaluation (preset `small`, 64 x 64, two cores) the hour's are 20 minutes of a device,
@@ -45,6 +46,7 @@ VIEWERS = Limits(
     series_hours=24,
     upload_mb=128,
     upload_megapixels=500,
+    remarks=2000,  # a room of reviewers may share an address
 )
 
 
@@ -54,6 +56,7 @@ class Budget(StrEnum):
     EVALUATIONS = "network evaluations"
     UPLOAD_BYTES = "MB of image files"
     PIXELS = "megapixels of images"
+    REMARKS = "remarks and votes"
 
 
 @dataclass
@@ -77,6 +80,7 @@ def limits(settings: Settings) -> Limits:
         settings.series_hours or usual.series_hours,
         settings.hourly_upload_mb or usual.upload_mb,
         settings.hourly_upload_megapixels or usual.upload_megapixels,
+        settings.hourly_remarks or usual.remarks,
     )
 
 
@@ -148,6 +152,7 @@ def _hourly(budget: Budget, of_role: Limits) -> int | None:
         Budget.EVALUATIONS: of_role.evaluations,
         Budget.UPLOAD_BYTES: of_role.upload_mb,
         Budget.PIXELS: of_role.upload_megapixels,
+        Budget.REMARKS: of_role.remarks,
     }[budget]
 
 

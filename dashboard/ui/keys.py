@@ -37,3 +37,9 @@ EDIT_CLOSING = "edit_closing"  # for how many more looks that form is closed
 EDITED = "edited"  # (run, its settings before, {field: value}): an edit until it is confirmed
 DELETED = "deleted"  # the `trash.Deleted` that "Undo" restores
 REFUSAL = "refusal"  # why the action of the last button failed
+# The Review page.
+TABLE = "table"  # how many tables of runs there have been; a number makes another one
+SELECTED = "selected"  # [name]: the runs that are selected in the table
+TOO_MANY = "too_many"  # whether more runs were selected than can be
+VIEW_NAME = "view_name"  # the name under which the view is saved
+VIEW_ERROR = "view_error"  # text: why a view was not saved or deleted, until it is shown

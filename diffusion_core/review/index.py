@@ -27,7 +27,7 @@ from diffusion_core.evaluation.results import FOLDER as QUALITY
 from diffusion_core.evaluation.results import read_results
 from diffusion_core.files import check_regular
 from diffusion_core.records import Record, RecordError, read_record
-from diffusion_core.runs import history
+from diffusion_core.runs import history, remarks
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.presets import args_for_images, network_settings, schedule_settings
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 FILE = ".index.sqlite"
 APPLICATION = 0x4C616249  # of the file, in its header
 # What a row holds; another number makes all rows again.
-LAYOUT = zlib.crc32(repr((1, *RunConfig.model_fields, *METRICS)).encode()) & 0x7FFFFFFF
+LAYOUT = zlib.crc32(repr((2, *RunConfig.model_fields, *METRICS)).encode()) & 0x7FFFFFFF
 PATIENCE = 0.25  # seconds to wait for another process; without the file it costs more
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST = 10**19  # of a number
@@ -50,6 +50,7 @@ SOURCES = (
     "status.json",
     "changes.json",
     history.FILE,
+    remarks.FILE,
     "metrics.sqlite",
     "metrics.sqlite-wal",
     QUALITY,  # its files are only ever replaced, which changes the folder
@@ -250,6 +251,8 @@ def read_row(run: Run) -> Row:
     begun = (history.Event.CREATED, history.Event.STARTED)
     if told.entries and told.entries[0].event in begun and not told.shortened:
         values["creator"] = told.entries[0].by
+    said = remarks.read_remarks(run.path)
+    values |= {"tags": ", ".join(said.tags()), "stars": said.stars(), "decision": said.decision()}
     return Row.model_construct(
         values={name: value for name, value in values.items() if _can_be_used(value)},
         problem=problem,

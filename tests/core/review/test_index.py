@@ -18,10 +18,11 @@ import pytest
 from diffusion_core.files import write_json
 from diffusion_core.review import index
 from diffusion_core.review.index import FILE, Index, read_row
-from diffusion_core.runs import metrics
+from diffusion_core.runs import metrics, remarks
 from diffusion_core.runs.changes import add_change
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.metrics import MetricsError, MetricsWriter
+from diffusion_core.runs.remarks import Kind, Subject
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.runs.status import HEARTBEAT_OLD
 from tests.odd_runs import bound_by_permissions
@@ -76,6 +77,10 @@ def test_a_row_holds_settings_and_results(runs_dir: Path) -> None:
     add_change(run, 5, {"learning_rate": 0.5})
     record(run, Event.STARTED, "ann@example.org")
     record(run, Event.RESUMED, "bob@example.org")
+    for kind, text in ((Kind.TAG, "good"), (Kind.TAG, "a talk"), (Kind.DECISION, "keep")):
+        remarks.add(run, kind, text)
+    remarks.add(run, Kind.STAR, by="ann@example.org")
+    remarks.add(run, Kind.TAG, "wheels", Subject(step=20))  # not of the run
     [row] = Index(runs_dir).rows()
     expected = {
         "name": "run",
@@ -93,6 +98,9 @@ def test_a_row_holds_settings_and_results(runs_dir: Path) -> None:
         "best_validation_loss": 0.1,
         "best_step": 20,
         "creator": "ann@example.org",
+        "tags": "a talk, good",
+        "stars": 1,
+        "decision": "keep",
     }
     assert {name: row.values.get(name) for name in expected} == expected
     assert "init_from" not in row.values  # an empty text is no value
@@ -177,8 +185,9 @@ def test_what_has_not_changed_is_not_read_again(runs_dir: Path, read: list[str])
         lambda run: record(run, Event.EXPORTED, "ann"),
         lambda run: add_metric(run, 10, 0.5),
         touch_quality,
+        lambda run: remarks.add(run, Kind.STAR),
     ],
-    ids="status config permissions changes history metrics quality".split(),
+    ids="status config permissions changes history metrics quality remarks".split(),
 )
 def test_what_has_changed_is_read_again(
     change: Callable[[Path], object], runs_dir: Path, read: list[str]

@@ -1,0 +1,51 @@
+"""The page: the table of runs, and one of the views of those that are chosen in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard.review import choose
+from dashboard.review.link import offer_link
+from dashboard.review.saved import offer_saved
+from dashboard.ui.controls import Choice, Control
+from diffusion_core.review.index import Row
+from diffusion_core.runs.run import RunSnapshot
+
+
+@dataclass(frozen=True)
+class View:
+    """Its name is in links."""
+
+    name: str
+    about: str  # one sentence
+    # (the chosen runs, at most MOST_CHOSEN and maybe none; the rows of all runs in the table)
+    show: Callable[[Sequence[RunSnapshot], Sequence[Row]], None]
+    controls: tuple[Control, ...] = ()  # its own, which links and saved views hold
+
+
+# Adding a view is one module and one record here.
+VIEWS: dict[str, View] = {view.name: view for view in list[View]()}
+VIEW = Choice(
+    key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
+)
+CONTROLS = (
+    *choose.CONTROLS,
+    VIEW,
+    *(control for view in VIEWS.values() for control in view.controls),
+)
+
+
+def show_review() -> None:
+    chosen, rows = choose.pick_runs(_offer_more)
+    if VIEWS:
+        view = VIEWS[VIEW.ask(label_visibility="collapsed")]
+        st.caption(view.about)
+        view.show(chosen, rows)
+
+
+def _offer_more() -> None:
+    offer_saved(CONTROLS)
+    offer_link(CONTROLS)
