@@ -50,6 +50,7 @@ COMMANDS = {
     "decide": ("remark", "decide to keep, drop or promote a run, a step of it or an image"),
     "remarks": ("remark", "list the notes, tags, stars and decisions of a run; delete one"),
     "alerts": ("alerts", "show who gets alerts; send a test, or look after them"),
+    "report": ("report", "write a report of runs as one HTML or PDF file"),
     "delete": ("delete", "delete a run; it can be restored for a week"),
     "restore": ("restore", "restore a deleted run"),
     "doctor": ("doctor", "check device, versions, write access and speed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -134,6 +135,7 @@ def train_run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             device=pick_device(arguments.device),
             on_step=show,
+            write_report=write_report,
         )
     finally:
         if bar is not None:
@@ -148,6 +150,13 @@ def train_run(arguments: argparse.Namespace) -> int:
         return DONE
     print(f"Resume with: {program()} train --run {arguments.run} --resume")
     return STOPPED if process_count() == 1 else DONE
+
+
+def write_report(run: Path) -> None:
+    """Imported when it is needed: most runs have no report. Raises ReportError, OSError."""
+    from diffusion_core.review.report.write import write_run_report
+
+    write_run_report(run)
 
 
 def start_in_background(

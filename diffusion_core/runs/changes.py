@@ -30,6 +30,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

@@ -234,6 +234,8 @@ class RunConfig(Record):
     """Steps of DPM-Solver++ for a strip; 0: the lecture's strip, one image forming in ten."""
     validate_every: Every = 250
     """Steps between two measurements of the validation loss; 0: never."""
+    report: bool = False
+    """Write report.html in the run folder again at each checkpoint."""
     tensorboard: bool = False
     """Also write event files for TensorBoard, to the folder tensorboard in the run folder."""
 
