@@ -14,7 +14,7 @@ from dashboard.components.comparison.comparison import Line, show_table
 from dashboard.figures.review import Dot, interval_figure
 from dashboard.quality.results import METRIC
 from dashboard.quality.results import show_table as show_results_table
-from dashboard.review.compare_goes_with import GOES_WITH_CONTROLS, show_goes_with
+from dashboard.review.compare_goes_with import GOES_WITH, show_goes_with
 from dashboard.services import cached
 from dashboard.services.shared_look import recent
 from dashboard.training.comparison import (
@@ -37,7 +37,7 @@ from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import RunSnapshot
 
 CURVE = Choice(key="curve", label="Curve", default=LOSS)
-COMPARE_CONTROLS = (CURVE, SMOOTHING, LOGARITHMIC, ALIGN, METRIC, *GOES_WITH_CONTROLS)
+CONTROLS = (CURVE, SMOOTHING, LOGARITHMIC, ALIGN, METRIC, *GOES_WITH)
 COSTS = {
     "Images seen": "Training images, each as often as it was seen.",
     "Training time": "Without pauses and the time between two starts.",

@@ -46,7 +46,7 @@ OUTCOME = Choice(
 )
 AMONG = Choice(key="among", label="Among", options=(ALL, CHOSEN), default=ALL, segmented=True)
 AXES = MultiChoice(key="axes", label="Settings", one=Text(key="", label=""), most=MOST_AXES)
-GOES_WITH_CONTROLS = (OUTCOME, AMONG, AXES)
+GOES_WITH = (OUTCOME, AMONG, AXES)
 
 
 def show_goes_with(rows: Sequence[Row], chosen: Collection[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_core.runs.cost import training_seconds
+from diffusion_core.runs.metrics import training_seconds
 
 ALIGNMENTS = ("step", "images", "time")
 

@@ -219,6 +219,7 @@ KEPT = (
         step=1000,
     ),
     _toggle(key="keep_best", label="Keep the best", field="keep_best"),
+    _toggle(key="report", label="Refresh a report", field="report"),
     _toggle(key="tensorboard", label="Write TensorBoard logs", field="tensorboard"),
 )
 # Two columns of groups.

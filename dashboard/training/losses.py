@@ -162,7 +162,7 @@ def lines_about(runs: Sequence[RunSnapshot]) -> list[list[str]]:
 
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
     names = COMPARED.now(options=[other.name for other in others]).ask(
-        placeholder="Other runs" if others else "No other runs", disabled=not others
+        placeholder="Other runs" if others else "No other runs"
     )
     return [other for name in names for other in others if other.name == name]
 

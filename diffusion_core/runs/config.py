@@ -182,6 +182,8 @@ class RunConfig(Record):
     # The optimisation
     steps: Annotated[int, Field(ge=1, le=10**9)] = 6000
     """Training steps in total."""
+    pause_at: Every = 0
+    """The run pauses after this step; 0: never."""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32
     """Images per step, over all processes."""
     micro_batch: Annotated[int, Field(ge=0, le=10**6)] = 0
@@ -232,8 +234,13 @@ class RunConfig(Record):
     """Steps of DPM-Solver++ for a strip; 0: the lecture's strip, one image forming in ten."""
     validate_every: Every = 250
     """Steps between two measurements of the validation loss; 0: never."""
+    report: bool = False
+    """Write report.html in the run folder again at each checkpoint."""
     tensorboard: bool = False
     """Also write event files for TensorBoard, to the folder tensorboard in the run folder."""
+
+    sweep: Annotated[str, Field(max_length=80)] = ""  # see `sweep.py`
+    """The sweep that the run is part of."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -317,6 +324,10 @@ class RunConfig(Record):
         if unknown:
             raise ConfigError(f"There is no setting called {some(unknown)}.")
         return RunConfig(**{**dict(self), **changes})
+
+    def alone(self) -> RunConfig:
+        """A copy that is part of no sweep, for another run with these settings."""
+        return self.replace(sweep="", pause_at=0)
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(), indent=2)

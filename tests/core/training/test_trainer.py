@@ -47,6 +47,20 @@ def stop_after(run: Path, step: int, action: str = "stop"):
     return on_step
 
 
+def test_a_run_pauses_after_the_step_that_it_was_told_and_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
+    path, config = tmp_path / "run", tiny(steps=5, pause_at=3, sample_every=0)
+    assert train(path, config, device=DEVICE) == "paused"
+    run = load_run(path)
+    latest = run.latest_checkpoint()
+    assert latest is not None and latest.step == run.status.step == 3
+    # It is validated there, to be compared with others that pause there.
+    assert run.curve("validation_loss")["step"].tolist() == [3]
+    assert train(path, resume=True, device=DEVICE) == "finished"
+    assert run.curve("loss")["step"].tolist() == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("network", ["unet", "lecture"])
 def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
     tmp_path: Path, network: str
