@@ -136,7 +136,8 @@ def train_run(arguments: argparse.Namespace) -> int:
             start_waiting(arguments.run.parent)
     if not lead:
         return DONE
-    print(f"{arguments.run}: {state}.")
+    why = load_run(arguments.run).status.message
+    print(f"{arguments.run}: {state}. {why}".rstrip())
     if state == "finished":
         return DONE
     print(f"Resume with: {program()} train --run {arguments.run} --resume")

@@ -158,12 +158,19 @@ class RunConfig(Record):
     checkpoint_every: Every = 250
     keep_checkpoints: Annotated[int, Field(ge=0, le=10**9)] = 10  # the newest; 0 keeps all
     keep_every: Every = 0  # weights of steps divisible by it stay too
-    keep_best: bool = True  # and those with the lowest validation loss
+    keep_best: bool = True  # and those with the lowest validation loss and the best quality
     sample_every: Every = 250
     sample_count: Annotated[int, Field(ge=1, le=4096)] = 8  # images in a strip
     # Of DPM-Solver++; 0: the lecture's strip, one image forming in ten.
     sample_steps: Annotated[int, Field(ge=0, le=MOST_TIMESTEPS)] = 12
     validate_every: Every = 250
+    # Measure the quality of the averaged weights, beside the training.
+    evaluate_every: Every = 0
+    evaluate_images: Annotated[int, Field(ge=16, le=1024)] = 256
+    evaluate_steps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)] = 10  # of the usual sampler
+    evaluate_share: Share = 0.05  # of the training's time that it may cost; 1: whatever it costs
+    # End the run after so many evaluations in a row without a better one; 0: never.
+    stop_when_no_better: Every = 0
     tensorboard: bool = False  # write event files for TensorBoard as well
 
     def __init__(self, **values: Any) -> None:
@@ -233,6 +240,8 @@ class RunConfig(Record):
         halvings = len(self.network_args.get("widths", [0] * 5)) - 1
         if self.network == "lecture" and single and self.image_size <= 2**halvings:
             yield SINGLE_PIXEL
+        if self.stop_when_no_better and not self.evaluate_every:
+            yield "stop_when_no_better needs evaluations; set evaluate_every."
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."

@@ -24,6 +24,18 @@ from diffusion_core.files import check_regular, complain
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 
+# What is measured beside the training, by the names of `evaluation.metrics`. The ends of the 95 %
+# interval are the curves with LOW and HIGH behind the name.
+QUALITY = {
+    "frechet": "evaluation.frechet_distance",
+    "sliced_wasserstein": "evaluation.sliced_wasserstein",
+    "copies": "evaluation.copies",
+}
+LOW, HIGH = ".low", ".high"
+# How much higher the validation loss of the averaged weights is than that of the raw ones, as a
+# share of that. Only the lower end of the interval is kept beside it.
+BEHIND = "average_behind"
+
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
 
 

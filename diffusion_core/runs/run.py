@@ -112,6 +112,16 @@ class Run:
         """(step, file) of every weights file, oldest first, good or broken."""
         return by_step(self.path / "weights", "*.safetensors")
 
+    def best_step(self, curve: str) -> int | None:
+        """The step with the lowest value of a curve among the weights that are there.
+
+        None where no value is known of any of them. Raises MetricsError.
+        """
+        there = {step for step, _ in self.weights()}
+        found = self.curve(curve, max_points=10**9)
+        pairs = zip(found["value"].tolist(), found["step"].tolist(), strict=True)
+        return min(((v, step) for v, step in pairs if step in there), default=(0.0, None))[1]
+
     def checkpoint(self, step: int) -> Checkpoint:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
         for found, path in self.weights():
