@@ -217,6 +217,31 @@ AS_SAMPLES = tuple(
         ("validations", "Validation every", "validate_every", "never"),
     )
 )
+MEASURED = (
+    _number(
+        key="evaluations",
+        label="Measure quality every",
+        field="evaluate_every",
+        step=100,
+        help="In steps; 0: never. Measured beside the training, for at most 5 % of its time, so it "
+        "may be less often. Fréchet distance and near copies are curves in the tab Quality.",
+    ),
+    _number(
+        key="evaluated",
+        label="Images to measure",
+        field="evaluate_images",
+        step=16,
+        help="More images make the intervals narrower and take longer.",
+    ),
+    _number(
+        key="patience",
+        label="Stop if no better for",
+        field="stop_when_no_better",
+        step=1,
+        help="Evaluations in a row. Better is a value below the interval of the best one before. "
+        "0: train all steps.",
+    ),
+)
 KEPT = (
     *AS_SAMPLES,
     _number(
@@ -237,7 +262,7 @@ KEPT = (
         key="keep_best",
         label="Keep the best",
         field="keep_best",
-        help="Also keep the checkpoint with the lowest validation loss.",
+        help="Also keep the checkpoints with the lowest validation loss and the best quality.",
     ),
     Toggle(
         key="tensorboard",
@@ -249,7 +274,7 @@ KEPT = (
 # Two columns of groups.
 MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
     {"Objective": OBJECTIVE, "Images": IMAGES},
-    {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
+    {"Optimisation": OPTIMISATION, "Quality": MEASURED, "Checkpoints and logs": KEPT},
 )
 GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)

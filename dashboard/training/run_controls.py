@@ -38,7 +38,15 @@ from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
 
 WAITS = "The run has not answered the last request yet."  # why a button is disabled
 # The settings that can be edited during training.
-EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
+EDITABLE = (
+    "learning_rate",
+    "steps",
+    "sample_every",
+    "checkpoint_every",
+    "validate_every",
+    "evaluate_every",
+    "stop_when_no_better",
+)
 SHOWN_DELETED = 10
 
 

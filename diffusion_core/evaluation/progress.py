@@ -8,12 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from diffusion_core.evaluation.image_metrics import NEAR
 from diffusion_core.evaluation.intervals import WIDTH, Estimate
-from diffusion_core.evaluation.metrics import METRICS, Estimates, Metric
+from diffusion_core.evaluation.metrics import COPIES, METRICS, Estimates, Metric
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
-from diffusion_core.runs.metrics import BEHIND, HIGH, LOW, QUALITY
+from diffusion_core.runs.metrics import BEHIND, COMPARED_BY, EXPECTED, HIGH, LOW, QUALITY
 
-# What steps are compared by: the first that was measured of all of them. Lower is better.
-COMPARED_BY = ("frechet", "sliced_wasserstein")
 WORTH_SAYING = 0.01  # of the validation loss, by which averaged weights are behind
 
 
@@ -24,6 +22,8 @@ def scalars(metrics: Estimates) -> dict[str, float]:
         if name in metrics:
             each = metrics[name]
             found |= {curve: each.value, curve + LOW: each.low, curve + HIGH: each.high}
+            if name == COPIES.name:
+                found[curve + EXPECTED] = expected_copies(each.n_real, each.n_fake).high
     return found
 
 
@@ -67,6 +67,23 @@ def memorises(copies: Estimate) -> bool:
     that only leaves out NEAR would raise a false alarm at one of forty looks.
     """
     return copies.low > expected_copies(copies.n_real, copies.n_fake).high
+
+
+def memorisation_sentence(last: Mapping[str, tuple[int, float]]) -> str:
+    """That a run memorises its training images; "" where it does not, or nobody knows.
+
+    `last`: the newest values of its curves, as `Run.last_values` returns them.
+    """
+    curve = QUALITY["copies"]
+    if curve + EXPECTED not in last or last[curve + LOW][1] <= last[curve + EXPECTED][1]:
+        return ""
+    step, value = last[curve]
+    share = Estimate(value, last[curve + LOW][1], last[curve + HIGH][1], 0, 0)
+    most = COPIES.format(last[curve + EXPECTED][1])
+    return (
+        f"Memorisation: {COPIES.format_estimate(share)} of the samples of step {step:,} are near "
+        f"copies of training images. Without memorisation it would be 5 %, at most {most}."
+    )
 
 
 def average_sentence(config: RunConfig, last: Mapping[str, tuple[int, float]]) -> str:

@@ -31,7 +31,10 @@ QUALITY = {
     "sliced_wasserstein": "evaluation.sliced_wasserstein",
     "copies": "evaluation.copies",
 }
+# What steps are compared by: the first that was measured of all of them. Lower is better.
+COMPARED_BY = ("frechet", "sliced_wasserstein")
 LOW, HIGH = ".low", ".high"
+EXPECTED = ".expected"  # of near copies: the most that is likely where nothing is memorised
 # How much higher the validation loss of the averaged weights is than that of the raw ones, as a
 # share of that. Only the lower end of the interval is kept beside it.
 BEHIND = "average_behind"

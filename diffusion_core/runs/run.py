@@ -122,6 +122,12 @@ class Run:
         pairs = zip(found["value"].tolist(), found["step"].tolist(), strict=True)
         return min(((v, step) for v, step in pairs if step in there), default=(0.0, None))[1]
 
+    def best_quality_step(self) -> int | None:
+        """The step of the best quality that was measured during training: by Fréchet distance, else
+        by sliced Wasserstein distance. As `best_step` otherwise."""
+        found = (self.best_step(metrics.QUALITY[name]) for name in metrics.COMPARED_BY)
+        return next((step for step in found if step is not None), None)
+
     def checkpoint(self, step: int) -> Checkpoint:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
         for found, path in self.weights():

@@ -12,6 +12,7 @@ from diffusion_core.evaluation.progress import (
     average_sentence,
     compared_by,
     expected_copies,
+    memorisation_sentence,
     memorises,
     scalars,
     without_better,
@@ -82,21 +83,28 @@ def test_samples_that_copy_training_images_raise_the_alarm_and_new_images_do_not
     copied = (digits(0, 200).astype(int) + noise).clip(0, 255).astype(np.uint8)
     alarm = share_of_copies(copied)
     assert memorises(alarm) and alarm.value > 0.95
+    last = {name: (400, value) for name, value in scalars({"copies": alarm}).items()}
+    sentence = memorisation_sentence(last)
+    assert sentence.startswith("Memorisation: 100.0 % (") and "of step 400 are near" in sentence
+    assert sentence.endswith("Without memorisation it would be 5 %, at most 9.3 %.")
     # A third of the images is enough; one in fifty is no more than chance.
     assert memorises(share_of_copies(np.concatenate([copied[:67], new[:133]])))
-    assert not memorises(share_of_copies(np.concatenate([copied[:4], new[:196]])))
+    few = share_of_copies(np.concatenate([copied[:4], new[:196]]))
+    assert not memorises(few)
+    last = {name: (400, value) for name, value in scalars({"copies": few}).items()}
+    assert memorisation_sentence(last) == memorisation_sentence({}) == ""
 
 
 def test_without_memorisation_the_alarm_is_rare() -> None:
     rng = np.random.default_rng(0)
     counts = {"inside": 0, "alarms": 0}
-    for _ in range(100):  # networks whose samples are as far from the training images as held-out
+    for _ in range(40):  # networks whose samples are as far from the training images as held-out
         held_out, samples = rng.gamma(5, 1, 100), rng.gamma(5, 1, 100)
         found = copies_estimate(samples, held_out)
         expected = expected_copies(100, 100)
         counts["inside"] += expected.low <= found.value <= expected.high
         counts["alarms"] += memorises(found)
-    assert counts["inside"] >= 90 and counts["alarms"] <= 1
+    assert counts["inside"] >= 36 and counts["alarms"] <= 1
 
 
 def test_averaged_weights_that_are_behind_are_said_with_the_shorter_average() -> None:
