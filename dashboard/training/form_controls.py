@@ -204,6 +204,26 @@ AS_SAMPLES = tuple(
         ("validations", "Validation every", "validate_every"),
     )
 )
+MEASURED = (
+    _number(
+        key="evaluations",
+        label="Measure quality every",
+        field="evaluate_every",
+        step=100,
+    ),
+    _number(
+        key="evaluated",
+        label="Images to measure",
+        field="evaluate_images",
+        step=16,
+    ),
+    _number(
+        key="patience",
+        label="Stop if no better for",
+        field="stop_when_no_better",
+        step=1,
+    ),
+)
 KEPT = (
     *AS_SAMPLES,
     _number(
@@ -225,7 +245,7 @@ KEPT = (
 # Two columns of groups.
 MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
     {"Objective": OBJECTIVE, "Images": IMAGES},
-    {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
+    {"Optimisation": OPTIMISATION, "Quality": MEASURED, "Checkpoints and logs": KEPT},
 )
 GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)

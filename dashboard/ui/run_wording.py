@@ -50,6 +50,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = queue_sentence(run, runs)
         case RunState.STARTING:
             sentence = plain(status.message) or "This takes a few seconds."
+        case RunState.RUNNING:
+            sentence = plain(status.message)
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED if run.config is None:
@@ -63,8 +65,7 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
                     f"{code(busy[0].name)} is using the device. Resume the run to queue it "
                     f"{from_here}."
                 )
-            if status.message:
-                sentence = f"{plain(status.message)} {sentence}"
+            sentence = f"{plain(status.message)} {sentence}".strip()
         case RunState.FAILED:
             sentence = (
                 plain(status.error or "") or "No reason was recorded; see train.log in its folder."

@@ -39,6 +39,7 @@ from diffusion_core.runs.config import (
 from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
 from diffusion_core.runs.presets import PRESETS, check_network, preset
 from diffusion_core.runs.run import load_run
+from diffusion_core.runs.status import read_status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +146,8 @@ def train_run(arguments: argparse.Namespace) -> int:
             alerts.end(arguments.run.parent)
     if not lead:
         return DONE
-    print(f"{arguments.run}: {state}.")
+    why = read_status(arguments.run).message
+    print(f"{arguments.run}: {state}. {why}".rstrip())
     if state == "finished":
         return DONE
     print(f"Resume with: {program()} train --run {arguments.run} --resume")

@@ -225,7 +225,7 @@ class RunConfig(Record):
     keep_every: Every = 0
     """Checkpoints of steps divisible by this number are never removed. 0: none."""
     keep_best: bool = True
-    """Also keep the checkpoint with the lowest validation loss."""
+    """Also keep the checkpoints with the lowest validation loss and the best quality."""
     sample_every: Every = 250
     """Steps between two strips of samples; 0: never."""
     sample_count: Annotated[int, Field(ge=1, le=4096)] = 8
@@ -234,6 +234,18 @@ class RunConfig(Record):
     """Steps of DPM-Solver++ for a strip; 0: the lecture's strip, one image forming in ten."""
     validate_every: Every = 250
     """Steps between two measurements of the validation loss; 0: never."""
+    evaluate_every: Every = 0
+    """Steps between two measurements of quality; 0: never. They run beside the training, for at
+    most 5 % of its time, so they may be fewer."""
+    evaluate_images: Annotated[int, Field(ge=16, le=1024)] = 256
+    """Images that a measurement generates. More make the intervals narrower and take longer."""
+    evaluate_steps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)] = 10
+    """Steps of the usual sampler for these images."""
+    evaluate_share: Share = 0.05
+    """Share of the training's time that measurements may cost; 1: whatever they cost."""
+    stop_when_no_better: Every = 0
+    """End the run after so many measurements in a row without a better one: a value below the
+    interval of the best one before. 0: train all steps."""
     report: bool = False
     """Write report.html in the run folder again at each checkpoint."""
     tensorboard: bool = False
@@ -309,6 +321,8 @@ class RunConfig(Record):
         halvings = len(self.network_args.get("widths", [0] * 5)) - 1
         if self.network == "lecture" and single and self.image_size <= 2**halvings:
             yield SINGLE_PIXEL
+        if self.stop_when_no_better and not self.evaluate_every:
+            yield "stop_when_no_better needs evaluations; set evaluate_every."
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."

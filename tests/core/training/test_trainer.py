@@ -227,7 +227,8 @@ def test_every_kth_and_the_best_checkpoint_stay_beside_the_newest(
 ) -> None:
     # The second of the six validations is the best.
     losses = iter([0.5, 0.1, 0.4, 0.3, 0.3, 0.3])
-    monkeypatch.setattr(loop, "validate", lambda context: torch.tensor(next(losses)))
+    found = ({"validation_loss": torch.tensor(loss)} for loss in losses)
+    monkeypatch.setattr(loop, "validate", lambda context: next(found))
     config = tiny(steps=12, checkpoint_every=2, validate_every=2, keep_checkpoints=1, keep_every=6)
     train(tmp_path / "run", config, device=DEVICE)
     assert [step for step, _ in load_run(tmp_path / "run").weights()] == [4, 6, 12]
