@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, SEQUENTIAL, finish, label
+from dashboard.figures.theme import COLOURS, GREY, finish, label
 from diffusion_core.review.index import Value
 from diffusion_core.text import value_text
 
@@ -86,7 +86,8 @@ def parallel_figure(axes: Sequence[Axis], result: Axis) -> go.Figure:
             dimensions=dimensions,
             line={
                 "color": dimensions[-1]["values"],
-                "colorscale": SEQUENTIAL,
+                # Of a sequential scale one end is hardly to be seen.
+                "colorscale": [[0, COLOURS[0]], [1, COLOURS[1]]],
                 "showscale": False,
             },
             labelside="top",

@@ -20,6 +20,7 @@ from dashboard.services.shared_look import recent
 from dashboard.training.comparison import (
     CORNER,
     NONE_DIFFER,
+    NOT_READABLE,
     SETTINGS,
     lines_of,
     numbers_of,
@@ -33,7 +34,7 @@ from diffusion_core.evaluation.metrics import METRICS
 from diffusion_core.evaluation.results import Result, known_metrics, read_results, yardsticks
 from diffusion_core.review.index import Row
 from diffusion_core.runs.cost import Cost, cost_of
-from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
+from diffusion_core.runs.metrics import BIN_NAMES, EXPECTED, HIGH, LOW, MetricsError
 from diffusion_core.runs.run import RunSnapshot
 
 CURVE = Choice(key="curve", label="Curve", default=LOSS)
@@ -101,9 +102,9 @@ def cost_texts(cost: Cost) -> dict[str, str]:
     images, hours, energy = COSTS
     joules = cost.joules
     return {
-        images: "not readable" if cost.images is None else f"{cost.images:,}",
+        images: NOT_READABLE if cost.images is None else f"{cost.images:,}",
         hours: "not recorded" if cost.seconds is None else run_wording.duration(cost.seconds),
-        energy: "not readable" if joules is None else run_wording.energy(joules),
+        energy: NOT_READABLE if joules is None else run_wording.energy(joules),
     }
 
 
@@ -112,7 +113,12 @@ def _show_curves(runs: Sequence[RunSnapshot]) -> None:
     if not runs:
         st.caption("None of these runs has curves that can be read.")
         return
-    known = {name for run in runs for name in cached.last_values(run.run)} - {*BIN_NAMES}
+    known = {
+        name
+        for run in runs
+        for name in cached.last_values(run.run)
+        if name not in BIN_NAMES and not name.endswith((LOW, HIGH, EXPECTED))
+    }
     names = [LOSS, *sorted(known - {LOSS})]
     columns = st.columns([4, 3, 2, 4], vertical_alignment="bottom")
     with columns[0]:

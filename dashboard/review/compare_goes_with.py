@@ -38,11 +38,12 @@ FIRST_AXES = 6  # of the settings that differ
 MOST_AXES = 12
 MOST_PAIRS = 200  # in the table
 
+TITLES = {name: title_of(name)[0].upper() + title_of(name)[1:] for name in OUTCOMES}
 OUTCOME = Choice(
     key="outcome",
     label="Result",
     options=OUTCOMES,
-    titles={name: title_of(name) for name in OUTCOMES},
+    titles=TITLES,
 )
 AMONG = Choice(key="among", label="Among", options=(ALL, CHOSEN), default=ALL, segmented=True)
 AXES = MultiChoice(key="axes", label="Settings", one=Text(key="", label=""), most=MOST_AXES)
@@ -57,7 +58,7 @@ def show_goes_with(rows: Sequence[Row], chosen: Collection[str]) -> None:
         st.caption("This needs two runs in the table with a result.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        outcome = OUTCOME.now(options=there, titles={n: title_of(n) for n in there}).ask(width=240)
+        outcome = OUTCOME.now(options=there).ask(width=240)
         if AMONG.ask() == CHOSEN:
             rows = [row for row in rows if row.values["name"] in chosen]
     measured = [row for row in rows if outcome_of(row, outcome) and settings_in(row.values)]
@@ -82,7 +83,7 @@ def _show_axes(rows: Sequence[Row], outcome: str) -> None:
         state[AXES.key] = control.kept(state[AXES.key])[:MOST_AXES]
     axes = control.ask(max_selections=MOST_AXES, placeholder="The first that differ")
     axes = axes or names[:FIRST_AXES]
-    title = title_of(outcome)
+    title = TITLES[outcome]
     values = [found.value for row in rows if (found := outcome_of(row, outcome))]
     figure = parallel_figure(
         [Axis(name, [each.get(name) for each in settings]) for name in axes], Axis(title, values)

@@ -15,6 +15,7 @@ from diffusion_core.runs.run import RunSnapshot
 
 SETTINGS = "Settings that differ"
 CORNER = "Run"
+NOT_READABLE = "not readable"
 NONE_DIFFER = "The settings of these runs are the same."
 
 
@@ -45,10 +46,11 @@ def setting_lines(runs: Sequence[RunSnapshot]) -> list[Line]:
     lines = []
     for each in differences(runs):
         texts = [
-            text if run.config else "not readable"
+            text if run.config else NOT_READABLE
             for run, text in zip(runs, each.texts(), strict=True)
         ]
-        lines.append(Line(each.name, meaning(each.name), texts, [t != texts[0] for t in texts]))
+        marked = [text not in (texts[0], NOT_READABLE) for text in texts]
+        lines.append(Line(each.name, meaning(each.name), texts, marked))
     return lines
 
 

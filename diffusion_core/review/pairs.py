@@ -60,7 +60,7 @@ def matters(name: str, outcome: str) -> bool:
     """Whether a setting can change an outcome other than by its machine."""
     if outcome in COSTS:
         return name != "preset"
-    written = name.endswith("_every") or name.startswith(("keep_", "sample_"))
+    written = name.endswith("_every") or name.startswith(("keep_", "sample_", "evaluate_"))
     return not written and name not in MACHINE
 
 

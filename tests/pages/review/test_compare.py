@@ -98,7 +98,7 @@ def test_fewer_than_two_runs_leave_what_all_runs_say(runs_dir: Path) -> None:
     assert "Select one more run in the table to compare them." in words(app)
     assert "This needs two runs in the table with a result." in words(app)
     make_run(runs_dir, "b", batch_size=8)
-    app = open_compare(outcome="images per second")
+    app = open_compare(outcome="Images per second")
     assert "Select two to eight runs in the table" in words(app)
     assert chart(app, "parallel")["data"][0]["dimensions"][0]["label"] == "batch_size"
 
