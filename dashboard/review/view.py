@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard.review import choose
+from dashboard.review.compare import CONTROLS as COMPARE
+from dashboard.review.compare import show_compare
 from dashboard.review.follow import show_follow
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
@@ -36,6 +38,12 @@ class View:
 VIEWS: dict[str, View] = {
     view.name: view
     for view in [
+        View(
+            "Compare",
+            "What differs between two to eight runs, and which setting goes with which result.",
+            show_compare,
+            COMPARE,
+        ),
         View("Say", "Notes, tags, stars and decisions, for everybody to see.", show_say, SAY),
         View(
             "Vote",
