@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.review import choose
+from dashboard.review import choose, look_controls
 from dashboard.review.link import offer_link
+from dashboard.review.look import show_look
 from dashboard.review.saved import offer_saved
 from dashboard.ui.controls import Choice, Control
 from diffusion_core.review.index import Row
@@ -27,7 +28,17 @@ class View:
 
 
 # Adding a view is one module and one record here.
-VIEWS: dict[str, View] = {view.name: view for view in list[View]()}
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in (
+        View(
+            "Look",
+            "Samples of the chosen runs from the same noise, and any two of them compared.",
+            show_look,
+            look_controls.CONTROLS,
+        ),
+    )
+}
 VIEW = Choice(
     key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
 )
