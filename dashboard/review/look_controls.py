@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.components.swipe.swipe import FACTORS, INTERVALS, VIEWS
+from dashboard.components.swipe.swipe import FACTORS, INTERVALS, VIEWS, ZOOMS
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle, whole_bounds
 from diffusion_core.review.grid import GUIDANCE, RUN, SAMPLER, SETTING, STEP, STEPS
 from diffusion_core.sampling.spec import SamplingSpec
@@ -99,6 +99,12 @@ COUNT = Number(
 SEED = Number(
     key="look_seed", label="Seed", low=0, high=whole_bounds(SamplingSpec, "seed")[1], default=0
 )
+NEAREST = Toggle(
+    key="look_nearest",
+    label="Nearest training images",
+    help="Those that one of the two images looks most like, and how near held-out images are to "
+    "theirs.",
+)
 NEAREST_OF = Choice(
     key="look_nearest_of", label="Image", options=("A", "B"), default="A", segmented=True
 )
@@ -107,6 +113,7 @@ VIEWER = {
     "a": Text(key="look_a", label="Image A"),
     "b": Text(key="look_b", label="Image B"),
     "view": Choice(key="look_view", label="View of A and B", options=VIEWS, default=VIEWS[0]),
+    "zoom": Choice(key="look_zoom", label="Zoom", options=ZOOMS, default=ZOOMS[0]),
     "factor": Choice(key="look_factor", label="Factor", options=FACTORS, default=4),
     "signed": Toggle(key="look_signed", label="Signed"),
     "interval": Choice(key="look_interval", label="Interval", options=INTERVALS, default=1000),
@@ -121,6 +128,7 @@ CONTROLS = (
     COUNT,
     SEED,
     *VIEWER.values(),
+    NEAREST,
     NEAREST_OF,
 )
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dashboard.components.gallery.gallery import Row as GalleryRow
 from dashboard.components.gallery.gallery import Tile, address_of, show_gallery
-from dashboard.review.look_controls import NEAREST_OF
+from dashboard.review.look_controls import NEAREST, NEAREST_OF
 from dashboard.review.look_images import png_side
 from dashboard.services import cached
 from dashboard.services.sampling_tasks import Task
@@ -36,7 +36,7 @@ from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.sampling.spec import SamplingSpec
 
-KEY = "look_nearest"  # of the session's job
+KEY = "nearest"  # of the session's job
 NEIGHBOURS = 5
 SIDE = 96  # screen pixels
 MOST_SETS, MOST_FOUND = 2, 64  # kept for all visitors
@@ -81,32 +81,31 @@ _answers: dict[str, Answer] = {}
 
 
 def show_nearest(shown: Mapping[str, Shown], runs: Mapping[str, RunSnapshot]) -> None:
-    if not shown:
+    if not shown or not NEAREST.ask():
         return
-    with st.expander("Nearest training images", icon=":material/image_search:", key="look_near"):
-        which = NEAREST_OF.now(options=tuple(shown)).ask()
-        image = shown[which]
-        run = runs[image.run]
-        st.caption(f"{which}: {plain(image.name)}")
-        key = answer_key(image.file, run)
-        if (answer := _answers.get(key)) is not None:
-            show_answer(answer, image)
-            return
-        if problem := why_not(run):
-            st.caption(plain(problem))
-            return
-        assert run.config is not None
-        work = functools.partial(find, run, image.file, key)
-        total = min(cached.image_count(run.config.data), MOST_TRAINING)
-        press(
-            "Find nearest training images",
-            lambda: task_of(run, total, work),
-            KEY,
-            icon=":material/image_search:",
-        )
-        job = session_job(KEY)
-        if job is not None and not job.active and job.snapshot().sentence:
-            st.error(plain(job.snapshot().sentence))
+    which = NEAREST_OF.now(options=tuple(shown)).ask()
+    image = shown[which]
+    run = runs[image.run]
+    st.caption(f"{which}: {plain(image.name)}")
+    if problem := why_not(run):
+        st.caption(plain(problem))
+        return
+    assert run.config is not None
+    key = answer_key(image.file, run.config)
+    if (answer := _answers.get(key)) is not None:
+        show_answer(answer, image)
+        return
+    work = functools.partial(find, run, image.file, key)
+    total = min(cached.image_count(run.config.data), MOST_TRAINING)
+    press(
+        "Find nearest training images",
+        lambda: task_of(run, total, work),
+        KEY,
+        icon=":material/image_search:",
+    )
+    job = session_job(KEY)
+    if job is not None and not job.active and job.snapshot().sentence:
+        st.error(plain(job.snapshot().sentence))
 
 
 def why_not(run: RunSnapshot) -> str:
@@ -122,9 +121,10 @@ def why_not(run: RunSnapshot) -> str:
     return ""
 
 
-def answer_key(file: bytes, run: RunSnapshot) -> str:
-    config = "" if run.config is None else run.config.to_json()
-    return hashlib.sha256(file + config.encode()).hexdigest()
+def answer_key(file: bytes, config: RunConfig) -> str:
+    """What an answer depends on. Raises DataError."""
+    images = cached.fingerprint(config.data, config.image_size, config.channels)
+    return hashlib.sha256(file + images.encode() + config.to_json().encode()).hexdigest()
 
 
 def task_of(run: RunSnapshot, total: int, work: Callable[[], Generator[int, None, None]]) -> Task:

@@ -177,6 +177,9 @@ def test_full_size_shows_whole_pixels_and_the_keys_go_on(
     expect(drawn).to_be_visible()
     width = drawn.evaluate("canvas => canvas.clientWidth")
     assert width % SIDE == 0 and PHONE["width"] / 2 < width <= PHONE["width"]
+    dialog.get_by_label("Zoom").select_option("16×")
+    expect(drawn).to_have_css("width", "256px")
+    page.wait_for_url("**look_zoom=16*")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     expect(page.get_by_role("button", name="Full size")).to_be_focused()

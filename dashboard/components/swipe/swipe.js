@@ -43,6 +43,7 @@ function open(box) {
     factor: part(".factor"),
     signed: part(".signed"),
     interval: part(".interval"),
+    zoom: part(".zoom"),
     cells: [], // those with an image, row by row
     focus: 0, // the one that the Tab key leads to
     state: {},
@@ -72,12 +73,11 @@ function open(box) {
     swipe.redraw();
   });
   swipe.turns.addEventListener("click", () => flicker(swipe, !swipe.flickers));
-  swipe.interval.addEventListener("change", () => {
-    choose(swipe, { interval: Number(swipe.interval.value) });
-  });
-  swipe.factor.addEventListener("change", () => {
-    choose(swipe, { factor: Number(swipe.factor.value) });
-  });
+  for (const name of ["interval", "zoom", "factor"]) {
+    swipe[name].addEventListener("change", () => {
+      choose(swipe, { [name]: Number(swipe[name].value) });
+    });
+  }
   swipe.signed.addEventListener("change", () => choose(swipe, { signed: swipe.signed.checked }));
   const { screen, stage } = swipe;
   screen.addEventListener("pointerdown", (event) => {
@@ -93,7 +93,7 @@ function open(box) {
   swipe.divider.addEventListener("keydown", (event) => slide(swipe, event));
   stage.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step && event.target === stage) take(event, () => turn(swipe, "b", step));
+    if (step && event.target === stage && !event.repeat) take(event, () => turn(swipe, "b", step));
   });
   swipe.table.addEventListener("keydown", (event) => walk(swipe, event));
   box.addEventListener("keydown", (event) => press(swipe, event));
@@ -244,7 +244,8 @@ function take(event, act) {
 }
 
 function press(swipe, event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // A key that is held would let images flash.
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const at = event.target.tagName;
   if (at === "SELECT") return;
   const key = event.key.toLowerCase();
@@ -252,11 +253,11 @@ function press(swipe, event) {
   if (key === " ") {
     // Elsewhere it presses the button.
     if (swipe.state.view !== "Flicker" || ["BUTTON", "INPUT", "SUMMARY", "A"].includes(at)) return;
-    take(event, () => event.repeat || byHand(swipe));
+    take(event, () => byHand(swipe));
   } else if (key === "n") take(event, () => turn(swipe, which, 1));
   else if (key === "p") take(event, () => turn(swipe, which, -1));
   else if (key === "x") take(event, () => swap(swipe));
-  else if (key === "f") take(event, () => event.repeat || enlarge(swipe));
+  else if (key === "f") take(event, () => enlarge(swipe));
   else if (swipe.views[Number(key) - 1]) {
     take(event, () => choose(swipe, { view: swipe.views[Number(key) - 1].textContent }));
   }
@@ -315,6 +316,7 @@ function flicker(swipe, on) {
   clearInterval(swipe.timer);
   swipe.flickers = on;
   swipe.turns.textContent = on ? "Pause" : "Play";
+  swipe.said.ariaLive = on ? "off" : "polite"; // nobody wants to hear each turn
   if (!on) return;
   swipe.timer = setInterval(() => {
     swipe.other = !swipe.other;
@@ -347,9 +349,8 @@ function show(swipe) {
     button.ariaLabel = [name, ...marks.map((each) => `image ${each}`)].join(", ");
   }
   for (const button of swipe.views) button.ariaPressed = String(button.textContent === state.view);
-  swipe.factor.value = state.factor;
+  for (const name of ["interval", "zoom", "factor"]) swipe[name].value = state[name];
   swipe.signed.checked = state.signed;
-  swipe.interval.value = state.interval;
   swipe.viewer.dataset.view = state.view;
   swipe.viewer.hidden = !swipe.a || !swipe.b;
   box.classList.toggle("none", !cells.length);
@@ -385,7 +386,8 @@ function drawPair(swipe) {
   const beside = state.view === "Side by side";
   const wide = beside ? (stage.clientWidth - GAP) / 2 : stage.clientWidth;
   const high = dialog.open ? stage.clientHeight : LARGEST;
-  const { scale } = arrange(1, side, Math.max(1, Math.min(wide, high)), [1, Infinity]);
+  const fit = arrange(1, side, Math.max(1, Math.min(wide, high)), [1, Infinity]);
+  const scale = state.zoom || fit.scale;
   swipe.screen.style.setProperty("--size", `${side * scale}px`);
   // One of another size covers the same square.
   paintWhole(first, a.image, a.side, (scale * side) / a.side);

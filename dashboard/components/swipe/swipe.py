@@ -22,6 +22,7 @@ FACTORS = (1, 2, 4, 8, 16)
 # Milliseconds of an image. Two of them are a flash, and there must never be three in a second
 # (WCAG 2.3.1).
 INTERVALS = (2000, 1000, 700, 400)
+ZOOMS = (0, 1, 2, 4, 8, 16)  # screen pixels of an image's pixel; 0: as many as fit
 
 
 def _select(name: str, values: Mapping[int, str]) -> str:
@@ -43,6 +44,7 @@ HTML = f"""
         <span class="views" role="group" aria-label="View">
           {"".join(f'<button type="button">{view}</button>' for view in VIEWS)}
         </span>
+        <label>Zoom {_select("zoom", {k: f"{k}×" if k else "fit" for k in ZOOMS})}</label>
         <button type="button" class="large" aria-pressed="false">Full size</button>
       </div>
       <div class="bar flicker">
@@ -106,8 +108,8 @@ class Grid:
 def show_swipe(
     grid: Grid, state: Mapping[str, Any], key: str, on_change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """`state`: which cells are "a" and "b", as "row.column" from 1; "view", "factor", "signed" and
-    "interval". `on_change` is told all of it when the visitor has chosen otherwise."""
+    """`state`: which cells are "a" and "b", as "row.column" from 1; "view", "zoom", "factor",
+    "signed" and "interval". `on_change` is told all of it when the visitor has chosen otherwise."""
 
     def changed() -> None:
         told = st.session_state[key].get("state")

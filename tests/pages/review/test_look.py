@@ -17,8 +17,9 @@ from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
 from diffusion_core.media.images import png, strip
 from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, generate, open_page, press, words
-from tests.tiny_runs import TINY, tiny, write_run
+from tests.tiny_runs import TINY, tiny, write_checkpoint, write_run
 
 
 def write_strip(run: Path, step: int, grey: int) -> None:
@@ -122,6 +123,30 @@ def test_generated_images_are_kept_and_sliders_move_over_them(runs: list[str]) -
     assert np.array_equal(pixels(grid(app)["cells"][1][1]), first[1][1])
 
 
+def test_a_network_that_fails_leaves_its_reason_in_the_cell(
+    runs_dir: Path, runs: list[str]
+) -> None:
+    write_checkpoint(write_run(runs_dir, "broken"), 40, mean=float("nan"))
+    app = open_look(["broken", *runs], look_from="Generated", look_at_steps=["40"], look_n=1)
+    generate(app, "Generate 3 images", look.KEY)
+    broken, fast, slow = grid(app)["cells"]
+    assert "answers with NaN" in broken[0]["problem"]
+    assert fast[0]["address"] and slow[0]["address"]
+    assert "Generate 1 image" in buttons(app)
+
+
+def test_images_that_were_not_used_for_longest_are_forgotten() -> None:
+    spec = SamplingSpec(run="cars", step=1, n=1)
+    first, second, third = [("file", time, spec) for time in (1.0, 2.0, 3.0)]
+    kept = MadeImages(most=30)
+    kept.keep(first, [bytes(10)])
+    kept.keep(second, [bytes(10)])
+    assert kept.get(first, 2) is None and kept.get(first, 1) == [bytes(10)]
+    kept.keep(third, [bytes(10), bytes(10)])
+    assert kept.get(second, 1) is None
+    assert kept.get(first, 1) and kept.get(third, 2)
+
+
 def test_what_cannot_be_sampled_says_so_in_its_cell(runs_dir: Path, runs: list[str]) -> None:
     weights_path(runs_dir / "slow", 40).write_bytes(b"damaged")
     write_run(runs_dir, "plain", 40, config=tiny(image_size=32, data="digits"))
@@ -170,6 +195,7 @@ def test_what_is_large_is_in_the_link(runs: list[str]) -> None:
         "a": "2.2",
         "b": "1.1",
         "view": "Difference",
+        "zoom": 0,
         "factor": 8,
         "signed": True,
         "interval": 1000,
@@ -182,8 +208,8 @@ def test_what_is_large_is_in_the_link(runs: list[str]) -> None:
 def test_the_nearest_training_images_are_found_on_demand(runs_dir: Path) -> None:
     config = tiny(data="cars:48", image_size=16, sample_count=2)
     write_strip(write_run(runs_dir, "cars", config=config), 40, 90)
-    app = open_look(["cars"])
-    job = generate(app, "Find nearest training images", "look_nearest")
+    app = open_look(["cars"], look_nearest="true")
+    job = generate(app, "Find nearest training images", "nearest")
     assert job.snapshot().state == "done", job.snapshot().sentence
     rows = component_data(app, "gallery")["rows"]
     assert [row["title"] for row in rows] == ["Nearest in pixels", "Nearest in features"]
