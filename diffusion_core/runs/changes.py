@@ -23,12 +23,14 @@ from diffusion_core.text import cut, shown, some
 CHANGEABLE = (
     "learning_rate",
     "steps",
+    "pause_at",
     "sample_every",
     "checkpoint_every",
     "validate_every",
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

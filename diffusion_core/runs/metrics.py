@@ -24,6 +24,10 @@ from diffusion_core.files import check_regular, complain
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 
+# Time between two logged steps without a pause: strips, checkpoints, validation.
+ORDINARY_GAP_SECONDS = 60.0
+ORDINARY_GAP_STEPS = 20
+
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
 
 
@@ -207,6 +211,22 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
         rows = _query(path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name)
     table = np.array(_numbers(path, rows), dtype=np.float64).reshape(-1, 3)
     return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
+
+
+def training_seconds(wall_time: np.ndarray) -> np.ndarray:
+    """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
+
+    A gap of over a minute and over 20 times the median is a pause, or the time between two
+    starts: it counts as a median gap. So does a clock that was set back.
+    """
+    gaps = np.diff(wall_time)
+    if not len(gaps):
+        return np.zeros(len(wall_time))
+    forward = gaps[gaps >= 0]
+    usual = float(np.median(forward)) if len(forward) else 0.0
+    longest = max(ORDINARY_GAP_SECONDS, ORDINARY_GAP_STEPS * usual)
+    gaps = np.where((gaps < 0) | (gaps > longest), usual, gaps)
+    return np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def read_last(path: Path) -> dict[str, tuple[int, float]]:

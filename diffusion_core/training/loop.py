@@ -60,23 +60,26 @@ def run_steps(
             threads = taken
         log.add(step, one_step(context, step))
         config = context.config
-        action, settings = control.ask(step)
+        asked, settings = control.ask(step)
         if settings:
             changes = _change(path, config, changes, step + 1, settings, lead)
         if any(change.step == step + 1 for change in changes):
             context.config = with_changes(start, changes, step + 1)
             status.update(total=context.config.steps)
         last = step >= context.config.steps
+        rests = step == config.pause_at
+        action = "pause" if rests and asked not in ENDING else asked
         ending = last or action in ENDING
         if ending and not last:
             status.update(state=RunState.STOPPING if action == "stop" else RunState.PAUSING)
-        if lead and _due(step, config.validate_every, last) and len(context.validation_index):
+        validated = _due(step, config.validate_every, last or rests)
+        if lead and validated and len(context.validation_index):
             log.add_value(step, "validation_loss", validate(context))
         keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
         if keep or step == done + 1 or (control.met(step) if control.several else log.due()):
             log.send()
         loss = log.receive(wait=ending)  # raises on a broken step
-        if lead and (_due(step, config.sample_every, last) or action == "sample"):
+        if lead and (_due(step, config.sample_every, last) or asked == "sample"):
             checkpoint_writer.strip(step)
         if lead and keep:
             checkpoint_writer.checkpoint(step, must=ending)
