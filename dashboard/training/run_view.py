@@ -18,6 +18,7 @@ from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
+from dashboard.remarks import say_about, show_summary
 from dashboard.services import cached, roles, run_deeds, users
 from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.comparison import numbers_of, show_comparison
@@ -78,6 +79,8 @@ LOG_BYTES = 4000  # of the end of train.log
 def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """One of `runs`."""
     show_state(seen, runs)
+    show_summary(seen.run)
+    say_about(seen.run)
     if roles.may_operate():
         show_edited(seen)
         show_buttons(seen)
