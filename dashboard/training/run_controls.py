@@ -39,7 +39,15 @@ from diffusion_core.text import value_text
 
 WAITS = "The run has not answered the last request yet."  # why a button is disabled
 # The settings that can be edited during training.
-EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
+EDITABLE = (
+    "learning_rate",
+    "steps",
+    "sample_every",
+    "checkpoint_every",
+    "validate_every",
+    "evaluate_every",
+    "stop_when_no_better",
+)
 SHOWN_DELETED = 10
 
 

@@ -31,11 +31,14 @@ class Difference(NamedTuple):
 
     def texts(self) -> list[str]:
         """The values as text; "0.001, from step 120: 0.0001" where one was changed."""
-        found = []
-        for value, changes in zip(self.values, self.changes, strict=True):
-            later = [f"from step {step:,}: {value_text(each)}" for step, each in changes]
-            found.append(", ".join([value_text(value), *later]))
-        return found
+        later = [change.value for changes in self.changes for change in changes]
+        every = {*self.values, *later}
+        # Six digits are not enough for all: 0.9999999.
+        say = value_text if len({*map(value_text, every)}) == len(every) else str
+        return [
+            ", ".join([say(value), *(f"from step {step:,}: {say(each)}" for step, each in changes)])
+            for value, changes in zip(self.values, self.changes, strict=True)
+        ]
 
 
 def settings_in(values: Mapping[str, Value]) -> dict[str, Value]:

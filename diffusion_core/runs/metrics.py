@@ -27,6 +27,20 @@ BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 # Time between two logged steps without a pause: strips, checkpoints, validation.
 ORDINARY_GAP_SECONDS = 60.0
 ORDINARY_GAP_STEPS = 20
+# What is measured beside the training, by the names of `evaluation.metrics`. The ends of the 95 %
+# interval are the curves with LOW and HIGH behind the name.
+QUALITY = {
+    "frechet": "evaluation.frechet_distance",
+    "sliced_wasserstein": "evaluation.sliced_wasserstein",
+    "copies": "evaluation.copies",
+}
+# What steps are compared by: the first that was measured of all of them. Lower is better.
+COMPARED_BY = ("frechet", "sliced_wasserstein")
+LOW, HIGH = ".low", ".high"
+EXPECTED = ".expected"  # of near copies: the most that is likely where nothing is memorised
+# How much higher the validation loss of the averaged weights is than that of the raw ones, as a
+# share of that. Only the lower end of the interval is kept beside it.
+BEHIND = "average_behind"
 
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
 

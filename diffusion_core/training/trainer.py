@@ -1,7 +1,7 @@
 """Train a run: one process, or several under accelerate, one run folder.
 
 The parts: `context.py` (made once), `loop.py` (the loop), `step.py` (one step), `step_log.py` (the
-numbers), `checkpoint_writer.py` (checkpoints and strips).
+numbers), `checkpoint_writer.py` (checkpoints and strips), `evaluations.py` (quality).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
 from diffusion_core.device import cards_of
 from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
@@ -52,6 +53,7 @@ from diffusion_core.training.distributed import (
     process_number,
     processes_here,
 )
+from diffusion_core.training.evaluations import Evaluations
 from diffusion_core.training.loop import OnStep, run_steps
 from diffusion_core.training.reasons import (
     TrainingError,
@@ -145,6 +147,8 @@ def _train_alone(job: _Job) -> RunState:
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
+            if status.lead:
+                alerts.begin(path, status.status)
             if not job.resume and status.lead:
                 keep_origin(path, job.config)
             if job.new and status.lead:
@@ -155,7 +159,8 @@ def _train_alone(job: _Job) -> RunState:
                 memory_returned(job.device),
             ):
                 state = _train(job)
-                status.update(state=state, message="")
+                why = status.enough if state == RunState.STOPPED else ""
+                status.update(state=state, message=why)
             if status.lead:
                 refresh_report(path, job.write_report)
             return state
@@ -231,15 +236,19 @@ def _train(job: _Job) -> RunState:
         metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done, say=say)
     events = _open_events(path, done) if lead and config.tensorboard else None
     log = StepLog(context, metrics, events, status)
-    checkpoint_writer = CheckpointWriter(context, status, events, job.write_report)
+    evaluations = Evaluations(context, status, done if lead else 0)
+    if metrics is not None:
+        metrics.add(evaluations.rows())
+    checkpoint_writer = CheckpointWriter(context, status, events, evaluations, job.write_report)
     try:
-        return run_steps(context, done, group, log, checkpoint_writer, job.on_step)
+        return run_steps(context, done, group, log, checkpoint_writer, evaluations, job.on_step)
     except NotFinite as error:
         checkpoint_writer.finish()  # the reason names the last checkpoint
         status.update(not_finite=True)
         why = not_finite_reason(error, context, status.status.checkpoint_step)
         raise TrainingError(why) from error
     finally:
+        evaluations.close()
         checkpoint_writer.close()
         for writer in (metrics, events):
             if writer is not None:

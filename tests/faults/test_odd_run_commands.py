@@ -46,6 +46,7 @@ WORDS = {
     "command": ["command RUN", "command RUN --machines 2"],
     "completion": ["completion bash"],
     "queue": ["queue", "queue up RUN", "queue cancel RUN"],
+    "sweep": ["sweep", "sweep swept --like RUN --vary batch_size=2,4 --dry-run"],
     "stop": ["stop RUN"],
     "pause": ["pause RUN"],
     "sample-now": ["sample-now RUN"],
@@ -65,6 +66,7 @@ WORDS = {
     "star": ["star RUN --step 40"],
     "decide": ["decide RUN keep"],
     "remarks": ["remarks RUN", "remarks RUN --json"],
+    "alerts": ["alerts"],
     "delete": ["delete RUN", "delete RUN --yes"],
     "restore": ["restore RUN"],
     "doctor": [],  # knows no runs
