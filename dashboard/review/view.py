@@ -16,6 +16,8 @@ from dashboard.review.look import show_look
 from dashboard.review.saved import offer_saved
 from dashboard.review.say import CONTROLS as SAY
 from dashboard.review.say import show_say
+from dashboard.review.take_along import CONTROLS as TAKE_ALONG
+from dashboard.review.take_along import show_take_along
 from dashboard.review.vote import CONTROLS as VOTE
 from dashboard.review.vote import is_open, show_vote
 from dashboard.ui.controls import Choice, Control
@@ -58,6 +60,12 @@ VIEWS: dict[str, View] = {
             show_vote,
             VOTE,
             is_open,
+        ),
+        View(
+            "Take along",
+            "The chosen runs as one file for others.",
+            show_take_along,
+            TAKE_ALONG,
         ),
     ]
 }
