@@ -29,6 +29,7 @@ WORDS = {
     Event.DELETED: "Deleted",
     Event.RESTORED: "Restored",
     Event.EXPORTED: "Exported",
+    Event.IMPORTED: "Imported",
 }
 
 

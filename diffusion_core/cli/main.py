@@ -29,7 +29,11 @@ COMMANDS = {
     "train": ("train", "train a run in this terminal or in the background"),
     "sample": ("sample", "generate images from a run's checkpoint"),
     "evaluate": ("evaluate", "measure how good a run's images are"),
-    "export": ("export", "export a run for diffusers, or its metrics as CSV or Parquet"),
+    "export": (
+        "export",
+        "export a run as one file or for diffusers, or its metrics as CSV or Parquet",
+    ),
+    "import": ("import_run", "import a run from an archive of another machine"),
     "runs": ("runs", "list the runs"),
     "queue": ("queue", "list the runs that wait for a device; move or cancel one"),
     "stop": ("request", "stop a run at its next step"),

@@ -46,6 +46,7 @@ class Event(StrEnum):
     DELETED = "deleted"
     RESTORED = "restored"
     EXPORTED = "exported"
+    IMPORTED = "imported"
 
 
 def _are_plain(settings: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
