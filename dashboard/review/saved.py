@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.review.link import address_of, open_address
 from dashboard.services import users
-from dashboard.services.roles import Deed, NotAllowed, check, may
+from dashboard.services.roles import Deed, NotAllowed, check, may, may_operate
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.services.shared_look import look_anew, recent
 from dashboard.ui import keys
@@ -34,7 +34,7 @@ def offer_saved(controls: Sequence[Control]) -> None:
         for problem in found.problems:
             st.caption(f":material/warning: {plain(problem)}")
         for view in found.views.values():
-            _show_view(view, controls, allowed)
+            _show_view(view, controls, may_delete=allowed and is_own(view))
         if not found.views:
             st.caption("No view is saved yet.")
         if allowed:
@@ -43,7 +43,7 @@ def offer_saved(controls: Sequence[Control]) -> None:
                 st.form_submit_button("Save this view", on_click=_save, args=(controls,))
 
 
-def _show_view(view: SavedView, controls: Sequence[Control], may_delete: bool) -> None:
+def _show_view(view: SavedView, controls: Sequence[Control], *, may_delete: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             plain(view.name),
@@ -67,13 +67,27 @@ def _show_view(view: SavedView, controls: Sequence[Control], may_delete: bool) -
 def save(name: str, address: dict[str, list[str]]) -> None:
     """Raises ERRORS."""
     check(Deed.SAVE_VIEW)
+    _check_own(name.strip(), "There is a view of this name by {}. Choose another name.")
     saved_views.save_view(get_settings().runs_dir, name, address, users.name())
 
 
 def delete(name: str) -> None:
     """Raises ERRORS."""
     check(Deed.SAVE_VIEW)
+    _check_own(name, "This view was saved by {}, who can delete it, as operators can.")
     saved_views.delete_view(get_settings().runs_dir, name)
+
+
+def _check_own(name: str, refusal: str) -> None:
+    """Raise NotAllowed for another person's view, unless an operator asks."""
+    view = read_views(get_settings().runs_dir).views.get(name)
+    if view is not None and not is_own(view):
+        raise NotAllowed(refusal.format(view.by or "an operator"))
+
+
+def is_own(view: SavedView) -> bool:
+    """Whether the visitor may replace and delete a view."""
+    return may_operate() or view.by == users.name() != ""
 
 
 def _save(controls: Sequence[Control]) -> None:

@@ -64,7 +64,7 @@ class Deed(StrEnum):
 
 
 # What needs somebody who is known, but not an operator.
-OF_REVIEWERS = (Deed.REMARK, Deed.VOTE, Deed.ASK, Deed.PRESENT)
+OF_REVIEWERS = (Deed.REMARK, Deed.VOTE, Deed.ASK, Deed.PRESENT, Deed.SAVE_VIEW)
 # What also others may do where the settings let them.
 OF_GUESTS = (Deed.REMARK, Deed.VOTE)
 

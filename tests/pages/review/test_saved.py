@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import streamlit as st
 
+from dashboard.review import saved
 from dashboard.review.link import address_of, open_address
+from dashboard.services import users
+from dashboard.services.roles import NotAllowed
 from dashboard.ui import controls, keys
 from dashboard.ui.controls import Choice, Control, MultiChoice, Number, Range, Text, Toggle
 from diffusion_core.review.saved_views import read_views, save_view
@@ -49,6 +52,25 @@ def test_a_viewer_opens_views_and_saves_none(
     assert "Save this view" not in buttons(app)
     press(app, "Wheels")
     assert app.multiselect(key="runs").value == ["one"]
+
+
+def test_only_who_has_saved_a_view_and_operators_replace_and_delete_it(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(runs_dir, "one")
+    save_view(runs_dir, "Wheels", ADDRESS, by="ann@lab.org")
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    monkeypatch.setattr(users, "user", lambda: users.User("key", "eve", "eve@lab.org"))
+    saved.save("Mine", {})
+    saved.save("Mine", {"search": ["x"]})
+    with pytest.raises(NotAllowed, match=r"by ann@lab.org. Choose another name"):
+        saved.save(" Wheels ", {})
+    with pytest.raises(NotAllowed, match=r"saved by ann@lab.org"):
+        saved.delete("Wheels")
+    saved.delete("Mine")
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "operator")
+    saved.delete("Wheels")
+    assert read_views(runs_dir).views == {}
 
 
 def test_a_view_without_a_name_is_refused_and_one_that_cannot_be_read_is_named(

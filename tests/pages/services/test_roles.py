@@ -58,7 +58,6 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
         lambda: series_jobs.resume(RUN, SERIES, SPEC, own=False),
     ],
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
-    Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
     Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
 }
 OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
@@ -75,6 +74,7 @@ OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     ],
     Deed.ASK: [lambda: review_deeds.ask("wheels", polls.Kind.ALL, [], {}, [], "Ann")],
     Deed.PRESENT: [lambda: presenting.begin("Ann", "session")],
+    Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
 }
 
 
