@@ -26,6 +26,7 @@ from dashboard.training.evaluations import show_advice, show_evaluations
 from dashboard.training.history import show_history
 from dashboard.training.launch import ENOUGH_STEPS
 from dashboard.training.losses import locate, show_losses
+from dashboard.training.notify import show_notify_button
 from dashboard.training.run_controls import show_buttons, show_edited
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
@@ -84,7 +85,9 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     say_about(seen.run)
     if roles.may_operate():
         show_edited(seen)
-        show_buttons(seen)
+        show_buttons(seen, runs)
+    else:
+        show_notify_button(seen, runs)
     if seen.problem:
         st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
     if seen.config is not None:
