@@ -217,6 +217,63 @@ def curve_figure(curves: dict[str, Curve], title: str, *, percent: bool = False)
     return figure
 
 
+def evaluation_figure(
+    curves: Mapping[str, tuple[Curve, Curve, Curve]],
+    title: str,
+    *,
+    percent: bool = False,
+    most: float | None = None,
+) -> go.Figure:
+    """Measured values over the steps with their intervals as bands, by the names of the runs.
+
+    Each has its value and the ends of the interval. `most`: a dashed line at what is still likely.
+    """
+    figure = go.Figure()
+    for k, (name, (value, low, high)) in enumerate(curves.items()):
+        colour = COLOURS[k % len(COLOURS)]
+        figure.add_scatter(
+            x=np.concatenate([low["step"], high["step"][::-1]]),
+            y=np.concatenate([low["value"], high["value"][::-1]]),
+            fill="toself",
+            fillcolor=colour,
+            opacity=0.2,
+            mode="lines",
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=name,
+        )
+        ends = np.stack([low["value"], high["value"]], axis=1)
+        number = ".1%" if percent else ".3~g"
+        figure.add_scatter(
+            x=value["step"],
+            y=value["value"],
+            customdata=ends,
+            name=label(name),
+            mode="lines+markers",
+            line={"color": colour, "width": 1.5},
+            marker={"size": 7},
+            legendgroup=name,
+            showlegend=len(curves) > 1,
+            hovertemplate=f"%{{x:,}}: %{{y:{number}}} (%{{customdata[0]:{number}}} to "
+            f"%{{customdata[1]:{number}}})<extra>{label(name)}</extra>",
+        )
+    if most is not None:
+        longest = _longest(value for value, *_ in curves.values())
+        figure.add_scatter(
+            x=[0, longest],
+            y=[most, most],
+            name="most without memorisation",
+            mode="lines",
+            line={"color": GREY, "width": 1.2, "dash": "dash"},
+            showlegend=True,
+            hovertemplate=f"%{{y:.1%}}<extra>{'most without memorisation'}</extra>",
+        )
+    finish(figure, "step", title, height=300)
+    figure.update_xaxes(rangemode="tozero")
+    return figure.update_yaxes(tickformat=".0%" if percent else ",~g", rangemode="tozero")
+
+
 def _longest(curves: Iterable[Curve]) -> float:
     """Where the longest of some curves ends on the x axis."""
     return max((x[-1] for each in curves if len(x := each.get("x", each["step"]))), default=0)

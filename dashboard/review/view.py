@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard.review import choose
+from dashboard.review.follow import show_follow
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
+from dashboard.review.say import CONTROLS as SAY
+from dashboard.review.say import show_say
+from dashboard.review.vote import CONTROLS as VOTE
+from dashboard.review.vote import is_open, show_vote
 from dashboard.ui.controls import Choice, Control
 from diffusion_core.review.index import Row
 from diffusion_core.runs.run import RunSnapshot
@@ -24,10 +29,23 @@ class View:
     # (the chosen runs, at most MOST_CHOSEN and maybe none; the rows of all runs in the table)
     show: Callable[[Sequence[RunSnapshot], Sequence[Row]], None]
     controls: tuple[Control, ...] = ()  # its own, which links and saved views hold
+    alone: Callable[[], bool] = lambda: False  # whether it goes without the table now
 
 
 # Adding a view is one module and one record here.
-VIEWS: dict[str, View] = {view.name: view for view in list[View]()}
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in [
+        View("Say", "Notes, tags, stars and decisions, for everybody to see.", show_say, SAY),
+        View(
+            "Vote",
+            "Which images are better, without knowing what made them.",
+            show_vote,
+            VOTE,
+            is_open,
+        ),
+    ]
+}
 VIEW = Choice(
     key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
 )
@@ -39,11 +57,15 @@ CONTROLS = (
 
 
 def show_review() -> None:
-    chosen, rows = choose.pick_runs(_offer_more)
-    if VIEWS:
-        view = VIEWS[VIEW.ask(label_visibility="collapsed")]
-        st.caption(view.about)
-        view.show(chosen, rows)
+    show_follow(CONTROLS)
+    table = st.container()
+    view = VIEWS[VIEW.ask(label_visibility="collapsed")]
+    st.caption(view.about)
+    chosen, rows = list[RunSnapshot](), list[Row]()
+    if not view.alone():
+        with table:
+            chosen, rows = choose.pick_runs(_offer_more)
+    view.show(chosen, rows)
 
 
 def _offer_more() -> None:

@@ -54,24 +54,27 @@ def edit(run: Path, id: str, text: str, by: str, known: int) -> Remark:
     """
     _begin(Deed.REMARK, by)
     with _lock:
-        now = remarks.find(remarks.read_remarks(run).current, id)
+        now = _find(run, id)
+        if now is None:
+            raise RemarkError("This note was deleted meanwhile. Copy your text to keep it.")
         if len(now.lines) != known:
             raise EditedMeanwhile(now)
         return remarks.edit(run, id, text, by, roles.may_operate())
 
 
-def delete(run: Path, id: str, by: str) -> Remark:
-    """Raises RemarkError."""
+def delete(run: Path, id: str, by: str) -> None:
+    """Where somebody else has deleted it meanwhile there is nothing to do. Raises RemarkError."""
     _begin(Deed.REMARK, by)
     with _lock:
-        return remarks.delete(run, id, by, roles.may_operate())
+        if _find(run, id) is not None:
+            remarks.delete(run, id, by, roles.may_operate())
 
 
 def star(run: Path, subject: Subject, by: str) -> None:
     """Give a star, or take one's own back. Raises RemarkError."""
     _begin(Deed.REMARK, by)
     with _lock:
-        if own := own_remark(run, Kind.STAR, subject, by):
+        if own := _own(run, Kind.STAR, subject, by):
             remarks.delete(run, own.id, by)
         else:
             remarks.add(run, Kind.STAR, "", subject, by)
@@ -81,7 +84,7 @@ def decide(run: Path, decision: str, subject: Subject, by: str) -> None:
     """Decide, or take one's own decision back by saying it again. Raises RemarkError."""
     _begin(Deed.REMARK, by)
     with _lock:
-        own = own_remark(run, Kind.DECISION, subject, by)
+        own = _own(run, Kind.DECISION, subject, by)
         if own is None:
             remarks.add(run, Kind.DECISION, decision, subject, by)
         elif own.text == decision == remarks.read_remarks(run).decision(subject):
@@ -90,7 +93,11 @@ def decide(run: Path, decision: str, subject: Subject, by: str) -> None:
             remarks.edit(run, own.id, decision, by)
 
 
-def own_remark(run: Path, kind: Kind, subject: Subject, by: str) -> Remark | None:
+def _find(run: Path, id: str) -> Remark | None:
+    return next((each for each in remarks.read_remarks(run).current if each.id == id), None)
+
+
+def _own(run: Path, kind: Kind, subject: Subject, by: str) -> Remark | None:
     found = remarks.read_remarks(run).about(subject, kind)
     return next((each for each in found if each.by == by), None)
 

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from dashboard.services.auth import Auth
 from diffusion_core.records import sentences
+from diffusion_core.runs.alerts.settings import AlertSettings, read_alerts
 from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
@@ -139,6 +140,12 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(sentences(error, Settings, name=_shown_name)[0]) from error
+
+
+def get_alerts() -> AlertSettings:
+    """Read the settings of the alerts. Raises AlertsError, SettingsError."""
+    secrets = {name: _text(value) for name, value in _read_secrets().items()}
+    return read_alerts({**os.environ, **{name: value for name, value in secrets.items() if value}})
 
 
 def _given(kind: type[BaseSettings]) -> dict[str, Any]:

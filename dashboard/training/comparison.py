@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import streamlit as st
 
 from dashboard.services import cached
-from dashboard.training.events import value_text
 from dashboard.training.form_controls import BY_FIELD
 from dashboard.ui import run_wording
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.text import value_text
 
 
 def show_comparison(runs: list[RunSnapshot]) -> None:

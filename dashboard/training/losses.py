@@ -137,7 +137,7 @@ def _make_chart(
 
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
     names = COMPARED.now(options=[other.name for other in others]).ask(
-        placeholder="Other runs" if others else "No other runs", disabled=not others
+        placeholder="Other runs" if others else "No other runs"
     )
     return [other for name in names for other in others if other.name == name]
 

@@ -21,6 +21,7 @@ from dashboard.quality import show_quality
 from dashboard.services import cached, roles, run_deeds, users
 from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.comparison import numbers_of, show_comparison
+from dashboard.training.evaluations import show_advice, show_evaluations
 from dashboard.training.history import show_history
 from dashboard.training.launch import ENOUGH_STEPS
 from dashboard.training.losses import locate, show_losses
@@ -87,6 +88,7 @@ def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
         if seen.config.init_from:
             st.caption(run_wording.origin_sentence(seen.config))
     try:
+        show_advice(seen)
         show_numbers(seen)
         compared, alignment = show_losses(seen, [other for other in runs if other is not seen])
         if compared:
@@ -187,6 +189,7 @@ def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
             elif name == HISTORY:
                 show_history(run.run, MISSING)
             elif name == QUALITY:
+                show_evaluations(run, compared)
                 show_quality(run.run, [other.run for other in compared])
             elif name == BY_TIMESTEP:
                 show_timesteps(run.run)

@@ -12,6 +12,7 @@ from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
+from diffusion_core.text import duration as duration
 
 # The icon and the predicate of a sentence.
 STATES = {
@@ -49,6 +50,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = queue_sentence(run, runs)
         case RunState.STARTING:
             sentence = plain(status.message) or "This takes a few seconds."
+        case RunState.RUNNING:
+            sentence = plain(status.message)
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED if run.config is None:
@@ -62,8 +65,7 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
                     f"{code(busy[0].name)} is using the device. Resume the run to queue it "
                     f"{from_here}."
                 )
-            if status.message:
-                sentence = f"{plain(status.message)} {sentence}"
+            sentence = f"{plain(status.message)} {sentence}".strip()
         case RunState.FAILED:
             sentence = (
                 plain(status.error or "") or "No reason was recorded; see train.log in its folder."
@@ -188,20 +190,6 @@ def no_losses(run: RunSnapshot) -> str:
     if run.state == RunState.FINISHED or run.config is None:
         return "This run has no losses."
     return "This run has no losses yet. They appear here once it is resumed."
-
-
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{round(hours / 24):,} days"
-    return f"{hours} h {minutes} min"
 
 
 def decimal(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.config import (
     MAIN_AVERAGE,
     ConfigError,
@@ -37,6 +39,7 @@ from diffusion_core.runs.config import (
 from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
 from diffusion_core.runs.presets import PRESETS, check_network, preset
 from diffusion_core.runs.run import load_run
+from diffusion_core.runs.status import read_status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,19 +136,29 @@ def train_run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             device=pick_device(arguments.device),
             on_step=show,
+            write_report=write_report,
         )
     finally:
         if bar is not None:
             bar.close()
         if lead:  # the device is free again
             start_waiting(arguments.run.parent)
+            alerts.end(arguments.run.parent)
     if not lead:
         return DONE
-    print(f"{arguments.run}: {state}.")
+    why = read_status(arguments.run).message
+    print(f"{arguments.run}: {state}. {why}".rstrip())
     if state == "finished":
         return DONE
     print(f"Resume with: {program()} train --run {arguments.run} --resume")
     return STOPPED if process_count() == 1 else DONE
+
+
+def write_report(run: Path) -> None:
+    """Imported when it is needed: most runs have no report. Raises ReportError, OSError."""
+    from diffusion_core.review.report.write import write_run_report
+
+    write_run_report(run)
 
 
 def start_in_background(

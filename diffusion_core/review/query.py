@@ -57,6 +57,8 @@ RESULTS: dict[str, Kind] = {
     "state": Kind.TEXT,
     "step": Kind.NUMBER,
     "images": Kind.NUMBER,  # seen in training
+    "hours": Kind.NUMBER,  # of training, without pauses
+    "energy_kwh": Kind.NUMBER,  # of all steps; of few machines
     "latest_loss": Kind.NUMBER,
     "validation_loss": Kind.NUMBER,  # the latest
     "best_validation_loss": Kind.NUMBER,

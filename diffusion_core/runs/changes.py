@@ -27,9 +27,12 @@ CHANGEABLE = (
     "sample_every",
     "checkpoint_every",
     "validate_every",
+    "evaluate_every",
+    "stop_when_no_better",
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

@@ -24,6 +24,24 @@ from diffusion_core.files import check_regular, complain
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
 
+# Time between two logged steps without a pause: strips, checkpoints, validation.
+ORDINARY_GAP_SECONDS = 60.0
+ORDINARY_GAP_STEPS = 20
+# What is measured beside the training, by the names of `evaluation.metrics`. The ends of the 95 %
+# interval are the curves with LOW and HIGH behind the name.
+QUALITY = {
+    "frechet": "evaluation.frechet_distance",
+    "sliced_wasserstein": "evaluation.sliced_wasserstein",
+    "copies": "evaluation.copies",
+}
+# What steps are compared by: the first that was measured of all of them. Lower is better.
+COMPARED_BY = ("frechet", "sliced_wasserstein")
+LOW, HIGH = ".low", ".high"
+EXPECTED = ".expected"  # of near copies: the most that is likely where nothing is memorised
+# How much higher the validation loss of the averaged weights is than that of the raw ones, as a
+# share of that. Only the lower end of the interval is kept beside it.
+BEHIND = "average_behind"
+
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
 
 
@@ -207,6 +225,22 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
         rows = _query(path, f"{half.format('min')} UNION {half.format('max')} ORDER BY step", name)
     table = np.array(_numbers(path, rows), dtype=np.float64).reshape(-1, 3)
     return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
+
+
+def training_seconds(wall_time: np.ndarray) -> np.ndarray:
+    """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
+
+    A gap of over a minute and over 20 times the median is a pause, or the time between two
+    starts: it counts as a median gap. So does a clock that was set back.
+    """
+    gaps = np.diff(wall_time)
+    if not len(gaps):
+        return np.zeros(len(wall_time))
+    forward = gaps[gaps >= 0]
+    usual = float(np.median(forward)) if len(forward) else 0.0
+    longest = max(ORDINARY_GAP_SECONDS, ORDINARY_GAP_STEPS * usual)
+    gaps = np.where((gaps < 0) | (gaps > longest), usual, gaps)
+    return np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def read_last(path: Path) -> dict[str, tuple[int, float]]:

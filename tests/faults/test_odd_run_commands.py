@@ -66,6 +66,7 @@ WORDS = {
     "star": ["star RUN --step 40"],
     "decide": ["decide RUN keep"],
     "remarks": ["remarks RUN", "remarks RUN --json"],
+    "alerts": ["alerts"],
     "delete": ["delete RUN", "delete RUN --yes"],
     "restore": ["restore RUN"],
     "doctor": [],  # knows no runs
