@@ -252,7 +252,9 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     ]
     assert not app.expander[0].proto.expanded
     assert "busy is using the device; a new run waits until it is free." in text
-    assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
+    # The losses, the samples, the losses by timestep.
+    shown = [each.proto.component_name for each in app.get("bidi_component")]
+    assert shown == ["notify", "chart", "film", "chart"]
     assert "All strips of a run are generated from the same noise" in text
 
 
