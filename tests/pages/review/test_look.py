@@ -87,6 +87,14 @@ def test_samples_from_training_are_shown_at_once_by_run_and_step(
     assert not app.exception and seen(app) == [[20, 40]]
 
 
+def test_rows_that_become_what_columns_are_change_places_with_them(runs: list[str]) -> None:
+    app = open_look(runs)
+    app.selectbox(key="look_rows").set_value("Step").run()
+    assert grid(app)["corner"] == "Step / Run"
+    app.selectbox(key="look_rows").set_value("Run").run()
+    assert grid(app)["corner"] == "Run / Step"
+
+
 def test_a_setting_is_an_axis_and_other_cells_say_what_their_run_has(runs: list[str]) -> None:
     app = open_look(runs, look_image=2, look_columns="learning_rate")
     assert seen(app) == [
