@@ -38,6 +38,7 @@ from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
 HERE = Path(__file__).parent
+MOST_OPEN = 16  # rows of the quality table that are not folded
 COLOURS = 8  # that report.css has for runs
 
 Source = Callable[[Picture], str]  # the address of an image
@@ -266,9 +267,12 @@ def _quality(content: Content) -> str:
         for title, metric in explained.items()
     )
     options = {name: METRICS[name].title for name in names}
+    table = _table(head, rows, "Quality with 95 % intervals")
+    if len(rows) > MOST_OPEN:
+        table = f"<details><summary>All {len(rows)} measurements</summary>{table}</details>"
     return (
         _figure("quality", _select("metric", "Metric", options))
-        + _table(head, rows, "Quality with 95 % intervals")
+        + table
         + "<p>In brackets: 95 % intervals.</p>"
         + f"<details><summary>What the metrics are</summary><dl>{help}</dl></details>"
     )
