@@ -365,14 +365,15 @@ def _remark(content: Content, remark: Remark) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(remark.time))
     who = f"{_text(shown_name(remark.by))}, " if content.parts.names and remark.by else ""
     edited = ", edited" if remark.edited else ""
-    return f'{kind}{text} <span class="small">· {who}{when}{edited}</span>'
+    dot = "" if remark.kind == Kind.NOTE else "· "  # a note has paragraphs of its own
+    return f'{kind}{text} <span class="small">{dot}{who}{when}{edited}</span>'
 
 
 def _said(content: Content) -> str:
     parts = []
     for run in content.runs:
         items = "".join(
-            f'<li><span class="about">{_text(about(each))} ·</span> {_remark(content, each)}</li>'
+            f'<li><span class="about">{_text(about(each))}:</span> {_remark(content, each)}</li>'
             for each in run.said
         )
         if items:
