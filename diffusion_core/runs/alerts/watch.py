@@ -35,6 +35,7 @@ LOOK_SECONDS = 5.0  # between two looks
 END_SECONDS = 10.0  # for which a trainer that has ended stays to send its messages
 LEAST_SECONDS = 1.0  # of an attempt; with less time left it is another's
 USUAL_STEPS = 20  # a run that makes no step for so many of its usual ones may be stalled
+NEWS_SECONDS = 86_400.0  # for which the end of a run is news
 CLOCKS = 60.0  # seconds by which the clocks of two machines may differ
 
 
@@ -108,7 +109,7 @@ class Watch:
         event, file = ENDS.get(state), run.path / ledger.RUN_FILE
         if event not in settings.alert_events or _never_at_work(state, status):
             return None
-        if not _is_news(ledger.read(file), status):
+        if _is_old(status) or not _is_watched(ledger.read(file), status):
             return None
         template, link = settings.template(event), settings.link(run.name)
         about = message.of_run(run.name, event, status, template, link)
@@ -160,6 +161,7 @@ class Watch:
             if state in ENDS
             and not _never_at_work(state, status)
             and max(status.heartbeat, since_of(status)) >= since
+            and not _is_old(status)
         }
         subject = Subject(Event.QUEUE_EMPTY, since)
         alone = len(ended) == 1 and set(ended.values()) <= set(settings.alert_events)
@@ -272,7 +274,7 @@ def note(path: Path, status: StatusRecord) -> None:
     """Note that a run is watched, if that is not known. Raises OSError."""
     file = path / ledger.RUN_FILE
     with ledger.holding(file):
-        if not _is_news(ledger.read(file), status):
+        if not _is_watched(ledger.read(file), status):
             ledger.write(file, Deed.WATCHED)
 
 
@@ -319,7 +321,12 @@ def _begun(status: StatusRecord) -> float:
     return queued if queued and (status.pid is None or queued < status.started) else status.started
 
 
-def _is_news(entries: tuple[Entry, ...], status: StatusRecord) -> bool:
+def _is_old(status: StatusRecord) -> bool:
+    """Whether a run ended so long ago that it is no news: other alerts may have been set then."""
+    return time.time() - max(status.heartbeat, since_of(status)) > NEWS_SECONDS
+
+
+def _is_watched(entries: tuple[Entry, ...], status: StatusRecord) -> bool:
     """Whether the run was watched since it was started last."""
     begun = _begun(status) - CLOCKS
     return any(entry.deed == Deed.WATCHED and entry.time >= begun for entry in entries)

@@ -156,6 +156,28 @@ def test_only_the_events_that_are_chosen_are_told_of(runs_dir: Path, server: Web
     assert events(server) == [("failed", "two")]
 
 
+def test_another_choice_of_events_or_targets_tells_of_nothing_that_is_past(
+    runs_dir: Path, server: WebhookServer, clock: list[float]
+) -> None:
+    one, two = at_work(runs_dir, "one"), at_work(runs_dir, "two")
+    chosen = settings(server, EVENTS="failed")
+    Watch(runs_dir).look(chosen)
+    set_state(one, "failed")
+    set_state(two, "finished")
+    Watch(runs_dir).look(chosen)
+    assert events(server) == [("failed", "one")]
+    clock[0] += watch.NEWS_SECONDS + 10
+    Watch(runs_dir).look(settings(server))
+    with webhook_server() as other:
+        both = f"{server.url} slack+{other.url}"
+        more = read_alerts({"DIFFUSION_LAB_ALERT_WEBHOOK": both})
+        Watch(runs_dir).look(more)
+        clock[0] = 0.0
+        Watch(runs_dir).look(more.model_copy(update={"alert_events": chosen.alert_events}))
+        assert other.got == []
+    assert events(server) == [("failed", "one")]
+
+
 # ---------------------------------------------------------------- the queue
 
 
