@@ -25,6 +25,7 @@ import torch
 LOOK_EVERY = 0.25  # seconds between two looks at what others do
 MOST = 256  # shares that can be told apart
 BEHIND = 5  # the priority ("nice") of what computes for long; pages and terminals have 0
+LAST = 19  # that of what takes only the time that nothing else wants
 
 
 class _Thread(threading.local):
@@ -133,14 +134,14 @@ def part_of_cores() -> int:
     return usable_cores() if _this.share is None else _this.share.part()
 
 
-def go_behind(pid: int) -> None:
+def go_behind(pid: int, priority: int = BEHIND) -> None:
     """Let a process, on Linux also a thread by its number, go behind those that answer people.
 
     Does nothing where the system has no such priorities. Raises OSError.
     """
     if hasattr(os, "setpriority"):
         now = os.getpriority(os.PRIO_PROCESS, pid)
-        os.setpriority(os.PRIO_PROCESS, pid, max(now, BEHIND))
+        os.setpriority(os.PRIO_PROCESS, pid, max(now, priority))
 
 
 def usable_cores() -> int:

@@ -65,6 +65,17 @@ def either(names: Sequence[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def value_text(value: object) -> str:
+    """The value of a setting: "on", "1,000", "5e-05", "none"."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def has_control_characters(text: str) -> bool:
     """Whether a text has line breaks or other characters that are none to read."""
     return any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from dashboard.sampling.controls import (
     ADVANCED,
     AVERAGE,
     BASIC,
+    BEST,
     COUNT,
     FLOW_SAMPLER,
     LATEST,
@@ -30,10 +31,12 @@ from dashboard.sampling.controls import (
     controls_for,
     max_images,
 )
+from dashboard.services.shared_look import recent
 from dashboard.ui import keys
 from dashboard.ui.outside import code, plain
 from dashboard.ui.run_wording import STATES, duration
 from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import ACTIVE, AT_WORK
 from diffusion_core.sampling.capabilities import Capabilities
@@ -69,9 +72,12 @@ def pick_checkpoint(run: Run, usable: list[Checkpoint], advanced: DeltaGenerator
     known = st.session_state.setdefault(keys.KNOWN_LATEST, {})
     if str(known.get(run.name)) not in steps:
         known[run.name] = usable[-1].step
+    named = {LATEST: str(known[run.name])}
+    if best := _best_step(run, steps):
+        named[BEST] = best
     with advanced:
-        chosen = STEP.now(options=(LATEST, *steps)).ask()
-    checkpoint = steps[str(known[run.name]) if chosen == LATEST else chosen]
+        chosen = STEP.now(options=(*named, *steps)).ask()
+    checkpoint = steps[named.get(chosen, chosen)]
     seconds = max(0.0, time.time() - checkpoint.time)
     state = run.state
     st.caption(
@@ -82,6 +88,15 @@ def pick_checkpoint(run: Run, usable: list[Checkpoint], advanced: DeltaGenerator
         active = state in ACTIVE
         st.fragment(offer_newer, run_every=3.0 if active else None)(run, checkpoint.step, active)
     return checkpoint
+
+
+def _best_step(run: Run, steps: Collection[str]) -> str | None:
+    """The one of the steps with the best quality that was measured during training, if any was."""
+    try:
+        best = str(recent(("best step", run.path), run.best_quality_step))
+    except MetricsError:
+        return None
+    return best if best in steps else None
 
 
 def offer_newer(run: Run, step: int, was_active: bool) -> None:

@@ -17,7 +17,7 @@ from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import SamplingSpec
 
-LATEST = "latest"
+LATEST, BEST = "latest", "best"
 CORRECT, LECTURE = "correct", "lecture"
 LECTURE_SAMPLER = "ddpm"
 MOST_PIXELS = 2**20  # of all images together: what a browser and the server hold easily
@@ -27,7 +27,8 @@ STEP = Choice(
     field="step",
     label="Checkpoint",
     options=(LATEST,),
-    help="The training step at which it was saved.",
+    help="The training step at which it was saved. best: of those measured during training the one "
+    "with the lowest Fréchet distance.",
 )
 WAY = Choice(
     key="way",

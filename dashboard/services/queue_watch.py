@@ -1,5 +1,5 @@
-"""What the server does every few seconds, with or without visitors: it starts waiting runs, deletes
-runs and series whose time is over, sends alerts and collects garbage.
+"""What the server does every few seconds, with or without visitors: it starts waiting runs, goes on
+with sweeps, deletes runs and series whose time is over, sends alerts and collects garbage.
 
 Trainers start the next run themselves when they end, unless they are killed or the machine is
 restarted.
@@ -60,7 +60,7 @@ async def watching(app: object) -> AsyncIterator[None]:
 def watch(over: threading.Event, seconds: float = SECONDS) -> None:
     # Here, so that the server answers before PyTorch is imported.
     from dashboard.services import demo, series_jobs
-    from diffusion_core.runs import jobs, trash
+    from diffusion_core.runs import jobs, sweep_rounds, trash
 
     attempt = Attempts("The runs cannot be looked after", (SettingsError, jobs.JobError, OSError))
     expired = 0.0
@@ -70,6 +70,7 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
             continue
         # Runs that wait were started by an operator, in a terminal or on a page.
         if settings.demo or settings.role != "viewer":
+            attempt(sweep_rounds.advance, settings.runs_dir)
             attempt(jobs.start_next, settings.runs_dir)
         if settings.demo:
             attempt(demo.remove_old, settings.runs_dir)

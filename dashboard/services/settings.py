@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     auth: Auth | None = None
     # A public demo: visitors also train, within the caps of `demo.py`; nobody is the operator.
     demo: bool = False
+    guests_review: bool = False  # whether every visitor may write remarks and vote
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
     series_hours: Number | None = None
     hourly_upload_mb: Number | None = None
     hourly_upload_megapixels: Number | None = None
+    hourly_reports: Number | None = None
+    hourly_remarks: Number | None = None
     log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 

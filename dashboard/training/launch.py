@@ -40,7 +40,7 @@ class Start(NamedTuple):
             ) from error
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
-        return config
+        return config.alone()
 
 
 def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:

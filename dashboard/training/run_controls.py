@@ -15,7 +15,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.services.shared_look import look_anew
-from dashboard.training.events import edit, value_text
+from dashboard.training.events import edit
 from dashboard.training.form_controls import (
     BY_FIELD,
     STEPS,
@@ -36,10 +36,19 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
+from diffusion_core.text import value_text
 
 WAITS = "The run has not answered the last request yet."  # why a button is disabled
 # The settings that can be edited during training.
-EDITABLE = ("learning_rate", "steps", "sample_every", "checkpoint_every", "validate_every")
+EDITABLE = (
+    "learning_rate",
+    "steps",
+    "sample_every",
+    "checkpoint_every",
+    "validate_every",
+    "evaluate_every",
+    "stop_when_no_better",
+)
 SHOWN_DELETED = 10
 
 

@@ -50,6 +50,8 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
             sentence = queue_sentence(run, runs)
         case RunState.STARTING:
             sentence = plain(status.message) or "This takes a few seconds."
+        case RunState.RUNNING:
+            sentence = plain(status.message)
         case RunState.PAUSING | RunState.STOPPING:
             sentence = "It writes a checkpoint first."
         case RunState.PAUSED | RunState.STOPPED if run.config is None:
@@ -63,6 +65,7 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
                     f"{code(busy[0].name)} is using the device. Resume the run to queue it "
                     f"{from_here}."
                 )
+            sentence = f"{plain(status.message)} {sentence}".strip()
         case RunState.FAILED:
             sentence = (
                 plain(status.error or "") or "No reason was recorded; see train.log in its folder."
@@ -199,6 +202,12 @@ def size(count: float) -> str:
     if count < 1e6:
         return "less than 1 MB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def energy(joules: float) -> str:
+    """In kilowatt hours, 1 kWh being 3.6 million joules; small ones in watt hours."""
+    hours = joules / 3600
+    return f"{hours / 1000:.3g} kWh" if hours >= 100 else f"{hours:.3g} Wh"
 
 
 def count(number: int, noun: str) -> str:

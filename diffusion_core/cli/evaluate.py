@@ -25,7 +25,8 @@ from diffusion_core.evaluation.metrics import METRICS, Estimates
 from diffusion_core.evaluation.results import Result, known_metrics, result_path, yardsticks
 from diffusion_core.files import complain
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
-from diffusion_core.runs.config import MAIN_AVERAGE
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
+from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
@@ -115,10 +116,28 @@ def do_evaluate(given: argparse.Namespace) -> int:
                 total = cost(spec, loaded[1], given.bits_per_dim)
                 results.append(with_progress(work, total, label))
     print(table(results, shutil.get_terminal_size((120, 24)).columns))
-    for note in dict.fromkeys(note for result in results for note in result.notes):
+    notes = [note for result in results for note in result.notes] + advice(run, results)
+    for note in dict.fromkeys(notes):
         print(note)
     print(f"Written to {result_path(run.path, results[-1].spec).parent}.")
     return DONE
+
+
+def advice(run: Run, results: Sequence[Result]) -> list[str]:
+    """What the results and the validation of the run say of memorisation and of its averages."""
+    from diffusion_core.evaluation.progress import average_sentence, memorisation_sentence, scalars
+
+    found = []
+    for result in results:
+        last = {name: (result.spec.step, each) for name, each in scalars(result.metrics).items()}
+        found.append(memorisation_sentence(last))
+    try:
+        config, last = run.config, run.last_values()
+    except (ConfigError, MetricsError):  # the images could be measured all the same
+        config = None
+    if config is not None:
+        found.append(average_sentence(config, last))
+    return [sentence for sentence in found if sentence]
 
 
 def with_progress(work: Generator[int, None, Result], total: int, label: str) -> Result:

@@ -23,12 +23,16 @@ from diffusion_core.text import cut, shown, some
 CHANGEABLE = (
     "learning_rate",
     "steps",
+    "pause_at",
     "sample_every",
     "checkpoint_every",
     "validate_every",
+    "evaluate_every",
+    "stop_when_no_better",
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

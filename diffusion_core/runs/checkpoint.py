@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,15 +141,15 @@ def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def remove_old(run: Path, keep: int, keep_every: int = 0, best: int | None = None) -> None:
+def remove_old(run: Path, keep: int, keep_every: int = 0, kept: Collection[int] = ()) -> None:
     """Leave the newest `keep` weights (0 leaves all) and the newest two states.
 
-    Weights of steps divisible by `keep_every`, and those of step `best`, stay too. Weights that do
-    not open do not count and are left for a person to look at.
+    Weights of steps divisible by `keep_every`, and those of the steps `kept`, stay too. Weights
+    that do not open do not count and are left for a person to look at.
     """
     whole = 0
     for step, path in reversed(by_step(run / "weights", "*.safetensors") if keep else []):
-        if whole >= keep and (step == best or (keep_every and step % keep_every == 0)):
+        if whole >= keep and (step in kept or (keep_every and step % keep_every == 0)):
             continue  # not opened: a long run may keep thousands
         try:
             read_checkpoint(path)

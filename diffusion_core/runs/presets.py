@@ -68,6 +68,7 @@ PRESETS: dict[str, RunConfig] = {
         network_args={"widths": [64, 96, 160], "blocks": 1, "attention_levels": [1, 2], "patch": 2},
         schedule={"kind": "cosine", "timesteps": 1000},
         ema_decays={"short": 0.99},
+        evaluate_every=500,
     ),
     # 51.6 M parameters, the same family: one GPU and up.
     "base": RunConfig(
@@ -90,6 +91,7 @@ PRESETS: dict[str, RunConfig] = {
         sample_every=500,
         sample_steps=20,
         validate_every=1000,
+        evaluate_every=1000,
     ),
 }
 

@@ -112,6 +112,22 @@ class Run:
         """(step, file) of every weights file, oldest first, good or broken."""
         return by_step(self.path / "weights", "*.safetensors")
 
+    def best_step(self, curve: str) -> int | None:
+        """The step with the lowest value of a curve among the weights that are there.
+
+        None where no value is known of any of them. Raises MetricsError.
+        """
+        there = {step for step, _ in self.weights()}
+        found = self.curve(curve, max_points=10**9)
+        pairs = zip(found["value"].tolist(), found["step"].tolist(), strict=True)
+        return min(((v, step) for v, step in pairs if step in there), default=(0.0, None))[1]
+
+    def best_quality_step(self) -> int | None:
+        """The step of the best quality that was measured during training: by Fréchet distance, else
+        by sliced Wasserstein distance. As `best_step` otherwise."""
+        found = (self.best_step(metrics.QUALITY[name]) for name in metrics.COMPARED_BY)
+        return next((step for step in found if step is not None), None)
+
     def checkpoint(self, step: int) -> Checkpoint:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""
         for found, path in self.weights():

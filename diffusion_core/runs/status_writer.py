@@ -79,6 +79,7 @@ class StatusWriter:
         self.lock = threading.RLock()
         self.over = threading.Event()
         self.signalled = False
+        self.enough = ""  # why the trainer itself stops, as a sentence
         self.request = RequestRecord()  # the last that `poll` took
         self.written = 0.0
         self.complained = False
@@ -149,7 +150,7 @@ class StatusWriter:
         `request` is then the whole request, with the settings to change.
         """
         self.request = RequestRecord()
-        if self.signalled:
+        if self.signalled or self.enough:
             return "stop"
         request = self.path / "request.json"
         if not self.lead or not request.exists():

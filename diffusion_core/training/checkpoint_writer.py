@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from diffusion_core.cores import computing
@@ -14,16 +15,19 @@ from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
-from diffusion_core.runs.metrics import read_curve
 from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
 from diffusion_core.training.context import TrainingContext, load_optimizer
+from diffusion_core.training.evaluations import Evaluations
+from diffusion_core.training.reasons import log_traceback, reason
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
+
+WriteReport = Callable[[Path], None]  # into the folder of a run
 
 
 class CannotResume(RuntimeError):
@@ -37,22 +41,31 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, context: TrainingContext, status: StatusWriter, events: EventWriter | None
+        self,
+        context: TrainingContext,
+        status: StatusWriter,
+        events: EventWriter | None,
+        evaluations: Evaluations,
+        write_report: WriteReport | None = None,
     ) -> None:
-        """`events`: where the strips go as well."""
+        """`events`: where the strips go as well. `write_report`: see `refresh_report`."""
         self.path = status.path
         self.context = context
         self.status = status
         self.events = events
+        self.evaluations = evaluations
+        self.write_report = write_report
         self.writer = Background("checkpoints", context.device)
         self.sampler = Background("strips", context.device, priority=-1)
+        self.reporter = Background("reports", torch.device("cpu"))
         self.held: list[tuple[int, Callable[[], None]]] = []
 
-    def checkpoint(self, step: int, must: bool = False) -> None:
+    def checkpoint(self, step: int, must: bool = False, evaluate: bool = False) -> None:
         """Take the snapshot of a step; it is written after `release`.
 
-        `must`: the last chance to keep these steps, so a full disk ends the run as failed; else
-        training continues with a warning and tries again at the next checkpoint.
+        `evaluate`: measure it then. `must`: the last chance to keep these steps, so a full disk
+        ends the run as failed; else training continues with a warning and tries again at the next
+        checkpoint.
         """
         context = self.context
         state = snapshot(
@@ -72,7 +85,12 @@ class CheckpointWriter:
         }
         classes = context.store.classes if context.labelled else ()
         config = context.config
-        self.held.append((step, lambda: self._write(step, state, averages, config, classes, must)))
+
+        def write() -> None:
+            if self._write(step, state, averages, config, classes, must) and evaluate:
+                self.evaluations.start(step)
+
+        self.held.append((step, write))
 
     def release(self, step: int) -> None:
         """Let the checkpoints up to this step be written: the numbers of their steps are.
@@ -88,13 +106,22 @@ class CheckpointWriter:
         weights = snapshot(context.average.state_dict())
         self.sampler.submit(lambda: self._sample(step, weights, config))
 
+    def remove_old(self, config: RunConfig) -> None:
+        """Remove the checkpoints that are no longer to be kept."""
+        kept = self.evaluations.under_way()
+        if config.keep_best:
+            best = load_run(self.path).best_step("validation_loss"), self.evaluations.best_step()
+            kept |= {step for step in best if step is not None}
+        checkpoint.remove_old(self.path, config.keep_checkpoints, config.keep_every, kept)
+
     def finish(self) -> None:
         """Wait until all that was released is on disk. Raises what went wrong with it."""
         self.sampler.wait()
         self.writer.wait()
+        self.reporter.wait()
 
     def close(self) -> None:
-        for thread in (self.sampler, self.writer):
+        for thread in (self.sampler, self.writer, self.reporter):
             thread.close()
 
     def _write(
@@ -105,10 +132,11 @@ class CheckpointWriter:
         config: RunConfig,
         classes: tuple[str, ...],
         must: bool,
-    ) -> None:
+    ) -> bool:
+        """Whether it is on disk."""
         path = self.path
         if not all_finite(state["model"]):
-            return  # the next step reports it; the last good checkpoint stays on disk
+            return False  # the next step reports it; the last good checkpoint stays on disk
         state, averages = to_cpu(state), to_cpu(averages)
         try:
             checkpoint.save_state(path, step, state)
@@ -122,11 +150,13 @@ class CheckpointWriter:
                 raise
             complain(str(error))
             self.status.warn(str(error))
-            return
-        best = best_step(path) if config.keep_best else None
-        checkpoint.remove_old(path, config.keep_checkpoints, config.keep_every, best)
+            return False
+        self.remove_old(config)
         self.status.warn()
         self.status.update(checkpoint_step=step)
+        if config.report:
+            self.reporter.submit(lambda: refresh_report(path, self.write_report))
+        return True
 
     def _sample(self, step: int, weights: dict[str, Tensor], config: RunConfig) -> None:
         context = self.context
@@ -154,16 +184,15 @@ class CheckpointWriter:
             self.status.update(sampling_step=None)
 
 
-def best_step(path: Path) -> int | None:
-    """The step with the lowest validation loss among the weights that are there."""
-    curve = read_curve(path / "metrics.sqlite", "validation_loss", max_points=10**9)
-    there = {step for step, _ in load_run(path).weights()}
-    known = [
-        (value, step)
-        for step, value in zip(curve["step"].tolist(), curve["value"].tolist(), strict=True)
-        if step in there
-    ]
-    return min(known)[1] if known else None
+def refresh_report(path: Path, write_report: WriteReport | None) -> None:
+    """Write the report of a run that wants one. Whatever goes wrong with it, training goes on."""
+    try:
+        config = load_run(path).config
+        if write_report is not None and config is not None and config.report:
+            write_report(path)
+    except Exception as error:
+        complain(f"The report cannot be written. {reason(error)}")
+        log_traceback(path, error)
 
 
 def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:

@@ -12,12 +12,15 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from diffusion_core.device import is_out_of_memory
+from diffusion_core.evaluation.intervals import WIDTH
 from diffusion_core.files import complain
 from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.metrics import BEHIND, LOW
 from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
 from diffusion_core.training.context import FUSED, TrainingContext
 
+COMPARED = 64  # held-out images that averaged and raw weights are compared on, approximately
 RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
 
 
@@ -201,18 +204,18 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 @torch.inference_mode()
-def validate(context: TrainingContext) -> Tensor:
-    """The plain error () of the averaged weights on the held-out images, at fixed (t, epsilon).
+def validate(context: TrainingContext) -> dict[str, Tensor]:
+    """The plain error () of the averaged weights on the held-out images, at fixed (t, epsilon), and
+    how far it is behind that of the raw ones: see `metrics.BEHIND`.
 
     Timesteps are spread evenly over the schedule, so that the mean does not jump with the draw.
     Stays on the device.
     """
-    config, device, model = context.config, context.device, context.average
-    model.eval()
+    config, device = context.config, context.device
     count = len(context.validation_index)
     spread = (torch.arange(count, device=device) * context.schedule.timesteps) // count
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, 0))
-    errors = []
+    errors, of_both = [], []
     for first in range(0, count, config.batch_size):
         rows = context.validation_index[first : first + config.batch_size]
         x_0 = load_images(context.store, rows, device, context.resident)
@@ -222,8 +225,31 @@ def validate(context: TrainingContext) -> Tensor:
         if context.labelled:
             labels = to_device(torch.from_numpy(context.store.labels[rows]), device)
         batch = Batch(x_0, labels, t, noise)
-        for start in range(0, len(rows), context.micro_batch):
-            with context.accelerator.autocast():
-                part = batch.part(start, context.micro_batch)
-                errors.append(plain_errors(context, model, part))
-    return torch.cat(errors).mean()
+        averaged = _errors(context, context.average, batch)
+        errors.append(averaged)
+        # Of some images alone, evenly spread: the raw weights need not cost as much again.
+        apart = max(1, count // COMPARED)
+        some = slice(-first % apart, None, apart)
+        if len(rows[some]):
+            labels = None if labels is None else labels[some]
+            chosen = Batch(x_0[some], labels, t[some], noise[some])
+            raw = _errors(context, context.bare_model, chosen)
+            of_both.append(torch.stack([averaged[some], raw]))
+    found = {"validation_loss": torch.cat(errors).mean()}
+    averaged, raw = torch.cat(of_both, 1)
+    behind = (averaged - raw) / raw.mean()
+    if len(behind) > 1:  # a single image has no interval
+        error = behind.std() / len(behind) ** 0.5
+        found |= {BEHIND: behind.mean(), BEHIND + LOW: behind.mean() - WIDTH * error}
+    return found
+
+
+def _errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
+    """The plain errors (B,) of a network in evaluation mode, which it is not left in."""
+    training, errors = model.training, []
+    model.eval()
+    for start in range(0, len(batch.t), context.micro_batch):
+        with context.accelerator.autocast():
+            errors.append(plain_errors(context, model, batch.part(start, context.micro_batch)))
+    model.train(training)
+    return torch.cat(errors)

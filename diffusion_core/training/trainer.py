@@ -1,7 +1,7 @@
 """Train a run: one process, or several under accelerate, one run folder.
 
 The parts: `context.py` (made once), `loop.py` (the loop), `step.py` (one step), `step_log.py` (the
-numbers), `checkpoint_writer.py` (checkpoints and strips).
+numbers), `checkpoint_writer.py` (checkpoints and strips), `evaluations.py` (quality).
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
-from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore, start_from
+from diffusion_core.training.checkpoint_writer import (
+    CheckpointWriter,
+    WriteReport,
+    refresh_report,
+    restore,
+    start_from,
+)
 from diffusion_core.training.context import (
     make_context,
     prepare_images,
@@ -47,6 +53,7 @@ from diffusion_core.training.distributed import (
     process_number,
     processes_here,
 )
+from diffusion_core.training.evaluations import Evaluations
 from diffusion_core.training.loop import OnStep, run_steps
 from diffusion_core.training.reasons import (
     TrainingError,
@@ -70,14 +77,17 @@ def train(
     resume: bool = False,
     device: torch.device,
     on_step: OnStep | None = None,
+    write_report: WriteReport | None = None,
 ) -> RunState:
     """Train the run at `path` until it is finished or gets a request to stop.
 
     A new run takes `config`, in which a path is made absolute, or, if it was created before, that
     of its `config.json`; a resumed one takes its own. `on_step(step, steps, loss)` is called after
-    every step (loss only when it was fetched). Returns FINISHED, STOPPED or PAUSED. Raises
-    TrainingError after writing the state `failed`, the reason and the traceback; Busy if another
-    process trains the run; ConfigError for weights to start from that do not fit.
+    every step (loss only when it was fetched). `write_report(path)` is called beside the training
+    after each checkpoint of a run with the setting `report`, and at its end. Returns FINISHED,
+    STOPPED or PAUSED. Raises TrainingError after writing the state `failed`, the reason and the
+    traceback; Busy if another process trains the run; ConfigError for weights to start from that
+    do not fit.
     """
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
@@ -100,7 +110,16 @@ def train(
                 cards=cards_of(device, processes_here()),
             )
             return _train_alone(
-                _Job(settings, config is not None, resume, device, status, group, on_step)
+                _Job(
+                    settings,
+                    config is not None,
+                    resume,
+                    device,
+                    status,
+                    group,
+                    on_step,
+                    write_report,
+                )
             )
 
 
@@ -115,6 +134,7 @@ class _Job:
     status: StatusWriter
     group: ProcessGroup
     on_step: OnStep | None
+    write_report: WriteReport | None
 
 
 def _train_alone(job: _Job) -> RunState:
@@ -139,8 +159,11 @@ def _train_alone(job: _Job) -> RunState:
                 memory_returned(job.device),
             ):
                 state = _train(job)
-                status.update(state=state, message="")
-                return state
+                why = status.enough if state == RunState.STOPPED else ""
+                status.update(state=state, message=why)
+            if status.lead:
+                refresh_report(path, job.write_report)
+            return state
     except StopRequested as request:  # while it waited or prepared: nothing to keep
         state = ENDING[request.action]
         status.update(state=state, message="")
@@ -213,15 +236,19 @@ def _train(job: _Job) -> RunState:
         metrics = MetricsWriter(path / "metrics.sqlite", keep_up_to_step=done, say=say)
     events = _open_events(path, done) if lead and config.tensorboard else None
     log = StepLog(context, metrics, events, status)
-    checkpoint_writer = CheckpointWriter(context, status, events)
+    evaluations = Evaluations(context, status, done if lead else 0)
+    if metrics is not None:
+        metrics.add(evaluations.rows())
+    checkpoint_writer = CheckpointWriter(context, status, events, evaluations, job.write_report)
     try:
-        return run_steps(context, done, group, log, checkpoint_writer, job.on_step)
+        return run_steps(context, done, group, log, checkpoint_writer, evaluations, job.on_step)
     except NotFinite as error:
         checkpoint_writer.finish()  # the reason names the last checkpoint
         status.update(not_finite=True)
         why = not_finite_reason(error, context, status.status.checkpoint_step)
         raise TrainingError(why) from error
     finally:
+        evaluations.close()
         checkpoint_writer.close()
         for writer in (metrics, events):
             if writer is not None:

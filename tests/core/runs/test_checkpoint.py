@@ -360,7 +360,7 @@ def test_weights_that_stay_anyway_are_not_opened_again_at_every_checkpoint(
         return read_checkpoint(path)
 
     monkeypatch.setattr(checkpoint, "read_checkpoint", read_one)
-    checkpoint.remove_old(tmp_path, 2, keep_every=2, best=1)
+    checkpoint.remove_old(tmp_path, 2, keep_every=2, kept={1})
     assert steps_of(tmp_path / "weights") == [1, 2, 4, 6, 7, 8]
     checkpoint.remove_old(tmp_path, 0)
     assert opened == [8, 7, 5, 3]

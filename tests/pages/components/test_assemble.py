@@ -33,6 +33,7 @@ def test_there_are_components() -> None:
         "gallery",
         "mask",
         "notify",
+        "swipe",
         "thumbnails",
     ]
 

@@ -8,6 +8,7 @@ import pytest
 from dashboard.figures.theme import GREY
 from dashboard.figures.training import (
     curve_figure,
+    evaluation_figure,
     lecture_losses,
     loss_figure,
     smoothed,
@@ -118,6 +119,16 @@ def test_a_tabs_curves_share_one_axis() -> None:
     assert figure.layout.yaxis.title.text == "memory, GB"
     share = curve_figure({"device use": curve(0.5)}, "share", percent=True)
     assert share.layout.yaxis.tickformat == ".0%"
+
+
+def test_the_interval_of_an_evaluation_is_a_band_around_it() -> None:
+    steps = np.array([10, 20])
+    ends = [{"step": steps, "value": np.array(values)} for values in ([4, 2], [3, 1], [5, 4])]
+    figure = evaluation_figure({"run": (ends[0], ends[1], ends[2])}, "share", percent=True, most=3)
+    band, line, most = figure.data
+    assert band.x.tolist() == [10, 20, 20, 10] and band.y.tolist() == [3, 1, 4, 5]
+    assert line.y.tolist() == [4, 2] and line.customdata.tolist() == [[3, 5], [1, 4]]
+    assert (most.x, most.y) == ((0, 20), (3, 3)) and "without memorisation" in most.name
 
 
 def test_the_heatmap_has_a_row_for_each_tenth_and_hatches_unknown_ones() -> None:
