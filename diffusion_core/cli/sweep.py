@@ -21,6 +21,7 @@ from diffusion_core.review.index import Index, Row, settings_of
 from diffusion_core.review.query import kind_of, sort_rows
 from diffusion_core.runs import sweep as sweeps
 from diffusion_core.runs.config import ConfigError, RunConfig, with_settings
+from diffusion_core.runs.run import snapshots
 from diffusion_core.runs.sweep_file import JUDGES, Plan, Sweep, read_sweep, read_sweeps
 from diffusion_core.runs.sweep_plan import METHODS, MOST_RUNS, parse_dimension
 
@@ -106,8 +107,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     found = read_sweeps(runs_dir)
     if not found:
         print(f"There are no sweeps in {runs_dir}.")
+    runs = snapshots(runs_dir)
     for each in found:
-        print(f"{each.name}: {sweeps.in_words(runs_dir, each)}")
+        print(f"{each.name}: {sweeps.in_words(each, runs)}")
     return DONE
 
 
@@ -155,7 +157,7 @@ def show(runs_dir: Path, found: Sweep) -> None:
     print(f"{found.name}: {plan.method} over {' '.join(plan.vary)}.")
     if plan.halve_at:
         print(f"Halved after step {numbers(plan.halve_at)} by {found.judged_by}.")
-    print(sweeps.in_words(runs_dir, found))
+    print(sweeps.in_words(found, snapshots(runs_dir)))
     rows = [row for row in Index(runs_dir).rows() if row.values.get("sweep") == found.name]
     names = ["state", "step", *varied(plan), "validation_loss"]
     print_table(sort_rows(rows, "name"), names, [kind_of(name) for name in names])

@@ -7,6 +7,7 @@ A run of a sweep names it in its setting `sweep`. `sweep_plan.py` finds the comb
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -22,7 +23,7 @@ from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.launch import processes_for
 from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import check_network
-from diffusion_core.runs.run import Run
+from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
 from diffusion_core.runs.sweep_file import (
     JUDGES,
@@ -38,7 +39,14 @@ from diffusion_core.runs.sweep_file import (
     write_sweep,
 )
 from diffusion_core.runs.sweep_plan import combinations, parse_dimension, setting_words
-from diffusion_core.runs.sweep_rounds import advance, has_arrived, members_of, next_rung, rests
+from diffusion_core.runs.sweep_rounds import (
+    advance,
+    has_arrived,
+    members_of,
+    next_rung,
+    pick_members,
+    rests,
+)
 from diffusion_core.text import some
 
 _log = logging.getLogger(__name__)
@@ -69,6 +77,18 @@ def plan_runs(name: str, base: RunConfig, plan: Plan) -> dict[str, RunConfig]:
             raise ConfigError(f"{run} ({setting_words(row)}): {error}") from error
     if plan.halve_at:
         _check_halving(plan, judge_of(base, plan), list(found.values()))
+    return found
+
+
+def images_of(configs: Mapping[str, RunConfig], plan: Plan) -> dict[str, float]:
+    """How many images each run trains on, on average where any half may be the better one."""
+    found = dict.fromkeys(configs, 0.0)
+    left, before = len(configs), 0
+    for rung in (*plan.halve_at, 0):
+        for run, config in configs.items():
+            made = (rung or config.steps) - before
+            found[run] += made * config.batch_size * left / len(configs)
+        left, before = math.ceil(left / 2), rung
     return found
 
 
@@ -205,12 +225,12 @@ def resume(runs_dir: Path, name: str) -> Sweep:
     return read_sweep(runs_dir, name)
 
 
-def in_words(runs_dir: Path, sweep: Sweep) -> str:
-    """How far a sweep has come, as a sentence or two."""
+def in_words(sweep: Sweep, runs: Sequence[RunSnapshot]) -> str:
+    """How far a sweep has come, as a sentence or two; `runs` has its runs."""
     if sweep.state == State.OVER:
         return "It is over."
     now = sweep.rounds[-1]
-    members = members_of(runs_dir, sweep, now.runs)
+    members = pick_members(runs, sweep, now.runs)
     there = sum(seen is not None and has_arrived(seen, now.until) for seen in members.values())
     until = f"step {now.until:,}" if now.until else "their end"
     number = f"Round {len(sweep.rounds)} of {len(sweep.plan.halve_at) + 1}, until {until}: "

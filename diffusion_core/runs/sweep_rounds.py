@@ -36,6 +36,9 @@ from diffusion_core.runs.sweep_file import (
 
 _log = logging.getLogger(__name__)
 
+# Runs by their names, as they were when they were read; None: gone, or it cannot be used.
+Members = Mapping[str, RunSnapshot | None]
+
 
 def advance(runs_dir: Path) -> None:
     """Start what comes next in the sweeps of a folder, and halve those whose runs are at a rung.
@@ -139,15 +142,17 @@ def _start(sweep: Sweep, seen: RunSnapshot, device: str, until: int) -> bool:
     return True
 
 
-def _halve(sweep: Sweep, members: Mapping[str, RunSnapshot | None]) -> list[str]:
+def _halve(sweep: Sweep, members: Members) -> list[str]:
     """Set the weaker half of a round aside; returns the others, in their order.
 
     Of equal runs the earlier one is better. Runs that have not come to the rung are the weakest,
-    and never go on; then come those without a value.
+    and never go on; then come those without a value. Where none has one, all go on.
     """
     now = sweep.rounds[-1]
     there = {run: seen for run, seen in members.items() if seen and has_arrived(seen, now.until)}
     values = {run: judged(sweep, seen.run, now.until) for run, seen in there.items()}
+    if all(value is None for value in values.values()):
+        return list(there)
     order = sorted(there, key=lambda run: _rank(values[run]))
     better = set(order[: math.ceil(len(now.runs) / 2)])
     for place, run in enumerate(order, 1):
@@ -220,11 +225,13 @@ def _is_done(seen: RunSnapshot | None, until: int) -> bool:
     return seen.state not in ACTIVE and seen.state != RunState.PAUSED
 
 
-def members_of(runs_dir: Path, sweep: Sweep, names: Sequence[str]) -> dict[str, RunSnapshot | None]:
-    """Runs of a sweep as they are now; None for one that is gone or cannot be used."""
-    found: dict[str, RunSnapshot | None] = {}
-    for name in names:
-        seen = Run(runs_dir / name).snapshot() if is_run(runs_dir / name) else None
-        ours = seen is not None and seen.config is not None and seen.config.sweep == sweep.name
-        found[name] = seen if ours else None
-    return found
+def members_of(runs_dir: Path, sweep: Sweep, names: Sequence[str]) -> Members:
+    """Runs of a sweep as they are now."""
+    paths = [runs_dir / name for name in names]
+    return pick_members([Run(path).snapshot() for path in paths if is_run(path)], sweep, names)
+
+
+def pick_members(runs: Sequence[RunSnapshot], sweep: Sweep, names: Sequence[str]) -> Members:
+    """Those of `runs` that are runs of a sweep."""
+    ours = {seen.name: seen for seen in runs if seen.config and seen.config.sweep == sweep.name}
+    return {name: ours.get(name) for name in names}

@@ -125,8 +125,9 @@ class Watch:
     ) -> float | None:
         if Event.STALLED not in settings.alert_events or state == RunState.QUEUED:
             return None
-        # Before the first step it is the heartbeat that tells.
-        moves = status.heartbeat if state == RunState.STARTING else status.step
+        # Where it says what it does instead of steps, it is the heartbeat that tells.
+        stands = state == RunState.STARTING or status.message
+        moves = status.heartbeat if stands else status.step
         now, before = (state, since_of(status), moves), self.still.get(run.name)
         if before is None or before[0] != now:
             self.still[run.name] = now, time.monotonic()

@@ -22,7 +22,7 @@ from diffusion_core.runs.history import Event, read_history
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.presets import preset
-from diffusion_core.runs.run import Run, RunSnapshot
+from diffusion_core.runs.run import Run, RunSnapshot, snapshots
 from diffusion_core.runs.sweep_file import Plan, Round, State, Sweep, read_sweep, read_sweeps
 from diffusion_core.runs.sweep_rounds import advance
 from tests.tiny_runs import tiny, write_checkpoint, write_run
@@ -184,8 +184,17 @@ def test_a_sweep_whose_runs_all_failed_is_over(runs_dir: Path, started: list[str
     begin(runs_dir, halve_at=[10])
     for name in NAMES:
         end(runs_dir, name, "failed", 3)
+    assert started == NAMES
     assert read_sweep(runs_dir, "lr").state == State.OVER
-    assert sweep.in_words(runs_dir, read_sweep(runs_dir, "lr")) == "It is over."
+    assert sweep.in_words(read_sweep(runs_dir, "lr"), snapshots(runs_dir)) == "It is over."
+
+
+def test_where_nothing_was_measured_nothing_is_halved(runs_dir: Path, started: list[str]) -> None:
+    begin(runs_dir, halve_at=[10])
+    for name in NAMES:
+        end(runs_dir, name, "paused", 10)
+    assert read_sweep(runs_dir, "lr").rounds[-1].runs == tuple(NAMES)
+    assert not any(Run(runs_dir / name).status.message for name in NAMES)
 
 
 def test_a_user_who_resumes_a_run_of_the_weaker_half_is_respected(
@@ -213,7 +222,7 @@ def test_a_run_that_a_user_pauses_is_waited_for(runs_dir: Path, started: list[st
     end(runs_dir, "lr-01", "paused", 4)
     end(runs_dir, "lr-02", "paused", 10, 2.0)
     made = read_sweep(runs_dir, "lr")
-    assert sweep.in_words(runs_dir, made) == (
+    assert sweep.in_words(made, snapshots(runs_dir)) == (
         "Round 1 of 2, until step 10: 1 of 2 runs are there. It waits for paused runs: lr-01 "
         "(step 4)."
     )
@@ -233,7 +242,7 @@ def test_a_sweep_that_is_stopped_starts_nothing_until_it_is_resumed(
     end(runs_dir, "lr-01", "stopped", 3)
     assert started == ["lr-01"]
     made = read_sweep(runs_dir, "lr")
-    assert sweep.in_words(runs_dir, made) == "It is stopped. 0 of 5 runs are there."
+    assert sweep.in_words(made, snapshots(runs_dir)) == "It is stopped. 0 of 5 runs are there."
     assert sweep.resume(runs_dir, "lr").state == State.RUNNING
     assert started == ["lr-01", "lr-01"]
     assert Run(runs_dir / "lr-02").state == "queued"
@@ -458,6 +467,13 @@ def test_the_command_prints_starts_shows_and_stops(
     ]:
         assert main(wrong) == code
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_the_runs_train_on_follows_from_the_rungs() -> None:
+    plan = Plan(vary=["batch_size=4,8"], halve_at=[10])
+    images = sweep.images_of(sweep.plan_runs("lr", BASE, plan), plan)
+    # All make 10 steps, and one of two the other 30.
+    assert images == {"lr-01": 4 * (10 + 15), "lr-02": 8 * (10 + 15)}
 
 
 def test_the_curve_that_judges_is_that_of_quality_where_it_is_measured(runs_dir: Path) -> None:

@@ -276,11 +276,14 @@ def test_preparing_and_waiting_are_no_stall_while_the_heart_beats(
     chosen, looks = settings(server), Watch(runs_dir)
     starting = at_work(runs_dir, "starting", state="starting", step=0)
     at_work(runs_dir, "queued", state="queued")
+    measuring = at_work(runs_dir, "measuring", message="Measuring the quality of step 10.")
     looks.look(chosen)
     clock[0] += 400
     set_state(starting, "starting")
+    set_state(measuring, "running")
     looks.look(chosen)
     assert server.got == []
+    set_state(measuring, "paused")
     clock[0] += 400
     looks.look(chosen)
     assert events(server) == [("stalled", "starting")]
