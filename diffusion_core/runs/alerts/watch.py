@@ -28,6 +28,7 @@ from diffusion_core.runs.status import (
     read_status,
     state_now,
 )
+from diffusion_core.runs.sweep_file import State, read_sweeps
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +150,9 @@ class Watch:
         until: float | None,
     ) -> float | None:
         file = self.runs_dir / ledger.QUEUE_FILE
-        if any(state in ACTIVE for state, _ in states.values()):
+        at_work = any(state in ACTIVE for state, _ in states.values())
+        # Between two runs of a sweep there may be none at work.
+        if at_work or any(each.state == State.RUNNING for each in read_sweeps(self.runs_dir)):
             note_queue(self.runs_dir)
             return None
         entries = ledger.read(file)

@@ -19,6 +19,7 @@ from diffusion_core.runs.alerts.ledger import Deed
 from diffusion_core.runs.alerts.settings import AlertSettings, read_alerts
 from diffusion_core.runs.alerts.watch import Watch
 from diffusion_core.runs.status import StatusRecord, read_status, write_status
+from diffusion_core.runs.sweep_file import FOLDER, Plan, Round, State, Sweep, write_sweep
 from tests.message_servers import SECRET, Answer, WebhookServer, webhook_server
 from tests.tiny_runs import write_run
 
@@ -228,6 +229,32 @@ def test_a_queue_that_is_only_paused_has_not_ended(runs_dir: Path, server: Webho
     looks.look(chosen)
     looks.look(chosen)
     assert server.got == []
+
+
+def test_a_sweep_is_over_when_its_last_run_has_ended(runs_dir: Path, server: WebhookServer) -> None:
+    chosen, looks = settings(server, EVENTS="queue_empty"), Watch(runs_dir)
+    sweep = Sweep(
+        name="lr",
+        plan=Plan(vary=("learning_rate=0.1,0.2",)),
+        judge="validation_loss",
+        host="here",
+        device="cpu",
+        created=time.time(),
+        rounds=(Round(until=0, runs=("lr-01", "lr-02")),),
+    )
+    (runs_dir / FOLDER).mkdir()
+    write_sweep(runs_dir, sweep)
+    one = at_work(runs_dir, "lr-01")
+    looks.look(chosen)
+    set_state(one, "finished")
+    looks.look(chosen)  # before the next run is started
+    assert server.got == []
+    two = at_work(runs_dir, "lr-02")
+    looks.look(chosen)
+    set_state(two, "paused")
+    write_sweep(runs_dir, sweep.replace(state=State.OVER))
+    looks.look(chosen)
+    assert [body["runs"] for body in server.bodies] == ["lr-01"]
 
 
 # ---------------------------------------------------------------- stalls
