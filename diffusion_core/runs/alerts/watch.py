@@ -69,8 +69,9 @@ class Watch:
         waits, problem = list[float | None](), None
         states: dict[str, tuple[RunState, StatusRecord]] = {}
         for run in run_folders(self.runs_dir):
+            if (stamp := _stamp(run.path / "status.json")) is None:
+                continue
             try:
-                stamp = _stamp(run.path / "status.json")
                 if (known := self.settled.get(run.name)) and known.stamp == stamp:
                     states[run.name] = known.state, known.status
                     continue
@@ -80,7 +81,7 @@ class Watch:
                 waits.append(wait)
                 if state not in ACTIVE and wait is None:
                     self.settled[run.name] = _Settled(stamp, state, status)
-            except FileNotFoundError:  # deleted meanwhile, or without a status
+            except FileNotFoundError:  # deleted meanwhile
                 continue
             except OSError as error:  # the others are looked at all the same
                 problem = error
@@ -336,6 +337,10 @@ def _is_watched(entries: tuple[Entry, ...], status: StatusRecord) -> bool:
     return any(entry.deed == Deed.WATCHED and entry.time >= begun for entry in entries)
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    stat = file.stat()
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What differs when a file has been written; None where there is none to read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
     return stat.st_mtime_ns, stat.st_size

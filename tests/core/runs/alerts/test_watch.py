@@ -452,6 +452,23 @@ def test_without_a_place_to_note_it_nothing_is_sent(
     assert ("finished", "one") not in events(server)
 
 
+def test_runs_that_cannot_be_read_keep_no_other_from_being_told_of(
+    runs_dir: Path, server: WebhookServer
+) -> None:
+    chosen, looks = settings(server, EVENTS=ONE), Watch(runs_dir)
+    (link := at_work(runs_dir, "link") / "status.json").unlink()
+    link.symlink_to("status.json")
+    (at_work(runs_dir, "damaged") / "status.json").write_text("{")
+    (folder := at_work(runs_dir, "folder") / "alerts.jsonl").mkdir()
+    run = at_work(runs_dir, "run")
+    with pytest.raises(OSError, match="is not a file"):
+        looks.look(chosen)
+    folder.rmdir()
+    set_state(run, "finished")
+    looks.look(chosen)
+    assert events(server) == [("finished", "run")]
+
+
 # ---------------------------------------------------------------- a trainer
 
 
