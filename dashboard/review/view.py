@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.review import choose
+from dashboard.review import choose, look_controls
+from dashboard.review.compare import CONTROLS as COMPARE
+from dashboard.review.compare import show_compare
 from dashboard.review.follow import show_follow
 from dashboard.review.link import offer_link
+from dashboard.review.look import show_look
 from dashboard.review.saved import offer_saved
 from dashboard.review.say import CONTROLS as SAY
 from dashboard.review.say import show_say
+from dashboard.review.take_along import CONTROLS as TAKE_ALONG
+from dashboard.review.take_along import show_take_along
 from dashboard.review.vote import CONTROLS as VOTE
 from dashboard.review.vote import is_open, show_vote
 from dashboard.ui.controls import Choice, Control
@@ -36,6 +41,18 @@ class View:
 VIEWS: dict[str, View] = {
     view.name: view
     for view in [
+        View(
+            "Compare",
+            "What differs between two to eight runs, and which setting goes with which result.",
+            show_compare,
+            COMPARE,
+        ),
+        View(
+            "Look",
+            "Samples of the chosen runs from the same noise, and any two of them compared.",
+            show_look,
+            look_controls.CONTROLS,
+        ),
         View("Say", "Notes, tags, stars and decisions, for everybody to see.", show_say, SAY),
         View(
             "Vote",
@@ -43,6 +60,12 @@ VIEWS: dict[str, View] = {
             show_vote,
             VOTE,
             is_open,
+        ),
+        View(
+            "Take along",
+            "The chosen runs as one file for others.",
+            show_take_along,
+            TAKE_ALONG,
         ),
     ]
 }

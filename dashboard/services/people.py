@@ -13,11 +13,21 @@ import re
 import unicodedata
 
 from dashboard.services.users import User
+from diffusion_core.runs.remarks import MARK, shown_name
 from diffusion_core.text import visible
+
+__all__ = [
+    "MARK",
+    "BadName",
+    "check_name",
+    "is_address",
+    "name_of_guest",
+    "name_of_user",
+    "shown_name",
+]
 
 LONGEST = 40  # characters of a name that is typed
 SECRET = re.compile("[0-9a-f]{32}")
-MARK = re.compile(" #([0-9a-f]{8})[0-9a-f]{8}$")
 
 
 class BadName(ValueError):
@@ -56,11 +66,6 @@ def _mark(secret: str) -> str:
     """Slow on purpose: pages show half of it, which must not be found by trying secrets."""
     key = hashlib.scrypt(secret.encode(), salt=b"diffusion-lab", n=2**14, r=8, p=1, dklen=8)
     return key.hex()
-
-
-def shown_name(name: str) -> str:
-    """A name as pages show it: `Ann #8c1f0a2b`."""
-    return MARK.sub(r" #\1", name)
 
 
 def is_address(name: str) -> bool:

@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     series_hours: Number | None = None
     hourly_upload_mb: Number | None = None
     hourly_upload_megapixels: Number | None = None
+    hourly_reports: Number | None = None
     hourly_remarks: Number | None = None
     log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here

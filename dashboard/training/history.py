@@ -30,6 +30,7 @@ WORDS = {
     Event.RESTORED: "Restored",
     Event.EXPORTED: "Exported",
     Event.SET_ASIDE: "Left paused",
+    Event.IMPORTED: "Imported",
 }
 
 

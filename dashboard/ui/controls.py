@@ -251,12 +251,19 @@ class Choice(Control):
     titles: Mapping[Any, str] | None = None
     values: Mapping[Any, Any] | None = None
     segmented: bool = False  # all options side by side
+    slider: bool = False  # the options in their order, at least two of them
     typed: bool = False  # whether another text can be typed
 
     def _show(self, options: dict[str, Any]) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         common = self._common | {"format_func": self.title_of} | options
+        if self.slider:
+            if self.key in st.session_state and st.session_state[self.key] not in names:
+                st.session_state[self.key] = start
+            # Streamlit warns of a value beside one in the state.
+            at = None if self.key in st.session_state else start
+            return st.select_slider(self.label, names, at, **common)
         if self.segmented:
             common = {"wrap": True} | common | {"default": start, "required": True}
             chosen = st.segmented_control(self.label, names, **common)

@@ -31,6 +31,7 @@ PACE = "pace"  # seconds between two looks at a live run, of this session; also 
 DUPLICATE = "duplicate"  # name of the run whose settings the form takes next
 NEW_RUN = "new_run"  # name of the run that was just started or restored
 SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front
+NOTIFY = "notify"  # the button of the browser's notifications
 TO_DELETE = "to_delete"  # name of the run that is about to be deleted
 EDIT_OPEN = "edit_open"  # with the run's name: whether its form of settings is open
 EDIT_CLOSING = "edit_closing"  # for how many more looks that form is closed

@@ -216,6 +216,12 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def energy(joules: float) -> str:
+    """In kilowatt hours, 1 kWh being 3.6 million joules; small ones in watt hours."""
+    hours = joules / 3600
+    return f"{hours / 1000:.3g} kWh" if hours >= 100 else f"{hours:.3g} Wh"
+
+
 def count(number: int, noun: str) -> str:
     """1 checkpoint, 2 checkpoints, no checkpoints."""
     return f"{f'{number:,}' if number else 'no'} {noun}{'' if number == 1 else 's'}"

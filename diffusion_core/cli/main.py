@@ -29,7 +29,11 @@ COMMANDS = {
     "train": ("train", "train a run in this terminal or in the background"),
     "sample": ("sample", "generate images from a run's checkpoint"),
     "evaluate": ("evaluate", "measure how good a run's images are"),
-    "export": ("export", "export a run for diffusers, or its metrics as CSV or Parquet"),
+    "export": (
+        "export",
+        "export a run as one file or for diffusers, or its metrics as CSV or Parquet",
+    ),
+    "import": ("import_run", "import a run from an archive of another machine"),
     "settings": ("settings", "list the settings of a run, with what they mean"),
     "runs": ("runs", "list the runs"),
     "sweep": ("sweep", "train runs that differ in some settings, and keep the better ones"),

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from diffusion_core.review.report.content import Choice
+    from diffusion_core.review.report.content import Parts
     from diffusion_core.review.report.write import FORMATS, expected_size, write_report
 
     out: Path = arguments.out
@@ -43,17 +43,17 @@ def report(arguments: argparse.Namespace) -> int:
     check_place(out)
     runs = [find_run(name) for name in arguments.runs]
     without = arguments.without
-    choice = Choice(
+    parts = Parts(
         samples="samples" not in without,
         images="images" not in without,
         remarks="remarks" not in without,
         votes="votes" not in without,
         names="names" not in without,
     )
-    size = expected_size(runs, out.suffix.lower(), choice)
+    size = expected_size(runs, out.suffix.lower(), parts)
     print(f"{out}: about {megabytes(size)}")
     if not arguments.dry_run:
-        written = write_report(runs, out, choice, arguments.title)
+        written = write_report(runs, out, parts, arguments.title)
         print(f"Written: {megabytes(written)}")
     return DONE
 

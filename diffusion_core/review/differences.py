@@ -42,7 +42,9 @@ class Difference(NamedTuple):
 
 
 def settings_in(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The settings among the values of a row, without its results."""
+    """The settings among the values of a row, without its results; empty if they are not known."""
+    if "preset" not in values:  # its status alone could be read, which has a number of steps
+        return {}
     return {name: value for name, value in values.items() if name.partition(".")[0] in GROUPS}
 
 

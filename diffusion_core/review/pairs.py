@@ -20,6 +20,7 @@ from diffusion_core.review.index import QUALITY, Row, Value
 from diffusion_core.text import value_text
 
 SEED = "seed"
+MOST_ALIKE = 40
 LOSSES = ("best_validation_loss", "validation_loss")
 # What else a result may be, all of which depend on the machine.
 COSTS = ("hours", "energy_kwh", "images_per_second")
@@ -59,7 +60,7 @@ def matters(name: str, outcome: str) -> bool:
     """Whether a setting can change an outcome other than by its machine."""
     if outcome in COSTS:
         return name != "preset"
-    written = name.endswith("_every") or name.startswith(("keep_", "sample_"))
+    written = name.endswith("_every") or name.startswith(("keep_", "sample_", "evaluate_"))
     return not written and name not in MACHINE
 
 
@@ -75,16 +76,29 @@ def settings_that_matter(row: Row, outcome: str) -> dict[str, Value]:
 
 
 def find_pairs(rows: Sequence[Row], outcome: str) -> list[Pair]:
-    """All pairs but those of seeds, in the order of the settings."""
-    found = [
-        Pair(name, first, second)
-        for name, group in _alike_but_for_one(rows, outcome)
-        if name != SEED and " " not in name
-        for first, second in itertools.combinations(group, 2)
-        if first.values.get(name) != second.values.get(name)
-    ]
+    """All pairs but those of seeds, in the order of the settings.
+
+    Of more than MOST_ALIKE runs that differ in the same setting only neighbours are pairs.
+    """
+    found = []
+    for name, group in _alike_but_for_one(rows, outcome):
+        if name == SEED or " " in name:
+            continue
+        two: Iterable[tuple[Row, Row]] = itertools.combinations(group, 2)
+        if len(group) > MOST_ALIKE:
+            two = itertools.pairwise(sorted(group, key=lambda row: _place(row.values.get(name))))
+        found += [
+            Pair(name, first, second)
+            for first, second in two
+            if first.values.get(name) != second.values.get(name)
+        ]
     places = {name: k for k, name in enumerate(in_order({pair.name for pair in found}))}
     return sorted(found, key=lambda pair: places[pair.name])
+
+
+def _place(value: Value | None) -> tuple[bool, bool, Value]:
+    """What any two values of a setting can be sorted by."""
+    return value is not None, isinstance(value, str), "" if value is None else value
 
 
 def chance(rows: Sequence[Row], outcome: str) -> Chance | None:
@@ -194,15 +208,18 @@ def outcome_text(outcome: str, value: float) -> str:
     return metric.format(value) if metric else f"{value:.4g}"
 
 
-def sentence(pair: Pair, outcome: str, by_chance: Chance | None) -> str:
-    """ "learning_rate 0.001 → 0.0003: Fréchet distance 31.2 → 24.6 (intervals do not overlap)".
-
-    Both runs must have the outcome.
-    """
+def change_of(pair: Pair, outcome: str) -> str:
+    """ "learning_rate 0.001 → 0.0003: Fréchet distance 31.2 → 24.6"; both must have the outcome."""
     setting = " → ".join(value_text(row.values.get(pair.name)) for row in pair[1:])
+    found = [outcome_of(row, outcome) for row in pair[1:]]
+    values = " → ".join(outcome_text(outcome, each.value) for each in found if each)
+    return f"{pair.name} {setting}: {title_of(outcome)} {values}"
+
+
+def notes_on(pair: Pair, outcome: str, by_chance: Chance | None) -> list[str]:
+    """What to know of the change: "intervals do not overlap". Both must have the outcome."""
     first, second = (outcome_of(row, outcome) for row in pair[1:])
     assert first is not None and second is not None
-    values = " → ".join(outcome_text(outcome, each.value) for each in (first, second))
     said = []
     steps = [step_of(row, outcome) for row in pair[1:]]
     if steps[0] != steps[1] and pair.name != "steps":
@@ -213,5 +230,4 @@ def sentence(pair: Pair, outcome: str, by_chance: Chance | None) -> str:
     if by_chance is not None:
         beyond = abs(first.value - second.value) > by_chance.spread
         said.append("more than the seed changes" if beyond else "no more than the seed changes")
-    end = f" ({'; '.join(said)})" if said else ""
-    return f"{pair.name} {setting}: {title_of(outcome)} {values}{end}"
+    return said

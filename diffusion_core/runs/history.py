@@ -48,6 +48,7 @@ class Event(StrEnum):
     RESTORED = "restored"
     EXPORTED = "exported"
     SET_ASIDE = "set aside"  # left paused by its sweep
+    IMPORTED = "imported"
 
 
 def _are_plain(settings: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:

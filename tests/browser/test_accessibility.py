@@ -18,7 +18,10 @@ from tests.forks.client import ROOT
 
 # Streamlit's menu: its sections stand between the list and its items (`list` and `listitem`).
 ALL_BUT_STREAMLIT = {"exclude": [["[data-testid=stSidebarNavItems]"]]}
-VIEWS = [page.url_path for page in PAGES]
+VIEWS = [
+    *(page.url_path for page in PAGES),
+    "review?view=Look&runs=demo-cars&look_nearest=true",
+]
 
 
 @pytest.mark.long

@@ -41,7 +41,10 @@ WORDS = {
         "sample --run RUN --n 1 --steps 1 --out OUT/",
     ],
     "evaluate": ["evaluate --run RUN --n 16 --steps 1"],
-    "export": [f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet")],
+    "export": [
+        f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet", "archive")
+    ],
+    "import": ["import RUN"],
     "runs": ["runs"],
     "command": ["command RUN", "command RUN --machines 2"],
     "completion": ["completion bash"],
@@ -144,7 +147,7 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
             differs = changed(before, contents(run)) if run.exists() else {"all"}
             if state != "queued":  # where a command may start what waits
                 only_read = command in (
-                    *("runs", "sample", "export", "command", "completion", "remarks"),
+                    *("runs", "sample", "export", "import", "command", "completion", "remarks"),
                 )
                 noted = {"history.jsonl"} if command == "export" and not code else set()
                 if code or only_read:

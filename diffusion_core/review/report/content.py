@@ -63,7 +63,7 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Parts:
     """What a report takes along besides results and settings."""
 
     samples: bool = True  # the strips over the steps
@@ -149,7 +149,7 @@ class Content:
 
     title: str
     made: float  # seconds since 1970
-    choice: Choice
+    parts: Parts
     runs: tuple[RunPart, ...]
     differences: tuple[Difference, ...]
     ballots: tuple[Ballot, ...]
@@ -161,7 +161,7 @@ class Content:
         return [*self.notes, *(f"{run.name}: {note}" for run in self.runs for note in run.notes)]
 
 
-def gather(runs: Sequence[Run], choice: Choice, title: str = "") -> Content:
+def gather(runs: Sequence[Run], parts: Parts, title: str = "") -> Content:
     """Read what a report of the runs says. Raises ReportError."""
     if not 1 <= len(runs) <= MOST_RUNS:
         raise ReportError(f"A report takes 1 to {MOST_RUNS} runs, not {len(runs)}.")
@@ -169,20 +169,20 @@ def gather(runs: Sequence[Run], choice: Choice, title: str = "") -> Content:
         raise ReportError("Two of the runs have the same name; rename one of them.")
     room = min(MOST_IMAGE_BYTES_EACH, MOST_IMAGE_BYTES // len(runs))
     seen = [run.snapshot() for run in runs]
-    ballots, notes = _ballots([run.path for run in runs], choice) if choice.votes else ([], [])
+    ballots, notes = _ballots([run.path for run in runs], parts) if parts.votes else ([], [])
     usual = f"Run report: {runs[0].name}" if len(runs) == 1 else f"Review of {len(runs)} runs"
     return Content(
         title or usual,
         time.time(),
-        choice,
-        tuple(_read_run(each, choice, room) for each in seen),
+        parts,
+        tuple(_read_run(each, parts, room) for each in seen),
         tuple(differences(seen)),
         tuple(ballots),
         tuple(notes),
     )
 
 
-def _read_run(seen: RunSnapshot, choice: Choice, room: int) -> RunPart:
+def _read_run(seen: RunSnapshot, parts: Parts, room: int) -> RunPart:
     notes = [seen.problem] if seen.problem else []
     curves: dict[str, Curve] = {}
     try:
@@ -193,13 +193,13 @@ def _read_run(seen: RunSnapshot, choice: Choice, room: int) -> RunPart:
     notes += broken[:3]
     results = sorted(results, key=lambda each: each.written)[-MOST_RESULTS:]
     results.sort(key=lambda each: (each.spec.step, each.written))
-    remarks = read_remarks(seen.path) if choice.remarks else Remarks()
+    remarks = read_remarks(seen.path) if parts.remarks else Remarks()
     if remarks.problem:
         notes.append(remarks.problem)
     said = _newest(remarks)
     if left := len(remarks.current) - len(said):
         notes.append(f"{left:,} older remarks are not in this report.")
-    groups = _groups(seen, results, remarks, room, notes) if choice.images else []
+    groups = _groups(seen, results, remarks, room, notes) if parts.images else []
     return RunPart(
         seen,
         _facts(seen, curves, results),
@@ -208,7 +208,7 @@ def _read_run(seen: RunSnapshot, choice: Choice, room: int) -> RunPart:
         train_command(seen.name, seen.start) if seen.start is not None else "",
         curves,
         tuple(results),
-        tuple(_strips(seen, room) if choice.samples else ()),
+        tuple(_strips(seen, room) if parts.samples else ()),
         tuple(groups),
         remarks,
         tuple(said),
@@ -406,10 +406,10 @@ def _newest(remarks: Remarks) -> list[Remark]:
     return found
 
 
-def _ballots(runs: Sequence[Path], choice: Choice) -> tuple[list[Ballot], list[str]]:
+def _ballots(runs: Sequence[Path], parts: Parts) -> tuple[list[Ballot], list[str]]:
     """The votes by review, and sentences on what is wrong with them."""
     read = read_votes(runs)
-    votes = read.entries if choice.person is None else seen_by(choice.person, read.entries)
+    votes = read.entries if parts.person is None else seen_by(parts.person, read.entries)
     reviews: dict[str, list[Vote]] = {}
     for vote in votes:
         reviews.setdefault(vote.review, []).append(vote)

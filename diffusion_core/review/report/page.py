@@ -34,7 +34,7 @@ from diffusion_core.review.report.content import (
 )
 from diffusion_core.review.report.markdown import as_html
 from diffusion_core.review.report.pictures import Picture, PictureError
-from diffusion_core.runs.remarks import Kind, Remark
+from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
 HERE = Path(__file__).parent
@@ -359,7 +359,7 @@ def _remark(content: Content, remark: Remark) -> str:
     kind = {Kind.STAR: "★", Kind.TAG: "tag", Kind.DECISION: "decision"}.get(remark.kind, "")
     text = as_html(remark.text) if remark.kind == Kind.NOTE else f" <b>{_text(remark.text)}</b>"
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(remark.time))
-    who = f"{_text(remark.by)}, " if content.choice.names and remark.by else ""
+    who = f"{_text(shown_name(remark.by))}, " if content.parts.names and remark.by else ""
     edited = ", edited" if remark.edited else ""
     return f'{kind}{text} <span class="small">· {who}{when}{edited}</span>'
 

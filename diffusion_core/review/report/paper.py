@@ -45,7 +45,7 @@ from diffusion_core.review.report.content import (
 )
 from diffusion_core.review.report.markdown import blocks
 from diffusion_core.review.report.pictures import Picture, PictureError, some_of
-from diffusion_core.runs.remarks import Kind, Remark
+from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
 # Regular and bold, the first that the system has; ReportLab brings the last.
@@ -369,7 +369,7 @@ class _Paper:
             if run.said:
                 found.append(self.paragraph(run.name, self.h3))
             for remark in run.said:
-                who = f"{remark.by}, " if self.content.choice.names and remark.by else ""
+                who = f"{shown_name(remark.by)}, " if self.content.parts.names and remark.by else ""
                 when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(remark.time))
                 head = f"{about(remark)}: {remark.kind}, {who}{when}"
                 found.append(self.paragraph(head + (", edited" * remark.edited), self.small))

@@ -15,6 +15,7 @@ MOST_BYTES = 2**26  # of a file that is read
 MOST_PIXELS = 2**26  # of one that is decoded
 LONGEST_SIDE = 4096  # pixels of an image in a report
 SMALLEST_SIDE = 16  # pixels to which one is made smaller
+FAST = 1  # of WebP: 0 to 6
 QUALITY, LOWER_QUALITY = 90, 70  # of WebP and JPEG; the lower takes about half
 SAMPLED = 3  # images of a kind that are made to estimate the size of all
 
@@ -66,7 +67,7 @@ class Picture:
         image, quality = self.pixels(), QUALITY
         while True:
             buffer = io.BytesIO()
-            image.save(buffer, format, quality=quality, subsampling=0)
+            image.save(buffer, format, quality=quality, subsampling=0, method=FAST)
             excess = buffer.tell() / self.most
             if excess <= 1 or max(image.size) <= SMALLEST_SIDE:
                 return buffer.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_core.files import check_folder, replacing
 from diffusion_core.review.report import page
-from diffusion_core.review.report.content import Choice, Content, ReportError, gather
+from diffusion_core.review.report.content import Content, Parts, ReportError, gather
 from diffusion_core.review.report.pictures import estimate
 from diffusion_core.runs.run import Run
 
@@ -17,10 +17,10 @@ BASE64 = 4 / 3  # bytes of text for one
 
 
 def make_report(
-    runs: Sequence[Run], format: str, choice: Choice | None = None, title: str = ""
+    runs: Sequence[Run], format: str, parts: Parts | None = None, title: str = ""
 ) -> bytes:
     """A report of 1 to 8 runs as one file; `format`: of FORMATS. Raises ReportError."""
-    content = gather(runs, choice or Choice(), title)
+    content = gather(runs, parts or Parts(), title)
     if _is_paper(format):
         from diffusion_core.review.report import paper
 
@@ -28,12 +28,12 @@ def make_report(
     return page.render(content)
 
 
-def expected_size(runs: Sequence[Run], format: str, choice: Choice | None = None) -> int:
+def expected_size(runs: Sequence[Run], format: str, parts: Parts | None = None) -> int:
     """About how many bytes that will have: exact but for images that are made smaller.
 
     Raises ReportError.
     """
-    content = gather(runs, choice or Choice())
+    content = gather(runs, parts or Parts())
     if _is_paper(format):
         return _expected_paper(content)
     images = sum(estimate(each, paper=False) for each in page.pictures(content))
@@ -57,11 +57,11 @@ def _is_paper(format: str) -> bool:
 
 
 def write_report(
-    runs: Sequence[Run], file: Path, choice: Choice | None = None, title: str = ""
+    runs: Sequence[Run], file: Path, parts: Parts | None = None, title: str = ""
 ) -> int:
     """Make a report and write it at once; returns its bytes. Raises ReportError, OSError."""
     check_folder(file.parent)
-    data = make_report(runs, file.suffix.lower(), choice, title)
+    data = make_report(runs, file.suffix.lower(), parts, title)
     with replacing(file) as opened:
         opened.write(data)
     return len(data)

@@ -98,13 +98,13 @@ def test_samples_that_copy_training_images_raise_the_alarm_and_new_images_do_not
 def test_without_memorisation_the_alarm_is_rare() -> None:
     rng = np.random.default_rng(0)
     counts = {"inside": 0, "alarms": 0}
-    for _ in range(40):  # networks whose samples are as far from the training images as held-out
+    for _ in range(20):  # networks whose samples are as far from the training images as held-out
         held_out, samples = rng.gamma(5, 1, 100), rng.gamma(5, 1, 100)
         found = copies_estimate(samples, held_out)
         expected = expected_copies(100, 100)
         counts["inside"] += expected.low <= found.value <= expected.high
         counts["alarms"] += memorises(found)
-    assert counts["inside"] >= 36 and counts["alarms"] <= 1
+    assert counts["inside"] >= 18 and counts["alarms"] <= 1
 
 
 def test_averaged_weights_that_are_behind_are_said_with_the_shorter_average() -> None:

@@ -12,10 +12,12 @@ import pytest
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.review.index import Measured, Row, settings_of
 from diffusion_core.review.pairs import (
+    MOST_ALIKE,
     Pair,
     chance,
+    change_of,
     find_pairs,
-    sentence,
+    notes_on,
     settings_that_matter,
     why_not_comparable,
     worse_first,
@@ -76,6 +78,14 @@ def test_pairs_are_those_of_all_comparisons_one_by_one() -> None:
     assert expected
 
 
+def test_of_very_many_values_of_a_setting_neighbours_are_pairs() -> None:
+    rates = [1e-5 * (k + 1) for k in range(MOST_ALIKE + 1)]
+    rows = [row(str(k), learning_rate=rate) for k, rate in enumerate(rates)]
+    random.Random(0).shuffle(rows)
+    expected = [("learning_rate", str(k), str(k + 1)) for k in range(MOST_ALIKE)]
+    assert names(find_pairs(rows, FRECHET)) == expected
+
+
 def test_settings_of_the_machine_count_where_the_result_is_a_time() -> None:
     rows = [row("a"), row("b", threads=2)]
     assert find_pairs(rows, FRECHET) == []
@@ -106,17 +116,16 @@ def test_runs_that_differ_in_the_seed_say_what_is_chance() -> None:
 def test_a_pair_is_said_from_the_worse_to_the_better() -> None:
     rows = [row("good", 24.6, learning_rate=3e-4), row("bad", 31.2, learning_rate=1e-3)]
     [pair] = [worse_first(each, FRECHET) for each in find_pairs(rows, FRECHET)]
-    said = "learning_rate 0.001 → 0.0003: Fréchet distance 31.2 → 24.6"
-    assert sentence(pair, FRECHET, None) == f"{said} (intervals do not overlap)"
-    repeats = chance([row("a", 1.0), row("b", 9.0, seed=1)], FRECHET)
-    assert sentence(pair, FRECHET, repeats) == (
-        f"{said} (intervals do not overlap; no more than the seed changes)"
+    assert change_of(pair, FRECHET) == (
+        "learning_rate 0.001 → 0.0003: Fréchet distance 31.2 → 24.6"
     )
+    assert notes_on(pair, FRECHET, None) == ["intervals do not overlap"]
+    repeats = chance([row("a", 1.0), row("b", 9.0, seed=1)], FRECHET)
+    assert notes_on(pair, FRECHET, repeats)[1:] == ["no more than the seed changes"]
     wide = [row("a", 24.6, width=9), row("b", 31.2, width=9, step=20, batch_size=8)]
     [pair] = [worse_first(each, FRECHET) for each in find_pairs(wide, FRECHET)]
-    assert sentence(pair, FRECHET, None) == (
-        "batch_size 8 → 32: Fréchet distance 31.2 → 24.6 (at steps 20 and 40; intervals overlap)"
-    )
+    assert change_of(pair, FRECHET) == "batch_size 8 → 32: Fréchet distance 31.2 → 24.6"
+    assert notes_on(pair, FRECHET, None) == ["at steps 20 and 40", "intervals overlap"]
 
 
 def test_what_was_measured_differently_is_not_compared() -> None:

@@ -20,7 +20,7 @@ from diffusion_core.cli.sample import make_spec
 from diffusion_core.cli.train import given_settings, start_settings
 from diffusion_core.media.images import png
 from diffusion_core.review.report import paper
-from diffusion_core.review.report.content import Choice, ReportError, gather
+from diffusion_core.review.report.content import Parts, ReportError, gather
 from diffusion_core.review.report.markdown import as_html
 from diffusion_core.review.report.pictures import Picture, PictureError, some_of
 from diffusion_core.review.report.recipes import sample_command, sample_python, train_command
@@ -155,13 +155,13 @@ def test_parts_can_be_left_out(run: Path) -> None:
     runs = [load_run(run)]
     whole = make_report(runs, ".html").decode()
     assert "a note" in whole and "ann, " in whole and "sharper" in whole
-    unnamed = make_report(runs, ".html", Choice(names=False)).decode()
+    unnamed = make_report(runs, ".html", Parts(names=False)).decode()
     assert "a note" in unnamed and "ann, " not in unnamed
-    bare = Page(make_report(runs, ".html", Choice(samples=False, remarks=False, votes=False)))
+    bare = Page(make_report(runs, ".html", Parts(samples=False, remarks=False, votes=False)))
     assert "a note" not in bare.text and "sharper" not in bare.text and not bare.all("img")
     # Nobody sees what others have voted before voting.
     for person, seen in (("cleo", False), ("ben", True)):
-        assert ("sharper" in make_report(runs, ".html", Choice(person=person)).decode()) is seen
+        assert ("sharper" in make_report(runs, ".html", Parts(person=person)).decode()) is seen
 
 
 def test_nothing_from_outside_runs_or_loads(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_pdf_has_the_text_and_the_images(run: Path) -> None:
     data = make_report([Run(run)], ".pdf", title="A heading")
     assert data.count(b"/DCTDecode") == 3 + 3
     # Text that cannot be set is replaced, and the last line of the paper says so.
-    made = paper._Paper(gather([load_run(run)], Choice()), lambda picture: paper.placeholder())
+    made = paper._Paper(gather([load_run(run)], Parts()), lambda picture: paper.placeholder())
     assert made.story()[-1].text == "Characters that the font does not have are replaced."
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from diffusion_core.cli.evaluate import advice
 from diffusion_core.evaluation.beside import spec_beside
 from diffusion_core.evaluation.evaluate import evaluate
 from diffusion_core.evaluation.intervals import Estimate
@@ -100,6 +101,11 @@ def test_the_curves_are_those_of_the_results_which_evaluate_finds_too(tmp_path: 
     with pytest.raises(StopIteration) as known:
         next(work)  # nothing is computed
     assert known.value.value == result
+
+    assert advice(run, [result]) == []
+    copied = result.metrics | {"copies": Estimate(0.9, 0.8, 1.0, 16, 16)}
+    [alarm] = advice(run, [result.model_copy(update={"metrics": copied})])
+    assert alarm.startswith("Memorisation: 90.0 % (80.0 to 100.0 %) of the samples of step 4 are")
 
 
 def test_the_best_checkpoint_stays_and_the_run_ends_when_none_is_better(

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.metrics import BEHIND, LOW
 from diffusion_core.training import context
 from diffusion_core.training import step as training_step
 from diffusion_core.training.context import (
@@ -145,3 +146,23 @@ def test_of_several_processes_none_takes_other_parts_than_the_others(
     monkeypatch.setattr(accelerate.utils, "gather_object", lambda mine: [*mine, 4])
     group.several = True
     assert group.least(8) == 4
+
+
+def test_validation_says_how_far_the_average_is_behind_the_raw_weights() -> None:
+    # 150 held-out images in batches of 4: each second one is compared, also across batches.
+    made = prepared(tiny(data="digits", channels=1, validation_count=150, min_snr_gamma=0.0))
+    same = training_step.validate(made)
+    assert same[BEHIND] == 0 == same[BEHIND + LOW]
+    before = [parameter.detach().clone() for parameter in made.bare_model.parameters()]
+    for parameter in made.average.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.5)
+    found = training_step.validate(made)
+    assert found[BEHIND] > found[BEHIND + LOW] > 0.05
+    # About the share of the losses of all held-out images.
+    assert found["validation_loss"] / same["validation_loss"] - 1 == pytest.approx(
+        found[BEHIND].item(), rel=0.3
+    )
+    assert made.bare_model.training
+    assert all(map(torch.equal, before, made.bare_model.parameters()))
+    made.validation_index = made.validation_index[:1]  # of one image there is no interval
+    assert training_step.validate(made).keys() == {"validation_loss"}
