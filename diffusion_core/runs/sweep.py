@@ -23,6 +23,7 @@ from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.launch import processes_for
 from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import check_network
+from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
 from diffusion_core.runs.sweep_file import (
@@ -220,6 +221,10 @@ def resume(runs_dir: Path, name: str) -> Sweep:
             raise JobError(f"The sweep {name} is over; there is nothing to resume.")
         now = sweep.rounds[-1]
         members = members_of(runs_dir, sweep, now.started)
+        for run, seen in members.items():
+            ending = (RunState.PAUSING, RunState.STOPPING)
+            if seen and (seen.state in ending or seen.pending in ENDING):
+                raise JobError(f"{run} is still ending; try again in a moment.")
         started = tuple(run for run, seen in members.items() if not rests(seen, now.until))
         rounds = (*sweep.rounds[:-1], now.model_copy(update={"started": started}))
         write_sweep(runs_dir, sweep.replace(state=State.RUNNING, rounds=rounds))

@@ -238,6 +238,8 @@ def test_a_sweep_that_is_stopped_starts_nothing_until_it_is_resumed(
     assert sweep.stop(runs_dir, "lr", "ann").state == State.STOPPED
     assert json.loads((runs_dir / "lr-01/request.json").read_text())["action"] == "stop"
     assert Run(runs_dir / "lr-02").state == "stopped"  # it was queued
+    with pytest.raises(JobError, match="lr-01 is still ending; try again in a moment"):
+        sweep.resume(runs_dir, "lr")
     end(runs_dir, "lr-01", "stopped", 3)
     assert started == ["lr-01"]
     made = read_sweep(runs_dir, "lr")
