@@ -84,7 +84,10 @@ def run_steps(
         loss = log.receive(wait=ending)  # raises on a broken step
         if lead and (_due(step, config.sample_every, last) or asked == "sample"):
             checkpoint_writer.strip(step)
-        evaluate = _due(step, config.evaluate_every, last or rests) and evaluations.fit(log.speed)
+        # Where it rests it is compared with others, whatever that costs.
+        evaluate = _due(step, config.evaluate_every, last or rests) and (
+            rests or evaluations.fit(log.speed)
+        )
         if lead and (keep or evaluate):
             checkpoint_writer.checkpoint(step, must=ending, evaluate=evaluate)
         checkpoint_writer.release(log.written)
