@@ -81,7 +81,7 @@ def run_steps(
         loss = log.receive(wait=ending)  # raises on a broken step
         if lead and (_due(step, config.sample_every, last) or action == "sample"):
             checkpoint_writer.strip(step)
-        evaluate = _due(step, config.evaluate_every, last) and evaluations.fit(log.speed)
+        evaluate = _due(step, config.evaluate_every, last) and evaluations.fit(log.speed, last)
         if lead and (keep or evaluate):
             checkpoint_writer.checkpoint(step, must=ending, evaluate=evaluate)
         checkpoint_writer.release(log.written)

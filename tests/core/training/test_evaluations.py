@@ -186,17 +186,18 @@ def test_an_evaluation_has_to_fit_the_time_that_it_may_cost(
     context = SimpleNamespace(config=config, device=torch.device("cpu"))
     made = Evaluations(context, SimpleNamespace(path=tmp_path), 0)  # type: ignore[arg-type]
     clock = 19.0
-    assert not made.fit(100.0)
+    assert not made.fit(100.0, last=False)
     clock = 21.0
-    assert made.fit(100.0)
-    assert not made.fit(None)  # before the first steps have been timed
+    assert made.fit(100.0, last=False)
+    assert not made.fit(None, last=False)  # before the first steps have been timed
     made.spent = made.newest = 2.0  # it took longer than expected
     clock = 79.0
-    assert not made.fit(100.0)
+    assert not made.fit(100.0, last=False)
     clock = 81.0
-    assert made.fit(100.0)
+    assert made.fit(100.0, last=False)
     made.steps.add(3)
-    assert not made.fit(100.0)  # one at a time
+    assert not made.fit(100.0, last=False)  # one at a time
+    assert made.fit(100.0, last=True)  # but the last step is not left out for it
     made.close()
 
 
