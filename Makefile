@@ -57,7 +57,7 @@ lint: env
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/oxlint --deny-warnings dashboard/components
+	$(VENV)/bin/oxlint --deny-warnings dashboard/components diffusion_core/review
 
 env: $(VENV)/dev.stamp
 

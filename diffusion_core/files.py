@@ -185,13 +185,13 @@ def complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def remove_leftovers(folder: Path, but: str) -> None:
+def remove_leftovers(folder: Path, but: str = "", *, deep: bool = True) -> None:
     """Remove the temporary files and folders that a killed process left below `folder`.
 
     Those of a live process of this machine stay, and those of a file called `but`, which processes
-    of other machines write too.
+    of other machines write too. `deep`: also in the folders in it.
     """
-    for path in list(folder.rglob(f".*{TEMPORARY}")):
+    for path in list((folder.rglob if deep else folder.glob)(f".*{TEMPORARY}")):
         if path.name.startswith(f".{but}.") or _is_being_written(path):
             continue
         if path.is_dir():

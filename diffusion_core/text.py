@@ -38,6 +38,20 @@ def limit(number: float) -> str:
     return f"{int(number):,}" if float(number).is_integer() else f"{number:,}"
 
 
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{round(hours / 24):,} days"
+    return f"{hours} h {minutes} min"
+
+
 def some(names: Sequence[str]) -> str:
     """The names, all of them or the first of many, each cut short: "van, bus, coupé"."""
     first = [cut(name) for name in names[:MOST_NAMED]]
@@ -49,6 +63,17 @@ def either(names: Sequence[str]) -> str:
     """The names as a choice: "van, bus or coupé"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def value_text(value: object) -> str:
+    """The value of a setting: "on", "1,000", "5e-05", "none"."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def has_control_characters(text: str) -> bool:

@@ -50,15 +50,18 @@ def loss_figure(
     with_lecture: bool,
     *,
     x_title: str = "step",
+    y_title: str = "loss",
     lecture_scale: float = 1.0,
+    about: Mapping[str, Sequence[str]] | None = None,
     changes: Mapping[str, Sequence[tuple[float, str]]] | None = None,
 ) -> go.Figure:
     """Raw (faint) and smoothed loss of each run, its validation loss, the lecture's own losses.
 
     Both dictionaries have the same runs by name; the first is on top. Of several runs each has
-    one entry in the legend for its loss and one for its validation loss. `lecture_scale`: a step
-    of the lecture on the x axis. `changes`: of each run, where its settings were changed on the x
-    axis and how; a dashed grey line with these words marks it.
+    one entry in the legend for its loss and one for its validation loss. `y_title`: the losses may
+    be another curve. `lecture_scale`: a step of the lecture on the x axis. `about`: of each run,
+    lines that are shown with its name on the pointer. `changes`: of each run, where its settings
+    were changed on the x axis and how; a dashed grey line with these words marks it.
     """
     figure = go.Figure()
     several = len(losses) > 1
@@ -67,15 +70,16 @@ def loss_figure(
         colour = COLOURS[k % len(COLOURS)]
         # A single run's curves stand on their own in the legend.
         run = {"legendgroup": name if several else None, "mode": "lines", "zorder": -k}
+        told = _told(name, about, x_title, y_title)
         x = curve.get("x", curve["step"])
         figure.add_scatter(
             x=x,
             y=curve["value"],
-            name=label(name) if several else "loss",
+            name=label(name) if several else y_title,
             line={"color": colour, "width": 1},
             opacity=0.35 if smoothing else 1,
             showlegend=not (several and smoothing),
-            hoverinfo="skip" if several and smoothing else None,
+            **({"hoverinfo": "skip"} if several and smoothing else told),
             **run,
         )
         if smoothing:
@@ -84,6 +88,7 @@ def loss_figure(
                 y=smoothed(curve["value"], smoothing),
                 name=label(name) if several else "smoothed",
                 line={"color": colour, "width": 2.5},
+                **told,
                 **run,
             )
         held_out = validation[name]
@@ -96,6 +101,7 @@ def loss_figure(
                 marker={"size": 5},
                 mode="lines+markers",
                 zorder=-k,
+                **_told(name, about, x_title, f"validation {y_title}"),
             )
         for at, text in (changes or {}).get(name, ()):
             what = label(f"{name}, {text}" if several else text)
@@ -123,16 +129,26 @@ def loss_figure(
             mode="lines",
             line={"color": GREY, "width": 1.5},
         )
-    finish(figure, x_title, "loss", height=420, logarithmic=logarithmic)
+    finish(figure, x_title, y_title, height=420, logarithmic=logarithmic)
     # A range that somebody zoomed to means something else on another kind of axis.
     figure.update_xaxes(uirevision=x_title, dtick=_whole_ticks(longest, x_title))
     figure.update_yaxes(uirevision="logarithmic" if logarithmic else "linear", tickformat=".2~g")
     if logarithmic:
         figure.update_yaxes(dtick="D2")  # labels at 1, 2 and 5 of each power
     return figure.update_layout(
-        hovermode="x unified",
+        hovermode="closest" if about else "x unified",
         yaxis2={"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False},
     )
+
+
+def _told(
+    name: str, about: Mapping[str, Sequence[str]] | None, x_title: str, y_title: str
+) -> dict[str, str]:
+    """What the pointer shows on the curve of a run; empty without anything about the runs."""
+    if about is None:
+        return {}
+    lines = [f"<b>{label(name)}</b>", f"{y_title} %{{y:.4~g}}", f"{x_title} %{{x:.6~g}}"]
+    return {"hovertemplate": "<br>".join([*lines, *map(label, about[name])]) + "<extra></extra>"}
 
 
 def column_edges(curves: list[Curve]) -> np.ndarray:

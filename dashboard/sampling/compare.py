@@ -23,7 +23,7 @@ from dashboard.sampling.compare_lists import (
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key_of
 from dashboard.ui.images import offer_png
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
@@ -105,8 +105,7 @@ def show(
 def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> Task:
     """The result is a `Comparison` with this `spec` and `page`."""
     counts = [row.spec.evaluations(build_schedule(row.checkpoint.config)) for row in rows]
-    keys = [pace_key(row.spec, row.checkpoint.config) for row in rows]
-    networks = sorted({network for network, _ in keys})
+    pace = pace_key_of([(row.spec, row.checkpoint.config) for row in rows])
 
     def work(load: Load, on_step: OnStep) -> Comparison:
         made = []
@@ -124,7 +123,7 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
         f"Comparison of {len(rows)} rows",
         sum(row.spec.steps for row in rows),
         sum(counts),
-        (" and ".join(networks), round(sum(at_once for _, at_once in keys) / len(keys))),
+        pace,
         work,
     )
 

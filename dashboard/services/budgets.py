@@ -34,6 +34,8 @@ class Limits:
     series_hours: int | None = None  # until a series is deleted
     upload_mb: int | None = None  # of image files, an hour
     upload_megapixels: int | None = None  # decoded, an hour
+    reports: int | None = None  # made as a file, an hour
+    remarks: int | None = None  # written, edited and deleted, and votes, an hour
 
 
 # At 10 ms an evaluation (preset `small`, 64 x 64, two cores) the hour's are 20 minutes of a device,
@@ -45,6 +47,8 @@ VIEWERS = Limits(
     series_hours=24,
     upload_mb=128,
     upload_megapixels=500,
+    reports=60,
+    remarks=2000,  # a room of reviewers may share an address
 )
 
 
@@ -54,6 +58,8 @@ class Budget(StrEnum):
     EVALUATIONS = "network evaluations"
     UPLOAD_BYTES = "MB of image files"
     PIXELS = "megapixels of images"
+    REMARKS = "remarks and votes"
+    REPORTS = "reports"
 
 
 @dataclass
@@ -77,6 +83,8 @@ def limits(settings: Settings) -> Limits:
         settings.series_hours or usual.series_hours,
         settings.hourly_upload_mb or usual.upload_mb,
         settings.hourly_upload_megapixels or usual.upload_megapixels,
+        settings.hourly_reports or usual.reports,
+        settings.hourly_remarks or usual.remarks,
     )
 
 
@@ -148,6 +156,8 @@ def _hourly(budget: Budget, of_role: Limits) -> int | None:
         Budget.EVALUATIONS: of_role.evaluations,
         Budget.UPLOAD_BYTES: of_role.upload_mb,
         Budget.PIXELS: of_role.upload_megapixels,
+        Budget.REMARKS: of_role.remarks,
+        Budget.REPORTS: of_role.reports,
     }[budget]
 
 

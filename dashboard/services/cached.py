@@ -60,6 +60,12 @@ def image_count(spec: str) -> int:
     return store.count(spec)
 
 
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def fingerprint(spec: str, size: int, channels: int) -> str:
+    """See `store.fingerprint_of`. Raises DataError."""
+    return store.fingerprint_of(spec, size, channels)
+
+
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
 def found(spec: str) -> Found | str | None:
     """See `store.look`; a sentence where it took too long. Raises DataError."""

@@ -39,7 +39,7 @@ OF_PROXIES = (
 
 
 class Deed(StrEnum):
-    """What only operators may do, as it stands in the sentence that refuses it."""
+    """What not everybody may do, as it stands in the sentence that refuses it."""
 
     START = "start a run"
     CREATE = "create a run"
@@ -55,7 +55,18 @@ class Deed(StrEnum):
     MEASURE = "measure the quality of a run"
     CHANGE_SERIES = "cancel or resume a series that somebody else started"
     DELETE_SERIES = "delete a series"
+    SAVE_VIEW = "save and delete views"
     READ_PATHS = "read images from a folder of the server"
+    REMARK = "write notes, tags, stars and decisions"
+    VOTE = "vote"
+    ASK = "start a vote"
+    PRESENT = "present"
+
+
+# What needs somebody who is known, but not an operator.
+OF_REVIEWERS = (Deed.REMARK, Deed.VOTE, Deed.ASK, Deed.PRESENT, Deed.SAVE_VIEW)
+# What also others may do where the settings let them.
+OF_GUESTS = (Deed.REMARK, Deed.VOTE)
 
 
 class NotAllowed(ValueError):
@@ -125,9 +136,23 @@ def may_see_names() -> bool:
 
 def refusal(deed: Deed, own: bool = False) -> str:
     """Why the visitor may not do it; empty if allowed. `own`: it is the visitor's own series."""
+    if deed in OF_REVIEWERS:
+        return _refusal_of_reviewers(deed)
     if (own and deed == Deed.CHANGE_SERIES) or may_operate():
         return ""
     return f"Only the operator can {deed.value}; your role is viewer. {how_to_change()}".strip()
+
+
+def _refusal_of_reviewers(deed: Deed) -> str:
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        return str(error)
+    guests = settings.guests_review and deed in OF_GUESTS
+    if guests or operates(settings) or users.user() is not None:
+        return ""
+    how = "Sign in to do so." if settings.auth is not None else ""
+    return f"Only operators and people who are signed in can {deed.value}. {how}".strip()
 
 
 def may(deed: Deed, own: bool = False) -> bool:

@@ -13,11 +13,12 @@ from dashboard.services import users
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.roles import Deed, check
 from dashboard.services.settings import get_settings
-from diffusion_core.runs import jobs, trash
+from diffusion_core.runs import jobs, sweep, trash
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.export import metrics_table
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
+from diffusion_core.runs.sweep_file import Plan, Sweep
 
 REQUESTS = {
     "pause": Deed.PAUSE,
@@ -42,6 +43,25 @@ def create(name: str, config: RunConfig) -> None:
     check_steps(config.steps, settings.max_steps)
     import_and_spare(COMPILER)
     jobs.create(settings.runs_dir, name, config, users.name())
+
+
+def start_sweep(name: str, base: RunConfig, plan: Plan) -> Sweep:
+    check(Deed.START)
+    settings = get_settings()
+    for config in sweep.plan_runs(name, base, plan).values():
+        check_steps(config.steps, settings.max_steps)
+    import_and_spare(COMPILER)
+    return sweep.start(settings.runs_dir, name, base, plan, settings.device, users.name())
+
+
+def stop_sweep(name: str) -> None:
+    check(Deed.STOP)
+    sweep.stop(get_settings().runs_dir, name, users.name())
+
+
+def resume_sweep(name: str) -> None:
+    check(Deed.RESUME)
+    sweep.resume(get_settings().runs_dir, name)
 
 
 def resume(run: Run, changes: dict[str, Any] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +86,10 @@ def pace_key(spec: SamplingSpec, config: RunConfig, at_once: int | None = None) 
     alone = spec.as_lecture or spec.exact
     seen = 1 if alone else at_once or spec.n
     return network, seen if spec.guidance_scale == 1.0 else 2 * seen
+
+
+def pace_key_of(parts: Sequence[tuple[SamplingSpec, RunConfig]]) -> PaceKey:
+    """The same of several specs that are sampled one after the other."""
+    found = [pace_key(*part) for part in parts]
+    networks = sorted({network for network, _ in found})
+    return " and ".join(networks), round(sum(at_once for _, at_once in found) / len(found))

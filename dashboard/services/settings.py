@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from dashboard.services.auth import Auth
 from diffusion_core.records import sentences
+from diffusion_core.runs.alerts.settings import AlertSettings, read_alerts
 from diffusion_core.text import shown
 
 PREFIX = "DIFFUSION_LAB_"
@@ -85,6 +86,7 @@ class Settings(BaseSettings):
     auth: Auth | None = None
     # A public demo: visitors also train, within the caps of `demo.py`; nobody is the operator.
     demo: bool = False
+    guests_review: bool = False  # whether every visitor may write remarks and vote
     runs_dir: Folder = REPOSITORY / "checkpoints"
     # The highest number of training steps that can be set on the pages; None: no limit.
     max_steps: Number | None = None
@@ -99,6 +101,8 @@ class Settings(BaseSettings):
     series_hours: Number | None = None
     hourly_upload_mb: Number | None = None
     hourly_upload_megapixels: Number | None = None
+    hourly_reports: Number | None = None
+    hourly_remarks: Number | None = None
     log_dir: Folder | None = None  # of the server's log; None: `.logs` beside the runs
     device: str | None = None  # a name for `device.pick_device`; None: the best one here
 
@@ -137,6 +141,12 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(sentences(error, Settings, name=_shown_name)[0]) from error
+
+
+def get_alerts() -> AlertSettings:
+    """Read the settings of the alerts. Raises AlertsError, SettingsError."""
+    secrets = {name: _text(value) for name, value in _read_secrets().items()}
+    return read_alerts({**os.environ, **{name: value for name, value in secrets.items() if value}})
 
 
 def _given(kind: type[BaseSettings]) -> dict[str, Any]:

@@ -4,26 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffusion_core.runs.metrics import training_seconds
+
 ALIGNMENTS = ("step", "images", "time")
-# Time between two logged steps without a pause: strips, checkpoints, validation.
-ORDINARY_GAP_SECONDS = 60.0
-ORDINARY_GAP_STEPS = 20
-
-
-def training_seconds(wall_time: np.ndarray) -> np.ndarray:
-    """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
-
-    A gap of over a minute and over 20 times the median is a pause, or the time between two
-    starts: it counts as a median gap. So does a clock that was set back.
-    """
-    gaps = np.diff(wall_time)
-    if not len(gaps):
-        return np.zeros(len(wall_time))
-    forward = gaps[gaps >= 0]
-    usual = float(np.median(forward)) if len(forward) else 0.0
-    longest = max(ORDINARY_GAP_SECONDS, ORDINARY_GAP_STEPS * usual)
-    gaps = np.where((gaps < 0) | (gaps > longest), usual, gaps)
-    return np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def place(

@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from dashboard.components.comparison.comparison import Line, show_table
 from dashboard.services import cached
-from dashboard.training.events import value_text
-from dashboard.training.form_controls import BY_FIELD
 from dashboard.ui import run_wording
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.review.differences import differences
+from diffusion_core.runs.config import meaning
 from diffusion_core.runs.run import RunSnapshot
 
-
-def show_comparison(runs: list[RunSnapshot]) -> None:
-    """Two tables with a column for each of at least two runs."""
-    numbers = {run.name: {"Step": f"{run.status.step:,}"} | numbers_of(run) for run in runs}
-    settings = {run.name: settings_of(run.config) if run.config else {} for run in runs}
-    _show_table("Figures", numbers)
-    if differ := differing([each for each in settings.values() if each]):
-        kept = {
-            name: {label: value for label, value in own.items() if label in differ}
-            for name, own in settings.items()
-        }
-        _show_table("Settings that differ", kept)
-    else:
-        st.caption("The settings of these runs are the same.")
+SETTINGS = "Settings that differ"
+CORNER = "Run"
+NOT_READABLE = "not readable"
+NONE_DIFFER = "The settings of these runs are the same."
 
 
-def _show_table(title: str, columns: Mapping[str, Mapping[str, str]]) -> None:
-    labels = dict.fromkeys(label for column in columns.values() for label in column)
-    rows = [
-        # No run has an empty name.
-        {"": label} | {name: column.get(label, "") for name, column in columns.items()}
+def show_comparison(runs: Sequence[RunSnapshot]) -> None:
+    """A table with a column for each of at least two runs."""
+    figures = [{"Step": f"{run.status.step:,}"} | numbers_of(run) for run in runs]
+    settings = setting_lines(runs)
+    parts = {"Figures": lines_of(figures), SETTINGS: settings}
+    show_table([run.name for run in runs], parts, "Comparison", "comparison", CORNER)
+    if not settings:
+        st.caption(NONE_DIFFER)
+
+
+def lines_of(
+    columns: Sequence[Mapping[str, str]], meanings: Mapping[str, str] | None = None
+) -> list[Line]:
+    """A line for each label that one of the columns has a text for."""
+    labels = dict.fromkeys(label for column in columns for label in column)
+    return [
+        Line(label, (meanings or {}).get(label, ""), [column.get(label, "") for column in columns])
         for label in labels
-        if any(column.get(label) for column in columns.values())
+        if any(column.get(label) for column in columns)
     ]
-    st.markdown(f"**{title}**")
-    st.dataframe(rows, hide_index=True, height="content", alt=title)
+
+
+def setting_lines(runs: Sequence[RunSnapshot]) -> list[Line]:
+    """The settings in which the runs differ; marked where one is not as in the first of them."""
+    lines = []
+    for each in differences(runs):
+        texts = [
+            text if run.config else NOT_READABLE
+            for run, text in zip(runs, each.texts(), strict=True)
+        ]
+        marked = [text not in (texts[0], NOT_READABLE) for text in texts]
+        lines.append(Line(each.name, meaning(each.name), texts, marked))
+    return lines
 
 
 def numbers_of(run: RunSnapshot) -> dict[str, str]:
@@ -50,27 +63,4 @@ def numbers_of(run: RunSnapshot) -> dict[str, str]:
         "Validation loss": last.get("validation_loss", ""),
         "Images per second": "" if speed is None else f"{speed:,.1f}",
         "Memory": "" if memory is None else run_wording.size(memory),
-    }
-
-
-def settings_of(config: RunConfig) -> dict[str, str]:
-    """The settings as text by the labels of the form; of a dictionary each entry by itself."""
-    found = {}
-    for field, value in dict(config).items():
-        entries = value if isinstance(value, Mapping) else {"": value}
-        for entry, each in entries.items():
-            name = f"{field}.{entry}".rstrip(".")
-            control = BY_FIELD.get(name)
-            words = name.removeprefix("network_args.").replace("_", " ").replace(".", ": ")
-            found[control.label if control else words.capitalize()] = value_text(each)
-    return found
-
-
-def differing(settings: list[dict[str, str]]) -> set[str]:
-    """The labels whose value is not the same in all of these settings."""
-    return {
-        label
-        for each in settings[1:]
-        for label in settings[0].keys() | each.keys()
-        if settings[0].get(label) != each.get(label)
     }

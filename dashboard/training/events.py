@@ -7,6 +7,7 @@ from typing import Any
 from diffusion_core.runs.changes import check_changes
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.text import value_text
 
 
 def events(run: RunSnapshot) -> list[tuple[int, str]]:
@@ -32,14 +33,3 @@ def events(run: RunSnapshot) -> list[tuple[int, str]]:
 def edit(name: str, before: Any, after: Any) -> str:
     """ "learning rate 0.001 → 0.0001"."""
     return f"{name.replace('_', ' ')} {value_text(before)} → {value_text(after)}"
-
-
-def value_text(value: Any) -> str:
-    """The value of a setting: "on", "1,000", "5e-05", "none"."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)

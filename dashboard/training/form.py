@@ -29,6 +29,7 @@ from dashboard.training.form_controls import (
     make_config,
 )
 from dashboard.training.launch import Start, estimate, queue_note
+from dashboard.training.sweep_form import show_sweep_form
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
 from dashboard.ui.outside import code, plain
@@ -171,6 +172,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     notes = f"{estimate(runs, config, device)} {queue_note(runs, device)}".strip()
     if notes:
         st.caption(notes)
+    show_sweep_form(settings, config, runs)
 
 
 def _pick_data(entries: dict[str, Any]) -> tuple[str, str | int]:

@@ -29,6 +29,8 @@ WORDS = {
     Event.DELETED: "Deleted",
     Event.RESTORED: "Restored",
     Event.EXPORTED: "Exported",
+    Event.SET_ASIDE: "Left paused",
+    Event.IMPORTED: "Imported",
 }
 
 
@@ -51,8 +53,10 @@ def sentence(entry: Entry, named: bool) -> str:
     by = f" by {code(entry.by)}" if entry.by and named else ""
     when = datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M")
     edits = [edit(name, *pair) for name, pair in entry.settings.items()]
-    details = ", ".join(map(code, filter(None, [*edits, entry.format])))
-    return f"{WORDS[entry.event]}{by}, {when}" + (f": {details}" if details else "")
+    details = list(map(code, filter(None, [*edits, entry.format])))
+    if entry.reason:
+        details.append(plain(entry.reason))
+    return f"{WORDS[entry.event]}{by}, {when}" + (f": {', '.join(details)}" if details else "")
 
 
 def deleted_by(gone: Deleted) -> str:

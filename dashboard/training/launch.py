@@ -40,14 +40,20 @@ class Start(NamedTuple):
             ) from error
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
-        return config
+        return config.alone()
 
 
-def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
-    """How long a run would take by one of the same preset on this machine; "" if there is none.
+class Speed(NamedTuple):
+    """How fast a run would train, by one that has trained here."""
 
-    By the newest one with images of the same size, else with the size that is nearest.
-    """
+    images_per_second: float
+    run: str
+    same_size: bool  # of the images; else it follows from the number of pixels
+
+
+def speed_of(runs: list[RunSnapshot], config: RunConfig, device: str) -> Speed | None:
+    """By a run of the same preset on this machine, the newest one with images of the same size,
+    else with the size that is nearest."""
     known = [
         (abs(run.config.image_size - config.image_size), number, run.config.image_size)
         for number, run in enumerate(runs)
@@ -58,17 +64,22 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
         and run.status.images_per_second
     ]
     if not known:
-        return ""
+        return None
     _, number, size = min(known)
     run = runs[number]
     speed = (run.status.images_per_second or 0) * (size / config.image_size) ** 2
-    about = duration(config.steps * config.batch_size / speed)
-    if size == config.image_size:
-        return f"About {about}, at {speed:.1f} images/s as in {code(run.name)}."
-    return (
-        f"About {about}, at {speed:.1f} images/s, estimated from {code(run.name)} by the number of "
-        "pixels."
-    )
+    return Speed(speed, run.name, size == config.image_size)
+
+
+def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
+    """How long a run would take; "" where that is not known."""
+    if (speed := speed_of(runs, config, device)) is None:
+        return ""
+    about = duration(config.steps * config.batch_size / speed.images_per_second)
+    at = f"About {about}, at {speed.images_per_second:.1f} images/s"
+    if speed.same_size:
+        return f"{at} as in {code(speed.run)}."
+    return f"{at}, estimated from {code(speed.run)} by the number of pixels."
 
 
 def here(device: str) -> StatusRecord:

@@ -17,6 +17,7 @@ from dashboard.training.events import events
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle
 from dashboard.ui.outside import code, plain
+from diffusion_core.review.differences import differences
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import RunSnapshot
 
@@ -31,6 +32,9 @@ SMOOTHING = Number(
     help="Exponential smoothing of the bold curve: the weight of past values.",
 )
 LOGARITHMIC = Toggle(key="log", label="Logarithmic")
+LOSS = "loss"
+NOTHING: Curve = {key: np.zeros(0) for key in ("step", "value", "wall_time", "x")}
+MOST_LINES = 8  # of settings, on the pointer
 MOST_COMPARED = 100
 COMPARED = MultiChoice(
     key="compare", label="Compare with", one=Text(key="", label=""), most=MOST_COMPARED
@@ -58,23 +62,29 @@ def show_losses(run: RunSnapshot, others: Sequence[RunSnapshot]) -> tuple[list[R
     with columns[3], st.container(gap=None):
         alignment = ALIGN.ask()
         st.space("xsmall")  # its buttons are lower than the field beside it
+    made = show_curves([run, *compared], LOSS, smoothing, logarithmic, alignment)
+    if made.chart is None:
+        st.caption(run_wording.no_losses(run))
+    elif run.config is not None:
+        _show_caption(run.config, made, bool(compared))
+    return compared, alignment
+
+
+def show_curves(
+    runs: Sequence[RunSnapshot], name: str, smoothing: float, logarithmic: bool, alignment: str
+) -> Made:
+    """The chart of one curve of some runs, with what was wrong; nothing where none has it."""
     # What the chart is made of; it is made once for all who see it.
-    runs = [run, *compared]
     content = [(each.path, metrics_stamp(each.run), _settings_key(each)) for each in runs]
     made = once(
-        ("losses", *content, smoothing, logarithmic, alignment),
-        lambda: _make_chart(runs, smoothing, logarithmic, alignment),
+        ("losses", *content, name, smoothing, logarithmic, alignment),
+        lambda: _make_chart(runs, name, smoothing, logarithmic, alignment),
     )
     for sentence in made.problems:
         st.warning(sentence)
-    if made.chart is None:
-        st.caption(run_wording.no_losses(run))
-        return compared, alignment
-    show_packed(made.chart, key=f"loss-{run.name}", alt=made.alt)
-    config = run.config
-    if config is not None:
-        _show_caption(config, made, bool(compared))
-    return compared, alignment
+    if made.chart is not None:
+        show_packed(made.chart, key=f"{name}-{runs[0].name}", alt=made.alt)
+    return made
 
 
 class Made(NamedTuple):
@@ -94,14 +104,16 @@ def _settings_key(run: RunSnapshot) -> str:
 
 
 def _make_chart(
-    runs: Sequence[RunSnapshot], smoothing: float, logarithmic: bool, alignment: str
+    runs: Sequence[RunSnapshot], name: str, smoothing: float, logarithmic: bool, alignment: str
 ) -> Made:
     """Of the first run and those that it is compared with."""
     run, problems = runs[0], list[str]()
     losses, validation, changes = {}, {}, {}
     for each in runs:
-        losses[each.name] = _located_curve(each, "loss", alignment)
-        validation[each.name] = _located_curve(each, "validation_loss", alignment)
+        losses[each.name] = _located_curve(each, name, alignment)
+        validation[each.name] = NOTHING
+        if name == LOSS:
+            validation[each.name] = _located_curve(each, "validation_loss", alignment)
         # Why the settings of the run itself cannot be read is said above.
         is_said = each is run and run.config is None
         changes[each.name] = [] if is_said else _located_events(each, alignment, problems)
@@ -111,9 +123,12 @@ def _make_chart(
     unit, title = axis_unit(alignment, max(ends))
     for curve in (*losses.values(), *validation.values()):
         curve["x"] = curve["x"] / unit
-    config = run.config
+    config, about = run.config, None
     # The lecture printed no times.
     with_lecture = config is not None and config.preset == "lecture" and alignment != "time"
+    with_lecture = with_lecture and name == LOSS
+    if len(runs) > 1:
+        about = {each.name: lines for each, lines in zip(runs, lines_about(runs), strict=True)}
     figure = loss_figure(
         losses,
         validation,
@@ -121,13 +136,15 @@ def _make_chart(
         logarithmic,
         with_lecture,
         x_title=title,
+        y_title=name.replace("_", " "),
+        about=about,
         lecture_scale=LECTURE_BATCH if alignment == "images" else 1,
         changes={name: [(x / unit, text) for x, text in found] for name, found in changes.items()},
     )
     axis = "steps" if alignment == "step" else title.partition(",")[0]
     return Made(
         pack(figure),
-        f"The loss of {', '.join(losses)} over the {axis}",
+        f"The {name.replace('_', ' ')} of {', '.join(losses)} over the {axis}",
         with_lecture,
         bool(len(validation[run.name]["x"])),
         any(changes.values()),
@@ -135,9 +152,17 @@ def _make_chart(
     )
 
 
+def lines_about(runs: Sequence[RunSnapshot]) -> list[list[str]]:
+    """Of each run the first settings in which they differ: "learning_rate 0.001"."""
+    found = [(each.name, each.texts()) for each in differences(runs)]
+    lines = [[f"{name} {texts[k]}" for name, texts in found] for k in range(len(runs))]
+    more = [f"and {len(found) - MOST_LINES:,} more settings"] if len(found) > MOST_LINES else []
+    return [[*each[:MOST_LINES], *more] for each in lines]
+
+
 def _pick_compared(others: Sequence[RunSnapshot]) -> list[RunSnapshot]:
     names = COMPARED.now(options=[other.name for other in others]).ask(
-        placeholder="Other runs" if others else "No other runs", disabled=not others
+        placeholder="Other runs" if others else "No other runs"
     )
     return [other for name in names for other in others if other.name == name]
 
@@ -163,9 +188,7 @@ def _located_curve(run: RunSnapshot, name: str, alignment: str) -> Curve:
     """A curve with its positions on the axis; empty where they are not recorded."""
     curve = cached.curve(run.run, name)
     x = locate(run, curve["step"], alignment)
-    if x is None:
-        return {key: values[:0] for key, values in curve.items()} | {"x": np.zeros(0)}
-    return curve | {"x": x}
+    return NOTHING if x is None else curve | {"x": x}
 
 
 def _located_events(

@@ -14,6 +14,7 @@ from dashboard.training.demo_form import show_demo_form
 from dashboard.training.form import show_form, take_settings
 from dashboard.training.launch import Start
 from dashboard.training.run_view import show_run
+from dashboard.training.sweep_form import show_sweeps
 from dashboard.ui import keys, run_wording
 from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_run
@@ -82,7 +83,8 @@ def _show_runs(
     `seen`: what the page has just read; the first run of the fragment takes it.
     """
     try:
-        runs = seen.pop() if seen else runs_of(get_settings())
+        settings = get_settings()
+        runs = seen.pop() if seen else runs_of(settings)
     except SettingsError as error:
         st.error(plain(error))
         return
@@ -102,6 +104,7 @@ def _show_runs(
         st.set_page_config(page_title=run_wording.tab_title(run))
         show_run(run, runs)
         run_controls.show_queue(runs)
+        show_sweeps(settings, runs)
         st.header("All runs")
         _show_table(runs, run)
 

@@ -6,7 +6,7 @@ What `run_deeds` refuses is shown as a message.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import streamlit as st
@@ -15,7 +15,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.services.shared_look import look_anew
-from dashboard.training.events import edit, value_text
+from dashboard.training.events import edit
 from dashboard.training.form_controls import (
     BY_FIELD,
     STEPS,
@@ -24,6 +24,7 @@ from dashboard.training.form_controls import (
 )
 from dashboard.training.history import deleted_by
 from dashboard.training.machines import show_commands
+from dashboard.training.notify import show_notify_button
 from dashboard.ui import keys, run_wording
 from dashboard.ui.controls import Control
 from dashboard.ui.outside import code, plain
@@ -35,6 +36,7 @@ from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RESUMABLE, RunState, same_place
+from diffusion_core.text import value_text
 
 WAITS = "The run has not answered the last request yet."  # why a button is disabled
 # The settings that can be edited during training.
@@ -67,8 +69,10 @@ def show_refusal() -> None:
 # ---------------------------------------------------------------- one run
 
 
-def show_buttons(seen: RunSnapshot) -> None:
-    """What can be done with the run now; a stop or pause replaces a request that waits."""
+def show_buttons(seen: RunSnapshot, runs: Sequence[RunSnapshot]) -> None:
+    """What can be done with the run now, one of `runs`; a stop or pause replaces a request that
+    waits.
+    """
     run, state, config, waiting = seen.run, seen.state, seen.config, seen.pending
     with st.container(horizontal=True, gap="small"):
         if state in RESUMABLE and config is not None:
@@ -98,6 +102,7 @@ def show_buttons(seen: RunSnapshot) -> None:
         if state not in ACTIVE and st.button("Delete", icon=":material/delete:", key="ask-delete"):
             st.session_state[keys.TO_DELETE] = run.name
             st.rerun()  # of the whole page: what this part shows is gone within a second
+        show_notify_button(seen, runs)
 
 
 def show_request(run: Run, action: str, label: str, icon: str, disabled: bool) -> None:

@@ -18,17 +18,20 @@ from dashboard.components.film.film import Strips, show_film
 from dashboard.figures.theme import COLOURS
 from dashboard.figures.training import Curve, curve_figure, timestep_figure
 from dashboard.quality import show_quality
-from dashboard.services import cached, roles, run_deeds, users
+from dashboard.remarks import name_now, say_about, show_summary
+from dashboard.services import cached, reports, roles, run_deeds, users
 from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.comparison import numbers_of, show_comparison
 from dashboard.training.evaluations import show_advice, show_evaluations
 from dashboard.training.history import show_history
 from dashboard.training.launch import ENOUGH_STEPS
 from dashboard.training.losses import locate, show_losses
+from dashboard.training.notify import show_notify_button
 from dashboard.training.run_controls import show_buttons, show_edited
 from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
 from dashboard.ui.outside import code, plain
+from dashboard.ui.report_file import offer_report
 from diffusion_core.data.found import sentence
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -78,9 +81,13 @@ LOG_BYTES = 4000  # of the end of train.log
 def show_run(seen: RunSnapshot, runs: list[RunSnapshot]) -> None:
     """One of `runs`."""
     show_state(seen, runs)
+    show_summary(seen.run)
+    say_about(seen.run)
     if roles.may_operate():
         show_edited(seen)
-        show_buttons(seen)
+        show_buttons(seen, runs)
+    else:
+        show_notify_button(seen, runs)
     if seen.problem:
         st.warning(f"{code(seen.name)} cannot be read in full. {plain(seen.problem)}")
     if seen.config is not None:
@@ -255,3 +262,4 @@ def show_settings(run: RunSnapshot) -> None:
                 on_click="ignore",
                 key=f"metrics-{format}",
             )
+        offer_report([run.run], ".html", reports.parts_for(reports.PARTS, name_now()))

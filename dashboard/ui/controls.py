@@ -109,6 +109,14 @@ class Control:
         """The value that a text of a link stands for; the text itself where it is none."""
         return text
 
+    def of_link(self, texts: Sequence[str]) -> Any:
+        """The value that the texts of a link stand for, which must be no problem."""
+        return self.of_text(texts[0])
+
+    def to_link(self, value: Any) -> list[str]:
+        """The texts of a link that stand for a value."""
+        return ["" if value is None else str(value)]
+
     def problem(self, value: Any) -> str:
         """Why a value from outside cannot be set here, as a sentence; empty where it can."""
         raise NotImplementedError
@@ -216,6 +224,12 @@ class Range(Control):
     def link_problem(self, texts: list[str]) -> str:
         return self.problem([number_of(text, whole=True) for text in texts])
 
+    def of_link(self, texts: Sequence[str]) -> Any:
+        return tuple(number_of(text, whole=True) for text in texts)
+
+    def to_link(self, value: tuple[int, int]) -> list[str]:
+        return [str(end) for end in value]
+
     def to_field(self, value: tuple[int, int]) -> tuple[float, float] | None:
         return None if value == (self.low, self.high) else (float(value[0]), float(value[1]))
 
@@ -237,12 +251,19 @@ class Choice(Control):
     titles: Mapping[Any, str] | None = None
     values: Mapping[Any, Any] | None = None
     segmented: bool = False  # all options side by side
+    slider: bool = False  # the options in their order, at least two of them
     typed: bool = False  # whether another text can be typed
 
     def _show(self, options: dict[str, Any]) -> Any:
         names = list(self.options)
         start = self.default if self.default in names else names[0]
         common = self._common | {"format_func": self.title_of} | options
+        if self.slider:
+            if self.key in st.session_state and st.session_state[self.key] not in names:
+                st.session_state[self.key] = start
+            # Streamlit warns of a value beside one in the state.
+            at = None if self.key in st.session_state else start
+            return st.select_slider(self.label, names, at, **common)
         if self.segmented:
             common = {"wrap": True} | common | {"default": start, "required": True}
             chosen = st.segmented_control(self.label, names, **common)
@@ -253,6 +274,9 @@ class Choice(Control):
 
     def of_text(self, text: str) -> Any:
         return next((name for name in self.options if self.title_of(name) == text), text)
+
+    def to_link(self, value: Any) -> list[str]:
+        return [self.title_of(value)]
 
     def title_of(self, name: Any) -> str:
         """What the widget and the address call an option; side by side they are Markdown."""
@@ -282,6 +306,9 @@ class Toggle(Control):
 
     def of_text(self, text: str) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
+
+    def to_link(self, value: bool) -> list[str]:
+        return [str(value).lower()]
 
     def _show(self, options: dict[str, Any]) -> bool:
         return st.toggle(self.label, self.default, **(self._common | options))
@@ -363,6 +390,13 @@ class MultiChoice(Control):
         other = replace(self.one, label=self.label) if self.typed else one
         wrong = [text for text in texts if text and one.link_problem([text])]
         return next(filter(None, (other.link_problem([text]) for text in wrong)), "")
+
+    def of_link(self, texts: Sequence[str]) -> Any:
+        named = {str(option): option for option in self.options}
+        return [named.get(text, text) for text in texts if text]
+
+    def to_link(self, value: Sequence[Any]) -> list[str]:
+        return [str(each) for each in value]
 
     def kept(self, values: Sequence[Any]) -> list[Any]:
         """The values that can be chosen now, each once and as the options have it."""

@@ -67,6 +67,12 @@ SECTIONS: dict[str, list[PageEntry]] = {
             ":material/brush:",
             "Generate images from a checkpoint and watch them form from noise.",
         ),
+        PageEntry(
+            "review.py",
+            "Review",
+            ":material/rate_review:",
+            "Compare runs, look at their images together, vote and decide.",
+        ),
     ],
 }
 

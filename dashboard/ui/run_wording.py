@@ -12,6 +12,7 @@ from diffusion_core.runs.origin import origin_title
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
+from diffusion_core.text import duration as duration
 
 # The icon and the predicate of a sentence.
 STATES = {
@@ -191,20 +192,6 @@ def no_losses(run: RunSnapshot) -> str:
     return "This run has no losses yet. They appear here once it is resumed."
 
 
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min, 3 days."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{round(hours / 24):,} days"
-    return f"{hours} h {minutes} min"
-
-
 def decimal(value: float) -> str:
     """Three decimals, with a minus sign instead of a hyphen; no negative zero."""
     return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
@@ -215,6 +202,12 @@ def size(count: float) -> str:
     if count < 1e6:
         return "less than 1 MB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def energy(joules: float) -> str:
+    """In kilowatt hours, 1 kWh being 3.6 million joules; small ones in watt hours."""
+    hours = joules / 3600
+    return f"{hours / 1000:.3g} kWh" if hours >= 100 else f"{hours:.3g} Wh"
 
 
 def count(number: int, noun: str) -> str:

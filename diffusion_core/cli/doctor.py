@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from diffusion_core import __version__
 from diffusion_core.cli.options import DONE, FAILED, add_device, add_runs_dir
 from diffusion_core.device import describe, has_fast_bfloat16, pick_device
 from diffusion_core.disks import on_network_disk
+from diffusion_core.runs.alerts.settings import AlertsError, read_alerts
 from diffusion_core.runs.presets import PRESETS, build_model
 
 PACKAGES = ("torch", "torchvision", "accelerate", "streamlit", "plotly", "pillow")
@@ -37,13 +39,15 @@ class Findings(BaseModel):
     network_disk: bool  # the runs are on one
     free_bytes: int | None = None  # of the disk of the runs; None where it cannot be written to
     not_writable: str = ""  # why
+    alerts: list[str] = []  # who gets them, without secrets
+    bad_alerts: str = ""  # why the settings of the alerts cannot be used
     ms_per_image: dict[str, float] = {}  # of each preset's network, a forward pass
     problems: list[str] = []
 
     @property
     def exit_code(self) -> int:
         missing = None in self.packages.values()
-        if missing and self.not_writable:
+        if self.bad_alerts or (missing and self.not_writable):
             return FAILED
         return NO_PACKAGE if missing else NO_RUNS if self.not_writable else DONE
 
@@ -54,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.epilog = (
         f"Exit codes: {DONE} nothing is wrong, {NO_PACKAGE} a package is missing, {NO_RUNS} the "
-        f"runs folder cannot be written to, {FAILED} both, or there is no such device."
+        f"runs folder cannot be written to, {FAILED} both, the settings of the alerts cannot be "
+        "used, or there is no such device."
     )
     parser.set_defaults(do=doctor)
 
@@ -74,6 +79,8 @@ def findings(runs_dir: Path, device: torch.device) -> Findings:
         if found is None
     ]
     problems += [f"{runs_dir} is not writable: {why}"] if why else []
+    targets, bad = _alerts()
+    problems += [bad] if bad else []
     return Findings(
         version=__version__,
         device=describe(device),
@@ -85,6 +92,8 @@ def findings(runs_dir: Path, device: torch.device) -> Findings:
         network_disk=on_network_disk(runs_dir),
         free_bytes=free,
         not_writable=why,
+        alerts=targets,
+        bad_alerts=bad,
         ms_per_image={name: seconds_per_image(name, device) * 1000 for name in PRESETS},
         problems=problems,
     )
@@ -105,6 +114,7 @@ def as_text(found: Findings) -> str:
         where = ", on a network disk" if found.network_disk else ""
         free = f"{found.free_bytes / 2**30:.1f} GiB free{where}"
         lines.append(("runs", f"{found.runs_dir} is writable, {free}"))
+    lines.append(("alerts", found.bad_alerts or ", ".join(found.alerts) or "none are set"))
     for name, time_taken in found.ms_per_image.items():
         lines.append((name, f"{time_taken:.1f} ms per image (forward pass)"))
     return "\n".join(f"{name:12} {text}" for name, text in lines)
@@ -115,6 +125,14 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _alerts() -> tuple[list[str], str]:
+    """Who gets alerts, or why that cannot be read."""
+    try:
+        return list(read_alerts(os.environ).targets), ""
+    except AlertsError as error:
+        return [], str(error)
 
 
 def _free(runs_dir: Path) -> tuple[int | None, str]:

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint for diffusers, or the metrics as CSV or Parquet."""
+"""`export`: a run as one file, a checkpoint for diffusers, or the metrics as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -13,18 +13,32 @@ from diffusion_core.cli.options import (
     find_run,
     whole_number,
 )
-from diffusion_core.files import replacing
+from diffusion_core.files import complain, replacing
+from diffusion_core.runs.archive import WEIGHTS, plan_archive, write_archive
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.export import FORMATS, metrics_table, write_diffusers
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
+from diffusion_core.text import either
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=(*FORMATS, "archive"), required=True)
     parser.add_argument(
-        "--step", type=whole_number, help="step of the checkpoint (default: the latest)"
+        "--step", type=whole_number, help="diffusers: step of the checkpoint (default: the latest)"
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="CHOICE",
+        help=f"archive: {either(WEIGHTS)}, or steps (default: best)",
+    )
+    parser.add_argument(
+        "--with-state", action="store_true", help="archive: also what resuming the run needs"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="archive: say what would be in it and how large"
     )
     parser.add_argument("--out", type=Path, help="a new folder for diffusers, otherwise a file")
     parser.set_defaults(do=export)
@@ -32,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
+    if arguments.format == "archive":
+        return export_run(run, arguments)
+    if arguments.weights or arguments.with_state or arguments.dry_run:
+        raise ConfigError("--weights, --with-state and --dry-run go with --format archive.")
     if arguments.format == "diffusers":
         return export_checkpoint(run, arguments)
     if arguments.step is not None:
@@ -46,6 +64,40 @@ def export(arguments: argparse.Namespace) -> int:
     record(run.path, Event.EXPORTED, None, format=arguments.format)
     print(f"Metrics of {run.name}: {out}")
     return DONE
+
+
+def export_run(run: Run, arguments: argparse.Namespace) -> int:
+    if arguments.step is not None:
+        raise ConfigError(f"--step goes with --format diffusers; use --weights {arguments.step}.")
+    weights = chosen_weights(arguments.weights or ["best"])
+    out = arguments.out or Path(f"{run.name}.zip")
+    check_place(out)
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give --out the name of a file.")
+    plan = plan_archive(run, weights, arguments.with_state)
+    steps = ", ".join(f"{step:,}" for step in plan.steps) or "none"
+    what = f"{len(plan.files):,} files, weights of step {steps}, at most {megabytes(plan.size)}"
+    if arguments.dry_run:
+        print(f"{run.name} as an archive: {what}.")
+        return DONE
+    for reason in write_archive(plan, out):
+        complain(f"Left out: {reason}")
+    print(f"{run.name} as an archive of {megabytes(out.stat().st_size)}: {out}")
+    return DONE
+
+
+def chosen_weights(words: list[str]) -> str | list[int]:
+    """Raises ConfigError."""
+    if len(words) == 1 and words[0] in WEIGHTS:
+        return words[0]
+    try:
+        return [whole_number(word) for word in words]
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"--weights takes {either(WEIGHTS)}, or steps.") from error
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def export_checkpoint(run: Run, arguments: argparse.Namespace) -> int:

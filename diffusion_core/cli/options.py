@@ -136,13 +136,16 @@ def check_place(out: Path) -> None:
 
 
 def start_waiting(runs_dir: Path) -> None:
-    """Start the queued runs whose device is free; a failure is only reported."""
+    """Start what comes next in sweeps, and the queued runs whose device is free; a failure is only
+    reported."""
     from diffusion_core.runs import jobs
+    from diffusion_core.runs.sweep_rounds import advance
 
-    try:
-        jobs.start_next(runs_dir)
-    except (jobs.JobError, OSError) as error:
-        complain(str(error))
+    for look in (advance, jobs.start_next):
+        try:
+            look(runs_dir)
+        except (jobs.JobError, OSError) as error:
+            complain(str(error))
 
 
 def print_started(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
 from diffusion_core.runs import jobs
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.config import (
     MAIN_AVERAGE,
     ConfigError,
@@ -46,6 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", "--folder", dest="run", type=run_path, required=True, help=RUN_HELP
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
+    add_start(parser)
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    parser.add_argument(
+        "--background", action="store_true", help="train in the background, as the dashboard does"
+    )
+    parser.add_argument(
+        "--processes",
+        type=whole_number,
+        metavar="N",
+        help="processes in the background (default: one per GPU)",
+    )
+    parser.set_defaults(do=train_run)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """The options that say what settings a new run has."""
     parser.add_argument("--preset", choices=list(PRESETS), help="starting point (default: small)")
     parser.add_argument("--like", metavar="RUN", help="start from the settings of another run")
     parser.add_argument(
@@ -64,18 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=whole_number, help="images per step")
     parser.add_argument("--seed", type=whole_number)
     add_settings(parser, "any other settings")
-    add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
-    parser.add_argument(
-        "--background", action="store_true", help="train in the background, as the dashboard does"
-    )
-    parser.add_argument(
-        "--processes",
-        type=whole_number,
-        metavar="N",
-        help="processes in the background (default: one per GPU)",
-    )
-    parser.set_defaults(do=train_run)
 
 
 def train_run(arguments: argparse.Namespace) -> int:
@@ -129,12 +136,14 @@ def train_run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             device=pick_device(arguments.device),
             on_step=show,
+            write_report=write_report,
         )
     finally:
         if bar is not None:
             bar.close()
         if lead:  # the device is free again
             start_waiting(arguments.run.parent)
+            alerts.end(arguments.run.parent)
     if not lead:
         return DONE
     why = read_status(arguments.run).message
@@ -143,6 +152,13 @@ def train_run(arguments: argparse.Namespace) -> int:
         return DONE
     print(f"Resume with: {program()} train --run {arguments.run} --resume")
     return STOPPED if process_count() == 1 else DONE
+
+
+def write_report(run: Path) -> None:
+    """Imported when it is needed: most runs have no report. Raises ReportError, OSError."""
+    from diffusion_core.review.report.write import write_run_report
+
+    write_run_report(run)
 
 
 def start_in_background(
@@ -192,7 +208,8 @@ def start_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> R
     if not arguments.like:
         if arguments.init_from and not arguments.preset:
             named = preset("small").replace(init_from=settings["init_from"])
-            return find_origin(named, runs_dir).config.replace(init_average=MAIN_AVERAGE)
+            found = find_origin(named, runs_dir).config
+            return found.alone().replace(init_average=MAIN_AVERAGE)
         return preset(arguments.preset or "small")
     if arguments.preset:
         raise ConfigError("--preset and --like both name a starting point; choose one.")
@@ -202,4 +219,4 @@ def start_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> R
     if config.init_from:  # a name there is one beside that run
         origin = other.path.absolute().parent / config.init_from
         config = config.replace(init_from=str(origin))
-    return config
+    return config.alone()

@@ -259,10 +259,10 @@ def nearest(
                 f"The images must be of one size and colour, not {fake.shape[1:]} and "
                 f"{real.shape[1:]}."
             )
-        small = _thumbs(real)
+        small = thumbs(real)
         kinds = [small, small[:, :, ::-1]] if mirrored else [small]
         kinds = [kind.reshape(len(real), -1) for kind in kinds]
-        fake = _thumbs(fake).reshape(len(fake), -1)
+        fake = thumbs(fake).reshape(len(fake), -1)
         scale = fake.shape[1] ** 0.5
     index = np.zeros(len(fake), np.int64)
     distance = np.full(len(fake), np.inf)
@@ -306,7 +306,7 @@ def copies_estimate(
     return half_sampling(statistic, n, m, seed=seed, shares={"copies": m})["copies"]
 
 
-def _thumbs(images: np.ndarray) -> np.ndarray:
+def thumbs(images: np.ndarray) -> np.ndarray:
     """Images averaged over blocks to 16 x 16 pixels or a little more, float32."""
     n, height, width, channels = images.shape
     block = max(1, min(height, width) // THUMB)

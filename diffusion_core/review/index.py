@@ -22,13 +22,15 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from diffusion_core.disks import on_network_disk
+from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import METRICS
 from diffusion_core.evaluation.results import FOLDER as QUALITY
-from diffusion_core.evaluation.results import read_results
+from diffusion_core.evaluation.results import Result, read_results
 from diffusion_core.files import check_regular
 from diffusion_core.records import Record, RecordError, read_record
-from diffusion_core.runs import history
+from diffusion_core.runs import history, remarks
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.cost import cost_of
 from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.presets import args_for_images, network_settings, schedule_settings
 from diffusion_core.runs.run import Run, RunSnapshot, run_folders
@@ -39,7 +41,7 @@ _log = logging.getLogger(__name__)
 FILE = ".index.sqlite"
 APPLICATION = 0x4C616249  # of the file, in its header
 # What a row holds; another number makes all rows again.
-LAYOUT = zlib.crc32(repr((1, *RunConfig.model_fields, *METRICS)).encode()) & 0x7FFFFFFF
+LAYOUT = zlib.crc32(repr((3, *RunConfig.model_fields, *METRICS)).encode()) & 0x7FFFFFFF
 PATIENCE = 0.25  # seconds to wait for another process; without the file it costs more
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MOST = 10**19  # of a number
@@ -50,6 +52,7 @@ SOURCES = (
     "status.json",
     "changes.json",
     history.FILE,
+    remarks.FILE,
     "metrics.sqlite",
     "metrics.sqlite-wal",
     QUALITY,  # its files are only ever replaced, which changes the folder
@@ -59,6 +62,20 @@ Number = Annotated[int | float, Field(ge=-MOST, le=MOST)]
 Value = bool | Number | str
 
 
+class Measured(Record):
+    """The quality of a run: its newest result of the last step that has one."""
+
+    step: int
+    way: str  # see `Result.way`
+    images: int  # that were generated
+    content: str  # of the data, which is the same wherever it lies
+    estimates: dict[str, Estimate]  # by the names of METRICS, without infinite intervals
+
+    def is_like(self, other: Measured) -> bool:
+        """Whether both were measured in the same way, so that their values can be compared."""
+        return (self.way, self.images, self.content) == (other.way, other.images, other.content)
+
+
 class Row(Record):
     """A run: its settings as `--set` names them, and its results, see `query.RESULTS`.
 
@@ -66,6 +83,9 @@ class Row(Record):
     """
 
     values: dict[str, Value]
+    measured: Measured | None = None
+    # What was changed on the way to the settings in `values`, oldest first: step, name, value.
+    changes: tuple[tuple[int, str, Number], ...] = ()
     problem: str = ""  # why its records or curves cannot be used, as a sentence
     active: StatusRecord | None = None  # of a run at work or queued when it was read
 
@@ -232,28 +252,53 @@ def read_row(run: Run) -> Row:
         values |= settings_of(seen.config)
         values["images"] = status.step * seen.config.batch_size
     try:
+        cost = cost_of(seen)
         curve = run.curve("validation_loss", max_points=10**9)
     except MetricsError as error:
         problem = problem or str(error)
     else:
+        values["hours"] = cost.seconds and cost.seconds / 3600
+        values["energy_kwh"] = cost.joules and cost.joules / 3.6e6
         if len(losses := curve["value"]):
             best = losses.argmin()
             values["validation_loss"] = float(losses[-1])
             values["best_validation_loss"] = float(losses[best])
             values["best_step"] = int(curve["step"][best])
-    measured, _ = read_results(run.path)
-    if measured:
-        newest = max(measured, key=lambda result: (result.spec.step, result.written))
-        for name, estimate in newest.metrics.items():
-            values[f"{QUALITY}.{name}"] = estimate.value
+    results, _ = read_results(run.path)
+    newest = max(results, key=lambda result: (result.spec.step, result.written), default=None)
+    for name, estimate in newest.metrics.items() if newest else ():
+        values[f"{QUALITY}.{name}"] = estimate.value
     told = history.read_history(run.path)
     begun = (history.Event.CREATED, history.Event.STARTED)
     if told.entries and told.entries[0].event in begun and not told.shortened:
         values["creator"] = told.entries[0].by
+    said = remarks.read_remarks(run.path)
+    values |= {"tags": ", ".join(said.tags()), "stars": said.stars(), "decision": said.decision()}
     return Row.model_construct(
         values={name: value for name, value in values.items() if _can_be_used(value)},
+        measured=newest and measured(newest),
+        changes=tuple(
+            (change.step, name, value)
+            for change in seen.changes
+            for name, value in change.settings.items()
+            if _can_be_used(value)
+        ),
         problem=problem,
         active=status.replace(found=None) if status.state in ACTIVE else None,
+    )
+
+
+def measured(result: Result) -> Measured:
+    return Measured.model_construct(
+        step=result.spec.step,
+        way=result.way(),
+        images=result.spec.n,
+        content=result.content or result.fingerprint,
+        estimates={
+            name: estimate
+            for name, estimate in result.metrics.items()
+            if all(map(_can_be_used, (estimate.value, estimate.low, estimate.high)))
+        },
     )
 
 

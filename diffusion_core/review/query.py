@@ -23,6 +23,7 @@ from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.review.index import QUALITY, Row, Value
 from diffusion_core.runs.config import ConfigError, RunConfig, setting_type
+from diffusion_core.runs.remarks import DECISIONS
 from diffusion_core.runs.status import RunState
 from diffusion_core.text import cut, some
 
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     NUMBER = "a number"
     TEXT = "text"
     LIST = "a list"  # kept as text: "64, 96, 160"
+    TAGS = "a list of tags"  # kept as text: "good, for the talk"
     TRUTH = "true or false"
     TIME = "a date"
 
@@ -55,6 +57,8 @@ RESULTS: dict[str, Kind] = {
     "state": Kind.TEXT,
     "step": Kind.NUMBER,
     "images": Kind.NUMBER,  # seen in training
+    "hours": Kind.NUMBER,  # of training, without pauses
+    "energy_kwh": Kind.NUMBER,  # of all steps; of few machines
     "latest_loss": Kind.NUMBER,
     "validation_loss": Kind.NUMBER,  # the latest
     "best_validation_loss": Kind.NUMBER,
@@ -65,6 +69,9 @@ RESULTS: dict[str, Kind] = {
     "updated": Kind.TIME,  # the last sign of life
     "device": Kind.TEXT,
     "creator": Kind.TEXT,
+    "tags": Kind.TAGS,
+    "stars": Kind.NUMBER,  # people who gave the run one
+    "decision": Kind.TEXT,  # the last one
 }
 
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
@@ -83,6 +90,7 @@ SIGNS_OF: dict[Kind, Sequence[str]] = {
     Kind.TIME: NUMERIC,
     Kind.TEXT: ("=", "!=", "~"),
     Kind.LIST: ("=", "!=", "~"),
+    Kind.TAGS: ("=", "!=", "~"),  # = is: has this tag
     Kind.TRUTH: ("=", "!="),
 }
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d([ T]\d\d:\d\d)?)?)?", re.ASCII)
@@ -235,6 +243,8 @@ def _condition(name: str, tokens: deque[Token]) -> Filter:
         # Of a time as much is compared as was written: 2026-11 is the whole month.
         if kind is Kind.TIME and isinstance(found, str) and isinstance(wanted, str):
             found = found[: len(wanted)]
+        if kind is Kind.TAGS and isinstance(found, str) and sign != "~":
+            return (wanted in found.split(", ")) == (sign == "=")
         return compare(found, wanted)
 
     return holds
@@ -274,6 +284,7 @@ def _choices(name: str) -> Sequence[str]:
         "state": RunState,
         "loss": LOSSES,
         "prediction_type": PREDICTION_TYPES,
+        "decision": DECISIONS,
     }
     if name in known:
         return list(known[name])
@@ -288,7 +299,7 @@ def comparable(kind: Kind, value: Value | None) -> Comparable | None:
     """
     if kind is Kind.TRUTH:
         return value if isinstance(value, bool) else None
-    if kind in (Kind.TEXT, Kind.LIST):
+    if kind in (Kind.TEXT, Kind.LIST, Kind.TAGS):
         return value.casefold() if isinstance(value, str) else None
     if isinstance(value, (bool, str)) or value is None:
         return None

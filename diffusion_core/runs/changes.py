@@ -23,6 +23,7 @@ from diffusion_core.text import cut, shown, some
 CHANGEABLE = (
     "learning_rate",
     "steps",
+    "pause_at",
     "sample_every",
     "checkpoint_every",
     "validate_every",
@@ -31,6 +32,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "keep_every",
     "keep_best",
+    "report",
 )
 
 

@@ -51,11 +51,27 @@ class ConfigError(ValueError):
 class ScheduleArgs(TypedDict, total=False):
     """Arguments of `NoiseSchedule`, which has the defaults; a flow takes `timesteps` alone."""
 
-    kind: Word
-    timesteps: Annotated[int, Field(ge=2, le=MOST_TIMESTEPS)]
-    beta_start: Annotated[float, Field(gt=0, lt=1)]
-    beta_end: Annotated[float, Field(gt=0, lt=1)]
-    rescale_zero_terminal_snr: bool
+    kind: Annotated[
+        Word,
+        Field(description="How the noise grows over the timesteps. See the Schedule page."),
+    ]
+    timesteps: Annotated[
+        int,
+        Field(ge=2, le=MOST_TIMESTEPS, description="The number T of noise levels to train on."),
+    ]
+    beta_start: Annotated[
+        float, Field(gt=0, lt=1, description="Variance of the noise that the first step adds.")
+    ]
+    beta_end: Annotated[
+        float, Field(gt=0, lt=1, description="Variance of the noise that the last step adds.")
+    ]
+    rescale_zero_terminal_snr: Annotated[
+        bool,
+        Field(
+            description="Rescale the schedule so that nothing of the image is left at the last "
+            "timestep (zero terminal SNR, Lin et al. 2024)."
+        ),
+    ]
 
 
 @with_config(_STRICT)
@@ -67,15 +83,32 @@ class NetworkArgs(TypedDict, total=False):
 
     widths: Annotated[
         list[Annotated[int, Field(ge=1, le=16_384)]],
-        Field(strict=False, min_length=1, max_length=12),
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=12,
+            description="Channels of each level of the network, from fine to coarse.",
+        ),
     ]
-    blocks: Annotated[int, Field(ge=1, le=64)]
+    blocks: Annotated[int, Field(ge=1, le=64, description="Residual blocks per level.")]
     attention_levels: Annotated[
-        list[Annotated[int, Field(ge=0, le=11)]], Field(strict=False, max_length=12)
+        list[Annotated[int, Field(ge=0, le=11)]],
+        Field(
+            strict=False,
+            max_length=12,
+            description="The levels with self-attention; 0 is the finest.",
+        ),
     ]
-    patch: Annotated[int, Field(ge=1, le=256)]
-    channels: Literal[1, 3]
-    num_classes: Annotated[int, Field(ge=0, le=10**6)]
+    patch: Annotated[
+        int, Field(ge=1, le=256, description="Pixels per side that the network takes as one.")
+    ]
+    channels: Annotated[
+        Literal[1, 3], Field(description="Channels of the images that the network takes.")
+    ]
+    num_classes: Annotated[
+        int,
+        Field(ge=0, le=10**6, description="Classes that the network learned; 0: none."),
+    ]
 
 
 def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
@@ -102,76 +135,124 @@ def split_origin(text: str) -> tuple[str, int | None]:
 class RunConfig(Record):
     """The settings of a run. Raises ConfigError, which names everything that is wrong."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     # What is trained
     preset: Word = "small"
-    network: Literal["lecture", "unet"] = "unet"  # SimpleUnet or Unet
+    """The settings that the run started from; only a name."""
+    network: Literal["lecture", "unet"] = "unet"
+    """The lecture's network (SimpleUnet), or one with attention and classes (Unet)."""
     network_args: NetworkArgs = Field(default_factory=NetworkArgs)
-    class_conditional: bool = True  # teach the classes where the data has any and the network can
-    label_dropout: Share = 0.1  # share of labels replaced by "any class", for guidance
+    """The size of the network."""
+    class_conditional: bool = True
+    """Condition the network on the class, where the data has classes. Samples can then be generated
+    by class."""
+    label_dropout: Share = 0.1
+    """Share of images shown without their class. Guidance needs some."""
 
-    # Weights of another run to start from, as RUN or RUN@STEP (see `origin.py`); empty: random ones
-    init_from: Annotated[str, Field(max_length=4096)] = ""
-    init_average: Word = MAIN_AVERAGE  # which averaged weights of it
+    init_from: Annotated[str, Field(max_length=4096)] = ""  # see `origin.py`
+    """The run whose weights this one starts from, as RUN or RUN@STEP; empty: random weights."""
+    init_average: Word = MAIN_AVERAGE
+    """Which averaged weights of that run."""
 
     # The objective
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
+    """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
+    """What the network predicts from a noisy image: the noise ε, the clean image x₀, the velocity v
+    (a mixture of both), or the flow from image to noise (rectified flow)."""
     loss: Word = "l2"
-    min_snr_gamma: Annotated[  # 0: no weighting
-        float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)
-    ]
+    """L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond."""
+    min_snr_gamma: Annotated[float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)]
+    """Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). 0 weights all
+    timesteps equally."""
 
     # The data
     data: Annotated[str, Field(min_length=1, max_length=4096)] = "cars"  # see `data/store.py`
-    image_size: Annotated[int, Field(ge=16, le=256, multiple_of=8)] = 64  # pixels, both sides
-    channels: Literal[1, 3] = 3  # 3 for colour, 1 for grey
-    random_flip: bool = True  # left to right, half of the time
-    validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256  # images held out
+    """The images to train on."""
+    image_size: Annotated[int, Field(ge=16, le=256, multiple_of=8)] = 64
+    """Height and width in pixels; a multiple of 8."""
+    channels: Literal[1, 3] = 3
+    """3 for colour, 1 for grey."""
+    random_flip: bool = True
+    """Mirror an image, left to right, half of the times that it is shown."""
+    validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256
+    """Images that are held out of the training to measure with."""
 
     # The optimisation
     steps: Annotated[int, Field(ge=1, le=10**9)] = 6000
-    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32  # per step, over all processes
-    # Images that a process takes at once; 0: as many as fit its memory.
+    """Training steps in total."""
+    pause_at: Every = 0
+    """The run pauses after this step; 0: never."""
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32
+    """Images per step, over all processes."""
     micro_batch: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Images that a process takes at once; 0: as many as fit its memory."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    """The same settings and seed give the same run."""
     optimizer: Literal["adam", "adamw"] = "adamw"
+    """How the weights follow the gradient; AdamW also lets them decay."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01  # adamw only
-    warmup_steps: Every = 500  # the learning rate rises linearly over these
-    gradient_clip: Annotated[float, Field(ge=0, le=10**9)] = 1.0  # largest gradient norm; 0: none
-    ema_decay: Decay = 0.9995  # of the averaged weights; rises towards it in the first steps
-    ema_decays: dict[str, Decay] = Field(default_factory=dict)  # further averages, by name
+    """How far each step moves the weights."""
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
+    """How fast AdamW lets the weights decay towards 0."""
+    warmup_steps: Every = 500
+    """The learning rate rises to its value over these steps."""
+    gradient_clip: Annotated[float, Field(ge=0, le=10**9)] = 1.0
+    """Largest norm of the gradient; a longer one is shortened. 0: no limit."""
+    ema_decay: Decay = 0.9995  # rises towards it in the first steps
+    """Share of the weight average that each step keeps: 0.999 averages over about 1,000 steps.
+    Samples use the averaged weights."""
+    ema_decays: dict[str, Decay] = Field(default_factory=dict)
+    """Decay of a further average, which can be chosen when sampling."""
 
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
-    # Of the CPU, of each process; 0: its share of the cores (see `cores.py`), which follows what
-    # else computes. An exact resume is relative to this number.
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    # Compute each wide layer in the way that was measured to be the fastest on this CPU.
+    """bfloat16 or float32 (no); automatic: bfloat16 where the device is fast with it."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0  # an exact resume is relative to this number
+    """Threads of each process on the CPU; 0: its share of the cores, which follows what else
+    computes."""
     fast_layers: bool = True
-    # Processes that decode the images once; -1: one per core.
+    """Compute each wide layer in the way that was measured to be the fastest on this CPU."""
     num_workers: Annotated[int, Field(ge=-1, le=4096)] = -1
+    """Processes that decode the images once; -1: one per core."""
 
-    # What is written, every so many steps; 0 switches it off
+    # What is written, every so many steps
     checkpoint_every: Every = 250
-    keep_checkpoints: Annotated[int, Field(ge=0, le=10**9)] = 10  # the newest; 0 keeps all
-    keep_every: Every = 0  # weights of steps divisible by it stay too
-    keep_best: bool = True  # and those with the lowest validation loss and the best quality
+    """Steps between two checkpoints; 0: only at the last step."""
+    keep_checkpoints: Annotated[int, Field(ge=0, le=10**9)] = 10
+    """How many of the newest checkpoints stay; 0 keeps all."""
+    keep_every: Every = 0
+    """Checkpoints of steps divisible by this number are never removed. 0: none."""
+    keep_best: bool = True
+    """Also keep the checkpoints with the lowest validation loss and the best quality."""
     sample_every: Every = 250
-    sample_count: Annotated[int, Field(ge=1, le=4096)] = 8  # images in a strip
-    # Of DPM-Solver++; 0: the lecture's strip, one image forming in ten.
+    """Steps between two strips of samples; 0: never."""
+    sample_count: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Images in a strip of samples."""
     sample_steps: Annotated[int, Field(ge=0, le=MOST_TIMESTEPS)] = 12
+    """Steps of DPM-Solver++ for a strip; 0: the lecture's strip, one image forming in ten."""
     validate_every: Every = 250
-    # Measure the quality of the averaged weights, beside the training.
+    """Steps between two measurements of the validation loss; 0: never."""
     evaluate_every: Every = 0
+    """Steps between two measurements of quality; 0: never. They run beside the training, for at
+    most 5 % of its time, so they may be fewer."""
     evaluate_images: Annotated[int, Field(ge=16, le=1024)] = 256
-    evaluate_steps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)] = 10  # of the usual sampler
-    evaluate_share: Share = 0.05  # of the training's time that it may cost; 1: whatever it costs
-    # End the run after so many evaluations in a row without a better one; 0: never.
+    """Images that a measurement generates. More make the intervals narrower and take longer."""
+    evaluate_steps: Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)] = 10
+    """Steps of the usual sampler for these images."""
+    evaluate_share: Share = 0.05
+    """Share of the training's time that measurements may cost; 1: whatever they cost."""
     stop_when_no_better: Every = 0
-    tensorboard: bool = False  # write event files for TensorBoard as well
+    """End the run after so many measurements in a row without a better one: a value below the
+    interval of the best one before. 0: train all steps."""
+    report: bool = False
+    """Write report.html in the run folder again at each checkpoint."""
+    tensorboard: bool = False
+    """Also write event files for TensorBoard, to the folder tensorboard in the run folder."""
+
+    sweep: Annotated[str, Field(max_length=80)] = ""  # see `sweep.py`
+    """The sweep that the run is part of."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -257,6 +338,10 @@ class RunConfig(Record):
         if unknown:
             raise ConfigError(f"There is no setting called {some(unknown)}.")
         return RunConfig(**{**dict(self), **changes})
+
+    def alone(self) -> RunConfig:
+        """A copy that is part of no sweep, for another run with these settings."""
+        return self.replace(sweep="", pause_at=0)
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(), indent=2)
@@ -375,6 +460,17 @@ def setting_type(name: str) -> Any:
         there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
         raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
+
+
+def meaning(name: str) -> str:
+    """What a setting or, with a dot, an entry of one means, in sentences. Raises ConfigError."""
+    setting_type(name)
+    group, _, entry = name.partition(".")
+    kind = _hints(RunConfig)[group]
+    if entry and kind in (ScheduleArgs, NetworkArgs):
+        hint = typing.get_type_hints(kind, include_extras=True)[entry]
+        return str(typing.get_args(hint)[-1].description)
+    return " ".join(str(RunConfig.model_fields[group].description).split())
 
 
 # Each look takes milliseconds, and old configurations are read through it.

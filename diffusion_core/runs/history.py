@@ -27,6 +27,7 @@ FILE = "history.jsonl"
 LONGEST_NAME = 320  # characters of a person's name: an e-mail address has at most as many
 MOST_BYTES = 256 * 1024  # of the end of the file that a reader takes
 
+LONGEST_REASON = 400
 LARGEST = 10**15  # of a setting's value
 
 
@@ -46,6 +47,8 @@ class Event(StrEnum):
     DELETED = "deleted"
     RESTORED = "restored"
     EXPORTED = "exported"
+    SET_ASIDE = "set aside"  # left paused by its sweep
+    IMPORTED = "imported"
 
 
 def _are_plain(settings: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -70,6 +73,7 @@ class Entry(Record):
         dict[Name, tuple[Any, Any]], Field(max_length=40), AfterValidator(_are_plain)
     ] = Field(default_factory=dict)
     format: Name = ""  # of an export
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = ""  # of being set aside
 
 
 def record(
@@ -79,6 +83,7 @@ def record(
     *,
     settings: Mapping[str, tuple[object, object]] | None = None,
     format: str = "",
+    reason: str = "",
 ) -> None:
     """Add what was just done to the history of the run in a folder.
 
@@ -93,6 +98,7 @@ def record(
                 "by": (system_user() if by is None else by)[:LONGEST_NAME],
                 "settings": settings or {},
                 "format": format,
+                "reason": reason[:LONGEST_REASON],
             }
         )
         add_line(run / FILE, entry)

@@ -164,7 +164,7 @@ def start(
     then.
     """
     check_name(name)
-    device = _on_this_machine(device)
+    device = on_this_machine(device)
     processes = processes_for(config, device, processes)
     run = _create(runs_dir, name, config)
     try:
@@ -196,7 +196,7 @@ def resume(
         hint = " Give it more steps to continue." if seen.state == RunState.FINISHED else ""
         raise JobError(f"{run.name} {seen.state.predicate}; there is nothing to resume.{hint}")
     check_state(run)
-    device = _on_this_machine(device)
+    device = on_this_machine(device)
     if settings:
         change(run, settings, by)
         seen = run.snapshot()
@@ -357,7 +357,7 @@ def _at_work(run: RunSnapshot) -> JobError:
     return JobError(f"{run.name} {run.state.predicate}; pause it before you change its data.")
 
 
-def _on_this_machine(device: str | None) -> str:
+def on_this_machine(device: str | None) -> str:
     """The device that a name means here, so that a run knows what it waits for. Raises JobError."""
     try:
         return str(pick_device(device))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +24,14 @@ from diffusion_core.files import check_regular, complain
 # Losses are logged per tenth of the schedule: loss_t0 (least noise) ... loss_t9.
 TIMESTEP_BINS = 10
 BIN_NAMES = tuple(f"loss_t{i}" for i in range(TIMESTEP_BINS))
+TABLE = (
+    "CREATE TABLE scalars (step INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, "
+    "wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
+)
 
+# Time between two logged steps without a pause: strips, checkpoints, validation.
+ORDINARY_GAP_SECONDS = 60.0
+ORDINARY_GAP_STEPS = 20
 # What is measured beside the training, by the names of `evaluation.metrics`. The ends of the 95 %
 # interval are the curves with LOW and HIGH behind the name.
 QUALITY = {
@@ -40,6 +48,7 @@ EXPECTED = ".expected"  # of near copies: the most that is likely where nothing 
 BEHIND = "average_behind"
 
 Row = tuple[int, str, float, float]  # step, name, value, wall time in seconds since 1970
+Kind = TypeVar("Kind")
 
 
 # Errors of SQLite with which another file would fail too.
@@ -53,6 +62,14 @@ NO_DAMAGE = (
 ODD_ROW = (
     "typeof(step) != 'integer' OR typeof(name) != 'text' OR "
     "typeof(value) NOT IN ('real', 'integer') OR typeof(wall_time) NOT IN ('real', 'integer')"
+)
+# Whether a file has such a row, one with values out of all bounds, or more curves than any run.
+MOST_CURVES = 1000
+FOREIGN_ROW = (
+    f"SELECT EXISTS (SELECT 1 FROM scalars WHERE {ODD_ROW} OR step NOT BETWEEN 0 AND 1e12 OR "
+    "abs(value) > 1e308 OR wall_time NOT BETWEEN 0 AND 1e11 OR length(name) > 80 "
+    f"OR length(CAST(name AS BLOB)) > 320) "
+    f"OR (SELECT count(DISTINCT name) FROM scalars) > {MOST_CURVES}"
 )
 # What SQLite's errors are when they say nothing about the file itself.
 REASONS = {
@@ -171,10 +188,7 @@ def _opened(path: Path, wal: bool) -> sqlite3.Connection:
         if not wal:  # a file that has WAL is opened alone once, which needs no shared memory
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "locking_mode=NORMAL"):
                 connection.execute(f"PRAGMA {setting}")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS scalars (step INTEGER NOT NULL, name TEXT NOT NULL, "
-            "value REAL NOT NULL, wall_time REAL NOT NULL, PRIMARY KEY (name, step)) WITHOUT ROWID"
-        )
+        connection.execute(TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
         [(said,)] = connection.execute("PRAGMA quick_check(1)")
         [(odd,)] = connection.execute(f"SELECT EXISTS (SELECT 1 FROM scalars WHERE {ODD_ROW})")
         if said != "ok" or odd:
@@ -224,6 +238,22 @@ def read_curve(path: Path, name: str, max_points: int = 2000) -> dict[str, np.nd
     return {"step": table[:, 0].astype(np.int64), "value": table[:, 1], "wall_time": table[:, 2]}
 
 
+def training_seconds(wall_time: np.ndarray) -> np.ndarray:
+    """Seconds of training up to each of a curve's points, from 0 at the first; both (n,).
+
+    A gap of over a minute and over 20 times the median is a pause, or the time between two
+    starts: it counts as a median gap. So does a clock that was set back.
+    """
+    gaps = np.diff(wall_time)
+    if not len(gaps):
+        return np.zeros(len(wall_time))
+    forward = gaps[gaps >= 0]
+    usual = float(np.median(forward)) if len(forward) else 0.0
+    longest = max(ORDINARY_GAP_SECONDS, ORDINARY_GAP_STEPS * usual)
+    gaps = np.where((gaps < 0) | (gaps > longest), usual, gaps)
+    return np.concatenate([[0.0], np.cumsum(gaps)])
+
+
 def read_last(path: Path) -> dict[str, tuple[int, float]]:
     """The newest (step, value) of every curve, by name; empty where there is no file yet."""
     rows = _query(path, "SELECT name, max(step), value FROM scalars GROUP BY name")
@@ -244,8 +274,48 @@ def _numbers(path: Path, rows: list[tuple], first: int = 0) -> list[tuple]:
     raise MetricsError(f"{path.name} is damaged: it has values that are no numbers.")
 
 
+def copy_metrics(path: Path, copy: Path) -> None:
+    """Write all of a file of metrics as it is at one moment into a new file, also in training.
+
+    The copy is empty where there is no file. Raises MetricsError, sqlite3.OperationalError where
+    the copy cannot be written.
+    """
+    with closing(sqlite3.connect(copy)) as written:
+        _read(path, lambda connection: connection.backup(written), None)
+        written.execute("PRAGMA journal_mode=DELETE")
+
+
+def check_metrics(path: Path) -> None:
+    """Raises MetricsError for a file that holds anything but what `MetricsWriter` writes.
+
+    It may be of any origin: nothing of it is computed before its tables are known.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("PRAGMA cell_size_check=ON")
+            found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+            if found and found != [("table", "scalars", TABLE)]:
+                raise MetricsError(f"{path.name} has other tables than metrics do.")
+            [(said,)] = connection.execute("PRAGMA quick_check(1)")
+            odd = found and connection.execute(FOREIGN_ROW).fetchone()[0]
+    except (sqlite3.Error, OverflowError) as error:
+        raise MetricsError(f"{path.name} is damaged.") from error
+    if said != "ok" or odd:
+        raise MetricsError(f"{path.name} is damaged or has values that no run writes.")
+
+
 def _query(path: Path, sql: str, *values: object) -> list[tuple]:
     """The rows; none where there is no file or no table yet. Raises MetricsError."""
+    return _read(path, lambda connection: connection.execute(sql, values).fetchall(), [])
+
+
+def _read(path: Path, use: Callable[[sqlite3.Connection], Kind], nothing: Kind) -> Kind:
+    """What `use` makes of the file; `nothing` where there is no file or no table yet.
+
+    Raises MetricsError.
+    """
     try:
         check_regular(path)
         log = path.with_name(f"{path.name}-wal")
@@ -253,7 +323,7 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
         elsewhere = log.exists() and on_network_disk(path.parent)
         try:
             if not elsewhere:
-                return _rows(path, sql, values)
+                return _used(path, use)
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_CANTOPEN:
                 raise
@@ -263,14 +333,14 @@ def _query(path: Path, sql: str, *values: object) -> list[tuple]:
             for file in (path, log):
                 if file.exists():
                     shutil.copy(file, folder)
-            return _rows(Path(folder) / path.name, sql, values)
+            return _used(Path(folder) / path.name, use)
     except FileNotFoundError:
-        return []
+        return nothing
     except OSError as error:
         raise MetricsError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     except sqlite3.Error as error:
         if "no such table" in str(error):  # made, but the writer is not that far yet
-            return []
+            return nothing
         if why := _reason(error):
             raise MetricsError(f"{path.name} cannot be read: {why}.") from error
         raise MetricsError(
@@ -284,7 +354,7 @@ def _reason(error: sqlite3.Error) -> str:
     return REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
 
 
-def _rows(path: Path, sql: str, values: tuple[object, ...]) -> list[tuple]:
+def _used(path: Path, use: Callable[[sqlite3.Connection], Kind]) -> Kind:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
-        return connection.execute(sql, values).fetchall()
+        return use(connection)

@@ -7,6 +7,7 @@ person: whoever lets people write sees to that.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ MOST_REMARKS = 1000  # of a run, without the deleted ones
 FULL = 4 * 2**20  # bytes of the file from which on nothing is added
 MOST_BYTES = 2 * FULL  # that a reader takes: several may add a last line at once
 DECISIONS = ("keep", "drop", "promote")
+MARK = re.compile(" #([0-9a-f]{8})[0-9a-f]{8}$")  # of the name of somebody who is not signed in
 
 Id = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
@@ -299,6 +301,11 @@ def _change(run: Path, id: str, deed: Deed, text: str, by: str | None, operates:
     line = _line(remark.id, deed, remark.kind, remark.subject, text, by)
     _write(run, line)
     return Remark((*remark.lines, line))
+
+
+def shown_name(name: str) -> str:
+    """A name as others see it, with half of its mark: `Ann #8c1f0a2b`."""
+    return MARK.sub(r" #\1", name)
 
 
 def _name(by: str | None) -> str:

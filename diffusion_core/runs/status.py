@@ -93,6 +93,10 @@ class StatusRecord(LenientRecord):
         """A copy with other values, which are not checked."""
         return self.model_copy(update=changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dict(self) | {"found": self.found and self.found.model_dump()}
+
 
 def read_status(path: Path) -> StatusRecord:
     """The status in the folder `path`; an empty one where it is missing or damaged."""
@@ -104,8 +108,7 @@ def read_status(path: Path) -> StatusRecord:
 
 def write_status(path: Path, status: StatusRecord) -> None:
     """Replace `status.json` in the folder `path`. Raises DiskFull, OSError."""
-    found = status.found and status.found.model_dump()
-    write_json(path / "status.json", dict(status) | {"found": found})
+    write_json(path / "status.json", status.to_dict())
 
 
 def state_now(status: StatusRecord) -> RunState:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from diffusion_core.cores import computing
@@ -21,9 +22,12 @@ from diffusion_core.training import strips
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
 from diffusion_core.training.context import TrainingContext, load_optimizer
 from diffusion_core.training.evaluations import Evaluations
+from diffusion_core.training.reasons import log_traceback, reason
 
 if TYPE_CHECKING:
     from diffusion_core.training.event_files import EventWriter
+
+WriteReport = Callable[[Path], None]  # into the folder of a run
 
 
 class CannotResume(RuntimeError):
@@ -42,15 +46,18 @@ class CheckpointWriter:
         status: StatusWriter,
         events: EventWriter | None,
         evaluations: Evaluations,
+        write_report: WriteReport | None = None,
     ) -> None:
-        """`events`: where the strips go as well."""
+        """`events`: where the strips go as well. `write_report`: see `refresh_report`."""
         self.path = status.path
         self.context = context
         self.status = status
         self.events = events
         self.evaluations = evaluations
+        self.write_report = write_report
         self.writer = Background("checkpoints", context.device)
         self.sampler = Background("strips", context.device, priority=-1)
+        self.reporter = Background("reports", torch.device("cpu"))
         self.held: list[tuple[int, Callable[[], None]]] = []
 
     def checkpoint(self, step: int, must: bool = False, evaluate: bool = False) -> None:
@@ -111,9 +118,10 @@ class CheckpointWriter:
         """Wait until all that was released is on disk. Raises what went wrong with it."""
         self.sampler.wait()
         self.writer.wait()
+        self.reporter.wait()
 
     def close(self) -> None:
-        for thread in (self.sampler, self.writer):
+        for thread in (self.sampler, self.writer, self.reporter):
             thread.close()
 
     def _write(
@@ -146,6 +154,8 @@ class CheckpointWriter:
         self.remove_old(config)
         self.status.warn()
         self.status.update(checkpoint_step=step)
+        if config.report:
+            self.reporter.submit(lambda: refresh_report(path, self.write_report))
         return True
 
     def _sample(self, step: int, weights: dict[str, Tensor], config: RunConfig) -> None:
@@ -172,6 +182,17 @@ class CheckpointWriter:
             self.status.warn(warning)
         finally:
             self.status.update(sampling_step=None)
+
+
+def refresh_report(path: Path, write_report: WriteReport | None) -> None:
+    """Write the report of a run that wants one. Whatever goes wrong with it, training goes on."""
+    try:
+        config = load_run(path).config
+        if write_report is not None and config is not None and config.report:
+            write_report(path)
+    except Exception as error:
+        complain(f"The report cannot be written. {reason(error)}")
+        log_traceback(path, error)
 
 
 def start_from(weights: dict[str, Tensor], context: TrainingContext) -> None:

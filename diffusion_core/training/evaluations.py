@@ -184,9 +184,10 @@ class Evaluations:
     def _measure_apart(self, step: int) -> float:
         """As `_measure_here`; on a CPU of the time of all its cores."""
         run = self.run.path.absolute()
-        # After the last step there is nothing to go behind, and the queue waits.
-        priority = LAST if step < self.context.config.steps else BEHIND
-        words = [str(run), str(step), self.context.device.type, str(priority)]
+        # When the steps are made there is nothing to go behind, and the queue waits.
+        config = self.context.config
+        beside = step < config.steps and step != config.pause_at
+        words = [str(run), str(step), self.context.device.type, str(LAST if beside else BEHIND)]
         process = subprocess.Popen(
             [sys.executable, "-m", "diffusion_core.evaluation.beside", *words],
             stdin=subprocess.PIPE,  # it ends when this process does

@@ -62,26 +62,32 @@ def run_steps(
             threads = taken
         log.add(step, one_step(context, step))
         config = context.config
-        action, settings = control.ask(step)
+        asked, settings = control.ask(step)
         if settings:
             changes = _change(path, config, changes, step + 1, settings, lead)
         if any(change.step == step + 1 for change in changes):
             context.config = with_changes(start, changes, step + 1)
             status.update(total=context.config.steps)
         last = step >= context.config.steps
+        rests = step == config.pause_at
+        action = "pause" if rests and asked not in ENDING else asked
         ending = last or action in ENDING
         if ending and not last:
             status.update(state=RunState.STOPPING if action == "stop" else RunState.PAUSING)
-        if lead and _due(step, config.validate_every, last) and len(context.validation_index):
+        resting = last or rests
+        validated = _due(step, config.validate_every, resting)
+        if lead and validated and len(context.validation_index):
             for name, value in validate(context).items():
                 log.add_value(step, name, value)
         keep = _due(step, config.checkpoint_every, ending) or action == "checkpoint" or ending
         if keep or step == done + 1 or (control.met(step) if control.several else log.due()):
             log.send()
         loss = log.receive(wait=ending)  # raises on a broken step
-        if lead and (_due(step, config.sample_every, last) or action == "sample"):
+        if lead and (_due(step, config.sample_every, last) or asked == "sample"):
             checkpoint_writer.strip(step)
-        evaluate = _due(step, config.evaluate_every, last) and evaluations.fit(log.speed, last)
+        evaluate = _due(step, config.evaluate_every, resting)
+        # A run that pauses by itself does so to be compared with others: whatever it costs.
+        evaluate = evaluate and (rests or evaluations.fit(log.speed, last))
         if lead and (keep or evaluate):
             checkpoint_writer.checkpoint(step, must=ending, evaluate=evaluate)
         checkpoint_writer.release(log.written)
@@ -92,7 +98,7 @@ def run_steps(
             group.leave()  # the others need not wait for what is still to be written
             checkpoint_writer.finish()
             if lead:
-                evaluations.finish(log, wait=last)
+                evaluations.finish(log, wait=resting)
                 checkpoint_writer.remove_old(config)
             return RunState.FINISHED if last else ENDING[action]
     raise AssertionError("itertools.count ends")

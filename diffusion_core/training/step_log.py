@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from diffusion_core.device import Utilisation, memory_in_use, peak_memory
-from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter
+from diffusion_core.energy import EnergyMeter
+from diffusion_core.runs.cost import ENERGY
+from diffusion_core.runs.metrics import BIN_NAMES, TIMESTEP_BINS, MetricsWriter, read_curve
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.event_files import EventWriter
@@ -67,6 +69,19 @@ class StepLog:
         self.sent = time.monotonic()
         self.speed: float | None = None
         self.utilisation = Utilisation(context.device)
+        self.energy = EnergyMeter(context.device, status.status.cards)
+        self.joules = self._joules_before()  # since the first step; None: not known
+
+    def _joules_before(self) -> float | None:
+        """What the steps before the first one of this process have taken."""
+        status = self.status.status
+        if self.metrics is None or status.processes < self.accelerator.num_processes:
+            return None  # other machines take energy too
+        if not status.step:
+            return 0.0
+        curve = read_curve(self.metrics.path, ENERGY, max_points=2)
+        known = len(curve["step"]) and curve["step"][-1] == status.step
+        return float(curve["value"][-1]) if known else None
 
     def add(self, step: int, step_output: StepOutput) -> None:
         self.pending.append((step, time.time(), step_output))
@@ -140,6 +155,10 @@ class StepLog:
         }
         if busy is not None:
             measured["utilisation"] = busy
+        used = self.energy()
+        self.joules = None if used is None or self.joules is None else self.joules + used
+        if self.joules is not None:
+            measured[ENERGY] = self.joules
         self.write(step, measured, wall)
         bins = numbers["t"] * TIMESTEP_BINS // self.context.schedule.timesteps
         error = numbers["error"]

@@ -20,6 +20,7 @@ from diffusion_core.data.found import sentence
 from diffusion_core.data.store import absolute
 from diffusion_core.device import cards_of
 from diffusion_core.files import DiskFull, check_folder, complain, os_sentence, remove_leftovers
+from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.changes import read_changes
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import update_config_file, write_config_file
@@ -31,7 +32,13 @@ from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
 from diffusion_core.runs.status_writer import StatusWriter, StopRequested, only_trainer
-from diffusion_core.training.checkpoint_writer import CheckpointWriter, restore, start_from
+from diffusion_core.training.checkpoint_writer import (
+    CheckpointWriter,
+    WriteReport,
+    refresh_report,
+    restore,
+    start_from,
+)
 from diffusion_core.training.context import (
     make_context,
     prepare_images,
@@ -70,14 +77,17 @@ def train(
     resume: bool = False,
     device: torch.device,
     on_step: OnStep | None = None,
+    write_report: WriteReport | None = None,
 ) -> RunState:
     """Train the run at `path` until it is finished or gets a request to stop.
 
     A new run takes `config`, in which a path is made absolute, or, if it was created before, that
     of its `config.json`; a resumed one takes its own. `on_step(step, steps, loss)` is called after
-    every step (loss only when it was fetched). Returns FINISHED, STOPPED or PAUSED. Raises
-    TrainingError after writing the state `failed`, the reason and the traceback; Busy if another
-    process trains the run; ConfigError for weights to start from that do not fit.
+    every step (loss only when it was fetched). `write_report(path)` is called beside the training
+    after each checkpoint of a run with the setting `report`, and at its end. Returns FINISHED,
+    STOPPED or PAUSED. Raises TrainingError after writing the state `failed`, the reason and the
+    traceback; Busy if another process trains the run; ConfigError for weights to start from that
+    do not fit.
     """
     path = Path(path)
     lead = process_number() == 0  # of the processes, the one that writes
@@ -100,7 +110,16 @@ def train(
                 cards=cards_of(device, processes_here()),
             )
             return _train_alone(
-                _Job(settings, config is not None, resume, device, status, group, on_step)
+                _Job(
+                    settings,
+                    config is not None,
+                    resume,
+                    device,
+                    status,
+                    group,
+                    on_step,
+                    write_report,
+                )
             )
 
 
@@ -115,6 +134,7 @@ class _Job:
     status: StatusWriter
     group: ProcessGroup
     on_step: OnStep | None
+    write_report: WriteReport | None
 
 
 def _train_alone(job: _Job) -> RunState:
@@ -127,6 +147,8 @@ def _train_alone(job: _Job) -> RunState:
     group.on_loss = lambda loss: status.update(state=RunState.FAILED, error=lost(loss))
     try:
         with status, group.blamed():
+            if status.lead:
+                alerts.begin(path, status.status)
             if not job.resume and status.lead:
                 keep_origin(path, job.config)
             if job.new and status.lead:
@@ -139,7 +161,9 @@ def _train_alone(job: _Job) -> RunState:
                 state = _train(job)
                 why = status.enough if state == RunState.STOPPED else ""
                 status.update(state=state, message=why)
-                return state
+            if status.lead:
+                refresh_report(path, job.write_report)
+            return state
     except StopRequested as request:  # while it waited or prepared: nothing to keep
         state = ENDING[request.action]
         status.update(state=state, message="")
@@ -215,7 +239,7 @@ def _train(job: _Job) -> RunState:
     evaluations = Evaluations(context, status, done if lead else 0)
     if metrics is not None:
         metrics.add(evaluations.rows())
-    checkpoint_writer = CheckpointWriter(context, status, events, evaluations)
+    checkpoint_writer = CheckpointWriter(context, status, events, evaluations, job.write_report)
     try:
         return run_steps(context, done, group, log, checkpoint_writer, evaluations, job.on_step)
     except NotFinite as error:

@@ -48,6 +48,7 @@ SUBSTITUTIONS = {
     "--n 2048": "--n 16",  # minutes
     "--step 4000": "--step 2",  # of a run that has 2 here
     "--like my-cars --background": "--like my-cars --set steps=8000 --background",  # has 2 here
+    "sweep lr --like my-cars": "sweep lr --like my-cars --set steps=8000",  # has 2 here
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
     "python -m benchmarks.layers": "python -m benchmarks.layers --help",  # a minute
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour

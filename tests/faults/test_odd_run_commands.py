@@ -41,11 +41,15 @@ WORDS = {
         "sample --run RUN --n 1 --steps 1 --out OUT/",
     ],
     "evaluate": ["evaluate --run RUN --n 16 --steps 1"],
-    "export": [f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet")],
+    "export": [
+        f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet", "archive")
+    ],
+    "import": ["import RUN"],
     "runs": ["runs"],
     "command": ["command RUN", "command RUN --machines 2"],
     "completion": ["completion bash"],
     "queue": ["queue", "queue up RUN", "queue cancel RUN"],
+    "sweep": ["sweep", "sweep swept --like RUN --vary batch_size=2,4 --dry-run"],
     "stop": ["stop RUN"],
     "pause": ["pause RUN"],
     "sample-now": ["sample-now RUN"],
@@ -65,6 +69,7 @@ WORDS = {
     "star": ["star RUN --step 40"],
     "decide": ["decide RUN keep"],
     "remarks": ["remarks RUN", "remarks RUN --json"],
+    "alerts": ["alerts"],
     "delete": ["delete RUN", "delete RUN --yes"],
     "restore": ["restore RUN"],
     "doctor": [],  # knows no runs
@@ -142,7 +147,7 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
             differs = changed(before, contents(run)) if run.exists() else {"all"}
             if state != "queued":  # where a command may start what waits
                 only_read = command in (
-                    *("runs", "sample", "export", "command", "completion", "remarks"),
+                    *("runs", "sample", "export", "import", "command", "completion", "remarks"),
                 )
                 noted = {"history.jsonl"} if command == "export" and not code else set()
                 if code or only_read:

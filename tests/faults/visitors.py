@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Common_pb2 import FileUploaderState, UploadedFileInfo
@@ -43,7 +43,7 @@ class Visitor:
         self.shown: list[ForwardMsg] = []  # since the page was run last
         self.socket: ClientConnection | None = None
 
-    async def __aenter__(self) -> Visitor:
+    async def __aenter__(self) -> Self:
         self.socket = await connect(
             self.address,
             subprotocols=self.subprotocols,

@@ -258,6 +258,19 @@ def test_every_command_explains_itself(command: str, capsys) -> None:
     assert f"usage: python -m diffusion_core {command} " in capsys.readouterr().out
 
 
+def test_settings_are_listed_with_what_they_mean(capsys) -> None:
+    assert main(["settings", "seed", "schedule.kind", "ema_decays.long"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "seed = 0",
+        "    The same settings and seed give the same run.",
+        "schedule.kind = cosine",
+        "    How the noise grows over the timesteps. See the Schedule page.",
+        "ema_decays.long =",
+        "    Decay of a further average, which can be chosen when sampling.",
+    ]
+    assert main(["settings", "sed"]) == 2
+
+
 def test_help_and_version_do_not_load_pytorch() -> None:
     """Nobody waits a second for a list of commands."""
     code = (

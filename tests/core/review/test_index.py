@@ -17,11 +17,13 @@ import pytest
 
 from diffusion_core.files import write_json
 from diffusion_core.review import index
-from diffusion_core.review.index import FILE, Index, read_row
-from diffusion_core.runs import metrics
+from diffusion_core.review.index import FILE, Index, Row, read_row
+from diffusion_core.runs import metrics, remarks
 from diffusion_core.runs.changes import add_change
+from diffusion_core.runs.cost import ENERGY
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.metrics import MetricsError, MetricsWriter
+from diffusion_core.runs.remarks import Kind, Subject
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.runs.status import HEARTBEAT_OLD
 from tests.odd_runs import bound_by_permissions
@@ -73,15 +75,25 @@ def test_a_row_holds_settings_and_results(runs_dir: Path) -> None:
     run = write_run(runs_dir, "run", config=TINY.replace(batch_size=8), loss=0.5)
     for step, value in ((10, 0.3), (20, 0.1), (30, 0.2)):
         add_metric(run, step, value)
+    writer = MetricsWriter(run / "metrics.sqlite", keep_up_to_step=30)
+    writer.add((step, "loss", 1.0, 90.0 * step) for step in range(1, 42))
+    writer.add([(40, ENERGY, 3.6e6, 0.0)])
+    writer.close()
     add_change(run, 5, {"learning_rate": 0.5})
     record(run, Event.STARTED, "ann@example.org")
     record(run, Event.RESUMED, "bob@example.org")
+    for kind, text in ((Kind.TAG, "good"), (Kind.TAG, "a talk"), (Kind.DECISION, "keep")):
+        remarks.add(run, kind, text)
+    remarks.add(run, Kind.STAR, by="ann@example.org")
+    remarks.add(run, Kind.TAG, "wheels", Subject(step=20))  # not of the run
     [row] = Index(runs_dir).rows()
     expected = {
         "name": "run",
         "state": "finished",
         "step": 40,
         "images": 320,
+        "hours": 1.0,
+        "energy_kwh": 1.0,
         "batch_size": 8,
         "learning_rate": 0.5,
         "schedule.kind": "cosine",
@@ -93,6 +105,9 @@ def test_a_row_holds_settings_and_results(runs_dir: Path) -> None:
         "best_validation_loss": 0.1,
         "best_step": 20,
         "creator": "ann@example.org",
+        "tags": "a talk, good",
+        "stars": 1,
+        "decision": "keep",
     }
     assert {name: row.values.get(name) for name in expected} == expected
     assert "init_from" not in row.values  # an empty text is no value
@@ -102,9 +117,12 @@ def test_a_row_holds_settings_and_results(runs_dir: Path) -> None:
 def test_quality_is_that_of_the_newest_result_of_the_last_step() -> None:
     files = [json.loads(path.read_text()) for path in (DEMO / "quality").glob("*.json")]
     newest = max(files, key=lambda file: (file["order"]["step"], file["written"]))
-    values = read_row(Run(DEMO)).values
+    row = Row.model_validate_json(read_row(Run(DEMO)).model_dump_json())  # as from the file
+    assert row.measured is not None
+    assert (row.measured.step, row.measured.images) == (5000, newest["order"]["n"])
     for name, estimate in newest["metrics"].items():
-        assert values[f"quality.{name}"] == estimate["value"]
+        assert row.values[f"quality.{name}"] == estimate["value"]
+        assert row.measured.estimates[name].low == estimate["low"]
 
 
 def test_runs_are_listed_as_elsewhere(runs_dir: Path) -> None:
@@ -177,8 +195,9 @@ def test_what_has_not_changed_is_not_read_again(runs_dir: Path, read: list[str])
         lambda run: record(run, Event.EXPORTED, "ann"),
         lambda run: add_metric(run, 10, 0.5),
         touch_quality,
+        lambda run: remarks.add(run, Kind.STAR),
     ],
-    ids="status config permissions changes history metrics quality".split(),
+    ids="status config permissions changes history metrics quality remarks".split(),
 )
 def test_what_has_changed_is_read_again(
     change: Callable[[Path], object], runs_dir: Path, read: list[str]

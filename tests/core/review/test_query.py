@@ -37,6 +37,9 @@ VALUES: dict[str, Value] = {
     "best_validation_loss": 0.25,
     "ema_decays.short": 0.99,
     "created": AT,
+    "tags": "For the talk, good",
+    "stars": 2,
+    "decision": "promote",
 }
 
 
@@ -60,6 +63,9 @@ VALUES: dict[str, Value] = {
         ("ema_decays.short < 1 and not ema_decays.long < 1", True),
         ("created = 2026-11 and created >= 2026-11-28 and created < 2026-11-29", True),
         ("created > 2026-11-28", False),
+        ("tags = good and tags = 'for the talk' and tags ~ talk", True),
+        ("tags = talk or tags != good", False),
+        ("tags != bad and stars >= 1 and decision = Promote", True),
         ("created = '2026-11-28 18:05' and created = 2026-11-28T18:05", True),
         # `and` binds more tightly than `or`, `not` more tightly than both.
         ("state = finished or state = failed and batch_size = 1", True),
@@ -93,6 +99,8 @@ def test_a_filter_holds(text: str, expected: bool) -> None:
         ("tensorboard = 1", "tensorboard is true or false, which 1 is not."),
         ("created > today", "created is a date such as 2026-11-28, which today is not."),
         ("state = done", "state is never done; it is one of queued, starting, running, pausing,"),
+        ("decision = later", "decision is never later; it is one of keep, drop, promote."),
+        ("tags > 1", "tags is a list of tags; compare it with =, !=, ~, not >."),
         ("optimizer = sgd", "optimizer is never sgd; it is one of adam, adamw."),
         ("loss = l3", "loss is never l3; it is one of l1, l2"),
         (

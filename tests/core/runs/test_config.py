@@ -17,7 +17,10 @@ from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.records import bounds
 from diffusion_core.runs.config import (
     ConfigError,
+    NetworkArgs,
     RunConfig,
+    ScheduleArgs,
+    meaning,
     parse_settings,
     with_options,
     with_settings,
@@ -405,3 +408,17 @@ def test_of_very_many_faults_the_first_are_named_and_the_others_counted() -> Non
     said = str(caught.value)
     assert said.startswith("network_args.k0 is not known; leave it out. network_args.k1 is")
     assert said.endswith("network_args.k7 is not known; leave it out. 1,992 more cannot be used.")
+
+
+def test_every_setting_says_what_it_means() -> None:
+    names = [*RunConfig.model_fields, "ema_decays.any"]
+    names += [f"schedule.{entry}" for entry in ScheduleArgs.__annotations__]
+    names += [f"network_args.{entry}" for entry in NetworkArgs.__annotations__]
+    for name in names:
+        assert meaning(name)[-1] == ".", name
+    assert meaning("loss") == (
+        "L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond."
+    )
+    assert "fine to coarse" in meaning("network_args.widths")
+    with pytest.raises(ConfigError, match="no setting called"):
+        meaning("loss.l1")

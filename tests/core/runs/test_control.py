@@ -148,7 +148,7 @@ def test_a_run_like_another_has_all_its_settings_but_those_that_are_named(
     third = ("train", "--run", str(runs_dir / "third"), "--background")
     assert "third is queued; it starts when the device is free." in say(*third, "--data", "digits")
     assert Run(runs_dir / "third").config == RunConfig(
-        data="digits", ema_decays={"short": 0.99}, **preset_network()
+        data="digits", ema_decays={"short": 0.99}, evaluate_every=500, **preset_network()
     )
     assert started == ["second"]
 

@@ -146,6 +146,19 @@ def test_what_a_killed_run_has_measured_is_in_its_curves_again(
     assert run.curve(FRECHET)["value"].tolist() == [30, 10]
 
 
+@pytest.mark.long
+def test_the_step_at_which_a_run_pauses_to_be_compared_is_measured_whatever_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(monkeypatch, iter([30, 20]))
+    run = Run(tmp_path / "run")
+    config = tiny(**(MEASURED | {"evaluate_every": 100, "evaluate_share": 0.0, "pause_at": 3}))
+    assert train(run.path, config, device=DEVICE) == "paused"
+    assert run.curve(FRECHET)["step"].tolist() == [3]
+    assert train(run.path, resume=True, device=DEVICE) == "finished"
+    assert run.curve(FRECHET)["step"].tolist() == [3]  # a share of nothing allows no other
+
+
 def test_an_evaluation_that_fails_costs_the_training_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,13 +20,14 @@ from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.changes import add_change, read_changes
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.cost import ENERGY, cost_of
 from diffusion_core.runs.jobs import change, request
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import write_status
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
-from diffusion_core.training import layer_ways, loop, strips
+from diffusion_core.training import layer_ways, loop, step_log, strips
 from diffusion_core.training import step as training_step
 from diffusion_core.training.batches import batch_positions, make_batch
 from diffusion_core.training.step import learning_rate
@@ -44,6 +45,20 @@ def stop_after(run: Path, step: int, action: str = "stop"):
             request(load_run(run), action)
 
     return on_step
+
+
+def test_a_run_pauses_after_the_step_that_it_was_told_and_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
+    path, config = tmp_path / "run", tiny(steps=5, pause_at=3, sample_every=0)
+    assert train(path, config, device=DEVICE) == "paused"
+    run = load_run(path)
+    latest = run.latest_checkpoint()
+    assert latest is not None and latest.step == run.status.step == 3
+    # It is validated there, to be compared with others that pause there.
+    assert run.curve("validation_loss")["step"].tolist() == [3]
+    assert train(path, resume=True, device=DEVICE) == "finished"
+    assert run.curve("loss")["step"].tolist() == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("network", ["unet", "lecture"])
@@ -129,6 +144,23 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     assert state == "paused" == load_run(run).state
     assert load_run(run).latest_checkpoint().step == 3
     assert train(run, resume=True, device=DEVICE) == "finished"
+
+
+@pytest.mark.long
+def test_the_energy_of_a_resumed_run_is_that_of_all_its_steps_or_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, told = tmp_path / "run", iter([4.0] * 99)
+    monkeypatch.setattr(step_log, "EnergyMeter", lambda device, cards: lambda: next(told))
+    train(run, tiny(), device=DEVICE, on_step=stop_after(run, 4))
+    before = cost_of(load_run(run).snapshot()).joules
+    train(run, resume=True, device=DEVICE, on_step=stop_after(run, 6))
+    curve = load_run(run).curve(ENERGY)
+    assert before == curve["value"][list(curve["step"]).index(5)] > 0
+    assert cost_of(load_run(run).snapshot()).joules == curve["value"][-1] > before
+    told = iter([None, *[4.0] * 99])
+    train(run, resume=True, device=DEVICE)
+    assert cost_of(load_run(run).snapshot()).joules is None
 
 
 def test_sample_and_checkpoint_can_be_asked_for_while_it_runs(tmp_path: Path) -> None:

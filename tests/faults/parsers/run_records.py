@@ -120,7 +120,7 @@ def changes_again(changes: list[Change], folder: Path) -> Any:
     return read_changes(folder)
 
 
-CHANGED = dict.fromkeys(CHANGEABLE, 20) | {"learning_rate": 0.5, "keep_best": True}
+CHANGED = dict.fromkeys(CHANGEABLE, 20) | {"learning_rate": 0.5, "keep_best": True, "report": True}
 CHANGE = {"step": 4, "time": 1.5, "settings": CHANGED}
 PARSERS["changes.json"] = Parser(
     json_files({"changes": [CHANGE, CHANGE]}),

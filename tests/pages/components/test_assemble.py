@@ -32,6 +32,8 @@ def test_there_are_components() -> None:
         "flipbook",
         "gallery",
         "mask",
+        "notify",
+        "swipe",
         "thumbnails",
     ]
 

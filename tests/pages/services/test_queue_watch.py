@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.services import demo, series_jobs
-from dashboard.services.queue_watch import watch
+from dashboard.services import demo, series_jobs, settings
+from dashboard.services.queue_watch import watch, watch_alerts
 from diffusion_core.runs import jobs
+from diffusion_core.runs.alerts.settings import AlertSettings
+from diffusion_core.runs.alerts.watch import Watch
 
 
 class Rounds(threading.Event):
@@ -91,3 +93,32 @@ def test_a_setting_that_cannot_be_used_starts_nothing(
     with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
         assert look(2, monkeypatch) == []
     assert "DIFFUSION_LAB_ROLE is 'king'" in caplog.text
+
+
+def test_alerts_are_looked_after_whatever_the_role_and_what_goes_wrong_is_said_once(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[Path, list[str]]] = []
+
+    def look(self: Watch, alerts: AlertSettings) -> None:
+        seen.append((self.runs_dir, list(alerts.targets)))
+        raise OSError(30, "No room.")
+
+    monkeypatch.setattr(Watch, "look", look)
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    with caplog.at_level(logging.WARNING, logger="dashboard.services.queue_watch"):
+        watch_alerts(Rounds(2))
+        assert seen == []
+        # The file wins, and a list of it is one too.
+        monkeypatch.setenv("DIFFUSION_LAB_ALERT_WEBHOOK", "https://example.org/x")
+        settings.SECRETS_FILE.write_text(
+            'DIFFUSION_LAB_ALERT_WEBHOOK = ["https://hooks.slack.com/x", "teams+https://a.org/y"]\n'
+        )
+        watch_alerts(Rounds(3))
+        assert seen == [(runs_dir, ["slack", "teams"])] * 3
+        settings.SECRETS_FILE.write_text('DIFFUSION_LAB_ALERT_WEBHOOK = "http://a.org/secret"\n')
+        watch_alerts(Rounds(2))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "Alerts cannot be sent: [Errno 30] No room."
+    assert second.startswith("Alerts cannot be sent: DIFFUSION_LAB_ALERT_WEBHOOK must begin with")
+    assert "secret" not in caplog.text

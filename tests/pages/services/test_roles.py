@@ -12,10 +12,22 @@ import streamlit as st
 
 from dashboard.explain import noising
 from dashboard.quality import measure
-from dashboard.services import roles, run_deeds, series_jobs, settings
+from dashboard.review import saved
+from dashboard.services import (
+    presenting,
+    review_deeds,
+    roles,
+    run_deeds,
+    series_jobs,
+    settings,
+    users,
+)
 from dashboard.services.roles import Deed, NotAllowed
-from diffusion_core.runs import trash
+from diffusion_core.review import polls
+from diffusion_core.review.polls import Poll, Question, Turn
+from diffusion_core.runs import remarks, trash
 from diffusion_core.runs.presets import preset
+from diffusion_core.runs.remarks import Kind
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.series import Series
 from tests.tiny_runs import write_run
@@ -23,6 +35,8 @@ from tests.tiny_runs import write_run
 RUN = Run(Path("no such run"))
 SERIES = Series(Path("no such series"))
 GONE = trash.Deleted(Path("no such folder"), "gone", 0.0)
+QUESTION = Question.model_construct(text="image 1", files={"a": "a.png", "b": "b.png"})
+POLL = Poll(Path("no such vote"), polls.PollRecord.model_construct())
 SPEC = measure.SamplingSpec(run="x", step=1)
 
 # What does each deed; none may come so far as to notice that its run does not exist.
@@ -46,9 +60,47 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
     Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
 }
+OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
+    Deed.REMARK: [
+        lambda: review_deeds.say(RUN.path, Kind.STAR, "", remarks.RUN, "Ann"),
+        lambda: review_deeds.edit(RUN.path, "1", "text", "Ann", 1),
+        lambda: review_deeds.delete(RUN.path, "1", "Ann"),
+        lambda: review_deeds.star(RUN.path, remarks.RUN, "Ann"),
+        lambda: review_deeds.decide(RUN.path, "keep", remarks.RUN, "Ann"),
+    ],
+    Deed.VOTE: [
+        lambda: review_deeds.vote(POLL, Turn(QUESTION, ("a", "b"), ""), 0, "Ann"),
+        lambda: review_deeds.end_voting(POLL, "Ann"),
+    ],
+    Deed.ASK: [lambda: review_deeds.ask("wheels", polls.Kind.ALL, [], {}, [], "Ann")],
+    Deed.PRESENT: [lambda: presenting.begin("Ann", "session")],
+    Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
+}
 
 
-@pytest.mark.parametrize("deed", Deed)
+def test_every_deed_is_tried() -> None:
+    assert set(Deed) == DEEDS.keys() | OF_REVIEWERS.keys()
+    assert tuple(OF_REVIEWERS) == roles.OF_REVIEWERS
+
+
+@pytest.mark.parametrize("deed", OF_REVIEWERS)
+def test_a_reviewers_deed_refuses_who_is_not_known(
+    deed: Deed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    for act in OF_REVIEWERS[deed]:
+        with pytest.raises(NotAllowed) as said:
+            act()
+        known = "Only operators and people who are signed in"
+        assert str(said.value) == f"{known} can {deed.value}."
+    monkeypatch.setattr(users, "user", lambda: users.User("key", "eve@lab.org", "eve@lab.org"))
+    assert roles.may(deed)
+    monkeypatch.setattr(users, "user", lambda: None)
+    monkeypatch.setenv("DIFFUSION_LAB_GUESTS_REVIEW", "1")
+    assert roles.may(deed) == (deed in roles.OF_GUESTS)
+
+
+@pytest.mark.parametrize("deed", DEEDS)
 def test_every_deed_refuses_a_viewer_with_a_sentence(
     deed: Deed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

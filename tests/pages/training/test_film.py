@@ -12,7 +12,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.components.film.film import Strips, row_data
-from dashboard.training.alignment import axis_unit, place, training_seconds
+from dashboard.training.alignment import axis_unit, place
 from dashboard.training.events import events
 from diffusion_core.runs.changes import add_change
 from diffusion_core.runs.config import ConfigError
@@ -56,16 +56,6 @@ def test_steps_and_images_are_multiples_of_the_step() -> None:
     assert by_images is not None and by_images.tolist() == [320, 640, 1280]
     assert place(STEPS, "images", None, NOTHING) is None
     assert place(STEPS, "time", 32, NOTHING) is None
-
-
-def test_training_time_leaves_out_pauses_and_keeps_long_steps() -> None:
-    # A step each 2 s, a strip that takes 30 s, a night's pause, a clock that is set back.
-    wall = np.array([100.0, 102, 104, 134, 136, 40_000, 40_002, 39_000, 39_002])
-    assert training_seconds(wall).tolist() == [0, 2, 4, 34, 36, 38, 40, 42, 44]
-    # Where a step takes three minutes, three minutes are no pause.
-    assert training_seconds(np.array([0.0, 180, 360, 540])).tolist() == [0, 180, 360, 540]
-    assert training_seconds(np.array([5.0])).tolist() == [0]
-    assert training_seconds(np.zeros(0)).tolist() == []
 
 
 def test_a_strip_lies_at_the_time_of_its_step_also_between_thinned_points() -> None:

@@ -21,7 +21,7 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.request import write_request
-from tests.pages.app import buttons, open_page, press, seen, words
+from tests.pages.app import buttons, component_data, open_page, press, seen, words
 from tests.tiny_runs import tiny
 
 FILES = ("status.json", "config.json")
@@ -252,7 +252,9 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     ]
     assert not app.expander[0].proto.expanded
     assert "busy is using the device; a new run waits until it is free." in text
-    assert len(app.get("bidi_component")) == 3  # the losses, those by timestep, the samples
+    # The losses, the samples, the losses by timestep.
+    shown = [each.proto.component_name for each in app.get("bidi_component")]
+    assert shown == ["notify", "chart", "film", "chart"]
     assert "All strips of a run are generated from the same noise" in text
 
 
@@ -358,10 +360,15 @@ def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Pat
     metrics.add([(50, "loss", 0.01, 0.0)])
     metrics.close()
     app = open_training(compare="two")
-    assert app.dataframe[0].value.to_dict("list") == {
-        "": ["Step", "Loss", "Validation loss", "Images per second", "Memory"],
-        "one": ["50", "0.0100", "", "20.0", "1.5 GB"],
-        "two": ["60", "0.0200", "0.4321", "", "1.5 GB"],
+    table = component_data(app, "comparison")
+    assert table["names"] == ["one", "two"]
+    [figures] = table["parts"]
+    assert {line["name"]: line["cells"] for line in figures["lines"]} == {
+        "Step": ["50", "60"],
+        "Loss": ["0.0100", "0.0200"],
+        "Validation loss": ["", "0.4321"],
+        "Images per second": ["20.0", ""],
+        "Memory": ["1.5 GB", "1.5 GB"],
     }
     assert "The settings of these runs are the same." in words(app)
     update = {
@@ -371,12 +378,14 @@ def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Pat
     }
     settings = json.loads((other / "config.json").read_text()) | update
     (other / "config.json").write_text(json.dumps(settings))
-    table = open_training(compare="two").dataframe[1].value.to_dict("list")
-    assert table == {
-        "": ["Noise schedule", "Data", "Learning rate"],
-        "one": ["cosine", "cars", "0.001"],
-        "two": ["linear", "digits", "0.0005"],
-    }
+    settings = component_data(open_training(compare="two"), "comparison")["parts"][1]["lines"]
+    assert [(line["name"], line["cells"]) for line in settings] == [
+        ("schedule.kind", ["cosine", "linear"]),
+        ("data", ["cars", "digits"]),
+        ("learning_rate", ["0.001", "0.0005"]),
+    ]
+    assert settings[1]["text"] == "The images to train on."
+    assert settings[1]["marked"] == [False, True]
 
 
 def test_a_validation_loss_is_explained_once_there_is_one(runs_dir: Path) -> None:

@@ -1,0 +1,1 @@
+"""A text that the visitor's browser remembers."""

@@ -1,0 +1,1 @@
+"""A mask painted on an image."""

@@ -1,0 +1,1 @@
+"""A grid of images, two of which are compared large."""

@@ -1,0 +1,10 @@
+"""Review: choose runs, look at them together, decide, and take the result along."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.review import show_review
+
+st.title("Review")
+show_review()

@@ -1,0 +1,49 @@
+"""What axe finds on each page, in light and dark, on a desktop and a phone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from dashboard.ui.addresses import PAGES
+from tests.browser.chromium import wait_until_shown
+from tests.browser.conftest import DESKTOP, PHONE, OpenPage
+from tests.browser.server import Server
+from tests.forks.client import ROOT
+
+# Streamlit's menu: its sections stand between the list and its items (`list` and `listitem`).
+ALL_BUT_STREAMLIT = {"exclude": [["[data-testid=stSidebarNavItems]"]]}
+VIEWS = [
+    *(page.url_path for page in PAGES),
+    "review?view=Look&runs=demo-cars&look_nearest=true",
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", VIEWS)
+def test_axe_finds_nothing_serious(
+    path: str, scheme: Literal["light", "dark"], open_page: OpenPage, server: Server
+) -> None:
+    demo = Path("checkpoints") / "demo-cars"
+    shutil.copytree(ROOT / demo, server.runs_dir / demo.name)
+    page = open_page(f"/{path}", viewport=DESKTOP, color_scheme=scheme)
+    found = serious(page)
+    page.set_viewport_size(PHONE)
+    wait_until_shown(page)
+    assert not found | serious(page)
+
+
+def serious(page: Page) -> set[str]:
+    """Each fault as a sentence."""
+    return {
+        f"{fault['id']}: {node['html'][:300]} {node.get('failureSummary', '')}"
+        for fault in Axe().run(page, ALL_BUT_STREAMLIT).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    }

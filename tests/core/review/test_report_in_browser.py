@@ -1,0 +1,73 @@
+"""A report in a real browser: it opens offline, says no error, asks for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from diffusion_core.review.report.write import write_report
+from diffusion_core.runs.run import load_run
+from tests.browser.chromium import FLAGS, find_chromium
+from tests.core.review.test_report import add_curves, add_series, add_strips
+from tests.tiny_runs import write_run
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_report_opens_offline_with_live_figures(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    runs = []
+    for name in ("one", "two"):
+        path = write_run(tmp_path, name, 20)
+        add_strips(path, 3)
+        add_curves(path)
+        add_series(path, "wheels", 3)
+        runs.append(load_run(path))
+    file = tmp_path / "report.html"
+    write_report(runs, file)
+    context = browser.new_context(viewport={"width": width, "height": 844}, offline=True)
+    page = context.new_page()
+    said, asked = list[str](), list[str]()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    page.locator("#curves-figure .legendtext").nth(1).wait_for()
+    page.locator("#curve").select_option("learning_rate")
+    page.locator("#curves-figure").get_by_text("learning rate").wait_for()
+    page.locator("#axis").select_option("seconds")
+    page.locator("#curves-figure").get_by_text("training time, seconds").wait_for()
+    strips = page.locator(".strips").first.locator("figure")
+    assert [each.is_visible() for each in strips.all()] == [False, False, True]
+    page.locator("#step").press("Home")
+    assert [each.is_visible() for each in strips.all()] == [True, False, False]
+    assert page.evaluate("[...document.images].every((each) => each.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not said
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
+    # What gets past all escaping still does not run.
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.evil = 1\">')"
+    )
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), "
+        "{textContent: 'window.evil = 1'}))"
+    )
+    page.wait_for_timeout(200)
+    refused = [text for text in said if "Content Security Policy" in text]
+    assert len(refused) >= 2 and said == refused
+    assert page.evaluate("window.evil") is None
+    context.close()
