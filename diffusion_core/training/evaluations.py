@@ -130,21 +130,24 @@ class Evaluations:
             if not self.status.enough:
                 self._stop_without_better()
 
-    def finish(self, log: StepLog, wait: bool) -> None:
-        """Wait for what is under way, unless a request ends that too, or let it go."""
-        while wait and (steps := self.under_way()):
+    def cancel(self) -> None:
+        """End what is under way and begin nothing more."""
+        self.over.set()
+
+    def finish(self, log: StepLog) -> None:
+        """Wait for what is under way, until a request ends that too."""
+        while not self.over.is_set() and (steps := self.under_way()):
             newest = f"Measuring the quality of step {max(steps):,}."
             self.status.update(message=newest, quick=True)
             self.over.wait(LOOK_SECONDS)
             self.write(log)
-            wait = self.status.poll() not in ENDING
-        if not wait:
-            self.over.set()
+            if self.status.poll() in ENDING:
+                self.cancel()
         self.thread.wait()
         self.write(log)
 
     def close(self) -> None:
-        self.over.set()
+        self.cancel()
         self.thread.close()
 
     def _measure(self, step: int) -> None:

@@ -96,9 +96,11 @@ def run_steps(
             on_step(step, context.config.steps, loss)
         if ending:
             group.leave()  # the others need not wait for what is still to be written
+            if not resting:
+                evaluations.cancel()
             checkpoint_writer.finish()
             if lead:
-                evaluations.finish(log, wait=resting)
+                evaluations.finish(log)
                 checkpoint_writer.remove_old(config)
             return RunState.FINISHED if last else ENDING[action]
     raise AssertionError("itertools.count ends")
