@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
 from diffusion_core.media.images import png, strip
+from diffusion_core.review.saved_views import save_view
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, generate, open_page, press, words
@@ -93,6 +94,15 @@ def test_rows_that_become_what_columns_are_change_places_with_them(runs: list[st
     assert grid(app)["corner"] == "Step / Run"
     app.selectbox(key="look_rows").set_value("Run").run()
     assert grid(app)["corner"] == "Run / Step"
+
+
+def test_a_saved_view_without_values_shows_the_usual_ones(runs_dir: Path, runs: list[str]) -> None:
+    save_view(runs_dir, "all", {"runs": runs, "view": ["Look"]}, "me")
+    app = open_look(runs, look_at_steps=["40"], look_view="Flicker", look_image=2, look_a="2.1")
+    assert grid(app)["columns"] == ["step 40"] and grid(app)["state"]["a"] == "2.1"
+    press(app, "all")
+    assert grid(app)["columns"] == ["step 20", "step 40"]
+    assert (grid(app)["state"]["a"], grid(app)["state"]["view"]) == ("1.1", "Swipe")
 
 
 def test_a_setting_is_an_axis_and_other_cells_say_what_their_run_has(runs: list[str]) -> None:
