@@ -40,6 +40,7 @@ from diffusion_core.runs.remarks import (
 from diffusion_core.runs.run import Run
 
 MOST_SHOWN = 20  # notes, and lines of the history
+MOST_TAGS = 8  # that the summary names
 # From one look to the next, unless so many watch that their pace is longer than LONGEST_PACE.
 SECONDS, LONGEST_PACE = 1.0, 2.0
 ERRORS = (NotAllowed, SettingsError, OverBudget, RemarkError, Unnamed, OSError)
@@ -65,7 +66,9 @@ def show_summary(run: Run) -> None:
     notes = sum(each.kind == Kind.NOTE for each in found.current)
     parts = [f"Decision: {found.decision()}" if found.decision() else ""]
     parts += [f":material/star: {found.stars()}" if found.stars() else ""]
-    parts += [f"Tags: {', '.join(map(code, found.tags()))}" if found.tags() else ""]
+    if tags := found.tags():
+        more = f" and {len(tags) - MOST_TAGS:,} more" if len(tags) > MOST_TAGS else ""
+        parts.append(f"Tags: {', '.join(map(code, tags[:MOST_TAGS]))}{more}")
     parts += [f"{notes} {'note' if notes == 1 else 'notes'}" if notes else ""]
     if any(parts):
         st.caption(" · ".join(filter(None, parts)))
@@ -286,18 +289,18 @@ def _show_note(run: Run, subject: Subject, key: str, by: str, note: Remark) -> N
             st.caption(" · ".join(filter(None, parts)), width="stretch")
             if by and may_change(note, by, roles.may_operate()):
                 st.button(
-                    ":material/edit:",
+                    "Edit",
+                    icon=":material/edit:",
                     key=f"edit-{key}-{note.id}",
                     type="tertiary",
-                    help="Edit the note",
                     on_click=_edit,
                     args=(run, subject, note, key),
                 )
                 st.button(
-                    ":material/delete:",
+                    "Delete",
+                    icon=":material/delete:",
                     key=f"delete-{key}-{note.id}",
                     type="tertiary",
-                    help="Delete the note",
                     on_click=_attempt,
                     args=(review_deeds.delete, run.path, note.id, by),
                 )

@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard.components.swipe.swipe import FACTORS, INTERVALS, VIEWS, ZOOMS
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle, whole_bounds
 from diffusion_core.review.grid import GUIDANCE, RUN, SAMPLER, SETTING, STEP, STEPS
+from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import SamplingSpec
 
 MOST = 12  # values of an axis
@@ -83,7 +84,7 @@ IMAGE = Number(
     key="look_image",
     label="Image",
     low=1,
-    high=64,
+    high=whole_bounds(RunConfig, "sample_count")[1],
     default=1,
     slider=True,
     help="Each number has its own noise, the same in all cells.",

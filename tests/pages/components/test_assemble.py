@@ -34,6 +34,7 @@ def test_there_are_components() -> None:
         "flipbook",
         "gallery",
         "mask",
+        "memory",
         "notify",
         "swipe",
         "thumbnails",
