@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from dashboard.explain import noising
 from dashboard.quality import measure
 from dashboard.review import saved
 from dashboard.services import (
+    downloads,
     presenting,
     review_deeds,
     roles,
@@ -60,6 +62,8 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
     Deed.REORDER: [lambda: run_deeds.move(RUN, 1)],
     Deed.DELETE: [lambda: run_deeds.delete(RUN)],
     Deed.RESTORE: [lambda: run_deeds.restore(GONE)],
+    Deed.CARRY: [lambda: downloads.offer("x", Deed.CARRY, "x.zip", lambda: iter(()))],
+    Deed.IMPORT: [lambda: run_deeds.import_run(io.BytesIO(), "")],
     Deed.MEASURE: [lambda: roles.check(Deed.MEASURE)],  # shown, not raised: see below
     Deed.CHANGE_SERIES: [
         lambda: series_jobs.cancel(SERIES, own=False),
