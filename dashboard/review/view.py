@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dashboard.review import choose, look_controls
+from dashboard.review.carry import CONTROLS as CARRY
+from dashboard.review.carry import show_carry
 from dashboard.review.compare import CONTROLS as COMPARE
 from dashboard.review.compare import show_compare
 from dashboard.review.follow import show_follow
@@ -67,6 +69,7 @@ VIEWS: dict[str, View] = {
             show_take_along,
             TAKE_ALONG,
         ),
+        View("Carry", "Runs for another machine, or from one.", show_carry, CARRY),
     ]
 }
 VIEW = Choice(

@@ -16,11 +16,14 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
+from dashboard.ui import keys
 from diffusion_core.media.images import png, strip
 from diffusion_core.review.grid import Cell
 from diffusion_core.review.saved_views import save_view
 from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.runs.remarks import Subject, read_remarks
 from diffusion_core.runs.run import Run
+from diffusion_core.sampling import metadata
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, generate, open_page, press, words
 from tests.tiny_runs import TINY, tiny, write_checkpoint, write_run
@@ -260,3 +263,28 @@ def test_the_nearest_training_images_are_found_on_demand(runs_dir: Path) -> None
     assert [len(row["tiles"]) for row in rows] == [6, 6]
     assert re.search("Held-out images are .* nearer to its nearest than .* %", rows[0]["note"])
     assert "Find nearest training images" not in buttons(app)
+
+
+def test_something_is_said_of_an_image_or_of_the_step_of_a_sample(
+    runs_dir: Path, runs: list[str]
+) -> None:
+    def say(app: AppTest, subject: Subject) -> None:
+        app.session_state[keys.GUEST] = ("Ann", "0" * 32)
+        app.session_state[f"say-fast-{subject}-A"] = True  # as if its button was pressed
+        app.run()
+        assert f"fast, {subject}" in words(app)
+        [star] = [each for each in app.button if (each.key or "").startswith("star-")]
+        star.click().run()
+        assert not app.exception
+
+    app = open_look(["fast"], look_at_steps=["40"])
+    say(app, Subject(step=40))
+    app = open_look(["fast"], look_from="Generated", look_at_steps=["40"], look_n=1, look_seed=7)
+    generate(app, "Generate 1 image", look.KEY)
+    [[cell]] = grid(app)["cells"]
+    file = base64.b64decode(cell["address"].partition(",")[2])
+    image = metadata.subject_of(metadata.read(file))
+    say(app, image)
+    found = read_remarks(runs_dir / "fast")
+    assert [each.subject for each in found.current] == [Subject(step=40), image]
+    assert (image.image, image.seed) == (0, 7)
