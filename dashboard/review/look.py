@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.components.gallery.gallery import address_of
 from dashboard.components.swipe import swipe
+from dashboard.remarks import say_about
 from dashboard.review.look_controls import (
     AXES,
     COUNT,
@@ -71,7 +72,9 @@ from diffusion_core.review.grid import (
 )
 from diffusion_core.review.index import Row, Value, settings_of
 from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.remarks import Subject
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.sampling.metadata import NoSettings, read, subject_of
 from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.text import cut, either, value_text
 
@@ -154,7 +157,19 @@ def show_look(chosen: Sequence[RunSnapshot], rows: Sequence[Row]) -> None:
         if job is not None and todo:
             say_outcome(job.snapshot())
         shown = show()
+    offer_to_say(shown, choices.runs)
     show_nearest(shown, choices.runs)
+
+
+def offer_to_say(shown: Mapping[str, Shown], runs: Mapping[str, RunSnapshot]) -> None:
+    """What is said of the two large images; of samples from training it is said of their step."""
+    with st.container(horizontal=True):
+        for which, image in shown.items():
+            try:
+                subject = subject_of(read(image.file))
+            except NoSettings:
+                subject = Subject(step=image.step)
+            say_about(runs[image.run].run, subject, f"Say about {which}", key=which)
 
 
 # ------------------------------------------------------------------------ what can be chosen
@@ -371,7 +386,8 @@ def show_grid(
                     cell.note,
                 )
             )
-            there[f"{r + 1}.{c + 1}"] = Shown(f"{row_titles[r]}, {column_titles[c]}", one.file, run)
+            name = f"{row_titles[r]}, {column_titles[c]}"
+            there[f"{r + 1}.{c + 1}"] = Shown(name, one.file, run, step)
     grid = swipe.Grid(
         f"Image {image} of each cell",
         f"{AXES.get(rows.name, 'Setting')} / {AXES.get(columns.name, 'Setting')}",

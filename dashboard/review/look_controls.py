@@ -147,8 +147,8 @@ def ask_axes(names: Sequence[str]) -> tuple[str, str]:
 def ask_values(name: str, options: Sequence[str], usual: Sequence[str]) -> list[str]:
     """The chosen ones of an axis, in the order of the options."""
     control, state = LISTS[name].now(options=options, typed=name == STEPS), st.session_state
-    if state.get(control.key) == control.default:  # of a link or a saved view without values
-        del state[control.key]
+    if state.get(control.key) == control.default:  # of a saved view without values
+        state[control.key] = list(usual)
     first: dict[str, Any] = {"default": list(usual)}
     if control.key in state:
         first = {}

@@ -153,6 +153,6 @@ def test_the_page_of_a_run_says_what_was_said_of_it(run: Path) -> None:
     app = open_page("training.py", run="run")
     assert "Decision: keep · Tags: good · 1 note" in words(app)
     assert "Round." not in words(app)
-    app.session_state["say-run-run"] = True  # as if the button was pressed
+    app.session_state["say-run-run-"] = True  # as if the button was pressed
     app.run()
     assert "Round." in words(app)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.services import run_deeds
 from dashboard.training.form_controls import BY_FIELD
 from dashboard.training.launch import Start
 from dashboard.training.sweep_form import usual_values
@@ -65,6 +66,15 @@ def test_a_viewer_sees_the_sweeps_and_starts_none(
     assert "lr 0 of 2 runs are there." in words(app)
     assert not {"Stop sweep", "Start sweep"} & set(buttons(app))
     assert not [each for each in app.multiselect if each.key == "sweep-varied"]
+
+
+def test_more_steps_than_the_installation_allows_are_refused(
+    runs_dir: Path, started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "50")
+    with pytest.raises(ConfigError, match="This installation allows at most 50 steps"):
+        run_deeds.start_sweep("lr", BASE, Plan(vary=["steps=40,60"]))
+    assert not list(runs_dir.iterdir())
 
 
 def test_a_run_says_why_it_is_paused_and_one_like_it_is_in_no_sweep(
