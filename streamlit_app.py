@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from dashboard.components.film import served
-from dashboard.services import hosts, server_log
+from dashboard.services import downloads, hosts, server_log
 from dashboard.services.garbage import import_all_and_spare_it, share_heaps
 from dashboard.services.queue_watch import watching
 from dashboard.services.uploads import UploadGate
@@ -55,6 +55,10 @@ app = st.App(
         Middleware(hosts.HostGate, health=f"{root}/_stcore/health"),
         Middleware(UploadGate),
     ],
-    routes=[Route(root + served.ROUTE, served.serve), *addresses.routes(root)],
+    routes=[
+        Route(root + served.ROUTE, served.serve),
+        Route(root + downloads.ROUTE, downloads.serve),
+        *addresses.routes(root),
+    ],
     on_script_error=errors.show,
 )

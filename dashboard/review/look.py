@@ -181,7 +181,7 @@ def choices_of(chosen: Sequence[RunSnapshot], trained: bool) -> Choices:
         name: recent(("look", run.path, trained), functools.partial(read_files, run, trained))
         for name, run in runs.items()
     }
-    settings = {name: settings_of(run.config) if run.config else {} for name, run in runs.items()}
+    settings = {name: settings_in(run) for name, run in runs.items()}
     sources = [Source(name, tuple(files[name]), settings[name]) for name in runs]
     steps = sorted({step for source in sources for step in source.steps})
     options = {RUN: list(runs), STEP: [str(step) for step in steps]}
@@ -189,6 +189,12 @@ def choices_of(chosen: Sequence[RunSnapshot], trained: bool) -> Choices:
         options |= sampling_options(list(runs.values()))
     differ = differing(list(settings.values()))
     return Choices(runs, sources, files, options | {f"{SETTING}{name}": [] for name in differ})
+
+
+def settings_in(run: RunSnapshot) -> dict[str, Value]:
+    """An empty text is no value, as in `differing`."""
+    found = settings_of(run.config) if run.config is not None else {}
+    return {name: value for name, value in found.items() if value != ""}
 
 
 def read_files(run: RunSnapshot, trained: bool) -> dict[int, Path]:
@@ -234,7 +240,9 @@ def values_of(name: str, texts: Sequence[str]) -> list[Any]:
 def ask_rest(choices: Choices, axes: Sequence[str]) -> dict[str, Any]:
     """The values of what is no axis."""
     rest: dict[str, Any] = {RUN: next(iter(choices.runs))}
-    usual = {STEP: choices.options[STEP][-1], STEPS: "20", GUIDANCE: SCALES[0]}
+    usual = {STEP: choices.options[STEP][-1], GUIDANCE: SCALES[0]}
+    if STEPS in choices.options:
+        usual[STEPS] = [k for k in choices.options[STEPS] if int(k) <= 20][-1]
     for name in AXES:
         if name in axes or name not in choices.options:
             continue
@@ -314,7 +322,7 @@ def strip_image(choices: Choices, cell: Cell, image: int) -> Found:
         return Found(problem=str(error))
     there = len(files) if image_count(run) > 1 else 1
     if image > there:
-        return Found(problem=f"Its samples are {count(there, 'image')}.")
+        return Found(problem=f"It has only {count(there, 'image')}.")
     return Found(files[image - 1])
 
 

@@ -52,6 +52,8 @@ class Deed(StrEnum):
     REORDER = "reorder the queue"
     DELETE = "delete a run"
     RESTORE = "restore a run"
+    CARRY = "download a run as an archive"
+    IMPORT = "import a run"
     MEASURE = "measure the quality of a run"
     CHANGE_SERIES = "cancel or resume a series that somebody else started"
     DELETE_SERIES = "delete a series"

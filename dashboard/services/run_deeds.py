@@ -7,13 +7,16 @@ name of who is signed in. All but `export` raise NotAllowed and SettingsError be
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from dashboard.services import users
 from dashboard.services.garbage import COMPILER, import_and_spare
 from dashboard.services.roles import Deed, check
 from dashboard.services.settings import get_settings
 from diffusion_core.runs import jobs, sweep, trash
+from diffusion_core.runs.archive import pack, plan_archive
+from diffusion_core.runs.archive_import import import_archive
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.export import metrics_table
 from diffusion_core.runs.history import Event, record
@@ -96,6 +99,26 @@ def delete(run: Run) -> trash.Deleted:
 def restore(gone: trash.Deleted) -> Run:
     check(Deed.RESTORE)
     return trash.restore(gone, users.name())
+
+
+def carry(run: Run, weights: str, with_state: bool, by: str) -> Iterator[bytes]:
+    """A run as an archive, in parts. Whether that is allowed is asked by `downloads`.
+
+    Raises ArchiveError, ConfigError, CheckpointError, MetricsError.
+    """
+    plan = plan_archive(run, weights, with_state)
+
+    def parts() -> Iterator[bytes]:
+        yield from pack(plan, [])
+        record(run.path, Event.EXPORTED, by, format="archive")
+
+    return parts()
+
+
+def import_run(archive: IO[bytes], name: str) -> Run:
+    """`name`: empty for that of the archive. Raises ArchiveError too."""
+    check(Deed.IMPORT)
+    return import_archive(archive, get_settings().runs_dir, name or None, users.name())
 
 
 def export(run: Run, format: str, by: str | None) -> bytes:

@@ -53,3 +53,5 @@ VOTING = "voting"  # {(vote, time, person): Session}: where the visitor is in ea
 VOTE_ERROR = "vote_error"  # text: why a vote was not started or cast, until it is shown
 PRESENTED = "presented"  # the code under which the visitor presents
 FOLLOWED = "followed"  # (code, changes): what the visitor follows, and what the page shows of it
+IMPORT_COUNT = "import_count"  # how many archives were imported; numbers the field for the next one
+IMPORTED = "imported"  # the name of the run that was just imported, until it is shown

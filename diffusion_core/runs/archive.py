@@ -39,7 +39,7 @@ from diffusion_core.runs.checkpoint import (
 )
 from diffusion_core.runs.config_file import read_config_file
 from diffusion_core.runs.history import Event, record
-from diffusion_core.runs.metrics import check_metrics, copy_metrics, read_curve
+from diffusion_core.runs.metrics import check_metrics, copy_metrics
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import RunState, StatusRecord, read_status
 
@@ -226,9 +226,9 @@ class Plan:
 def plan_archive(run: Run, weights: str | Sequence[int] = "best", with_state: bool = False) -> Plan:
     """What `pack` will write. `weights`: one of WEIGHTS, or steps. Never the images of the data.
 
-    `best` is the lowest validation loss, and the latest where there is none. `with_state`: also
-    what a resume needs, with the weights of that step. Raises ArchiveError, ConfigError,
-    CheckpointError.
+    `best` is the best quality that was measured in training, else the lowest validation loss, else
+    the latest. `with_state`: also what a resume needs, with the weights of that step. Raises
+    ArchiveError, ConfigError, CheckpointError, MetricsError.
     """
     check_settings(run.path / "config.json")
     steps = _steps(run, weights)
@@ -261,10 +261,9 @@ def _steps(run: Run, weights: str | Sequence[int]) -> list[int]:
         return sorted({run.checkpoint(step).step for step in weights})
     usable = [checkpoint.step for checkpoint in run.checkpoints()[0]]
     if weights == "best":
-        curve = read_curve(run.path / "metrics.sqlite", "validation_loss", max_points=10**9)
-        known = zip(curve["value"].tolist(), curve["step"].tolist(), strict=True)
-        best = min((each for each in known if each[1] in usable), default=None)
-        return [best[1]] if best is not None else usable[-1:]
+        best = run.best_quality_step()
+        best = run.best_step("validation_loss") if best is None else best
+        return [best] if best in usable else usable[-1:]
     return {"latest": usable[-1:], "all": usable, "none": []}[weights]
 
 

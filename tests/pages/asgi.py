@@ -22,6 +22,7 @@ def get(app: Starlette, path: str, query: str = "") -> tuple[int, dict[str, str]
 
     scope = {
         "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "method": "GET",
         "scheme": "http",
         "path": path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
 from dashboard.ui import keys
 from diffusion_core.media.images import png, strip
+from diffusion_core.review.saved_views import save_view
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.remarks import Subject, read_remarks
 from diffusion_core.sampling import metadata
@@ -69,7 +71,9 @@ def seen(app: AppTest) -> list[list[Any]]:
     return [[c["problem"] or int(pixels(c)[0, 0, 0]) for c in row] for row in grid(app)["cells"]]
 
 
-def test_samples_from_training_are_shown_at_once_by_run_and_step(runs: list[str]) -> None:
+def test_samples_from_training_are_shown_at_once_by_run_and_step(
+    runs_dir: Path, runs: list[str]
+) -> None:
     app = open_look(runs)
     told = grid(app)
     assert (told["rows"], told["columns"]) == (["fast", "slow"], ["step 20", "step 40"])
@@ -79,7 +83,33 @@ def test_samples_from_training_are_shown_at_once_by_run_and_step(runs: list[str]
     assert (told["state"]["a"], told["state"]["b"]) == ("1.1", "1.2")
     app.slider(key="look_image").set_value(2).run()
     assert seen(app) == [[21, 41], ["Nothing at step 20.", 141]]
-    app.selectbox(key="look_columns").set_value("learning_rate").run()
+    shutil.rmtree(runs_dir / "slow" / "samples")
+    app.slider(key="look_image").set_value(1).run()
+    assert seen(app) == [[20, 40], ["Nothing at step 20.", "Nothing at step 40."]]
+    shutil.rmtree(runs_dir / "slow")
+    app.run()
+    assert not app.exception and seen(app) == [[20, 40]]
+
+
+def test_rows_that_become_what_columns_are_change_places_with_them(runs: list[str]) -> None:
+    app = open_look(runs)
+    app.selectbox(key="look_rows").set_value("Step").run()
+    assert grid(app)["corner"] == "Step / Run"
+    app.selectbox(key="look_rows").set_value("Run").run()
+    assert grid(app)["corner"] == "Run / Step"
+
+
+def test_a_saved_view_without_values_shows_the_usual_ones(runs_dir: Path, runs: list[str]) -> None:
+    save_view(runs_dir, "all", {"runs": runs, "view": ["Look"]}, "me")
+    app = open_look(runs, look_at_steps=["40"], look_view="Flicker", look_image=2, look_a="2.1")
+    assert grid(app)["columns"] == ["step 40"] and grid(app)["state"]["a"] == "2.1"
+    press(app, "all")
+    assert grid(app)["columns"] == ["step 20", "step 40"]
+    assert (grid(app)["state"]["a"], grid(app)["state"]["view"]) == ("1.1", "Swipe")
+
+
+def test_a_setting_is_an_axis_and_other_cells_say_what_their_run_has(runs: list[str]) -> None:
+    app = open_look(runs, look_image=2, look_columns="learning_rate")
     assert seen(app) == [
         ["fast has learning_rate 0.001.", 41],
         [141, "slow has learning_rate 0.0001."],
