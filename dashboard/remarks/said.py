@@ -6,7 +6,6 @@ it stays.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from diffusion_core.runs.remarks import (
 from diffusion_core.runs.run import Run
 
 MOST_SHOWN = 20  # notes, and lines of the history
+MOST_TAGS = 8  # that the summary names
 # From one look to the next, unless so many watch that their pace is longer than LONGEST_PACE.
 SECONDS, LONGEST_PACE = 1.0, 2.0
 ERRORS = (NotAllowed, SettingsError, OverBudget, RemarkError, Unnamed, OSError)
@@ -65,31 +65,41 @@ def show_summary(run: Run) -> None:
     notes = sum(each.kind == Kind.NOTE for each in found.current)
     parts = [f"Decision: {found.decision()}" if found.decision() else ""]
     parts += [f":material/star: {found.stars()}" if found.stars() else ""]
-    parts += [f"Tags: {', '.join(map(code, found.tags()))}" if found.tags() else ""]
+    if tags := found.tags():
+        more = f" and {len(tags) - MOST_TAGS:,} more" if len(tags) > MOST_TAGS else ""
+        parts.append(f"Tags: {', '.join(map(code, tags[:MOST_TAGS]))}{more}")
     parts += [f"{notes} {'note' if notes == 1 else 'notes'}" if notes else ""]
     if any(parts):
         st.caption(" · ".join(filter(None, parts)))
 
 
-def say_about(run: Run, subject: Subject = RUN, label: str = "Say") -> None:
-    """A button that opens what was said of a run, a step or an image, and where it is written."""
-    key = f"say-{run.name}-{subject}"
-    with st.popover(label, icon=":material/forum:", key=key, on_change="rerun") as popover:
+def say_about(run: Run, subject: Subject = RUN, label: str = "Say", key: str = "") -> None:
+    """A button that opens what was said of a run, a step or an image, and where it is written.
+
+    `key`: where the page has several for one subject.
+    """
+    button = f"say-{run.name}-{subject}-{key}"
+    with st.popover(label, icon=":material/forum:", key=button, on_change="rerun") as popover:
         if popover.open:  # what is closed costs nothing
-            show_said(run, subject, every_subject=False)
+            if subject != RUN:
+                st.caption(f"{code(run.name)}, {subject}")
+            show_said(run, subject, every_subject=False, place=key)
 
 
-def show_said(run: Run, subject: Subject, *, every_subject: bool, history: bool = False) -> None:
+def show_said(
+    run: Run, subject: Subject, *, every_subject: bool, history: bool = False, place: str = ""
+) -> None:
     """What was said of a subject, with `every_subject` also the notes of all others of the run;
-    and where it is written about the subject. `history`: also what was edited and deleted."""
-    key = f"{run.name}-{subject}"
+    and where it is written about the subject. `history`: also what was edited and deleted.
+    `place`: tells it from others of the page about the same subject."""
+    key = f"{run.name}-{subject}{place}"
     by = ask_name(Deed.REMARK, f"name-{key}")
     if by:
         _write_note(run, subject, key)
         _write_tag(run, subject, key)
     seconds = pace()
     refresh = st.fragment(_show_list, run_every=seconds if seconds > LONGEST_PACE else SECONDS)
-    refresh(run, subject, key, by, _editing(run, subject), every_subject, history)
+    refresh(run, subject, key, by, _editing(key), every_subject, history)
 
 
 # ---------------------------------------------------------------- writing
@@ -97,7 +107,7 @@ def show_said(run: Run, subject: Subject, *, every_subject: bool, history: bool 
 
 def _write_note(run: Run, subject: Subject, key: str) -> None:
     """The field for a new note, or for the one that is edited."""
-    editing = _editing(run, subject)
+    editing = _editing(key)
     text = f"note-{key}-{editing.id if editing else ''}"
     with st.form(f"form-{text}", border=False):
         st.text_area(
@@ -108,13 +118,12 @@ def _write_note(run: Run, subject: Subject, key: str) -> None:
             placeholder="Markdown, without images and HTML",
         )
         with st.container(horizontal=True):
-            st.form_submit_button(
-                "Save" if editing else "Add note",
-                on_click=_save if editing else functools.partial(_add, kind=Kind.NOTE),
-                kwargs={"run": run, "subject": subject, "text": text},
-            )
             if editing:
+                st.form_submit_button("Save", on_click=_save, args=(run, editing, text, key))
                 st.form_submit_button("Cancel", on_click=_stop_editing, args=(text,))
+            else:
+                given = (run, subject, text, Kind.NOTE)
+                st.form_submit_button("Add note", on_click=_add, args=given)
     if (error := st.session_state.get(keys.REMARK_ERROR)) is not None and error[0] == text:
         st.error(error[1])
         if error[2]:
@@ -131,14 +140,14 @@ def _write_tag(run: Run, subject: Subject, key: str) -> None:
         st.form_submit_button("Add tag", on_click=_add, args=(run, subject, text, Kind.TAG))
 
 
-def _editing(run: Run, subject: Subject) -> Remark | None:
+def _editing(key: str) -> Remark | None:
     """The note that the visitor is editing here, as it was when the visitor saw it last."""
     found = st.session_state.get(keys.EDITED_NOTE)
-    return found[2] if found is not None and found[:2] == (run.name, subject) else None
+    return found[1] if found is not None and found[0] == key else None
 
 
-def _edit(run: Run, subject: Subject, remark: Remark, key: str) -> None:
-    st.session_state[keys.EDITED_NOTE] = (run.name, subject, remark)
+def _edit(remark: Remark, key: str) -> None:
+    st.session_state[keys.EDITED_NOTE] = (key, remark)
     st.session_state[f"note-{key}-{remark.id}"] = remark.text
 
 
@@ -154,15 +163,13 @@ def _add(run: Run, subject: Subject, text: str, kind: Kind) -> None:
         state[text] = ""
 
 
-def _save(run: Run, subject: Subject, text: str) -> None:
+def _save(run: Run, remark: Remark, text: str, key: str) -> None:
     state = st.session_state
-    if (remark := _editing(run, subject)) is None:
-        return
     given = (run.path, remark.id, state[text], name_now(), len(remark.lines))
     try:
         _attempt(review_deeds.edit, *given, where=text)
     except EditedMeanwhile as error:
-        state[keys.EDITED_NOTE] = (run.name, subject, error.remark)
+        state[keys.EDITED_NOTE] = (key, error.remark)
         state[keys.REMARK_ERROR] = (
             text,
             f"{who(error.remark.lines[-1].by)} has edited this note meanwhile. Your text is still "
@@ -204,7 +211,7 @@ def _show_list(
 ) -> None:
     """The fragment. `editing`: the note that is in the field above it."""
     pace()
-    if _editing(run, subject) != editing:
+    if _editing(key) != editing:
         st.rerun()  # the whole page, with another field
     error = st.session_state.get(keys.REMARK_ERROR)
     if error is not None and not error[0]:
@@ -220,7 +227,7 @@ def _show_list(
     if not every_subject:
         notes = [each for each in notes if each.subject == subject]
     for note in notes[: -MOST_SHOWN - 1 : -1]:
-        _show_note(run, subject, key, by, note)
+        _show_note(run, key, by, note)
     if not notes:
         st.caption("No notes yet.")
     elif len(notes) > MOST_SHOWN:
@@ -279,25 +286,25 @@ def _show_tags(run: Run, subject: Subject, key: str, by: str, found: Remarks) ->
                 st.badge(plain(text), color="gray")
 
 
-def _show_note(run: Run, subject: Subject, key: str, by: str, note: Remark) -> None:
+def _show_note(run: Run, key: str, by: str, note: Remark) -> None:
     with st.container(border=True, gap="xsmall"):
         parts = [who(note.by), when(note.time), about(note), "edited" if note.edited else ""]
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.caption(" · ".join(filter(None, parts)), width="stretch")
             if by and may_change(note, by, roles.may_operate()):
                 st.button(
-                    ":material/edit:",
+                    "Edit",
+                    icon=":material/edit:",
                     key=f"edit-{key}-{note.id}",
                     type="tertiary",
-                    help="Edit the note",
                     on_click=_edit,
-                    args=(run, subject, note, key),
+                    args=(note, key),
                 )
                 st.button(
-                    ":material/delete:",
+                    "Delete",
+                    icon=":material/delete:",
                     key=f"delete-{key}-{note.id}",
                     type="tertiary",
-                    help="Delete the note",
                     on_click=_attempt,
                     args=(review_deeds.delete, run.path, note.id, by),
                 )

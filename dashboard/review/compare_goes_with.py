@@ -37,6 +37,7 @@ ALL, CHOSEN = "all runs in the table", "the chosen runs"
 FIRST_AXES = 6  # of the settings that differ
 MOST_AXES = 12
 MOST_PAIRS = 200  # in the table
+LEAST_WIDTH = 90  # pixels of an axis, for its name
 
 TITLES = {name: title_of(name)[0].upper() + title_of(name)[1:] for name in OUTCOMES}
 OUTCOME = Choice(
@@ -88,9 +89,8 @@ def _show_axes(rows: Sequence[Row], outcome: str) -> None:
     figure = parallel_figure(
         [Axis(name, [each.get(name) for each in settings]) for name in axes], Axis(title, values)
     )
-    with st.container(key="parallel-axes"):  # so wide that it scrolls on a phone
-        alt = f"{title} and settings of {len(rows):,} runs; the table below has them"
-        show_live(figure, "parallel", alt)
+    alt = f"{title} and settings of {len(rows):,} runs; the table below has them"
+    show_live(figure, "parallel", alt, least_width=LEAST_WIDTH * (len(axes) + 1))
     st.caption(
         "A line for each run, coloured by its result. Drag along an axis to keep only the lines "
         "that pass there; click the axis to keep all again."

@@ -12,6 +12,7 @@ import streamlit as st
 
 from dashboard.components.gallery.gallery import address_of
 from dashboard.components.swipe import swipe
+from dashboard.remarks import say_about
 from dashboard.review.look_controls import (
     AXES,
     COUNT,
@@ -71,7 +72,9 @@ from diffusion_core.review.grid import (
 )
 from diffusion_core.review.index import Row, Value, settings_of
 from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.remarks import Subject
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.sampling.metadata import NoSettings, read, subject_of
 from diffusion_core.sampling.registry import samplers_for
 from diffusion_core.text import cut, either, value_text
 
@@ -154,7 +157,19 @@ def show_look(chosen: Sequence[RunSnapshot], rows: Sequence[Row]) -> None:
         if job is not None and todo:
             say_outcome(job.snapshot())
         shown = show()
+    offer_to_say(shown, choices.runs)
     show_nearest(shown, choices.runs)
+
+
+def offer_to_say(shown: Mapping[str, Shown], runs: Mapping[str, RunSnapshot]) -> None:
+    """What is said of the two large images; of samples from training it is said of their step."""
+    with st.container(horizontal=True):
+        for which, image in shown.items():
+            try:
+                subject = subject_of(read(image.file))
+            except NoSettings:
+                subject = Subject(step=image.step)
+            say_about(runs[image.run].run, subject, f"Say about {which}", key=which)
 
 
 # ------------------------------------------------------------------------ what can be chosen
@@ -166,7 +181,7 @@ def choices_of(chosen: Sequence[RunSnapshot], trained: bool) -> Choices:
         name: recent(("look", run.path, trained), functools.partial(read_files, run, trained))
         for name, run in runs.items()
     }
-    settings = {name: settings_of(run.config) if run.config else {} for name, run in runs.items()}
+    settings = {name: settings_in(run) for name, run in runs.items()}
     sources = [Source(name, tuple(files[name]), settings[name]) for name in runs]
     steps = sorted({step for source in sources for step in source.steps})
     options = {RUN: list(runs), STEP: [str(step) for step in steps]}
@@ -174,6 +189,12 @@ def choices_of(chosen: Sequence[RunSnapshot], trained: bool) -> Choices:
         options |= sampling_options(list(runs.values()))
     differ = differing(list(settings.values()))
     return Choices(runs, sources, files, options | {f"{SETTING}{name}": [] for name in differ})
+
+
+def settings_in(run: RunSnapshot) -> dict[str, Value]:
+    """An empty text is no value, as in `differing`."""
+    found = settings_of(run.config) if run.config is not None else {}
+    return {name: value for name, value in found.items() if value != ""}
 
 
 def read_files(run: RunSnapshot, trained: bool) -> dict[int, Path]:
@@ -219,7 +240,9 @@ def values_of(name: str, texts: Sequence[str]) -> list[Any]:
 def ask_rest(choices: Choices, axes: Sequence[str]) -> dict[str, Any]:
     """The values of what is no axis."""
     rest: dict[str, Any] = {RUN: next(iter(choices.runs))}
-    usual = {STEP: choices.options[STEP][-1], STEPS: "20", GUIDANCE: SCALES[0]}
+    usual = {STEP: choices.options[STEP][-1], GUIDANCE: SCALES[0]}
+    if STEPS in choices.options:
+        usual[STEPS] = [k for k in choices.options[STEPS] if int(k) <= 20][-1]
     for name in AXES:
         if name in axes or name not in choices.options:
             continue
@@ -299,7 +322,7 @@ def strip_image(choices: Choices, cell: Cell, image: int) -> Found:
         return Found(problem=str(error))
     there = len(files) if image_count(run) > 1 else 1
     if image > there:
-        return Found(problem=f"Its samples are {count(there, 'image')}.")
+        return Found(problem=f"It has only {count(there, 'image')}.")
     return Found(files[image - 1])
 
 
@@ -363,7 +386,8 @@ def show_grid(
                     cell.note,
                 )
             )
-            there[f"{r + 1}.{c + 1}"] = Shown(f"{row_titles[r]}, {column_titles[c]}", one.file, run)
+            name = f"{row_titles[r]}, {column_titles[c]}"
+            there[f"{r + 1}.{c + 1}"] = Shown(name, one.file, run, step)
     grid = swipe.Grid(
         f"Image {image} of each cell",
         f"{AXES.get(rows.name, 'Setting')} / {AXES.get(columns.name, 'Setting')}",

@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard.components.swipe.swipe import FACTORS, INTERVALS, VIEWS, ZOOMS
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text, Toggle, whole_bounds
 from diffusion_core.review.grid import GUIDANCE, RUN, SAMPLER, SETTING, STEP, STEPS
+from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.spec import SamplingSpec
 
 MOST = 12  # values of an axis
@@ -83,7 +84,7 @@ IMAGE = Number(
     key="look_image",
     label="Image",
     low=1,
-    high=64,
+    high=whole_bounds(RunConfig, "sample_count")[1],
     default=1,
     slider=True,
     help="Each number has its own noise, the same in all cells.",
@@ -146,8 +147,8 @@ def ask_axes(names: Sequence[str]) -> tuple[str, str]:
 def ask_values(name: str, options: Sequence[str], usual: Sequence[str]) -> list[str]:
     """The chosen ones of an axis, in the order of the options."""
     control, state = LISTS[name].now(options=options, typed=name == STEPS), st.session_state
-    if state.get(control.key) == control.default:  # of a link or a saved view without values
-        del state[control.key]
+    if state.get(control.key) == control.default:  # of a saved view without values
+        state[control.key] = list(usual)
     first: dict[str, Any] = {"default": list(usual)}
     if control.key in state:
         first = {}

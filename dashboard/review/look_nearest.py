@@ -54,6 +54,7 @@ class Shown(NamedTuple):
     name: str
     file: bytes  # PNG
     run: str
+    step: int
 
 
 @dataclass(frozen=True)

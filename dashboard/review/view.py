@@ -7,21 +7,19 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.review import choose, look_controls
-from dashboard.review.carry import CONTROLS as CARRY
-from dashboard.review.carry import show_carry
-from dashboard.review.compare import CONTROLS as COMPARE
-from dashboard.review.compare import show_compare
+from dashboard.review import (
+    carry,
+    choose,
+    compare,
+    look,
+    look_controls,
+    say,
+    take_along,
+    vote,
+)
 from dashboard.review.follow import show_follow
 from dashboard.review.link import offer_link
-from dashboard.review.look import show_look
 from dashboard.review.saved import offer_saved
-from dashboard.review.say import CONTROLS as SAY
-from dashboard.review.say import show_say
-from dashboard.review.take_along import CONTROLS as TAKE_ALONG
-from dashboard.review.take_along import show_take_along
-from dashboard.review.vote import CONTROLS as VOTE
-from dashboard.review.vote import is_open, show_vote
 from dashboard.ui.controls import Choice, Control
 from diffusion_core.review.index import Row
 from diffusion_core.runs.run import RunSnapshot
@@ -46,34 +44,44 @@ VIEWS: dict[str, View] = {
         View(
             "Compare",
             "What differs between two to eight runs, and which setting goes with which result.",
-            show_compare,
-            COMPARE,
+            compare.show_compare,
+            compare.CONTROLS,
         ),
         View(
             "Look",
             "Samples of the chosen runs from the same noise, and any two of them compared.",
-            show_look,
+            look.show_look,
             look_controls.CONTROLS,
         ),
-        View("Say", "Notes, tags, stars and decisions, for everybody to see.", show_say, SAY),
+        View(
+            "Say",
+            "Notes, tags, stars and decisions, for everybody to see.",
+            say.show_say,
+            say.CONTROLS,
+        ),
         View(
             "Vote",
             "Which images are better, without knowing what made them.",
-            show_vote,
-            VOTE,
-            is_open,
+            vote.show_vote,
+            vote.CONTROLS,
+            vote.is_open,
         ),
         View(
             "Take along",
             "The chosen runs as one file for others.",
-            show_take_along,
-            TAKE_ALONG,
+            take_along.show_take_along,
+            take_along.CONTROLS,
         ),
-        View("Carry", "Runs for another machine, or from one.", show_carry, CARRY),
+        View(
+            "Carry",
+            "Runs for another machine, or from one.",
+            carry.show_carry,
+            carry.CONTROLS,
+        ),
     ]
 }
 VIEW = Choice(
-    key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS), ""), segmented=True
+    key="view", label="View", options=tuple(VIEWS), default=next(iter(VIEWS)), segmented=True
 )
 CONTROLS = (
     *choose.CONTROLS,

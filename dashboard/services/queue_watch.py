@@ -82,7 +82,7 @@ def watch(over: threading.Event, seconds: float = SECONDS) -> None:
             give_back()
 
 
-def watch_alerts(over: threading.Event, seconds: float | None = None) -> None:
+def watch_alerts(over: threading.Event) -> None:
     """Send what is due of the alerts, where any are set, whatever the role of the visitors."""
     from diffusion_core.runs.alerts.settings import AlertsError
     from diffusion_core.runs.alerts.watch import LOOK_SECONDS, Watch
@@ -99,5 +99,5 @@ def watch_alerts(over: threading.Event, seconds: float | None = None) -> None:
             looks = Watch(runs_dir)
         looks.look(alerts)
 
-    while not over.wait(LOOK_SECONDS if seconds is None else seconds):
+    while not over.wait(LOOK_SECONDS):
         attempt(look)

@@ -244,8 +244,8 @@ KEPT = (
 )
 # Two columns of groups.
 MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
-    {"Objective": OBJECTIVE, "Images": IMAGES},
-    {"Optimisation": OPTIMISATION, "Quality": MEASURED, "Checkpoints and logs": KEPT},
+    {"Objective": OBJECTIVE, "Images": IMAGES, "Quality": MEASURED},
+    {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
 )
 GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)

@@ -74,10 +74,10 @@ JUDGE = Choice(
     key="sweep-judge",
     label="Judge by",
     options=(USUAL, *JUDGES),
-    titles={USUAL: "automatic"} | {name: title for name, (_, title) in JUDGES.items()},
+    titles={USUAL: "automatic", **sweep.TITLES},
     default=USUAL,
-    help="automatic: the Fréchet distance if it is measured during training, else the validation "
-    "loss.",
+    help="quality: Fréchet or sliced Wasserstein distance, measured during training. automatic: "
+    "quality if it is measured, else the validation loss.",
     bind=False,
 )
 

@@ -65,7 +65,7 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
                     f"{code(busy[0].name)} is using the device. Resume the run to queue it "
                     f"{from_here}."
                 )
-            sentence = f"{plain(status.message)} {sentence}".strip()
+            sentence = f"{_why_paused(run)} {sentence}".strip()
         case RunState.FAILED:
             sentence = (
                 plain(status.error or "") or "No reason was recorded; see train.log in its folder."
@@ -85,6 +85,18 @@ def state_sentence(run: RunSnapshot, runs: Sequence[RunSnapshot]) -> str:
     requested = REQUESTED[run.pending] if run.pending else ""
     head = f":material/{icon}: {code(run.name)} {predicate}."
     return " ".join(filter(None, [head, sentence, requested]))
+
+
+def _why_paused(run: RunSnapshot) -> str:
+    """Why a run has paused or stopped by itself; empty where a user has asked for it."""
+    if run.status.message:
+        return plain(run.status.message)
+    config = run.config
+    if run.state != RunState.PAUSED or config is None or run.status.step != config.pause_at:
+        return ""
+    if config.sweep:
+        return f"It waits for the other runs of the sweep {code(config.sweep)}."
+    return "It was to pause after this step."
 
 
 def never_started(run: RunSnapshot) -> bool:

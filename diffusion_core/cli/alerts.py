@@ -34,7 +34,7 @@ def alerts(arguments: argparse.Namespace) -> int:
         return FAILED if arguments.action else DONE
     if arguments.action == "test":
         return test(settings)
-    print(describe(settings))
+    print(describe(settings), flush=True)
     if arguments.action == "watch":
         check_runs_dir(arguments.runs_dir)
         watch(settings, Watch(arguments.runs_dir))

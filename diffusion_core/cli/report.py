@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def report(arguments: argparse.Namespace) -> int:
     from diffusion_core.review.report.content import Parts
     from diffusion_core.review.report.write import FORMATS, expected_size, write_report
+    from diffusion_core.runs.history import Event, record
 
     out: Path = arguments.out
     if out.suffix.lower() not in FORMATS or out.is_dir():
@@ -54,6 +55,8 @@ def report(arguments: argparse.Namespace) -> int:
     print(f"{out}: about {megabytes(size)}")
     if not arguments.dry_run:
         written = write_report(runs, out, parts, arguments.title)
+        for run in runs:
+            record(run.path, Event.EXPORTED, None, format=f"report{out.suffix.lower()}")
         print(f"Written: {megabytes(written)}")
     return DONE
 

@@ -6,6 +6,7 @@ import argparse
 import textwrap
 
 from diffusion_core.cli.options import DONE
+from diffusion_core.review.differences import settings_in
 from diffusion_core.review.index import settings_of
 from diffusion_core.runs.config import meaning
 from diffusion_core.runs.presets import PRESETS, preset
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_settings(arguments: argparse.Namespace) -> int:
-    values = settings_of(preset(arguments.preset))
+    values = settings_in(settings_of(preset(arguments.preset)))
     meanings = {name: meaning(name) for name in arguments.name or values}
     for name, text in meanings.items():
         value = values.get(name, "")

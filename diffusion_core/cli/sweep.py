@@ -72,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         choices=list(JUDGES),
-        help="which runs are the weaker ones (default: frechet_distance if evaluate_every is set, "
-        "else validation_loss)",
+        help="which runs are the weaker ones (default: quality if evaluate_every is set, else "
+        "validation_loss)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print the runs")
     parser.add_argument("--stop", action="store_true", help="stop a sweep and its runs at work")
@@ -156,7 +156,7 @@ def show(runs_dir: Path, found: Sweep) -> None:
     plan = found.plan
     print(f"{found.name}: {plan.method} over {' '.join(plan.vary)}.")
     if plan.halve_at:
-        print(f"Halved after step {numbers(plan.halve_at)} by {found.judged_by}.")
+        print(f"Halved after step {numbers(plan.halve_at)} by {sweeps.TITLES[found.judge]}.")
     print(sweeps.in_words(found, snapshots(runs_dir)))
     rows = [row for row in Index(runs_dir).rows() if row.values.get("sweep") == found.name]
     names = ["state", "step", *varied(plan), "validation_loss"]

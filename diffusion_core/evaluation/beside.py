@@ -1,8 +1,8 @@
 """Measure a checkpoint of a run while it trains.
 
-    python -m diffusion_core.evaluation.beside RUN STEP DEVICE
+    python -m diffusion_core.evaluation.beside RUN STEP DEVICE PRIORITY
 
-in a process of its own, in one thread and behind everything else, so that the training keeps its
+in a process of its own, in one thread and with a low priority, so that the training keeps its
 threads and, with them, its results to the last bit. It ends with whoever started it, whose end of
 its standard input closes then. It writes the seconds of CPU time that it took or, with the exit
 status REFUSED, why nothing could be measured.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_core.cores import LAST, go_behind
+from diffusion_core.cores import go_behind
 from diffusion_core.errors import explains_itself
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
 from diffusion_core.evaluation.evaluator import OnStep
@@ -50,8 +50,8 @@ def evaluate_step(
     return (yield from evaluate(run, checkpoint, spec, loaded, workers=0, on_step=on_step))
 
 
-def main(path: str, step: str, device: str) -> int:
-    go_behind(os.getpid(), LAST)
+def main(path: str, step: str, device: str, priority: str) -> int:
+    go_behind(os.getpid(), int(priority))
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_starter, daemon=True).start()
     try:

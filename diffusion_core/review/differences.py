@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from diffusion_core.review.index import Value, settings_of
-from diffusion_core.runs.config import NetworkArgs, RunConfig, ScheduleArgs
+from diffusion_core.runs.config import FOLLOWING, NetworkArgs, RunConfig, ScheduleArgs
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.text import value_text
 
 GROUPS = list(RunConfig.model_fields)
+FOLLOWS = {f"network_args.{entry}" for entry in FOLLOWING}  # from other settings, or the data
 ENTRIES = [*typing.get_type_hints(ScheduleArgs), *typing.get_type_hints(NetworkArgs)]
 
 
@@ -42,10 +43,15 @@ class Difference(NamedTuple):
 
 
 def settings_in(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The settings among the values of a row, without its results; empty if they are not known."""
+    """The settings among the values of a row, without its results and those that follow from other
+    settings; empty if they are not known."""
     if "preset" not in values:  # its status alone could be read, which has a number of steps
         return {}
-    return {name: value for name, value in values.items() if name.partition(".")[0] in GROUPS}
+    return {
+        name: value
+        for name, value in values.items()
+        if name.partition(".")[0] in GROUPS and name not in FOLLOWS
+    }
 
 
 def differing(settings: Sequence[Mapping[str, Value]]) -> list[str]:
@@ -55,7 +61,7 @@ def differing(settings: Sequence[Mapping[str, Value]]) -> list[str]:
     in a row of the index.
     """
     known = [each for each in settings if each]
-    names = {name for each in known for name in each}
+    names = {name for each in known for name in each} - FOLLOWS
     return in_order(name for name in names if len({_of(each, name) for each in known}) > 1)
 
 

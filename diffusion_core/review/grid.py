@@ -129,8 +129,8 @@ def _notes(
     if wanted and RUN not in own:
         yield cut(run.name)
         if others := _others(run, asked, wanted):
-            more = f" and {len(others) - 2} more" if len(others) > 2 else ""
-            yield f"also differs in {', '.join(others[:2])}{more}"
+            which = ", ".join(others) if len(others) < 3 else f"{len(others)} settings"
+            yield f"also differs in {which}"
     if STEP not in own and step != rest[STEP]:
         yield f"step {step:,}"
 

@@ -371,7 +371,7 @@ def _check_schedule(**arguments: Any) -> None:
 # ---------------------------------------------------------------- the command line
 
 # Entries of `network_args` that follow from something else.
-_FOLLOW = {
+FOLLOWING = {
     "channels": "set channels instead",
     "num_classes": "it follows from the data; see class_conditional",
 }
@@ -395,8 +395,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         group, _, entry = name.partition(".")
         if group == "network_args":
             for key in {entry} if entry else value.keys():
-                if key in _FOLLOW:
-                    raise ConfigError(f"network_args.{key} cannot be set; {_FOLLOW[key]}.")
+                if key in FOLLOWING:
+                    raise ConfigError(f"network_args.{key} cannot be set; {FOLLOWING[key]}.")
     for name, value in settings.items():
         group, _, entry = name.partition(".")
         whole = settings.get(group, {}) if entry else {}
@@ -457,7 +457,7 @@ def setting_type(name: str) -> Any:
         return typing.get_args(known[group])[1]
     entries = _hints(known[group])
     if key not in entries:
-        there = ", ".join(f"{group}.{each}" for each in entries if each not in _FOLLOW)
+        there = ", ".join(f"{group}.{each}" for each in entries if each not in FOLLOWING)
         raise ConfigError(f"There is no setting called {cut(name)}; there are {there}.")
     return entries[key]
 

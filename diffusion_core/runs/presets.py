@@ -176,11 +176,17 @@ def args_for_images(config: RunConfig) -> dict[str, Any]:
 
 def check_network(config: RunConfig) -> None:
     """Raise ConfigError where the network cannot be built or does not take the run's images."""
-    network = network_plan(config.network, args_for_images(config))
+    args = json.dumps(args_for_images(config), sort_keys=True)
+    _check_network(config.network, args, config.image_shape)
+
+
+@functools.lru_cache(maxsize=256)  # the runs of a sweep may have one network
+def _check_network(network: str, network_args: str, image_shape: tuple[int, int, int]) -> None:
+    plan = network_plan(network, json.loads(network_args))
     with torch.device("meta"):
-        images, t = torch.empty(2, *config.image_shape), torch.zeros(2, dtype=torch.long)
+        images, t = torch.empty(2, *image_shape), torch.zeros(2, dtype=torch.long)
         try:
-            network(images, t)
+            plan(images, t)
         except ValueError as error:
             raise ConfigError(f"network_args, image_size: {error}") from error
 

@@ -23,10 +23,10 @@ from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.launch import processes_for
 from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import check_network
+from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
 from diffusion_core.runs.sweep_file import (
-    JUDGES,
     LONGEST_NAME,
     Judge,
     Plan,
@@ -51,10 +51,13 @@ from diffusion_core.text import some
 
 _log = logging.getLogger(__name__)
 
-# The validation losses of runs that differ in one of these are not of the same quantity.
-MEASURE = frozenset(
-    "prediction_type loss schedule data image_size channels validation_count".split()
-)
+TITLES: dict[Judge, str] = {"validation_loss": "validation loss", "quality": "quality"}
+# What each judges by is not of the same quantity in runs that differ in one of these.
+DATA = frozenset({"data", "image_size", "channels", "validation_count"})
+MEASURE: dict[Judge, frozenset[str]] = {
+    "validation_loss": DATA | {"prediction_type", "loss", "schedule"},
+    "quality": DATA | {"evaluate_images", "evaluate_steps"},
+}
 
 
 def plan_runs(name: str, base: RunConfig, plan: Plan) -> dict[str, RunConfig]:
@@ -93,8 +96,7 @@ def images_of(configs: Mapping[str, RunConfig], plan: Plan) -> dict[str, float]:
 
 
 def judge_of(base: RunConfig, plan: Plan) -> Judge:
-    measured = dict(base).get("evaluate_every", 0)
-    return plan.judge or ("frechet_distance" if measured else "validation_loss")
+    return plan.judge or ("quality" if base.evaluate_every else "validation_loss")
 
 
 def _check_halving(plan: Plan, judge: Judge, configs: Sequence[RunConfig]) -> None:
@@ -108,15 +110,16 @@ def _check_halving(plan: Plan, judge: Judge, configs: Sequence[RunConfig]) -> No
         )
     if len(configs) < 2:
         raise ConfigError("There is one run; halving takes two or more.")
-    every = {"validation_loss": "validate_every", "frechet_distance": "evaluate_every"}[judge]
-    if not all(dict(config).get(every) for config in configs):
-        raise ConfigError(f"Halving by {JUDGES[judge][1]} needs {every}.")
+    every = "evaluate_every" if judge == "quality" else "validate_every"
+    if not all(getattr(config, every) for config in configs):
+        raise ConfigError(f"Halving by {TITLES[judge]} needs {every}.")
     names = [parse_dimension(text).name for text in plan.vary]
-    differ = [name for name in names if name.partition(".")[0] in MEASURE]
-    if judge == "validation_loss" and differ:
+    differ = [name for name in names if name.partition(".")[0] in MEASURE[judge]]
+    if differ:
+        other = differ[0].partition(".")[0] not in MEASURE["quality"]
         raise ConfigError(
-            f"Runs that differ in {differ[0]} cannot be halved by validation loss: it measures "
-            "something else in each. Judge by frechet_distance, or do not halve."
+            f"Runs that differ in {differ[0]} cannot be halved by {TITLES[judge]}: it measures "
+            f"something else in each. {'Judge by quality, or do' if other else 'Do'} not halve."
         )
     if judge == "validation_loss" and configs[0].validation_count == 0:
         raise ConfigError("Halving by validation loss needs images held out; see validation_count.")
@@ -218,6 +221,10 @@ def resume(runs_dir: Path, name: str) -> Sweep:
             raise JobError(f"The sweep {name} is over; there is nothing to resume.")
         now = sweep.rounds[-1]
         members = members_of(runs_dir, sweep, now.started)
+        for run, seen in members.items():
+            ending = (RunState.PAUSING, RunState.STOPPING)
+            if seen and (seen.state in ending or seen.pending in ENDING):
+                raise JobError(f"{run} is still ending; try again in a moment.")
         started = tuple(run for run, seen in members.items() if not rests(seen, now.until))
         rounds = (*sweep.rounds[:-1], now.model_copy(update={"started": started}))
         write_sweep(runs_dir, sweep.replace(state=State.RUNNING, rounds=rounds))

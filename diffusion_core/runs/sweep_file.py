@@ -19,6 +19,7 @@ from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.records import Record, RecordError, ShortText, read_record_file, sentences
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError, check_name
+from diffusion_core.runs.metrics import QUALITY
 from diffusion_core.runs.status import Moment
 from diffusion_core.runs.sweep_plan import MOST_DIMENSIONS, MOST_RUNS, Method
 
@@ -31,11 +32,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Names = Annotated[tuple[Name, ...], Field(max_length=MOST_RUNS)]
 Step = Annotated[int, Field(ge=1, le=10**9)]
 
-Judge = Literal["validation_loss", "frechet_distance"]
-# The curve by which each judges, and what it is called. Lower is better.
-JUDGES: dict[Judge, tuple[str, str]] = {
-    "validation_loss": ("validation_loss", "validation loss"),
-    "frechet_distance": ("evaluation.frechet_distance", "Fréchet distance"),
+Judge = Literal["validation_loss", "quality"]
+# The curves by which each judges, with their titles: the first that all runs have. Lower is better.
+JUDGES: dict[Judge, dict[str, str]] = {
+    "validation_loss": {"validation_loss": "validation loss"},
+    "quality": {
+        QUALITY["frechet"]: "Fréchet distance",
+        QUALITY["sliced_wasserstein"]: "sliced Wasserstein distance",
+    },
 }
 
 
@@ -52,7 +56,7 @@ class Plan(Record):
     at_most: Annotated[int, Field(ge=1, le=MOST_RUNS)] = 1  # runs at work or queued at once
     # After these steps the weaker half of the runs pauses.
     halve_at: Annotated[tuple[Step, ...], Field(strict=False, max_length=MOST_RUNGS)] = ()
-    # None: by the Fréchet distance where it is measured on the way, else by the validation loss.
+    # None: by quality where it is measured on the way, else by the validation loss.
     judge: Judge | None = None
 
     def __init__(self, **values: Any) -> None:
@@ -99,10 +103,6 @@ class Sweep(Record):
     def filter(self) -> str:
         """The filter of `review.query` that its runs fit."""
         return f'sweep = "{self.name}"'
-
-    @property
-    def judged_by(self) -> str:
-        return JUDGES[self.judge][1]
 
     def replace(self, **changes: Any) -> Sweep:
         """A copy with other values, which are not checked."""

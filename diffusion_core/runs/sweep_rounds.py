@@ -150,8 +150,8 @@ def _halve(sweep: Sweep, members: Members) -> list[str]:
     """
     now = sweep.rounds[-1]
     there = {run: seen for run, seen in members.items() if seen and has_arrived(seen, now.until)}
-    values = {run: judged(sweep, seen.run, now.until) for run, seen in there.items()}
-    if all(value is None for value in values.values()):
+    title, values = judged(sweep, [seen.run for seen in there.values()], now.until)
+    if not title:
         return list(there)
     order = sorted(there, key=lambda run: _rank(values[run]))
     better = set(order[: math.ceil(len(now.runs) / 2)])
@@ -162,7 +162,7 @@ def _halve(sweep: Sweep, members: Members) -> list[str]:
                 sweep,
                 there[run].run,
                 f"The sweep {sweep.name} left it paused at step {now.until:,}: number {place} of "
-                f"{len(now.runs)} by {sweep.judged_by} ({value}).",
+                f"{len(now.runs)} by {title} ({value}).",
             )
     return [run for run in now.runs if run in better]
 
@@ -172,13 +172,29 @@ def _rank(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def judged(sweep: Sweep, run: Run, step: int) -> float | None:
-    """What a run is judged by at a step: the newest value until then, None where there is none."""
+def judged(sweep: Sweep, runs: Sequence[Run], step: int) -> tuple[str, dict[str, float | None]]:
+    """What runs are judged by at a step, and the values by their names.
+
+    That is the first curve that all of them have, or else any has; "" where none has one.
+    """
+    found = {
+        title: {run.name: value_at(run, curve, step) for run in runs}
+        for curve, title in JUDGES[sweep.judge].items()
+    }
+    for enough in (all, any):
+        for title, values in found.items():
+            if values and enough(value is not None for value in values.values()):
+                return title, values
+    return "", {}
+
+
+def value_at(run: Run, curve: str, step: int) -> float | None:
+    """The newest value of a curve until a step; None where there is none."""
     try:
-        curve = run.curve(JUDGES[sweep.judge][0], max_points=10**9)
+        points = run.curve(curve, max_points=10**9)
     except MetricsError:
         return None
-    until = curve["value"][curve["step"] <= step]
+    until = points["value"][points["step"] <= step]
     return float(until[-1]) if len(until) else None
 
 

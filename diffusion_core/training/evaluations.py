@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_core.cores import usable_cores
+from diffusion_core.cores import BEHIND, LAST, usable_cores
 from diffusion_core.evaluation.beside import REFUSED, evaluate_step, spec_beside
 from diffusion_core.evaluation.progress import compared_by, scalars, without_better
 from diffusion_core.evaluation.results import (
@@ -39,6 +39,7 @@ from diffusion_core.training.reasons import log_traceback, reason
 from diffusion_core.training.step_log import StepLog
 
 ROOT = Path(__file__).resolve().parents[2]
+KILLED = -9  # the code of a process that the system has ended, as it does where memory is short
 LOOK_SECONDS = 0.1  # between two looks whether a process has ended
 # A step computes each image forward and backward, which takes about three evaluations.
 PER_TRAINED_IMAGE = 3
@@ -83,15 +84,16 @@ class Evaluations:
             for name, value in scalars(result.metrics).items()
         ]
 
-    def fit(self, speed: float | None) -> bool:
+    def fit(self, speed: float | None, last: bool) -> bool:
         """Whether another evaluation costs no more than the share of the time that it may.
 
-        `speed`: images trained on per second, which tells what the first one costs.
+        `speed`: images trained on per second, which tells what the first one costs. `last`: it may
+        follow one that is under way, which the end of the training waits for anyhow.
         """
         config = self.context.config
         if config.evaluate_share == 1:
             return True
-        if self.steps or not speed:
+        if not speed or (self.steps and not last):
             return False
         images = config.evaluate_images * config.evaluate_steps
         expected = self.newest or images / (PER_TRAINED_IMAGE * speed)
@@ -128,21 +130,24 @@ class Evaluations:
             if not self.status.enough:
                 self._stop_without_better()
 
-    def finish(self, log: StepLog, wait: bool) -> None:
-        """Wait for what is under way, unless a request ends that too, or let it go."""
-        while wait and (steps := self.under_way()):
+    def cancel(self) -> None:
+        """End what is under way and begin nothing more."""
+        self.over.set()
+
+    def finish(self, log: StepLog) -> None:
+        """Wait for what is under way, until a request ends that too."""
+        while not self.over.is_set() and (steps := self.under_way()):
             newest = f"Measuring the quality of step {max(steps):,}."
             self.status.update(message=newest, quick=True)
             self.over.wait(LOOK_SECONDS)
             self.write(log)
-            wait = self.status.poll() not in ENDING
-        if not wait:
-            self.over.set()
+            if self.status.poll() in ENDING:
+                self.cancel()
         self.thread.wait()
         self.write(log)
 
     def close(self) -> None:
-        self.over.set()
+        self.cancel()
         self.thread.close()
 
     def _measure(self, step: int) -> None:
@@ -182,9 +187,12 @@ class Evaluations:
     def _measure_apart(self, step: int) -> float:
         """As `_measure_here`; on a CPU of the time of all its cores."""
         run = self.run.path.absolute()
-        words = ["-m", "diffusion_core.evaluation.beside", str(run), str(step)]
+        # When the steps are made there is nothing to go behind, and the queue waits.
+        config = self.context.config
+        beside = step < config.steps and step != config.pause_at
+        words = [str(run), str(step), self.context.device.type, str(LAST if beside else BEHIND)]
         process = subprocess.Popen(
-            [sys.executable, *words, self.context.device.type],
+            [sys.executable, "-m", "diffusion_core.evaluation.beside", *words],
             stdin=subprocess.PIPE,  # it ends when this process does
             stdout=subprocess.PIPE,
             text=True,
@@ -200,10 +208,12 @@ class Evaluations:
             said = process.stdout.read().strip() if process.stdout else ""
         if process.returncode == REFUSED:
             raise NotMeasured(said)
+        if process.returncode == KILLED:
+            raise NotMeasured("Its process was killed, perhaps for want of memory.")
         if process.returncode:
             raise NotMeasured(f"Its process ended with the code {process.returncode}.")
         shared = usable_cores() if self.context.device.type == "cpu" else 1
-        return float(said) / shared
+        return float(said.splitlines()[-1]) / shared
 
     def _stop_without_better(self) -> None:
         patience, steps = self.context.config.stop_when_no_better, sorted(self.known)

@@ -74,7 +74,8 @@ def run_steps(
         ending = last or action in ENDING
         if ending and not last:
             status.update(state=RunState.STOPPING if action == "stop" else RunState.PAUSING)
-        validated = _due(step, config.validate_every, last or rests)
+        resting = last or rests
+        validated = _due(step, config.validate_every, resting)
         if lead and validated and len(context.validation_index):
             for name, value in validate(context).items():
                 log.add_value(step, name, value)
@@ -84,7 +85,9 @@ def run_steps(
         loss = log.receive(wait=ending)  # raises on a broken step
         if lead and (_due(step, config.sample_every, last) or asked == "sample"):
             checkpoint_writer.strip(step)
-        evaluate = _due(step, config.evaluate_every, last or rests) and evaluations.fit(log.speed)
+        evaluate = _due(step, config.evaluate_every, resting)
+        # A run that pauses by itself does so to be compared with others: whatever it costs.
+        evaluate = evaluate and (rests or evaluations.fit(log.speed, last))
         if lead and (keep or evaluate):
             checkpoint_writer.checkpoint(step, must=ending, evaluate=evaluate)
         checkpoint_writer.release(log.written)
@@ -93,9 +96,11 @@ def run_steps(
             on_step(step, context.config.steps, loss)
         if ending:
             group.leave()  # the others need not wait for what is still to be written
+            if not resting:
+                evaluations.cancel()
             checkpoint_writer.finish()
             if lead:
-                evaluations.finish(log, wait=last or rests)
+                evaluations.finish(log)
                 checkpoint_writer.remove_old(config)
             return RunState.FINISHED if last else ENDING[action]
     raise AssertionError("itertools.count ends")

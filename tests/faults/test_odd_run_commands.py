@@ -45,6 +45,8 @@ WORDS = {
         f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet", "archive")
     ],
     "import": ["import RUN"],
+    "settings": ["settings batch_size"],
+    "report": ["report RUN --out OUT.html", "report RUN --out OUT.pdf --dry-run"],
     "runs": ["runs"],
     "command": ["command RUN", "command RUN --machines 2"],
     "completion": ["completion bash"],
@@ -147,9 +149,11 @@ def try_all(kind: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPat
             differs = changed(before, contents(run)) if run.exists() else {"all"}
             if state != "queued":  # where a command may start what waits
                 only_read = command in (
-                    *("runs", "sample", "export", "import", "command", "completion", "remarks"),
+                    *("runs", "sample", "export", "import", "settings", "report", "command"),
+                    *("completion", "remarks"),
                 )
-                noted = {"history.jsonl"} if command == "export" and not code else set()
+                tells = command in ("export", "report") and not code
+                noted = {"history.jsonl"} if tells else set()
                 if code or only_read:
                     assert differs <= noted | TELLS.get(line, set()), (line, said, differs)
             if differs:

@@ -72,6 +72,11 @@ export default function ({ data, parentElement }) {
   box.style.height = `${data.height}px`;
   box.setAttribute("role", "figure");
   box.setAttribute("aria-label", data.alt);
+  if (data.leastWidth) {
+    box.style.minWidth = `${data.leastWidth}px`;
+    box.parentElement.style.overflowX = "auto";
+    box.parentElement.tabIndex = 0; // for the arrow keys
+  }
   // If two updates arrive while the library loads, only the later one is drawn.
   const turn = (box.turn = (box.turn ?? 0) + 1);
   loadPlotly(data.library).then(

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from dashboard.components.assemble import component, folder_address
 from dashboard.figures.theme import CONFIG
 
-HTML = '<div class="chart"></div>'
+HTML = '<div><div class="chart"></div></div>'
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
@@ -29,12 +29,13 @@ class Packed(NamedTuple):
     height: int
 
 
-def show_live(figure: go.Figure, key: str, alt: str) -> None:
+def show_live(figure: go.Figure, key: str, alt: str, least_width: int = 0) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
-    What `uirevision` keeps stays over updates of the same `key`.
+    What `uirevision` keeps stays over updates of the same `key`. `least_width`: in pixels; where
+    there is less room the figure scrolls sideways.
     """
-    show_packed(pack(figure), key, alt)
+    show_packed(pack(figure), key, alt, least_width=least_width)
 
 
 def pack(figure: go.Figure) -> Packed:
@@ -43,7 +44,13 @@ def pack(figure: go.Figure) -> Packed:
     return Packed(figure.to_json(), figure.layout.height)
 
 
-def show_packed(chart: Packed, key: str, alt: str, marks: Sequence[dict[str, Any]] = ()) -> None:
+def show_packed(
+    chart: Packed,
+    key: str,
+    alt: str,
+    marks: Sequence[dict[str, Any]] = (),
+    least_width: int = 0,
+) -> None:
     """As `show_live`. `marks`: Plotly shapes over the figure; where only they change the browser
     does not draw the figure again."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
@@ -54,6 +61,7 @@ def show_packed(chart: Packed, key: str, alt: str, marks: Sequence[dict[str, Any
         "library": library,
         "height": chart.height,
         "alt": alt,
+        "leastWidth": least_width,
     }
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)

@@ -8,10 +8,11 @@ const LARGEST = 512; // of A and B, unless they are shown in full size
 const GAP = 8; // between them side by side, as in swipe.css
 const STEP = 2; // percent that a key moves the divider; with Shift five times as many
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".swipe");
   const swipe = (box.swipe ??= open(box));
-  swipe.tell = () => setTriggerValue("state", { ...swipe.state });
+  // Not as a trigger: Streamlit may deliver one again, after newer ones.
+  swipe.tell = () => setStateValue("told", { ...swipe.state, count: swipe.count });
   update(swipe, data);
   return () => close(swipe);
 }
@@ -47,7 +48,7 @@ function open(box) {
     cells: [], // those with an image, row by row
     focus: 0, // the one that the Tab key leads to
     state: {},
-    told: [], // what the server has not answered yet
+    count: 0, // of what the server was told
     at: 50, // percent of the width left of the divider
     other: false, // whether Flicker shows B
     flickers: false,
@@ -111,23 +112,18 @@ function update(swipe, data) {
     swipe.version = data.version;
     makeTable(swipe, data);
   }
-  const state = JSON.stringify(data.state);
-  if (state !== swipe.answered) {
-    swipe.answered = state;
-    const known = swipe.told.indexOf(state); // an answer to what was chosen here
-    swipe.told.splice(0, known < 0 ? swipe.told.length : known + 1);
-    if (known < 0) swipe.state = { ...data.state };
+  if (data.count >= swipe.count) {
+    swipe.count = data.count;
+    swipe.state = { ...data.state };
   }
   show(swipe);
 }
 
 /** What the visitor has chosen, which the server is told. */
 function choose(swipe, changes) {
-  const before = JSON.stringify(swipe.state);
+  if (Object.keys(changes).every((name) => changes[name] === swipe.state[name])) return;
   swipe.state = { ...swipe.state, ...changes };
-  const now = JSON.stringify(swipe.state);
-  if (now === before) return;
-  swipe.told.push(now);
+  swipe.count += 1;
   swipe.tell();
   show(swipe);
 }

@@ -111,13 +111,13 @@ def show_swipe(
     """`state`: which cells are "a" and "b", as "row.column" from 1; "view", "zoom", "factor",
     "signed" and "interval". `on_change` is told all of it when the visitor has chosen otherwise."""
 
-    def changed() -> None:
-        told = st.session_state[key].get("state")
-        if isinstance(told, dict):
-            on_change(told)
+    def told() -> dict[str, Any]:
+        found = st.session_state.get(key, {}).get("told")
+        return found if isinstance(found, dict) else {}
 
     data = asdict(grid)
     # The browser makes the table again only where the version has changed.
     version = hashlib.blake2b(json.dumps(data).encode(), digest_size=8).hexdigest()
-    data |= {"version": version, "state": dict(state)}
-    component(Path(__file__), HTML)(key=key, data=data, on_state_change=changed)
+    # The browser counts what it tells: an answer to less is out of date.
+    data |= {"version": version, "state": dict(state), "count": told().get("count", 0)}
+    component(Path(__file__), HTML)(key=key, data=data, on_told_change=lambda: on_change(told()))

@@ -45,7 +45,7 @@ MOST_STRIPS = 24  # of a run, over its steps
 MOST_SQUARES = 16  # images of a strip
 MOST_SERIES, MOST_OF_SERIES = 3, 16
 MOST_REMARK_CHARACTERS = 60_000  # of a run, the newest
-MOST_RESULTS = 40  # of a run, the newest
+MOST_RESULTS = 40  # of a run, over its steps
 MOST_REVIEWS = 40  # whose votes are counted
 MOST_POINTS = 600  # of a curve
 LONGEST_LINE = 300  # characters of a text from a file that stands in one line
@@ -191,8 +191,10 @@ def _read_run(seen: RunSnapshot, parts: Parts, room: int) -> RunPart:
         notes.append(str(error))
     results, broken = read_results(seen.path)
     notes += broken[:3]
-    results = sorted(results, key=lambda each: each.written)[-MOST_RESULTS:]
     results.sort(key=lambda each: (each.spec.step, each.written))
+    if len(results) > MOST_RESULTS:
+        notes.append(f"{MOST_RESULTS} of {len(results):,} measurements of quality are shown.")
+        results = [results[k] for k in some_of(len(results), MOST_RESULTS)]
     remarks = read_remarks(seen.path) if parts.remarks else Remarks()
     if remarks.problem:
         notes.append(remarks.problem)

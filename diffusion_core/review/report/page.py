@@ -38,6 +38,7 @@ from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
 HERE = Path(__file__).parent
+MOST_OPEN = 16  # rows of the quality table that are not folded
 COLOURS = 8  # that report.css has for runs
 
 Source = Callable[[Picture], str]  # the address of an image
@@ -266,9 +267,12 @@ def _quality(content: Content) -> str:
         for title, metric in explained.items()
     )
     options = {name: METRICS[name].title for name in names}
+    table = _table(head, rows, "Quality with 95 % intervals")
+    if len(rows) > MOST_OPEN:
+        table = f"<details><summary>All {len(rows)} measurements</summary>{table}</details>"
     return (
         _figure("quality", _select("metric", "Metric", options))
-        + _table(head, rows, "Quality with 95 % intervals")
+        + table
         + "<p>In brackets: 95 % intervals.</p>"
         + f"<details><summary>What the metrics are</summary><dl>{help}</dl></details>"
     )
@@ -361,14 +365,15 @@ def _remark(content: Content, remark: Remark) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(remark.time))
     who = f"{_text(shown_name(remark.by))}, " if content.parts.names and remark.by else ""
     edited = ", edited" if remark.edited else ""
-    return f'{kind}{text} <span class="small">· {who}{when}{edited}</span>'
+    dot = "" if remark.kind == Kind.NOTE else "· "  # a note has paragraphs of its own
+    return f'{kind}{text} <span class="small">{dot}{who}{when}{edited}</span>'
 
 
 def _said(content: Content) -> str:
     parts = []
     for run in content.runs:
         items = "".join(
-            f'<li><span class="about">{_text(about(each))} ·</span> {_remark(content, each)}</li>'
+            f'<li><span class="about">{_text(about(each))}:</span> {_remark(content, each)}</li>'
             for each in run.said
         )
         if items:

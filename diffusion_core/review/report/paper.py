@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from PIL import Image as PillowImage
+from reportlab import rl_config
 from reportlab.graphics.shapes import Drawing, Line, PolyLine, Rect, String
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
@@ -48,6 +49,7 @@ from diffusion_core.review.report.pictures import Picture, PictureError, some_of
 from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
+rl_config.useA85 = 0  # images as text would be a quarter larger
 # Regular and bold, the first that the system has; ReportLab brings the last.
 FONTS = (
     ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"),

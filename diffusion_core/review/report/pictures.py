@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from diffusion_core.files import check_regular
 
@@ -37,14 +37,15 @@ class Picture:
 
         Raises PictureError.
         """
-        size = self._opened().size
+        data = self._read()
+        size = self._opened(data).size
         if self._right(size) < size[0] or max(size) > LONGEST_SIDE:
             return None
-        return None if self.path.stat().st_size > self.most else self.path.read_bytes()
+        return data if len(data) <= self.most else None
 
     def pixels(self) -> Image.Image:
         """The image decoded, cut and scaled to the largest size. Raises PictureError."""
-        image = self._opened()
+        image = self._opened(self._read())
         try:
             image.load()
         except (OSError, ValueError, SyntaxError) as error:
@@ -78,16 +79,20 @@ class Picture:
             scale = 0.95 * min(1.0, 2 / excess) ** 0.5
             image = image.resize([max(1, int(scale * each)) for each in image.size])
 
-    def _opened(self) -> Image.Image:
+    def _read(self) -> bytes:
         try:
             check_regular(self.path)
             if self.path.stat().st_size > MOST_BYTES:
                 raise PictureError(f"{self.path.name} has more than {MOST_BYTES // 2**20} MB.")
-            image = Image.open(io.BytesIO(self.path.read_bytes()), formats=["PNG"])
-        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise PictureError(f"{self.path.name} is no PNG image that can be read.") from error
-        except (OSError, ValueError, SyntaxError) as error:
+            return self.path.read_bytes()
+        except OSError as error:
             raise PictureError(f"{self.path.name} cannot be read.") from error
+
+    def _opened(self, data: bytes) -> Image.Image:
+        try:
+            image = Image.open(io.BytesIO(data), formats=["PNG"])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise PictureError(f"{self.path.name} is no PNG image that can be read.") from error
         if image.width * image.height > MOST_PIXELS:
             raise PictureError(
                 f"{self.path.name} has {image.width:,}×{image.height:,} pixels, too many to read."

@@ -94,18 +94,23 @@ class Due(NamedTuple):
 
 
 def take(file: Path, subject: Subject, targets: Sequence[str]) -> Due:
-    """Take on the attempts that are due now, for this process alone. Raises OSError."""
+    """Take on the attempts that are due now, for this process alone. Raises OSError.
+
+    Who was no target at the first attempt gets nothing later: it would be of what is long past.
+    """
     with holding(file):
         entries, now = read(file), time.time()
+        is_new = not any(entry.subject == subject for entry in entries)
         due: list[str] = []
         waiting: list[float] = []
         for target in targets:
             mine = [e for e in entries if e.target == target and e.subject == subject]
-            if not mine or (mine[-1].deed == Deed.LATER and mine[-1].again <= now):
+            again = mine[-1].again if mine and mine[-1].deed == Deed.LATER else None
+            if is_new or (again is not None and again <= now):
                 write(file, Deed.TRIED, subject, target=target)
                 due.append(target)
-            elif mine[-1].deed == Deed.LATER:
-                waiting.append(mine[-1].again - now)
+            elif again is not None:
+                waiting.append(again - now)
         return Due(due, min(waiting, default=None))
 
 

@@ -28,6 +28,7 @@ from diffusion_core.runs.status import (
     read_status,
     state_now,
 )
+from diffusion_core.runs.sweep_file import State, read_sweeps
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ LOOK_SECONDS = 5.0  # between two looks
 END_SECONDS = 10.0  # for which a trainer that has ended stays to send its messages
 LEAST_SECONDS = 1.0  # of an attempt; with less time left it is another's
 USUAL_STEPS = 20  # a run that makes no step for so many of its usual ones may be stalled
+NEWS_SECONDS = 86_400.0  # for which the end of a run is news
 CLOCKS = 60.0  # seconds by which the clocks of two machines may differ
 
 
@@ -67,8 +69,9 @@ class Watch:
         waits, problem = list[float | None](), None
         states: dict[str, tuple[RunState, StatusRecord]] = {}
         for run in run_folders(self.runs_dir):
+            if (stamp := _stamp(run.path / "status.json")) is None:
+                continue
             try:
-                stamp = _stamp(run.path / "status.json")
                 if (known := self.settled.get(run.name)) and known.stamp == stamp:
                     states[run.name] = known.state, known.status
                     continue
@@ -78,7 +81,7 @@ class Watch:
                 waits.append(wait)
                 if state not in ACTIVE and wait is None:
                     self.settled[run.name] = _Settled(stamp, state, status)
-            except FileNotFoundError:  # deleted meanwhile, or without a status
+            except FileNotFoundError:  # deleted meanwhile
                 continue
             except OSError as error:  # the others are looked at all the same
                 problem = error
@@ -108,7 +111,7 @@ class Watch:
         event, file = ENDS.get(state), run.path / ledger.RUN_FILE
         if event not in settings.alert_events or _never_at_work(state, status):
             return None
-        if not _is_news(ledger.read(file), status):
+        if _is_old(status) or not _is_watched(ledger.read(file), status):
             return None
         template, link = settings.template(event), settings.link(run.name)
         about = message.of_run(run.name, event, status, template, link)
@@ -124,8 +127,9 @@ class Watch:
     ) -> float | None:
         if Event.STALLED not in settings.alert_events or state == RunState.QUEUED:
             return None
-        # Before the first step it is the heartbeat that tells.
-        moves = status.heartbeat if state == RunState.STARTING else status.step
+        # Where it says what it does instead of steps, it is the heartbeat that tells.
+        stands = state == RunState.STARTING or status.message
+        moves = status.heartbeat if stands else status.step
         now, before = (state, since_of(status), moves), self.still.get(run.name)
         if before is None or before[0] != now:
             self.still[run.name] = now, time.monotonic()
@@ -147,7 +151,9 @@ class Watch:
         until: float | None,
     ) -> float | None:
         file = self.runs_dir / ledger.QUEUE_FILE
-        if any(state in ACTIVE for state, _ in states.values()):
+        at_work = any(state in ACTIVE for state, _ in states.values())
+        # Between two runs of a sweep there may be none at work.
+        if at_work or any(each.state == State.RUNNING for each in read_sweeps(self.runs_dir)):
             note_queue(self.runs_dir)
             return None
         entries = ledger.read(file)
@@ -160,6 +166,7 @@ class Watch:
             if state in ENDS
             and not _never_at_work(state, status)
             and max(status.heartbeat, since_of(status)) >= since
+            and not _is_old(status)
         }
         subject = Subject(Event.QUEUE_EMPTY, since)
         alone = len(ended) == 1 and set(ended.values()) <= set(settings.alert_events)
@@ -272,7 +279,7 @@ def note(path: Path, status: StatusRecord) -> None:
     """Note that a run is watched, if that is not known. Raises OSError."""
     file = path / ledger.RUN_FILE
     with ledger.holding(file):
-        if not _is_news(ledger.read(file), status):
+        if not _is_watched(ledger.read(file), status):
             ledger.write(file, Deed.WATCHED)
 
 
@@ -319,12 +326,21 @@ def _begun(status: StatusRecord) -> float:
     return queued if queued and (status.pid is None or queued < status.started) else status.started
 
 
-def _is_news(entries: tuple[Entry, ...], status: StatusRecord) -> bool:
+def _is_old(status: StatusRecord) -> bool:
+    """Whether a run ended so long ago that it is no news: other alerts may have been set then."""
+    return time.time() - max(status.heartbeat, since_of(status)) > NEWS_SECONDS
+
+
+def _is_watched(entries: tuple[Entry, ...], status: StatusRecord) -> bool:
     """Whether the run was watched since it was started last."""
     begun = _begun(status) - CLOCKS
     return any(entry.deed == Deed.WATCHED and entry.time >= begun for entry in entries)
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    stat = file.stat()
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What differs when a file has been written; None where there is none to read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
     return stat.st_mtime_ns, stat.st_size

@@ -86,6 +86,12 @@ def test_of_very_many_values_of_a_setting_neighbours_are_pairs() -> None:
     assert names(find_pairs(rows, FRECHET)) == expected
 
 
+def test_what_follows_from_a_setting_is_no_second_difference() -> None:
+    classes = TINY.network_args | {"num_classes": 10}
+    rows = [row("cars"), row("digits", data="digits", network_args=classes)]
+    assert names(find_pairs(rows, FRECHET)) == [("data", "cars", "digits")]
+
+
 def test_settings_of_the_machine_count_where_the_result_is_a_time() -> None:
     rows = [row("a"), row("b", threads=2)]
     assert find_pairs(rows, FRECHET) == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from diffusion_core.review.report.write import write_report
+from diffusion_core.runs.remarks import Kind, add
 from diffusion_core.runs.run import load_run
 from tests.browser.chromium import FLAGS, find_chromium
+from tests.browser.test_accessibility import serious
 from tests.core.review.test_report import add_curves, add_series, add_strips
 from tests.tiny_runs import write_run
 
@@ -25,9 +28,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (390, "light")])
 def test_report_opens_offline_with_live_figures(
-    browser: Browser, tmp_path: Path, width: int
+    browser: Browser, tmp_path: Path, width: int, scheme: Literal["dark", "light"]
 ) -> None:
     runs = []
     for name in ("one", "two"):
@@ -35,10 +38,13 @@ def test_report_opens_offline_with_live_figures(
         add_strips(path, 3)
         add_curves(path)
         add_series(path, "wheels", 3)
+        add(path, Kind.NOTE, "A **note** with [a link](https://lab.org/).", by="ann")
         runs.append(load_run(path))
     file = tmp_path / "report.html"
     write_report(runs, file)
-    context = browser.new_context(viewport={"width": width, "height": 844}, offline=True)
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True
+    )
     page = context.new_page()
     said, asked = list[str](), list[str]()
     page.on("console", lambda message: said.append(message.text))
@@ -57,6 +63,7 @@ def test_report_opens_offline_with_live_figures(
     assert page.evaluate("[...document.images].every((each) => each.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert not said
+    assert not serious(page)
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
     # What gets past all escaping still does not run.
     page.evaluate(

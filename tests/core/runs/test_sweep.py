@@ -21,7 +21,6 @@ from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.history import Event, read_history
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.metrics import MetricsWriter
-from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import Run, RunSnapshot, snapshots
 from diffusion_core.runs.sweep_file import Plan, Round, State, Sweep, read_sweep, read_sweeps
 from diffusion_core.runs.sweep_rounds import advance
@@ -239,6 +238,8 @@ def test_a_sweep_that_is_stopped_starts_nothing_until_it_is_resumed(
     assert sweep.stop(runs_dir, "lr", "ann").state == State.STOPPED
     assert json.loads((runs_dir / "lr-01/request.json").read_text())["action"] == "stop"
     assert Run(runs_dir / "lr-02").state == "stopped"  # it was queued
+    with pytest.raises(JobError, match="lr-01 is still ending; try again in a moment"):
+        sweep.resume(runs_dir, "lr")
     end(runs_dir, "lr-01", "stopped", 3)
     assert started == ["lr-01"]
     made = read_sweep(runs_dir, "lr")
@@ -361,12 +362,17 @@ def test_a_driver_that_is_killed_between_two_things_is_replaced_by_the_next(
             "Runs that differ in schedule.kind cannot be halved by validation loss: it measures",
         ),
         (
+            {"vary": ["image_size=16,24"], "halve_at": [10]},
+            "Runs that differ in image_size cannot be halved by validation loss: it measures "
+            "something else in each. Do not halve.",
+        ),
+        (
             {"vary": ["validate_every=0,10"], "halve_at": [10]},
             "Halving by validation loss needs validate_every.",
         ),
         (
-            {"halve_at": [10], "judge": "frechet_distance"},
-            "Halving by Fréchet distance needs evaluate_every.",
+            {"halve_at": [10], "judge": "quality"},
+            "Halving by quality needs evaluate_every.",
         ),
     ],
 )
@@ -476,7 +482,37 @@ def test_what_the_runs_train_on_follows_from_the_rungs() -> None:
     assert images == {"lr-01": 4 * (10 + 15), "lr-02": 8 * (10 + 15)}
 
 
-def test_the_curve_that_judges_is_that_of_quality_where_it_is_measured(runs_dir: Path) -> None:
-    plan = Plan(vary=[RATES])
-    assert sweep.judge_of(preset("tiny"), plan) == "validation_loss"
-    assert sweep.judge_of(BASE, Plan(vary=[RATES], judge="frechet_distance")) == "frechet_distance"
+def test_quality_judges_where_it_is_measured(runs_dir: Path) -> None:
+    """By the first of its curves that all runs have, at the rung and not later."""
+    plan = Plan(vary=[RATES], halve_at=[10])
+    measured = BASE.replace(evaluate_every=5)
+    assert sweep.judge_of(BASE, plan) == "validation_loss"
+    assert sweep.judge_of(measured, plan) == "quality"
+    assert sweep.judge_of(measured, Plan(vary=[RATES], judge="validation_loss")) == (
+        "validation_loss"
+    )
+    runs = [Run(write_run(runs_dir, name)) for name in ("a", "b")]
+    made = Sweep(
+        name="lr",
+        plan=plan,
+        judge="quality",
+        host="here",
+        device="cpu",
+        created=0.0,
+        rounds=(Round(until=10, runs=("a", "b")),),
+    )
+
+    def measure(run: Run, name: str, values: dict[int, float]) -> None:
+        with closing(MetricsWriter(run.path / "metrics.sqlite", keep_up_to_step=99)) as metrics:
+            metrics.add((step, f"evaluation.{name}", each, 0.0) for step, each in values.items())
+
+    assert sweep_rounds.judged(made, runs, 10) == ("", {})
+    measure(runs[0], "frechet_distance", {5: 9.0, 10: 8.0, 15: 7.0})
+    assert sweep_rounds.judged(made, runs, 10) == ("Fréchet distance", {"a": 8.0, "b": None})
+    for run, value in zip(runs, (0.2, 0.1), strict=True):
+        measure(run, "sliced_wasserstein", {10: value})
+    # Else "b" would be the weaker one because of what is missing.
+    assert sweep_rounds.judged(made, runs, 10) == (
+        "sliced Wasserstein distance",
+        {"a": 0.2, "b": 0.1},
+    )

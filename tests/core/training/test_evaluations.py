@@ -146,6 +146,19 @@ def test_what_a_killed_run_has_measured_is_in_its_curves_again(
     assert run.curve(FRECHET)["value"].tolist() == [30, 10]
 
 
+@pytest.mark.long
+def test_the_step_at_which_a_run_pauses_to_be_compared_is_measured_whatever_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(monkeypatch, iter([30, 20]))
+    run = Run(tmp_path / "run")
+    config = tiny(**(MEASURED | {"evaluate_every": 100, "evaluate_share": 0.0, "pause_at": 3}))
+    assert train(run.path, config, device=DEVICE) == "paused"
+    assert run.curve(FRECHET)["step"].tolist() == [3]
+    assert train(run.path, resume=True, device=DEVICE) == "finished"
+    assert run.curve(FRECHET)["step"].tolist() == [3]  # a share of nothing allows no other
+
+
 def test_an_evaluation_that_fails_costs_the_training_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,17 +199,18 @@ def test_an_evaluation_has_to_fit_the_time_that_it_may_cost(
     context = SimpleNamespace(config=config, device=torch.device("cpu"))
     made = Evaluations(context, SimpleNamespace(path=tmp_path), 0)  # type: ignore[arg-type]
     clock = 19.0
-    assert not made.fit(100.0)
+    assert not made.fit(100.0, last=False)
     clock = 21.0
-    assert made.fit(100.0)
-    assert not made.fit(None)  # before the first steps have been timed
+    assert made.fit(100.0, last=False)
+    assert not made.fit(None, last=False)  # before the first steps have been timed
     made.spent = made.newest = 2.0  # it took longer than expected
     clock = 79.0
-    assert not made.fit(100.0)
+    assert not made.fit(100.0, last=False)
     clock = 81.0
-    assert made.fit(100.0)
+    assert made.fit(100.0, last=False)
     made.steps.add(3)
-    assert not made.fit(100.0)  # one at a time
+    assert not made.fit(100.0, last=False)  # one at a time
+    assert made.fit(100.0, last=True)  # but the last step is not left out for it
     made.close()
 
 

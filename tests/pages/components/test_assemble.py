@@ -27,11 +27,14 @@ def assembled(script: Path) -> str:
 
 def test_there_are_components() -> None:
     assert [script.stem for script in COMPONENTS] == [
+        "ballot",
         "chart",
+        "comparison",
         "film",
         "flipbook",
         "gallery",
         "mask",
+        "memory",
         "notify",
         "swipe",
         "thumbnails",

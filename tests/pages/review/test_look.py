@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
+from dashboard.ui import keys
 from diffusion_core.media.images import png, strip
+from diffusion_core.review.saved_views import save_view
 from diffusion_core.runs.checkpoint import weights_path
+from diffusion_core.runs.remarks import Subject, read_remarks
+from diffusion_core.sampling import metadata
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, generate, open_page, press, words
 from tests.tiny_runs import TINY, tiny, write_checkpoint, write_run
@@ -66,7 +71,9 @@ def seen(app: AppTest) -> list[list[Any]]:
     return [[c["problem"] or int(pixels(c)[0, 0, 0]) for c in row] for row in grid(app)["cells"]]
 
 
-def test_samples_from_training_are_shown_at_once_by_run_and_step(runs: list[str]) -> None:
+def test_samples_from_training_are_shown_at_once_by_run_and_step(
+    runs_dir: Path, runs: list[str]
+) -> None:
     app = open_look(runs)
     told = grid(app)
     assert (told["rows"], told["columns"]) == (["fast", "slow"], ["step 20", "step 40"])
@@ -76,7 +83,33 @@ def test_samples_from_training_are_shown_at_once_by_run_and_step(runs: list[str]
     assert (told["state"]["a"], told["state"]["b"]) == ("1.1", "1.2")
     app.slider(key="look_image").set_value(2).run()
     assert seen(app) == [[21, 41], ["Nothing at step 20.", 141]]
-    app.selectbox(key="look_columns").set_value("learning_rate").run()
+    shutil.rmtree(runs_dir / "slow" / "samples")
+    app.slider(key="look_image").set_value(1).run()
+    assert seen(app) == [[20, 40], ["Nothing at step 20.", "Nothing at step 40."]]
+    shutil.rmtree(runs_dir / "slow")
+    app.run()
+    assert not app.exception and seen(app) == [[20, 40]]
+
+
+def test_rows_that_become_what_columns_are_change_places_with_them(runs: list[str]) -> None:
+    app = open_look(runs)
+    app.selectbox(key="look_rows").set_value("Step").run()
+    assert grid(app)["corner"] == "Step / Run"
+    app.selectbox(key="look_rows").set_value("Run").run()
+    assert grid(app)["corner"] == "Run / Step"
+
+
+def test_a_saved_view_without_values_shows_the_usual_ones(runs_dir: Path, runs: list[str]) -> None:
+    save_view(runs_dir, "all", {"runs": runs, "view": ["Look"]}, "me")
+    app = open_look(runs, look_at_steps=["40"], look_view="Flicker", look_image=2, look_a="2.1")
+    assert grid(app)["columns"] == ["step 40"] and grid(app)["state"]["a"] == "2.1"
+    press(app, "all")
+    assert grid(app)["columns"] == ["step 20", "step 40"]
+    assert (grid(app)["state"]["a"], grid(app)["state"]["view"]) == ("1.1", "Swipe")
+
+
+def test_a_setting_is_an_axis_and_other_cells_say_what_their_run_has(runs: list[str]) -> None:
+    app = open_look(runs, look_image=2, look_columns="learning_rate")
     assert seen(app) == [
         ["fast has learning_rate 0.001.", 41],
         [141, "slow has learning_rate 0.0001."],
@@ -216,3 +249,28 @@ def test_the_nearest_training_images_are_found_on_demand(runs_dir: Path) -> None
     assert [len(row["tiles"]) for row in rows] == [6, 6]
     assert re.search("Held-out images are .* nearer to its nearest than .* %", rows[0]["note"])
     assert "Find nearest training images" not in buttons(app)
+
+
+def test_something_is_said_of_an_image_or_of_the_step_of_a_sample(
+    runs_dir: Path, runs: list[str]
+) -> None:
+    def say(app: AppTest, subject: Subject) -> None:
+        app.session_state[keys.GUEST] = ("Ann", "0" * 32)
+        app.session_state[f"say-fast-{subject}-A"] = True  # as if its button was pressed
+        app.run()
+        assert f"fast, {subject}" in words(app)
+        [star] = [each for each in app.button if (each.key or "").startswith("star-")]
+        star.click().run()
+        assert not app.exception
+
+    app = open_look(["fast"], look_at_steps=["40"])
+    say(app, Subject(step=40))
+    app = open_look(["fast"], look_from="Generated", look_at_steps=["40"], look_n=1, look_seed=7)
+    generate(app, "Generate 1 image", look.KEY)
+    [[cell]] = grid(app)["cells"]
+    file = base64.b64decode(cell["address"].partition(",")[2])
+    image = metadata.subject_of(metadata.read(file))
+    say(app, image)
+    found = read_remarks(runs_dir / "fast")
+    assert [each.subject for each in found.current] == [Subject(step=40), image]
+    assert (image.image, image.seed) == (0, 7)

@@ -144,3 +144,15 @@ def test_a_damaged_file_and_a_full_one_are_named(run: Path) -> None:
         file.write("x" * 4 * 2**20)
     write_note(app, "more")
     assert "nothing can be added." in words(app)
+
+
+def test_the_page_of_a_run_says_what_was_said_of_it(run: Path) -> None:
+    for kind, text in ((Kind.TAG, "good"), (Kind.NOTE, "Round."), (Kind.DECISION, "keep")):
+        add(run, kind, text, by=ANN)
+    add(run, Kind.TAG, "wheels", Subject(step=40), by=ANN)
+    app = open_page("training.py", run="run")
+    assert "Decision: keep · Tags: good · 1 note" in words(app)
+    assert "Round." not in words(app)
+    app.session_state["say-run-run-"] = True  # as if the button was pressed
+    app.run()
+    assert "Round." in words(app)

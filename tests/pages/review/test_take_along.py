@@ -14,7 +14,7 @@ from diffusion_core.runs.history import read_history
 from diffusion_core.runs.remarks import Kind, add
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.votes import cast
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page
 from tests.tiny_runs import write_run
 
 
@@ -26,8 +26,6 @@ def run(runs_dir: Path) -> Path:
 def test_the_size_is_on_the_button_before_the_file_is_made(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = open_page("review.py", view="Take along")
-    assert "Select up to eight runs" in words(app)
     monkeypatch.setattr(reports, "make_report", lambda *given: pytest.fail("made too early"))
     app = open_page("review.py", view="Take along", runs=["run-1"])
     [button] = app.get("download_button")

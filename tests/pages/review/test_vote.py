@@ -17,8 +17,8 @@ from dashboard.ui import keys
 from diffusion_core.media.images import png
 from diffusion_core.review import polls
 from diffusion_core.review.polls import Poll, Turn
-from tests.pages.app import button, buttons, component_data, open_page, press, words
-from tests.tiny_runs import write_run
+from tests.pages.app import button, buttons, component_data, generate, open_page, press, words
+from tests.tiny_runs import write_checkpoint, write_run
 
 NAMES = ["run-a", "run-b", "run-c"]
 
@@ -64,7 +64,32 @@ def test_the_form_offers_the_newest_samples_and_says_what_is_missing() -> None:
     assert app.multiselect(key="vote_of").value == [f"{name}, step 40" for name in NAMES]
     assert "2 questions for each person." in words(app)
     assert "images from the same noise" in words(app)
-    assert "Select runs in the table" in words(open_vote("Ann"))
+    assert "Select the runs to compare in the table." in words(open_vote("Ann"))
+    app = open_vote("Ann", runs="run-a", vote_source="new images")
+    assert "fewer than two checkpoints" in words(app)
+
+
+def test_new_images_are_made_from_one_noise_and_belong_to_the_settings(runs_dir: Path) -> None:
+    for name in NAMES[:2]:
+        write_checkpoint(runs_dir / name, 40)
+    app = open_vote("Ann", runs=NAMES[:2], vote_source="new images", vote_count="2", vote_seed="5")
+    assert "Start the vote" not in buttons(app)
+    generate(app, key="vote")
+    assert "2 questions for each person. Each question shows images from the same" in words(app)
+    app.text_input(key=keys.POLL).set_value("wheels")
+    press(app, "Start the vote")
+    poll = poll_of(runs_dir)
+    assert [question.text for question in poll.record.questions] == [
+        "seed 5, image 1",
+        "seed 5, image 2",
+    ]
+    same = [polls.image(poll, poll.record.questions[0], e.name) for e in poll.record.entries]
+    assert same[0] == same[1]  # the same weights
+
+    app.selectbox(key="vote").set_value("").run()
+    app.number_input(key="vote_seed").set_value(6).run()
+    assert "Generate the images with these settings" in words(app)
+    assert "Start the vote" not in buttons(app)
 
 
 def test_who_votes_is_told_nothing_but_images(runs_dir: Path) -> None:

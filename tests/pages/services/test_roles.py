@@ -31,6 +31,7 @@ from diffusion_core.runs import remarks, trash
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.remarks import Kind
 from diffusion_core.runs.run import Run
+from diffusion_core.runs.sweep_file import Plan
 from diffusion_core.sampling.series import Series
 from tests.tiny_runs import write_run
 
@@ -43,11 +44,18 @@ SPEC = measure.SamplingSpec(run="x", step=1)
 
 # What does each deed; none may come so far as to notice that its run does not exist.
 DEEDS: dict[Deed, list[Callable[[], object]]] = {
-    Deed.START: [lambda: run_deeds.start("new", preset("small"))],
+    Deed.START: [
+        lambda: run_deeds.start("new", preset("small")),
+        lambda: run_deeds.start_sweep("new", preset("small"), Plan(vary=["seed=1,2"])),
+    ],
     Deed.CREATE: [lambda: run_deeds.create("new", preset("small"))],
-    Deed.RESUME: [lambda: run_deeds.resume(RUN), lambda: run_deeds.resume(RUN, {"steps": 9})],
+    Deed.RESUME: [
+        lambda: run_deeds.resume(RUN),
+        lambda: run_deeds.resume(RUN, {"steps": 9}),
+        lambda: run_deeds.resume_sweep("lr"),
+    ],
     Deed.PAUSE: [lambda: run_deeds.request(RUN, "pause")],
-    Deed.STOP: [lambda: run_deeds.request(RUN, "stop")],
+    Deed.STOP: [lambda: run_deeds.request(RUN, "stop"), lambda: run_deeds.stop_sweep("lr")],
     Deed.SAMPLE_NOW: [lambda: run_deeds.request(RUN, "sample")],
     Deed.CHECKPOINT_NOW: [lambda: run_deeds.request(RUN, "checkpoint")],
     Deed.CHANGE: [lambda: run_deeds.change(RUN, {"steps": 9})],

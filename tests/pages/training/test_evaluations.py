@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 from diffusion_core.evaluation.intervals import Estimate
@@ -39,7 +40,7 @@ def test_the_quality_during_training_and_the_alarm(runs_dir: Path) -> None:
     assert "use the average short" in said
     assert "Best checkpoint: step 20 (20.0)." in said
     assert "64 images of the averaged weights, 10 sampling steps" in said
-    alts = [json.loads(each.proto.json)["alt"] for each in app.get("bidi_component")]
+    alts = [json.loads(each.proto.json).get("alt") for each in app.get("bidi_component")]
     assert {f"{what} of copies over the steps" for what in ("Fréchet distance", "Near copies")} <= {
         *alts
     }
@@ -78,3 +79,13 @@ def test_the_quality_at_the_end_is_forecast_and_what_such_forecasts_were_worth(
         "error was 0 %."
     ) in said.replace("**", "")
     assert "Is it enough?" not in words(open_page("training.py", run="before", more="Quality"))
+
+
+def test_a_run_with_too_few_held_out_images_says_why_it_has_no_near_copies(runs_dir: Path) -> None:
+    run = measured(runs_dir, "few", 0.06)
+    with sqlite3.connect(run / "metrics.sqlite") as connection:
+        connection.execute("DELETE FROM scalars WHERE name LIKE 'evaluation.copies%'")
+    said = words(open_page("training.py", more="Quality"))
+    assert (
+        "they need at least 16 held-out images, and this run has 0. Set *validation_count*" in said
+    )

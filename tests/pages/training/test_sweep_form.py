@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from dashboard.services import run_deeds
 from dashboard.training.form_controls import BY_FIELD
+from dashboard.training.launch import Start
 from dashboard.training.sweep_form import usual_values
+from dashboard.ui import run_wording
+from diffusion_core.cli.train import start_settings
 from diffusion_core.runs import sweep
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.presets import preset
@@ -60,6 +66,37 @@ def test_a_viewer_sees_the_sweeps_and_starts_none(
     assert "lr 0 of 2 runs are there." in words(app)
     assert not {"Stop sweep", "Start sweep"} & set(buttons(app))
     assert not [each for each in app.multiselect if each.key == "sweep-varied"]
+
+
+def test_more_steps_than_the_installation_allows_are_refused(
+    runs_dir: Path, started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_MAX_STEPS", "50")
+    with pytest.raises(ConfigError, match="This installation allows at most 50 steps"):
+        run_deeds.start_sweep("lr", BASE, Plan(vary=["steps=40,60"]))
+    assert not list(runs_dir.iterdir())
+
+
+def test_a_run_says_why_it_is_paused_and_one_like_it_is_in_no_sweep(
+    runs_dir: Path, started
+) -> None:
+    sweep.start(runs_dir, "lr", BASE, Plan(vary=["batch_size=4,8"], halve_at=[10]), "cpu")
+    status = runs_dir / "lr-01" / "status.json"
+
+    def says(**changes: object) -> str:
+        now = {"state": "paused", "step": 10, "checkpoint_step": 10} | changes
+        status.write_text(json.dumps(json.loads(status.read_text()) | now))
+        seen = Run(runs_dir / "lr-01").snapshot()
+        return run_wording.state_sentence(seen, [seen])
+
+    end = " Resume the run to continue from step 10."
+    assert f"is paused. It waits for the other runs of the sweep `lr`.{end}" in says()
+    assert f"is paused. Number 2 of 2.{end}" in says(message="Number 2 of 2.")
+    assert "is paused. Resume the run" in says(message="", step=9)
+    alone = Start(run="lr-01").config(runs_dir)
+    assert alone == BASE.replace(batch_size=4)
+    given = Namespace(run=runs_dir / "again", like=str(runs_dir / "lr-01"), preset=None)
+    assert start_settings(given, {}) == alone
 
 
 def test_the_values_that_the_form_proposes_are_possible() -> None:

@@ -224,6 +224,16 @@ def test_mail_is_encrypted_before_the_password_is_sent(
     assert len(server.got) == 1
 
 
+def test_mail_may_be_encrypted_from_the_beginning(
+    context: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mail_server() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert send_mail(server.port, "tls") == Outcome(sent=True)
+    assert len(server.got) == 1
+
+
 def test_mail_is_not_sent_where_the_server_cannot_encrypt() -> None:
     with mail_server() as server:
         found = send_mail(server.port, "starttls", SMTP_USER="lab", SMTP_PASSWORD=SECRET)

@@ -19,6 +19,7 @@ from diffusion_core.runs.alerts.ledger import Deed
 from diffusion_core.runs.alerts.settings import AlertSettings, read_alerts
 from diffusion_core.runs.alerts.watch import Watch
 from diffusion_core.runs.status import StatusRecord, read_status, write_status
+from diffusion_core.runs.sweep_file import FOLDER, Plan, Round, State, Sweep, write_sweep
 from tests.message_servers import SECRET, Answer, WebhookServer, webhook_server
 from tests.tiny_runs import write_run
 
@@ -156,6 +157,28 @@ def test_only_the_events_that_are_chosen_are_told_of(runs_dir: Path, server: Web
     assert events(server) == [("failed", "two")]
 
 
+def test_another_choice_of_events_or_targets_tells_of_nothing_that_is_past(
+    runs_dir: Path, server: WebhookServer, clock: list[float]
+) -> None:
+    one, two = at_work(runs_dir, "one"), at_work(runs_dir, "two")
+    chosen = settings(server, EVENTS="failed")
+    Watch(runs_dir).look(chosen)
+    set_state(one, "failed")
+    set_state(two, "finished")
+    Watch(runs_dir).look(chosen)
+    assert events(server) == [("failed", "one")]
+    clock[0] += watch.NEWS_SECONDS + 10
+    Watch(runs_dir).look(settings(server))
+    with webhook_server() as other:
+        both = f"{server.url} slack+{other.url}"
+        more = read_alerts({"DIFFUSION_LAB_ALERT_WEBHOOK": both})
+        Watch(runs_dir).look(more)
+        clock[0] = 0.0
+        Watch(runs_dir).look(more.model_copy(update={"alert_events": chosen.alert_events}))
+        assert other.got == []
+    assert events(server) == [("failed", "one")]
+
+
 # ---------------------------------------------------------------- the queue
 
 
@@ -208,6 +231,32 @@ def test_a_queue_that_is_only_paused_has_not_ended(runs_dir: Path, server: Webho
     assert server.got == []
 
 
+def test_a_sweep_is_over_when_its_last_run_has_ended(runs_dir: Path, server: WebhookServer) -> None:
+    chosen, looks = settings(server, EVENTS="queue_empty"), Watch(runs_dir)
+    sweep = Sweep(
+        name="lr",
+        plan=Plan(vary=("learning_rate=0.1,0.2",)),
+        judge="validation_loss",
+        host="here",
+        device="cpu",
+        created=time.time(),
+        rounds=(Round(until=0, runs=("lr-01", "lr-02")),),
+    )
+    (runs_dir / FOLDER).mkdir()
+    write_sweep(runs_dir, sweep)
+    one = at_work(runs_dir, "lr-01")
+    looks.look(chosen)
+    set_state(one, "finished")
+    looks.look(chosen)  # before the next run is started
+    assert server.got == []
+    two = at_work(runs_dir, "lr-02")
+    looks.look(chosen)
+    set_state(two, "paused")
+    write_sweep(runs_dir, sweep.replace(state=State.OVER))
+    looks.look(chosen)
+    assert [body["runs"] for body in server.bodies] == ["lr-01"]
+
+
 # ---------------------------------------------------------------- stalls
 
 
@@ -254,11 +303,14 @@ def test_preparing_and_waiting_are_no_stall_while_the_heart_beats(
     chosen, looks = settings(server), Watch(runs_dir)
     starting = at_work(runs_dir, "starting", state="starting", step=0)
     at_work(runs_dir, "queued", state="queued")
+    measuring = at_work(runs_dir, "measuring", message="Measuring the quality of step 10.")
     looks.look(chosen)
     clock[0] += 400
     set_state(starting, "starting")
+    set_state(measuring, "running")
     looks.look(chosen)
     assert server.got == []
+    set_state(measuring, "paused")
     clock[0] += 400
     looks.look(chosen)
     assert events(server) == [("stalled", "starting")]
@@ -398,6 +450,23 @@ def test_without_a_place_to_note_it_nothing_is_sent(
         looks.look(chosen)
     assert ("finished", "two") in events(server)
     assert ("finished", "one") not in events(server)
+
+
+def test_runs_that_cannot_be_read_keep_no_other_from_being_told_of(
+    runs_dir: Path, server: WebhookServer
+) -> None:
+    chosen, looks = settings(server, EVENTS=ONE), Watch(runs_dir)
+    (link := at_work(runs_dir, "link") / "status.json").unlink()
+    link.symlink_to("status.json")
+    (at_work(runs_dir, "damaged") / "status.json").write_text("{")
+    (folder := at_work(runs_dir, "folder") / "alerts.jsonl").mkdir()
+    run = at_work(runs_dir, "run")
+    with pytest.raises(OSError, match="is not a file"):
+        looks.look(chosen)
+    folder.rmdir()
+    set_state(run, "finished")
+    looks.look(chosen)
+    assert events(server) == [("finished", "run")]
 
 
 # ---------------------------------------------------------------- a trainer
