@@ -12,6 +12,7 @@ from dashboard.components.chart.chart import Packed, pack, show_packed
 from dashboard.figures.training import Curve, evaluation_figure
 from dashboard.services import cached
 from dashboard.services.shared_look import metrics_stamp, once
+from dashboard.training.forecast import show_forecast
 from dashboard.ui.outside import plain
 from diffusion_core.evaluation.evaluator import FEWEST
 from diffusion_core.evaluation.metrics import COPIES, METRICS, Metric
@@ -54,6 +55,7 @@ def show_evaluations(run: RunSnapshot, compared: Sequence[RunSnapshot]) -> None:
                 _show_curve(runs, each)
             else:
                 st.caption(_why_no_copies(run))
+    show_forecast(run, metric)
     st.caption(" ".join(_sentences(run, metric)))
 
 

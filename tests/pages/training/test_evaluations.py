@@ -60,6 +60,27 @@ def test_a_run_that_memorises_nothing_raises_no_alarm_and_its_best_step_is_offer
     assert checkpoint.options == ["latest", "best", "30", "10"]  # the best of those that are left
 
 
+def test_the_quality_at_the_end_is_forecast_and_what_such_forecasts_were_worth(
+    runs_dir: Path,
+) -> None:
+    for name, state, steps in (("before", "finished", 100), ("now", "stopped", 200)):
+        config = tiny(steps=steps)
+        run = write_run(runs_dir, name, config=config, state=state, step=100, total=steps)
+        metrics = MetricsWriter(run / "metrics.sqlite")
+        for step in range(10, 110, 10):
+            value = 1000 / step
+            found = scalars({"frechet": Estimate(value, value - 1, value + 1, 64, 64)})
+            metrics.add((step, curve, number, 0.0) for curve, number in found.items())
+        metrics.close()
+    said = words(open_page("training.py", run="now", more="Quality"))
+    assert (
+        "Is it enough? Forecast of Fréchet distance at step 200: 5.00 (95 %: 5.00 to 5.00). Of 1 "
+        "finished run, such a forecast at 50 % of the steps held the result for 1; the median "
+        "error was 0 %."
+    ) in said.replace("**", "")
+    assert "Is it enough?" not in words(open_page("training.py", run="before", more="Quality"))
+
+
 def test_a_run_with_too_few_held_out_images_says_why_it_has_no_near_copies(runs_dir: Path) -> None:
     run = measured(runs_dir, "few", 0.06)
     with sqlite3.connect(run / "metrics.sqlite") as connection:
