@@ -51,7 +51,10 @@ function makeButton(ballot, address, place) {
   button.innerHTML = "<b></b>";
   button.querySelector("b").textContent = place + 1;
   button.addEventListener("click", () => answer(ballot, place));
-  loadImage(address, (image) => button.prepend(image));
+  loadImage(address, (image) => {
+    image.alt = ""; // the button says its number, and nothing else may be said
+    button.prepend(image);
+  });
   return button;
 }
 

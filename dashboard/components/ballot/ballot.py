@@ -16,7 +16,7 @@ from dashboard.components.assemble import component
 HTML = """
 <div class="ballot">
   <label><span role="status"></span><progress></progress></label>
-  <div class="images" role="group"></div>
+  <div class="images" role="group" aria-label="Images to choose from"></div>
   <div class="bar">
     <button type="button" class="back">← Back</button>
     <button type="button" class="skip">Skip</button>

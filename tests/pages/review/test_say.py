@@ -121,6 +121,18 @@ def test_two_who_edit_a_note_at_once_lose_nothing(run: Path) -> None:
     assert "No notes yet." in words(app)
 
 
+def test_what_another_has_just_deleted_or_given_is_no_error(run: Path) -> None:
+    note = add(run, Kind.NOTE, "one", by=ANN)
+    app = open_say()
+    delete(run, note.id, by=ANN)
+    press_key(app, "delete-")
+    assert "No notes yet." in words(app) and not app.toast
+    add(run, Kind.TAG, "good", by="bob@lab.org")
+    app.text_input(key="tag-run-run").set_value("good")
+    press(app, "Add tag")
+    assert [each.by for each in read_remarks(run).current] == ["bob@lab.org"]
+
+
 def test_what_is_refused_is_explained_and_stays_in_the_field(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
