@@ -13,49 +13,42 @@ ROW = 44  # pixels of height
 
 
 def share_figure(shares: Mapping[str, Share], chance: float | None) -> go.Figure:
-    """In percent, the greatest on top; a dashed line at `chance`, where it is the same for all."""
-    figure = go.Figure()
-    names = list(shares)[::-1]
-    found = [shares[name] for name in names]
-    figure.add_bar(
-        x=[100 * each.value for each in found],
-        y=[label(name) for name in names],
-        orientation="h",
-        marker={"color": COLOURS[0]},
-        error_x={
-            "array": [100 * (each.high - each.value) for each in found],
-            "arrayminus": [100 * (each.value - each.low) for each in found],
-            "color": GREY,
-        },
-        hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
-    )
-    if chance is not None:
-        figure.add_vline(100 * chance, line={"color": GREY, "dash": "dash", "width": 1})
-    finish(figure, "chosen (% of the votes with it)", "", height=110 + ROW * len(names))
+    """In percent; a dashed line at `chance`, where it is the same for all."""
+    figure = _figure(shares, "chosen (% of the votes with it)", scale=100)
     figure.update_xaxes(range=[0, 100])
-    figure.update_yaxes(type="category", automargin=True)
-    return figure
+    return figure if chance is None else _mark(figure, 100 * chance)
 
 
 def strength_figure(strengths: Mapping[str, Strength]) -> go.Figure:
-    """On a logarithmic axis, the greatest on top."""
-    names = list(strengths)[::-1]
-    found = [strengths[name] for name in names]
+    """On a logarithmic axis."""
+    figure = _figure(strengths, "Bradley–Terry strength")
+    figure.update_xaxes(type="log")
+    return _mark(figure, 1)
+
+
+def _figure(
+    found: Mapping[str, Share] | Mapping[str, Strength], title: str, scale: float = 1
+) -> go.Figure:
+    """A dot with its 95 % interval for each, the first on top."""
+    names = list(found)[::-1]
+    values = [found[name] for name in names]
     figure = go.Figure()
     figure.add_scatter(
-        x=[each.value for each in found],
+        x=[scale * each.value for each in values],
         y=[label(name) for name in names],
         mode="markers",
         marker={"size": 9, "color": COLOURS[0]},
         error_x={
-            "array": [each.high - each.value for each in found],
-            "arrayminus": [each.value - each.low for each in found],
+            "array": [scale * (each.high - each.value) for each in values],
+            "arrayminus": [scale * (each.value - each.low) for each in values],
             "color": COLOURS[0],
         },
-        hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+        hovertemplate="%{y}: %{x:.3g}<extra></extra>",
     )
-    figure.add_vline(1, line={"color": GREY, "dash": "dash", "width": 1})
-    finish(figure, "Bradley–Terry strength", "", height=110 + ROW * len(names))
-    figure.update_xaxes(type="log")
+    finish(figure, title, "", height=110 + ROW * len(names))
     figure.update_yaxes(type="category", automargin=True)
     return figure
+
+
+def _mark(figure: go.Figure, x: float) -> go.Figure:
+    return figure.add_vline(x, line={"color": GREY, "dash": "dash", "width": 1})

@@ -28,7 +28,7 @@ from diffusion_core.review.query import (
     parse_filter,
     sort_rows,
 )
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.config import RunConfig, meaning
 from diffusion_core.runs.run import Run, RunSnapshot
 
 MOST_CHOSEN = 8
@@ -38,10 +38,11 @@ LEAST_SECONDS = 2.0  # from one look at the table to the next
 NOTHING = ""  # of a list whose choice may be empty
 FIRST_COLUMNS = ("state", "step", "latest_loss", "validation_loss", "created")
 SEARCHED = ("name", "creator", "state", "data", "preset", "tags")
+SETTINGS = sorted(settings_of(RunConfig()))
 NAMES = [
     *(name for name in RESULTS if name != "name"),
     *(f"{QUALITY}.{metric}" for metric in METRICS),
-    *sorted(settings_of(RunConfig())),
+    *SETTINGS,
 ]
 
 SEARCH = Text(
@@ -225,8 +226,9 @@ def _show_rows(rows: Sequence[Row], columns: Sequence[str], chosen: list[str]) -
         hide_index=True,
         column_config={
             name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")
-            for name, kind in kinds.items()
             if kind == Kind.TIME
+            else st.column_config.Column(help=meaning(name) if name in SETTINGS else None)
+            for name, kind in kinds.items()
         }
         | {"name": st.column_config.TextColumn(pinned=True)},
         placeholder="",

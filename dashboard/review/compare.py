@@ -16,7 +16,7 @@ from dashboard.quality.results import METRIC
 from dashboard.quality.results import show_table as show_results_table
 from dashboard.review.compare_goes_with import GOES_WITH, show_goes_with
 from dashboard.services import cached
-from dashboard.services.shared_look import recent
+from dashboard.services.shared_look import metrics_stamp, once, recent
 from dashboard.training.comparison import (
     CORNER,
     NONE_DIFFER,
@@ -39,6 +39,7 @@ from diffusion_core.runs.run import RunSnapshot
 
 CURVE = Choice(key="curve", label="Curve", default=LOSS)
 CONTROLS = (CURVE, SMOOTHING, LOGARITHMIC, ALIGN, METRIC, *GOES_WITH)
+MEASURED = "Measured"
 COSTS = {
     "Images seen": "Training images, each as often as it was seen.",
     "Training time": "Without pauses and the time between two starts.",
@@ -55,9 +56,10 @@ def show_compare(chosen: Sequence[RunSnapshot], rows: Sequence[Row]) -> None:
         readable = [run for run in chosen if _can_be_read(run)]
         # These first, so that the colours of the table are those of the curves.
         chosen = [*readable, *(run for run in chosen if run not in readable)]
-        _show_beside(chosen, readable)
+        results = _results_of(chosen)
+        _show_beside(chosen, readable, results)
         _show_curves(readable)
-        _show_quality(chosen)
+        _show_quality(chosen, results)
     show_goes_with(rows, {run.name for run in chosen})
 
 
@@ -73,7 +75,19 @@ def _can_be_read(run: RunSnapshot) -> bool:
     return True
 
 
-def _show_beside(runs: Sequence[RunSnapshot], readable: Sequence[RunSnapshot]) -> None:
+def _results_of(runs: Sequence[RunSnapshot]) -> list[Result]:
+    """The results of the last step of each run that has any."""
+    results = []
+    for run in runs:
+        found, _ = recent(("results", run.path), functools.partial(read_results, run.path))
+        last = max((result.spec.step for result in found), default=0)
+        results += [result for result in found if result.spec.step == last]
+    return results
+
+
+def _show_beside(
+    runs: Sequence[RunSnapshot], readable: Sequence[RunSnapshot], results: Sequence[Result]
+) -> None:
     """Settings, results and cost, with a column for each run."""
     settings = setting_lines(runs)
     figures, costs = [], []
@@ -83,10 +97,11 @@ def _show_beside(runs: Sequence[RunSnapshot], readable: Sequence[RunSnapshot]) -
             {"State": str(run.state), "Step": f"{run.status.step:,}"}
             | (numbers_of(run) if there else {})
         )
-        costs.append(cost_texts(cost_of(run) if there else Cost(None, None, None)))
+        costs.append(cost_texts(_cost_of(run) if there else Cost(None, None, None)))
     parts: dict[str, list[Line]] = {
         SETTINGS: settings,
         "Figures": lines_of(figures),
+        "Quality": quality_lines(runs, one_of_each(results)),
         "Cost": lines_of(costs, COSTS),
     }
     show_table([run.name for run in runs], parts, "The chosen runs", "beside", CORNER)
@@ -96,6 +111,31 @@ def _show_beside(runs: Sequence[RunSnapshot], readable: Sequence[RunSnapshot]) -
         )
     else:
         st.caption(NONE_DIFFER)
+
+
+def quality_lines(runs: Sequence[RunSnapshot], results: Sequence[Result]) -> list[Line]:
+    """`results`: at most one of each run."""
+    of_run = {result.spec.run: result for result in results}
+    columns = []
+    for run in runs:
+        column = {}
+        if result := of_run.get(run.name):
+            column[MEASURED] = (
+                f"step {result.spec.step:,}, {result.way()}, {result.spec.n:,} images"
+            )
+            for name, estimate in result.metrics.items():
+                column[METRICS[name].title] = METRICS[name].format_estimate(estimate)
+        columns.append(column)
+    meanings = {
+        each.title: f"{each.help} {each.direction.capitalize()}." for each in METRICS.values()
+    }
+    return lines_of(columns, meanings)
+
+
+def _cost_of(run: RunSnapshot) -> Cost:
+    config = run.config
+    key = ("cost", run.path, metrics_stamp(run.run), run.status.step, config and config.batch_size)
+    return once(key, lambda: cost_of(run))
 
 
 def cost_texts(cost: Cost) -> dict[str, str]:
@@ -145,15 +185,10 @@ def _show_curves(runs: Sequence[RunSnapshot]) -> None:
     st.caption(" ".join(sentences))
 
 
-def _show_quality(runs: Sequence[RunSnapshot]) -> None:
-    """Each run's results of the last step that has any; one of each in the figure."""
+def _show_quality(runs: Sequence[RunSnapshot], results: list[Result]) -> None:
+    """One result of each run in the figure, all in the table."""
     st.subheader("Quality")
-    colours, results = {}, []
-    for k, run in enumerate(runs):
-        colours[run.name] = k
-        found, _ = recent(("results", run.path), functools.partial(read_results, run.path))
-        last = max((result.spec.step for result in found), default=0)
-        results += [result for result in found if result.spec.step == last]
+    colours = {run.name: k for k, run in enumerate(runs)}
     if not results:
         st.caption("None of these runs has been measured. Measure them on the Training page.")
         return

@@ -127,6 +127,8 @@ def generate_task(cells: Sequence[Wanted]) -> Task:
         failed = {}
         for each, (spec, _) in zip(cells, pairs, strict=True):
             assert each.checkpoint is not None
+            if each.made is not None:  # somebody else has asked for it too
+                continue
             try:
                 loaded = load(each.checkpoint, spec.average, spec.exact)
                 images = to_uint8(spec.make(loaded, on_step))

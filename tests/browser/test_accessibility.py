@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote_plus
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from dashboard.review.view import VIEWS
 from dashboard.ui.addresses import PAGES
 from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage
@@ -18,15 +20,16 @@ from tests.forks.client import ROOT
 
 # Streamlit's menu: its sections stand between the list and its items (`list` and `listitem`).
 ALL_BUT_STREAMLIT = {"exclude": [["[data-testid=stSidebarNavItems]"]]}
-VIEWS = [
+ADDRESSES = [
     *(page.url_path for page in PAGES),
+    *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
     "review?view=Look&runs=demo-cars&look_nearest=true",
 ]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", VIEWS)
+@pytest.mark.parametrize("path", ADDRESSES)
 def test_axe_finds_nothing_serious(
     path: str, scheme: Literal["light", "dark"], open_page: OpenPage, server: Server
 ) -> None:

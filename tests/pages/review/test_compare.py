@@ -68,6 +68,9 @@ def test_runs_beside_each_other(runs_dir: Path) -> None:
         "Training time": ["1 h 0 min", "1 h 0 min"],
         "Energy": ["2 kWh", "not readable"],
     }
+    quality = cells(app, "Quality")
+    assert quality["Fréchet distance"][0].startswith("31.2 (")
+    assert quality["Measured"][0].startswith("step 5,000, ")
     smooth = [each for each in chart(app, "loss-slow")["data"] if each.get("hovertemplate")]
     assert "learning_rate 0.001" in smooth[0]["hovertemplate"]
     dots = [each for each in chart(app, "intervals")["data"] if "error_x" in each]

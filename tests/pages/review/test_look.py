@@ -18,9 +18,11 @@ from dashboard.review import look, look_images
 from dashboard.review.look_images import MadeImages
 from dashboard.ui import keys
 from diffusion_core.media.images import png, strip
+from diffusion_core.review.grid import Cell
 from diffusion_core.review.saved_views import save_view
 from diffusion_core.runs.checkpoint import weights_path
 from diffusion_core.runs.remarks import Subject, read_remarks
+from diffusion_core.runs.run import Run
 from diffusion_core.sampling import metadata
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, component_data, generate, open_page, press, words
@@ -166,6 +168,18 @@ def test_a_network_that_fails_leaves_its_reason_in_the_cell(
     assert "answers with NaN" in broken[0]["problem"]
     assert fast[0]["address"] and slow[0]["address"]
     assert "Generate 1 image" in buttons(app)
+
+
+def test_what_somebody_else_has_generated_meanwhile_is_not_generated_again(
+    runs_dir: Path, runs: list[str], made: MadeImages
+) -> None:
+    run = Run(runs_dir / "fast").snapshot()
+    values = {"run": "fast", "step": 40, "sampler": "ddim", "steps": 2, "guidance": 1.0}
+    [[wanted]] = look_images.want([[Cell(values)]], {"fast": run}, n=1, seed=0)
+    task = look_images.generate_task(look_images.missing([[wanted]]))
+    made.keep(wanted.key, [b"image"])
+    assert task.work is not None
+    assert task.work(lambda *_: pytest.fail("It was generated."), lambda _: None) == {}
 
 
 def test_images_that_were_not_used_for_longest_are_forgotten() -> None:
