@@ -85,6 +85,8 @@ def _offer_archives(chosen: Sequence[RunSnapshot]) -> None:
 
 
 def _offer_import() -> None:
+    if imported := st.session_state.pop(keys.IMPORTED, ""):
+        st.success(f"{plain(imported)} is imported. It is in the table now.")
     limit = get_settings().upload_mb(operator=True)
     count = st.session_state.setdefault(keys.IMPORT_COUNT, 0)
     file = st.file_uploader(
@@ -113,5 +115,3 @@ def _offer_import() -> None:
             st.session_state[keys.IMPORT_COUNT] += 1
             st.session_state[keys.IMPORTED] = run.name
             st.rerun()
-    if imported := st.session_state.pop(keys.IMPORTED, ""):
-        st.success(f"{plain(imported)} is imported. It is in the table now.")

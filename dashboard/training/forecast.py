@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.services.settings import get_settings
-from dashboard.services.shared_look import metrics_stamp, once, recent, runs_of
+from dashboard.services.shared_look import metrics_stamp, once, runs_of
 from diffusion_core.evaluation.forecast import (
     FEWEST,
     Forecast,
@@ -16,6 +16,9 @@ from diffusion_core.evaluation.forecast import (
 )
 from diffusion_core.evaluation.metrics import Metric
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.runs.status import RunState
+
+MOST_EARLIER = 50  # finished runs, the newest, by which forecasts are judged
 
 
 def show_forecast(run: RunSnapshot, metric: Metric) -> None:
@@ -30,10 +33,10 @@ def show_forecast(run: RunSnapshot, metric: Metric) -> None:
         st.caption(f"**Is it enough?** Too few evaluations for a forecast: {count} of {FEWEST}.")
         return
     tenth = max(round(part, 1), 0.1)  # so that it is not computed anew at each look
-    record = recent(
-        ("forecasts", get_settings().runs_dir, tenth),
-        lambda: record_of(runs_of(get_settings()), tenth),
-    )
+    seen = [each for each in runs_of(get_settings()) if each.state == RunState.FINISHED]
+    earlier = seen[:MOST_EARLIER]
+    stamps = tuple((each.path, metrics_stamp(each.run)) for each in earlier)
+    record = once(("forecasts", tenth, stamps), lambda: record_of(earlier, tenth))
     st.markdown(forecast_sentence(made, metric, record, tenth))
 
 
