@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def free_name(runs_dir: Path) -> str:
     """The first of sweep-1, sweep-2, … that is neither a sweep nor has runs."""
     taken = {each.name for each in read_sweeps(runs_dir)}
     number = 1
-    while f"sweep-{number}" in taken or (runs_dir / f"sweep-{number}-01").exists():
+    while f"sweep-{number}" in taken or os.path.exists(runs_dir / f"sweep-{number}-01"):
         number += 1
     return f"sweep-{number}"
 

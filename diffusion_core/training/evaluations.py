@@ -152,13 +152,14 @@ class Evaluations:
 
     def _measure(self, step: int) -> None:
         try:
-            if not self.over.is_set():
-                cost = self._measure_apart(step) if self.apart else self._measure_here(step)
-                self.spent, self.newest = self.spent + cost, cost
-                spec = spec_beside(self.run.name, self.run.checkpoint(step))
-                result = read_result(result_path(self.run.path, spec))
-                assert result is not None
-                self.ready.put(result)
+            if self.over.is_set():
+                raise Cancelled
+            cost = self._measure_apart(step) if self.apart else self._measure_here(step)
+            self.spent, self.newest = self.spent + cost, cost
+            spec = spec_beside(self.run.name, self.run.checkpoint(step))
+            result = read_result(result_path(self.run.path, spec))
+            assert result is not None
+            self.ready.put(result)
         except Cancelled:
             self.steps.discard(step)  # the run ends
         except Exception as error:  # none of them is worth the training

@@ -214,6 +214,18 @@ def test_an_evaluation_has_to_fit_the_time_that_it_may_cost(
     made.close()
 
 
+def test_an_evaluation_that_the_end_of_the_run_overtakes_holds_no_checkpoint(
+    tmp_path: Path,
+) -> None:
+    context = SimpleNamespace(config=tiny(), device=torch.device("cpu"))
+    made = Evaluations(context, SimpleNamespace(path=tmp_path), 0)  # type: ignore[arg-type]
+    made.cancel()
+    made.start(4)
+    made.thread.wait()
+    assert made.under_way() == set()
+    made.close()
+
+
 def test_a_run_cannot_wait_for_evaluations_that_it_does_not_make() -> None:
     with pytest.raises(ConfigError, match="stop_when_no_better needs evaluations"):
         tiny(stop_when_no_better=3)
