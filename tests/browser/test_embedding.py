@@ -33,6 +33,7 @@ def test_a_visitor_changes_size_and_t_and_shares_the_view(open_page: OpenPage) -
     expect(shared.get_by_label("Embedding size", exact=True)).to_have_value("64")
 
 
+@pytest.mark.long
 def test_a_trained_run_is_shown_on_a_phone_too(open_page: OpenPage, tmp_path: Path) -> None:
     config = RunConfig(
         network_args={"widths": [8, 8], "blocks": 1, "attention_levels": []},

@@ -53,6 +53,7 @@ def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> N
     expect(hover).to_contain_text("out (1, 1024, 4, 4)")
 
 
+@pytest.mark.long
 def test_the_page_fits_a_phone(open_page: OpenPage) -> None:
     page = open_page("/network?network=small", viewport=PHONE)
     expect(page.get_by_test_id("stPlotlyChart")).to_have_count(3)

@@ -71,6 +71,7 @@ def test_every_kind_of_upload_works_or_gets_one_sentence(open_page: OpenPage) ->
         expect(errors).to_have_count(0)
 
 
+@pytest.mark.long
 def test_the_noising_page_fits_a_phone(open_page: OpenPage) -> None:
     page = open_page("/noising", viewport=PHONE)
     expect(page.get_by_test_id("stImage").locator("img")).to_have_count(13)

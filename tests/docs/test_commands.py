@@ -32,6 +32,7 @@ DOCUMENTS = sorted(
         ROOT / "checkpoints/demo-cars/README.md",
     )
 )
+LONG = ("docs/many-machines.md", "docs/sampling.md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What is not run as written: in a command that takes too long, or needs what is not here, the first
@@ -186,7 +187,10 @@ def run_command(command: str) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(each, marks=pytest.mark.long if each in LONG else ()) for each in DOCUMENTS],
+)
 def test_a_document_shows_commands_that_work(
     document: str, repository: Path, trained: Path
 ) -> None:

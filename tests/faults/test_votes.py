@@ -53,6 +53,7 @@ def has_told(voter: Command, votes: int) -> bool:
     return len(told(voter)) >= votes
 
 
+@pytest.mark.long
 def test_no_vote_is_lost_when_twenty_vote_at_once(runs_dir: Path, forks: Forks) -> None:
     runs = [runs_dir / name for name in ("one", "two")]
     for path in runs:

@@ -62,6 +62,7 @@ def test_every_sampler_makes_cars_at_its_defaults(sampler: str, loaded: LoadedMo
     assert noise < 1.5  # that of N(0, 1) is 1
 
 
+@pytest.mark.long
 def test_what_is_warned_of_are_no_cars(loaded: LoadedModel) -> None:
     spec = spec_of("heun", "--spacing", "trailing")
     assert spec.warning(Capabilities.of(CHECKPOINT)) == (
