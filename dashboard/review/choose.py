@@ -37,6 +37,7 @@ MOST_GROUPS = 50
 LEAST_SECONDS = 2.0  # from one look at the table to the next
 NOTHING = ""  # of a list whose choice may be empty
 FIRST_COLUMNS = ("state", "step", "latest_loss", "validation_loss", "created")
+SAID = ("decision", "stars", "tags")  # columns at first, where a run has any
 SEARCHED = ("name", "creator", "state", "data", "preset", "tags")
 SETTINGS = sorted(settings_of(RunConfig()))
 NAMES = [
@@ -108,7 +109,7 @@ def pick_runs(offer_more: Callable[[], None]) -> tuple[list[RunSnapshot], list[R
             GROUP.ask()
             SORT.ask()
             REVERSE.ask()
-            COLUMNS.ask(default=list(COLUMNS.default), max_selections=MOST_COLUMNS)
+            COLUMNS.ask(default=first_columns(every), max_selections=MOST_COLUMNS)
         offer_more()
     table = st.container()
     names = [str(row.values["name"]) for row in every]
@@ -124,6 +125,12 @@ def _say_how_to_begin() -> None:
     st.info(f"There are no runs yet. {who} on the Training page.")
     page = entry("training.py")
     st.page_link(page.path, label=page.title, icon=page.icon)
+
+
+def first_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns before anybody has chosen others."""
+    said = (name for name in SAID if any(row.values.get(name) for row in rows))
+    return [*FIRST_COLUMNS, *said]
 
 
 def rows_of(settings: Settings) -> list[Row]:
@@ -192,7 +199,7 @@ def _show_table(seconds: float, was_chosen: list[str]) -> None:
     if not rows:
         st.info("No run fits the search and the filter.")
         return
-    columns = list(dict.fromkeys(state.get(COLUMNS.key, FIRST_COLUMNS)))
+    columns = list(dict.fromkeys(state.get(COLUMNS.key, first_columns(every))))
     if group := state.get(GROUP.key, NOTHING):
         groups = group_rows(rows, group)
         rows = [row for members in groups.values() for row in members]

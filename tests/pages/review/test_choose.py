@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.review import choose
 from diffusion_core.review.index import Row
+from diffusion_core.runs.remarks import Kind, add
 from tests.pages.app import open_page, words
 from tests.tiny_runs import TINY, write_run
 
@@ -65,6 +66,17 @@ def test_groups_say_how_many_runs_they_have_and_the_median_of_each_number(runs: 
     assert list(groups["median step"]) == [2, 2]
     assert list(table["name"]) == ["run-4", "run-2", "run-0", "run-3", "run-1"]
     assert list(table.columns[1:]) == ["batch_size", "state", "step"]
+
+
+def test_what_people_said_of_runs_has_columns_where_there_is_any(
+    runs: list[str], runs_dir: Path
+) -> None:
+    first = ["name", *choose.FIRST_COLUMNS]
+    assert list(open_review().dataframe[0].value.columns) == first
+    add(runs_dir / "run-2", Kind.TAG, "good", by="ann")
+    table = open_review().dataframe[0].value
+    assert list(table.columns) == [*first, "tags"]
+    assert table["tags"].dropna().to_dict() == {2: "good"}
 
 
 def test_a_chosen_run_that_is_gone_is_no_longer_chosen(runs: list[str], runs_dir: Path) -> None:
