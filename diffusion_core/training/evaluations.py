@@ -199,7 +199,9 @@ class Evaluations:
             text=True,
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl+C is for the training
+            # Ctrl+C is for the training. Not a session of its own: Linux shares the CPU among
+            # sessions first, whatever the priorities in them.
+            process_group=0,
         )
         with process:
             while process.poll() is None:
