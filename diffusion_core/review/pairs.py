@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from diffusion_core.evaluation.metrics import METRICS, Metric
 from diffusion_core.review.differences import in_order, settings_in
@@ -113,6 +112,8 @@ def chance(rows: Sequence[Row], outcome: str) -> Chance | None:
             groups += [np.array(values) for values in by_step.values() if len(values) > 1]
     if not groups:
         return None
+    from scipy.special import stdtrit  # not before it is used: it takes 30 MB
+
     freedom = sum(len(values) - 1 for values in groups)
     variance = sum(((values - values.mean()) ** 2).sum() for values in groups) / freedom
     spread = stdtrit(freedom, 0.975) * (2 * variance) ** 0.5

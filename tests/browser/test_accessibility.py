@@ -20,6 +20,10 @@ from tests.forks.client import ROOT
 
 # Streamlit's menu: its sections stand between the list and its items (`list` and `listitem`).
 ALL_BUT_STREAMLIT = {"exclude": [["[data-testid=stSidebarNavItems]"]]}
+# Charts have the width of the page: they follow it a moment later.
+FITTED = """
+[...document.querySelectorAll(".js-plotly-plot")].every((x) => x.scrollWidth <= x.clientWidth)
+"""
 ADDRESSES = [
     *(page.url_path for page in PAGES),
     *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
@@ -39,6 +43,7 @@ def test_axe_finds_nothing_serious(
     found = serious(page)
     page.set_viewport_size(PHONE)
     wait_until_shown(page)
+    page.wait_for_function(FITTED)
     assert not found | serious(page)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Page
 
 from diffusion_core.review.report.write import write_report
 from diffusion_core.runs.remarks import Kind, add
 from diffusion_core.runs.run import load_run
-from tests.browser.chromium import FLAGS, find_chromium
+from tests.browser.conftest import Windows
 from tests.browser.test_accessibility import serious
 from tests.core.review.test_report import add_curves, add_series, add_strips
 from tests.tiny_runs import write_run
@@ -21,16 +21,18 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser
-        browser.close()
+def offline(windows: Windows) -> Iterator[Page]:
+    """A window without a network."""
+    page = windows.chromium.new_page()
+    windows.chromium.set_offline(True)
+    yield page
+    windows.chromium.set_offline(False)
+    page.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (390, "light")])
-def test_report_opens_offline_with_live_figures(
-    browser: Browser, tmp_path: Path, width: int, scheme: Literal["dark", "light"]
+def test_a_report_opens_offline_with_live_figures(
+    offline: Page, tmp_path: Path, width: int, scheme: Literal["dark", "light"]
 ) -> None:
     runs = []
     for name in ("one", "two"):
@@ -42,10 +44,9 @@ def test_report_opens_offline_with_live_figures(
         runs.append(load_run(path))
     file = tmp_path / "report.html"
     write_report(runs, file)
-    context = browser.new_context(
-        viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True
-    )
-    page = context.new_page()
+    page = offline
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=scheme)
     said, asked = list[str](), list[str]()
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -77,4 +78,3 @@ def test_report_opens_offline_with_live_figures(
     refused = [text for text in said if "Content Security Policy" in text]
     assert len(refused) >= 2 and said == refused
     assert page.evaluate("window.evil") is None
-    context.close()
