@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -91,11 +91,8 @@ CHOSEN = MultiChoice(
 CONTROLS = (SEARCH, FILTER, GROUP, SORT, REVERSE, COLUMNS, CHOSEN)
 
 
-def pick_runs(offer_more: Callable[[], None]) -> tuple[list[RunSnapshot], list[Row]]:
-    """The table with its controls; returns the chosen runs and the rows of all that it lists.
-
-    `offer_more` shows further buttons beside the controls.
-    """
+def pick_runs() -> tuple[list[RunSnapshot], list[Row]]:
+    """The table with its controls; returns the chosen runs and the rows of all that it lists."""
     look_anew()
     settings = get_settings()
     every = rows_of(settings)
@@ -110,7 +107,6 @@ def pick_runs(offer_more: Callable[[], None]) -> tuple[list[RunSnapshot], list[R
             SORT.ask()
             REVERSE.ask()
             COLUMNS.ask(default=first_columns(every), max_selections=MOST_COLUMNS)
-        offer_more()
     table = st.container()
     names = [str(row.values["name"]) for row in every]
     chosen = _ask_chosen(names)

@@ -35,7 +35,11 @@ def show_follow(controls: Sequence[Control]) -> None:
         _show_presenting(own, controls)
     elif followed := _followed():
         _show_following(followed, controls)
-    else:
+
+
+def offer_follow() -> None:
+    """The button to present or to follow, for who does neither."""
+    if not (_own() or _followed()):
         st.fragment(_offer)(name_now())
 
 

@@ -17,7 +17,7 @@ from dashboard.review import (
     take_along,
     vote,
 )
-from dashboard.review.follow import show_follow
+from dashboard.review.follow import offer_follow, show_follow
 from dashboard.review.link import offer_link
 from dashboard.review.saved import offer_saved
 from dashboard.ui.controls import Choice, Control
@@ -98,10 +98,9 @@ def show_review() -> None:
     chosen, rows = list[RunSnapshot](), list[Row]()
     if not view.alone():
         with table:
-            chosen, rows = choose.pick_runs(_offer_more)
+            with st.container(horizontal=True):
+                offer_saved(CONTROLS)
+                offer_link(CONTROLS)
+                offer_follow()
+            chosen, rows = choose.pick_runs()
     view.show(chosen, rows)
-
-
-def _offer_more() -> None:
-    offer_saved(CONTROLS)
-    offer_link(CONTROLS)
