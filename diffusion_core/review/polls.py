@@ -22,12 +22,21 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from diffusion_core.files import building_folder, make_folder, write_json
 from diffusion_core.media.images import png
-from diffusion_core.records import Count, Record, read_record_file, sentences
+from diffusion_core.records import Count, Record, RecordError, read_record_file, sentences
 from diffusion_core.runs.history import LONGEST_NAME
 from diffusion_core.runs.jobs import JobError, check_name
 from diffusion_core.runs.lines import add_line, read_lines
 from diffusion_core.runs.status import Moment
-from diffusion_core.runs.votes import MOST_SHOWN, Name, Vote, Votes, cast, order_for, read_votes
+from diffusion_core.runs.votes import (
+    MOST_SHOWN,
+    Name,
+    Vote,
+    Votes,
+    cast,
+    order_for,
+    read_votes,
+    seen_by,
+)
 from diffusion_core.text import visible
 
 FOLDER = ".polls"
@@ -287,3 +296,18 @@ def end(poll: Poll, by: str) -> None:
 def has_ended(poll: Poll, by: str) -> bool:
     found = read_lines(poll.path / ENDED, Ended, MOST_BYTES)
     return any(line.by == by for line in found.entries)
+
+
+def results_for(by: str, votes: Iterable[Vote], runs_dir: Path) -> list[Vote]:
+    """Those of some votes that a person may see: see `seen_by`, and none of a poll in which the
+    person can still vote."""
+    found = seen_by(by, votes)
+    still_open = {name for name in {vote.review for vote in found} if _is_open(runs_dir, name, by)}
+    return [vote for vote in found if vote.review not in still_open]
+
+
+def _is_open(runs_dir: Path, name: str, by: str) -> bool:
+    try:
+        return not has_ended(read(runs_dir, name), by)
+    except (PollError, RecordError):  # asked for elsewhere, or its folder has been removed
+        return False

@@ -23,13 +23,14 @@ from diffusion_core.evaluation.preference import (
 from diffusion_core.evaluation.results import Result, read_results, result_path, sheet_path
 from diffusion_core.review.differences import Difference, differences
 from diffusion_core.review.index import settings_of
+from diffusion_core.review.polls import results_for
 from diffusion_core.review.report.pictures import Picture, some_of
 from diffusion_core.review.report.recipes import sample_command, sample_python, train_command
 from diffusion_core.runs.metrics import MetricsError, training_seconds
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.remarks import Remark, Remarks, Subject, read_remarks
 from diffusion_core.runs.run import Run, RunSnapshot
-from diffusion_core.runs.votes import Vote, read_votes, seen_by
+from diffusion_core.runs.votes import Vote, read_votes
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.metadata import Kind as MadeKind
 from diffusion_core.sampling.metadata import Made, subject_of
@@ -411,7 +412,9 @@ def _newest(remarks: Remarks) -> list[Remark]:
 def _ballots(runs: Sequence[Path], parts: Parts) -> tuple[list[Ballot], list[str]]:
     """The votes by review, and sentences on what is wrong with them."""
     read = read_votes(runs)
-    votes = read.entries if parts.person is None else seen_by(parts.person, read.entries)
+    votes: Sequence[Vote] = read.entries
+    if parts.person is not None:
+        votes = results_for(parts.person, votes, runs[0].parent)
     reviews: dict[str, list[Vote]] = {}
     for vote in votes:
         reviews.setdefault(vote.review, []).append(vote)

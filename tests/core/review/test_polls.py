@@ -144,3 +144,17 @@ def test_a_file_that_cannot_be_used_is_named(
     file.write_text(json.dumps(record))
     with pytest.raises(RecordError, match=said):
         polls.read(runs_dir, "wheels")
+
+
+def test_results_of_a_poll_are_for_those_who_can_vote_in_it_no_more(runs_dir: Path) -> None:
+    poll = make(runs_dir, count=1)
+    for by in (ANN, BOB):
+        polls.vote(poll, turns(poll, by)[0], 0, by)
+    every = polls.votes(poll).entries
+    assert polls.results_for(ANN, every, runs_dir) == []
+    polls.end(poll, ANN)
+    assert polls.results_for(ANN, every, runs_dir) == list(every)
+    assert polls.results_for(BOB, every, runs_dir) == []
+    assert polls.results_for("eve@lab.org", every, runs_dir) == []
+    elsewhere = [vote.model_copy(update={"review": "by hand"}) for vote in every]
+    assert polls.results_for(BOB, elsewhere, runs_dir) == elsewhere
