@@ -370,15 +370,15 @@ def show_grid(
     """The images; returns those that are large, by "A" and "B"."""
     row_titles, column_titles = titles(rows), titles(columns)
     there: dict[str, Shown] = {}
-    pictured: list[list[swipe.Cell]] = []
+    shown_cells: list[list[swipe.Cell]] = []
     for r, (line, files) in enumerate(zip(cells, found, strict=True)):
-        pictured.append([])
+        shown_cells.append([])
         for c, (cell, one) in enumerate(zip(line, files, strict=True)):
             if not one.file:
-                pictured[-1].append(swipe.Cell(problem=one.problem))
+                shown_cells[-1].append(swipe.Cell(problem=one.problem))
                 continue
             run, step = cell.values[RUN], cell.values[STEP]
-            pictured[-1].append(
+            shown_cells[-1].append(
                 swipe.Cell(
                     address_of(one.file),
                     f"{run}-step-{step}-image-{image}.png",
@@ -393,7 +393,7 @@ def show_grid(
         f"{AXES.get(rows.name, 'Setting')} / {AXES.get(columns.name, 'Setting')}",
         column_titles,
         row_titles,
-        pictured,
+        shown_cells,
     )
     state = viewer_state(there)
     swipe.show_swipe(grid, state, KEY, take_state)

@@ -47,8 +47,9 @@ def setting_values(sources: Sequence[Source], name: str) -> list[Value | None]:
     found = dict.fromkeys(source.settings.get(name) for source in sources)
 
     def place(value: Value | None) -> tuple[int, float, str]:
-        number = isinstance(value, (int, float))
-        return (0 if number else 1, value if number else 0.0, value_text(value))  # type: ignore
+        if isinstance(value, (int, float)):
+            return 0, value, value_text(value)
+        return 1, 0.0, value_text(value)
 
     return sorted(found, key=place)
 

@@ -106,7 +106,7 @@ def _damage_explained() -> Iterator[None]:
         zlib.error,
         struct.error,
         EOFError,
-        NotImplementedError,
+        NotImplementedError,  # of zipfile, for a way to compress that it does not know
         OverflowError,
         UnicodeDecodeError,
     ) as error:

@@ -1,4 +1,4 @@
-"""A text that the visitor's browser remembers, also when the page is opened anew."""
+"""A text that the visitor's browser remembers, also after the page is closed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from diffusion_core.evaluation.results import Result, read_results, result_path,
 from diffusion_core.review.differences import Difference, differences
 from diffusion_core.review.index import settings_of
 from diffusion_core.review.polls import results_for
-from diffusion_core.review.report.pictures import Picture, some_of
+from diffusion_core.review.report.images import ReportImage, some_of
 from diffusion_core.review.report.recipes import sample_command, sample_python, train_command
 from diffusion_core.runs.metrics import MetricsError, training_seconds
 from diffusion_core.runs.presets import build_schedule
@@ -79,7 +79,7 @@ class Parts:
 class Shown:
     """An image with what is said of it."""
 
-    picture: Picture
+    image: ReportImage
     caption: str
     remarks: tuple[Remark, ...] = ()
     python: str = ""  # makes this image again
@@ -97,7 +97,7 @@ class Group:
 @dataclass(frozen=True)
 class Strip:
     step: int
-    picture: Picture
+    image: ReportImage
     command: str  # makes it again; empty where the weights of the step are gone
 
 
@@ -310,7 +310,7 @@ def _strips(seen: RunSnapshot, room: int) -> list[Strip]:
     return [
         Strip(
             step,
-            Picture(path, most, MOST_SQUARES),
+            ReportImage(path, most, MOST_SQUARES),
             _strip_command(seen, step) if step in kept else "",
         )
         for step, path in chosen
@@ -360,7 +360,7 @@ def _groups(
         if (sheet := sheet_path(result_path(seen.path, result.spec))).exists():
             title = f"Nearest to training images, step {result.spec.step:,}, {result.way()}"
             caption = "Generated images, each above the training image nearest to it"
-            groups.append(Group(title, (Shown(Picture(sheet, 8 * most), caption),)))
+            groups.append(Group(title, (Shown(ReportImage(sheet, 8 * most), caption),)))
             break
     return groups
 
@@ -379,7 +379,7 @@ def _group_of(seen: RunSnapshot, series: Series, remarks: Remarks, most: int) ->
         return None
     images = tuple(
         Shown(
-            Picture(series.image(k), most),
+            ReportImage(series.image(k), most),
             f"image {k + 1:,}" + (f", {label}" if (label := spec.class_of(k)) else ""),
             tuple(about.get(k, ())),
             sample_python(spec, k),

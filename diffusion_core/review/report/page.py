@@ -32,8 +32,8 @@ from diffusion_core.review.report.content import (
     ballot_sentence,
     tags_of,
 )
+from diffusion_core.review.report.images import ReportImage, ReportImageError
 from diffusion_core.review.report.markdown import as_html
-from diffusion_core.review.report.pictures import Picture, PictureError
 from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
@@ -41,14 +41,14 @@ HERE = Path(__file__).parent
 MOST_OPEN = 16  # rows of the quality table that are not folded
 COLOURS = 8  # that report.css has for runs
 
-Source = Callable[[Picture], str]  # the address of an image
+Source = Callable[[ReportImage], str]  # the address of an image
 
 
-def pictures(content: Content) -> list[list[Picture]]:
+def images(content: Content) -> list[list[ReportImage]]:
     """The images that are on the page, those of a kind and a run together."""
-    found = [[strip.picture for strip in run.strips] for run in content.runs]
+    found = [[strip.image for strip in run.strips] for run in content.runs]
     for run in content.runs:
-        found += [[shown.picture for shown in group.images] for group in run.groups]
+        found += [[shown.image for shown in group.images] for group in run.groups]
     return found
 
 
@@ -118,9 +118,9 @@ def plotly() -> tuple[str, str]:
     return script, base64.b64encode(packed).decode()
 
 
-def data_address(picture: Picture) -> str:
-    """Raises PictureError."""
-    type, data = picture.for_page()
+def data_address(image: ReportImage) -> str:
+    """Raises ReportImageError."""
+    type, data = image.for_page()
     return f"data:image/{type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -133,7 +133,7 @@ def _text(text: object) -> str:
 
 
 def _data(content: Content) -> dict[str, Any]:
-    """What the figures are drawn from."""
+    """The data of the figures."""
     metrics = known_metrics([result for run in content.runs for result in run.results])
     runs = []
     for run in content.runs:
@@ -278,10 +278,10 @@ def _quality(content: Content) -> str:
     )
 
 
-def _image(source: Source, picture: Picture, alt: str, more: str = "") -> str:
+def _image(source: Source, image: ReportImage, alt: str, more: str = "") -> str:
     try:
-        return f'<img src="{source(picture)}" alt="{_text(alt)}"{more}>'
-    except PictureError as error:
+        return f'<img src="{source(image)}" alt="{_text(alt)}"{more}>'
+    except ReportImageError as error:
         return f"<p{more}>{_text(error)}</p>"
 
 
@@ -319,7 +319,7 @@ def _strip(source: Source, run: RunPart, strip: Strip) -> str:
     return (
         f'<figure data-step="{strip.step}"{"" if last else " hidden"}>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(alt)}">'
-        f"{_image(source, strip.picture, alt)}</div>"
+        f"{_image(source, strip.image, alt)}</div>"
         f"<figcaption>Step {strip.step:,}</figcaption>{again}</figure>"
     )
 
@@ -344,7 +344,7 @@ def _group(content: Content, run: RunPart, group: Group, source: Source) -> str:
     for shown in group.images:
         said = "".join(f"<li>{_remark(content, each)}</li>" for each in shown.remarks)
         images.append(
-            f"<figure>{_image(source, shown.picture, f'{run.name}, {shown.caption}')}"
+            f"<figure>{_image(source, shown.image, f'{run.name}, {shown.caption}')}"
             f"<figcaption>{_text(shown.caption)}</figcaption>"
             + (f"<ul>{said}</ul>" if said else "")
             + _again_part("", shown.python)

@@ -44,8 +44,8 @@ from diffusion_core.review.report.content import (
     ballot_sentence,
     tags_of,
 )
+from diffusion_core.review.report.images import ReportImage, ReportImageError, some_of
 from diffusion_core.review.report.markdown import blocks
-from diffusion_core.review.report.pictures import Picture, PictureError, some_of
 from diffusion_core.runs.remarks import Kind, Remark, shown_name
 from diffusion_core.text import cut
 
@@ -69,21 +69,21 @@ IMAGE = 19 * mm  # of a generated image
 
 LONG_WORD = re.compile(r"(\S{100})(?=\S)")  # which would take long to break into lines
 
-Source = Callable[[Picture], bytes]  # the JPEG of an image
+Source = Callable[[ReportImage], bytes]  # the JPEG of an image
 
 
-def pictures(content: Content) -> list[list[Picture]]:
+def images(content: Content) -> list[list[ReportImage]]:
     """The images that are on the paper, those of a kind and a run together."""
     found = []
     for run in content.runs:
-        found.append([run.strips[k].picture for k in some_of(len(run.strips), STRIPS)])
-        found += [[shown.picture for shown in group.images] for group in run.groups]
+        found.append([run.strips[k].image for k in some_of(len(run.strips), STRIPS)])
+        found += [[shown.image for shown in group.images] for group in run.groups]
     return found
 
 
 def render(content: Content, source: Source | None = None) -> bytes:
     """The file. `source`: other bytes for the images than their own."""
-    made = _Paper(content, source or Picture.for_paper)
+    made = _Paper(content, source or ReportImage.for_paper)
     buffer = io.BytesIO()
     document = SimpleDocTemplate(
         buffer,
@@ -173,11 +173,11 @@ class _Paper:
             ],
         )
 
-    def image(self, picture: Picture, width: float, height: float) -> Flowable:
+    def image(self, image: ReportImage, width: float, height: float) -> Flowable:
         """The image, as large as it can be within these."""
         try:
-            data = self.source(picture)
-        except PictureError as error:
+            data = self.source(image)
+        except ReportImageError as error:
             return self.paragraph(error, self.small)
         across, down = ImageReader(io.BytesIO(data)).getSize()
         scale = min(width / across, height / down)
@@ -334,7 +334,7 @@ class _Paper:
             rows = [
                 [
                     self.paragraph(f"Step {strip.step:,}", self.small),
-                    self.image(strip.picture, WIDTH - 22 * mm, 20 * mm),
+                    self.image(strip.image, WIDTH - 22 * mm, 20 * mm),
                 ]
                 for strip in strips
             ]
@@ -354,7 +354,7 @@ class _Paper:
                 for shown in group.images:
                     said = [self.paragraph(_line(each), self.small) for each in shown.remarks]
                     caption = self.paragraph(shown.caption, self.small)
-                    cells.append([self.image(shown.picture, *side), caption, *said])
+                    cells.append([self.image(shown.image, *side), caption, *said])
                 if lone:
                     found += cells[0]
                 else:

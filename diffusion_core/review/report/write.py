@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusion_core.files import check_folder, replacing
 from diffusion_core.review.report import page
 from diffusion_core.review.report.content import Content, Parts, ReportError, gather
-from diffusion_core.review.report.pictures import estimate
+from diffusion_core.review.report.images import estimate
 from diffusion_core.runs.run import Run
 
 FORMATS = (".html", ".pdf")
@@ -36,17 +36,17 @@ def expected_size(runs: Sequence[Run], format: str, parts: Parts | None = None) 
     content = gather(runs, parts or Parts())
     if _is_paper(format):
         return _expected_paper(content)
-    images = sum(estimate(each, paper=False) for each in page.pictures(content))
-    return len(page.render(content, lambda picture: "")) + round(BASE64 * images)
+    images = sum(estimate(each, paper=False) for each in page.images(content))
+    return len(page.render(content, lambda image: "")) + round(BASE64 * images)
 
 
 def _expected_paper(content: Content) -> int:
     from diffusion_core.review.report import paper
 
-    groups = paper.pictures(content)
+    groups = paper.images(content)
     small = len(paper.placeholder()) * sum(map(len, groups))
     images = sum(estimate(each, paper=True) for each in groups)
-    return len(paper.render(content, lambda picture: paper.placeholder())) - small + round(images)
+    return len(paper.render(content, lambda image: paper.placeholder())) - small + round(images)
 
 
 def _is_paper(format: str) -> bool:

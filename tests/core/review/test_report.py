@@ -21,8 +21,8 @@ from diffusion_core.cli.train import given_settings, start_settings
 from diffusion_core.media.images import png
 from diffusion_core.review.report import paper
 from diffusion_core.review.report.content import Parts, ReportError, gather
+from diffusion_core.review.report.images import ReportImage, ReportImageError, some_of
 from diffusion_core.review.report.markdown import as_html
-from diffusion_core.review.report.pictures import Picture, PictureError, some_of
 from diffusion_core.review.report.recipes import sample_command, sample_python, train_command
 from diffusion_core.review.report.write import expected_size, make_report, write_report
 from diffusion_core.runs.config import RunConfig, with_settings
@@ -317,22 +317,22 @@ def test_size_is_known_before(run: Path) -> None:
         assert abs(expected_size([Run(run)], format) - size) < 0.15 * size
 
 
-def test_pictures_fit(tmp_path: Path) -> None:
+def test_images_fit(tmp_path: Path) -> None:
     file = tmp_path / "strip.png"
     file.write_bytes(png(noise(0, 64, 1280)))
-    assert Picture(file, 10**6).for_page() == ("png", file.read_bytes())
+    assert ReportImage(file, 10**6).for_page() == ("png", file.read_bytes())
     for most in (40_000, 4_000, 900):
-        type, data = Picture(file, most).for_page()
+        type, data = ReportImage(file, most).for_page()
         assert type == "webp" and len(data) <= most
-        assert len(Picture(file, most).for_paper()) <= most
-    cut = Image.open(io.BytesIO(Picture(file, 10**6, squares=4).for_page()[1]))
+        assert len(ReportImage(file, most).for_paper()) <= most
+    cut = Image.open(io.BytesIO(ReportImage(file, 10**6, squares=4).for_page()[1]))
     assert cut.size == (256, 64)
     for name, data in (("text.png", b"no image"), ("half.png", file.read_bytes()[:5000])):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(PictureError, match=name):
-            Picture(tmp_path / name, 100).for_page()
-    with pytest.raises(PictureError, match="cannot be read"):
-        Picture(tmp_path / "missing.png", 100).for_page()
+        with pytest.raises(ReportImageError, match=name):
+            ReportImage(tmp_path / name, 100).for_page()
+    with pytest.raises(ReportImageError, match="cannot be read"):
+        ReportImage(tmp_path / "missing.png", 100).for_page()
     assert some_of(3, 5) == [0, 1, 2]
     assert some_of(20, 5) == [0, 5, 10, 14, 19]
 
@@ -357,7 +357,7 @@ def test_pdf_has_the_text_and_the_images(run: Path) -> None:
     data = make_report([Run(run)], ".pdf", title="A heading")
     assert data.count(b"/DCTDecode") == 3 + 3
     # Text that cannot be set is replaced, and the last line of the paper says so.
-    made = paper._Paper(gather([load_run(run)], Parts()), lambda picture: paper.placeholder())
+    made = paper._Paper(gather([load_run(run)], Parts()), lambda image: paper.placeholder())
     assert made.story()[-1].text == "Characters that the font does not have are replaced."
 
 

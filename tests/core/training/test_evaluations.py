@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import Result, read_results, write_result
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.checkpoint import load_model
-from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.jobs import request
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.training import evaluations
@@ -60,6 +61,13 @@ def found(monkeypatch: pytest.MonkeyPatch, values: Iterator[float]) -> None:
         return 0.0
 
     monkeypatch.setattr(Evaluations, "_measure_apart", measure)
+
+
+def evaluations_of(path: Path, config: RunConfig) -> Evaluations:
+    """Those of a run that nobody trains."""
+    context: Any = SimpleNamespace(config=config, device=torch.device("cpu"))
+    status: Any = SimpleNamespace(path=path)
+    return Evaluations(context, status, 0)
 
 
 def tensors(run: Path, step: int) -> list[torch.Tensor]:
@@ -196,8 +204,7 @@ def test_an_evaluation_has_to_fit_the_time_that_it_may_cost(
     monkeypatch.setattr(evaluations, "time", SimpleNamespace(monotonic=lambda: clock))
     # At 100 images per second 300 evaluations of the network take as long as 100 images: a second.
     config = tiny(evaluate_every=1, evaluate_images=30, evaluate_steps=10, evaluate_share=0.05)
-    context = SimpleNamespace(config=config, device=torch.device("cpu"))
-    made = Evaluations(context, SimpleNamespace(path=tmp_path), 0)  # type: ignore[arg-type]
+    made = evaluations_of(tmp_path, config)
     clock = 19.0
     assert not made.fit(100.0, last=False)
     clock = 21.0
@@ -217,8 +224,7 @@ def test_an_evaluation_has_to_fit_the_time_that_it_may_cost(
 def test_an_evaluation_that_the_end_of_the_run_overtakes_holds_no_checkpoint(
     tmp_path: Path,
 ) -> None:
-    context = SimpleNamespace(config=tiny(), device=torch.device("cpu"))
-    made = Evaluations(context, SimpleNamespace(path=tmp_path), 0)  # type: ignore[arg-type]
+    made = evaluations_of(tmp_path, tiny())
     made.cancel()
     made.start(4)
     made.thread.wait()

@@ -20,12 +20,12 @@ QUALITY, LOWER_QUALITY = 90, 70  # of WebP and JPEG; the lower takes about half
 SAMPLED = 3  # images of a kind that are made to estimate the size of all
 
 
-class PictureError(ValueError):
+class ReportImageError(ValueError):
     """An image that cannot be taken along; the message says why."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """A file that is to become an image of at most `most` bytes."""
 
     path: Path
@@ -35,7 +35,7 @@ class Picture:
     def whole(self) -> bytes | None:
         """The file as it is, with the settings that it holds; None where it is to be made smaller.
 
-        Raises PictureError.
+        Raises ReportImageError.
         """
         data = self._read()
         size = self._opened(data).size
@@ -44,24 +44,24 @@ class Picture:
         return data if len(data) <= self.most else None
 
     def pixels(self) -> Image.Image:
-        """The image decoded, cut and scaled to the largest size. Raises PictureError."""
+        """The image decoded, cut and scaled to the largest size. Raises ReportImageError."""
         image = self._opened(self._read())
         try:
             image.load()
         except (OSError, ValueError, SyntaxError) as error:
-            raise PictureError(f"{self.path.name} is damaged.") from error
+            raise ReportImageError(f"{self.path.name} is damaged.") from error
         image = image.crop((0, 0, self._right(image.size), image.height))
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
     def for_page(self) -> tuple[str, bytes]:
-        """The type and the bytes of the image in a page. Raises PictureError."""
+        """The type and the bytes of the image in a page. Raises ReportImageError."""
         if (data := self.whole()) is not None:
             return "png", data
         return "webp", self._smaller("WEBP")
 
     def for_paper(self) -> bytes:
-        """As JPEG, which a PDF holds as it is. Raises PictureError."""
+        """As JPEG, which a PDF holds as it is. Raises ReportImageError."""
         return self._smaller("JPEG")
 
     def _smaller(self, format: str) -> bytes:
@@ -83,18 +83,18 @@ class Picture:
         try:
             check_regular(self.path)
             if self.path.stat().st_size > MOST_BYTES:
-                raise PictureError(f"{self.path.name} has more than {MOST_BYTES // 2**20} MB.")
+                raise ReportImageError(f"{self.path.name} has more than {MOST_BYTES // 2**20} MB.")
             return self.path.read_bytes()
         except OSError as error:
-            raise PictureError(f"{self.path.name} cannot be read.") from error
+            raise ReportImageError(f"{self.path.name} cannot be read.") from error
 
     def _opened(self, data: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(data), formats=["PNG"])
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise PictureError(f"{self.path.name} is no PNG image that can be read.") from error
+            raise ReportImageError(f"{self.path.name} is no PNG image that can be read.") from error
         if image.width * image.height > MOST_PIXELS:
-            raise PictureError(
+            raise ReportImageError(
                 f"{self.path.name} has {image.width:,}×{image.height:,} pixels, too many to read."
             )
         return image
@@ -111,22 +111,22 @@ def some_of(count: int, most: int) -> list[int]:
     return [round(k * (count - 1) / (most - 1)) for k in range(most)]
 
 
-def estimate(pictures: Sequence[Picture], *, paper: bool) -> float:
-    """The bytes of pictures of one kind, without making them all."""
-    total, made = 0.0, list[Picture]()
-    for picture in pictures:
+def estimate(images: Sequence[ReportImage], *, paper: bool) -> float:
+    """The bytes of images of one kind, without making them all."""
+    total, made = 0.0, list[ReportImage]()
+    for image in images:
         try:
-            whole = None if paper else picture.whole()
-        except PictureError:
+            whole = None if paper else image.whole()
+        except ReportImageError:
             continue
         if whole is None:
-            made.append(picture)
+            made.append(image)
         else:
             total += len(whole)
     sizes = []
     for k in some_of(len(made), SAMPLED):
         try:
             sizes.append(len(made[k].for_paper() if paper else made[k].for_page()[1]))
-        except PictureError:
+        except ReportImageError:
             continue
     return total + (len(made) * sum(sizes) / len(sizes) if sizes else 0.0)
