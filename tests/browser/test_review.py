@@ -111,7 +111,7 @@ def test_people_vote_blind_by_keys_and_by_finger_and_then_see_the_results(
     ann = open_as("Ann", "/review?view=Vote&runs=one&runs=two&vote_count=2")
     ann.get_by_label("Name", exact=True).fill("wheels")
     press(ann, "Start the vote")
-    where = ann.get_by_text("which image is the best?")
+    where = ann.get_by_text("which image is better?")
     expect(where).to_contain_text("1 of 2")
     ann.bring_to_front()
     for key, shown in (("1", "2 of 2"), ("Backspace", "1 of 2"), ("ArrowRight", "2 of 2")):
@@ -128,7 +128,7 @@ def test_people_vote_blind_by_keys_and_by_finger_and_then_see_the_results(
     bob = open_as("Bob", "/review?view=Vote&vote=wheels", phone=True)
     assert_not_too_wide(bob)
     for shown in ("1 of 2", "2 of 2"):
-        expect(bob.get_by_text("which image is the best?")).to_contain_text(shown)
+        expect(bob.get_by_text("which image is better?")).to_contain_text(shown)
         told = bob.content()
         assert not any(each in told for each in ("step 5,000", "Ann #", "votes by"))
         image = bob.get_by_role("button", name="Choose image 2")

@@ -33,7 +33,8 @@ function open(box) {
 function ask(ballot, { question, images, at: [number, total], chosen, back }) {
   ballot.question = question;
   ballot.answered = false;
-  ballot.where.textContent = `${number} of ${total}: which image is the best?`;
+  const which = images.length === 2 ? "better" : "the best";
+  ballot.where.textContent = `${number} of ${total}: which image is ${which}?`;
   Object.assign(ballot.progress, { value: number, max: total });
   ballot.back.disabled = !back;
   ballot.buttons = images.map((address, place) => makeButton(ballot, address, place));
