@@ -53,6 +53,12 @@ SECTIONS: dict[str, list[PageEntry]] = {
             ":material/schema:",
             "Shapes, parameters and cost of the U-Net that predicts the noise.",
         ),
+        PageEntry(
+            "playground.py",
+            "Playground",
+            ":material/scatter_plot:",
+            "Train a small diffusion model on points of the plane, in your browser.",
+        ),
     ],
     "Train and sample": [
         PageEntry(
