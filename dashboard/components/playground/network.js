@@ -53,26 +53,42 @@ function makeRoom(network, rows) {
   network.rows = rows;
   network.inputs = network.sizes.map((size) => new Float64Array(rows * size)); // of each layer
   network.sums = network.sizes.slice(1).map((size) => new Float64Array(rows * size));
+  network.shares = network.sizes.slice(1).map((size) => new Float64Array(rows * size));
   network.errors = network.sizes.slice(1).map((size) => new Float64Array(rows * size));
 }
 
 /** out (rows, columns) += a (rows, inner) b (inner, columns); `a` has its own strides. */
 function addProduct(out, a, down, across, b, rows, inner, columns) {
-  for (let row = 0; row < rows; row++) {
+  let row = 0;
+  // Two rows at a time and four numbers of each, so that few numbers are read twice.
+  for (; row + 1 < rows; row += 2) {
     const start = row * columns;
+    const other = start + columns;
     let k = 0;
     for (; k + 3 < inner; k += 4) {
       const at = row * down + k * across;
+      const low = at + down;
       const a0 = a[at], a1 = a[at + across], a2 = a[at + 2 * across], a3 = a[at + 3 * across];
-      const b0 = k * columns, b1 = b0 + columns, b2 = b1 + columns, b3 = b2 + columns;
+      const c0 = a[low], c1 = a[low + across], c2 = a[low + 2 * across], c3 = a[low + 3 * across];
+      const first = k * columns, second = first + columns;
+      const third = second + columns, fourth = third + columns;
       for (let c = 0; c < columns; c++) {
-        out[start + c] += a0 * b[b0 + c] + a1 * b[b1 + c] + a2 * b[b2 + c] + a3 * b[b3 + c];
+        const b0 = b[first + c], b1 = b[second + c], b2 = b[third + c], b3 = b[fourth + c];
+        out[start + c] += a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3;
+        out[other + c] += c0 * b0 + c1 * b1 + c2 * b2 + c3 * b3;
       }
     }
-    for (; k < inner; k++) {
-      const a0 = a[row * down + k * across];
-      for (let c = 0; c < columns; c++) out[start + c] += a0 * b[k * columns + c];
-    }
+    addRest(out, a, down, across, b, row, k, inner, columns);
+    addRest(out, a, down, across, b, row + 1, k, inner, columns);
+  }
+  if (row < rows) addRest(out, a, down, across, b, row, 0, inner, columns);
+}
+
+/** As `addProduct`, for one row and from number k on. */
+function addRest(out, a, down, across, b, row, k, inner, columns) {
+  for (; k < inner; k++) {
+    const factor = a[row * down + k * across];
+    for (let c = 0; c < columns; c++) out[row * columns + c] += factor * b[k * columns + c];
   }
 }
 
@@ -84,7 +100,7 @@ function sigmoid(z) {
 /** The outputs of points x at timesteps t with labels, as a view that the next call overwrites. */
 export function forward(network, x, t, labels, rows) {
   makeRoom(network, rows);
-  const { sizes, weights, inputs, sums, features } = network;
+  const { sizes, weights, inputs, sums, shares, features } = network;
   const told = sizes[0];
   for (let row = 0; row < rows; row++) {
     const at = row * told;
@@ -102,14 +118,18 @@ export function forward(network, x, t, labels, rows) {
     addProduct(z, inputs[layer], before, 1, weights[2 * layer], rows, before, after);
     if (layer === sums.length - 1) break;
     const next = inputs[layer + 1];
-    for (let k = 0; k < rows * after; k++) next[k] = z[k] * sigmoid(z[k]);
+    const share = shares[layer];
+    for (let k = 0; k < rows * after; k++) {
+      share[k] = sigmoid(z[k]);
+      next[k] = z[k] * share[k];
+    }
   }
   return sums.at(-1).subarray(0, 2 * rows);
 }
 
 /** One step of Adam on the L2 loss of the last `forward`, which is returned. */
 export function learn(network, target, rows) {
-  const { sizes, weights, inputs, sums, errors, gradients } = network;
+  const { sizes, weights, inputs, sums, shares, errors, gradients } = network;
   const last = sums.length - 1;
   let loss = 0;
   for (let k = 0; k < 2 * rows; k++) {
@@ -122,22 +142,26 @@ export function learn(network, target, rows) {
     const [matrix, bias] = [gradients[2 * layer].fill(0), gradients[2 * layer + 1].fill(0)];
     const error = errors[layer];
     addProduct(matrix, inputs[layer], 1, before, error, before, rows, after);
-    for (let k = 0; k < rows * after; k++) bias[k % after] += error[k];
+    for (let row = 0; row < rows; row++) {
+      for (let k = 0; k < after; k++) bias[k] += error[row * after + k];
+    }
     if (!layer) break;
-    const turned = new Float64Array(before * after);
-    for (let k = 0; k < turned.length; k++) {
-      turned[(k % after) * before + Math.floor(k / after)] = weights[2 * layer][k];
-    }
     const below = errors[layer - 1].fill(0);
+    const turned = transposed(weights[2 * layer], before, after);
     addProduct(below, error, after, 1, turned, rows, after, before);
-    const z = sums[layer - 1];
-    for (let k = 0; k < rows * before; k++) {
-      const share = sigmoid(z[k]);
-      below[k] *= share * (1 + z[k] * (1 - share));
-    }
+    const [z, share] = [sums[layer - 1], shares[layer - 1]];
+    for (let k = 0; k < rows * before; k++) below[k] *= share[k] * (1 + z[k] * (1 - share[k]));
   }
   takeStep(network);
   return loss / (2 * rows);
+}
+
+function transposed(matrix, rows, columns) {
+  const turned = new Float64Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    for (let c = 0; c < columns; c++) turned[c * rows + row] = matrix[row * columns + c];
+  }
+  return turned;
 }
 
 function takeStep(network) {
