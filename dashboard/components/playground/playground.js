@@ -159,7 +159,8 @@ function set(lab, changes) {
   const changed = Object.keys(now).filter(
     (field) => JSON.stringify(now[field]) !== JSON.stringify(before[field]),
   );
-  if (changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field))) {
+  const anew = changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field));
+  if (anew || now.steps < before.steps) {
     begin(lab);
   } else if (changed.some((field) => SAMPLED_ONLY.includes(field))) {
     tell(lab, { show: now });
