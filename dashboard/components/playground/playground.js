@@ -189,6 +189,10 @@ function begin(lab) {
   lab.losses = {};
   [lab.paths, lab.field] = [{}, {}];
   lab.finished = false;
+  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
+  lab.schedules = {
+    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
+  };
   makePanels(lab);
   display(lab);
   const given = settings.data === "images" ? lab.images[settings.images] : undefined;
@@ -200,10 +204,6 @@ function begin(lab) {
   }
   lab.wanted = undefined;
   const points = given && { points: float64s(given.points), labels: Int8Array.from(given.labels) };
-  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
-  lab.schedules = {
-    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
-  };
   tell(lab, { begin: { settings, signal, given: points, turn: lab.turn }, run: true });
   lab.running = true;
   say(lab, settings.data === "drawing" && !settings.drawing ? "Draw some points." : "");
