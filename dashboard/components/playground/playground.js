@@ -326,6 +326,7 @@ function makePanels(lab) {
     name.textContent = lab.titles[panel];
     caption.append(name, error);
     canvas.role = "img";
+    canvas.ariaLabel = lab.titles[panel]; // until there is more to say
     figure.append(caption, canvas);
     return figure;
   }));
