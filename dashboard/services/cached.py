@@ -61,9 +61,9 @@ def image_count(spec: str) -> int:
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def fingerprint(spec: str, size: int, channels: int) -> str:
+def fingerprint(spec: str, size: int, channels: int, resize: str) -> str:
     """See `store.fingerprint_of`. Raises DataError."""
-    return store.fingerprint_of(spec, size, channels)
+    return store.fingerprint_of(spec, size, channels, resize)
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")

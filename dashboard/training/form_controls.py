@@ -150,6 +150,12 @@ CHANNELS = Choice(
 )
 IMAGES = (
     CHANNELS,
+    _choice(
+        key="resize",
+        label="Resize to a square",
+        field="resize",
+        options=("squash", "crop", "pad"),
+    ),
     _toggle(key="labels", label="Learn classes", field="class_conditional"),
     _number(key="dropout", label="Label dropout", field="label_dropout", step=0.05),
 )

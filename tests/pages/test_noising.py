@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.figures.noising import EDGES, normal_density, spread_figure
 from dashboard.services import cached
+from dashboard.ui.image_source import RESIZED
 from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.media.images import png
 from tests import image_files
@@ -262,14 +263,16 @@ def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded()
     assert app.get("download_button")
 
 
-def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> None:
+def test_an_uploaded_image_is_cropped_padded_or_squashed_as_the_link_says() -> None:
     content = image_files.halves("PNG")
     found = {}
-    for fit, done in (("crop", "cropped"), ("fit", "fitted"), ("stretch", "stretched")):
+    for fit, done in RESIZED.items():
         app = upload(content, size="16", t="0", fit=fit)
         assert captions(app)[0] == f"$x_0$: resized from 40×20, {done} to a square"
         found[fit] = addresses(app)[0]
     assert len(set(found.values())) == 3
+    for earlier, now in (("fit", "pad"), ("stretch", "squash")):  # in links of earlier versions
+        assert addresses(upload(content, size="16", t="0", fit=earlier))[0] == found[now]
     app.segmented_control(key="fit").set_value("crop").run()
     assert addresses(app)[0] == found["crop"]
 
