@@ -30,6 +30,12 @@ HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
         PageEntry(
+            "data.py",
+            "Data",
+            ":material/photo_library:",
+            "The images of a data set, their classes, sizes and colours, and how a run reads them.",
+        ),
+        PageEntry(
             "schedule.py",
             "Schedule",
             ":material/show_chart:",

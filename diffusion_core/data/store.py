@@ -171,10 +171,15 @@ def load_image(
     ImageError for a broken file.
     """
     source = open_source(spec)
-    if not 0 <= index < source.count:
-        raise DataError(f"{spec} has the images 0 to {source.count - 1:,}, not {index}.")
+    check_index(source, index, spec)
     image, label = _read(source, index, size or source.size, resize)
     return image, label, source.classes[label]
+
+
+def check_index(source: Source, index: int, spec: str) -> None:
+    """Raises DataError where a source, named `spec`, has no such image."""
+    if not 0 <= index < source.count:
+        raise DataError(f"{spec} has the images 0 to {source.count - 1:,}, not {index}.")
 
 
 def build_store(

@@ -95,8 +95,11 @@ def _font() -> ImageFont.FreeTypeFont:
 
 def draw_emoji(index: int) -> tuple[np.ndarray, int]:
     """Return image `index` as uint8 (128, 128, 3), on white, and its class."""
-    character = _characters()[index]
-    return draw_character(character), CLASSES.index(class_of(character))
+    return draw_character(_characters()[index]), label_of(index)
+
+
+def label_of(index: int) -> int:
+    return CLASSES.index(class_of(_characters()[index]))
 
 
 def draw_character(character: int) -> np.ndarray:
@@ -112,7 +115,9 @@ def open_emoji(detail: str) -> IndexedSource:
     count = parse_count("emoji", detail, there, there)
     left_out = tuple((f"U+{each:04X}", "alike") for each in sorted(ALIKE))
     identity = f"emoji 1, {PACKAGE} {_package()[1]}"
-    return IndexedSource(count, CLASSES, SIZE, identity, draw_emoji, left_out=left_out)
+    return IndexedSource(
+        count, CLASSES, SIZE, identity, draw_emoji, left_out=left_out, label_of=label_of
+    )
 
 
 SOURCE = SourceKind(
