@@ -89,11 +89,15 @@ def predict(loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked) -> Pr
     kind = prediction_type_of(config.prediction_type)
     target = kind.target(x_0, noise, level.alpha, level.sigma)
     answer = kind.target(image, epsilon, level.alpha, level.sigma)
-    loss = loss_per_image(answer, target, config.loss)
     weight = torch.ones(1)
     if config.min_snr_gamma:
         weight = min_snr_weight(schedule, t, config.min_snr_gamma, config.prediction_type)
     return Predicted(x_0, noise, x_t, image, epsilon, target, answer, float(loss), float(weight))
+
+
+def loss_of(answer: Tensor, target: Tensor, loss: str) -> float:
+    """See `loss_per_image`, of one image."""
+    return float(loss_per_image(answer, target, loss))
 
 
 def sweep(
