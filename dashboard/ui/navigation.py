@@ -51,7 +51,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "unet.py",
             "Network",
             ":material/schema:",
-            "Shapes, parameters and cost of the U-Net that predicts the noise.",
+            "Inside the U-Net that predicts the noise: shapes, cost, values, skips.",
         ),
     ],
     "Train and sample": [
