@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import streamlit as st
@@ -61,9 +61,7 @@ GUIDANCE = Number(
     help="1: the class alone. Higher values go further away from what is predicted for any class.",
 )
 CHANNELS = ("red", "green", "blue")
-CHANNEL = Choice(
-    key="channel", label="Colour", options=CHANNELS, default="red", segmented=True
-)
+CHANNEL = Choice(key="channel", label="Colour", options=CHANNELS, default="red", segmented=True)
 SWEPT = 20  # timesteps
 LARGEST = 128  # pixels of an image of a sweep
 SIDE = 150  # screen pixels
@@ -81,6 +79,11 @@ class Question:
     def noise(self) -> Tensor:
         """The seed's, (1, C, H, W)."""
         return image_noise(self.look.seed, 1, self.look.config.image_shape)()
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of the network for a prediction."""
+        return 1 if self.asked.guidance_scale == 1 else 2
 
     def loaded(self, network: nn.Module, schedule: Schedule) -> LoadedModel:
         return LoadedModel(network, schedule, self.look.config)
@@ -184,7 +187,7 @@ def show_prediction(question: Question) -> None:
         look,
         "prediction",
         question.asked.guidance_scale,
-        2,
+        question.cost,
         lambda network, given, schedule, config: seen_of(
             one_step.predict(
                 question.loaded(network, schedule), question.x_0, question.noise, question.asked
@@ -243,10 +246,10 @@ def seen_of(found: Predicted, config: RunConfig) -> Seen:
     )
 
 
-def error_image(predicted: Tensor, true: Tensor) -> np.ndarray:
-    """uint8 (H, W, 1): the mean error over the colours, 0 black and 1 white."""
+def error_image(predicted: Tensor, true: Tensor, white: float = 1.0) -> np.ndarray:
+    """uint8 (H, W, 1): the mean error over the colours, 0 black, from `white` on white."""
     error = (predicted - true).abs().mean(dim=1, keepdim=True).nan_to_num(0.0)
-    return to_uint8(error * 2 - 1)[0]
+    return to_uint8(error * (2 / white) - 1)[0]
 
 
 # ---------------------------------------------------------------- over t
@@ -256,10 +259,10 @@ def show_over_t(question: Question) -> None:
     look = question.look
     timesteps = sorted({round(t) for t in np.linspace(0, timesteps_of(look) - 1, SWEPT)})
     found = result_of(
-        look_without_t(look),
+        replace(look, t=0),  # all t have the same sweep
         "predictions over t",
         question.asked.guidance_scale,
-        2 * len(timesteps),
+        len(timesteps) * question.cost,
         lambda network, given, schedule, config: swept(
             question.loaded(network, schedule), question, timesteps
         ),
@@ -288,19 +291,14 @@ def timesteps_of(look: Look) -> int:
     return build_schedule(look.config).timesteps
 
 
-def look_without_t(look: Look) -> Look:
-    """All t give the same sweep."""
-    return Look(
-        look.name, look.config, look.checkpoint, look.image, look.what, 0, look.seed, look.label
-    )
-
-
 def swept(
     loaded: LoadedModel, question: Question, timesteps: list[int]
 ) -> Generator[int, None, Sweep]:
-    found = yield from one_step.sweep(
-        loaded, question.x_0, question.noise, question.asked, timesteps
-    )
+    found = []
+    for t in timesteps:
+        asked = replace(question.asked, t=t)
+        found.append(one_step.predict(loaded, question.x_0, question.noise, asked))
+        yield len(found) * question.cost
     rows = {
         "x_t": [to_uint8(small(each.x_t)) for each in found],
         "predicted x_0": [to_uint8(small(each.predicted_x_0.nan_to_num(0.0))) for each in found],
@@ -331,7 +329,8 @@ def show_pixel_of(question: Question) -> None:
         look,
         "what a pixel depends on",
         (pixel, question.asked.guidance_scale),
-        2 + 4 * look.config.channels,
+        # A pass back costs about two forward.
+        question.cost * (1 + 2 * look.config.channels),
         lambda network, given, schedule, config: dependence_of(
             question.loaded(network, schedule), given, question.asked, pixel
         ),
@@ -363,17 +362,13 @@ def dependence_of(
 
 def show_back(question: Question) -> None:
     look = question.look
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        pixel = pick_pixel(look.size)
-        if look.config.channels == 3:
-            channel = CHANNELS.index(CHANNEL.ask())
-        else:
-            channel = 0
+    pixel = pick_pixel(look.size)
+    channel = CHANNELS.index(CHANNEL.ask()) if look.config.channels == 3 else 0
     found = result_of(
         look,
         "one step back",
         question.asked.guidance_scale,
-        2,
+        question.cost,
         lambda network, given, schedule, config: back_of(
             question.loaded(network, schedule), question
         ),
@@ -407,15 +402,16 @@ def show_back(question: Question) -> None:
 def show_differences(after: dict[str, np.ndarray]) -> None:
     first, *others = after
     st.markdown(f"**Differences from {TITLES[first]}**")
-    maps = [error_image(*(torch.from_numpy(after[k])[None] for k in (name, first)))
-            for name in others]  # fmt: skip
-    rms = [float(np.sqrt(np.mean((after[name] - after[first]) ** 2))) for name in others]
+    images = {name: torch.from_numpy(image)[None] for name, image in after.items()}
+    rms = {name: float((images[name] - images[first]).square().mean().sqrt()) for name in others}
+    white = 2 * max(rms.values()) or 1.0
     show_row(
-        maps,
-        alt="How far the step of a sampler is from that of DDPM",
+        [error_image(images[name], images[first], white) for name in others],
+        alt=f"How far the step is from that of {TITLES[first]}",
         width=SIDE,
-        captions=[f"{TITLES[n]}: {r:.4f} RMS" for n, r in zip(others, rms, strict=True)],
+        captions=[f"{TITLES[name]}: {each:.4f}" for name, each in rms.items()],
     )
+    st.caption(f"The numbers are root mean squares; white stands for {white:.3g} and more.")
 
 
 def show_landing(found: Back, place: tuple[int, int, int], landed: str) -> None:

@@ -5,6 +5,8 @@ The figures themselves are beside this file, one file per page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -44,6 +46,18 @@ def finish(
     return figure
 
 
-def show(figure: go.Figure, key: str, alt: str) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers."""
-    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+def show(
+    figure: go.Figure, key: str, alt: str, on_select: Callable[[], None] | None = None
+) -> None:
+    """Show a figure in the theme's colours; `alt` describes it for screen readers.
+
+    `on_select` is called when a point is clicked, and finds it in the state of the key.
+    """
+    st.plotly_chart(
+        figure,
+        key=key,
+        config=CONFIG,
+        alt=alt,
+        on_select=on_select or "ignore",
+        selection_mode="points",
+    )

@@ -23,7 +23,7 @@ class PageEntry:
 
     @property
     def url_path(self) -> str:
-        return self.title.lower()
+        return self.title.lower().replace(" ", "-")
 
 
 HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
@@ -57,7 +57,13 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "unet.py",
             "Network",
             ":material/schema:",
-            "Shapes, parameters and cost of the U-Net that predicts the noise.",
+            "Inside the U-Net that predicts the noise: shapes, cost, values, skips.",
+        ),
+        PageEntry(
+            "one_step.py",
+            "One step",
+            ":material/footprint:",
+            "What a checkpoint predicts from one noisy image, and where a step leads.",
         ),
     ],
     "Train and sample": [

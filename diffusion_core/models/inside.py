@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from diffusion_core.device import device_of
 from diffusion_core.models.trace import Trace, on_meta
 from diffusion_core.models.unet import SelfAttention, SimpleUnet, Unet
+from diffusion_core.process.objective import predict_epsilon, predict_x_0
+from diffusion_core.process.schedule import Schedule
 
-Network = SimpleUnet | Unet
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 WHOLE = ""  # the name of the network itself among its blocks
 # Of so few channels each is followed back; of more, random mixtures of them.
 FEW_CHANNELS, PROBES = 8, 8
 BINS = 60  # of a histogram
+MOST_PIXELS = 2**18  # of the feature maps of a block, together
 
 
 class Given(NamedTuple):
@@ -64,6 +66,18 @@ class Skip:
     channels: int  # the last ones of the target's input
 
 
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What a network predicts without a skip, and how far that is from the whole network's: root
+    mean squares, not finite where the timestep leaves nothing of the image or the noise."""
+
+    skip: Skip | None  # None: the whole network
+    x_0: Tensor  # (1, C, H, W)
+    epsilon: Tensor  # (1, C, H, W)
+    x_0_error: float
+    epsilon_error: float
+
+
 def twin(network: AnyModule) -> AnyModule:
     """The same network with the same tensors, in evaluation mode, whose hooks are its own."""
     tensors = [*network.parameters(), *network.buffers()]
@@ -83,7 +97,7 @@ def blocks_of(network: nn.Module) -> list[str]:
 # ---------------------------------------------------------------- values
 
 
-def output_of(network: Network, given: Given, block: str) -> Tensor:
+def output_of(network: nn.Module, given: Given, block: str) -> Tensor:
     """What a block hands on: (1, K, h, w), or (1, K) of an embedding."""
     network, found = twin(network), []
     network.get_submodule(block).register_forward_hook(lambda *call: found.append(call[-1]))
@@ -111,8 +125,12 @@ def histogram_of(*tensors: Tensor) -> Histogram:
 
 def feature_maps(activation: Tensor, most: int) -> tuple[list[int], np.ndarray]:
     """Of (1, K, h, w) the `most` channels that vary most, in their order: their numbers, and their
-    maps as uint8 (n, h, w), each scaled so that 0 is 128 and its largest magnitude 1 or 255."""
+    maps as uint8 (n, h, w), each scaled so that 0 is 128 and its largest magnitude 1 or 255.
+
+    There are fewer where they would have more than MOST_PIXELS together.
+    """
     maps = activation[0].detach().float().nan_to_num(0.0, 0.0, 0.0)
+    most = min(most, max(1, MOST_PIXELS // maps[0].numel()))
     varying = maps.flatten(1).std(dim=1, correction=0)
     channels = sorted(varying.argsort(descending=True, stable=True)[:most].tolist())
     maps = maps[channels]
@@ -129,7 +147,9 @@ def attention_in(network: nn.Module, block: str) -> SelfAttention | None:
     return next((part for part in parts if isinstance(part, SelfAttention)), None)
 
 
-def attention_weights(network: Network, given: Given, block: str, pixel: tuple[int, int]) -> Tensor:
+def attention_weights(
+    network: nn.Module, given: Given, block: str, pixel: tuple[int, int]
+) -> Tensor:
     """Where the position of a pixel (row, column) attends to in a block with self-attention:
     (heads, h, w), each head's sum 1. That is its row of softmax(Q K^T / sqrt(d)).
     """
@@ -150,7 +170,7 @@ def attention_weights(network: Network, given: Given, block: str, pixel: tuple[i
 
 
 def cell_of(
-    network: Network, x: Tensor, pixel: tuple[int, int], height: int, width: int
+    network: nn.Module, x: Tensor, pixel: tuple[int, int], height: int, width: int
 ) -> tuple[int, int]:
     """The cell (row, column) of a block's output, height x width, that a pixel of x lies in."""
     # The lecture's network pads its input on the right and at the bottom.
@@ -172,7 +192,7 @@ def skips_of(trace: Trace) -> list[Skip]:
     return found
 
 
-def predict_without(network: Network, given: Given, skip: Skip | None) -> Tensor:
+def predict_without(network: nn.Module, given: Given, skip: Skip | None) -> Tensor:
     """The prediction, shape of x, where zeros come by that skip; None: the whole network's."""
     network = twin(network)
     if skip is not None:
@@ -188,10 +208,35 @@ def predict_without(network: Network, given: Given, skip: Skip | None) -> Tensor
         return network(*given)
 
 
+def effects_of_skips(
+    network: nn.Module,
+    given: Given,
+    schedule: Schedule,
+    prediction_type: str,
+    skips: Sequence[Skip],
+) -> Generator[int, None, list[Effect]]:
+    """Switch each skip off alone; the whole network's prediction comes first. Yields how many
+    predictions are made."""
+    found: list[Effect] = []
+    for skip in (None, *skips):
+        prediction = predict_without(network, given, skip)
+        where = given.x, given.t, prediction, prediction_type
+        x_0, epsilon = predict_x_0(schedule, *where), predict_epsilon(schedule, *where)
+        whole = found[0] if found else Effect(None, x_0, epsilon, 0.0, 0.0)
+        errors = _rms(x_0 - whole.x_0), _rms(epsilon - whole.epsilon)
+        found.append(Effect(skip, x_0, epsilon, *errors))
+        yield len(found)
+    return found
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
 # ---------------------------------------------------------------- gradients
 
 
-def gradient_map(network: Network, given: Given, block: str, pixel: tuple[int, int]) -> Tensor:
+def gradient_map(network: nn.Module, given: Given, block: str, pixel: tuple[int, int]) -> Tensor:
     """How much the input's pixels move one position of a block's output: (H, W), never negative.
 
     The root of the sum of squares of d output / d input over the channels of both. Of more than
@@ -247,7 +292,7 @@ def side_holding(gradient: np.ndarray, centre: tuple[int, int], share: float) ->
 
 
 def block_seconds(
-    network: Network, given: Given, repeats: int = 5, most_seconds: float = 2.0
+    network: nn.Module, given: Given, repeats: int = 5, most_seconds: float = 2.0
 ) -> dict[str, float]:
     """Seconds of each block in a forward pass without gradients, and of WHOLE: the median of at
     most `repeats` passes after one that is not counted.
@@ -286,7 +331,7 @@ def block_seconds(
     return {name: median(found) for name, found in (seconds or first).items()}
 
 
-def kept_bytes(network: Network, image_size: int) -> dict[str, int]:
+def kept_bytes(network: SimpleUnet | Unet, image_size: int) -> dict[str, int]:
     """Bytes that a training step keeps of each block for the backward pass, for one image.
 
     Each tensor counts once, where it is first needed; weights do not count. Nothing is computed:

@@ -5,7 +5,6 @@ Images are (1, C, H, W), values of clean ones from -1 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,24 +91,22 @@ def predict(loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked) -> Pr
     weight = torch.ones(1)
     if config.min_snr_gamma:
         weight = min_snr_weight(schedule, t, config.min_snr_gamma, config.prediction_type)
-    return Predicted(x_0, noise, x_t, image, epsilon, target, answer, float(loss), float(weight))
+    return Predicted(
+        x_0,
+        noise,
+        x_t,
+        image,
+        epsilon,
+        target,
+        answer,
+        loss_of(answer, target, config.loss),
+        float(weight),
+    )
 
 
 def loss_of(answer: Tensor, target: Tensor, loss: str) -> float:
     """See `loss_per_image`, of one image."""
     return float(loss_per_image(answer, target, loss))
-
-
-def sweep(
-    loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked, timesteps: Sequence[int]
-) -> Generator[int, None, list[Predicted]]:
-    """The prediction at each of the timesteps; yields how many there are."""
-    found: list[Predicted] = []
-    for t in timesteps:
-        at = Asked(t, asked.label, asked.guidance_scale)
-        found.append(predict(loaded, x_0, noise, at))
-        yield len(found)
-    return found
 
 
 def dependence(loaded: LoadedModel, x_t: Tensor, asked: Asked, pixel: tuple[int, int]) -> Tensor:

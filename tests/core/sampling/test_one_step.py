@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -21,7 +20,6 @@ from diffusion_core.sampling.one_step import (
     posteriors,
     predict,
     steps_from,
-    sweep,
 )
 from tests.tiny_runs import tiny
 
@@ -162,7 +160,7 @@ def test_a_pixel_depends_on_what_its_gradient_says() -> None:
     found = predict(model, X_0, NOISE, Asked(20))
     gradient = dependence(model, found.x_t, Asked(20), (2, 4))
     signal, spread = model.schedule.signal[20], model.schedule.spread[20]
-    matrix = (torch.eye(3) - spread * model.model.mix.detach()) / signal
+    matrix = (torch.eye(3) - spread * model.model.get_parameter("mix").detach()) / signal
     expected = torch.zeros(6, 6)
     expected[2, 4] = matrix.norm()
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
@@ -176,25 +174,3 @@ def test_at_pure_noise_an_epsilon_prediction_says_nothing_of_the_image() -> None
     assert found.predicted_x_0.isfinite().all()
     for image in steps_from(model, found, Asked(19), Z).values():
         assert image.isfinite().all()
-
-
-def test_a_sweep_is_the_predictions_one_by_one() -> None:
-    model = loaded(prediction_type="epsilon")
-    counted: list[int] = []
-
-    def drain(turns: Any, count: Callable[[int], None]) -> list[Predicted]:
-        while True:
-            try:
-                count(next(turns))
-            except StopIteration as end:
-                return end.value
-
-    found = drain(sweep(model, X_0, NOISE, Asked(0, 1), [0, 9, 19]), counted.append)
-    assert counted == [1, 2, 3]
-    for t, each in zip((0, 9, 19), found, strict=True):
-        alone = predict(model, X_0, NOISE, Asked(t, 1))
-        assert (each.loss, each.weight, each.x_0_error) == (
-            alone.loss,
-            alone.weight,
-            alone.x_0_error,
-        )
