@@ -23,7 +23,7 @@ import argparse
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,7 @@ class Times:
                 counts[name] = counts.get(name, 0) + 1
         return {name for name, count in counts.items() if count >= 0.8 * len(self.presses)}
 
-    def keys(self, choose: type[max] | type[min] = max) -> list[float]:
+    def keys(self, choose: Callable[[list[float]], float] = max) -> list[float]:
         """Milliseconds until all that follows a key is there; with `min`, the first of it."""
         follow = self.followers()
         found = [[ms for name, ms in press.items() if name in follow] for press in self.presses]

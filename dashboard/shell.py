@@ -41,7 +41,6 @@ try:
 except (SettingsError, ValueError) as error:
     st.error(plain(error))
     st.stop()
-st.html("<style>@media (max-width: 640px) { .modebar-container { display: none; } }</style>")
 with st.sidebar:
     st.caption(f"Device: {plain(describe(device))}")
     show_role(settings)
