@@ -30,7 +30,6 @@ def page(entry: PageEntry) -> st.Page:
 ARTWORK = Path(__file__).parent
 st.set_page_config(page_title="Diffusion Lab", page_icon=ARTWORK / "icon.svg", layout="wide")
 st.logo(ARTWORK / "logo.svg", size="large")
-st.html(ARTWORK / "style.css")
 chosen = st.navigation(
     {"": [page(HOME)]}
     | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
