@@ -11,6 +11,7 @@ st.markdown(
     "Start a training run, watch it learn and control it; it is a process of its own, which keeps "
     "running if you close this page."
 )
+show_training()
 with st.expander("What one training step does", icon=":material/function:"):
     st.markdown(
         r"""
@@ -21,4 +22,3 @@ It then moves the weights a little, so that the predicted noise comes closer to 
 $$L = \mathbb{E}\,\lVert \epsilon - \epsilon_\theta(x_t, t) \rVert.$$
 """
     )
-show_training()
