@@ -146,17 +146,13 @@ def pick_block(trace: Trace) -> TraceRow:
     place = st.container()
     chosen = control.ask()
 
-    def click() -> None:
-        points = st.session_state[U_KEY].get("selection", {}).get("points", [])
-        data = points[0].get("customdata") if points else None
+    def click(data: object) -> None:
         block = data[1] if isinstance(data, list) and len(data) == 2 else None
-        if block in rows:
+        if isinstance(block, str) and block in rows:
             st.session_state[BLOCK.key] = block
-        st.session_state[keys.CLICKS] = clicks + 1
 
-    clicks = st.session_state.get(keys.CLICKS, 0)
     with place:
-        show_unet(trace, U_KEY, chosen, clicks, click)
+        show_unet(trace, U_KEY, chosen, click)
     return rows[chosen]
 
 
@@ -164,14 +160,13 @@ def show_unet(
     trace: Trace,
     key: str,
     chosen: str = "",
-    clicks: int = 0,
-    on_select: Callable[[], None] | None = None,
+    on_click: Callable[[object], None] | None = None,
 ) -> None:
     show(
-        unet_figure(trace, chosen, clicks),
+        unet_figure(trace, chosen),
         key=key,
         alt=f"The network as a U of {len(trace.blocks)} blocks; the table has all shapes.",
-        on_select=on_select,
+        on_click=on_click,
     )
 
 
