@@ -73,6 +73,7 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
     size = SIZE.ask()
     if source == DRAWING:
         drawn = draw_image("drawing")
+        st.caption("Your drawing is kept in this session only. Links do not contain it.")
         if drawn is None:
             return None, "Draw an image to add noise to it.", size
         return to_size(Image.fromarray(drawn), size), "your drawing", size

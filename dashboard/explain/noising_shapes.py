@@ -31,9 +31,9 @@ def show_walk(schedule: NoiseSchedule, x_0: Tensor) -> None:
     rows = noising_walk(schedule, x_0, strip_timesteps(schedule.timesteps))
     st.table(
         pd.DataFrame(
-            [(what, how, str(tuple(x.shape)), values(x)) for what, how, x in rows],
-            columns=["what", "code", "shape", "values"],
-        ).set_index("what")
+            [(f"{what}  \n`{how}`", f"{shape(x)}  \n{values(x)}") for what, how, x in rows],
+            columns=["step", "shape and values"],
+        ).set_index("step")
     )
 
 

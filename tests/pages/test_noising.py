@@ -162,8 +162,9 @@ def test_the_page_says_how_much_of_the_image_is_left_at_the_end() -> None:
 
 def test_the_walk_through_the_shapes_has_the_values_of_the_strips_batch() -> None:
     walk = open_noising(size="32").table[0].value
-    shapes, written = walk["shape"].tolist(), walk["values"].tolist()
-    assert shapes[1:4] == ["(300,)", "(10,)", "(10, 1, 1, 1)"]
+    results = walk["shape and values"].tolist()
+    shapes, written = zip(*(result.split("  \n") for result in results), strict=True)
+    assert shapes[1:4] == ("(300,)", "(10,)", "(10, 1, 1, 1)")
     assert shapes[-1] == "(10, 3, 32, 32)"
     assert written[0] == "[0, 30, 60, 90, …, 270]"
     assert written[2] == "[0.9999, 0.9831, 0.9380, 0.8684, …, 0.2898]"

@@ -43,7 +43,7 @@ export function save(name, blob) {
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  setTimeout(URL.revokeObjectURL, 1000, link.href);
+  setTimeout(URL.revokeObjectURL, 10_000, link.href);
 }
 
 function picture({ box, x, y, curves, marks }) {
