@@ -22,7 +22,7 @@ from diffusion_core.process.embedding import (
 )
 from diffusion_core.runs.checkpoint import CheckpointError, save_weights
 from diffusion_core.runs.presets import build_network, preset
-from tests.pages.app import open_page, seen, words
+from tests.pages.app import component_data, open_page, seen, words
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "lecture": {"widths": [4, 4, 4, 4, 4]},
@@ -90,7 +90,7 @@ def test_an_odd_size_gets_a_sentence() -> None:
 def test_the_smallest_and_the_largest_embedding_can_be_looked_at(settings: dict[str, str]) -> None:
     app = open_embedding(**settings)
     assert len(app.dataframe[0].value) == int(settings["size"]) // 2
-    assert app.slider(key="t").value == int(settings["T"]) - 1
+    assert component_data(app, "timestep")["t"] == int(settings["T"]) - 1
 
 
 def test_settings_in_the_address_that_mean_nothing_are_left_out() -> None:

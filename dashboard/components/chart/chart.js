@@ -2,6 +2,7 @@
 // points come in. Placeholder colours are replaced by the theme's.
 
 import { movingFor, themeColours, themeValue } from "../shared/shared.js";
+import { openCursor } from "./cursor.js";
 
 function loadPlotly(url) {
   window.diffusionLabPlotly ??= new Promise((resolve, reject) => {
@@ -20,7 +21,7 @@ function loadPlotly(url) {
 /** The colour that stands for the theme's colour of this number in a figure. */
 const placeholder = (number) => `#0000${String(number).padStart(2, "0")}`;
 
-function themed(figure, marks, box) {
+function themed(figure, box) {
   const value = (name) => themeValue(box, name);
   const colours = {};
   ["categorical", "sequential", "diverging"].forEach((palette, k) => {
@@ -29,16 +30,13 @@ function themed(figure, marks, box) {
       .forEach((colour, at) => { colours[placeholder(10 * k + at + 1)] = colour; });
   });
   colours[placeholder(36)] = value("gray-text-color") || value("gray-color") || "#888888";
-  const recoloured = (text) => JSON.parse(
-    text.replace(/#0000\d\d/g, (found) => colours[found] || found),
-  );
-  const { data, layout } = recoloured(figure);
+  const recoloured = figure.replace(/#0000\d\d/g, (found) => colours[found] || found);
+  const { data, layout } = JSON.parse(recoloured);
   const text = value("text-color");
   const line = value("border-color");
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true };
   return {
     data,
-    shapes: [...(layout.shapes ?? []), ...recoloured(marks)],
     layout: {
       ...layout,
       autosize: true,
@@ -82,14 +80,13 @@ export default function ({ data, parentElement }) {
   loadPlotly(data.library).then(
     (Plotly) => whenStill(box, () => {
       if (turn !== box.turn || !box.isConnected) return false;
-      const { data: curves, shapes, layout } = themed(data.figure, data.marks, box);
-      const drawn = JSON.stringify([curves, { ...layout, shapes: [] }]);
-      if (drawn === box.drawn) {
-        Plotly.relayout(box, { shapes }); // a tenth of the time
-      } else {
-        Plotly.react(box, curves, { ...layout, shapes }, { ...data.config, responsive: true });
+      const { data: curves, layout } = themed(data.figure, box);
+      const drawn = JSON.stringify([curves, layout]);
+      if (drawn !== box.drawn) {
+        Plotly.react(box, curves, layout, { ...data.config, responsive: true });
         box.drawn = drawn;
       }
+      if (data.cursor) openCursor(box, data.cursor);
       box.watcher ??= new ResizeObserver(() => box.offsetWidth && Plotly.Plots.resize(box));
       box.watcher.observe(box);
       return true;

@@ -7,10 +7,8 @@ from this server once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
@@ -29,13 +27,19 @@ class Packed(NamedTuple):
     height: int
 
 
-def show_live(figure: go.Figure, key: str, alt: str, least_width: int = 0) -> None:
+def show_live(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    least_width: int = 0,
+    cursor: Literal["", "x", "y", "xy"] = "",
+) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
     What `uirevision` keeps stays over updates of the same `key`. `least_width`: in pixels; where
-    there is less room the figure scrolls sideways.
+    there is less room the figure scrolls sideways. `cursor`: see `show_packed`.
     """
-    show_packed(pack(figure), key, alt, least_width=least_width)
+    show_packed(pack(figure), key, alt, least_width, cursor)
 
 
 def pack(figure: go.Figure) -> Packed:
@@ -48,20 +52,20 @@ def show_packed(
     chart: Packed,
     key: str,
     alt: str,
-    marks: Sequence[dict[str, Any]] = (),
     least_width: int = 0,
+    cursor: Literal["", "x", "y", "xy"] = "",
 ) -> None:
-    """As `show_live`. `marks`: Plotly shapes over the figure; where only they change the browser
-    does not draw the figure again."""
+    """As `show_live`. `cursor`: on which axes the timestep lies that a line follows in the browser;
+    on x alone each curve has a dot there with its value."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {
         "figure": chart.json,
-        "marks": json.dumps(marks),
         "config": CONFIG,
         "library": library,
         "height": chart.height,
         "alt": alt,
         "leastWidth": least_width,
+        "cursor": cursor,
     }
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
