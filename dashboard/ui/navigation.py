@@ -30,6 +30,12 @@ HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
         PageEntry(
+            "lecture.py",
+            "Lecture",
+            ":material/school:",
+            "The lecture's seven steps on these pages, with a question each.",
+        ),
+        PageEntry(
             "schedule.py",
             "Schedule",
             ":material/show_chart:",

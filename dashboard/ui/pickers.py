@@ -51,15 +51,6 @@ ZERO_SNR = Toggle(
 AnyRun = TypeVar("AnyRun", Run, RunSnapshot)
 
 
-def pick_schedule() -> NoiseSchedule:
-    """Kind, T, the ends of β and the rescaling, as a schedule; see `make_schedule`."""
-    kind = KIND.ask()
-    timesteps = TIMESTEPS.ask()
-    with st.popover("More", icon=":material/tune:", width="stretch"):
-        ends = pick_ends(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
-    return make_schedule(kind, timesteps, *ends)
-
-
 def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1, and where it rests; a t beyond a T that shrank becomes
     the last one.

@@ -31,7 +31,7 @@ from streamlit.testing.v1 import AppTest
 # ---------------------------------------------------------------- all that is not a lasting name
 from diffusion_core import list_runs, load_model, load_run, sample
 from diffusion_core.cli.main import main
-from tests.pages.app import open_page, words
+from tests.pages.app import component_data, open_page, words
 
 pytestmark = pytest.mark.usefixtures("quick_python")
 
@@ -134,11 +134,19 @@ def open_link(address: str) -> AppTest:
     return open_page(PAGES[parts.path.strip("/")], **settings)
 
 
+def in_the_browser(app: AppTest) -> dict[str, Any]:
+    """The values of the controls that are parts of components."""
+    there = {each.proto.component_name for each in app.get("bidi_component")}
+    found = {"t": component_data(app, "timestep")["t"]} if "timestep" in there else {}
+    return found | (component_data(app, "noising")["settings"] if "noising" in there else {})
+
+
 def check_controls(app: AppTest, values: dict[str, Any]) -> None:
+    others = in_the_browser(app)
     for key, value in now_called(values).items():
         if value == [] and key not in [each.key for each in app.multiselect]:
             continue  # the mode Compare shows the lists that have values
-        found = app.session_state[key]
+        found = others[key] if key in others else app.session_state[key]
         assert (list(found) if isinstance(found, tuple) else found) == value, key
 
 
