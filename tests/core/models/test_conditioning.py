@@ -73,7 +73,9 @@ def test_of_a_checkpoint_only_what_is_needed_is_read(config: Any, tmp_path: Path
     read = [name for name, each in network.state_dict().items() if not each.is_meta]
     weights = [name for name in read if name.endswith("weight")]
     assert weights and not any("conv" in name or "norm" in name for name in weights)
-    whole = dict(time_terms(load_model(checkpoint).model, T))
+    model = load_model(checkpoint).model
+    assert isinstance(model, (SimpleUnet, Unet))
+    whole = dict(time_terms(model, T))
     for block, terms in time_terms(network, T):
         again = block_terms(network, T, block)
         for term, values in terms.items():
