@@ -68,6 +68,12 @@ SECTIONS: dict[str, list[PageEntry]] = {
             ":material/footprint:",
             "What a checkpoint predicts from one noisy image, and where a step leads.",
         ),
+        PageEntry(
+            "playground.py",
+            "Playground",
+            ":material/scatter_plot:",
+            "Train a small diffusion model on points of the plane, in your browser.",
+        ),
     ],
     "Train and sample": [
         PageEntry(
