@@ -25,7 +25,9 @@ from diffusion_core.data.source import Source
 from diffusion_core.data.sources import kind_of
 from diffusion_core.device import pick_device
 from diffusion_core.media.images import png
+from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
+from diffusion_core.playground.data import Data, image_data
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -108,6 +110,12 @@ def found(spec: str) -> Found | str | None:
         return str(error)
 
 
+@st.cache_data(max_entries=16, show_spinner="Looking at the images …")
+def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
+    """See `playground.data.image_data`. Raises DataError and ImageError."""
+    return image_data(spec)
+
+
 def uploaded_image(
     file_id: str, size: int, fit: str, data: bytes
 ) -> tuple[np.ndarray, tuple[int, int]]:
@@ -165,3 +173,9 @@ def network_trace(network: str, network_args: Mapping[str, object], image_size: 
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     import_and_spare(COMPILER)
     return trace(network_plan(network, network_args), image_size)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def kept_bytes(network: str, network_args: Mapping[str, object], image_size: int) -> dict[str, int]:
+    """See `inside.kept_bytes`. Raises ConfigError and ValueError."""
+    return bytes_kept_by(network_plan(network, network_args), image_size)

@@ -75,7 +75,8 @@ def test_statistics_and_duplicates_are_computed_once_for_all(places: Path) -> No
     generate(app, "Examine 26 images", "examine")
     assert "25 of 26 images, read at 64×64 px (squash). 1 could not be read." in words(app)
     found = analysis.load(analysis.file_of(spec, 500))
-    assert len(app.get("plotly_chart")) == 4
+    charts = [each.proto for each in app.get("bidi_component")]
+    assert sum(each.component_name == "chart" for each in charts) == 4
     assert f"{found.channel_mean[0]:.1f}" in str(app.table[0].value)
     app = open_data(data=spec, view="Near duplicates", examine="500", alike="0.98")
     assert not any(button.label.startswith("Examine") for button in app.button)

@@ -30,14 +30,18 @@ def test_there_are_components() -> None:
         "ballot",
         "chart",
         "comparison",
+        "drawing",
         "film",
         "flipbook",
         "gallery",
         "mask",
         "memory",
+        "noising",
         "notify",
+        "sinusoids",
         "swipe",
         "thumbnails",
+        "timestep",
     ]
 
 

@@ -73,7 +73,7 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
     Deed.UPLOAD_DATA: [lambda: data_deeds.upload(io.BytesIO(), "new", lambda done, total: None)],
     Deed.DELETE_DATA: [lambda: data_deeds.delete("gone")],
-    Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
+    Deed.READ_PATHS: [lambda: noising.pick_from_data_set(32)],
 }
 OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     Deed.REMARK: [
