@@ -54,7 +54,7 @@ def pick_data_set() -> Shown | None:
     except (DataError, NotAllowed) as error:
         st.error(plain(error))
         return None
-    say_what_is_there(source)
+    _say_what_is_there(source, own=kind.most is None)
     return Shown(config.data, source, config)
 
 
@@ -93,12 +93,13 @@ def _usual_config(spec: str) -> RunConfig:
     return RunConfig(data=spec, image_size=kind.size, channels=kind.channels)
 
 
-def say_what_is_there(source: Source) -> None:
-    """How many images and classes there are, and what is left out and why."""
+def _say_what_is_there(source: Source, own: bool) -> None:
+    """How many images and classes there are, and what is left out and why; `own`: the visitor can
+    do something about that."""
     there = found(source.count, source.classes, source.left_out)
-    (st.warning if there.left_out else st.caption)(plain(sentence(there)))
+    (st.warning if own and there.left_out else st.caption)(plain(sentence(there)))
     if len(source.left_out) > sum(len(each.names) for each in there.left_out):
-        with st.expander(f"All {len(source.left_out):,} files that are left out"):
+        with st.expander(f"All {len(source.left_out):,} that are left out"):
             import pandas as pd
 
             st.dataframe(pd.DataFrame(source.left_out, columns=["file", "reason"]), hide_index=True)

@@ -118,7 +118,9 @@ def show_duplicates(shown: Shown) -> None:
         tiles = [tile_of(shown, row) for row in (first, second)]
         there = tuple(filter(None, tiles))
         rows.append(Row(there, SIDE, SIDE, 2, f"{first:,} and {second:,}", what))
-    show_gallery(rows, "Pairs of images that are nearly the same", "data-pairs")
+    show_gallery(
+        rows, "Pairs of images that are nearly the same", "data-pairs", beside=2 * SIDE + 8
+    )
     if len(pairs) > MOST_SHOWN:
         st.caption(f"The {MOST_SHOWN} most similar pairs are shown.")
 

@@ -61,7 +61,7 @@ def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
     return pixels, name
 
 
-@st.cache_resource(max_entries=16, ttl=60, show_spinner="Looking at the images …")
+@st.cache_resource(max_entries=4, ttl=60, show_spinner="Looking at the images …")
 def source(spec: str) -> Source:
     """A data set, which must not be changed. Downloads nothing. Raises DataError."""
     kind, detail = kind_of(spec), spec.partition(":")[2]
