@@ -26,9 +26,13 @@ def assembled(script: Path) -> str:
 
 
 def test_every_component_has_one_script_of_its_name() -> None:
-    folders = sorted(path.parent.name for path in FOLDER.glob("*/__init__.py"))
-    assert [script.stem for script in COMPONENTS] == folders
-    assert [script.parent.name for script in COMPONENTS] == folders
+    declared = sorted(
+        file.stem
+        for file in FOLDER.glob("*/*.py")
+        if "component(Path(__file__)" in file.read_text()
+    )
+    assert [script.stem for script in COMPONENTS] == declared
+    assert [script.parent.name for script in COMPONENTS] == declared
 
 
 @pytest.mark.parametrize("script", COMPONENTS, ids=lambda script: script.stem)
