@@ -29,6 +29,7 @@ def test_there_are_components() -> None:
     assert [script.stem for script in COMPONENTS] == [
         "ballot",
         "chart",
+        "coefficients",
         "comparison",
         "film",
         "flipbook",
