@@ -8,11 +8,12 @@ from typing import NamedTuple
 import streamlit as st
 
 from dashboard.components.chart.chart import Packed, pack, show_live, show_packed
+from dashboard.components.coefficients import coefficients
 from dashboard.figures import schedule as figures
 from dashboard.ui import pickers
 from dashboard.ui.controls import MultiChoice, Toggle
 from dashboard.ui.navigation import entry
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
 
 KINDS = MultiChoice(
     key="kinds",
@@ -34,7 +35,7 @@ LOGARITHMIC = Toggle(
 class ScheduleView(NamedTuple):
     """What the page shows: schedules of one T, and the timestep to look at."""
 
-    schedules: tuple[NoiseSchedule, ...]
+    schedules: tuple[ScheduleTables, ...]
     t: int
     logarithmic: bool
 
@@ -49,12 +50,12 @@ def pick_schedules() -> ScheduleView:
             timesteps = pickers.TIMESTEPS.ask()
         with st.popover("More", icon=":material/tune:"):
             takes_betas = not kinds or any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
-            ends = pickers.pick_ends(takes_betas=takes_betas)
+            more = pickers.pick_more(takes_betas=takes_betas)
     if not kinds:
         st.info("Select at least one schedule.")
         st.stop()
     schedules = tuple(
-        pickers.make_schedule(kind, timesteps, *ends) for kind in SCHEDULE_KINDS if kind in kinds
+        pickers.make_tables(kind, timesteps, more) for kind in SCHEDULE_KINDS if kind in kinds
     )
     t = pickers.pick_timestep(timesteps, default=150)
     legend, variances = st.columns([3, 1], vertical_alignment="center")
@@ -96,7 +97,7 @@ def _names(view: ScheduleView) -> str:
 
 @lru_cache(maxsize=64)
 def _curves(
-    schedules: tuple[NoiseSchedule, ...], quantity: figures.Quantity, logarithmic: bool
+    schedules: tuple[ScheduleTables, ...], quantity: figures.Quantity, logarithmic: bool
 ) -> Packed:
     """Made once for all t: each key pressed at the slider shows another."""
     return pack(figures.curve_figure(schedules, quantity, logarithmic=logarithmic))
@@ -104,7 +105,7 @@ def _curves(
 
 def show_coefficients(view: ScheduleView) -> None:
     """All coefficients at t, what each schedule leaves of the image, and everything as CSV."""
-    st.table(figures.table_at(view.schedules, view.t), border="horizontal", width="content")
+    coefficients.show_coefficients(view.schedules, "coefficients")
     st.caption(
         r"Names match the lecture and the CSV. Timesteps count from t = 0, the first noisy step, "
         r"where $\bar\alpha_{t-1}$ is 1 and the posterior variance is 0."
@@ -131,7 +132,10 @@ def show_noising_links(view: ScheduleView) -> None:
             "beta_start": str(schedule.beta_start),
             "beta_end": str(schedule.beta_end),
             "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
+            "shift": pickers.SHIFT.title_of(schedule.shift_size),
             "t": str(view.t),
         }
+        if schedule.points:
+            [settings["points"]] = pickers.POINTS.to_link(schedule.points)
         label = f"Noise an image: {schedule.kind}, t = {view.t:,}"
         st.page_link(page.path, label=label, icon=page.icon, query_params=settings)

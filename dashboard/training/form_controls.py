@@ -14,7 +14,7 @@ from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.runs.config import RunConfig, meaning, usual_min_snr_gamma, with_settings
 
 
