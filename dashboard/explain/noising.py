@@ -80,13 +80,13 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
     try:
         if source != DATA_SET:
             return *pick_own(source, size, "to add noise to it"), size
-        return *_pick_from_data_set(size), size
+        return *pick_from_data_set(size), size
     except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))
         return None, "", size
 
 
-def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
+def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError, NotAllowed."""
     typed = may(Deed.READ_PATHS)
     spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if typed else None, typed=typed).ask()

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import numpy as np
 import pytest
@@ -44,6 +44,8 @@ PAGES = {
     "training": "training.py",
     "sampling": "sampling.py",
 }
+# A page that got views since: the one that shows a control of its links.
+VIEWS = {"embedding": {"run": "Time MLP"}}
 # A control that got another key, or a choice that got other words, since the fixtures were written:
 # old key to new key, and (old key, old value) to new value.
 NEW_KEYS: dict[str, str] = {}
@@ -432,8 +434,11 @@ def test_the_numbers_of_a_run_are_exported_the_same(old_runs: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("link", LINKS, ids=lambda link: link["what"])
 def test_a_link_sets_the_controls(link: dict[str, Any]) -> None:
-    app = open_link(link["address"])
-    check_controls(app, link["values"])
+    values = dict(link["values"])
+    for key, view in VIEWS.get(link["what"], {}).items():
+        app = open_link(f"{link['address']}&view={quote_plus(view)}")
+        check_controls(app, {key: values.pop(key)})
+    check_controls(open_link(link["address"]), values)
 
 
 @pytest.mark.parametrize("name", ["asked", "failed", "stopped", "waiting", "waiting-first"])

@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard.explain.lecture_steps import STEPS
 from dashboard.ui.navigation import entry
 from diffusion_core.models.unet import SimpleUnet
-from diffusion_core.process.embedding import SinusoidalPositionEmbeddings, cosine_similarity, embed
 from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.sinusoids import cosine_similarity, sinusoids
 from tests.pages.app import open_page, words
 
 NUMBERS = range(1, len(STEPS) + 1)
@@ -93,7 +93,7 @@ def test_the_answers_are_those_of_the_core() -> None:
     assert answers[0] == 16_130 // 128
     assert answers[1] == int(np.flatnonzero(schedule.log_snr.numpy() < 0)[0])
     assert answers[2] == round(float(schedule.sqrt_alphas_cumprod[299]), 2)
-    similarity = cosine_similarity(embed(SinusoidalPositionEmbeddings(32), [3, 10, 103, 110]))
+    similarity = cosine_similarity(sinusoids([3, 10, 103, 110], 32))
     assert similarity[0, 1] == pytest.approx(similarity[2, 3], abs=1e-5)
     assert similarity[0, 2] != pytest.approx(similarity[0, 1], abs=1e-2)
     with torch.device("meta"):

@@ -25,23 +25,10 @@ def assembled(script: Path) -> str:
     )
 
 
-def test_there_are_components() -> None:
-    assert [script.stem for script in COMPONENTS] == [
-        "ballot",
-        "chart",
-        "comparison",
-        "drawing",
-        "film",
-        "flipbook",
-        "gallery",
-        "mask",
-        "memory",
-        "noising",
-        "notify",
-        "swipe",
-        "thumbnails",
-        "timestep",
-    ]
+def test_every_component_has_one_script_of_its_name() -> None:
+    folders = sorted(path.parent.name for path in FOLDER.glob("*/__init__.py"))
+    assert [script.stem for script in COMPONENTS] == folders
+    assert [script.parent.name for script in COMPONENTS] == folders
 
 
 @pytest.mark.parametrize("script", COMPONENTS, ids=lambda script: script.stem)
