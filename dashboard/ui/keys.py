@@ -11,6 +11,9 @@ LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
 DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
 TIMESTEP = "timestep"  # the slider of t
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
+# The Schedule page.
+DESIGN_NAME = "design_name"  # the name under which the schedule is saved
+DESIGN_ERROR = "design_error"  # text: why a schedule was not saved or deleted, until it is shown
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
 ADVANCED = "advanced"  # whether the advanced controls are shown

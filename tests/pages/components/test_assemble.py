@@ -31,6 +31,7 @@ def test_there_are_components() -> None:
         "chart",
         "coefficients",
         "comparison",
+        "designer",
         "film",
         "flipbook",
         "gallery",
