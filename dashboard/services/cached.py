@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -44,11 +45,9 @@ def device() -> torch.device:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def schedule(
-    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
-) -> NoiseSchedule:
-    """On the CPU; must not be changed. Raises ValueError as NoiseSchedule does."""
-    return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
+def schedule(**settings: Any) -> NoiseSchedule:
+    """On the CPU; must not be changed. `settings` and errors are those of NoiseSchedule."""
+    return NoiseSchedule(**settings)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)

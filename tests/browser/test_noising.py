@@ -20,8 +20,9 @@ from diffusion_core.process.noising import (
     noised_at,
     strip_timesteps,
 )
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.process.spectrum import power_spectra
+from diffusion_core.process.tables import SCHEDULE_KINDS, USUAL_POINTS
 from tests import image_files
 from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
@@ -122,7 +123,7 @@ def test_the_browser_mixes_what_the_core_does(mixer: str, open_page: OpenPage) -
     timesteps = [k * 999 // 199 for k in range(200)]
     for kind in SCHEDULE_KINDS:
         page.get_by_role("combobox", name="Schedule").select_option(kind)
-        schedule = NoiseSchedule(kind, 1000)
+        schedule = NoiseSchedule(kind, 1000, points=USUAL_POINTS)
         texts = slider(page).evaluate(READ_TIMESTEPS, [box.element_handle(), timesteps])
         found = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
         found = found.reshape(-1, SIZE, SIZE, 4)
