@@ -12,6 +12,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dashboard.components.timestep.timestep import show_timestep
+from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number, Toggle
 from dashboard.ui.outside import plain
@@ -23,6 +24,7 @@ from diffusion_core.process.tables import (
     ScheduleTables,
     check_points,
 )
+from diffusion_core.runs.designs import DESIGNS, Design
 from diffusion_core.text import shown
 
 if TYPE_CHECKING:
@@ -137,17 +139,49 @@ def pick_more(*, takes_betas: bool) -> dict[str, Any]:
 
 
 def make_tables(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleTables:
-    """The schedule of these settings, which must not be changed; one of the kind "designed" goes
-    through the points of the link. A contradiction is an error and stops the page."""
+    """As `tables_of`; a contradiction is an error and stops the page."""
     try:
-        points = points_of_link() if kind == DESIGNED else ()
-        return _tables(kind=kind, timesteps=timesteps, points=points, **more)
+        return tables_of(kind, timesteps, more)
     except ValueError as error:
         st.error(plain(error))
         st.stop()
 
 
+def tables_of(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleTables:
+    """The schedule of these settings, which must not be changed; one of the kind "designed" goes
+    through the points of the link. Raises ValueError for a contradiction."""
+    points = points_of_link() if kind == DESIGNED else ()
+    return _tables(kind=kind, timesteps=timesteps, points=points, **more)
+
+
 _tables = lru_cache(maxsize=64)(ScheduleTables)
+
+
+def offer_designs() -> None:
+    """The saved schedules, each to be put into the page's address."""
+    designs, _ = DESIGNS.read(get_settings().runs_dir)
+    if designs:
+        with st.popover("Saved schedules", icon=":material/bookmarks:", width="stretch"):
+            for design in designs.values():
+                show_design_button(design)
+
+
+def show_design_button(design: Design) -> None:
+    """It puts the points of a saved schedule into the page's address."""
+    st.button(
+        plain(design.name),
+        key=f"open-{design.name}",
+        help=f"Saved by {plain(design.by)}." if design.by else None,
+        on_click=put_points,
+        args=(design.points,),
+        width="stretch",
+    )
+
+
+def put_points(points: Points) -> None:
+    """Into the page's address; what is no schedule changes nothing."""
+    if not POINTS.problem(points):
+        [st.query_params[POINTS.key]] = POINTS.to_link(points)
 
 
 def points_of_link() -> Points:

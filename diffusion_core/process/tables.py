@@ -231,6 +231,7 @@ class ScheduleTables:
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         rescale_zero_terminal_snr: bool = False,
+        *,
         points: Points = (),
         shift_size: int = 0,
     ) -> None:
