@@ -7,16 +7,34 @@ from this server once.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
+import streamlit as st
 
 from dashboard.components.assemble import component, folder_address
-from dashboard.figures.theme import CONFIG
+from dashboard.ui import keys
 
-HTML = '<div><div class="chart"></div></div>'
+# `style.css` has their look, and hides the tool bar of Plotly on a phone, for want of room.
+HTML = """
+<div class="chart-frame">
+  <div><div class="chart"></div></div>
+  <details class="chart-files" hidden>
+    <summary aria-label="Download this figure" title="Download this figure">
+      <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 3v12m-5-5 5 5 5-5M4 20h16"/></svg>
+    </summary>
+    <div>
+      <button type="button">PNG</button><button type="button">SVG</button
+      ><button type="button">CSV</button>
+    </div>
+  </details>
+</div>
+"""
+# Nothing can be selected, so there is nothing to select with; the menu has the image.
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
@@ -64,8 +82,16 @@ def show_packed(
         "library": library,
         "height": chart.height,
         "alt": alt,
+        "name": _file_name(key),
+        "quantity": key,
         "leastWidth": least_width,
         "cursor": cursor,
     }
     # Plotly's own styles belong to the document.
     component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
+
+
+def _file_name(key: str) -> str:
+    """Of the files of a figure, without their ending: its page and itself."""
+    page = st.session_state.get(keys.PAGE) or "home"
+    return re.sub(r"[^\w.-]+", "-", f"{page}-{key}").strip("-")
