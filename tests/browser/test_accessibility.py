@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from dashboard.explain import embedding
 from dashboard.review.view import VIEWS
 from dashboard.ui.addresses import PAGES
 from tests.browser.chromium import wait_until_shown
@@ -26,6 +27,7 @@ FITTED = """
 """
 ADDRESSES = [
     *(page.url_path for page in PAGES),
+    *(f"embedding?view={quote_plus(view)}&run=demo-cars" for view in embedding.VIEWS[1:]),
     *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
     "review?view=Look&runs=demo-cars&look_nearest=true",
     "noising?source=drawing",
