@@ -24,7 +24,6 @@ from diffusion_core.runs.run import Run, list_runs
 SMALLEST, LARGEST = 16, 256  # pixels, both sides
 NETWORK = Choice(key="network", label="Network", help="A preset, or the network of a run.")
 SIZE_KEY = "size"
-U_KEY = "u"
 ARCHITECTURE, INSIDE, SKIPS, REACH, BESIDE = TABS = (
     "Architecture",
     "Inside a block",
@@ -146,32 +145,23 @@ def pick_block(trace: Trace) -> TraceRow:
     place = st.container()
     chosen = control.ask()
 
-    def click() -> None:
-        points = st.session_state[U_KEY].get("selection", {}).get("points", [])
-        data = points[0].get("customdata") if points else None
-        block = data[1] if isinstance(data, list) and len(data) == 2 else None
+    def click(block: str) -> None:
         if block in rows:
             st.session_state[BLOCK.key] = block
-        st.session_state[keys.CLICKS] = clicks + 1
 
-    clicks = st.session_state.get(keys.CLICKS, 0)
     with place:
-        show_unet(trace, U_KEY, chosen, clicks, click)
+        show_unet(trace, "u", chosen, click)
     return rows[chosen]
 
 
 def show_unet(
-    trace: Trace,
-    key: str,
-    chosen: str = "",
-    clicks: int = 0,
-    on_select: Callable[[], None] | None = None,
+    trace: Trace, key: str, chosen: str = "", on_click: Callable[[str], None] | None = None
 ) -> None:
     show(
-        unet_figure(trace, chosen, clicks),
+        unet_figure(trace, chosen),
         key=key,
         alt=f"The network as a U of {len(trace.blocks)} blocks; the table has all shapes.",
-        on_select=on_select,
+        on_click=on_click,
     )
 
 

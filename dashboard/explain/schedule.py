@@ -85,7 +85,7 @@ def show_curves(view: ScheduleView) -> None:
                     _curves(view.schedules, quantity, logarithmic),
                     quantity.table,
                     f"{quantity.title} over the timesteps: {_names(view)}.",
-                    figures.marks_at(view.schedules, quantity, view.t, logarithmic=logarithmic),
+                    cursor="x",
                 )
                 st.caption(quantity.meaning)
 

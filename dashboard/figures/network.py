@@ -35,9 +35,6 @@ BAR = {
     "insidetextfont": {"size": 12},
     "textangle": 0,  # a narrow box has none rather than one that is turned
     "hovertemplate": "%{customdata[0]}<extra></extra>",
-    # A chosen block has a frame; the others do not fade.
-    "selected": {"marker": {"opacity": 1}},
-    "unselected": {"marker": {"opacity": 1}},
 }
 FRAME = {"line": {"color": COLOURS[4], "width": 3}, "layer": "above"}
 Rows = dict[int, tuple[float, float]]  # where the row of a resolution lies: bottom and top
@@ -79,13 +76,12 @@ def shape_text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def unet_figure(trace: Trace, chosen: str = "", clicks: int = 0) -> go.Figure:
+def unet_figure(trace: Trace, chosen: str = "") -> go.Figure:
     """The U: a rectangle for what each block hands on, in order from left to right.
 
     Width follows the root of the channels, height the root of the resolution; a row of the figure
     is a resolution. A skip ends where its copy is joined to what comes up. `chosen`: the block with
-    a frame. `customdata` of a rectangle is what it says and its block; another number of `clicks`
-    lets go of what is selected, which Plotly would show by fading the rest.
+    a frame. `customdata` of a rectangle is what it says and its block.
     """
     boxes = _boxes(trace)
     lanes = _lanes(boxes)
@@ -124,9 +120,7 @@ def unet_figure(trace: Trace, chosen: str = "", clicks: int = 0) -> go.Figure:
         uniformtext={"minsize": 8, "mode": "hide"},
         margin={"l": 52},
         dragmode=False,
-        clickmode="event+select",
         uirevision=None,
-        selectionrevision=clicks,
     )
     for x, base, width, height, (_, block) in _rectangles(figure):
         if chosen and block == chosen:
@@ -258,7 +252,6 @@ def _add_arrows(
             "angleref": "previous",
             "line": {"width": 0},
         },
-        unselected={"marker": {"opacity": 1}},
         hoverinfo="skip",
         showlegend=False,
     )

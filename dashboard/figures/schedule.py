@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, finish
+from dashboard.figures.theme import COLOURS, finish
 from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.sampling.trajectory import spread
 
@@ -86,7 +86,7 @@ SYMBOLS = {
 def curve_figure(
     schedules: Sequence[NoiseSchedule], quantity: Quantity, *, logarithmic: bool = False
 ) -> go.Figure:
-    """One quantity of each schedule over the timesteps; `marks_at` shows one of these.
+    """One quantity of each schedule over the timesteps.
 
     What is infinite, or zero on a logarithmic axis, is a gap.
     """
@@ -112,23 +112,6 @@ def curve_figure(
     )
     figure.update_yaxes(exponentformat="power")
     return figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
-
-
-def marks_at(
-    schedules: Sequence[NoiseSchedule], quantity: Quantity, t: int, *, logarithmic: bool = False
-) -> list[dict[str, Any]]:
-    """Plotly shapes over `curve_figure`: a line at `t` and a dot on each curve that has a value."""
-    line = {"color": GREY, "width": 1, "dash": "dot"}
-    marks: list[dict[str, Any]] = [
-        {"type": "line", "x0": t, "x1": t, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-    ]
-    for schedule in schedules:
-        value = float(_values(schedule, quantity, logarithmic)[t])
-        if not math.isnan(value):
-            dot: dict[str, Any] = {"type": "circle", "x0": -4, "x1": 4, "y0": -4, "y1": 4}
-            dot |= {"xsizemode": "pixel", "xanchor": t, "ysizemode": "pixel", "yanchor": value}
-            marks.append(dot | {"fillcolor": colour_of(schedule), "line": {"width": 0}})
-    return marks
 
 
 def _values(schedule: NoiseSchedule, quantity: Quantity, logarithmic: bool) -> np.ndarray:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import plotly.graph_objects as go
-import streamlit as st
 
+from dashboard.components.chart.chart import show_live
 from dashboard.ui.outside import MOST_CHARACTERS, readable
 
 # Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
@@ -18,9 +18,6 @@ COLOURS = tuple(f"#0000{k:02d}" for k in range(1, 9))
 SEQUENTIAL = [[k / 9, f"#0000{k + 11}"] for k in range(10)]  # a Plotly colour scale, low to high
 DIVERGING = [[k / 9, f"#0000{k + 21}"] for k in range(10)]
 GREY = "#000036"
-# Of every figure, whatever shows it. Nothing can be selected, so there is nothing to select with;
-# `shell.py` hides the whole tool bar on a phone, where it would cover the figure.
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
 
 
 def label(text: str) -> str:
@@ -47,17 +44,8 @@ def finish(
 
 
 def show(
-    figure: go.Figure, key: str, alt: str, on_select: Callable[[], None] | None = None
+    figure: go.Figure, key: str, alt: str, on_click: Callable[[str], None] | None = None
 ) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers.
-
-    `on_select` is called when a point is clicked, and finds it in the state of the key.
-    """
-    st.plotly_chart(
-        figure,
-        key=key,
-        config=CONFIG,
-        alt=alt,
-        on_select=on_select or "ignore",
-        selection_mode="points",
-    )
+    """Show a figure in the theme's colours; `alt` describes it for screen readers. `on_click`: see
+    `show_packed`."""
+    show_live(figure, key, alt, on_click=on_click)

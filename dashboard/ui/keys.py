@@ -9,8 +9,8 @@ ARRIVED = "arrived"  # whether the visitor has come to it just now
 LAST_RUN = "last_run"  # the name of the run that the visitor saw last, on whatever page
 LEFT_OUT = "left_out"  # sentences: what of the page's address could not be set
 DEFAULTS = "defaults"  # {key: value}: the default of each control that follows others, last shown
+TIMESTEP = "timestep"  # the slider of t
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
-CLICKS = "clicks"  # on the figure of the Network page
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
 ADVANCED = "advanced"  # whether the advanced controls are shown

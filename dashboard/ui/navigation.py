@@ -10,12 +10,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "pages"
 
 @dataclass(frozen=True)
 class PageEntry:
-    """One page; `summary` is a sentence for Home."""
+    """One page; `summary` is a sentence for Home. `light`: it is shown without PyTorch."""
 
     file: str
     title: str
     icon: str
     summary: str
+    light: bool = False
 
     @property
     def path(self) -> Path:
@@ -34,6 +35,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "Schedule",
             ":material/show_chart:",
             "How much noise each of the T steps adds, as curves and numbers.",
+            light=True,
         ),
         PageEntry(
             "noising.py",
@@ -46,6 +48,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "Embedding",
             ":material/waves:",
             "How the network is told the timestep.",
+            light=True,
         ),
         PageEntry(
             "unet.py",

@@ -9,6 +9,7 @@ from typing import TypeVar
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from dashboard.components.timestep.timestep import show_timestep
 from dashboard.services import cached
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Number, Toggle
@@ -32,7 +33,7 @@ TIMESTEPS = Number(
     step=50,
     help="300 in the lecture, 1,000 in most papers.",
 )
-TIMESTEP = Number(key="t", label="Timestep t", slider=True)
+TIMESTEP = Number(key="t", label="Timestep t")
 BETAS = tuple(
     Number(key=key, label=label, low=1e-6, high=0.999, default=default, step=step)
     for key, label, default, step in (
@@ -60,18 +61,27 @@ def pick_schedule() -> NoiseSchedule:
 
 
 def pick_timestep(timesteps: int, default: int) -> int:
-    """A slider over t = 0 ... timesteps - 1; a t beyond a T that shrank becomes the last one."""
+    """A slider over t = 0 ... timesteps - 1, and where it rests; a t beyond a T that shrank becomes
+    the last one.
+
+    In the browser it moves all that follows it at once; see `components/shared/timestep.js`. The
+    page's address alone keeps t.
+    """
     last = timesteps - 1
-    start: int | None = min(default, last)
     TIMESTEP.now(high=TIMESTEPS.high - 1).check_link()
-    # A default that was never moved is in the state and not in the address; a link's is only there.
-    in_link = TIMESTEP.of_text(st.query_params.get(TIMESTEP.key, ""))
-    t = st.session_state.get(TIMESTEP.key, in_link)
-    if isinstance(t, int) and t > last:
-        # Streamlit would go back to the default; and it warns of a value beside a default.
-        st.session_state[TIMESTEP.key] = last
-        start = None
-    return TIMESTEP.now(high=last, default=start).ask()
+    control = TIMESTEP.now(high=last, default=min(default, last))
+    if TIMESTEP.key not in st.query_params:
+        t = control.default
+    elif (t := control.of_text(st.query_params[TIMESTEP.key])) > last:
+        t = last
+        st.query_params[TIMESTEP.key] = str(t)
+
+    def rest(given: object) -> None:
+        if not control.problem(given):
+            st.query_params[TIMESTEP.key] = str(given)
+
+    show_timestep(control.label, t, last, keys.TIMESTEP, rest)
+    return t
 
 
 def pick_ends(*, takes_betas: bool) -> tuple[float, float, bool]:

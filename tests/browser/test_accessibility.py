@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from dashboard.explain.network import TABS
 from dashboard.review.view import VIEWS
 from dashboard.ui.addresses import PAGES
 from tests.browser.chromium import wait_until_shown
@@ -28,6 +29,7 @@ ADDRESSES = [
     *(page.url_path for page in PAGES),
     *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
     "review?view=Look&runs=demo-cars&look_nearest=true",
+    *(f"network?network=run+demo-cars&block=middle.0&tab={quote_plus(tab)}" for tab in TABS[1:]),
 ]
 
 

@@ -19,7 +19,7 @@ from tests.browser.server import start_server
 def test_a_visitor_changes_size_and_t_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/embedding")
     expect(page.get_by_text("No run has a checkpoint yet.")).to_be_visible()
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(3)
+    expect(page.locator(".chart.js-plotly-plot")).to_have_count(3)
     size = page.get_by_label("Embedding size", exact=True)
     size.fill("64")
     size.press("Enter")
@@ -47,5 +47,5 @@ def test_a_trained_run_is_shown_on_a_phone_too(open_page: OpenPage, tmp_path: Pa
     with start_server(tmp_path) as server:
         page = open_page("/embedding", server.url, viewport=PHONE)
         expect(page.get_by_text("mine at step 3")).to_be_visible()
-        expect(page.get_by_test_id("stPlotlyChart")).to_have_count(5)
+        expect(page.locator(".chart.js-plotly-plot")).to_have_count(5)
         assert_not_too_wide(page)

@@ -48,20 +48,40 @@ def test_a_figure_has_nothing_to_select_with_and_on_a_phone_no_tool_bar(
         expect(tools).to_be_hidden()
 
 
-def test_another_t_leaves_the_curves_and_a_zoom_as_they_are(open_page: OpenPage) -> None:
+def test_another_t_moves_the_cursor_and_leaves_the_curves_and_a_zoom_as_they_are(
+    open_page: OpenPage,
+) -> None:
     page = open_page("/schedule")
     chart = page.locator(".chart").nth(1)
-    line = chart.locator(".shapelayer path").first
+    line = chart.locator(".cursor line")
     curve = chart.locator(".scatterlayer path.js-line").element_handle()
-    before = line.get_attribute("d")
+    before = line.get_attribute("x1")
     chart.evaluate(
-        "box => window.diffusionLabPlotly.then(p => p.relayout(box, 'xaxis.range', [0, 99]))"
+        "box => window.diffusionLabPlotly.then(p => p.relayout(box, 'xaxis.range', [0, 199]))"
     )
+    expect(line).not_to_have_attribute("x1", before)
     page.get_by_role("slider").press("ArrowLeft")
+    expect(chart.locator(".cursor text")).to_have_text("0.4671")
     expect(page.get_by_role("heading", name="At t = 149")).to_be_visible()
-    expect(line).not_to_have_attribute("d", before)
     assert curve is not None and curve.evaluate("path => path.isConnected")
-    assert chart.evaluate("box => box.layout.xaxis.range") == [0, 99]
+    assert chart.evaluate("box => box.layout.xaxis.range") == [0, 199]
+
+
+@pytest.mark.long
+def test_keys_and_play_move_t_and_the_server_is_told_where_it_rests(open_page: OpenPage) -> None:
+    page = open_page("/schedule?t=20&T=40")
+    slider = page.get_by_role("slider")
+    for key, t in (("Home", 0), ("PageUp", 4), ("End", 39), ("PageDown", 35), ("ArrowUp", 36)):
+        slider.press(key)
+        expect(slider).to_have_value(str(t))
+        page.wait_for_url(re.compile(rf"\bt={t}\b"))
+    page.get_by_role("button", name="Play through the timesteps").click()
+    expect(slider).to_have_value("39")  # it stops at the end
+    page.wait_for_url(re.compile(r"\bt=39\b"))
+    expect(page.get_by_role("heading", name="At t = 39")).to_be_visible()
+    page.go_back()  # t of an earlier address
+    expect(slider).to_have_value("36")
+    expect(page.locator(".cursor text").nth(1)).to_have_text(re.compile(r"^0\.\d+$"))
 
 
 @pytest.mark.long
@@ -78,4 +98,5 @@ def test_the_tables_can_be_downloaded_and_the_way_leads_on_to_noising(open_page:
     page.get_by_role("slider").press("ArrowLeft")
     page.get_by_role("link", name="Noise an image: cosine, t = 98").click()
     expect(page.get_by_role("heading", name="Noising", level=1)).to_be_visible()
-    page.wait_for_url(re.compile(r"/noising\?kind=cosine&T=100&t=98$"))
+    page.wait_for_url(re.compile(r"/noising\?kind=cosine&"))
+    assert set(page.url.partition("?")[2].split("&")) == {"kind=cosine", "T=100", "t=98"}

@@ -22,7 +22,7 @@ from diffusion_core.process.embedding import (
 )
 from diffusion_core.runs.checkpoint import CheckpointError, save_weights
 from diffusion_core.runs.presets import build_network, preset
-from tests.pages.app import open_page, seen, words
+from tests.pages.app import component_data, figures, open_page, seen, words
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "lecture": {"widths": [4, 4, 4, 4, 4]},
@@ -74,7 +74,7 @@ def test_the_row_as_a_curve_is_the_lectures() -> None:
 def test_without_a_checkpoint_the_page_says_so() -> None:
     app = open_embedding()
     assert "No run has a checkpoint yet." in app.info[0].value
-    assert len(app.get("plotly_chart")) == 3
+    assert len(figures(app)) == 3
 
 
 def test_an_odd_size_gets_a_sentence() -> None:
@@ -90,7 +90,7 @@ def test_an_odd_size_gets_a_sentence() -> None:
 def test_the_smallest_and_the_largest_embedding_can_be_looked_at(settings: dict[str, str]) -> None:
     app = open_embedding(**settings)
     assert len(app.dataframe[0].value) == int(settings["size"]) // 2
-    assert app.slider(key="t").value == int(settings["T"]) - 1
+    assert component_data(app, "timestep")["t"] == int(settings["T"]) - 1
 
 
 def test_settings_in_the_address_that_mean_nothing_are_left_out() -> None:
@@ -105,7 +105,7 @@ def test_a_run_shows_its_time_mlp(kind: str, size: int, runs_dir: Path) -> None:
     app = open_embedding(t="39")
     words = [seen(caption.value) for caption in app.caption]
     assert f"mine at step 3: preset {kind}, T = 40, {size} dimensions per timestep." in words
-    assert len(app.get("plotly_chart")) == 5
+    assert len(figures(app)) == 5
     assert not [sentence for sentence in words if "beyond" in sentence]
 
 

@@ -17,7 +17,7 @@ from dashboard.services import cached
 from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.media.images import png
 from tests import image_files
-from tests.pages.app import open_page, seen
+from tests.pages.app import component_data, open_page, seen
 
 
 def open_noising(**settings: str) -> AppTest:
@@ -54,18 +54,20 @@ def test_the_page_opens_with_a_car_the_lectures_schedule_and_t_150() -> None:
     assert captions(app)[3:] == [f"t = {t}" for t in range(0, 300, 30)]
 
 
-def test_t_in_the_address_and_on_the_slider_shows_the_lectures_coefficients() -> None:
+def test_t_in_the_address_shows_the_lectures_coefficients() -> None:
     app = open_noising(t="30")
     assert formula(app) == r"x_{30} = 0.9831\,x_0 + 0.1830\,\epsilon"
     for t, signal, spread in ((0, "0.9999", "0.0100"), (270, "0.2898", "0.9571")):
-        app.slider(key="t").set_value(t).run()
+        app.query_params["t"] = str(t)
+        app.run()
         assert formula(app) == rf"x_{{{t}}} = {signal}\,x_0 + {spread}\,\epsilon"
 
 
 def test_the_same_noise_is_kept_while_t_moves_and_new_noise_is_in_the_settings() -> None:
     app = open_noising()
     before = addresses(app)
-    app.slider(key="t").set_value(60).run()
+    app.query_params["t"] = "60"
+    app.run()
     moved = addresses(app)
     assert moved[:2] == before[:2] and moved[2] != before[2]
     assert moved[3:] == before[3:]
@@ -113,7 +115,7 @@ def test_t_stays_within_a_T_that_shrinks(settings: dict[str, str]) -> None:
     for timesteps in (100, 2):
         app.number_input(key="T").set_value(timesteps).run()
         assert not app.exception
-        assert app.slider(key="t").value == timesteps - 1
+        assert component_data(app, "timestep")["t"] == timesteps - 1
     assert captions(app)[3:] == ["t = 0", "t = 1"]
 
 

@@ -38,6 +38,7 @@ def test_there_are_components() -> None:
         "notify",
         "swipe",
         "thumbnails",
+        "timestep",
     ]
 
 
