@@ -141,7 +141,8 @@ def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
 def pick_block(trace: Trace) -> TraceRow:
     """The chosen block, by a click on the U or with the control below it."""
     rows = {row.name: row for row in trace.blocks if row.parameters}
-    control = BLOCK.now(options=list(rows))
+    first = next((name for name, row in rows.items() if row.part == "downs"), next(iter(rows)))
+    control = BLOCK.now(options=list(rows), default=first)
     place = st.container()
     chosen = control.ask()
 
@@ -157,8 +158,9 @@ def pick_block(trace: Trace) -> TraceRow:
 def show_unet(
     trace: Trace, key: str, chosen: str = "", on_click: Callable[[str], None] | None = None
 ) -> None:
+    """With a legend where a block can be chosen."""
     show(
-        unet_figure(trace, chosen),
+        unet_figure(trace, chosen, legend=on_click is not None),
         key=key,
         alt=f"The network as a U of {len(trace.blocks)} blocks; the table has all shapes.",
         on_click=on_click,

@@ -71,7 +71,7 @@ def test_a_click_on_the_u_chooses_the_block_that_the_tab_shows(
 ) -> None:
     page = open_page("/network?network=run+demo-cars&tab=Inside+a+block")
     block = page.get_by_role("combobox", name="Block")
-    expect(block).to_have_value("time_mlp")
+    expect(block).to_have_value("downs.0")
     rectangles = page.locator(".chart.js-plotly-plot").first.locator(".bars .point")
     rectangles.filter(has_text="96").first.locator("path").click(force=True)
     expect(block).to_have_value("downs.2")
