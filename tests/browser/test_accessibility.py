@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from dashboard.explain import embedding
+from dashboard.explain.network import TABS
 from dashboard.review.view import VIEWS
 from dashboard.ui.addresses import PAGES
 from tests.browser.chromium import wait_until_shown
@@ -34,6 +35,7 @@ ADDRESSES = [
     "noising?plot=Spectrum&more=Step+by+step",
     "noising?more=Wrong+shapes",
     "noising?more=Notes+on+tensors",
+    *(f"network?network=run+demo-cars&block=middle.0&tab={quote_plus(tab)}" for tab in TABS[1:]),
 ]
 
 
