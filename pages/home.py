@@ -13,12 +13,8 @@ from diffusion_core.device import describe
 
 st.title("Diffusion Lab")
 st.markdown(
-    """
-A diffusion model learns to generate images by learning to remove noise. Noise is added to an image
-step by step, and a network learns to predict it. Starting from pure noise, the model then reverses
-the process, and a new image appears. Here you can look at each part, train a model and sample from
-it.
-"""
+    "A diffusion model learns to generate images by learning to remove noise: here you can look at "
+    "each part of it, train one and sample from it."
 )
 st.caption(f"Running on: {plain(describe(device()))}.")
 

@@ -5,9 +5,12 @@ The figures themselves are beside this file, one file per page.
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-import streamlit as st
+from collections.abc import Callable
+from typing import Any
 
+import plotly.graph_objects as go
+
+from dashboard.components.chart.chart import show_live
 from dashboard.ui.outside import MOST_CHARACTERS, readable
 
 # Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
@@ -16,9 +19,6 @@ COLOURS = tuple(f"#0000{k:02d}" for k in range(1, 9))
 SEQUENTIAL = [[k / 9, f"#0000{k + 11}"] for k in range(10)]  # a Plotly colour scale, low to high
 DIVERGING = [[k / 9, f"#0000{k + 21}"] for k in range(10)]
 GREY = "#000036"
-# Of every figure, whatever shows it. Nothing can be selected, so there is nothing to select with;
-# `shell.py` hides the whole tool bar on a phone, where it would cover the figure.
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
 
 
 def label(text: str) -> str:
@@ -44,6 +44,11 @@ def finish(
     return figure
 
 
-def show(figure: go.Figure, key: str, alt: str) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers."""
-    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+def show(
+    figure: go.Figure, key: str, alt: str, on_click: Callable[[Any], None] | None = None
+) -> None:
+    """Show a figure in the theme's colours; `alt` describes it for screen readers.
+
+    `on_click` is given the `customdata` of a point that is clicked.
+    """
+    show_live(figure, key, alt, on_click=on_click)

@@ -103,19 +103,6 @@ POINTS = PointsText(key="points", label="Points of your own schedule")
 AnyRun = TypeVar("AnyRun", "Run", "RunSnapshot")
 
 
-def pick_schedule() -> NoiseSchedule:
-    """Kind, T and the further settings, as a schedule; see `make_tables`."""
-    from dashboard.services import cached  # imports PyTorch
-
-    kind = KIND.ask()
-    if kind == DESIGNED:
-        _offer_designs()
-    timesteps = TIMESTEPS.ask()
-    with st.popover("More", icon=":material/tune:", width="stretch"):
-        more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
-    return cached.schedule(**make_tables(kind, timesteps, more).settings())
-
-
 def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1, and where it rests; a t beyond a T that shrank becomes
     the last one.
@@ -163,10 +150,17 @@ def make_tables(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleT
         st.stop()
 
 
+def make_schedule(kind: str, timesteps: int, more: Mapping[str, Any]) -> NoiseSchedule:
+    """The same with tensors."""
+    from dashboard.services import cached  # imports PyTorch
+
+    return cached.schedule(**make_tables(kind, timesteps, more).settings())
+
+
 _tables = lru_cache(maxsize=64)(ScheduleTables)
 
 
-def _offer_designs() -> None:
+def offer_designs() -> None:
     """The saved schedules, each to be put into the page's address."""
     designs, _ = DESIGNS.read(get_settings().runs_dir)
     if designs:

@@ -45,7 +45,7 @@ def test_the_page_starts_from_the_last_run_and_its_address_has_it(
 
 def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> None:
     page = open_page("/network", viewport={"width": 1400, "height": 1600})
-    u = page.get_by_test_id("stPlotlyChart").first
+    u = page.locator(".chart.js-plotly-plot").first
     deepest = u.locator(".bars .point").filter(has_text="1024").first
     deepest.locator("path").hover(force=True)
     hover = u.locator(".hoverlayer")
@@ -56,6 +56,6 @@ def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> N
 @pytest.mark.long
 def test_the_page_fits_a_phone(open_page: OpenPage) -> None:
     page = open_page("/network?network=small", viewport=PHONE)
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(3)
+    expect(page.locator(".chart.js-plotly-plot")).to_have_count(3)
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
     assert_not_too_wide(page)

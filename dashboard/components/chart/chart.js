@@ -3,6 +3,7 @@
 
 import { movingFor, themeColours, themeValue } from "../shared/shared.js";
 import { openCursor } from "./cursor.js";
+import { offerFiles } from "./files.js";
 
 function loadPlotly(url) {
   window.diffusionLabPlotly ??= new Promise((resolve, reject) => {
@@ -18,8 +19,15 @@ function loadPlotly(url) {
   return window.diffusionLabPlotly;
 }
 
+const MENU_HEIGHT = 24; // pixels above the plot, where the menu of files is
+
 /** The colour that stands for the theme's colour of this number in a figure. */
 const placeholder = (number) => `#0000${String(number).padStart(2, "0")}`;
+
+/** Whether a figure is nothing but a legend, which has no numbers. */
+function isLegend({ xaxis, yaxis }) {
+  return xaxis.visible === false && yaxis.visible === false;
+}
 
 function themed(figure, box) {
   const value = (name) => themeValue(box, name);
@@ -40,6 +48,7 @@ function themed(figure, box) {
     layout: {
       ...layout,
       autosize: true,
+      margin: { ...layout.margin, t: isLegend(layout) ? 0 : Math.max(layout.margin.t, MENU_HEIGHT) },
       font: { family: value("font"), size: 12, color: text },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -65,7 +74,7 @@ function whenStill(box, draw) {
   }
 }
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".chart");
   box.style.height = `${data.height}px`;
   box.setAttribute("role", "figure");
@@ -75,6 +84,9 @@ export default function ({ data, parentElement }) {
     box.parentElement.style.overflowX = "auto";
     box.parentElement.tabIndex = 0; // for the arrow keys
   }
+  Object.assign(box, { source: data.figure, name: data.name, quantity: data.quantity });
+  const menu = parentElement.querySelector(".chart-files");
+  if (!box.turn) offerFiles(menu, box);
   // If two updates arrive while the library loads, only the later one is drawn.
   const turn = (box.turn = (box.turn ?? 0) + 1);
   loadPlotly(data.library).then(
@@ -84,7 +96,13 @@ export default function ({ data, parentElement }) {
       const drawn = JSON.stringify([curves, layout]);
       if (drawn !== box.drawn) {
         Plotly.react(box, curves, layout, { ...data.config, responsive: true });
+        if (!box.drawn && data.clickable) {
+          box.on("plotly_click", ({ points: [point] }) => {
+            setTriggerValue("clicked", point.customdata ?? null);
+          });
+        }
         box.drawn = drawn;
+        menu.hidden = isLegend(layout);
       }
       if (data.cursor) openCursor(box, data.cursor);
       box.watcher ??= new ResizeObserver(() => box.offsetWidth && Plotly.Plots.resize(box));

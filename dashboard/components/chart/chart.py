@@ -7,17 +7,39 @@ from this server once.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
+import streamlit as st
 
 from dashboard.components.assemble import component, folder_address
-from dashboard.figures.theme import CONFIG
+from dashboard.ui import keys
 
-HTML = '<div><div class="chart"></div></div>'
+# `style.css` has their look, and hides the tool bar of Plotly on a phone, for want of room.
+HTML = """
+<div class="chart-frame">
+  <div><div class="chart"></div></div>
+  <details class="chart-files" hidden>
+    <summary aria-label="Download this figure" title="Download this figure">
+      <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 3v12m-5-5 5 5 5-5M4 20h16"/></svg>
+    </summary>
+    <div>
+      <button type="button">PNG</button><button type="button">SVG</button
+      ><button type="button">CSV</button>
+    </div>
+  </details>
+</div>
+"""
+# Nothing can be selected, so there is nothing to select with; the menu has the image.
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+OnClick = Callable[[Any], None]
 
 
 class Packed(NamedTuple):
@@ -33,13 +55,14 @@ def show_live(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: OnClick | None = None,
 ) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
     What `uirevision` keeps stays over updates of the same `key`. `least_width`: in pixels; where
-    there is less room the figure scrolls sideways. `cursor`: see `show_packed`.
+    there is less room the figure scrolls sideways. `cursor`, `on_click`: see `show_packed`.
     """
-    show_packed(pack(figure), key, alt, least_width, cursor)
+    show_packed(pack(figure), key, alt, least_width, cursor, on_click)
 
 
 def pack(figure: go.Figure) -> Packed:
@@ -54,9 +77,16 @@ def show_packed(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: OnClick | None = None,
 ) -> None:
     """As `show_live`. `cursor`: on which axes the timestep lies that a line follows in the browser;
-    on x alone each curve has a dot there with its value."""
+    on x alone each curve has a dot there with its value. `on_click` is given the `customdata` of a
+    point that is clicked, which must be checked: it comes from the browser."""
+
+    def click() -> None:
+        if on_click is not None:
+            on_click(st.session_state[key].get("clicked"))
+
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {
         "figure": chart.json,
@@ -64,8 +94,19 @@ def show_packed(
         "library": library,
         "height": chart.height,
         "alt": alt,
+        "name": _file_name(key),
+        "quantity": key,
         "leastWidth": least_width,
         "cursor": cursor,
+        "clickable": on_click is not None,
     }
     # Plotly's own styles belong to the document.
-    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
+    component(Path(__file__), HTML, isolate_styles=False)(
+        key=key, data=data, height=chart.height, on_clicked_change=click
+    )
+
+
+def _file_name(key: str) -> str:
+    """Of the files of a figure, without their ending: its page and itself."""
+    page = st.session_state.get(keys.PAGE) or "home"
+    return re.sub(r"[^\w.-]+", "-", f"{page}-{key}").strip("-")
