@@ -1,4 +1,4 @@
-"""Schedule: the curves of one or several noise schedules, and their coefficients at one t."""
+"""Schedule: one or several noise schedules, one of your own, and what training makes of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,4 @@ st.markdown(
     r"$\epsilon \sim \mathcal N(0, I)$ there is at each of $T$ timesteps: "
     r"$x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon$."
 )
-view = schedule.pick_schedules()
-schedule.show_curves(view)
-
-st.header("Coefficients")
-schedule.show_coefficients(view)
-schedule.show_noising_links(view)
+schedule.show_view(schedule.pick_schedules())

@@ -9,9 +9,11 @@ import streamlit as st
 
 from dashboard.components.chart.chart import Packed, pack, show_live, show_packed
 from dashboard.components.coefficients import coefficients
+from dashboard.explain.schedule_design import show_design
+from dashboard.explain.schedule_training import show_training
 from dashboard.figures import schedule as figures
 from dashboard.ui import pickers
-from dashboard.ui.controls import MultiChoice, Toggle
+from dashboard.ui.controls import Choice, MultiChoice, Toggle
 from dashboard.ui.navigation import entry
 from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
 
@@ -25,6 +27,8 @@ KINDS = MultiChoice(
     pills=True,
     help="The lecture uses linear. Select several to compare them.",
 )
+VIEWS = ("Curves", "Design", "Training")
+VIEW = Choice(key="view", label="View", options=VIEWS, default=VIEWS[0], segmented=True)
 LOGARITHMIC = Toggle(
     key="log",
     label="Logarithmic variances",
@@ -37,7 +41,6 @@ class ScheduleView(NamedTuple):
 
     schedules: tuple[ScheduleTables, ...]
     t: int
-    logarithmic: bool
 
 
 def pick_schedules() -> ScheduleView:
@@ -58,21 +61,36 @@ def pick_schedules() -> ScheduleView:
         pickers.make_tables(kind, timesteps, more) for kind in SCHEDULE_KINDS if kind in kinds
     )
     t = pickers.pick_timestep(timesteps, default=150)
-    legend, variances = st.columns([3, 1], vertical_alignment="center")
-    with variances:
-        logarithmic = LOGARITHMIC.ask()
-    view = ScheduleView(schedules, t, logarithmic)
-    if len(schedules) > 1:
-        with legend:
-            show_live(figures.legend_figure(schedules), "legend", f"Colours of {_names(view)}.")
-    return view
+    return ScheduleView(schedules, t)
+
+
+def show_view(view: ScheduleView) -> None:
+    """The view that is chosen."""
+    match VIEW.ask():
+        case "Design":
+            show_design(view.schedules, view.schedules[0].timesteps)
+        case "Training":
+            show_training(view.schedules)
+        case _:
+            show_curves(view)
+            st.header("Coefficients")
+            show_coefficients(view)
+            show_noising_links(view)
 
 
 def show_curves(view: ScheduleView) -> None:
     """Every quantity over the timesteps, three in a row."""
+    legend, variances = st.columns([3, 1], vertical_alignment="center")
+    with variances:
+        is_logarithmic = LOGARITHMIC.ask()
+    if len(view.schedules) > 1:
+        with legend:
+            show_live(
+                figures.legend_figure(view.schedules), "legend", f"Colours of {_names(view)}."
+            )
     curves = figures.QUANTITIES
     high = {kind for q in curves if q.is_variance for kind in figures.flattening(view.schedules, q)}
-    if high and not view.logarithmic:
+    if high and not is_logarithmic:
         st.caption(
             f":material/info: The variances of {' and '.join(sorted(high))} are so high that the "
             "other curves look flat. Turn on *Logarithmic variances* to see all of them."
@@ -81,7 +99,7 @@ def show_curves(view: ScheduleView) -> None:
         for column, quantity in zip(st.columns(3), row, strict=True):
             with column:
                 st.markdown(f"**{quantity.title}** `{quantity.table}`")
-                logarithmic = view.logarithmic and quantity.is_variance
+                logarithmic = is_logarithmic and quantity.is_variance
                 show_packed(
                     _curves(view.schedules, quantity, logarithmic),
                     quantity.table,

@@ -5,6 +5,9 @@ The figures themselves are beside this file, one file per page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import plotly.graph_objects as go
 
 from dashboard.components.chart.chart import show_live
@@ -58,6 +61,11 @@ def _tell_apart(curves: list[go.Scatter]) -> None:
             curve.marker.symbol = curve.marker.symbol or SYMBOLS[number]
 
 
-def show(figure: go.Figure, key: str, alt: str) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers."""
-    show_live(figure, key, alt)
+def show(
+    figure: go.Figure, key: str, alt: str, on_click: Callable[[Any], None] | None = None
+) -> None:
+    """Show a figure in the theme's colours; `alt` describes it for screen readers.
+
+    `on_click` is given the `customdata` of a point that is clicked.
+    """
+    show_live(figure, key, alt, on_click=on_click)

@@ -22,7 +22,9 @@ from diffusion_core.data.decode_apart import ReaderBusy, decode_apart
 from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
 from diffusion_core.device import pick_device
+from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
+from diffusion_core.playground.data import Data, image_data
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -72,6 +74,12 @@ def found(spec: str) -> Found | str | None:
         return store.look(spec, LOOK_SECONDS)
     except TooLong as error:
         return str(error)
+
+
+@st.cache_data(max_entries=16, show_spinner="Looking at the images …")
+def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
+    """See `playground.data.image_data`. Raises DataError and ImageError."""
+    return image_data(spec)
 
 
 def uploaded_image(
@@ -131,3 +139,9 @@ def network_trace(network: str, network_args: Mapping[str, object], image_size: 
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     import_and_spare(COMPILER)
     return trace(network_plan(network, network_args), image_size)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def kept_bytes(network: str, network_args: Mapping[str, object], image_size: int) -> dict[str, int]:
+    """See `inside.kept_bytes`. Raises ConfigError and ValueError."""
+    return bytes_kept_by(network_plan(network, network_args), image_size)

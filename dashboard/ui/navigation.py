@@ -24,12 +24,18 @@ class PageEntry:
 
     @property
     def url_path(self) -> str:
-        return self.title.lower()
+        return self.title.lower().replace(" ", "-")
 
 
 HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
+        PageEntry(
+            "lecture.py",
+            "Lecture",
+            ":material/school:",
+            "The lecture's seven steps on these pages, with a question each.",
+        ),
         PageEntry(
             "schedule.py",
             "Schedule",
@@ -53,7 +59,19 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "unet.py",
             "Network",
             ":material/schema:",
-            "Shapes, parameters and cost of the U-Net that predicts the noise.",
+            "Inside the U-Net that predicts the noise: shapes, cost, values, skips.",
+        ),
+        PageEntry(
+            "one_step.py",
+            "One step",
+            ":material/footprint:",
+            "What a checkpoint predicts from one noisy image, and where a step leads.",
+        ),
+        PageEntry(
+            "playground.py",
+            "Playground",
+            ":material/scatter_plot:",
+            "Train a small diffusion model on points of the plane, in your browser.",
         ),
     ],
     "Train and sample": [

@@ -12,6 +12,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dashboard.components.timestep.timestep import show_timestep
+from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Number, Toggle
 from dashboard.ui.outside import plain
@@ -23,6 +24,7 @@ from diffusion_core.process.tables import (
     ScheduleTables,
     check_points,
 )
+from diffusion_core.runs.designs import DESIGNS, Design
 from diffusion_core.text import shown
 
 if TYPE_CHECKING:
@@ -101,17 +103,6 @@ POINTS = PointsText(key="points", label="Points of your own schedule")
 AnyRun = TypeVar("AnyRun", "Run", "RunSnapshot")
 
 
-def pick_schedule() -> NoiseSchedule:
-    """Kind, T and the further settings, as a schedule; see `make_tables`."""
-    from dashboard.services import cached  # imports PyTorch
-
-    kind = KIND.ask()
-    timesteps = TIMESTEPS.ask()
-    with st.popover("More", icon=":material/tune:", width="stretch"):
-        more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
-    return cached.schedule(**make_tables(kind, timesteps, more).settings())
-
-
 def pick_timestep(timesteps: int, default: int) -> int:
     """A slider over t = 0 ... timesteps - 1, and where it rests; a t beyond a T that shrank becomes
     the last one.
@@ -159,7 +150,41 @@ def make_tables(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleT
         st.stop()
 
 
+def make_schedule(kind: str, timesteps: int, more: Mapping[str, Any]) -> NoiseSchedule:
+    """The same with tensors."""
+    from dashboard.services import cached  # imports PyTorch
+
+    return cached.schedule(**make_tables(kind, timesteps, more).settings())
+
+
 _tables = lru_cache(maxsize=64)(ScheduleTables)
+
+
+def offer_designs() -> None:
+    """The saved schedules, each to be put into the page's address."""
+    designs, _ = DESIGNS.read(get_settings().runs_dir)
+    if designs:
+        with st.popover("Saved schedules", icon=":material/bookmarks:", width="stretch"):
+            for design in designs.values():
+                show_design_button(design)
+
+
+def show_design_button(design: Design) -> None:
+    """It puts the points of a saved schedule into the page's address."""
+    st.button(
+        plain(design.name),
+        key=f"open-{design.name}",
+        help=f"Saved by {plain(design.by)}." if design.by else None,
+        on_click=put_points,
+        args=(design.points,),
+        width="stretch",
+    )
+
+
+def put_points(points: Points) -> None:
+    """Into the page's address; what is no schedule changes nothing."""
+    if not POINTS.problem(points):
+        [st.query_params[POINTS.key]] = POINTS.to_link(points)
 
 
 def points_of_link() -> Points:

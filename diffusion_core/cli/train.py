@@ -208,7 +208,7 @@ def _points(runs_dir: Path, name: str) -> list[list[float]]:
     """Those of a saved schedule. Raises ConfigError."""
     designs, problems = DESIGNS.read(runs_dir)
     if name not in designs:
-        there = f"there are {some(designs)}" if designs else "none is saved"
+        there = f"there are {some(list(designs))}" if designs else "none is saved"
         raise ConfigError(" ".join([f"There is no schedule {shown(name)}; {there}.", *problems]))
     return [list(point) for point in designs[name].points]
 

@@ -89,6 +89,7 @@ class NoiseSchedule(Schedule):
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         rescale_zero_terminal_snr: bool = False,
+        *,
         points: Points = (),
         shift_size: int = 0,
     ) -> None:
@@ -99,8 +100,8 @@ class NoiseSchedule(Schedule):
             beta_start,
             beta_end,
             rescale_zero_terminal_snr,
-            points,
-            shift_size,
+            points=points,
+            shift_size=shift_size,
         )
         self.exact = exact
         self.kind = exact.kind

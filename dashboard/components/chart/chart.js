@@ -74,7 +74,7 @@ function whenStill(box, draw) {
   }
 }
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".chart");
   box.style.height = `${data.height}px`;
   box.setAttribute("role", "figure");
@@ -96,6 +96,11 @@ export default function ({ data, parentElement }) {
       const drawn = JSON.stringify([curves, layout]);
       if (drawn !== box.drawn) {
         Plotly.react(box, curves, layout, { ...data.config, responsive: true });
+        if (!box.drawn && data.clickable) {
+          box.on("plotly_click", ({ points: [point] }) => {
+            setTriggerValue("clicked", point.customdata ?? null);
+          });
+        }
         box.drawn = drawn;
         menu.hidden = isLegend(layout);
       }

@@ -8,8 +8,9 @@ from this server once.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
@@ -38,6 +39,9 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
+OnClick = Callable[[Any], None]
+
+
 class Packed(NamedTuple):
     """A figure that does not change any more."""
 
@@ -51,13 +55,14 @@ def show_live(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: OnClick | None = None,
 ) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
     What `uirevision` keeps stays over updates of the same `key`. `least_width`: in pixels; where
-    there is less room the figure scrolls sideways. `cursor`: see `show_packed`.
+    there is less room the figure scrolls sideways. `cursor`, `on_click`: see `show_packed`.
     """
-    show_packed(pack(figure), key, alt, least_width, cursor)
+    show_packed(pack(figure), key, alt, least_width, cursor, on_click)
 
 
 def pack(figure: go.Figure) -> Packed:
@@ -72,9 +77,16 @@ def show_packed(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: OnClick | None = None,
 ) -> None:
     """As `show_live`. `cursor`: on which axes the timestep lies that a line follows in the browser;
-    on x alone each curve has a dot there with its value."""
+    on x alone each curve has a dot there with its value. `on_click` is given the `customdata` of a
+    point that is clicked, which must be checked: it comes from the browser."""
+
+    def click() -> None:
+        if on_click is not None:
+            on_click(st.session_state[key].get("clicked"))
+
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {
         "figure": chart.json,
@@ -86,9 +98,12 @@ def show_packed(
         "quantity": key,
         "leastWidth": least_width,
         "cursor": cursor,
+        "clickable": on_click is not None,
     }
     # Plotly's own styles belong to the document.
-    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
+    component(Path(__file__), HTML, isolate_styles=False)(
+        key=key, data=data, height=chart.height, on_clicked_change=click
+    )
 
 
 def _file_name(key: str) -> str:

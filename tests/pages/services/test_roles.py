@@ -73,7 +73,7 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
         lambda: series_jobs.resume(RUN, SERIES, SPEC, own=False),
     ],
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
-    Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
+    Deed.READ_PATHS: [lambda: noising.pick_from_data_set(32)],
 }
 OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     Deed.REMARK: [
