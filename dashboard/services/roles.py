@@ -59,6 +59,8 @@ class Deed(StrEnum):
     DELETE_SERIES = "delete a series"
     SAVE_VIEW = "save and delete views"
     SAVE_SCHEDULE = "save and delete schedules"
+    UPLOAD_DATA = "upload a data set"
+    DELETE_DATA = "delete a data set"
     READ_PATHS = "read images from a folder of the server"
     REMARK = "write notes, tags, stars and decisions"
     VOTE = "vote"

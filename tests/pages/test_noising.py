@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.components.drawing import drawing
 from dashboard.services import cached
+from dashboard.ui.image_source import RESIZED
 from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.process.noising import fixed_noise
 from diffusion_core.process.schedule import NoiseSchedule
@@ -328,14 +329,16 @@ def test_an_uploaded_image_is_resized_to_the_chosen_size() -> None:
     assert len(base64.b64decode(sent(app)["pixels"])) == 768
 
 
-def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> None:
+def test_an_uploaded_image_is_cropped_padded_or_squashed_as_the_link_says() -> None:
     content = image_files.halves("PNG")
     found = {}
-    for fit, done in (("crop", "cropped"), ("fit", "fitted"), ("stretch", "stretched")):
+    for fit, done in RESIZED.items():
         app = upload(content, size="16", t="0", fit=fit)
         assert sent(app)["what"] == f"resized from 40×20, {done} to a square"
         found[fit] = sent(app)["pixels"]
     assert len(set(found.values())) == 3
+    for earlier, now in (("fit", "pad"), ("stretch", "squash")):  # in links of earlier versions
+        assert sent(upload(content, size="16", t="0", fit=earlier))["pixels"] == found[now]
     app.segmented_control(key="fit").set_value("crop").run()
     assert sent(app)["pixels"] == found["crop"]
 
