@@ -60,6 +60,7 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "Embedding",
             ":material/waves:",
             "How the network is told the timestep.",
+            light=True,
         ),
         PageEntry(
             "unet.py",
