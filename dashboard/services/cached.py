@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -27,7 +28,8 @@ from diffusion_core.device import pick_device
 from diffusion_core.media.images import png
 from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
-from diffusion_core.playground.data import Data, image_data
+from diffusion_core.playground import data
+from diffusion_core.playground.data import ImagePlane
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -44,11 +46,9 @@ def device() -> torch.device:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def schedule(
-    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
-) -> NoiseSchedule:
-    """On the CPU; must not be changed. Raises ValueError as NoiseSchedule does."""
-    return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
+def schedule(**settings: Any) -> NoiseSchedule:
+    """On the CPU; must not be changed. `settings` and errors are those of NoiseSchedule."""
+    return NoiseSchedule(**settings)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
@@ -111,9 +111,9 @@ def found(spec: str) -> Found | str | None:
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the images …")
-def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
-    """See `playground.data.image_data`. Raises DataError and ImageError."""
-    return image_data(spec)
+def image_plane(spec: str) -> ImagePlane:
+    """See `playground.data.image_plane`. Raises DataError and ImageError."""
+    return data.image_plane(spec)
 
 
 def uploaded_image(
