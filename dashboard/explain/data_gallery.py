@@ -100,7 +100,7 @@ def show_original(shown: Shown, row: int) -> None:
     width, height = image.size
     image = reduced(image, MOST_WIDE)
     name = plain(f"Image {row:,}, {shown.source.classes[label]}, {width:,}×{height:,} px.")
-    reduced = f" Shown at {image.width:,}×{image.height:,} px." if image.width < width else ""
-    st.image(png(np.asarray(image)), caption=f"{name}{reduced}", output_format="PNG")
+    smaller = f" Shown at {image.width:,}×{image.height:,} px." if image.width < width else ""
+    st.image(png(np.asarray(image)), caption=f"{name}{smaller}", output_format="PNG")
     if (file := shown.source.name(row)) != f"image {row}":
         st.caption(plain(f"File: {file}"))

@@ -148,7 +148,8 @@ def _show_classes(shown: Shown) -> None:
 def _examined(shown: Shown) -> Examined | None:
     """What the examination found; before there is one, the button that starts it."""
     limit = (LIMIT if may_operate() else FEWEST).ask()
-    file = analysis.file_of(shown.spec, limit, shown.config.resize)
+    images = cached.fingerprint(shown.spec, analysis.SIZE, 3, shown.config.resize)
+    file = analysis.file_of(images, limit)
     found = analysis.load(file)
     if found is None:
         total = min(limit, shown.source.count)
