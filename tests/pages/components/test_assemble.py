@@ -36,6 +36,7 @@ def test_there_are_components() -> None:
         "mask",
         "memory",
         "notify",
+        "pixel",
         "swipe",
         "thumbnails",
         "timestep",
