@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.explain.lecture import show_guide
 from dashboard.services.garbage import TABLES, import_and_spare, is_imported
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.ui import keys
@@ -69,5 +70,6 @@ for sentence in st.session_state.get(keys.LEFT_OUT, ()):
 import_and_spare(TABLES)
 st.session_state[keys.ARRIVED] = st.session_state.get(keys.PAGE) != chosen.url_path
 st.session_state[keys.PAGE] = chosen.url_path
+show_guide(chosen.url_path)
 chosen.run()
 st.session_state.pop(keys.LEFT_OUT, None)

@@ -24,12 +24,24 @@ class PageEntry:
 
     @property
     def url_path(self) -> str:
-        return self.title.lower()
+        return self.title.lower().replace(" ", "-")
 
 
 HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
+        PageEntry(
+            "lecture.py",
+            "Lecture",
+            ":material/school:",
+            "The lecture's seven steps on these pages, with a question each.",
+        ),
+        PageEntry(
+            "data.py",
+            "Data",
+            ":material/photo_library:",
+            "The images of a data set, their classes, sizes and colours, and how a run reads them.",
+        ),
         PageEntry(
             "schedule.py",
             "Schedule",
@@ -55,6 +67,18 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "Network",
             ":material/schema:",
             "Inside the U-Net that predicts the noise: shapes, cost, values, skips.",
+        ),
+        PageEntry(
+            "one_step.py",
+            "One step",
+            ":material/footprint:",
+            "What a checkpoint predicts from one noisy image, and where a step leads.",
+        ),
+        PageEntry(
+            "playground.py",
+            "Playground",
+            ":material/scatter_plot:",
+            "Train a small diffusion model on points of the plane, in your browser.",
         ),
     ],
     "Train and sample": [

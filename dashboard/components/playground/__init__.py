@@ -1,0 +1,1 @@
+"""Diffusion in the plane, trained and sampled in the browser."""

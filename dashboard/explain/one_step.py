@@ -1,0 +1,461 @@
+"""The One step page: a prediction beside the truth, over t, by pixel, and one step back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import streamlit as st
+import torch
+from streamlit.delta_generator import DeltaGenerator
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from dashboard.components.flipbook.flipbook import Book, show_flipbook
+from dashboard.components.pixel.pixel import Panel, show_pixel
+from dashboard.explain import noising
+from dashboard.explain.network import Picked
+from dashboard.explain.network_look import (
+    SOURCE,
+    Look,
+    pick_checkpoint,
+    pick_image,
+    pick_label,
+    pick_pixel,
+    result_of,
+    set_pixel,
+)
+from dashboard.explain.network_reach import logarithmic
+from dashboard.figures.one_step import errors_figure, landing_figure
+from dashboard.figures.theme import show
+from dashboard.services.settings import get_settings
+from dashboard.ui.controls import Choice, Number
+from dashboard.ui.images import show_row
+from dashboard.ui.outside import code, plain
+from dashboard.ui.pickers import pick_run, pick_timestep
+from dashboard.ui.run_wording import decimal
+from diffusion_core.data.store import to_grey
+from diffusion_core.media.images import to_uint8
+from diffusion_core.models.inside import Given
+from diffusion_core.process.noise import image_noise
+from diffusion_core.process.noising import image_to_x_0, noise_to_uint8
+from diffusion_core.process.prediction import PREDICTION_TYPES
+from diffusion_core.process.schedule import NoiseSchedule, Schedule
+from diffusion_core.runs.checkpoint import LoadedModel
+from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import build_schedule
+from diffusion_core.runs.run import list_runs
+from diffusion_core.sampling import one_step
+from diffusion_core.sampling.one_step import LECTURE, Asked, Predicted
+
+PREDICTION, OVER_T, PIXEL, BACK = TABS = ("Prediction", "Over t", "One pixel", "One step back")
+TAB = Choice(key="tab", label="Tab", options=TABS)
+GUIDANCE = Number(
+    key="guidance",
+    label="Guidance scale",
+    low=1.0,
+    high=20.0,
+    default=1.0,
+    step=0.5,
+    help="1: the class alone. Higher values go further away from what is predicted for any class.",
+)
+CHANNELS = ("red", "green", "blue")
+CHANNEL = Choice(key="channel", label="Colour", options=CHANNELS, default="red", segmented=True)
+SWEPT = 20  # timesteps
+LARGEST = 128  # pixels of an image of a sweep
+SIDE = 150  # screen pixels
+TITLES = {"ddpm": "DDPM", "ddim": "DDIM", "euler": "Euler", LECTURE: "the lecture's step"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a network."""
+
+    look: Look
+    asked: Asked
+
+    @property
+    def noise(self) -> Tensor:
+        """The seed's, (1, C, H, W)."""
+        return image_noise(self.look.seed, 1, self.look.config.image_shape)()
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of the network for a prediction."""
+        return 1 if self.asked.guidance_scale == 1 else 2
+
+    def loaded(self, network: nn.Module, schedule: Schedule) -> LoadedModel:
+        return LoadedModel(network, schedule, self.look.config)
+
+    @property
+    def x_0(self) -> Tensor:
+        return image_to_x_0(self.look.image)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A prediction as it is shown: images uint8 (H, W, C)."""
+
+    images: dict[str, np.ndarray]
+    loss: float
+    weight: float
+    zero_loss: float  # of a network that always answers 0
+    x_0_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Predictions over t."""
+
+    timesteps: list[int]
+    losses: list[float]
+    x_0_errors: list[float]
+    frames: dict[str, np.ndarray]  # uint8 (k, 1, H, W, C)
+
+
+@dataclass(frozen=True, eq=False)
+class Back:
+    """Steps back from one point."""
+
+    x_t: np.ndarray  # uint8 (H, W, C)
+    after: dict[str, np.ndarray]  # by the way: float32 (C, H, W)
+    means: dict[str, np.ndarray] = field(default_factory=dict)  # of the posterior, likewise
+    variance: float = 0.0
+
+
+def show_one_step() -> None:
+    question = ask_question()
+    if question is None:
+        return
+    for tab, title in tabs():
+        with tab:
+            {
+                PREDICTION: show_prediction,
+                OVER_T: show_over_t,
+                PIXEL: show_pixel_of,
+                BACK: show_back,
+            }[title](question)
+
+
+def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
+    """The tab that is open, and its title: only that one is computed."""
+    TAB.check_link()
+    for title, tab in zip(TABS, st.tabs(TABS, key=TAB.key, bind="query-params"), strict=True):
+        if tab.open:
+            yield tab, title
+
+
+def ask_question() -> Question | None:
+    """The controls; None after a sentence where something is missing."""
+    runs = [run for run in list_runs(get_settings().runs_dir) if run.latest_checkpoint()]
+    if not runs:
+        st.info("No run has a checkpoint yet. Train a model, and its predictions appear here.")
+        return None
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        with st.container(width=220):
+            run = pick_run(runs, last_first=True)
+        latest = run.latest_checkpoint()
+        assert latest is not None
+        checkpoint = pick_checkpoint(Picked(run.name, latest.config, run)) or latest
+        config = checkpoint.config
+        label = pick_label(config, checkpoint)
+        guides = label is not None and config.label_dropout > 0
+        scale = GUIDANCE.ask(width=150) if guides else 1.0
+        seed = noising.SEED.ask(width=130)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        source = SOURCE.ask()
+        image, what = pick_image(source, config.image_size)
+    timesteps = build_schedule(config).timesteps
+    t = pick_timestep(timesteps, default=timesteps // 3)
+    if image is None:
+        if what:
+            st.info(plain(what))
+        return None
+    if config.channels == 1:
+        image = to_grey(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    look = Look(run.name, config, checkpoint, image, what, t, seed, label)
+    return Question(look, Asked(t, label, float(scale)))
+
+
+# ---------------------------------------------------------------- one prediction
+
+
+def show_prediction(question: Question) -> None:
+    look = question.look
+    seen = result_of(
+        look,
+        "prediction",
+        question.asked.guidance_scale,
+        question.cost,
+        lambda network, given, schedule, config: seen_of(
+            one_step.predict(
+                question.loaded(network, schedule), question.x_0, question.noise, question.asked
+            ),
+            config,
+        ),
+    )
+    if seen is None:
+        return
+    kind = PREDICTION_TYPES[look.config.prediction_type]
+    names = list(seen.images)
+    for row in (names[:4], names[4:]):
+        show_row(
+            [seen.images[name] for name in row],
+            alt=f"At t = {look.t}: {', '.join(plain(name) for name in row)}",
+            width=SIDE,
+            captions=row,
+        )
+    loss, weight, error = st.columns(3)
+    loss.metric("Loss", f"{seen.loss:.4f}")
+    weight.metric("Weight in training", f"{seen.weight:.4g}")
+    error.metric("Error of x̂₀ (RMS)", decimal(seen.x_0_error) if finite(seen) else "not finite")
+    st.caption(
+        f"{plain(look.what)}. {code(look.name)} is trained to predict {kind.formula}; the loss is "
+        f"its own, {code(look.config.loss)}, of this image. A network that always answers 0 would "
+        f"have {seen.zero_loss:.4f}. Noise is shown from −3 to 3; errors from 0 (black) to 1 "
+        "(white), their mean over the colours."
+    )
+    if not finite(seen):
+        st.info(
+            f"At t = {look.t:,} nothing of the image is left, so a prediction of the noise says "
+            "nothing about the image."
+        )
+
+
+def finite(seen: Seen) -> bool:
+    return bool(np.isfinite(seen.x_0_error))
+
+
+def seen_of(found: Predicted, config: RunConfig) -> Seen:
+    predicted = found.predicted_x_0.nan_to_num(0.0)
+    return Seen(
+        {
+            "$x_t$": to_uint8(found.x_t)[0],
+            "$x_0$": to_uint8(found.x_0)[0],
+            r"$\hat x_0$": to_uint8(predicted)[0],
+            r"$|\hat x_0 - x_0|$": error_image(predicted.clamp(-1, 1), found.x_0),
+            r"$\epsilon$": noise_to_uint8(found.noise)[0],
+            r"$\hat\epsilon$": noise_to_uint8(found.predicted_noise.nan_to_num(0.0))[0],
+            r"$|\hat\epsilon - \epsilon|$": error_image(found.predicted_noise, found.noise),
+        },
+        found.loss,
+        found.weight,
+        one_step.loss_of(torch.zeros_like(found.target), found.target, config.loss),
+        found.x_0_error,
+    )
+
+
+def error_image(predicted: Tensor, true: Tensor, white: float = 1.0) -> np.ndarray:
+    """uint8 (H, W, 1): the mean error over the colours, 0 black, from `white` on white."""
+    error = (predicted - true).abs().mean(dim=1, keepdim=True).nan_to_num(0.0)
+    return to_uint8(error * (2 / white) - 1)[0]
+
+
+# ---------------------------------------------------------------- over t
+
+
+def show_over_t(question: Question) -> None:
+    look = question.look
+    timesteps = sorted({round(t) for t in np.linspace(0, timesteps_of(look) - 1, SWEPT)})
+    found = result_of(
+        replace(look, t=0),  # all t have the same sweep
+        "predictions over t",
+        question.asked.guidance_scale,
+        len(timesteps) * question.cost,
+        lambda network, given, schedule, config: swept(
+            question.loaded(network, schedule), question, timesteps
+        ),
+    )
+    if found is None:
+        return
+    show(
+        errors_figure(
+            found.timesteps, {"loss": found.losses, "RMS error of x̂₀": found.x_0_errors}, look.t
+        ),
+        key="over-t",
+        alt="The loss and the error of the predicted image over t.",
+    )
+    show_flipbook(
+        found,
+        lambda: Book(found.frames, [f"t = {t:,}" for t in found.timesteps], ["1"]),
+        "predictions",
+    )
+    st.caption(
+        "The same image and the same noise at all t. Early timesteps show what the image hides "
+        "little of; late ones are a guess at what images look like."
+    )
+
+
+def timesteps_of(look: Look) -> int:
+    return build_schedule(look.config).timesteps
+
+
+def swept(
+    loaded: LoadedModel, question: Question, timesteps: list[int]
+) -> Generator[int, None, Sweep]:
+    found = []
+    for t in timesteps:
+        asked = replace(question.asked, t=t)
+        found.append(one_step.predict(loaded, question.x_0, question.noise, asked))
+        yield len(found) * question.cost
+    rows = {
+        "x_t": [to_uint8(small(each.x_t)) for each in found],
+        "predicted x_0": [to_uint8(small(each.predicted_x_0.nan_to_num(0.0))) for each in found],
+    }
+    return Sweep(
+        timesteps,
+        [each.loss for each in found],
+        [each.x_0_error for each in found],
+        {name: np.stack(images) for name, images in rows.items()},
+    )
+
+
+def small(images: Tensor) -> Tensor:
+    return images if images.shape[-1] <= LARGEST else adaptive_avg_pool2d(images, LARGEST)
+
+
+# ---------------------------------------------------------------- one pixel
+
+
+def show_pixel_of(question: Question) -> None:
+    look = question.look
+    st.markdown(
+        r"What one pixel of $\hat x_0$ depends on: $\lVert\partial\,\hat x_0 / \partial x_t\rVert$ "
+        "for each pixel of $x_t$. Click a pixel."
+    )
+    pixel = pick_pixel(look.size)
+    found = result_of(
+        look,
+        "what a pixel depends on",
+        (pixel, question.asked.guidance_scale),
+        # A pass back costs about two forward.
+        question.cost * (1 + 2 * look.config.channels),
+        lambda network, given, schedule, config: dependence_of(
+            question.loaded(network, schedule), given, question.asked, pixel
+        ),
+    )
+    if found is None:
+        return
+    x_t, gradient = found
+    panels = [
+        Panel(f"x_t at t = {look.t:,}", x_t),
+        Panel("Gradient", gradient),
+        Panel("Gradient, logarithmic", logarithmic(gradient)),
+    ]
+    show_pixel(panels, look.size, pixel, "one-step-pixel", set_pixel)
+    st.caption(
+        "With little noise the pixel depends on itself and its neighbours; with much noise on the "
+        "whole image. The logarithmic map shows four powers of ten."
+    )
+
+
+def dependence_of(
+    loaded: LoadedModel, given: Given, asked: Asked, pixel: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    gradient = one_step.dependence(loaded, given.x, asked, pixel)
+    return to_uint8(given.x)[0], gradient.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+
+
+# ---------------------------------------------------------------- one step back
+
+
+def show_back(question: Question) -> None:
+    look = question.look
+    pixel = pick_pixel(look.size)
+    channel = CHANNELS.index(CHANNEL.ask()) if look.config.channels == 3 else 0
+    found = result_of(
+        look,
+        "one step back",
+        question.asked.guidance_scale,
+        question.cost,
+        lambda network, given, schedule, config: back_of(
+            question.loaded(network, schedule), question
+        ),
+    )
+    if found is None:
+        return
+    landed = r"x_{t-1}" if look.t else "the image"
+    show_row(
+        [found.x_t, *(to_uint8(torch.from_numpy(each)[None])[0] for each in found.after.values())],
+        alt="x_t and where each step lands",
+        width=SIDE,
+        captions=["$x_t$", *(f"{TITLES[name]}" for name in found.after)],
+    )
+    if len(found.after) > 1:
+        show_differences(found.after)
+    if not found.means:
+        st.caption(
+            "A flow has no noise in its steps: Euler's method goes along the straight line to the "
+            "predicted image."
+        )
+        return
+    if not found.variance:
+        st.caption(
+            f"At t = {look.t:,} the posterior has no variance: the step lands on the predicted "
+            "image and adds no noise."
+        )
+        return
+    show_landing(found, (channel, *pixel), landed)
+
+
+def show_differences(after: dict[str, np.ndarray]) -> None:
+    first, *others = after
+    st.markdown(f"**Differences from {TITLES[first]}**")
+    images = {name: torch.from_numpy(image)[None] for name, image in after.items()}
+    rms = {name: float((images[name] - images[first]).square().mean().sqrt()) for name in others}
+    white = 2 * max(rms.values()) or 1.0
+    show_row(
+        [error_image(images[name], images[first], white) for name in others],
+        alt=f"How far the step is from that of {TITLES[first]}",
+        width=SIDE,
+        captions=[f"{TITLES[name]}: {each:.4f}" for name, each in rms.items()],
+    )
+    st.caption(f"The numbers are root mean squares; white stands for {white:.3g} and more.")
+
+
+def show_landing(found: Back, place: tuple[int, int, int], landed: str) -> None:
+    std = found.variance**0.5
+    st.markdown(
+        rf"**One value of ${landed}$**: the posterior $q(x_{{t-1}} \mid x_t, x_0)$ is normal. Its "
+        rf"variance is $\tilde\beta_t = {found.variance:.3g}$ everywhere; its mean mixes $x_t$ "
+        "with the image, the predicted one in sampling."
+    )
+    show(
+        landing_figure(
+            {name: float(mean[place]) for name, mean in found.means.items()},
+            std,
+            {TITLES[name]: float(each[place]) for name, each in found.after.items()},
+        ),
+        key="landing",
+        alt="The posterior's density at a pixel for the predicted and the true image, and where "
+        "DDPM, DDIM and the lecture's step land.",
+    )
+    st.caption(
+        "DDPM adds noise of this variance to the mean for the predicted image; the lecture adds "
+        r"$\tilde\beta_t z$ in place of $\sqrt{\tilde\beta_t} z$; DDIM adds none and keeps the "
+        "predicted noise instead. All three start from the same prediction and, where they add "
+        "noise, the same $z$."
+    )
+
+
+def back_of(loaded: LoadedModel, question: Question) -> Back:
+    asked = question.asked
+    found = one_step.predict(loaded, question.x_0, question.noise, asked)
+    draw = image_noise(question.look.seed, 1, question.look.config.image_shape)
+    draw()  # the noise of x_t
+    after = one_step.steps_from(loaded, found, asked, draw())
+    means, variance = {}, 0.0
+    if isinstance(loaded.schedule, NoiseSchedule):
+        predicted, true, variance = one_step.posteriors(loaded.schedule, found, asked)
+        means = {"for the predicted image": predicted, "for the true image": true}
+    return Back(
+        to_uint8(found.x_t)[0],
+        {name: numbers(image) for name, image in after.items()},
+        {name: numbers(mean) for name, mean in means.items()},
+        variance,
+    )
+
+
+def numbers(image: Tensor) -> np.ndarray:
+    return image[0].nan_to_num(0.0).float().cpu().numpy()
