@@ -53,7 +53,7 @@ def show_inside(look: Look, row: TraceRow) -> None:
     values = result_of(
         look,
         "values of a block",
-        (look.key, row.name),
+        row.name,
         1,
         lambda network, given, *_: values_of(network, given, row.name),
     )
@@ -86,9 +86,10 @@ def show_cost(look: Look, row: TraceRow) -> None:
     seconds = result_of(
         look,
         "time of the blocks",
-        (look.weights_key, look.size),
+        None,
         REPEATS + 1,
         lambda network, given, *_: inside.block_seconds(network, given, REPEATS),
+        any_image=True,
     )
     kept = cached.kept_bytes(look.config.network, dict(look.config.network_args), look.size)
     total = look.trace
@@ -194,7 +195,7 @@ def show_attention(look: Look, block: str) -> None:
     found = result_of(
         look,
         "attention",
-        (look.key, block, pixel),
+        (block, pixel),
         1,
         lambda network, given, *_: Attended(
             to_uint8(given.x)[0],

@@ -50,7 +50,7 @@ def show_reach(look: Look, row: TraceRow) -> None:
     found = result_of(
         look,
         "receptive field",
-        (look.key, block, pixel),
+        (block, pixel),
         1 + 2 * (channels if channels <= FEW_CHANNELS else PROBES),
         lambda network, given, *_: reach_of(network, given, block, pixel),
     )
