@@ -6,7 +6,6 @@ The figures themselves are beside this file, one file per page.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -62,10 +61,8 @@ def _tell_apart(curves: list[go.Scatter]) -> None:
 
 
 def show(
-    figure: go.Figure, key: str, alt: str, on_click: Callable[[Any], None] | None = None
+    figure: go.Figure, key: str, alt: str, on_click: Callable[[str], None] | None = None
 ) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers.
-
-    `on_click` is given the `customdata` of a point that is clicked.
-    """
+    """Show a figure in the theme's colours; `alt` describes it for screen readers. `on_click`: see
+    `show_packed`."""
     show_live(figure, key, alt, on_click=on_click)

@@ -28,7 +28,8 @@ from diffusion_core.device import pick_device
 from diffusion_core.media.images import png
 from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
-from diffusion_core.playground.data import Data, image_data
+from diffusion_core.playground import data
+from diffusion_core.playground.data import ImagePlane
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -110,9 +111,9 @@ def found(spec: str) -> Found | str | None:
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the images …")
-def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
-    """See `playground.data.image_data`. Raises DataError and ImageError."""
-    return image_data(spec)
+def image_plane(spec: str) -> ImagePlane:
+    """See `playground.data.image_plane`. Raises DataError and ImageError."""
+    return data.image_plane(spec)
 
 
 def uploaded_image(

@@ -346,10 +346,10 @@ def _setting(config: RunConfig, control: Control) -> Any:
 def design_control(points: Points, designs: Mapping[str, Design]) -> Choice:
     """The control of the designed schedules: those saved, the example, and `points`, which the
     settings have."""
-    titles = {each.points: name for name, each in designs.items()}
-    usual = {USUAL_POINTS: "example"} if USUAL_POINTS not in titles else {}
-    own = tuple(tuple(point) for point in points)
-    kept = {own: "of the settings"} if own not in titles | usual else {}
+    titles: dict[Points, str] = {each.points: name for name, each in designs.items()}
+    usual: dict[Points, str] = {USUAL_POINTS: "example"} if USUAL_POINTS not in titles else {}
+    own: Points = tuple(tuple(point) for point in points)
+    kept: dict[Points, str] = {own: "of the settings"} if own not in titles | usual else {}
     titles = kept | titles | usual
     return DESIGN.now(options=tuple(titles), titles=titles, default=own)
 
