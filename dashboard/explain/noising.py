@@ -120,9 +120,9 @@ def _next_seed() -> None:
 def pick_schedules(kind: str) -> dict[str, ScheduleTables]:
     """A schedule of `kind`, which is shown, and of each other kind, of the T and the further
     settings that are chosen here."""
+    timesteps = TIMESTEPS.ask()
     if kind == DESIGNED:
         offer_designs()
-    timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
         more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
     make_tables(kind, timesteps, more)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from diffusion_core.playground.drawing import read_drawing
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.records import Record
 
 SHAPES = ("two moons", "spiral", "rings")

@@ -82,7 +82,7 @@ SCHEDULE_KINDS = {
         ScheduleKind("scaled_linear", "scaled linear", _scaled_linear, "scaled_linear"),
         ScheduleKind("cosine", "cosine", _cosine, "squaredcos_cap_v2", takes_betas=False),
         ScheduleKind("sigmoid", "sigmoid", _sigmoid),
-        ScheduleKind(DESIGNED, "your own", _designed, takes_betas=False),
+        ScheduleKind(DESIGNED, "designed", _designed, takes_betas=False),
     )
 }
 
