@@ -145,10 +145,12 @@ def pick_settings() -> dict[str, Any]:
 
 
 def _keep_settings(told: Mapping[str, Any]) -> None:
-    """Write what the browser says into the page's address."""
+    """Write what the browser says into the page's address, which leaves the defaults out."""
     for control in SETTINGS:
         value = told.get(control.key)
-        if not control.problem(value):
+        if value == control.default:
+            st.query_params.pop(control.key, None)
+        elif not control.problem(value):
             st.query_params[control.key] = control.to_link(value)
 
 

@@ -27,7 +27,7 @@ def assembled(script: Path) -> str:
 
 def test_every_component_has_one_script_of_its_name() -> None:
     shown = [path for path in FOLDER.glob("*/*.py") if "component(Path" in path.read_text("utf-8")]
-    assert COMPONENTS == sorted(path.with_suffix(".js") for path in shown)
+    assert sorted(path.with_suffix(".js") for path in shown) == COMPONENTS
     assert all(script.stem == script.parent.name for script in COMPONENTS)
 
 
