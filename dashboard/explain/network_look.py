@@ -74,6 +74,7 @@ class Look:
     t: int
     seed: int  # of the noise
     label: int | None  # None: any class, or a network that takes none
+    average: str = MAIN_AVERAGE  # which averaged weights of the checkpoint
 
     @property
     def size(self) -> int:
@@ -86,7 +87,7 @@ class Look:
     @property
     def weights_key(self) -> Hashable:
         if self.checkpoint is not None:
-            return str(self.checkpoint.path), self.checkpoint.time
+            return str(self.checkpoint.path), self.checkpoint.time, self.average
         return self.config.network, json.dumps(dict(self.config.network_args), sort_keys=True)
 
     @property
@@ -236,7 +237,7 @@ def _task(look: Look, what: str, evaluations: int, compute: Compute) -> Task:
         if look.checkpoint is None:
             loaded: LoadedModel = fresh_model(look.config, device)
         else:
-            loaded = load(look.checkpoint, MAIN_AVERAGE, True)
+            loaded = load(look.checkpoint, look.average, True)
         return compute(
             loaded.model, look.given(loaded.schedule, device), loaded.schedule, look.config
         )
