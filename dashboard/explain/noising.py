@@ -121,6 +121,8 @@ def pick_schedules(kind: str) -> dict[str, ScheduleTables]:
     """A schedule of `kind`, which is shown, and of each other kind, of the T and the further
     settings that are chosen here."""
     timesteps = TIMESTEPS.ask()
+    if kind == DESIGNED:
+        offer_designs()
     with st.popover("More", icon=":material/tune:", width="stretch"):
         more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
     make_tables(kind, timesteps, more)
