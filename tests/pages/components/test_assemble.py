@@ -41,6 +41,7 @@ def test_there_are_components() -> None:
         "noising",
         "notify",
         "pixel",
+        "playground",
         "sinusoids",
         "swipe",
         "thumbnails",
