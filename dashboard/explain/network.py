@@ -24,7 +24,6 @@ from diffusion_core.runs.run import Run, list_runs
 SMALLEST, LARGEST = 16, 256  # pixels, both sides
 NETWORK = Choice(key="network", label="Network", help="A preset, or the network of a run.")
 SIZE_KEY = "size"
-U_KEY = "u"
 ARCHITECTURE, INSIDE, SKIPS, REACH, BESIDE = TABS = (
     "Architecture",
     "Inside a block",
@@ -142,28 +141,26 @@ def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
 def pick_block(trace: Trace) -> TraceRow:
     """The chosen block, by a click on the U or with the control below it."""
     rows = {row.name: row for row in trace.blocks if row.parameters}
-    control = BLOCK.now(options=list(rows))
+    first = next((name for name, row in rows.items() if row.part == "downs"), next(iter(rows)))
+    control = BLOCK.now(options=list(rows), default=first)
     place = st.container()
     chosen = control.ask()
 
-    def click(data: object) -> None:
-        block = data[1] if isinstance(data, list) and len(data) == 2 else None
-        if isinstance(block, str) and block in rows:
+    def click(block: str) -> None:
+        if block in rows:
             st.session_state[BLOCK.key] = block
 
     with place:
-        show_unet(trace, U_KEY, chosen, click)
+        show_unet(trace, "u", chosen, click)
     return rows[chosen]
 
 
 def show_unet(
-    trace: Trace,
-    key: str,
-    chosen: str = "",
-    on_click: Callable[[object], None] | None = None,
+    trace: Trace, key: str, chosen: str = "", on_click: Callable[[str], None] | None = None
 ) -> None:
+    """With a legend where a block can be chosen."""
     show(
-        unet_figure(trace, chosen),
+        unet_figure(trace, chosen, legend=on_click is not None),
         key=key,
         alt=f"The network as a U of {len(trace.blocks)} blocks; the table has all shapes.",
         on_click=on_click,

@@ -52,7 +52,7 @@ def show_inside(look: Look, row: TraceRow) -> None:
     values = result_of(
         look,
         "values of a block",
-        row.name,
+        (look.key, row.name),
         1,
         lambda network, given, *_: values_of(network, given, row.name),
     )
@@ -85,7 +85,7 @@ def show_cost(look: Look, row: TraceRow) -> None:
     seconds = result_of(
         look,
         "time of the blocks",
-        None,
+        (look.weights_key, look.size),
         REPEATS + 1,
         lambda network, given, *_: inside.block_seconds(network, given, REPEATS),
     )
@@ -107,13 +107,17 @@ def show_cost(look: Look, row: TraceRow) -> None:
         f"pass, per image; the output alone is {megabytes(4 * math.prod(row.output))}."
     )
     if seconds is not None:
-        with st.expander("Time of every block", icon=":material/timer:"):
+        times = st.expander(
+            "Time of every block", icon=":material/timer:", key="times", on_change="rerun"
+        )
+        if times.open:
             blocks = [each for each in total.blocks if each.name in seconds]
-            show(
-                bars_figure(blocks, [1000 * seconds[each.name] for each in blocks], "ms"),
-                key="seconds",
-                alt="Bars: the time of every block in milliseconds.",
-            )
+            with times:
+                show(
+                    bars_figure(blocks, [1000 * seconds[each.name] for each in blocks], "ms"),
+                    key="seconds",
+                    alt="Bars: the time of every block in milliseconds.",
+                )
 
 
 def megabytes(number: float) -> str:
@@ -187,7 +191,7 @@ def show_attention(look: Look, block: str) -> None:
     found = result_of(
         look,
         "attention",
-        (block, pixel),
+        (look.key, block, pixel),
         1,
         lambda network, given, *_: Attended(
             to_uint8(given.x)[0],

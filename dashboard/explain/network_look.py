@@ -201,12 +201,10 @@ def has_room(needed: int, what: str) -> bool:
     return False
 
 
-def result_of(look: Look, what: str, more: Hashable, evaluations: int, compute: Compute) -> Any:
-    """What `compute` returns, computed once on the sampling queue; None while there is nothing.
-
-    `what` says what is computed; `more` is what it depends on beside the look.
-    """
-    key = (what, look.key, more)
+def result_of(look: Look, what: str, key: Hashable, evaluations: int, compute: Compute) -> Any:
+    """What `compute` returns, computed once on the sampling queue for each `key`, which is all that
+    it depends on; None while there is nothing. `what` says what is computed."""
+    key = (what, key)
     make_task = functools.partial(_task, look, what, evaluations, compute)
     try:
         job = queued.ask(key, make_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -91,7 +92,7 @@ def _show_moments(
 
 @st.cache_data(max_entries=32, show_spinner="Adding the noise step by step …")
 def _draws(
-    settings: dict[str, str | int | float | bool],
+    settings: dict[str, Any],
     t: int,
     pixels: bytes,
     seed: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,25 @@ from dashboard.services.settings import get_settings
 from dashboard.services.shared_look import metrics_stamp, once
 from dashboard.services.visitors import visitor
 from diffusion_core.data import store
-from diffusion_core.data.decode import ImageError, upright_size
+from diffusion_core.data.decode import PAD, ImageError, to_size, upright_size
 from diffusion_core.data.decode_apart import ReaderBusy, decode_apart
 from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
+from diffusion_core.data.source import Source
+from diffusion_core.data.sources import kind_of
 from diffusion_core.device import pick_device
+from diffusion_core.media.images import png
 from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
-from diffusion_core.playground.data import Data, image_data
+from diffusion_core.playground import data
+from diffusion_core.playground.data import ImagePlane
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import network_plan
 from diffusion_core.runs.run import Run
 
+LIST_SECONDS = 20.0  # the same, on the page that shows them
 LOOK_SECONDS = 3.0  # that a visitor waits at most for what is in a folder
 
 
@@ -55,6 +61,34 @@ def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
     return pixels, name
 
 
+@st.cache_resource(max_entries=16, ttl=60, show_spinner="Looking at the images …")
+def source(spec: str) -> Source:
+    """A data set, which must not be changed. Downloads nothing. Raises DataError."""
+    kind, detail = kind_of(spec), spec.partition(":")[2]
+    return kind.open(detail) if kind.open_within is None else kind.open_within(detail, LIST_SECONDS)
+
+
+@st.cache_data(max_entries=8, ttl=60, show_spinner="Looking up the classes …")
+def labels(spec: str, most: int) -> np.ndarray:
+    """The labels of a data set's first images, -1 where one cannot be read. Raises DataError."""
+    found = source(spec)
+    numbers = np.full(min(most, found.count), -1)
+    for index in range(len(numbers)):
+        with suppress(ImageError):
+            numbers[index] = found.label(index)
+    return numbers
+
+
+@st.cache_data(max_entries=1024, ttl=600, show_spinner=False)
+def tile(spec: str, index: int, size: int) -> tuple[bytes, str, tuple[int, int]]:
+    """One image whole within a square as a PNG, the name of its class, and its own width and
+    height. Raises DataError, ImageError."""
+    found = source(spec)
+    store.check_index(found, index, spec)
+    image, label = found.read(index)
+    return png(to_size(image, size, PAD)), found.classes[label], image.size
+
+
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
 def image_count(spec: str) -> int:
     """The number of images of a data set. Raises DataError."""
@@ -62,9 +96,9 @@ def image_count(spec: str) -> int:
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def fingerprint(spec: str, size: int, channels: int) -> str:
+def fingerprint(spec: str, size: int, channels: int, resize: str) -> str:
     """See `store.fingerprint_of`. Raises DataError."""
-    return store.fingerprint_of(spec, size, channels)
+    return store.fingerprint_of(spec, size, channels, resize)
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
@@ -77,9 +111,9 @@ def found(spec: str) -> Found | str | None:
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the images …")
-def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
-    """See `playground.data.image_data`. Raises DataError and ImageError."""
-    return image_data(spec)
+def image_plane(spec: str) -> ImagePlane:
+    """See `playground.data.image_plane`. Raises DataError and ImageError."""
+    return data.image_plane(spec)
 
 
 def uploaded_image(

@@ -58,6 +58,8 @@ class Deed(StrEnum):
     CHANGE_SERIES = "cancel or resume a series that somebody else started"
     DELETE_SERIES = "delete a series"
     SAVE_VIEW = "save and delete views"
+    UPLOAD_DATA = "upload a data set"
+    DELETE_DATA = "delete a data set"
     SAVE_SCHEDULE = "save and delete schedules"
     READ_PATHS = "read images from a folder of the server"
     REMARK = "write notes, tags, stars and decisions"

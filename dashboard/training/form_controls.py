@@ -46,9 +46,11 @@ def _toggle(*, field: str, **options: Any) -> Toggle:
 # ---------------------------------------------------------------- the images
 
 
-def detail_control(kind: str) -> Number | Text:
+def detail_control(kind: str) -> Number | Text | Choice:
     """The control for which images of a kind of data, or how many; its key is the kind."""
     source = SOURCES[kind]
+    if source.names is not None and (names := source.names()):
+        return Choice(key=kind, label=source.detail, options=names, default=names[0])
     if source.most is None:
         return Text(key=kind, label=source.detail, placeholder=source.placeholder, longest=4096)
     return Number(
@@ -164,6 +166,12 @@ CHANNELS = Choice(
 )
 IMAGES = (
     CHANNELS,
+    _choice(
+        key="resize",
+        label="Resize to a square",
+        field="resize",
+        options=("squash", "crop", "pad"),
+    ),
     _toggle(key="labels", label="Learn classes", field="class_conditional"),
     _number(key="dropout", label="Label dropout", field="label_dropout", step=0.05),
 )
@@ -338,7 +346,7 @@ def _setting(config: RunConfig, control: Control) -> Any:
 def design_control(points: Points, designs: Mapping[str, Design]) -> Choice:
     """The control of the designed schedules: those saved, the example, and `points`, which the
     settings have."""
-    own = tuple(tuple(point) for point in points)
+    own: Points = tuple(tuple(point) for point in points)
     titles: dict[Points, str] = {each.points: name for name, each in designs.items()}
     titles.setdefault(USUAL_POINTS, "example")
     titles.setdefault(own, "of the settings")

@@ -29,6 +29,9 @@ SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open di
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
 MASK = "mask"
 COMPARED = "compared"  # [key]: which lists the mode Compare shows
+# The Data page.
+DATA_COUNT = "data_count"  # how many zip files were uploaded; numbers the field for the next one
+UPLOADED_DATA = "uploaded_data"  # the spec of the data set that was just made, until it is shown
 # The Training page.
 NAME = "name"  # the new run's, in the form
 FORM_OPEN = "form_open"

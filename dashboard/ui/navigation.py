@@ -37,6 +37,12 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "The lecture's seven steps on these pages, with a question each.",
         ),
         PageEntry(
+            "data.py",
+            "Data",
+            ":material/photo_library:",
+            "The images of a data set, their classes, sizes and colours, and how a run reads them.",
+        ),
+        PageEntry(
             "schedule.py",
             "Schedule",
             ":material/show_chart:",

@@ -28,7 +28,6 @@ from diffusion_core.runs.designs import DESIGNS, Design
 from diffusion_core.text import shown
 
 if TYPE_CHECKING:
-    from diffusion_core.process.schedule import NoiseSchedule
     from diffusion_core.runs.run import Run, RunSnapshot
 
 KIND = Choice(
@@ -140,21 +139,19 @@ def pick_more(*, takes_betas: bool) -> dict[str, Any]:
 
 
 def make_tables(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleTables:
-    """The schedule of these settings, which must not be changed; one of the kind "designed" goes
-    through the points of the link. A contradiction is an error and stops the page."""
+    """As `tables_of`; a contradiction is an error and stops the page."""
     try:
-        points = points_of_link() if kind == DESIGNED else ()
-        return _tables(kind=kind, timesteps=timesteps, points=points, **more)
+        return tables_of(kind, timesteps, more)
     except ValueError as error:
         st.error(plain(error))
         st.stop()
 
 
-def make_schedule(kind: str, timesteps: int, more: Mapping[str, Any]) -> NoiseSchedule:
-    """The same with tensors."""
-    from dashboard.services import cached  # imports PyTorch
-
-    return cached.schedule(**make_tables(kind, timesteps, more).settings())
+def tables_of(kind: str, timesteps: int, more: Mapping[str, Any]) -> ScheduleTables:
+    """The schedule of these settings, which must not be changed; one of the kind "designed" goes
+    through the points of the link. Raises ValueError for a contradiction."""
+    points = points_of_link() if kind == DESIGNED else ()
+    return _tables(kind=kind, timesteps=timesteps, points=points, **more)
 
 
 _tables = lru_cache(maxsize=64)(ScheduleTables)

@@ -197,6 +197,9 @@ class RunConfig(Record):
     """Height and width in pixels; a multiple of 8."""
     channels: Literal[1, 3] = 3
     """3 for colour, 1 for grey."""
+    resize: Literal["squash", "crop", "pad"] = "squash"  # see `data/decode.py`
+    """How an image becomes a square. squash: all of it, with another aspect ratio, as in the
+    lecture. crop: its central square. pad: all of it, between white borders."""
     random_flip: bool = True
     """Mirror an image, left to right, half of the times that it is shown."""
     validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256

@@ -11,6 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from dashboard.explain import embedding
+from dashboard.explain.network import TABS
 from dashboard.review.view import VIEWS
 from dashboard.ui.addresses import PAGES
 from tests.browser.chromium import wait_until_shown
@@ -26,6 +28,7 @@ FITTED = """
 """
 ADDRESSES = [
     *(page.url_path for page in PAGES),
+    *(f"embedding?view={quote_plus(view)}&run=demo-cars" for view in embedding.VIEWS[1:]),
     *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
     "review?view=Look&runs=demo-cars&look_nearest=true",
     "schedule?view=Design",
@@ -34,6 +37,7 @@ ADDRESSES = [
     "noising?plot=Spectrum&more=Step+by+step",
     "noising?more=Wrong+shapes",
     "noising?more=Notes+on+tensors",
+    *(f"network?network=run+demo-cars&block=middle.0&tab={quote_plus(tab)}" for tab in TABS[1:]),
 ]
 
 

@@ -72,7 +72,7 @@ def as_csv(page: Page, figure: go.Figure, key: str) -> list[list[str]]:
 def test_the_numbers_of_each_kind_of_figure_are_all_there(open_page: OpenPage) -> None:
     page = open_page("/")
     cells = np.random.default_rng(0).normal(size=(3, 2))
-    heatmap = as_csv(page, rows_figure(cells, np.array([0, 5, 9]), 5), "rows")
+    heatmap = as_csv(page, rows_figure(cells, np.array([0, 5, 9])), "rows")
     assert heatmap[0] == ["dimension", "timestep t", "value"]
     assert [*map(float, heatmap[4])] == [1, 5, cells[1, 1]]
     assert len(heatmap) == 7

@@ -19,7 +19,7 @@ from diffusion_core.process.noising import image_to_x_0
 from diffusion_core.runs.checkpoint import load_model, save_weights
 from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run
-from tests.pages.app import component_data, open_page, words
+from tests.pages.app import component_data, figures, open_page, words
 from tests.tiny_runs import LECTURE, tiny, write_run
 
 INSIDE, SKIPS, REACH, BESIDE = "Inside a block", "Skips", "Receptive field", "Two networks"
@@ -67,7 +67,7 @@ def test_every_tab_opens_for_every_kind_of_run(kind: str, tab: str, runs_dir: Pa
         assert ("softmax" in words(app)) == (kind != "lecture")
     elif tab == SKIPS:
         assert "Each skip is switched off alone" in words(app)
-        assert len(app.get("plotly_chart")) == 2
+        assert len(figures(app)) == 2
     else:
         assert metrics(app)["Not 0 in"].endswith(" px")
 
@@ -197,7 +197,7 @@ def test_an_earlier_checkpoint_can_be_chosen(runs_dir: Path) -> None:
 def test_two_networks_stand_beside_each_other(runs_dir: Path) -> None:
     write_run(runs_dir, "mine", config=tiny(network_args=CONDITIONAL))
     app = open_tab(BESIDE, network="small", other="run mine")
-    assert len(app.get("plotly_chart")) == 3
+    assert len(figures(app)) == 3
     data = component_data(app, "comparison")
     assert data["names"] == ["small", "mine"]
     lines = {line["name"]: line for part in data["parts"] for line in part["lines"]}

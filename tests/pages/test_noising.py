@@ -14,10 +14,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.components.drawing import drawing
 from dashboard.services import cached
+from dashboard.ui.image_source import RESIZED
 from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.process.noising import fixed_noise
 from diffusion_core.process.schedule import NoiseSchedule
-from diffusion_core.process.tables import SCHEDULE_KINDS
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, USUAL_POINTS
 from tests import image_files
 from tests.pages.app import component_data, open_page, seen
 
@@ -60,11 +61,22 @@ def test_the_browser_is_sent_the_tables_of_every_kind_of_schedule_and_the_noise(
     data = sent(open_noising(T="1000", zero_snr="true", seed="3", size="16"))
     assert [kind["name"] for kind in data["kinds"]] == list(SCHEDULE_KINDS)
     for kind in data["kinds"]:
-        schedule = NoiseSchedule(kind["name"], 1000, rescale_zero_terminal_snr=True)
+        schedule = NoiseSchedule(
+            kind["name"], 1000, rescale_zero_terminal_snr=True, points=USUAL_POINTS
+        )
         assert np.array_equal(floats(kind["signal"]), schedule.signal.numpy())
         assert np.array_equal(floats(kind["spread"]), schedule.spread.numpy())
     noise = fixed_noise(3, 16)[0].permute(1, 2, 0)
     assert np.array_equal(floats(data["noise"]), noise.numpy().ravel())
+
+
+def test_a_schedule_of_ones_own_is_offered_unless_its_points_are_too_close_for_T() -> None:
+    points = "0:5,0.5:4.99,1:-5"
+    assert DESIGNED in [kind["name"] for kind in sent(open_noising(points=points))["kinds"]]
+    app = open_noising(points=points, T="4000")
+    assert not app.error and sent(app)["kinds"]
+    app = open_noising(kind=DESIGNED, points="0:1,0.5:-1,1:-5", T="10")
+    assert sent(app)["settings"]["kind"] == DESIGNED
 
 
 def test_nothing_is_sent_again_for_another_t() -> None:
@@ -328,14 +340,16 @@ def test_an_uploaded_image_is_resized_to_the_chosen_size() -> None:
     assert len(base64.b64decode(sent(app)["pixels"])) == 768
 
 
-def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> None:
+def test_an_uploaded_image_is_cropped_padded_or_squashed_as_the_link_says() -> None:
     content = image_files.halves("PNG")
     found = {}
-    for fit, done in (("crop", "cropped"), ("fit", "fitted"), ("stretch", "stretched")):
+    for fit, done in RESIZED.items():
         app = upload(content, size="16", t="0", fit=fit)
         assert sent(app)["what"] == f"resized from 40×20, {done} to a square"
         found[fit] = sent(app)["pixels"]
     assert len(set(found.values())) == 3
+    for earlier, now in (("fit", "pad"), ("stretch", "squash")):  # in links of earlier versions
+        assert sent(upload(content, size="16", t="0", fit=earlier))["pixels"] == found[now]
     app.segmented_control(key="fit").set_value("crop").run()
     assert sent(app)["pixels"] == found["crop"]
 

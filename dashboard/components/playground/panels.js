@@ -3,7 +3,7 @@
 import { canvasPen } from "./pens.js";
 
 const SHOWN_EDGE = 3; // the plane is shown from -SHOWN_EDGE to SHOWN_EDGE
-const WAYS = 60; // particles whose ways are shown
+const WAYS = 30; // particles whose ways are shown
 const ARROW = 0.085; // of the plane per unit of what is predicted
 const LONGEST = 3.5; // units
 const DOT = 0.0085; // of the panel, the radius of a particle

@@ -262,6 +262,7 @@ function display(lab) {
   part(".train").textContent = lab.running ? "Pause training" : "Train";
   part(".play").textContent = lab.playing ? "Pause" : "Play";
   showProgress(lab);
+  showLegend(lab);
   lab.redraw();
 }
 
@@ -270,6 +271,29 @@ function lossText(losses) {
   const last = losses.slice(-100);
   const mean = last.reduce((sum, each) => sum + each, 0) / last.length;
   return Number.isFinite(mean) ? mean.toFixed(3) : "not finite";
+}
+
+/** What the marks and lines of the panels and of the curve mean. */
+function showLegend(lab) {
+  const { settings, box } = lab;
+  const { classes, field, exact, quiet } = coloursOf(lab);
+  const flow = settings.panels.includes("flow") && settings.panels.length > 1;
+  const lines = { learned: [["→", field, "learned"]], exact: [["⇢", exact, "exact"]], off: [] };
+  lines.both = [...lines.learned, ...lines.exact];
+  const entries = [
+    ...(settings.classes
+      ? [["●", classes[0], "class 0"], ["■", classes[1], "class 1"]]
+      : [["●", classes[0], "particles"]]),
+    ["•", quiet, "data"],
+    ...lines[settings.field],
+    ...(flow ? [["—", field, "loss of ε"], ["- -", exact, "loss of the flow"]] : []),
+  ];
+  box.querySelector(".legend").replaceChildren(...entries.map(([mark, colour, text]) => {
+    const [item, sign] = [document.createElement("span"), document.createElement("b")];
+    [sign.textContent, sign.style.color] = [mark, colour];
+    item.append(sign, ` ${text}`);
+    return item;
+  }));
 }
 
 function showProgress(lab) {

@@ -25,28 +25,14 @@ def assembled(script: Path) -> str:
     )
 
 
-def test_there_are_components() -> None:
-    assert [script.stem for script in COMPONENTS] == [
-        "ballot",
-        "chart",
-        "coefficients",
-        "comparison",
-        "designer",
-        "drawing",
-        "film",
-        "flipbook",
-        "gallery",
-        "mask",
-        "memory",
-        "noising",
-        "notify",
-        "pixel",
-        "playground",
-        "sinusoids",
-        "swipe",
-        "thumbnails",
-        "timestep",
-    ]
+def test_every_component_has_one_script_of_its_name() -> None:
+    declared = sorted(
+        file.stem
+        for file in FOLDER.glob("*/*.py")
+        if "component(Path(__file__)" in file.read_text()
+    )
+    assert [script.stem for script in COMPONENTS] == declared
+    assert [script.parent.name for script in COMPONENTS] == declared
 
 
 @pytest.mark.parametrize("script", COMPONENTS, ids=lambda script: script.stem)

@@ -15,6 +15,7 @@ from dashboard.explain import noising
 from dashboard.quality import measure
 from dashboard.review import saved
 from dashboard.services import (
+    data_deeds,
     downloads,
     presenting,
     review_deeds,
@@ -73,6 +74,8 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
         lambda: series_jobs.resume(RUN, SERIES, SPEC, own=False),
     ],
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
+    Deed.UPLOAD_DATA: [lambda: data_deeds.upload(io.BytesIO(), "new", lambda done, total: None)],
+    Deed.DELETE_DATA: [lambda: data_deeds.delete("gone")],
     Deed.READ_PATHS: [lambda: noising.pick_from_data_set(32)],
 }
 OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
