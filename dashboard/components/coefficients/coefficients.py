@@ -15,7 +15,8 @@ import numpy as np
 from dashboard.components.assemble import component
 from diffusion_core.process.tables import ScheduleTables
 
-HTML = '<div class="coefficients"></div>'
+# Wider than a phone: the keys scroll it.
+HTML = '<div class="coefficients" tabindex="0" role="region" aria-label="Coefficients"></div>'
 ROW = 30  # pixels
 
 
