@@ -110,6 +110,15 @@ def test_what_somebody_has_asked_is_not_computed_again(runs_dir: Path) -> None:
     assert len(queued._jobs) == 2
 
 
+def test_the_time_of_the_blocks_is_measured_once_for_all_images(runs_dir: Path) -> None:
+    write_run(runs_dir, "mine", 4, config=tiny())
+    open_tab(INSIDE, block="downs.0")
+    measured = [key for key in queued._jobs if str(key).startswith("('time")]
+    open_tab(INSIDE, block="downs.0", t=3, picture=2)
+    assert [key for key in queued._jobs if str(key).startswith("('time")] == measured
+    assert len(measured) == 1 and len(queued._jobs) == 3
+
+
 def test_no_more_results_are_kept_than_there_is_room_for(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
