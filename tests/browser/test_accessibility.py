@@ -33,6 +33,8 @@ ADDRESSES = [
     *(f"embedding?view={quote_plus(view)}&run=demo-cars" for view in embedding.VIEWS[1:]),
     *(f"review?view={quote_plus(view)}&runs=demo-cars" for view in VIEWS),
     "review?view=Look&runs=demo-cars&look_nearest=true",
+    "schedule?view=Design",
+    "schedule?view=Training&kinds=linear&kinds=cosine",
     "noising?source=drawing",
     "noising?plot=Spectrum&more=Step+by+step",
     "noising?more=Wrong+shapes",

@@ -15,8 +15,7 @@ import numpy as np
 from dashboard.components.assemble import component
 from diffusion_core.process.tables import ScheduleTables
 
-# Wider than a phone: the keys scroll it.
-HTML = '<div class="coefficients" tabindex="0" role="region" aria-label="Coefficients"></div>'
+HTML = '<div class="coefficients" role="group" aria-label="Coefficients" tabindex="0"></div>'
 ROW = 30  # pixels
 
 
