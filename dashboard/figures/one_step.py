@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, finish
+from dashboard.figures.theme import COLOURS, finish
 
 DASHES = ("solid", "dash", "dot")
 WIDE = 4.0  # standard deviations on each side
 
 
-def errors_figure(
-    timesteps: Sequence[int], curves: Mapping[str, Sequence[float]], t: int
-) -> go.Figure:
-    """Errors at timesteps, a curve for each name; a line at `t`."""
+def errors_figure(timesteps: Sequence[int], curves: Mapping[str, Sequence[float]]) -> go.Figure:
+    """Errors at timesteps, a curve for each name."""
     figure = go.Figure()
     for k, (name, values) in enumerate(curves.items()):
         figure.add_scatter(
@@ -28,7 +26,6 @@ def errors_figure(
             marker={"size": 5},
             hovertemplate="t = %{x}<br>%{y:.4g}",
         )
-    figure.add_vline(x=t, line={"color": GREY, "width": 1.5, "dash": "dot"})
     finish(figure, "timestep t", "error", height=320)
     return figure.update_yaxes(rangemode="tozero")
 

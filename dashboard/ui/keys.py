@@ -31,6 +31,7 @@ MASK = "mask"
 COMPARED = "compared"  # [key]: which lists the mode Compare shows
 # The Data page.
 DATA_COUNT = "data_count"  # how many zip files were uploaded; numbers the field for the next one
+NEXT_DATA = "next_data"  # the spec of the data set that the page turns to
 UPLOADED_DATA = "uploaded_data"  # the spec of the data set that was just made, until it is shown
 # The Training page.
 NAME = "name"  # the new run's, in the form

@@ -67,10 +67,9 @@ def rows_of(count: int, limit: int) -> np.ndarray:
     return np.unique(np.arange(min(count, limit)) * count // max(1, min(count, limit)))
 
 
-def file_of(spec: str, limit: int, resize: str = SQUASH) -> Path:
-    """Where the result is kept. Raises DataError."""
-    name = f"{fingerprint_of(spec, SIZE, 3, resize)[:20]}-{limit}-{VERSION}.npz"
-    return default_cache_dir() / "examined" / name
+def file_of(fingerprint: str, limit: int) -> Path:
+    """Where the result is kept, by the fingerprint of the set at SIZE pixels in colour."""
+    return default_cache_dir() / "examined" / f"{fingerprint[:20]}-{limit}-{VERSION}.npz"
 
 
 def load(file: Path) -> Examined | None:
@@ -87,12 +86,14 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
 
     Raises DataError, also where no image can be read.
     """
-    file = file_of(spec, limit, resize)
+    file = file_of(fingerprint_of(spec, SIZE, 3, resize), limit)
     if (known := load(file)) is not None:
         return known
     source = open_source(spec)
     rows = rows_of(source.count, limit)
-    kept, labels, sizes, broken, thumbnails, digests = [], [], [], [], [], []
+    kept: list[int] = []
+    labels, sizes, broken, digests = [], [], [], []
+    thumbnails = np.empty((len(rows), 3 * THUMBNAIL**2), np.float32)
     total = np.zeros((SIZE, SIZE, 3), np.int64)
     squares = np.zeros_like(total)
     histogram = np.zeros((3, 256), np.int64)
@@ -104,20 +105,20 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
             broken.append(source.name(row))
             continue
         pixels = to_size(image, SIZE, resize)
+        thumbnails[len(kept)] = thumbnail(pixels)
         kept.append(row)
         labels.append(label)
         sizes.append(image.size)
         total += pixels
         squares += pixels.astype(np.int64) ** 2
         histogram += [np.bincount(pixels[..., k].ravel(), minlength=256) for k in range(3)]
-        thumbnails.append(thumbnail(pixels))
         digests.append(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
     if not kept:
         raise DataError(f"None of the {len(rows):,} images that were tried can be read.")
     mean = total / len(kept)
     numbers = np.array(kept)
     copies = _copies(digests)
-    pairs, correlations, alike = yield from _similar(np.stack(thumbnails), copies, len(rows))
+    pairs, correlations, alike = yield from _similar(thumbnails[: len(kept)], copies, len(rows))
     found = Examined(
         rows=numbers,
         labels=np.array(labels),

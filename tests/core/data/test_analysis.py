@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_core.data import analysis
 from diffusion_core.data.errors import DataError
-from diffusion_core.data.store import build_store
+from diffusion_core.data.store import build_store, fingerprint_of
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,6 @@ def test_a_large_set_is_sampled_evenly_and_examined_once(
     assert len(found.rows) == 40 and found.rows[-1] > 1700
     monkeypatch.setattr(analysis, "to_size", None)  # whoever examines again fails
     assert np.array_equal(examine("digits", 40).mean, found.mean)
-    file = analysis.file_of("digits", 40)
+    file = analysis.file_of(fingerprint_of("digits", analysis.SIZE), 40)
     file.write_bytes(file.read_bytes()[:100])
     assert analysis.load(file) is None
