@@ -223,3 +223,29 @@ def test_a_second_network_that_does_not_take_the_size_gets_a_sentence(runs_dir: 
     write_run(runs_dir, "coarse", config=tiny(network_args=coarse, image_size=32))
     app = open_tab(BESIDE, network="small", other="run coarse", size=24)
     assert "coarse does not take images of 24×24 px." in words(app)
+
+
+def test_what_no_longer_fits_another_size_or_network_goes_back_to_the_default(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "mine", 4, config=RUNS["conditional"])
+    write_run(runs_dir, "other", 6, 8, config=tiny(image_size=32))
+    app = open_tab(
+        REACH,
+        "run other",
+        row=30,
+        column=31,
+        size=32,
+        block="ups.3",
+        step="6",
+        t=19,
+        of="prediction",
+    )
+    app.selectbox(key="network").select("run mine").run()
+    assert not app.exception and not app.error
+    app.select_slider(key="size").set_value(16).run()
+    assert not app.exception and not app.error
+    assert component_data(app, "pixel")["at"][0] < 16
+    app.selectbox(key="network").select("tiny").run()
+    assert not app.exception and not app.error
+    assert app.selectbox(key="block").value in ("downs.0", "ups.3")
