@@ -72,7 +72,7 @@ def as_csv(page: Page, figure: go.Figure, key: str) -> list[list[str]]:
 @pytest.mark.long
 def test_the_numbers_of_each_kind_of_figure_are_all_there(open_page: OpenPage) -> None:
     page = open_page("/")
-    cells = np.random.default_rng(0).normal(size=(3, 2))
+    cells = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     heatmap = as_csv(page, rows_figure(cells, np.array([0, 5, 9])), "rows")
     assert heatmap[0] == ["dimension", "timestep t", "value"]
     assert [*map(float, heatmap[4])] == pytest.approx([1, 5, cells[1, 1]], rel=1e-6)  # float32
