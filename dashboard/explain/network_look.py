@@ -174,7 +174,7 @@ def pick_image(source: str, size: int) -> tuple[np.ndarray | None, str]:
 def pick_pixel(size: int) -> tuple[int, int]:
     """The row and the column of a pixel, at first the middle; what the links and the keyboard set
     is also set by `set_pixel`."""
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, width="content"):
         row, column = (
             control.now(high=size - 1, default=size // 2).ask(width=120)
             for control in (ROW, COLUMN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -286,7 +287,7 @@ def seen_of(found: Predicted, config: RunConfig) -> Seen:
     velocity = "flow_prediction" if PREDICTION_TYPES[config.prediction_type].flow else V
     rows = {
         "x_0": {
-            "x_t": to_uint8(found.x_t)[0],
+            "xₜ": to_uint8(found.x_t)[0],
             "x₀": to_uint8(found.x_0)[0],
             "predicted x₀": to_uint8(image.nan_to_num(0.0))[0],
             **error_of(image, found.x_0),
@@ -329,9 +330,10 @@ def show_over_t(question: Question) -> None:
     )
     if found is None:
         return
-    curves = {"loss": found.losses, "RMS error of x₀": found.x_0_errors}
+    curves = {"loss": found.losses}
     if found.weighted_losses != found.losses:
         curves["loss × weight"] = found.weighted_losses
+    curves["RMS error of x₀"] = found.x_0_errors
     show_flipbook(
         found,
         lambda: Book(
@@ -368,7 +370,7 @@ def swept(
         found.append(one_step.predict(loaded, question.x_0, question.noise, asked))
         yield len(found) * question.cost
     rows = {
-        "x_t": [to_uint8(small(each.x_t)) for each in found],
+        "xₜ": [to_uint8(small(each.x_t)) for each in found],
         "predicted x₀": [to_uint8(small(each.predicted_x_0.nan_to_num(0.0))) for each in found],
     }
     return Sweep(
@@ -411,11 +413,22 @@ def show_pixel_of(question: Question) -> None:
         say_not_finite(look)
         return
     panels = [
-        Panel(f"x_t at t = {look.t:,}", x_t),
+        Panel(f"xₜ at t = {look.t:,}", x_t),
         Panel("Gradient", gradient),
         Panel("Gradient, logarithmic", logarithmic(gradient)),
     ]
     show_pixel(panels, look.size, pixel, "one-step-pixel", set_pixel)
+    rows = io.StringIO()
+    np.savetxt(rows, gradient, "%.9g", ",")
+    st.download_button(
+        "CSV",
+        rows.getvalue(),
+        f"one-step-t{look.t}-gradient-{pixel[0]}-{pixel[1]}.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+        help="The gradient, a line for each row of pixels.",
+    )
     st.caption(
         "With little noise the pixel depends on itself and its neighbours; with much noise on the "
         "whole image. The logarithmic map shows four powers of ten."
@@ -470,7 +483,7 @@ def rows_of(found: Back) -> dict[str, Images]:
         return {name: to_uint8(batch(image))[0] for name, image in images.items()}
 
     after = {TITLES[name]: image for name, image in found.after.items()}
-    rows = {"Where each step lands": shown({"x_t": found.x_t, **after})}
+    rows = {"Where each step lands": shown({"xₜ": found.x_t, **after})}
     first, *others = after
     differences: Images = {}
     for name in others:
@@ -496,14 +509,18 @@ def show_landing(look: Look, found: Back) -> None:
         rf"variance is $\tilde\beta_t = {found.variance:.3g}$ everywhere; its mean mixes $x_t$ "
         "with the image, the predicted one in sampling. Click a pixel."
     )
-    where, densities = st.columns([1, 3], gap="medium")
-    with where:
+    with st.container(horizontal=True):
         pixel = pick_pixel(look.size)
         channel = CHANNELS.index(CHANNEL.ask()) if look.config.channels == 3 else 0
-        name, mean = next(iter(found.means.items()))
-        panel = Panel(f"Mean {name}", to_uint8(batch(mean))[0])
-        show_pixel([panel], look.size, pixel, "back-pixel", set_pixel)
+    where, densities = st.columns([2, 3], gap="medium")
     place = (channel, *pixel)
+    predicted, true = found.means.values()
+    panels = [
+        Panel("Mean for predicted x₀", to_uint8(batch(predicted))[0]),
+        Panel("Distance of the means", np.abs(predicted - true)[channel]),
+    ]
+    with where:
+        show_pixel(panels, look.size, pixel, "back-pixel", set_pixel)
     with densities:
         show(
             landing_figure(

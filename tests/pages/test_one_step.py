@@ -54,8 +54,8 @@ def test_a_prediction_stands_beside_the_truth_with_its_loss(
 @pytest.mark.parametrize(
     ("prediction_type", "ways"),
     [
-        ("epsilon", ["x_t", "DDPM", "DDIM", "the lecture's step"]),
-        ("flow_prediction", ["x_t", "Euler"]),
+        ("epsilon", ["xₜ", "DDPM", "DDIM", "the lecture's step"]),
+        ("flow_prediction", ["xₜ", "Euler"]),
     ],
 )
 def test_every_way_to_step_starts_from_the_same_point(
