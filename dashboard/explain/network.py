@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
 from dashboard.figures.theme import show
@@ -138,14 +137,6 @@ def show_numbers(numbers: Mapping[str, str]) -> None:
     with st.container(horizontal=True, gap="medium"):
         for name, number in numbers.items():
             st.metric(name, number, width="content")
-
-
-def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
-    """The tab that is open, and its title: only that one is computed."""
-    TAB.check_link()
-    for title, tab in zip(TABS, st.tabs(TABS, key=TAB.key, bind="query-params"), strict=True):
-        if tab.open:
-            yield tab, title
 
 
 def pick_block(trace: Trace) -> TraceRow:
