@@ -120,14 +120,24 @@ def sizes_of(config: RunConfig) -> tuple[int, list[int]]:
 
 
 def show_totals(trace: Trace, config: RunConfig, size: int) -> None:
-    parameters, work, memory = st.columns(3)
-    parameters.metric("Parameters", f"{trace.parameters:,}")
-    work.metric("Multiply-adds per image", short(trace.multiply_adds))
-    memory.metric("Weights in float32", f"{trace.parameters * 4 / 1e6:,.1f} MB")
+    show_numbers(
+        {
+            "Parameters": f"{trace.parameters:,}",
+            "Multiply-adds per image": short(trace.multiply_adds),
+            "Weights in float32": f"{trace.parameters * 4 / 1e6:,.1f} MB",
+        }
+    )
     st.caption(
         f"Images of {size}×{size} px. This network is trained to predict "
         f"{PREDICTION_TYPES[config.prediction_type].formula}."
     )
+
+
+def show_numbers(numbers: Mapping[str, str]) -> None:
+    """Side by side, wrapping as needed."""
+    with st.container(horizontal=True, gap="medium"):
+        for name, number in numbers.items():
+            st.metric(name, number, width="content")
 
 
 def tabs() -> Iterator[tuple[DeltaGenerator, str]]:

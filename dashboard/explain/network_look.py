@@ -74,6 +74,7 @@ class Look:
     t: int
     seed: int  # of the noise
     label: int | None  # None: any class, or a network that takes none
+    average: str = MAIN_AVERAGE  # which averaged weights of the checkpoint
 
     @property
     def size(self) -> int:
@@ -86,7 +87,7 @@ class Look:
     @property
     def weights_key(self) -> Hashable:
         if self.checkpoint is not None:
-            return str(self.checkpoint.path), self.checkpoint.time
+            return str(self.checkpoint.path), self.checkpoint.time, self.average
         return self.config.network, json.dumps(dict(self.config.network_args), sort_keys=True)
 
     @property
@@ -173,7 +174,7 @@ def pick_image(source: str, size: int) -> tuple[np.ndarray | None, str]:
 def pick_pixel(size: int) -> tuple[int, int]:
     """The row and the column of a pixel, at first the middle; what the links and the keyboard set
     is also set by `set_pixel`."""
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, width="content"):
         row, column = (
             control.now(high=size - 1, default=size // 2).ask(width=120)
             for control in (ROW, COLUMN)
@@ -201,10 +202,20 @@ def has_room(needed: int, what: str) -> bool:
     return False
 
 
-def result_of(look: Look, what: str, key: Hashable, evaluations: int, compute: Compute) -> Any:
-    """What `compute` returns, computed once on the sampling queue for each `key`, which is all that
-    it depends on; None while there is nothing. `what` says what is computed."""
-    key = (what, key)
+def result_of(
+    look: Look,
+    what: str,
+    more: Hashable,
+    evaluations: int,
+    compute: Compute,
+    any_image: bool = False,
+) -> Any:
+    """What `compute` returns, computed once on the sampling queue; None while there is nothing.
+
+    `what` says what is computed; `more` is what it depends on beside the look, of which `any_image`
+    has the same result.
+    """
+    key = (what, (look.weights_key, look.size) if any_image else look.key, more)
     make_task = functools.partial(_task, look, what, evaluations, compute)
     try:
         job = queued.ask(key, make_task)
@@ -226,7 +237,7 @@ def _task(look: Look, what: str, evaluations: int, compute: Compute) -> Task:
         if look.checkpoint is None:
             loaded: LoadedModel = fresh_model(look.config, device)
         else:
-            loaded = load(look.checkpoint, MAIN_AVERAGE, True)
+            loaded = load(look.checkpoint, look.average, True)
         return compute(
             loaded.model, look.given(loaded.schedule, device), loaded.schedule, look.config
         )

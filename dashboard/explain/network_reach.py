@@ -10,6 +10,7 @@ import streamlit as st
 from torch import nn
 
 from dashboard.components.pixel.pixel import Panel, show_pixel
+from dashboard.explain.network import show_numbers
 from dashboard.explain.network_look import Look, has_room, pick_pixel, result_of, set_pixel
 from dashboard.services import cached
 from dashboard.ui.controls import Choice
@@ -49,7 +50,7 @@ def show_reach(look: Look, row: TraceRow) -> None:
     found = result_of(
         look,
         "receptive field",
-        (look.key, block, pixel),
+        (block, pixel),
         1 + 2 * (channels if channels <= FEW_CHANNELS else PROBES),
         lambda network, given, *_: reach_of(network, given, block, pixel),
     )
@@ -95,10 +96,11 @@ def show_extent(look: Look, gradient: np.ndarray, distances: Sequence[int]) -> N
         )
         return
     height, width = inside.reach(gradient)
-    columns = st.columns(3)
-    columns[0].metric("Not 0 in", f"{width}×{height} px")
-    for column, share, distance in zip(columns[1:], SHARES, distances, strict=True):
-        column.metric(f"{share:.0%} of the sum within", f"± {distance} px")
+    within = {
+        f"{share:.0%} of the sum within": f"± {distance} px"
+        for share, distance in zip(SHARES, distances, strict=True)
+    }
+    show_numbers({"Not 0 in": f"{width}×{height} px"} | within)
     st.caption(
         f"Of {look.size}×{look.size} px. The solid square holds {SHARES[0]:.0%} of the sum, the "
         f"dashed one {SHARES[1]:.0%}. Group norms and attention connect every pixel with every "

@@ -48,7 +48,7 @@ def show_skips(look: Look) -> None:
     found = result_of(
         look,
         "skips switched off",
-        look.key,
+        None,
         1 + len(skips),
         lambda network, given, schedule, config: shown_of(network, given, schedule, config, skips),
     )

@@ -120,9 +120,9 @@ def _next_seed() -> None:
 def pick_schedules(kind: str) -> dict[str, ScheduleTables]:
     """A schedule of `kind`, which is shown, and of each other kind, of the T and the further
     settings that are chosen here."""
+    timesteps = TIMESTEPS.ask()
     if kind == DESIGNED:
         offer_designs()
-    timesteps = TIMESTEPS.ask()
     with st.popover("More", icon=":material/tune:", width="stretch"):
         more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
     make_tables(kind, timesteps, more)
@@ -145,10 +145,12 @@ def pick_settings() -> dict[str, Any]:
 
 
 def _keep_settings(told: Mapping[str, Any]) -> None:
-    """Write what the browser says into the page's address."""
+    """Write what the browser says into the page's address, which leaves the defaults out."""
     for control in SETTINGS:
         value = told.get(control.key)
-        if not control.problem(value):
+        if value == control.default:
+            st.query_params.pop(control.key, None)
+        elif not control.problem(value):
             st.query_params[control.key] = control.to_link(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,9 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from dashboard.components.chart.chart import show_live
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
+from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.components.pixel.pixel import Panel, show_pixel
 from dashboard.explain import noising
 from dashboard.explain.network import Picked
@@ -31,19 +34,18 @@ from dashboard.figures.one_step import errors_figure, landing_figure
 from dashboard.figures.theme import show
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Number
-from dashboard.ui.images import show_row
 from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_run, pick_timestep
 from dashboard.ui.run_wording import decimal
 from diffusion_core.data.store import to_grey
-from diffusion_core.media.images import to_uint8
+from diffusion_core.media.images import png, to_uint8
 from diffusion_core.models.inside import Given
 from diffusion_core.process.noise import image_noise
 from diffusion_core.process.noising import image_to_x_0, noise_to_uint8
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule, Schedule
-from diffusion_core.runs.checkpoint import LoadedModel
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import list_runs
 from diffusion_core.sampling import one_step
@@ -60,8 +62,23 @@ GUIDANCE = Number(
     step=0.5,
     help="1: the class alone. Higher values go further away from what is predicted for any class.",
 )
+AVERAGE = Choice(
+    key="average",
+    label="Averaged weights",
+    options=(MAIN_AVERAGE,),
+    default=MAIN_AVERAGE,
+    segmented=True,
+)
 CHANNELS = ("red", "green", "blue")
 CHANNEL = Choice(key="channel", label="Colour", options=CHANNELS, default="red", segmented=True)
+V = "v_prediction"
+SHORT = {V: "v", "flow_prediction": "ε − x₀"}
+ROWS = {  # by prediction type
+    "x_0": "Image",
+    "epsilon": "Noise",
+    V: "Velocity",
+    "flow_prediction": "Direction of the flow",
+}
 SWEPT = 20  # timesteps
 LARGEST = 128  # pixels of an image of a sweep
 SIDE = 150  # screen pixels
@@ -93,13 +110,17 @@ class Question:
         return image_to_x_0(self.look.image)
 
 
+Images = dict[str, np.ndarray]  # by what they show: uint8 (H, W, C)
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A prediction as it is shown: images uint8 (H, W, C)."""
+    """A prediction as it is shown."""
 
-    images: dict[str, np.ndarray]
+    rows: dict[str, Images]  # by prediction type
     loss: float
     weight: float
+    weighted_loss: float
     zero_loss: float  # of a network that always answers 0
     x_0_error: float
 
@@ -110,6 +131,7 @@ class Sweep:
 
     timesteps: list[int]
     losses: list[float]
+    weighted_losses: list[float]
     x_0_errors: list[float]
     frames: dict[str, np.ndarray]  # uint8 (k, 1, H, W, C)
 
@@ -118,9 +140,9 @@ class Sweep:
 class Back:
     """Steps back from one point."""
 
-    x_t: np.ndarray  # uint8 (H, W, C)
-    after: dict[str, np.ndarray]  # by the way: float32 (C, H, W)
-    means: dict[str, np.ndarray] = field(default_factory=dict)  # of the posterior, likewise
+    x_t: np.ndarray  # float32 (C, H, W), as all images here
+    after: dict[str, np.ndarray]  # by the way to step; none where the prediction is not finite
+    means: dict[str, np.ndarray] = field(default_factory=dict)  # of the posterior
     variance: float = 0.0
 
 
@@ -159,6 +181,7 @@ def ask_question() -> Question | None:
         assert latest is not None
         checkpoint = pick_checkpoint(Picked(run.name, latest.config, run)) or latest
         config = checkpoint.config
+        average = pick_average(checkpoint)
         label = pick_label(config, checkpoint)
         guides = label is not None and config.label_dropout > 0
         scale = GUIDANCE.ask(width=150) if guides else 1.0
@@ -174,8 +197,45 @@ def ask_question() -> Question | None:
         return None
     if config.channels == 1:
         image = to_grey(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
-    look = Look(run.name, config, checkpoint, image, what, t, seed, label)
+    look = Look(run.name, config, checkpoint, image, what, t, seed, label, average)
     return Question(look, Asked(t, label, float(scale)))
+
+
+def pick_average(checkpoint: Checkpoint) -> str:
+    """Which averaged weights; no question where there is one."""
+    if len(checkpoint.averages) < 2:
+        return MAIN_AVERAGE
+    decays = ", ".join(map(checkpoint.average_text, checkpoint.averages))
+    return AVERAGE.now(options=checkpoint.averages, help=f"By decay: {plain(decays)}.").ask()
+
+
+def show_images(look: Look, rows: dict[str, Images], key: str) -> None:
+    """Rows of images by their titles; a click enlarges one, and it can be downloaded."""
+    tiles = {
+        title: tuple(
+            Tile(address_of(png(image)), name, f"one-step-t{look.t}-{key}-{k}-{j}.png")
+            for j, (name, image) in enumerate(images.items())
+        )
+        for k, (title, images) in enumerate(rows.items())
+    }
+    shown = [Row(row, look.size, SIDE, title=title, named=True) for title, row in tiles.items()]
+    show_gallery(shown, f"Images at t = {look.t:,}", key)
+
+
+def error_of(predicted: Tensor, true: Tensor, name: str = "error") -> Images:
+    """The mean error over the colours, from 0 (black) to the largest (white), with that value."""
+    error = (predicted - true).abs().mean(dim=1, keepdim=True)
+    if not error.isfinite().all():
+        return {f"{name}: not finite": to_uint8(torch.full_like(error, -1.0))[0]}
+    largest = float(error.max())
+    return {f"{name}, white: {largest:.2g}": to_uint8(error * (2 / (largest or 1.0)) - 1)[0]}
+
+
+def say_not_finite(look: Look) -> None:
+    st.error(
+        f"The answer of {code(look.name)} at t = {look.t:,} is not finite: its training has "
+        "diverged. Choose an earlier checkpoint."
+    )
 
 
 # ---------------------------------------------------------------- one prediction
@@ -198,58 +258,59 @@ def show_prediction(question: Question) -> None:
     if seen is None:
         return
     kind = PREDICTION_TYPES[look.config.prediction_type]
-    names = list(seen.images)
-    for row in (names[:4], names[4:]):
-        show_row(
-            [seen.images[name] for name in row],
-            alt=f"At t = {look.t}: {', '.join(plain(name) for name in row)}",
-            width=SIDE,
-            captions=row,
-        )
-    loss, weight, error = st.columns(3)
-    loss.metric("Loss", f"{seen.loss:.4f}")
-    weight.metric("Weight in training", f"{seen.weight:.4g}")
-    error.metric("Error of x̂₀ (RMS)", decimal(seen.x_0_error) if finite(seen) else "not finite")
+    titles = {
+        name: f"{ROWS[name]}, which this network answers" if name == kind.name else ROWS[name]
+        for name in seen.rows
+    }
+    show_images(look, {titles[name]: row for name, row in seen.rows.items()}, "prediction")
+    is_finite = bool(np.isfinite(seen.x_0_error))
+    with st.container(horizontal=True, gap="large"):
+        for name, value in {
+            "Loss": f"{seen.loss:.4f}",
+            "Weight in training": f"{seen.weight:.4g}",
+            "Loss × weight": f"{seen.weighted_loss:.4f}",
+            "Error of x₀ (RMS)": decimal(seen.x_0_error) if is_finite else "not finite",
+        }.items():
+            st.metric(name, value, width="content")
     st.caption(
         f"{plain(look.what)}. {code(look.name)} is trained to predict {kind.formula}; the loss is "
         f"its own, {code(look.config.loss)}, of this image. A network that always answers 0 would "
-        f"have {seen.zero_loss:.4f}. Noise is shown from −3 to 3; errors from 0 (black) to 1 "
-        "(white), their mean over the colours."
+        f"have {seen.zero_loss:.4f}. Images are shown from −1 to 1, the rest from −3 to 3; errors "
+        "are means over the colours."
     )
-    if not finite(seen):
-        st.info(
-            f"At t = {look.t:,} nothing of the image is left, so a prediction of the noise says "
-            "nothing about the image."
-        )
-
-
-def finite(seen: Seen) -> bool:
-    return bool(np.isfinite(seen.x_0_error))
+    if not is_finite:
+        say_not_finite(look)
 
 
 def seen_of(found: Predicted, config: RunConfig) -> Seen:
-    predicted = found.predicted_x_0.nan_to_num(0.0)
-    return Seen(
-        {
-            "$x_t$": to_uint8(found.x_t)[0],
-            "$x_0$": to_uint8(found.x_0)[0],
-            r"$\hat x_0$": to_uint8(predicted)[0],
-            r"$|\hat x_0 - x_0|$": error_image(predicted.clamp(-1, 1), found.x_0),
-            r"$\epsilon$": noise_to_uint8(found.noise)[0],
-            r"$\hat\epsilon$": noise_to_uint8(found.predicted_noise.nan_to_num(0.0))[0],
-            r"$|\hat\epsilon - \epsilon|$": error_image(found.predicted_noise, found.noise),
+    image = found.predicted_x_0.clamp(-1, 1) if found.is_finite else found.predicted_x_0
+    velocity = "flow_prediction" if PREDICTION_TYPES[config.prediction_type].flow else V
+    rows = {
+        "x_0": {
+            "xₜ": to_uint8(found.x_t)[0],
+            "x₀": to_uint8(found.x_0)[0],
+            "predicted x₀": to_uint8(image.nan_to_num(0.0))[0],
+            **error_of(image, found.x_0),
         },
+        "epsilon": beside("ε", found.predicted_noise, found.noise),
+        velocity: beside(SHORT[velocity], found.predicted_velocity, found.velocity),
+    }
+    return Seen(
+        rows,
         found.loss,
         found.weight,
+        found.weighted_loss,
         one_step.loss_of(torch.zeros_like(found.target), found.target, config.loss),
         found.x_0_error,
     )
 
 
-def error_image(predicted: Tensor, true: Tensor, white: float = 1.0) -> np.ndarray:
-    """uint8 (H, W, 1): the mean error over the colours, 0 black, from `white` on white."""
-    error = (predicted - true).abs().mean(dim=1, keepdim=True).nan_to_num(0.0)
-    return to_uint8(error * (2 / white) - 1)[0]
+def beside(name: str, predicted: Tensor, true: Tensor) -> Images:
+    return {
+        name: noise_to_uint8(true)[0],
+        f"predicted {name}": noise_to_uint8(predicted.nan_to_num(0.0))[0],
+        **error_of(predicted, true),
+    }
 
 
 # ---------------------------------------------------------------- over t
@@ -269,21 +330,30 @@ def show_over_t(question: Question) -> None:
     )
     if found is None:
         return
-    show(
-        errors_figure(
-            found.timesteps, {"loss": found.losses, "RMS error of x̂₀": found.x_0_errors}, look.t
-        ),
-        key="over-t",
-        alt="The loss and the error of the predicted image over t.",
-    )
+    curves = {"loss": found.losses}
+    if found.weighted_losses != found.losses:
+        curves["loss × weight"] = found.weighted_losses
+    curves["RMS error of x₀"] = found.x_0_errors
     show_flipbook(
         found,
-        lambda: Book(found.frames, [f"t = {t:,}" for t in found.timesteps], ["1"]),
+        lambda: Book(
+            found.frames,
+            [f"t = {t:,}" for t in found.timesteps],
+            ["1"],
+            {name: np.array(values)[:, None] for name, values in curves.items()},
+            timesteps=found.timesteps,
+        ),
         "predictions",
     )
+    show_live(
+        errors_figure(found.timesteps, curves),
+        key="over-t",
+        alt="The loss and the error of the predicted image over t.",
+        cursor="x",
+    )
     st.caption(
-        "The same image and the same noise at all t. Early timesteps show what the image hides "
-        "little of; late ones are a guess at what images look like."
+        f"The same image and the same noise at {len(found.timesteps)} timesteps; the nearest to t "
+        "is shown. Early ones hide little of the image; late ones leave the network to guess."
     )
 
 
@@ -300,12 +370,13 @@ def swept(
         found.append(one_step.predict(loaded, question.x_0, question.noise, asked))
         yield len(found) * question.cost
     rows = {
-        "x_t": [to_uint8(small(each.x_t)) for each in found],
-        "predicted x_0": [to_uint8(small(each.predicted_x_0.nan_to_num(0.0))) for each in found],
+        "xₜ": [to_uint8(small(each.x_t)) for each in found],
+        "predicted x₀": [to_uint8(small(each.predicted_x_0.nan_to_num(0.0))) for each in found],
     }
     return Sweep(
         timesteps,
         [each.loss for each in found],
+        [each.weighted_loss for each in found],
         [each.x_0_error for each in found],
         {name: np.stack(images) for name, images in rows.items()},
     )
@@ -338,12 +409,26 @@ def show_pixel_of(question: Question) -> None:
     if found is None:
         return
     x_t, gradient = found
+    if not np.isfinite(gradient).all():
+        say_not_finite(look)
+        return
     panels = [
-        Panel(f"x_t at t = {look.t:,}", x_t),
+        Panel(f"xₜ at t = {look.t:,}", x_t),
         Panel("Gradient", gradient),
         Panel("Gradient, logarithmic", logarithmic(gradient)),
     ]
     show_pixel(panels, look.size, pixel, "one-step-pixel", set_pixel)
+    rows = io.StringIO()
+    np.savetxt(rows, gradient, "%.9g", ",")
+    st.download_button(
+        "CSV",
+        rows.getvalue(),
+        f"one-step-t{look.t}-gradient-{pixel[0]}-{pixel[1]}.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+        help="The gradient, a line for each row of pixels.",
+    )
     st.caption(
         "With little noise the pixel depends on itself and its neighbours; with much noise on the "
         "whole image. The logarithmic map shows four powers of ten."
@@ -354,7 +439,7 @@ def dependence_of(
     loaded: LoadedModel, given: Given, asked: Asked, pixel: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     gradient = one_step.dependence(loaded, given.x, asked, pixel)
-    return to_uint8(given.x)[0], gradient.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+    return to_uint8(given.x)[0], gradient.cpu().numpy()
 
 
 # ---------------------------------------------------------------- one step back
@@ -362,9 +447,7 @@ def dependence_of(
 
 def show_back(question: Question) -> None:
     look = question.look
-    pixel = pick_pixel(look.size)
-    channel = CHANNELS.index(CHANNEL.ask()) if look.config.channels == 3 else 0
-    found = result_of(
+    found: Back | None = result_of(
         look,
         "one step back",
         question.asked.guidance_scale,
@@ -375,62 +458,80 @@ def show_back(question: Question) -> None:
     )
     if found is None:
         return
-    landed = r"x_{t-1}" if look.t else "the image"
-    show_row(
-        [found.x_t, *(to_uint8(torch.from_numpy(each)[None])[0] for each in found.after.values())],
-        alt="x_t and where each step lands",
-        width=SIDE,
-        captions=["$x_t$", *(f"{TITLES[name]}" for name in found.after)],
-    )
-    if len(found.after) > 1:
-        show_differences(found.after)
+    if not found.after:
+        say_not_finite(look)
+        return
+    show_images(look, rows_of(found), "back")
     if not found.means:
         st.caption(
             "A flow has no noise in its steps: Euler's method goes along the straight line to the "
             "predicted image."
         )
-        return
-    if not found.variance:
+    elif not found.variance:
         st.caption(
             f"At t = {look.t:,} the posterior has no variance: the step lands on the predicted "
             "image and adds no noise."
         )
-        return
-    show_landing(found, (channel, *pixel), landed)
+    else:
+        show_landing(look, found)
 
 
-def show_differences(after: dict[str, np.ndarray]) -> None:
+def rows_of(found: Back) -> dict[str, Images]:
+    """Where each step lands, how far apart, and the posterior's means."""
+
+    def shown(images: dict[str, np.ndarray]) -> Images:
+        return {name: to_uint8(batch(image))[0] for name, image in images.items()}
+
+    after = {TITLES[name]: image for name, image in found.after.items()}
+    rows = {"Where each step lands": shown({"xₜ": found.x_t, **after})}
     first, *others = after
-    st.markdown(f"**Differences from {TITLES[first]}**")
-    images = {name: torch.from_numpy(image)[None] for name, image in after.items()}
-    rms = {name: float((images[name] - images[first]).square().mean().sqrt()) for name in others}
-    white = 2 * max(rms.values()) or 1.0
-    show_row(
-        [error_image(images[name], images[first], white) for name in others],
-        alt=f"How far the step is from that of {TITLES[first]}",
-        width=SIDE,
-        captions=[f"{TITLES[name]}: {each:.4f}" for name, each in rms.items()],
-    )
-    st.caption(f"The numbers are root mean squares; white stands for {white:.3g} and more.")
+    differences: Images = {}
+    for name in others:
+        rms = float(np.sqrt(np.square(after[name] - after[first]).mean()))
+        differences |= error_of(batch(after[name]), batch(after[first]), f"{name}: RMS {rms:.2g}")
+    if differences:
+        rows[f"Differences from {first}"] = differences
+    if found.means:
+        predicted, true = found.means.values()
+        rows["Mean of the posterior"] = shown(found.means) | error_of(
+            batch(predicted), batch(true), "difference"
+        )
+    return rows
 
 
-def show_landing(found: Back, place: tuple[int, int, int], landed: str) -> None:
-    std = found.variance**0.5
+def batch(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image)[None]
+
+
+def show_landing(look: Look, found: Back) -> None:
     st.markdown(
-        rf"**One value of ${landed}$**: the posterior $q(x_{{t-1}} \mid x_t, x_0)$ is normal. Its "
+        r"**One value of $x_{t-1}$**: the posterior $q(x_{t-1} \mid x_t, x_0)$ is normal. Its "
         rf"variance is $\tilde\beta_t = {found.variance:.3g}$ everywhere; its mean mixes $x_t$ "
-        "with the image, the predicted one in sampling."
+        "with the image, the predicted one in sampling. Click a pixel."
     )
-    show(
-        landing_figure(
-            {name: float(mean[place]) for name, mean in found.means.items()},
-            std,
-            {TITLES[name]: float(each[place]) for name, each in found.after.items()},
-        ),
-        key="landing",
-        alt="The posterior's density at a pixel for the predicted and the true image, and where "
-        "DDPM, DDIM and the lecture's step land.",
-    )
+    with st.container(horizontal=True):
+        pixel = pick_pixel(look.size)
+        channel = CHANNELS.index(CHANNEL.ask()) if look.config.channels == 3 else 0
+    where, densities = st.columns([2, 3], gap="medium")
+    place = (channel, *pixel)
+    predicted, true = found.means.values()
+    panels = [
+        Panel("Mean for predicted x₀", to_uint8(batch(predicted))[0]),
+        Panel("Distance of the means", np.abs(predicted - true)[channel]),
+    ]
+    with where:
+        show_pixel(panels, look.size, pixel, "back-pixel", set_pixel)
+    with densities:
+        show(
+            landing_figure(
+                {name: float(mean[place]) for name, mean in found.means.items()},
+                found.variance**0.5,
+                {TITLES[name]: float(each[place]) for name, each in found.after.items()},
+            ),
+            key="landing",
+            alt="The posterior's density at a pixel for the predicted and the true image, and "
+            "where DDPM, DDIM and the lecture's step land.",
+        )
     st.caption(
         "DDPM adds noise of this variance to the mean for the predicted image; the lecture adds "
         r"$\tilde\beta_t z$ in place of $\sqrt{\tilde\beta_t} z$; DDIM adds none and keeps the "
@@ -442,15 +543,17 @@ def show_landing(found: Back, place: tuple[int, int, int], landed: str) -> None:
 def back_of(loaded: LoadedModel, question: Question) -> Back:
     asked = question.asked
     found = one_step.predict(loaded, question.x_0, question.noise, asked)
+    if not found.is_finite:
+        return Back(numbers(found.x_t), {})
     draw = image_noise(question.look.seed, 1, question.look.config.image_shape)
     draw()  # the noise of x_t
     after = one_step.steps_from(loaded, found, asked, draw())
     means, variance = {}, 0.0
     if isinstance(loaded.schedule, NoiseSchedule):
         predicted, true, variance = one_step.posteriors(loaded.schedule, found, asked)
-        means = {"for the predicted image": predicted, "for the true image": true}
+        means = {"for predicted x₀": predicted, "for x₀": true}
     return Back(
-        to_uint8(found.x_t)[0],
+        numbers(found.x_t),
         {name: numbers(image) for name, image in after.items()},
         {name: numbers(mean) for name, mean in means.items()},
         variance,
@@ -458,4 +561,4 @@ def back_of(loaded: LoadedModel, question: Question) -> Back:
 
 
 def numbers(image: Tensor) -> np.ndarray:
-    return image[0].nan_to_num(0.0).float().cpu().numpy()
+    return image[0].float().cpu().numpy()

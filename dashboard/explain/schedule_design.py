@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -49,9 +50,14 @@ def show_design(schedules: Sequence[ScheduleTables], timesteps: int) -> None:
 
 def _take(given: object) -> None:
     """The points that the browser tells, into the page's address."""
+    pickers.put_points(points_of(given))
+
+
+def points_of(given: object) -> Any:
+    """What the browser tells as points; something that is a problem where they are none."""
     pairs = given if isinstance(given, list) else []
     text = ",".join(":".join(map(str, each)) for each in pairs if isinstance(each, list))
-    pickers.put_points(pickers.POINTS.of_text(text))
+    return pickers.POINTS.of_text(text)
 
 
 def _show_saved(points: Points) -> None:

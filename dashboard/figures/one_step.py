@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, GREY, finish
+from dashboard.figures.theme import COLOURS, finish
 
 DASHES = ("solid", "dash", "dot")
+DECADES = 5  # of errors, at most
 WIDE = 4.0  # standard deviations on each side
 
 
-def errors_figure(
-    timesteps: Sequence[int], curves: Mapping[str, Sequence[float]], t: int
-) -> go.Figure:
-    """Errors at timesteps, a curve for each name; a line at `t`."""
+def errors_figure(timesteps: Sequence[int], curves: Mapping[str, Sequence[float]]) -> go.Figure:
+    """Errors at timesteps, a curve for each name."""
     figure = go.Figure()
     for k, (name, values) in enumerate(curves.items()):
         figure.add_scatter(
@@ -28,9 +27,13 @@ def errors_figure(
             marker={"size": 5},
             hovertemplate="t = %{x}<br>%{y:.4g}",
         )
-    figure.add_vline(x=t, line={"color": GREY, "width": 1.5, "dash": "dot"})
-    finish(figure, "timestep t", "error", height=320)
-    return figure.update_yaxes(rangemode="tozero")
+    finish(figure, "timestep t", "error", height=320, logarithmic=True)
+    found = np.log10([value for values in curves.values() for value in values if value > 0])
+    if found.size and np.isfinite(found).all():
+        top = found.max() + 0.2
+        # A weight that vanishes would press the others together.
+        figure.update_yaxes(range=[max(found.min() - 0.2, top - DECADES), top], dtick=1)
+    return figure.update_yaxes(exponentformat="power")
 
 
 def landing_figure(

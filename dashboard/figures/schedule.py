@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, finish
+from dashboard.figures.theme import COLOURS, GREY, finish
 from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
+from diffusion_core.process.weighting import density
+
+if TYPE_CHECKING:
+    from diffusion_core.sampling.waste import Errors
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
@@ -133,6 +138,75 @@ def flattening(schedules: Sequence[ScheduleTables], quantity: Quantity) -> list[
     highest = {s.kind: np.nanmax(_values(s, quantity, False)) for s in schedules}
     lowest = min(highest.values())
     return [kind for kind, value in highest.items() if value > FLAT * lowest]
+
+
+def density_figure(schedules: Sequence[ScheduleTables], weighting: str) -> go.Figure:
+    """The share of the training over the log-SNR; see `weighting.density`."""
+    figure = go.Figure()
+    for schedule in schedules:
+        log_snr, share = density(schedule, weighting)
+        thin = slice(None, None, max(1, len(share) // MOST_POINTS))
+        figure.add_scatter(
+            x=log_snr[thin],
+            y=share[thin],
+            name=schedule.kind,
+            mode="lines",
+            line={"color": colour_of(schedule), "width": 2},
+            hovertemplate="log-SNR %{x:.2f}<br>%{y:.3g}",
+        )
+    finish(figure, "log-SNR", "share per unit", height=300)
+    figure.update_layout(showlegend=False, uirevision=weighting)
+    return figure.update_xaxes(range=[15, -15])  # as the time goes: first little noise
+
+
+def errors_figure(errors: Errors) -> go.Figure:
+    """The root mean square errors of x_0 over t, of a network and without one."""
+    figure = go.Figure()
+    for name, values, colour, dash in (
+        ("network", errors.network, COLOURS[0], "solid"),
+        ("mean image", errors.mean_image, COLOURS[1], "dash"),
+        ("ε = xₜ", errors.noise, COLOURS[2], "dot"),
+        ("ε = 0", errors.copy, COLOURS[3], "dashdot"),
+    ):
+        figure.add_scatter(
+            x=errors.t,
+            y=np.sqrt(values),
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 2, "dash": dash},
+            hovertemplate="%{y:.3g}",
+        )
+    highest = 1.3 * float(np.sqrt(max(errors.mean_image.max(), errors.network.max())))
+    finish(figure, "timestep t", "", height=300)
+    return figure.update_yaxes(range=[0, highest])  # what divides by the signal goes beyond
+
+
+def known_figure(errors: Errors) -> go.Figure:
+    """The share of the variance around the mean image that is predicted, over t; what is hardly
+    better than without a network is marked."""
+    figure = go.Figure()
+    for name, values, colour, dash in (
+        ("network", errors.network, COLOURS[0], "solid"),
+        ("without a network", errors.trivial, COLOURS[1], "dash"),
+    ):
+        figure.add_scatter(
+            x=errors.t,
+            y=1 - values / errors.mean_image,
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 2, "dash": dash},
+            hovertemplate="%{y:.1%}",
+        )
+    figure.add_scatter(
+        x=errors.t[errors.wasted],
+        y=1 - errors.network[errors.wasted] / errors.mean_image[errors.wasted],
+        name="hardly better",
+        mode="markers",
+        marker={"color": GREY, "size": 9, "symbol": "x"},
+        hoverinfo="skip",
+    )
+    finish(figure, "timestep t", "", height=300)
+    return figure.update_yaxes(range=[-0.05, 1.05], tickformat=".0%")
 
 
 def number(value: float) -> str:

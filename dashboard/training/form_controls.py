@@ -346,11 +346,10 @@ def _setting(config: RunConfig, control: Control) -> Any:
 def design_control(points: Points, designs: Mapping[str, Design]) -> Choice:
     """The control of the designed schedules: those saved, the example, and `points`, which the
     settings have."""
-    titles: dict[Points, str] = {each.points: name for name, each in designs.items()}
-    usual: dict[Points, str] = {USUAL_POINTS: "example"} if USUAL_POINTS not in titles else {}
     own: Points = tuple(tuple(point) for point in points)
-    kept: dict[Points, str] = {own: "of the settings"} if own not in titles | usual else {}
-    titles = kept | titles | usual
+    titles: dict[Points, str] = {each.points: name for name, each in designs.items()}
+    titles.setdefault(USUAL_POINTS, "example")
+    titles.setdefault(own, "of the settings")
     return DESIGN.now(options=tuple(titles), titles=titles, default=own)
 
 

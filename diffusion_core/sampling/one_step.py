@@ -5,6 +5,7 @@ Images are (1, C, H, W), values of clean ones from -1 to 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,12 @@ from torch import Tensor
 
 from diffusion_core.device import device_of
 from diffusion_core.process.objective import loss_per_image, min_snr_weight, posterior
-from diffusion_core.process.prediction import X_0, prediction_type_of
+from diffusion_core.process.prediction import (
+    FLOW_PREDICTION,
+    V_PREDICTION,
+    X_0,
+    prediction_type_of,
+)
 from diffusion_core.process.schedule import NoiseSchedule, Schedule
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.sampling.levels import IMAGE, NoiseLevel, exact_tables
@@ -41,16 +47,31 @@ class Predicted:
     x_0: Tensor  # the image
     noise: Tensor
     x_t: Tensor
-    predicted_x_0: Tensor  # not finite where the timestep leaves nothing of the image
+    predicted_x_0: Tensor
     predicted_noise: Tensor
     target: Tensor  # what the network is trained to answer, and what it answers
     answer: Tensor
     loss: float  # the run's own, of this image
     weight: float  # by which training multiplies it
+    velocity: Tensor  # v, or the direction of a flow, of the image and its noise
+    predicted_velocity: Tensor  # the same of what is predicted of both
+
+    @property
+    def weighted_loss(self) -> float:
+        """What this image adds to the loss of training."""
+        return self.weight * self.loss
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is a predicted image: not of a network whose training diverged."""
+        return bool(self.predicted_x_0.isfinite().all())
 
     @property
     def x_0_error(self) -> float:
-        """The root mean square of the predicted image, clamped to [-1, 1], minus the image."""
+        """The root mean square of the predicted image, clamped to [-1, 1], minus the image;
+        infinite where there is none."""
+        if not self.is_finite:
+            return math.inf
         clamped = self.predicted_x_0.clamp(-1, 1)
         return float((clamped - self.x_0).square().mean().sqrt())
 
@@ -86,8 +107,9 @@ def predict(loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked) -> Pr
     level = level_at(schedule, asked.t)
     image, epsilon = predictor(loaded, asked, clip_x0=False)(x_t, level)
     kind = prediction_type_of(config.prediction_type)
-    target = kind.target(x_0, noise, level.alpha, level.sigma)
-    answer = kind.target(image, epsilon, level.alpha, level.sigma)
+    shares = level.alpha, level.sigma
+    target, answer = kind.target(x_0, noise, *shares), kind.target(image, epsilon, *shares)
+    velocity = (FLOW_PREDICTION if schedule.is_flow else V_PREDICTION).target
     weight = torch.ones(1)
     if config.min_snr_gamma:
         weight = min_snr_weight(schedule, t, config.min_snr_gamma, config.prediction_type)
@@ -101,6 +123,8 @@ def predict(loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked) -> Pr
         answer,
         loss_of(answer, target, config.loss),
         float(weight),
+        velocity(x_0, noise, *shares),
+        velocity(image, epsilon, *shares),
     )
 
 

@@ -106,6 +106,8 @@ def test_t_noise_and_schedule_are_in_the_address_and_a_colleague_sees_the_same(
     x_t = to_uint8(noised_at(NoiseSchedule("cosine"), *image_and_noise(1), [150]))[0]
     for each in (page, colleague):
         assert at_most_one_level(shown(each.locator(".x_t canvas")), x_t)
+    page.get_by_role("combobox", name="Schedule").select_option("linear")
+    page.wait_for_url(lambda url: "kind=" not in url)
 
 
 @pytest.mark.long

@@ -8,9 +8,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.figures.schedule import number
-from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
+from diffusion_core.process.tables import SCHEDULE_KINDS, Points, ScheduleTables
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 
+SET = "(slider, t) => { slider.value = t; slider.dispatchEvent(new Event('input')); }"
 # Move the slider and return the cells of the table's rows at the next frame but one.
 MOVE_AND_READ = """
 async (slider, t) => {
@@ -140,3 +141,47 @@ def test_the_coefficients_in_the_browser_are_numpys_to_the_last_digit(open_page:
             shown = page.get_by_role("slider").evaluate(MOVE_AND_READ, t)
             wanted = [[number(float(getattr(s, name)[t])) for s in schedules] for name in names]
             assert shown == wanted, t
+
+
+def expect_curve(page: Page, points: Points, *timesteps: int) -> None:
+    """The designer's curve is NumPy's at these timesteps."""
+    schedule = ScheduleTables("designed", 300, points=points)
+    for t in timesteps:
+        page.get_by_role("slider", name="Timestep t").evaluate(SET, t)
+        log_snr = f"{schedule.log_snr[t]:.4f}".replace("-", "−")
+        expect(page.locator(".designer output")).to_have_text(
+            f"at t = {t}: log-SNR {log_snr}, ᾱ {schedule.alphas_cumprod[t]:.4f}"
+        )
+
+
+@pytest.mark.long
+def test_points_are_dragged_and_moved_by_keys_within_their_neighbours(open_page: OpenPage) -> None:
+    page = open_page("/schedule?view=Design&points=0:9,0.3:2.5,1:-8")
+    expect_curve(page, ((0, 9), (0.3, 2.5), (1, -8)), 1, 50, 90, 233)
+    point = page.get_by_role("slider", name="Point 2 of 3")
+    point.focus()
+    point.press("ArrowUp")
+    point.press("Shift+ArrowRight")
+    page.wait_for_url(re.compile(r"points=0%3A9%2C0.4%3A2.6%2C1%3A-8"))
+    expect_curve(page, ((0, 9), (0.4, 2.6), (1, -8)), 100)
+    for _ in range(9):
+        point.press("Shift+ArrowUp")
+    page.wait_for_url(re.compile(r"0.4%3A8.99"))  # below the point before it
+
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 40, box["y"] + 90, steps=5)
+    page.mouse.move(box["x"] + 4000, box["y"] + 90, steps=5)
+    page.mouse.up()
+    page.wait_for_url(re.compile(r"0.995%3A"))  # before the point after it
+
+    page.get_by_role("button", name="Remove the point").click()
+    page.wait_for_url(re.compile(r"points=0%3A9%2C1%3A-8"))
+    page.get_by_role("button", name="Add a point").click()
+    page.wait_for_url(re.compile(r"points=0%3A9%2C0.5%3A0.5%2C1%3A-8"))
+    page.get_by_role("radio", name="ᾱ").click()
+    expect(page.get_by_role("group", name="Points of your own schedule: ᾱ")).to_be_visible()
+    page.set_viewport_size(PHONE)
+    assert_not_too_wide(page)

@@ -9,13 +9,19 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import component_data, open_page, words
-from tests.tiny_runs import LECTURE, tiny, write_run
+from tests.tiny_runs import LECTURE, tiny, write_checkpoint, write_run
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "v_prediction": {"kind": "cosine", "timesteps": 20},
     "epsilon": {"kind": "linear", "timesteps": 20},
     "x_0": {"kind": "linear", "timesteps": 20},
     "flow_prediction": {"timesteps": 20},
+}
+OWN = {
+    "v_prediction": "Velocity",
+    "epsilon": "Noise",
+    "x_0": "Image",
+    "flow_prediction": "Direction of the flow",
 }
 
 
@@ -30,26 +36,43 @@ def test_a_prediction_stands_beside_the_truth_with_its_loss(
     runs_dir: Path, prediction_type: str
 ) -> None:
     app = open_one_step(runs_dir, prediction_type, t=10)
-    assert len(app.get("image")) == 7
+    rows = component_data(app, "gallery")["rows"]
+    [own] = [row["title"] for row in rows if row["title"].endswith("which this network answers")]
+    assert own.split(",")[0] == OWN[prediction_type]
+    truths = [row["tiles"][-3]["name"] for row in rows]
+    assert truths == ["x₀", "ε", "ε − x₀" if prediction_type == "flow_prediction" else "v"]
     assert [each.label for each in app.metric] == [
         "Loss",
         "Weight in training",
-        "Error of x̂₀ (RMS)",
+        "Loss × weight",
+        "Error of x₀ (RMS)",
     ]
     assert float(app.metric[0].value) > 0
     assert "A network that always answers 0 would have" in words(app)
 
 
-@pytest.mark.parametrize(("prediction_type", "ways"), [("epsilon", 4), ("flow_prediction", 2)])
+@pytest.mark.parametrize(
+    ("prediction_type", "ways"),
+    [
+        ("epsilon", ["xₜ", "DDPM", "DDIM", "the lecture's step"]),
+        ("flow_prediction", ["xₜ", "Euler"]),
+    ],
+)
 def test_every_way_to_step_starts_from_the_same_point(
-    runs_dir: Path, prediction_type: str, ways: int
+    runs_dir: Path, prediction_type: str, ways: list[str]
 ) -> None:
-    app = open_one_step(runs_dir, prediction_type, t=10, tab="One step back")
-    shown = len(app.get("image"))
-    assert shown == (ways if prediction_type == "flow_prediction" else ways + 2)
+    app = open_one_step(runs_dir, prediction_type, t=10, tab="One step back", row=3, column=12)
+    first, *more = component_data(app, "gallery")["rows"]
+    assert [tile["name"] for tile in first["tiles"]] == ways
     said = words(app)
-    assert ("A flow has no noise in its steps" in said) == (prediction_type == "flow_prediction")
-    assert ("the posterior" in said) == (prediction_type != "flow_prediction")
+    if prediction_type == "flow_prediction":
+        assert not more and "A flow has no noise in its steps" in said
+        return
+    differences, means = more
+    assert [tile["name"].split(":")[0] for tile in differences["tiles"]] == ways[2:]
+    assert [tile["name"] for tile in means["tiles"][:2]] == ["for predicted x₀", "for x₀"]
+    assert component_data(app, "pixel")["at"] == [3, 12]
+    assert "the posterior" in said
 
 
 def test_the_last_step_adds_no_noise(runs_dir: Path) -> None:
@@ -59,8 +82,9 @@ def test_the_last_step_adds_no_noise(runs_dir: Path) -> None:
 
 def test_the_sweep_goes_over_all_timesteps(runs_dir: Path) -> None:
     app = open_one_step(runs_dir, t=10, tab="Over t")
-    captions = component_data(app, "flipbook")["captions"]
-    assert captions[0] == "t = 0" and captions[-1] == "t = 19"
+    book = component_data(app, "flipbook")
+    assert book["captions"][0] == "t = 0" and book["captions"][-1] == "t = 19"
+    assert book["timesteps"] == list(range(20))
 
 
 def test_a_pixel_is_chosen_by_number_and_in_the_link(runs_dir: Path) -> None:
@@ -75,7 +99,14 @@ def test_at_pure_noise_the_velocity_still_says_something_of_the_image(runs_dir: 
     config = tiny(prediction_type="v_prediction", schedule=schedule)
     write_run(runs_dir, "zero", 20, config=config)
     app = open_page("one_step.py", t=19)
-    assert app.metric[2].value != "not finite"
+    assert app.metric[3].value != "not finite" and not app.error
+
+
+@pytest.mark.parametrize("tab", ["Prediction", "One pixel", "One step back"])
+def test_a_run_that_has_diverged_gets_a_sentence(runs_dir: Path, tab: str) -> None:
+    write_checkpoint(write_run(runs_dir, "diverged"), 20, tiny(), mean=float("nan"))
+    app = open_page("one_step.py", t=5, tab=tab)
+    assert "its training has diverged" in words(app)
 
 
 @pytest.mark.long

@@ -6,17 +6,22 @@ import base64
 import io
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.explain import schedule_design
 from dashboard.figures import schedule as schedule_figures
 from dashboard.figures.schedule import MOST_POINTS, QUANTITIES, number, to_csv
-from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
+from dashboard.ui import pickers
+from diffusion_core.process.tables import SCHEDULE_KINDS, USUAL_POINTS, ScheduleTables
+from diffusion_core.runs.designs import DESIGNS
 from tests.forks.client import PYTHON, ROOT
-from tests.pages.app import component_data, open_page, words
+from tests.pages.app import buttons, component_data, open_page, press, words
+from tests.tiny_runs import tiny, write_run
 
 # t: sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod, as the lecture prints them.
 LECTURE = {
@@ -52,6 +57,7 @@ sys.exit("PyTorch is imported" if "torch" in sys.modules else 0)
 '''
 
 
+@pytest.mark.long
 def test_the_page_needs_no_pytorch() -> None:
     done = subprocess.run(
         [PYTHON, "-c", WITHOUT_THE_SHELL], cwd=ROOT, capture_output=True, text=True, check=False
@@ -219,3 +225,69 @@ def test_the_csv_holds_every_table_of_every_schedule_at_every_t_exactly() -> Non
         assert list(rows.t) == list(range(50))
         for name in (*ScheduleTables.TABLES, "log_snr"):
             assert np.array_equal(rows[name].to_numpy(), getattr(schedule, name))
+
+
+# ---------------------------------------------------------------- design
+
+POINTS = "0:9,0.3:2.5,1:-8"
+
+
+def test_a_design_of_a_link_is_shown_saved_by_name_opened_and_deleted(runs_dir: Path) -> None:
+    app = open_schedule(view="Design", points=POINTS)
+    assert component_data(app, "designer")["points"] == [[0, 9], [0.3, 2.5], [1, -8]]
+    app.text_input(key="design_name").set_value("Steep")
+    press(app, "Save this schedule")
+    [saved] = DESIGNS.read(runs_dir)[0].values()
+    assert (saved.name, saved.points) == ("Steep", ((0, 9), (0.3, 2.5), (1, -8)))
+
+    app = press(open_schedule(view="Design"), "Steep")
+    assert app.query_params["points"] == POINTS
+    press(app, ":material/delete:")
+    assert DESIGNS.read(runs_dir)[0] == {} and "No schedule is saved yet." in words(app)
+
+
+def test_a_designed_schedule_is_one_of_the_curves_and_leads_on_to_noising() -> None:
+    app = open_schedule(kinds="designed", points=POINTS, T="100")
+    wanted = ScheduleTables("designed", 100, points=((0, 9), (0.3, 2.5), (1, -8)))
+    assert np.array_equal(tables(app)["designed"].betas, wanted.betas)
+
+
+def test_a_visitor_designs_in_the_link_and_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
+    app = open_schedule(view="Design", points=POINTS)
+    assert component_data(app, "designer")["points"][1] == [0.3, 2.5]
+    assert "Save this schedule" not in buttons(app)
+    assert "The address of this page keeps yours." in words(app)
+
+
+@pytest.mark.parametrize("points", ["soon", "0:9", "0:1,1:2", "0:nan,1:-9", "0:9,1:-1e999"])
+def test_points_of_a_link_that_make_no_schedule_are_left_out(points: str) -> None:
+    app = open_schedule(view="Design", points=points)
+    assert component_data(app, "designer")["points"] == [list(point) for point in USUAL_POINTS]
+    assert "This part of the link is left out." in words(app)
+
+
+def test_the_points_that_the_browser_tells_are_checked() -> None:
+    for odd in (None, 3, [["a"]], [[0, 1], [1, 2]], [[0, 1, 2], [1, 0]], [[0, {}], [1, "x"]]):
+        assert pickers.POINTS.problem(schedule_design.points_of(odd)), odd
+    assert not pickers.POINTS.problem(schedule_design.points_of([[0, 9], [1, -8.5]]))
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "x_0", "v_prediction", "flow_prediction"])
+def test_what_a_run_has_learned_is_measured_once_at_its_timesteps(
+    prediction_type: str, runs_dir: Path
+) -> None:
+    write_run(runs_dir, "mine", 20, config=tiny(prediction_type=prediction_type))
+    app = open_schedule(view="Training", kinds=["linear", "cosine"])
+    assert "of the timesteps the network is less than 5% better" in words(app)
+    names = [chart["quantity"] for chart in charts(app)]
+    assert names == ["legend", "density", "errors", "known"]
+
+
+def test_without_a_run_the_training_view_shows_the_density_alone() -> None:
+    app = open_schedule(view="Training", weighting="min-SNR, γ = 5")
+    assert [chart["quantity"] for chart in charts(app)] == ["density"]
+    assert "No run has a checkpoint yet." in app.info[0].value

@@ -15,7 +15,7 @@ import numpy as np
 from dashboard.components.assemble import component
 from diffusion_core.process.tables import ScheduleTables
 
-HTML = '<div class="coefficients"></div>'
+HTML = '<div class="coefficients" role="group" aria-label="Coefficients" tabindex="0"></div>'
 ROW = 30  # pixels
 
 

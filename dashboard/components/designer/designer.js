@@ -34,12 +34,15 @@ function open(box) {
     plot: found("svg"),
     output: found("output"),
     buttons: Object.fromEntries(["add", "remove", "reset"].map((name) => [name, found(`.${name}`)])),
+    back: part("g", {}), // all but the points, which keep the focus
+    circles: [],
     chosen: 0,
     count: 0, // how often the server has been told
     t: 0,
   };
   design.show = nextFrame(() => box.isConnected && draw(design));
   const { plot, buttons } = design;
+  plot.append(design.back);
   plot.addEventListener("pointerdown", (event) => {
     const near = nearest(design, event);
     if (near < 0) return;
@@ -47,7 +50,7 @@ function open(box) {
     plot.setPointerCapture(event.pointerId);
     design.held = true;
     choose(design, near);
-    plot.querySelectorAll(".point")[near]?.focus();
+    design.circles[near]?.focus();
   });
   plot.addEventListener("pointermove", (event) => {
     if (design.held) move(design, ...place(design, event));
@@ -231,33 +234,26 @@ function draw(design) {
   const now = design.t / last;
   const cursor = { x1: x.at(now), x2: x.at(now), y1: y.atShare(0), y2: y.atShare(1) };
   parts.push(part("line", { ...cursor, stroke: grey, "stroke-dasharray": "2 3" }));
-  const circles = points.map(([time, value], number) => {
-    const circle = part("circle", {
-      class: "point",
+  design.back.replaceChildren(...parts);
+  while (design.circles.length > points.length) design.circles.pop().remove();
+  points.forEach(([time, value], number) => {
+    design.circles[number] ??= addCircle(design, number);
+    const where = `log-SNR ${value} at t = ${Math.round(time * last)}`;
+    put(design.circles[number], {
       cx: x.at(time),
       cy: y.at(value),
       r: number === chosen ? 9 : 7,
       fill: colours[4],
       stroke: themeValue(plot, "background-color"),
-      "stroke-width": 2,
-      tabindex: 0,
-      role: "slider",
       "aria-label": `Point ${number + 1} of ${points.length}`,
       "aria-valuemin": -data.highest,
       "aria-valuemax": data.highest,
       "aria-valuenow": value,
-      "aria-valuetext": `log-SNR ${value} at t = ${Math.round(time * last)}`,
+      "aria-valuetext": where,
     });
-    circle.addEventListener("focus", () => {
-      if (design.chosen !== number) choose(design, number);
-    });
-    return circle;
   });
   plot.setAttribute("height", HEIGHT);
   plot.setAttribute("aria-label", `Points of your own schedule: ${axis} over the timesteps`);
-  const isIn = plot.getRootNode().activeElement?.classList.contains("point");
-  plot.replaceChildren(...parts, ...circles);
-  if (isIn) circles[chosen].focus({ preventScroll: true });
   const logSnr = curve(now);
   const words = [["log-SNR", logSnr.toFixed(4)], ["ᾱ", toBar(logSnr).toFixed(4)]];
   design.output.textContent = `at t = ${formatNumber(design.t)}: ${words
@@ -297,8 +293,21 @@ function monotone(points) {
   };
 }
 
+function addCircle(design, number) {
+  const fixed = { class: "point", "stroke-width": 2, tabindex: 0, role: "slider" };
+  const circle = part("circle", fixed);
+  circle.addEventListener("focus", () => {
+    if (design.chosen !== number) choose(design, number);
+  });
+  design.plot.append(circle);
+  return circle;
+}
+
 function part(name, attributes) {
-  const element = document.createElementNS(SVG, name);
+  return put(document.createElementNS(SVG, name), attributes);
+}
+
+function put(element, attributes) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return element;
 }

@@ -2,7 +2,8 @@
 // schedule and strength of the noise repaint without the server, which hears of the last two once
 // the hand rests.
 
-import { drawPlot, openPlot, roundUp, save } from "../plot/plot.js";
+import { drawPlot, openPlot, roundUp } from "../plot/plot.js";
+import { save } from "../shared/files.js";
 import { formatNumber, nextFrame } from "../shared/shared.js";
 import { followTimestep, moveTimestep } from "../shared/timestep.js";
 import { openMixer } from "./mixer.js";
@@ -62,7 +63,7 @@ function open(box) {
   for (const button of box.querySelectorAll(".show button")) {
     button.addEventListener("click", () => set("plot", button.value));
   }
-  part(".download").addEventListener("click", () => download(view));
+  part(".download").addEventListener("click", () => saveImage(view));
   return view;
 }
 
@@ -228,7 +229,7 @@ function drawSpectrum(view, t, signals, spreads, { cycles, image, noise, cross }
 }
 
 /** x_t with enlarged pixels. */
-function download(view) {
+function saveImage(view) {
   const { canvases: { x_t }, box } = view;
   const times = Math.max(1, Math.floor(SHOWN / x_t.width));
   const large = document.createElement("canvas");

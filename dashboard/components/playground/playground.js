@@ -159,7 +159,8 @@ function set(lab, changes) {
   const changed = Object.keys(now).filter(
     (field) => JSON.stringify(now[field]) !== JSON.stringify(before[field]),
   );
-  if (changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field))) {
+  const anew = changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field));
+  if (anew || now.steps < before.steps) {
     begin(lab);
   } else if (changed.some((field) => SAMPLED_ONLY.includes(field))) {
     tell(lab, { show: now });
@@ -188,6 +189,10 @@ function begin(lab) {
   lab.losses = {};
   [lab.paths, lab.field] = [{}, {}];
   lab.finished = false;
+  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
+  lab.schedules = {
+    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
+  };
   makePanels(lab);
   display(lab);
   const given = settings.data === "images" ? lab.images[settings.images] : undefined;
@@ -199,10 +204,6 @@ function begin(lab) {
   }
   lab.wanted = undefined;
   const points = given && { points: float64s(given.points), labels: Int8Array.from(given.labels) };
-  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
-  lab.schedules = {
-    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
-  };
   tell(lab, { begin: { settings, signal, given: points, turn: lab.turn }, run: true });
   lab.running = true;
   say(lab, settings.data === "drawing" && !settings.drawing ? "Draw some points." : "");

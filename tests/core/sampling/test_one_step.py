@@ -73,8 +73,31 @@ def test_the_prediction_is_the_networks_and_the_loss_that_of_training(
     torch.testing.assert_close(found.target, target, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.answer, answer, atol=1e-4, rtol=1e-4)
     assert found.loss == pytest.approx(float((answer - target).abs().mean()), rel=1e-4)
+    signal, spread = model.schedule.signal[20], model.schedule.spread[20]
+    flow = model.schedule.is_flow
+    velocity = NOISE - X_0 if flow else signal * NOISE - spread * X_0
+    torch.testing.assert_close(found.velocity, velocity, atol=1e-5, rtol=1e-5)
+    if prediction_type in ("v_prediction", "flow_prediction"):
+        torch.testing.assert_close(found.predicted_velocity, answer, atol=1e-4, rtol=1e-4)
     back = model.schedule.add_noise(found.predicted_x_0, t, found.predicted_noise)[0]
     torch.testing.assert_close(back, x_t, atol=1e-3, rtol=1e-3)
+
+
+def test_the_weighted_loss_is_what_training_adds_up() -> None:
+    """min-SNR-gamma on v: min(SNR, gamma) / (SNR + 1), Hang et al. 2023."""
+    schedule = {"kind": "linear", "timesteps": 50}
+    model = loaded(prediction_type="v_prediction", schedule=schedule, min_snr_gamma=2.0)
+    found = predict(model, X_0, NOISE, Asked(3))
+    snr = float(model.schedule.snr[3])
+    assert snr > 2
+    assert found.weighted_loss == pytest.approx(found.loss * 2 / (snr + 1), rel=1e-5)
+
+
+def test_a_network_that_has_diverged_predicts_no_image() -> None:
+    model = loaded(prediction_type="epsilon")
+    model.model.get_parameter("mix").data.fill_(torch.nan)
+    found = predict(model, X_0, NOISE, Asked(5))
+    assert not found.is_finite and found.x_0_error == float("inf")
 
 
 def test_guidance_goes_from_any_class_beyond_the_class() -> None:
