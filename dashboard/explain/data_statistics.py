@@ -99,9 +99,9 @@ def show_duplicates(shown: Shown) -> None:
     threshold = THRESHOLD.ask()
     n = len(found.rows)
     st.markdown(
-        f"{n:,} of {shown.source.count:,} images were compared, {n * (n - 1) // 2:,} pairs: "
-        f"**{len(found.copies):,}** with the same pixels, **{found.pairs_above(threshold):,}** "
-        f"whose thumbnails (32×32 px, in colour) correlate at {threshold:.3f} or more. "
+        f"{n:,} of {shown.source.count:,} images were compared. **{len(found.copies):,}** have "
+        f"the same pixels as an earlier one; of the others, **{found.pairs_above(threshold):,}** "
+        f"pairs have thumbnails (32×32 px, in colour) that correlate at {threshold:.3f} or more. "
         "Brightness and contrast do not change the correlation."
     )
     pairs = [(*pair, "the same pixels") for pair in found.copies.tolist()]

@@ -41,9 +41,9 @@ class Examined:
     mean: np.ndarray  # (SIZE, SIZE, 3) over the images, in grey levels
     std: np.ndarray  # the same of the standard deviation
     copies: np.ndarray  # (k, 2) pairs with the same pixels: an image and the first like it
-    pairs: np.ndarray  # (m, 2) the most similar other pairs, most similar first
+    pairs: np.ndarray  # (m, 2) the most similar pairs of all but the copies, most similar first
     correlations: np.ndarray  # (m,) of these
-    alike: np.ndarray  # (100,) how many pairs, copies too, have a correlation between two EDGES
+    alike: np.ndarray  # (100,) how many such pairs have a correlation between two EDGES
     broken: np.ndarray  # names of the files that cannot be read
 
     @property
@@ -118,7 +118,8 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
     mean = total / len(kept)
     numbers = np.array(kept)
     copies = _copies(digests)
-    pairs, correlations, alike = yield from _similar(thumbnails[: len(kept)], copies, len(rows))
+    others = np.setdiff1d(np.arange(len(kept)), copies[:, 1])  # each image once
+    pairs, correlations, alike = yield from _similar(thumbnails[others], len(rows))
     found = Examined(
         rows=numbers,
         labels=np.array(labels),
@@ -127,7 +128,7 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
         mean=mean,
         std=np.sqrt(np.maximum(squares / len(kept) - mean**2, 0)),
         copies=numbers[copies],
-        pairs=numbers[pairs],
+        pairs=numbers[others[pairs]],
         correlations=correlations,
         alike=alike,
         broken=np.array(broken, dtype=str),
@@ -166,24 +167,23 @@ def _copies(digests: list[bytes]) -> np.ndarray:
 
 
 def _similar(
-    thumbnails: np.ndarray, copies: np.ndarray, done: int
+    thumbnails: np.ndarray, done: int
 ) -> Generator[int, None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The most similar pairs without the copies, their correlations, and how many pairs there are
-    between two EDGES; yields `done` now and then."""
-    same = set(map(tuple, copies.tolist()))
+    """The most similar pairs, their correlations, and how many pairs there are between two EDGES;
+    yields `done` now and then."""
     best = np.empty((0, 2), np.int64)
     values = np.empty(0, np.float32)
     alike = np.zeros(len(EDGES) - 1, np.int64)
     for start in range(0, len(thumbnails), BLOCK):
         yield done
-        block = thumbnails[start : start + BLOCK] @ thumbnails[start:].T
-        i, j = np.nonzero(np.triu(block >= LEAST_ALIKE, 1))
-        found = np.minimum(block[i, j], 1)
+        block = np.triu(thumbnails[start : start + BLOCK] @ thumbnails[start:].T, 1)
+        places = np.flatnonzero(block >= LEAST_ALIKE)
+        found = np.minimum(block.ravel()[places], 1)
         alike += np.histogram(found, EDGES)[0]
-        new = np.stack([i + start, j + start], 1)
-        other = np.array([(a, b) not in same for a, b in new.tolist()], bool)
-        best = np.concatenate([best, new[other]])
-        values = np.concatenate([values, found[other]])
+        order = np.argsort(-found, kind="stable")[:MOST_PAIRS]
+        new = np.stack(np.unravel_index(places[order], block.shape), 1) + start
+        best = np.concatenate([best, new])
+        values = np.concatenate([values, found[order]])
         order = np.argsort(-values, kind="stable")[:MOST_PAIRS]
         best, values = best[order], values[order]
     return best, values, alike
