@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from dashboard.components.film import served
 from dashboard.services import downloads, hosts, server_log
+from dashboard.services.document import Document, head_of
 from dashboard.services.garbage import import_all_and_spare_it, share_heaps
 from dashboard.services.queue_watch import watching
 from dashboard.services.uploads import UploadGate
@@ -48,12 +49,14 @@ share_heaps()
 hosts.refuse_foreign_names()
 base = st.get_option("server.baseUrlPath").strip("/")
 root = f"/{base}" if base else ""
+dashboard = Path(__file__).parent / "dashboard"
 app = st.App(
-    Path(__file__).parent / "dashboard" / "shell.py",
+    dashboard / "shell.py",
     lifespan=lifespan,
     middleware=[
         Middleware(hosts.HostGate, health=f"{root}/_stcore/health"),
         Middleware(UploadGate),
+        Middleware(Document, head=head_of(dashboard / "style.css")),
     ],
     routes=[
         Route(root + served.ROUTE, served.serve),

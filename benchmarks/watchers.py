@@ -54,13 +54,15 @@ STEP = re.compile(r"[Ss]tep ([\d,]+)")
 
 
 @contextmanager
-def server(runs_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
+def server(
+    runs_dir: Path, script: str = "streamlit_app.py"
+) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     url = f"http://localhost:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port"]
-    with (runs_dir.parent / "server.log").open("w") as log:
+    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port"]
+    with (runs_dir.parent / f"{Path(script).stem}.log").open("w") as log:
         process = subprocess.Popen(
             [*command, str(port)],
             env=os.environ | {"DIFFUSION_LAB_RUNS_DIR": str(runs_dir)},

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.services.garbage import TABLES, import_and_spare
-from dashboard.services.settings import SettingsError, get_settings
+from dashboard.explain.lecture import show_guide
+from dashboard.services.garbage import TABLES, import_and_spare, is_imported
+from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.ui import keys
+from dashboard.ui.addresses import PAGES
 from dashboard.ui.navigation import HOME, SECTIONS, PageEntry
 from dashboard.ui.outside import plain
 from dashboard.ui.sign_in import show_role
-from diffusion_core.device import describe, pick_device
-from diffusion_core.runs.run import why_no_list
+from diffusion_core.files import why_no_list
 
 
 def page(entry: PageEntry) -> st.Page:
@@ -26,24 +27,40 @@ def page(entry: PageEntry) -> st.Page:
     )
 
 
+def device_text(settings: Settings) -> str:
+    """What the pages compute on. Raises ValueError."""
+    from diffusion_core.device import describe, pick_device
+
+    return f"Device: {plain(describe(pick_device(settings.device)))}"
+
+
+def wait_for_device() -> None:
+    """Until the server's start has imported PyTorch, which a page without it does not wait for."""
+    if is_imported("torch"):
+        st.rerun()
+    st.caption("Device: PyTorch is loading …")
+
+
 # Files of our own: Streamlit loads its icons for this from another host.
 ARTWORK = Path(__file__).parent
 st.set_page_config(page_title="Diffusion Lab", page_icon=ARTWORK / "icon.svg", layout="wide")
 st.logo(ARTWORK / "logo.svg", size="large")
-st.html(ARTWORK / "style.css")
 chosen = st.navigation(
     {"": [page(HOME)]}
     | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
 )
+light = any(entry.light for entry in PAGES if entry.url_path == chosen.url_path)
 try:
     settings = get_settings()
-    device = pick_device(settings.device)
+    device = device_text(settings) if is_imported("torch") or not light else ""
 except (SettingsError, ValueError) as error:
     st.error(plain(error))
     st.stop()
-st.html("<style>@media (max-width: 640px) { .modebar-container { display: none; } }</style>")
 with st.sidebar:
-    st.caption(f"Device: {plain(describe(device))}")
+    if device:
+        st.caption(device)
+    else:
+        st.fragment(wait_for_device, run_every=1.0)()
     show_role(settings)
 if why := why_no_list(settings.runs_dir):
     st.error(f"The runs folder {plain(why)}")
@@ -53,5 +70,6 @@ for sentence in st.session_state.get(keys.LEFT_OUT, ()):
 import_and_spare(TABLES)
 st.session_state[keys.ARRIVED] = st.session_state.get(keys.PAGE) != chosen.url_path
 st.session_state[keys.PAGE] = chosen.url_path
+show_guide(chosen.url_path)
 chosen.run()
 st.session_state.pop(keys.LEFT_OUT, None)

@@ -218,3 +218,19 @@ def folder_size(path: Path) -> int:
         with suppress(OSError):
             total += file.stat().st_size if file.is_file() else 0
     return total
+
+
+def why_no_list(runs_dir: Path) -> str:
+    """Why the runs in a folder cannot be listed, as the end of a sentence about it.
+
+    Empty where they can be, and where the folder does not exist yet.
+    """
+    try:
+        os.scandir(runs_dir).close()
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        return "is a file; the runs need a folder."
+    except OSError as error:
+        return f"cannot be read: {error.strerror}."
+    return ""

@@ -13,12 +13,8 @@ from diffusion_core.device import describe
 
 st.title("Diffusion Lab")
 st.markdown(
-    """
-A diffusion model learns to generate images by learning to remove noise. Noise is added to an image
-step by step, and a network learns to predict it. Starting from pure noise, the model then reverses
-the process, and a new image appears. Here you can look at each part, train a model and sample from
-it.
-"""
+    "A diffusion model learns to generate images by learning to remove noise: here you can look at "
+    "each part of it, train one and sample from it."
 )
 st.caption(f"Running on: {plain(describe(device()))}.")
 
@@ -26,7 +22,8 @@ show_featured_run(get_settings())
 
 for section, entries in SECTIONS.items():
     st.header(section)
-    for column, page in zip(st.columns(4), entries, strict=False):
-        with column, st.container(border=True, height="stretch"):
-            st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
-            st.write(page.summary)
+    for start in range(0, len(entries), 4):
+        for column, page in zip(st.columns(4), entries[start : start + 4], strict=False):
+            with column, st.container(border=True, height="stretch"):
+                st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
+                st.write(page.summary)

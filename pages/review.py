@@ -7,4 +7,5 @@ import streamlit as st
 from dashboard.review import show_review
 
 st.title("Review")
+st.markdown("Choose runs, look at their images together, vote and decide.")
 show_review()

@@ -55,6 +55,7 @@ def wait_for_checkpoint(runs: list[Run]) -> None:
 
 update_address()
 st.title("Sampling")
+st.markdown("Generate images from a checkpoint and watch them form from noise.")
 settings = get_settings()
 found = {run.name: (run, *run.checkpoints()) for run in list_runs(settings.runs_dir)}
 ready = [(run, usable) for run, usable, _ in found.values() if usable]

@@ -1,40 +1,45 @@
-"""The Noising page's controls, images and histogram."""
+"""The Noising page's controls, and what follows them in the browser."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import streamlit as st
+from PIL import Image
 from torch import Tensor
 
-from dashboard.figures.noising import spread_figure
-from dashboard.figures.theme import show
+from dashboard.components.drawing.drawing import draw_image
+from dashboard.components.noising import noising as component
 from dashboard.services import cached
 from dashboard.services.roles import Deed, NotAllowed, check, may
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
-from dashboard.ui.images import offer_png, show_image, show_row
-from dashboard.ui.outside import plain
-from dashboard.ui.run_wording import decimal
-from diffusion_core.data.decode import ImageError
+from dashboard.ui.outside import plain, readable
+from dashboard.ui.pickers import (
+    KIND,
+    TIMESTEPS,
+    make_tables,
+    offer_designs,
+    pick_more,
+    tables_of,
+)
+from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
-from diffusion_core.media.images import png, to_uint8
 from diffusion_core.process.noise import MAX_SEED
-from diffusion_core.process.noising import (
-    NOISE_RANGE,
-    mean_and_std,
-    noise_to_uint8,
-    noised_at,
-    noising_shapes,
-    strip_timesteps,
-)
-from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, strip_timesteps
+from diffusion_core.process.spectrum import power_spectra
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, ScheduleTables
 
-DATA_SET = "data set"
+DATA_SET, DRAWING = "data set", "drawing"
 SOURCE = Choice(
     key="source",
     label="Image source",
-    options=(DATA_SET, "upload", "camera"),
+    options=(DATA_SET, "upload", "camera", DRAWING),
     default=DATA_SET,
     segmented=True,
 )
@@ -61,7 +66,9 @@ SEED = Number(
     high=min(MAX_SEED, MOST_SHOWN),
     help="The same seed gives the same noise at every t.",
 )
-SHOWN = 512  # pixels of the image to download, so that its own pixels stay crisp
+STRENGTH = Number(key="strength", label="Strength of the noise", low=0.0, high=2.0, default=1.0)
+PLOT = Choice(key="plot", label="Figures", options=component.PLOTS, default=component.PLOTS[0])
+SETTINGS = (KIND, STRENGTH, PLOT)  # chosen in the browser
 TRACE_LEFT = 0.02  # weight of the image at the last step from which it is still visible
 
 
@@ -72,16 +79,22 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
     """
     source = SOURCE.ask()
     size = SIZE.ask()
+    if source == DRAWING:
+        drawn = draw_image("drawing")
+        st.caption("Your drawing is kept in this session only. Links do not contain it.")
+        if drawn is None:
+            return None, "Draw an image to add noise to it.", size
+        return to_size(Image.fromarray(drawn), size), "your drawing", size
     try:
         if source != DATA_SET:
             return *pick_own(source, size, "to add noise to it"), size
-        return *_pick_from_data_set(size), size
+        return *pick_from_data_set(size), size
     except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))
         return None, "", size
 
 
-def _pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
+def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
     """An image and what it shows. Raises DataError, ImageError, NotAllowed."""
     typed = may(Deed.READ_PATHS)
     spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if typed else None, typed=typed).ask()
@@ -104,84 +117,81 @@ def _next_seed() -> None:
     st.session_state[SEED.key] = (st.session_state[SEED.key] + 1) % int(SEED.high)
 
 
-def show_noising(schedule: NoiseSchedule, t: int, x_0: Tensor, noise: Tensor, what: str) -> Tensor:
-    """x_0, ε and x_t beside each other with the formula in numbers; returns x_t."""
-    x_t = noised_at(schedule, x_0, noise, [t])
-    signal = float(schedule.sqrt_alphas_cumprod[t])
-    spread = float(schedule.sqrt_one_minus_alphas_cumprod[t])
-    st.latex(rf"x_{{{t}}} = {signal:.4f}\,x_0 + {spread:.4f}\,\epsilon")
-    shown = to_uint8(x_t)[0]
-    images = [
-        (to_uint8(x_0)[0], f"$x_0$: {plain(what)}", "The image without noise"),
-        (
-            noise_to_uint8(noise)[0],
-            rf"$\epsilon$, shown from −{NOISE_RANGE:g} (black) to {NOISE_RANGE:g} (white)",
-            "The noise",
-        ),
-        (
-            shown,
-            f"$x_t$ at t = {t:,}, shown from −1 to 1; values outside are clipped",
-            f"The image with the noise of timestep {t}",
-        ),
-    ]
-    columns = st.columns(3)
-    for column, (image, caption, alt) in zip(columns, images, strict=True):
-        with column:
-            show_image(image, alt, SHOWN // 2, caption, stretch=True)
-    with columns[-1]:
-        enlarged = png(shown, max(1, SHOWN // shown.shape[1]))
-        offer_png("Download this image", enlarged, f"noising-t{t}.png", stretch=True)
-    return x_t
+def pick_schedules(kind: str) -> dict[str, ScheduleTables]:
+    """A schedule of `kind`, which is shown, and of each other kind, of the T and the further
+    settings that are chosen here."""
+    timesteps = TIMESTEPS.ask()
+    if kind == DESIGNED:
+        offer_designs()
+    with st.popover("More", icon=":material/tune:", width="stretch"):
+        more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
+    make_tables(kind, timesteps, more)
+    found = {}
+    for name in SCHEDULE_KINDS:
+        with suppress(ValueError):  # it says so once it is chosen
+            found[name] = tables_of(name, timesteps, more)
+    return found
 
 
-def show_strip(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor) -> None:
-    """The lecture's strip, and the code behind it."""
-    import pandas as pd
+def pick_settings() -> dict[str, Any]:
+    """The schedule's kind, the strength of the noise and the figures, which are chosen in the
+    browser; the page's address keeps them."""
+    settings = {}
+    for control in SETTINGS:
+        control.check_link()
+        texts = st.query_params.get_all(control.key)
+        settings[control.key] = control.of_link(texts) if texts else control.default
+    return settings
 
-    ts = strip_timesteps(schedule.timesteps)
-    st.subheader(f"The same image at {len(ts)} timesteps")
-    st.write(r"Evenly spaced, all with the same $\epsilon$, as in the lecture.")
-    show_row(
-        list(to_uint8(noised_at(schedule, x_0, noise, ts))),
-        alt="The image with more and more noise",
-        width=112,
-        captions=[f"t = {t:,}" for t in ts],
+
+def _keep_settings(told: Mapping[str, Any]) -> None:
+    """Write what the browser says into the page's address, which leaves the defaults out."""
+    for control in SETTINGS:
+        value = told.get(control.key)
+        if value == control.default:
+            st.query_params.pop(control.key, None)
+        elif not control.problem(value):
+            st.query_params[control.key] = control.to_link(value)
+
+
+def show_noising(
+    image: np.ndarray,
+    noise: Tensor,
+    schedules: Mapping[str, ScheduleTables],
+    settings: Mapping[str, Any],
+    what: str,
+) -> None:
+    """x_0, ε and x_t beside each other, a strip and figures; all follow in the browser."""
+    x_0, epsilon = image_to_x_0(image)[0].numpy(), noise[0].numpy()
+    some = next(iter(schedules.values()))
+    component.show_noising(
+        image,
+        epsilon.transpose(1, 2, 0),
+        {
+            name: component.Tables(
+                SCHEDULE_KINDS[name].title,
+                each.sqrt_alphas_cumprod.astype(np.float32),
+                each.sqrt_one_minus_alphas_cumprod.astype(np.float32),
+            )
+            for name, each in schedules.items()
+        },
+        settings,
+        what=readable(what),
+        noise_range=NOISE_RANGE,
+        strip=strip_timesteps(some.timesteps),
+        spectrum=asdict(power_spectra(x_0, epsilon)),
+        key="noising",
+        on_change=_keep_settings,
     )
-    with st.expander("How one line of code noises the whole batch: gather, reshape, broadcast"):
-        st.write(
-            "The images form a batch, each with its own t. Its coefficient is gathered from the "
-            "schedule's table, reshaped to broadcast over channels and pixels, and multiplied. The "
-            r"same holds for $\sqrt{1-\bar\alpha_t}$ and $\epsilon$."
-        )
-        rows = noising_shapes(schedule, x_0, ts)
-        st.table(
-            pd.DataFrame(
-                [(what, how, str(shape)) for what, how, shape in rows],
-                columns=["what", "code", "shape"],
-            ).set_index("what")
-        )
 
 
-def show_value_spread(schedule: NoiseSchedule, t: int, x_t: Tensor) -> None:
-    """How the values of x_t are spread, against N(0, 1)."""
-    mean, std = mean_and_std(x_t)
+def show_limit(schedule: ScheduleTables) -> None:
+    """What the values come to, and how much of the image is left at the last timestep."""
     left = float(schedule.sqrt_alphas_cumprod[-1])
     rest = ", so a trace of the image remains." if left > TRACE_LEFT else "."
-    st.subheader("The values of $x_t$ against the normal distribution")
-    st.write(
-        r"Given the image, each value is normal with mean $\sqrt{\bar\alpha_t}\,x_0$ and "
-        r"variance $1-\bar\alpha_t$. As $\bar\alpha_t$ goes to 0, the image's contribution "
-        r"vanishes, leaving $\mathcal{N}(0, 1)$ whatever the image was. That is why sampling can "
-        "start from pure noise. How close it gets depends on the schedule. Here "
-        rf"$\sqrt{{\bar\alpha_t}}$ ends at {left:.4f} at t = {schedule.timesteps - 1:,}{rest}"
-    )
-    show(
-        spread_figure(x_t.numpy()),
-        key="spread",
-        alt=f"Histogram of the values of the noised image at t = {t} with the density of the "
-        "normal distribution",
-    )
     st.caption(
-        rf"All {x_t.numel():,} values of $x_t$ at t = {t:,}: mean {decimal(mean)}, standard "
-        rf"deviation {decimal(std)}, against 0 and 1 for $\mathcal{{N}}(0, 1)$."
+        r"Given the image, each value is normal with mean $\sqrt{\bar\alpha_t}\,x_0$ and variance "
+        r"$1-\bar\alpha_t$. As $\bar\alpha_t$ goes to 0, $\mathcal{N}(0, 1)$ is left whatever the "
+        "image was: sampling can start from pure noise. Here "
+        rf"$\sqrt{{\bar\alpha_t}}$ ends at {left:.4f} at t = {schedule.timesteps - 1:,}{rest}"
     )

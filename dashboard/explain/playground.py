@@ -24,8 +24,8 @@ from diffusion_core.data.sources import SOURCES
 from diffusion_core.playground.code import python_code
 from diffusion_core.playground.data import ALONG, ImagePlane
 from diffusion_core.playground.drawing import MOST_POINTS, read_drawing
-from diffusion_core.playground.settings import DATA, DRAWING, IMAGES, TIMESTEPS, Settings
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.playground.settings import DATA, DRAWING, IMAGES, KINDS, TIMESTEPS, Settings
+from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
 
 KEY = "playground"
 PANELS = {"ddpm": "DDPM", "ddim": "DDIM", "flow": "Flow", "exact": "DDIM, exact score"}
@@ -80,7 +80,7 @@ GROUPS: dict[str, tuple[Control, ...]] = {
             default=("ddpm", "ddim"),
             most=len(PANELS),
         ),
-        _choice("kind", "Schedule", list(SCHEDULE_KINDS), START.kind),
+        _choice("kind", "Schedule", list(KINDS), START.kind),
         _choice("timesteps", "Timesteps T", TIMESTEPS, START.timesteps, key="T"),
         _number("sampling_steps", "Sampling steps", 1, max(TIMESTEPS), 1, START.sampling_steps),
         _number("guidance_scale", "Guidance scale", 0.0, 10.0, 0.5, START.guidance_scale),
@@ -119,7 +119,7 @@ NEEDS = {
 TITLES = {
     "data": {DRAWING: "your drawing", IMAGES: "images (PCA)"},
     "panels": PANELS,
-    "kind": {kind.name: kind.title for kind in SCHEDULE_KINDS.values()},
+    "kind": {kind: SCHEDULE_KINDS[kind].title for kind in KINDS},
     "direction": {"reverse": "Noise → data", "forward": "Data → noise"},
 }
 
@@ -254,11 +254,10 @@ def _kind(control: Control, value: Any) -> dict[str, Any]:
 def _signals() -> dict[str, str]:
     """The table of every schedule that can be chosen, float64 in base64."""
     tables = {}
-    for kind in SCHEDULE_KINDS:
+    for kind in KINDS:
         for timesteps in TIMESTEPS:
-            settings = Settings(kind=kind, timesteps=timesteps)
-            schedule = cached.schedule(settings.kind, settings.timesteps, 1e-4, 0.02, False)
-            tables[f"{kind} {timesteps}"] = _base64(schedule.exact_signal)
+            signal = ScheduleTables(kind, timesteps).sqrt_alphas_cumprod
+            tables[f"{kind} {timesteps}"] = _base64(signal)
     return tables
 
 

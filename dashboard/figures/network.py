@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import COLOURS, finish
+from diffusion_core.models.inside import Histogram
 from diffusion_core.models.trace import Shape, Trace, TraceRow
 
 QUIET = COLOURS[6]
@@ -31,8 +34,9 @@ BAR = {
     "insidetextanchor": "middle",
     "insidetextfont": {"size": 12},
     "textangle": 0,  # a narrow box has none rather than one that is turned
-    "hovertemplate": "%{customdata}<extra></extra>",
+    "hovertemplate": "%{customdata[0]}<extra></extra>",
 }
+FRAME = {"line": {"color": COLOURS[4], "width": 3}, "layer": "above"}
 Rows = dict[int, tuple[float, float]]  # where the row of a resolution lies: bottom and top
 
 
@@ -65,18 +69,19 @@ def short(number: float) -> str:
     for factor, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= factor:
             return f"{number / factor:.3g}{unit}"
-    return f"{number:,.0f}"
+    return f"{number:,.0f}" if isinstance(number, int) or number >= 1000 else f"{number:.3g}"
 
 
 def shape_text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def unet_figure(trace: Trace) -> go.Figure:
+def unet_figure(trace: Trace, chosen: str = "", legend: bool = True) -> go.Figure:
     """The U: a rectangle for what each block hands on, in order from left to right.
 
     Width follows the root of the channels, height the root of the resolution; a row of the figure
-    is a resolution. A skip ends where its copy is joined to what comes up.
+    is a resolution. A skip ends where its copy is joined to what comes up. `chosen`: the block with
+    a frame. `customdata` of a rectangle is what it says and its block.
     """
     boxes = _boxes(trace)
     lanes = _lanes(boxes)
@@ -93,10 +98,11 @@ def unet_figure(trace: Trace) -> go.Figure:
     _add_skips(figure, boxes, lanes, rows)
     for part, (name, colour) in PARTS.items():
         own = [box for box in boxes if box.part == part and box.skip_from is None]
-        _add_boxes(figure, own, rows, name=name, marker={"color": colour, "line": {"width": 0}})
+        _add_boxes(figure, trace, own, rows, name=name, marker=_marker(colour))
     skips = [box for box in boxes if box.skip_from is not None]
     _add_boxes(
         figure,
+        trace,
         skips,
         rows,
         name="skip, concatenated",
@@ -115,16 +121,29 @@ def unet_figure(trace: Trace) -> go.Figure:
         margin={"l": 52},
         dragmode=False,
         uirevision=None,
+        showlegend=legend,
     )
+    for x, base, width, height, (_, block) in _rectangles(figure):
+        if chosen and block == chosen:
+            corners = {"x0": x - width / 2, "x1": x + width / 2, "y0": base, "y1": base + height}
+            figure.add_shape(type="rect", **corners, **FRAME)
     figure.update_xaxes(visible=False, fixedrange=True, range=[-2, boxes[-1].right + 2])
     return figure.update_yaxes(
         tickvals=list(ticks.values()),
         ticktext=list(ticks),
         automargin=False,
         showgrid=False,
+        showline=False,
         zeroline=False,
         fixedrange=True,
     )
+
+
+def _rectangles(figure: go.Figure) -> Iterator[tuple[float, float, float, float, list[str]]]:
+    """Of each rectangle centre, base, width, height, and what it says."""
+    for bar in figure.data:
+        if bar.type == "bar":
+            yield from zip(bar.x, bar.base, bar.width, bar.y, bar.customdata, strict=True)
 
 
 def _boxes(trace: Trace) -> list[Box]:
@@ -147,6 +166,12 @@ def _boxes(trace: Trace) -> list[Box]:
     return boxes
 
 
+def block_of(trace: Trace, box: Box) -> str:
+    """The block of a rectangle: of a skip the one that it comes from; empty where there is none."""
+    row = trace.rows[box.row if box.skip_from is None else box.skip_from]
+    return row.name if box.row >= 0 and row.parameters else ""
+
+
 def _lanes(boxes: list[Box]) -> dict[int, int]:
     """For each skip's rectangle how high its line runs: 1 is the lowest, inside the others."""
     lanes: dict[int, int] = {}
@@ -161,7 +186,11 @@ def _lanes(boxes: list[Box]) -> dict[int, int]:
     return lanes
 
 
-def _add_boxes(figure: go.Figure, boxes: list[Box], rows: Rows, **look: Any) -> None:
+def _marker(colour: str) -> dict[str, Any]:
+    return {"color": colour, "line": {"width": 0}}
+
+
+def _add_boxes(figure: go.Figure, trace: Trace, boxes: list[Box], rows: Rows, **look: Any) -> None:
     if not boxes:
         return
     spans = [rows[box.shape[2]] for box in boxes]
@@ -171,7 +200,7 @@ def _add_boxes(figure: go.Figure, boxes: list[Box], rows: Rows, **look: Any) -> 
         base=[bottom for bottom, _ in spans],
         width=[box.width for box in boxes],
         text=[str(box.shape[1]) for box in boxes],
-        customdata=[box.hover for box in boxes],
+        customdata=[[box.hover, block_of(trace, box)] for box in boxes],
         **BAR | look,
     )
 
@@ -255,7 +284,7 @@ def _add_conditions(
             base=[y],
             width=[told[-1].right - told[0].left],
             text=[f"{row.output[1]} dimensions, given to every block above"],
-            customdata=[hover_text(row)],
+            customdata=[[hover_text(row), row.name]],
             name=name,
             legendgroup="time",
             showlegend=row is rows[0],
@@ -276,20 +305,23 @@ def hover_text(row: TraceRow) -> str:
 def cost_figure(trace: Trace, quantity: str) -> go.Figure:
     """`quantity` ("parameters" or "multiply_adds") of every block that has any, as bars."""
     rows = [row for row in trace.blocks if row.parameters or row.multiply_adds]
-    total = getattr(trace, quantity)
-    unit = quantity.replace("_", "-")
-    values = [getattr(row, quantity) for row in rows]
+    return bars_figure(rows, [getattr(row, quantity) for row in rows], quantity.replace("_", "-"))
+
+
+def bars_figure(rows: Sequence[TraceRow], values: Sequence[float], unit: str) -> go.Figure:
+    """A value of each of some blocks as bars."""
+    total = sum(values) or 1.0
     colours = [PARTS[PART_OF.get(row.part, "image")][1] for row in rows]
     figure = go.Figure()
     figure.add_bar(
-        x=values,
+        x=list(values),
         y=[row.name for row in rows],
         orientation="h",
         marker={"color": colours, "line": {"width": 0}},
         text=[short(value) for value in values],
         textposition="outside",  # inside a bar it is made too small to read
         customdata=[
-            f"<b>{row.name}</b>, {row.what}<br>{value:,} {unit}<br>{value / total:.1%} of all"
+            f"<b>{row.name}</b>, {row.what}<br>{exact(value)} {unit}<br>{value / total:.1%} of all"
             for row, value in zip(rows, values, strict=True)
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -303,5 +335,57 @@ def cost_figure(trace: Trace, quantity: str) -> go.Figure:
         categoryorder="array",
         categoryarray=[row.name for row in reversed(rows)],
         dtick=1,
+        showgrid=False,
+        fixedrange=True,
+    )
+
+
+def exact(value: float) -> str:
+    """12,345 or 0.123."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def histogram_figure(found: Histogram, name: str) -> go.Figure:
+    """How the values of a block are spread."""
+    edges = found.edges
+    figure = go.Figure()
+    figure.add_bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=found.counts,
+        width=np.diff(edges),
+        marker={"color": COLOURS[0], "line": {"width": 0}},
+        customdata=[
+            f"{low:.3g} to {high:.3g}<br>{count:,} {name}"
+            for low, high, count in zip(edges[:-1], edges[1:], found.counts, strict=True)
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+    finish(figure, name, "", height=240)
+    figure.update_layout(showlegend=False, uirevision=None, bargap=0)
+    return figure
+
+
+def skips_figure(errors: Mapping[str, Mapping[str, float]], unit: str) -> go.Figure:
+    """The errors without each skip: by what is predicted, by the skip's name."""
+    figure = go.Figure()
+    for (predicted, of_skips), colour in zip(errors.items(), COLOURS, strict=False):
+        figure.add_bar(
+            x=list(of_skips.values()),
+            y=list(of_skips),
+            orientation="h",
+            name=predicted,
+            marker={"color": colour, "line": {"width": 0}},
+            hovertemplate="%{y}<br>%{x:.3g}<extra>" + predicted + "</extra>",
+        )
+    names = next(iter(errors.values()))
+    finish(figure, unit, "", height=90 + 34 * len(names))
+    figure.update_layout(uirevision=None)
+    figure.update_xaxes(fixedrange=True, rangemode="tozero")
+    return figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=list(names)[::-1],
+        dtick=1,
+        showgrid=False,
         fixedrange=True,
     )

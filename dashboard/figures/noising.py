@@ -1,42 +1,58 @@
-"""The Noising page's figure: how the values of x_t are spread, against N(0, 1)."""
+"""The Noising page's figures: mean and variance of x_t over many draws."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, finish
+from dashboard.figures.theme import COLOURS, GREY, finish
 
-# Less than one value in a million of N(0, 1) is outside.
-EDGES = np.linspace(-5, 5, 101)
-
-
-def normal_density(x: np.ndarray) -> np.ndarray:
-    """The density of N(0, 1)."""
-    return np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+SYMBOLS = ("circle", "x")
 
 
-def spread_figure(values: np.ndarray) -> go.Figure:
-    """The histogram of `values`, any shape, as a density, and the density of N(0, 1)."""
-    density, _ = np.histogram(values.clip(EDGES[0], EDGES[-1]), EDGES, density=True)
-    middles = (EDGES[:-1] + EDGES[1:]) / 2
+def means_figure(wanted: np.ndarray, means: Mapping[str, np.ndarray], error: float) -> go.Figure:
+    """The mean of each value over the draws, of several ways, against the one of the closed form.
+
+    `error`: the standard error of a mean, of which two are marked.
+    """
     figure = go.Figure()
-    figure.add_bar(
-        x=middles,
-        y=density,
-        width=np.diff(EDGES),
-        name="x<sub>t</sub>",
-        marker={"color": COLOURS[0], "line": {"width": 0}},
-        opacity=0.7,
-        hovertemplate="around %{x:.2f}<br>density %{y:.3f}<extra></extra>",
+    for k, (name, values) in enumerate(means.items()):
+        figure.add_scatter(
+            x=wanted,
+            y=values,
+            name=name,
+            mode="markers",
+            marker={"color": COLOURS[k], "symbol": SYMBOLS[k], "size": 4, "opacity": 0.6},
+        )
+    ends = np.array([wanted.min(), wanted.max()])
+    for shift, shown in ((0, True), (-2 * error, False), (2 * error, False)):
+        figure.add_scatter(
+            x=ends,
+            y=ends + shift,
+            name="equal, ± 2 standard errors",
+            mode="lines",
+            line={"color": GREY, "width": 1.5, "dash": "solid" if shown else "dot"},
+            showlegend=shown,
+            hoverinfo="skip",
+        )
+    return finish(figure, "mean of the closed form", "mean over the draws", height=340)
+
+
+def variances_figure(variances: Mapping[str, np.ndarray], wanted: float) -> go.Figure:
+    """Histograms of the variance of each value over the draws, of several ways."""
+    figure = go.Figure()
+    edges = np.histogram_bin_edges(np.concatenate(list(variances.values())), 40)
+    for k, (name, values) in enumerate(variances.items()):
+        figure.add_scatter(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=np.histogram(values, edges)[0],
+            name=name,
+            mode="lines",
+            line={"color": COLOURS[k], "shape": "hvh", "dash": "solid" if k == 0 else "dash"},
+        )
+    figure.add_vline(
+        wanted, line={"color": GREY, "dash": "dot"}, annotation_text="1 − ᾱ<sub>t</sub>"
     )
-    figure.add_scatter(
-        x=EDGES,
-        y=normal_density(EDGES),
-        name="N(0, 1)",
-        mode="lines",
-        line={"color": COLOURS[1], "width": 2.5},
-        hoverinfo="skip",
-    )
-    figure.update_layout(bargap=0)
-    return finish(figure, "value", "density", height=320)
+    return finish(figure, "variance over the draws", "values", height=340)

@@ -36,6 +36,7 @@ def interval_figure(dots: Sequence[Dot], title: str, floor: float | None) -> go.
         figure.add_scatter(
             x=[dot.value],
             y=[-k],
+            name=label(dot.line),
             error_x={
                 "type": "data",
                 "symmetric": False,

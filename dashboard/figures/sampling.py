@@ -74,14 +74,15 @@ def _mean_and_range(
     """The mean over the images as a line, the least and the most dotted; values (S, n)."""
     line = {"color": COLOURS[colour]}
     if values.shape[1] > 1:
-        for edge in (values.min(axis=1), values.max(axis=1)):
+        for edge, values_there in (("least", values.min(axis=1)), ("most", values.max(axis=1))):
             figure.add_scatter(
                 x=x,
-                y=edge,
+                y=values_there,
+                name=f"{name}, {edge}",
                 mode="lines",
                 line={**line, "width": 1, "dash": "dot"},
                 opacity=0.6,
-                hoverinfo="skip",
+                hoverinfo="none",
                 showlegend=False,
             )
     figure.add_scatter(

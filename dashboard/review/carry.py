@@ -16,12 +16,13 @@ from dashboard.ui.outside import plain
 from diffusion_core.files import os_sentence
 from diffusion_core.review.index import Row
 from diffusion_core.runs.archive import WEIGHTS as CHOICES
-from diffusion_core.runs.archive import ArchiveError, plan_archive
+from diffusion_core.runs.archive import plan_archive
 from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.zips import ArchiveError
 
 WEIGHTS = Choice(
     key="carry_weights",

@@ -124,7 +124,7 @@ def why_not(run: RunSnapshot) -> str:
 
 def answer_key(file: bytes, config: RunConfig) -> str:
     """What an answer depends on. Raises DataError."""
-    images = cached.fingerprint(config.data, config.image_size, config.channels)
+    images = cached.fingerprint(config.data, config.image_size, config.channels, config.resize)
     return hashlib.sha256(file + images.encode() + config.to_json().encode()).hexdigest()
 
 
@@ -174,7 +174,8 @@ def find(run: RunSnapshot, file: bytes, key: str) -> Generator[int, None, None]:
 def training_set(config: RunConfig) -> Generator[int, None, TrainingSet]:
     """Read once for all runs that are trained on the same images."""
     split = (config.validation_count, config.batch_size, config.seed, config.random_flip)
-    key = (fingerprint_of(config.data, config.image_size, config.channels), *map(str, split))
+    images = fingerprint_of(config.data, config.image_size, config.channels, config.resize)
+    key = (images, *map(str, split))
     if key not in _sets:
         made = yield from read_training_set(config, cached.device())
         with _lock:

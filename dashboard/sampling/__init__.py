@@ -9,9 +9,9 @@ from dashboard.sampling.choose import (
 )
 from dashboard.sampling.formula import explain_sampler
 from dashboard.sampling.modes import MODE, MODES, follow_mode
-from dashboard.sampling.older_names import update_address
 from dashboard.sampling.recall import show_history
 from dashboard.sampling.restore import offer as offer_restoring
+from dashboard.ui.older_names import update_address
 
 __all__ = [
     "MODE",

@@ -28,15 +28,15 @@ from dashboard.sampling.controls import (
     max_images,
 )
 from dashboard.sampling.modes import BATCH, COMPARE, EDIT, GENERATE, MODE, MODES
-from dashboard.sampling.older_names import now_called
 from dashboard.sampling.trajectory import IMAGE
 from dashboard.services import cached, roles, uploads
 from dashboard.services.series_jobs import most_images
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.image_source import FIT
+from dashboard.ui.older_names import now_called
 from dashboard.ui.outside import plain
-from diffusion_core.data.decode import STRETCH
+from diffusion_core.data.decode import SQUASH
 from diffusion_core.data.errors import DataError
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
@@ -206,7 +206,7 @@ def restore_edit(page: dict[str, Any], spec: SamplingSpec, data: str) -> list[st
     if source != edit_controls.DATA:
         page.pop(edit_controls.EXAMPLE.key, None)
         if source != edit_controls.GENERATED:
-            page.setdefault(FIT.key, STRETCH)  # as earlier versions did
+            page.setdefault(FIT.key, SQUASH)  # as earlier versions did
     elif example is not None:
         with suppress(DataError):  # the page itself says what is wrong with the data
             last = cached.image_count(data) - 1

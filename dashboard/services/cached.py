@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -16,11 +18,15 @@ from dashboard.services.settings import get_settings
 from dashboard.services.shared_look import metrics_stamp, once
 from dashboard.services.visitors import visitor
 from diffusion_core.data import store
-from diffusion_core.data.decode import ImageError, upright_size
+from diffusion_core.data.decode import PAD, SQUASH, ImageError, to_size, upright_size
 from diffusion_core.data.decode_apart import ReaderBusy, decode_apart
 from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
+from diffusion_core.data.source import Source
+from diffusion_core.data.sources import kind_of
 from diffusion_core.device import pick_device
+from diffusion_core.media.images import png
+from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.playground import data
 from diffusion_core.playground.data import ImagePlane
@@ -30,6 +36,7 @@ from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.presets import network_plan
 from diffusion_core.runs.run import Run
 
+LIST_SECONDS = 20.0  # the same, on the page that shows them
 LOOK_SECONDS = 3.0  # that a visitor waits at most for what is in a folder
 
 
@@ -39,21 +46,47 @@ def device() -> torch.device:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def schedule(
-    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
-) -> NoiseSchedule:
-    """On the CPU; must not be changed. Raises ValueError as NoiseSchedule does."""
-    return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
+def schedule(**settings: Any) -> NoiseSchedule:
+    """On the CPU; must not be changed. `settings` and errors are those of NoiseSchedule."""
+    return NoiseSchedule(**settings)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
+def image(spec: str, index: int, size: int, resize: str = SQUASH) -> tuple[np.ndarray, str]:
     """One image of a data set, uint8 (size, size, 3), and the name of its class.
 
-    Raises DataError and ImageError.
+    `resize`: one of `decode.FITS`. Raises DataError and ImageError.
     """
-    pixels, _, name = store.load_image(spec, index, size)
+    pixels, _, name = store.load_image(spec, index, size, resize)
     return pixels, name
+
+
+@st.cache_resource(max_entries=4, ttl=60, show_spinner="Looking at the images …")
+def source(spec: str) -> Source:
+    """A data set, which must not be changed. Downloads nothing. Raises DataError."""
+    kind, detail = kind_of(spec), spec.partition(":")[2]
+    return kind.open(detail) if kind.open_within is None else kind.open_within(detail, LIST_SECONDS)
+
+
+@st.cache_data(max_entries=8, ttl=60, show_spinner="Looking up the classes …")
+def labels(spec: str, most: int) -> np.ndarray:
+    """The labels of a data set's first images, -1 where one cannot be read. Raises DataError."""
+    found = source(spec)
+    numbers = np.full(min(most, found.count), -1)
+    for index in range(len(numbers)):
+        with suppress(ImageError):
+            numbers[index] = found.label(index)
+    return numbers
+
+
+@st.cache_data(max_entries=1024, ttl=600, show_spinner=False)
+def tile(spec: str, index: int, size: int) -> tuple[bytes, str, tuple[int, int]]:
+    """One image whole within a square as a PNG, the name of its class, and its own width and
+    height. Raises DataError, ImageError."""
+    found = source(spec)
+    store.check_index(found, index, spec)
+    image, label = found.read(index)
+    return png(to_size(image, size, PAD)), found.classes[label], image.size
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
@@ -63,9 +96,9 @@ def image_count(spec: str) -> int:
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def fingerprint(spec: str, size: int, channels: int) -> str:
+def fingerprint(spec: str, size: int, channels: int, resize: str) -> str:
     """See `store.fingerprint_of`. Raises DataError."""
-    return store.fingerprint_of(spec, size, channels)
+    return store.fingerprint_of(spec, size, channels, resize)
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner="Looking at the images …")
@@ -81,6 +114,12 @@ def found(spec: str) -> Found | str | None:
 def image_plane(spec: str) -> ImagePlane:
     """See `playground.data.image_plane`. Raises DataError and ImageError."""
     return data.image_plane(spec)
+
+
+def forget_images() -> None:
+    """A data set has been made or deleted: its name may have stood for other images."""
+    for kept in (image, source, labels, tile, image_count, fingerprint, found):
+        kept.clear()
 
 
 def uploaded_image(
@@ -140,3 +179,9 @@ def network_trace(network: str, network_args: Mapping[str, object], image_size: 
     """Shapes and cost of every block and layer. Raises ConfigError and ValueError."""
     import_and_spare(COMPILER)
     return trace(network_plan(network, network_args), image_size)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def kept_bytes(network: str, network_args: Mapping[str, object], image_size: int) -> dict[str, int]:
+    """See `inside.kept_bytes`. Raises ConfigError and ValueError."""
+    return bytes_kept_by(network_plan(network, network_args), image_size)

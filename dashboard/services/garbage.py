@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import sys
 
 import dashboard
 
@@ -60,6 +61,12 @@ def import_and_spare(name: str) -> None:
     importlib.import_module(name)
     gc.collect()
     gc.freeze()
+
+
+def is_imported(name: str) -> bool:
+    """Whether a module has been imported to its end: another thread may be at it for seconds."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 # PyTorch imports it when a network is computed on the meta device, though it is not used then.

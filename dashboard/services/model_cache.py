@@ -5,6 +5,8 @@ The least recently used go first. A model that a job still uses leaves the cache
 
 from __future__ import annotations
 
+import functools
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -16,6 +18,8 @@ from dashboard.services.settings import get_settings
 from diffusion_core.device import free_memory
 from diffusion_core.models.inference import memory_of
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel, load_model
+from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
+from diffusion_core.runs.presets import build_network, build_schedule
 
 MOST_ON_CPU = 2**30  # bytes, if the settings have no bound
 
@@ -126,9 +130,33 @@ def shared_model(
     """
     run = str(checkpoint.path.parent.parent)
     key = Key(run, checkpoint.step, checkpoint.time, average, str(device), exact)
-    chosen = get_settings().model_cache_mb
-    most = default_bound(device, MODELS.size) if chosen is None else chosen * 10**6
-    loaded = MODELS.get(key, lambda: load_model(checkpoint, device, average, exact=exact), most)
+    load = functools.partial(load_model, checkpoint, device, average, exact=exact)
+    loaded = MODELS.get(key, load, _bound(device))
     # The run's images may have been moved since it was loaded.
     same = loaded.config == checkpoint.config
     return loaded if same else loaded._replace(config=checkpoint.config)
+
+
+def fresh_model(config: RunConfig, device: torch.device) -> LoadedModel:
+    """The network of these settings with random weights, always the same, as an exact one from
+    MODELS; not to be changed. Raises ConfigError."""
+
+    schedule = build_schedule(config).to(device)
+
+    def build() -> LoadedModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build_network(config.network, config.network_args)
+        network = network.to(device).eval().requires_grad_(False)
+        return LoadedModel(network, schedule, config)
+
+    network = f"{config.network} {json.dumps(dict(config.network_args), sort_keys=True)}"
+    key = Key(network, 0, 0.0, MAIN_AVERAGE, str(device), exact=True)
+    # Several settings may have this network.
+    return LoadedModel(MODELS.get(key, build, _bound(device)).model, schedule, config)
+
+
+def _bound(device: torch.device) -> int:
+    """The most bytes of MODELS on the device."""
+    chosen = get_settings().model_cache_mb
+    return default_bound(device, MODELS.size) if chosen is None else chosen * 10**6

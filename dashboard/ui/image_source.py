@@ -11,6 +11,7 @@ from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice
+from dashboard.ui.older_names import update_address
 from diffusion_core.data import decode
 from diffusion_core.data.decode import ImageError
 
@@ -20,10 +21,10 @@ FIT = Choice(
     options=decode.FITS,
     default=decode.CROP,
     segmented=True,
-    help="crop: the central square. fit: the whole image, with white borders. stretch: the whole "
+    help="crop: the central square. pad: the whole image, with white borders. squash: the whole "
     "image with another aspect ratio, as in the lecture.",
 )
-RESIZED = {decode.CROP: "cropped", decode.FIT: "fitted", decode.STRETCH: "stretched"}
+RESIZED = {decode.CROP: "cropped", decode.PAD: "padded", decode.SQUASH: "squashed"}
 
 
 def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, str]:
@@ -31,6 +32,7 @@ def pick_own(source: str, size: int, what_for: str) -> tuple[np.ndarray | None, 
 
     `source`: `camera` or `upload`; `what_for` ends the hint: "to …". Raises ImageError.
     """
+    update_address()
     settings = get_settings()
     if source == "camera":
         file = st.camera_input("Camera", key=keys.CAMERA)

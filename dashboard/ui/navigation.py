@@ -10,12 +10,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "pages"
 
 @dataclass(frozen=True)
 class PageEntry:
-    """One page; `summary` is a sentence for Home."""
+    """One page; `summary` is a sentence for Home. `light`: it is shown without PyTorch."""
 
     file: str
     title: str
     icon: str
     summary: str
+    light: bool = False
 
     @property
     def path(self) -> Path:
@@ -23,17 +24,30 @@ class PageEntry:
 
     @property
     def url_path(self) -> str:
-        return self.title.lower()
+        return self.title.lower().replace(" ", "-")
 
 
 HOME = PageEntry("home.py", "Home", ":material/home:", "What this app does.")
 SECTIONS: dict[str, list[PageEntry]] = {
     "Understand": [
         PageEntry(
+            "lecture.py",
+            "Lecture",
+            ":material/school:",
+            "The lecture's seven steps on these pages, with a question each.",
+        ),
+        PageEntry(
+            "data.py",
+            "Data",
+            ":material/photo_library:",
+            "The images of a data set, their classes, sizes and colours, and how a run reads them.",
+        ),
+        PageEntry(
             "schedule.py",
             "Schedule",
             ":material/show_chart:",
             "How much noise each of the T steps adds, as curves and numbers.",
+            light=True,
         ),
         PageEntry(
             "noising.py",
@@ -46,12 +60,19 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "Embedding",
             ":material/waves:",
             "How the network is told the timestep.",
+            light=True,
         ),
         PageEntry(
             "unet.py",
             "Network",
             ":material/schema:",
-            "Shapes, parameters and cost of the U-Net that predicts the noise.",
+            "Inside the U-Net that predicts the noise: shapes, cost, values, skips.",
+        ),
+        PageEntry(
+            "one_step.py",
+            "One step",
+            ":material/footprint:",
+            "What a checkpoint predicts from one noisy image, and where a step leads.",
         ),
         PageEntry(
             "playground.py",

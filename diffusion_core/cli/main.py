@@ -34,6 +34,7 @@ COMMANDS = {
         "export a run as one file or for diffusers, or its metrics as CSV or Parquet",
     ),
     "import": ("import_run", "import a run from an archive of another machine"),
+    "data": ("data", "make a data set of a zip file of images; list and delete them"),
     "settings": ("settings", "list the settings of a run, with what they mean"),
     "runs": ("runs", "list the runs"),
     "sweep": ("sweep", "train runs that differ in some settings, and keep the better ones"),

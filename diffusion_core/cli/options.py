@@ -75,8 +75,8 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
 
 def check_runs_dir(runs_dir: Path) -> None:
     """Raises JobError where the runs in a folder cannot be listed."""
+    from diffusion_core.files import why_no_list
     from diffusion_core.runs.jobs import JobError
-    from diffusion_core.runs.run import why_no_list
 
     if why := why_no_list(runs_dir):
         raise JobError(f"{short_path(runs_dir)} {why}")

@@ -23,8 +23,8 @@ MAX_PIXELS = 50_000_000
 WHOLE_PIXELS = 4_000_000  # up to which `read_square` decodes all of an image
 STRIP_PIXELS = 2**20  # that `read_square` converts at a time
 # How an image that is not square becomes one: its central square, all of it between white borders,
-# or all of it stretched as in the lecture.
-CROP, FIT, STRETCH = FITS = ("crop", "fit", "stretch")
+# or all of it squashed as in the lecture.
+CROP, PAD, SQUASH = FITS = ("crop", "pad", "squash")
 Box = tuple[float, float, float, float]  # left, upper, right, lower
 # Only these are tried: Pillow passes EPS files to Ghostscript, which runs the program in them.
 FORMATS = {
@@ -79,7 +79,7 @@ def open_image(source: bytes | Path | IO[bytes]) -> Image.Image:
         return to_rgb(image)
 
 
-def read_square(data: bytes, size: int, fit: str = STRETCH) -> np.ndarray:
+def read_square(data: bytes, size: int, fit: str = SQUASH) -> np.ndarray:
     """As `to_size(open_image(data), size, fit)`; a large image is reduced to about 4 `size` a side
     first, in little more memory than Pillow needs to decode it. Raises ImageError."""
     source = io.BytesIO(data)
@@ -235,7 +235,7 @@ def _is_nowhere_seen(image: Image.Image) -> bool:
     return not pixels[..., 3].any() and bool((pixels != pixels[0, 0]).any())
 
 
-def to_size(image: Image.Image, size: int, fit: str = STRETCH) -> np.ndarray:
+def to_size(image: Image.Image, size: int, fit: str = SQUASH) -> np.ndarray:
     """Resize RGB to uint8 (size, size, 3); `fit` is one of FITS.
 
     Bilinear with antialias, as torchvision's `Resize((size, size))`.
@@ -255,16 +255,16 @@ def _used(width: float, height: float, fit: str) -> Box:
 
 def _inner(whole: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
     """The width and height that this part gets, of `size` each."""
-    if fit != FIT:
+    if fit != PAD:
         return size, size
     width, height = (max(1, round(size * side / max(whole))) for side in whole)
     return width, height
 
 
 def _squared(image: Image.Image, size: int) -> np.ndarray:
-    """With white borders where it is smaller."""
+    """With white borders where it is smaller, as Pillow's `ImageOps.pad`."""
     if image.size == (size, size):
         return np.array(image)
     ground = Image.new("RGB", (size, size), "white")
-    ground.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    ground.paste(image, (round((size - image.width) / 2), round((size - image.height) / 2)))
     return np.array(ground)

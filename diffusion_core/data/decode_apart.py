@@ -16,7 +16,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from diffusion_core.data.decode import (
-    STRETCH,
+    SQUASH,
     WHOLE_PIXELS,
     ImageError,
     read_square,
@@ -36,7 +36,7 @@ class ReaderBusy(ImageError):
     """Others' images are being read; nothing is wrong with this one."""
 
 
-def decode_apart(data: bytes, size: int, fit: str = STRETCH) -> np.ndarray:
+def decode_apart(data: bytes, size: int, fit: str = SQUASH) -> np.ndarray:
     """Decode an image file to uint8 (size, size, 3); `fit` is one of `decode.FITS`.
 
     Raises ImageError, and ReaderBusy of these.

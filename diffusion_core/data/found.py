@@ -48,6 +48,10 @@ REASONS = {
     "unlabelled": Reason(
         "image without a class is left out", "images without a class are left out"
     ),
+    "alike": Reason(
+        "image is nearly the same as another and left out",
+        "images are nearly the same as others and left out",
+    ),
     "again": Reason(
         "file is another link to an image and does not count",
         "files are other links to an image and do not count",

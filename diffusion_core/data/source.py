@@ -5,7 +5,7 @@ A source is a file in `sources/` with a function that opens it and a `SourceKind
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +52,9 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """What to call image `index` where it cannot be read."""
 
+    def label(self, index: int) -> int:
+        """Its label, without decoding it where that is possible. Raises ImageError as `read`."""
+
 
 @dataclass(frozen=True)
 class SourceKind:
@@ -72,6 +75,7 @@ class SourceKind:
     placeholder: str = ""  # an example of a text
     missing: str = ""  # what to do where a text is required and missing
     endless: bool = False  # image N exists for every N, whatever the count
+    names: Callable[[], Sequence[str]] | None = None  # the texts that there are, where known
     is_path: bool = False  # the detail is a path of this machine
     # As `open`, but downloads nothing and raises TooLong after so many seconds.
     open_within: Callable[[str, float], Source] | None = None
@@ -92,10 +96,14 @@ class IndexedSource:
     draw: Callable[[int], tuple[np.ndarray, int]]  # uint8 (H, W, 3) and the label
     parallel: bool = True
     left_out: tuple[tuple[str, str], ...] = ()
+    label_of: Callable[[int], int] | None = None  # that `draw` gives, where it is had for less
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         pixels, label = self.draw(index)
         return Image.fromarray(pixels), label
+
+    def label(self, index: int) -> int:
+        return self.draw(index)[1] if self.label_of is None else self.label_of(index)
 
     def name(self, index: int) -> str:
         return f"image {index}"

@@ -21,6 +21,12 @@ def held_out_count(images: int, validation_count: int, batch_size: int, name: st
     return held_out
 
 
+def batches_per_epoch(images: int, batch_size: int) -> int:
+    """The steps in which each training image is seen at most once; the last, incomplete batch is
+    dropped."""
+    return images // batch_size
+
+
 def split(
     images: int, validation_count: int, batch_size: int, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:

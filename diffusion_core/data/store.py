@@ -25,7 +25,7 @@ from typing import IO
 import numpy as np
 
 from diffusion_core.data.cache import default_cache_dir
-from diffusion_core.data.decode import ImageError, ImageTooLarge, to_size
+from diffusion_core.data.decode import SQUASH, ImageError, ImageTooLarge, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import Found, found
 from diffusion_core.data.source import Source
@@ -62,6 +62,7 @@ class ImageStore:
     classes: tuple[str, ...]
     spec: str  # for example "cars:300"
     size: int  # H = W
+    resize: str  # one of `decode.FITS`
     fingerprint: str  # sha256 of what the images come from: names, sizes and times of files
     folder: Path  # in the cache
     skipped: tuple[str, ...]  # names of files that cannot be read
@@ -114,14 +115,15 @@ def may_download(spec: str) -> bool:
     return kind_of(spec).may_download()
 
 
-def fingerprint_of(spec: str, size: int, channels: int = 3) -> str:
+def fingerprint_of(spec: str, size: int, channels: int = 3, resize: str = SQUASH) -> str:
     """Fingerprint of the store, built or not. Raises DataError."""
-    return _fingerprint(open_source(spec), size, channels)
+    return _fingerprint(open_source(spec), size, channels, resize)
 
 
-def _fingerprint(source: Source, size: int, channels: int, identity: str = "") -> str:
+def _fingerprint(source: Source, size: int, channels: int, resize: str, identity: str = "") -> str:
     grey = "" if channels == 3 else ", grey"
-    recipe = f"store 1, size {size}{grey}, count {source.count}\n{identity or source.identity}"
+    fit = "" if resize == SQUASH else f", {resize}"  # as all stores were before the others came
+    recipe = f"store 1, size {size}{grey}{fit}, count {source.count}\n{identity or source.identity}"
     return hashlib.sha256(recipe.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -148,7 +150,7 @@ def same_images(
     source, kind = open_source(store.spec), kind_of(store.spec)
     identity = kind.earlier_identity(source, labelled) if kind.earlier_identity else ""
     channels = store.images.shape[1]
-    earlier = identity and _fingerprint(source, store.size, channels, identity)
+    earlier = identity and _fingerprint(source, store.size, channels, store.resize, identity)
     return True if earlier == fingerprint else None
 
 
@@ -160,22 +162,31 @@ def absolute(spec: str) -> str:
     return spec
 
 
-def load_image(spec: str, index: int, size: int | None = None) -> tuple[np.ndarray, int, str]:
+def load_image(
+    spec: str, index: int, size: int | None = None, resize: str = SQUASH
+) -> tuple[np.ndarray, int, str]:
     """Read one image without a store: uint8 (H, W, 3), its label and its class name.
 
-    Raises DataError for a spec or index that does not exist, ImageError for a broken file.
+    `resize`: one of `decode.FITS`. Raises DataError for a spec or index that does not exist,
+    ImageError for a broken file.
     """
     source = open_source(spec)
+    check_index(source, index, spec)
+    image, label = _read(source, index, size or source.size, resize)
+    return image, label, source.classes[label]
+
+
+def check_index(source: Source, index: int, spec: str) -> None:
+    """Raises DataError where a source, named `spec`, has no such image."""
     if not 0 <= index < source.count:
         raise DataError(f"{spec} has the images 0 to {source.count - 1:,}, not {index}.")
-    image, label = _read(source, index, size or source.size)
-    return image, label, source.classes[label]
 
 
 def build_store(
     spec: str,
     size: int,
     channels: int = 3,
+    resize: str = SQUASH,
     *,
     cache_dir: Path | None = None,
     workers: int | None = None,
@@ -183,13 +194,13 @@ def build_store(
 ) -> ImageStore:
     """Open the store of a data set at size x size pixels; build it if the cache lacks it.
 
-    `channels`: 3 for colour, 1 for grey. `workers`: number of decoding processes, by default one
-    per core; 0 decodes in this process. `progress` is called after each chunk; raising in it stops
-    the build. A store is built in a temporary folder and renamed, so that half of one is never
-    seen. Raises DataError.
+    `channels`: 3 for colour, 1 for grey. `resize`: one of `decode.FITS`. `workers`: number of
+    decoding processes, by default one per core; 0 decodes in this process. `progress` is called
+    after each chunk; raising in it stops the build. A store is built in a temporary folder and
+    renamed, so that half of one is never seen. Raises DataError.
     """
     source = open_source(spec)
-    fingerprint = _fingerprint(source, size, channels)
+    fingerprint = _fingerprint(source, size, channels, resize)
     folder = (cache_dir or default_cache_dir()) / _folder_name(fingerprint)
     arrays = (source.count, channels, size, size), len(source.classes)
     existed = folder.exists()
@@ -197,7 +208,7 @@ def build_store(
     if kept is None:
         if existed:  # damaged
             shutil.rmtree(folder, ignore_errors=True)
-        _build(folder, source, size, channels, workers, progress)
+        _build(folder, source, size, channels, resize, workers, progress)
         kept = _open(folder, *arrays)
     if kept is None:
         raise DataError(f"The decoded images in {short_path(folder)} cannot be read; delete them.")
@@ -214,6 +225,7 @@ def build_store(
         classes=classes,
         spec=spec,
         size=size,
+        resize=resize,
         fingerprint=fingerprint,
         folder=folder,
         skipped=tuple(name for name, _ in skipped),
@@ -289,6 +301,7 @@ def _build(
     source: Source,
     size: int,
     channels: int,
+    resize: str,
     workers: int | None,
     progress: Progress | None,
 ) -> None:
@@ -316,7 +329,7 @@ def _build(
             np.lib.format.write_array_header_1_0(file, header)
             end = file.tell() + int(np.prod(shape))
             pixels = hashlib.sha256()
-            for images, numbers, broken in _decoded(source, size, workers):
+            for images, numbers, broken in _decoded(source, size, resize, workers):
                 decoded = (images if channels == 3 else to_grey(images)).tobytes()
                 file.write(decoded)
                 pixels.update(decoded)
@@ -361,10 +374,10 @@ def to_grey(images: np.ndarray) -> np.ndarray:
 Chunk = tuple[np.ndarray, list[int], list[tuple[str, str]]]
 
 
-def _decoded(source: Source, size: int, workers: int | None) -> Iterator[Chunk]:
+def _decoded(source: Source, size: int, resize: str, workers: int | None) -> Iterator[Chunk]:
     """Chunks (images (n, 3, size, size), labels, names and reasons of broken files) in order."""
     starts = range(0, source.count, CHUNK)
-    decode = functools.partial(_decode, source, size)
+    decode = functools.partial(_decode, source, size, resize)
     if workers is None:
         from diffusion_core.cores import part_of_cores  # imports PyTorch, which they do not need
 
@@ -398,11 +411,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _decode(source: Source, size: int, start: int) -> Chunk:
+def _decode(source: Source, size: int, resize: str, start: int) -> Chunk:
     images, labels, broken = [], [], []
     for index in range(start, min(start + CHUNK, source.count)):
         try:
-            image, label = _read(source, index, size)
+            image, label = _read(source, index, size, resize)
         except ImageError as error:
             why = "large" if isinstance(error, ImageTooLarge) else "unreadable"
             broken.append((source.name(index), why))
@@ -414,7 +427,7 @@ def _decode(source: Source, size: int, start: int) -> Chunk:
     return np.stack(images), labels, broken
 
 
-def _read(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
+def _read(source: Source, index: int, size: int, resize: str) -> tuple[np.ndarray, int]:
     """One image as uint8 (size, size, 3) and its label."""
     image, label = source.read(index)
-    return to_size(image, size), label
+    return to_size(image, size, resize), label

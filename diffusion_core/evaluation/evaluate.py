@@ -82,7 +82,7 @@ def evaluate(
     per dimension of a flow, ValueError if the network answers with NaN.
     """
     _, schedule, config = loaded
-    fingerprint = fingerprint_of(config.data, config.image_size, config.channels)
+    fingerprint = fingerprint_of(config.data, config.image_size, config.channels, config.resize)
     known = [] if again else _known(run, checkpoint)
     moved = [other for other in known if other.fingerprint != fingerprint]
     known = [other for other in known if other.fingerprint == fingerprint]
@@ -92,7 +92,9 @@ def evaluate(
         return result
     if bits and spec.flow:
         raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
-    store = build_store(config.data, config.image_size, config.channels, workers=workers)
+    store = build_store(
+        config.data, config.image_size, config.channels, config.resize, workers=workers
+    )
     if on_found is not None:
         on_found(store.found)
     for other in moved:

@@ -85,7 +85,7 @@ def held_out_images(
     for k in range(n):
         if k % READ_PER_TURN == 0:
             yield done
-        image, label, _ = load_image(spec, len(store) + k, config.image_size)
+        image, label, _ = load_image(spec, len(store) + k, config.image_size, config.resize)
         pixels.append(image)
         labels.append(label)
     found = np.stack(pixels)

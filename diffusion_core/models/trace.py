@@ -79,7 +79,7 @@ def trace(network: SimpleUnet | Unet, image_size: int) -> Trace:
     The network may be on any device and in any mode, and is not changed. Raises ValueError for a
     size that the network cannot take.
     """
-    network = _on_meta(network).eval()
+    network = on_meta(network).eval()
     recorder = _Recorder(network)
     x = torch.empty(1, network.channels, image_size, image_size, device="meta")
     t = torch.zeros(1, dtype=torch.int64, device="meta")
@@ -88,7 +88,7 @@ def trace(network: SimpleUnet | Unet, image_size: int) -> Trace:
     return Trace(tuple(x.shape), tuple(recorder.rows))
 
 
-def _on_meta(network: SimpleUnet | Unet) -> SimpleUnet | Unet:
+def on_meta(network: SimpleUnet | Unet) -> SimpleUnet | Unet:
     """A copy on the `meta` device; no values are copied or moved."""
     shapes: dict[int, Any] = {}
     for parameter in network.parameters():

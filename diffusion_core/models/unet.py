@@ -44,9 +44,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         # ReLU before the norm, as in the lecture; usually it comes after.
         h = self.bnorm1(self.relu(self.conv1(x)))
-        h = h + self.relu(self.time_mlp(time))[..., None, None]
+        h = h + self.time_terms(time)["bias"][..., None, None]
         h = self.bnorm2(self.relu(self.conv2(h)))
         return self.transform(h)
+
+    def time_terms(self, time: Tensor) -> dict[str, Tensor]:
+        """What the embedding gives each channel: the bias (B, out) that is added to it."""
+        return {"bias": self.relu(self.time_mlp(time))}
 
 
 # BatchNorm in training mode has no statistics of a single value.
@@ -86,8 +90,7 @@ class SimpleUnet(nn.Module):
         self.output = nn.Conv2d(up[-1], channels, 1)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        if labels is not None:
-            raise ValueError("The lecture's network takes no labels.")
+        time = self.embed(t, labels)
         check_size(x, self.size_multiple)
         height, width = x.shape[-2:]
         whole = 2**self.halvings
@@ -95,7 +98,6 @@ class SimpleUnet(nn.Module):
             raise ValueError(SINGLE_PIXEL)
         if height % whole or width % whole:
             x = F.pad(x, (0, -width % whole, 0, -height % whole))
-        time = self.time_mlp(t)
         x = self.conv0(x)
         skips = []
         for down in self.downs:
@@ -106,6 +108,12 @@ class SimpleUnet(nn.Module):
             x = up(torch.cat((x, skips.pop()), dim=1), time)
         x = self.output(x)
         return x if x.shape[-2:] == (height, width) else x[..., :height, :width]
+
+    def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The embedding (B, 32) of the timesteps that all blocks get."""
+        if labels is not None:
+            raise ValueError("The lecture's network takes no labels.")
+        return self.time_mlp(t)
 
 
 # ---------------------------------------------------------------- the improved network
@@ -130,9 +138,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.scale_shift(emb)[..., None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        terms = self.time_terms(emb)
+        h = self.norm2(h) * (1 + terms["scale"][..., None, None]) + terms["shift"][..., None, None]
         return self.skip(x) + self.conv2(F.silu(h))
+
+    def time_terms(self, emb: Tensor) -> dict[str, Tensor]:
+        """What the embedding gives each channel of the second norm: a scale and a shift, each
+        (B, out)."""
+        scale, shift = self.scale_shift(emb).chunk(2, dim=1)
+        return {"scale": scale, "shift": shift}
 
 
 class SelfAttention(nn.Module):
@@ -251,15 +265,8 @@ class Unet(nn.Module):
         self.output = zero_init(nn.Conv2d(width, channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        emb = self.time_mlp(t)
-        if self.num_classes:
-            if labels is None:
-                labels = torch.full_like(t, self.num_classes)
-            emb = emb + self.label_embedding(labels)
-        elif labels is not None:
-            raise ValueError("This network was built without classes; it takes no labels.")
+        emb = self.embed(t, labels)
         check_size(x, self.size_multiple)
-        emb = F.silu(emb)
 
         x = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [x]
@@ -272,6 +279,17 @@ class Unet(nn.Module):
             x = up(torch.cat((x, skips.pop()), dim=1), emb) if isinstance(up, UnetBlock) else up(x)
         x = self.output(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.patch)
+
+    def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The embedding (B, 4 widths[0]) that all blocks get: of the timesteps and the classes."""
+        emb = self.time_mlp(t)
+        if self.num_classes:
+            if labels is None:
+                labels = torch.full_like(t, self.num_classes)
+            emb = emb + self.label_embedding(labels)
+        elif labels is not None:
+            raise ValueError("This network was built without classes; it takes no labels.")
+        return F.silu(emb)
 
 
 def with_classes(

@@ -1,7 +1,4 @@
-"""Sinusoidal embeddings of the timestep (Vaswani et al. 2017, as used by Ho et al. 2020).
-
-Also what is needed to show them: all rows, those of a trained network, and their similarity.
-"""
+"""The sinusoidal embedding of the timestep as a layer; see `sinusoids`."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -37,26 +33,10 @@ class SinusoidalPositionEmbeddings(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def spread_timesteps(timesteps: int, most: int) -> np.ndarray:
-    """0 ... timesteps - 1 in equal strides, the shortest that leave at most `most`; int64."""
-    return np.arange(0, timesteps, math.ceil(timesteps / most), dtype=np.int64)
-
-
 @torch.inference_mode()
 def embed(layer: nn.Module, t: np.ndarray | list[int]) -> np.ndarray:
-    """A layer's output for timesteps (N,), float32 (N, size), computed on the layer's device.
-
-    `layer` is a `SinusoidalPositionEmbeddings` or the whole `time_mlp` of either network.
-    """
+    """The output of a network's `time_mlp` for timesteps (N,), float32 (N, size), computed on the
+    layer's device."""
     weight = next(layer.parameters(), None)
     device = weight.device if weight is not None else None
     return layer(torch.as_tensor(t, device=device)).float().cpu().numpy()
-
-
-def cosine_similarity(rows: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between any two of the rows (N, size): (N, N), in [-1, 1].
-
-    A row of zeros, which a ReLU can give, has similarity 0 with every row.
-    """
-    unit = F.normalize(torch.from_numpy(rows), dim=-1)
-    return (unit @ unit.T).clamp(-1, 1).numpy()

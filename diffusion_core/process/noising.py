@@ -51,15 +51,30 @@ def noised_at(
     return schedule.add_noise(x_0.expand(shape), t, noise.expand(shape))[0]
 
 
-def mean_and_std(x: Tensor) -> tuple[float, float]:
-    """Over all values of all images."""
-    return float(x.mean()), float(x.std(correction=0))
+def noised_step_by_step(
+    schedule: NoiseSchedule, x_0: Tensor, t: int, draws: int, generator: torch.Generator
+) -> Tensor:
+    """x_t by t + 1 steps x_s = sqrt(alpha_s) x_{s-1} + sqrt(beta_s) z, each with noise of its own
+    (Ho et al. 2020, equation 2).
+
+    `x_0` is (1, C, H, W); the result is (draws, C, H, W). Distributed as what `add_noise` gives.
+    """
+    x = x_0.expand(draws, *x_0.shape[1:])
+    for alpha, beta in zip(schedule.alphas[: t + 1], schedule.betas[: t + 1], strict=True):
+        x = alpha.sqrt() * x + beta.sqrt() * torch.randn(x.shape, generator=generator)
+    return x
 
 
-def noising_shapes(
+def standardised(schedule: NoiseSchedule, x_0: Tensor, t: int, x_t: Tensor) -> Tensor:
+    """(x_t - sqrt_alphas_cumprod x_0) / sqrt_one_minus_alphas_cumprod: N(0, 1) for every x_t of the
+    forward process."""
+    return (x_t - schedule.signal[t] * x_0) / schedule.spread[t]
+
+
+def noising_walk(
     schedule: NoiseSchedule, x_0: Tensor, timesteps: Sequence[int]
-) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The steps of `add_noise` on a batch: (description, expression, shape) each.
+) -> list[tuple[str, str, Tensor]]:
+    """The steps of `add_noise` on a batch: (description, expression, result) each.
 
     `x_0` is (1, C, H, W), one image shared by all `timesteps`.
     """
@@ -68,12 +83,11 @@ def noising_shapes(
     gathered = table[t]
     reshaped = gathered.reshape(-1, 1, 1, 1)
     batch = x_0.expand(len(t), *x_0.shape[1:])
-    product = reshaped * batch
     return [
-        ("the timesteps", "t", tuple(t.shape)),
-        ("the table of the schedule", "sqrt_alphas_cumprod", tuple(table.shape)),
-        ("gather: a coefficient for each image", "sqrt_alphas_cumprod[t]", tuple(gathered.shape)),
-        ("reshape: add the other dimensions", ".reshape(-1, 1, 1, 1)", tuple(reshaped.shape)),
-        ("the images", "x_0", tuple(batch.shape)),
-        ("broadcast: each image times its coefficient", "· x_0", tuple(product.shape)),
+        ("the timesteps", "t", t),
+        ("the table of the schedule", "sqrt_alphas_cumprod", table),
+        ("gather: a coefficient for each image", "sqrt_alphas_cumprod[t]", gathered),
+        ("reshape: add the other dimensions", ".reshape(-1, 1, 1, 1)", reshaped),
+        ("the images", "x_0", batch),
+        ("broadcast: each image times its coefficient", "· x_0", reshaped * batch),
     ]

@@ -96,7 +96,7 @@ def read_training_set(
     Raises DataError.
     """
     # workers=0: each process would import the whole app first.
-    store = build_store(config.data, config.image_size, config.channels, workers=0)
+    store = build_store(config.data, config.image_size, config.channels, config.resize, workers=0)
     trained, _ = split_of(config, store)
     rows = trained
     if len(trained) > MOST_TRAINING:

@@ -13,7 +13,6 @@ import io
 import json
 import re
 import stat
-import struct
 import tempfile
 import warnings
 import zipfile
@@ -42,23 +41,17 @@ from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.metrics import check_metrics, copy_metrics
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import RunState, StatusRecord, read_status
+from diffusion_core.zips import CHUNK, ArchiveError, check_list
 
 VERSION = 1
 MANIFEST = "manifest.json"
 MOST_FILES = 20_000
-# Of the zip file's list of its files, and of one of them: name, numbers and the further ones of
-# large files.
-MOST_LISTED = MOST_FILES * 160
-CHUNK = 2**20
+LISTED = 160  # bytes of a file in the list: name, numbers and the further ones of large files
 WEIGHTS = ("best", "latest", "all", "none")
 CHOSEN = ("config.json", "weights/", "state/")  # the beginnings of what must not be left out
 
 # The states that stay; a run in another one is stopped where it is imported.
 LASTING = frozenset({RunState.PAUSED, RunState.STOPPED, RunState.FINISHED, RunState.FAILED})
-
-
-class ArchiveError(ValueError):
-    """An archive that cannot be written or used; the message says why."""
 
 
 # ---------------------------------------------------------------- what is in it
@@ -93,7 +86,7 @@ def check_state(path: Path) -> None:
     with open(path, "rb") as file:
         if file.read(4) != b"PK\3\4":  # as versions of PyTorch before 2020 wrote it
             raise damaged
-        check_list(file)
+        check_list(file, MOST_FILES, LISTED, "a run")
         try:
             with zipfile.ZipFile(file) as state:
                 stored = all(each.compress_type == zipfile.ZIP_STORED for each in state.infolist())
@@ -171,27 +164,6 @@ class Manifest(Record):
     version: Annotated[int, Field(ge=1), BeforeValidator(_is_read_here)] = VERSION
     name: Annotated[str, Field(max_length=80)]
     files: Annotated[tuple[Member, ...], Field(max_length=MOST_FILES)]
-
-
-def check_list(file: IO[bytes]) -> None:
-    """Raises ArchiveError for what is no zip file, and for one with more files than any run has.
-
-    The list of its files, at its end, is read at once by whatever opens it.
-    """
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - 98))
-    end = file.read().rjust(98, b"\0")
-    whole = end[76:80] == b"PK\5\6" and end[96:] == b"\0\0"
-    listed, first = struct.unpack("<II", end[88:96])
-    behind = size - 22
-    if end[56:60] == b"PK\6\7":  # a large file has larger numbers before that
-        (behind,) = struct.unpack("<Q", end[64:72])
-        whole = whole and end[:4] == b"PK\6\6" and behind == size - 98
-        listed, first = struct.unpack("<QQ", end[40:56])
-    if whole and listed > MOST_LISTED:
-        raise ArchiveError(f"The archive has too many files; a run has at most {MOST_FILES:,}.")
-    if not whole or first + listed != behind:
-        raise ArchiveError("This is no archive of a run, or it is cut short.")
 
 
 def settled(status: StatusRecord) -> StatusRecord:

@@ -12,10 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -32,12 +29,11 @@ from diffusion_core.files import (
 )
 from diffusion_core.records import MAX_BYTES, RecordError, read_record
 from diffusion_core.runs.archive import (
-    CHUNK,
+    LISTED,
     MANIFEST,
-    ArchiveError,
+    MOST_FILES,
     Manifest,
     Member,
-    check_list,
     part_of,
     settled,
 )
@@ -46,11 +42,17 @@ from diffusion_core.runs.jobs import JobError, check_name
 from diffusion_core.runs.run import Run, is_run
 from diffusion_core.runs.status import read_status, write_status
 from diffusion_core.text import shown
+from diffusion_core.zips import (
+    CHUNK,
+    SPARE,
+    ArchiveError,
+    check_entry,
+    check_list,
+    check_packed,
+    damage_explained,
+)
 
 _log = logging.getLogger(__name__)
-
-MOST_TIMES = 200  # as many bytes as compressed ones; curves and JSON have a tenth of that
-SPARE = 64 * 2**20  # bytes that stay free on the disk
 
 
 def import_archive(
@@ -63,7 +65,7 @@ def import_archive(
     is taken or cannot be used, DiskFull, OSError.
     """
     with _opened(source) as file, _damage_explained():
-        check_list(file)
+        check_list(file, MOST_FILES, LISTED, "a run")
         with zipfile.ZipFile(file) as archive:
             manifest, entries = _check_entries(archive, file.seek(0, os.SEEK_END))
             path = runs_dir / check_name(manifest.name if name is None else name)
@@ -100,17 +102,8 @@ def _opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
 @contextmanager
 def _damage_explained() -> Iterator[None]:
     try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,  # of zipfile, for a way to compress that it does not know
-        OverflowError,
-        UnicodeDecodeError,
-    ) as error:
-        raise ArchiveError("The archive is damaged or cut short.") from error
+        with damage_explained():
+            yield
     except RecordError as error:
         raise ArchiveError(str(error)) from error
 
@@ -136,8 +129,7 @@ def _check_entries(
         if entry.filename in entries:
             raise ArchiveError(f"{entry.filename} is in the archive twice.")
         entries[entry.filename] = entry
-    if sum(entry.compress_size for entry in entries.values()) > size:
-        raise ArchiveError("The archive holds the same bytes several times; no run does.")
+    check_packed(list(entries.values()), size, "run")
     if MANIFEST not in entries:
         raise ArchiveError("This is no archive of a run: it has no manifest.json.")
     with archive.open(entries.pop(MANIFEST)) as file:
@@ -156,19 +148,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if part is None and name != MANIFEST:
         raise ArchiveError(f"The archive has a file {shown(name)}, which no run has.")
     most = MAX_BYTES if part is None else part.most
-    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise ArchiveError(f"{name} is a link or a device in the archive; it must be a file.")
-    if entry.flag_bits & 1:
-        raise ArchiveError(f"{name} is encrypted in the archive.")
-    stored = entry.compress_type == zipfile.ZIP_STORED
-    if not stored and (most is None or entry.compress_type != zipfile.ZIP_DEFLATED):
-        raise ArchiveError(f"{name} is compressed in the archive in a way that no run is.")
-    if stored and entry.compress_size != entry.file_size:
-        raise ArchiveError(f"{name} has two sizes in the archive.")
-    if most is not None and entry.file_size > most:
-        raise ArchiveError(f"{name} is larger than {most // 2**20:,} MB in the archive.")
-    if entry.file_size > max(entry.compress_size * MOST_TIMES, CHUNK):
-        raise ArchiveError(f"{name} becomes more than {MOST_TIMES} times as large; no run does.")
+    check_entry(entry, name, most, "run")
 
 
 def _check_room(runs_dir: Path, manifest: Manifest) -> None:

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from diffusion_core.device import compute_in_float32, has_fast_bfloat16
 from diffusion_core.files import check_regular, listing, make_folder, replacing
+from diffusion_core.models.conditioning import weight_names
 from diffusion_core.models.inference import for_sampling
+from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.records import Count, Record, RecordError, ShortText, record_of
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
@@ -216,8 +218,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, made.step, made.time, config, made.classes, averages)
 
 
-def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[str, Tensor]:
-    """The tensors of one average by name, on the CPU. Raises CheckpointError."""
+def load_weights(
+    checkpoint: Checkpoint, average: str = MAIN_AVERAGE, only: Collection[str] | None = None
+) -> dict[str, Tensor]:
+    """The tensors of one average by name, on the CPU; all, or `only` those of these names.
+
+    Raises CheckpointError.
+    """
     if average not in checkpoint.averages:
         raise CheckpointError(
             f"{checkpoint.path.name} has no averaged weights called {average!r}; "
@@ -226,11 +233,13 @@ def load_weights(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> dict[st
     prefix = "" if average == MAIN_AVERAGE else f"{EXTRA}{average}/"
     try:
         with safetensors.safe_open(checkpoint.path, framework="pt") as file:
-            return {
-                name.removeprefix(prefix): file.get_tensor(name)
+            names = {
+                name.removeprefix(prefix): name
                 for name in list(file.keys())
                 if (name.startswith(prefix) if prefix else not name.startswith(EXTRA))
             }
+            wanted = names if only is None else names.keys() & set(only)
+            return {name: file.get_tensor(names[name]) for name in names if name in wanted}
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{checkpoint.path.name} can no longer be read: newer checkpoints have replaced it, or "
@@ -275,6 +284,19 @@ def load_model(
     else:
         network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
     return LoadedModel(network, build_schedule(config).to(device), config)
+
+
+def load_conditioning(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> SimpleUnet | Unet:
+    """A network on the CPU of which only what `models.conditioning` needs has been read.
+
+    All other weights lie on the device "meta". Raises CheckpointError.
+    """
+    config = checkpoint.config
+    with WithoutValues():
+        network = build_network(config.network, config.network_args)
+    weights = load_weights(checkpoint, average, weight_names(network))
+    network.load_state_dict(weights, strict=False, assign=True)
+    return network.float().eval().requires_grad_(False)
 
 
 def network_of(

@@ -42,7 +42,7 @@ def find_moved(run: RunSnapshot, data: str) -> tuple[str, str]:
         raise ConfigError(f"{run.name} has no record of its images; its data cannot change.")
     data = absolute(data)
     try:
-        store = build_store(data, run.config.image_size, run.config.channels)
+        store = build_store(data, run.config.image_size, run.config.channels, run.config.resize)
     except DataError as error:
         raise ConfigError(str(error)) from error
     details = run.details

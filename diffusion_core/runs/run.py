@@ -209,22 +209,6 @@ def load_run(path: Path | str) -> Run:
     return run
 
 
-def why_no_list(runs_dir: Path) -> str:
-    """Why the runs in a folder cannot be listed, as the end of a sentence about it.
-
-    Empty where they can be, and where the folder does not exist yet.
-    """
-    try:
-        os.scandir(runs_dir).close()
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        return "is a file; the runs need a folder."
-    except OSError as error:
-        return f"cannot be read: {error.strerror}."
-    return ""
-
-
 def list_runs(runs_dir: Path) -> list[Run]:
     """All runs in a folder, newest first; empty where it does not exist or cannot be read."""
     return sorted(run_folders(runs_dir), key=lambda run: (run.created, run.name), reverse=True)

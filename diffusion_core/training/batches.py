@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_core.data.split import batches_per_epoch
 from diffusion_core.data.store import ImageStore
 from diffusion_core.runs.config import RunConfig
 
@@ -96,7 +97,7 @@ def batch_positions(config: RunConfig, count: int, step: int) -> np.ndarray:
 
     A new order every epoch, drawn from (seed, epoch); the last, incomplete batch is dropped.
     """
-    per_epoch = count // config.batch_size
+    per_epoch = batches_per_epoch(count, config.batch_size)
     epoch, batch = divmod(step - 1, per_epoch)
     order = epoch_order(config.seed, epoch, count)
     return order[batch * config.batch_size : (batch + 1) * config.batch_size]

@@ -81,7 +81,12 @@ def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> I
     """Raises DataError; `progress` is that of `build_store`."""
     workers = None if config.num_workers < 0 else config.num_workers
     return build_store(
-        config.data, config.image_size, config.channels, workers=workers, progress=progress
+        config.data,
+        config.image_size,
+        config.channels,
+        config.resize,
+        workers=workers,
+        progress=progress,
     )
 
 

@@ -17,6 +17,8 @@ from benchmarks import sampling
 from benchmarks.big_store import own_groups
 from benchmarks.contenders import NETWORKS, Clock, Job, read_result, train_ours
 from benchmarks.layers import rates
+from benchmarks.pages import Times
+from benchmarks.pages import table as pages_table
 from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
 from benchmarks.run_index import FILTER, make_run, measure
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
@@ -260,3 +262,18 @@ def test_a_job_survives_its_way_into_the_other_process() -> None:
     arguments = command("python", "lecture", "ours", job)
     assert arguments[:5] == ["python", "-m", "benchmarks.contenders", "lecture", "ours"]
     assert Job(**json.loads(arguments[5])) == job
+
+
+def test_a_page_has_repainted_when_all_that_follows_every_key_has() -> None:
+    times = Times(load=[2000.0, 1000.0, 3000.0], kilobytes=[5000.0], shift=[0.0, 0.1])
+    # Container 3 is a film, which changes by itself now and then.
+    times.presses = [{"1": 40.0, "2": 60.0}, {"1": 30.0, "2": 90.0, "3": 400.0}]
+    assert times.keys() == [60.0, 90.0]
+    assert times.keys(min) == [40.0, 30.0]
+    bare = Times(load=[1000.0], kilobytes=[4000.0], shift=[0.0], presses=[{"1": 50.0}])
+    still = Times(load=[1500.0], kilobytes=[9.0], shift=[0.0])
+    assert pages_table({"bare": bare, "schedule": times, "": still})[2:] == [
+        "| bare | 1.00 | 1.00 | 50 | 1.00 | 50 | 1.00 | 50 | 4,000 | 0.000 |",
+        "| schedule | 2.00 | 2.00 | 75 | 1.50 | 90 | 1.80 | 35 | 5,000 | 0.100 |",
+        "| home | 1.50 | 1.50 | – | – | – | – | – | 9 | 0.000 |",
+    ]

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ from streamlit.testing.v1 import AppTest
 # ---------------------------------------------------------------- all that is not a lasting name
 from diffusion_core import list_runs, load_model, load_run, sample
 from diffusion_core.cli.main import main
-from tests.pages.app import open_page, words
+from tests.pages.app import component_data, open_page, words
 
 pytestmark = pytest.mark.usefixtures("quick_python")
 
@@ -44,6 +44,8 @@ PAGES = {
     "training": "training.py",
     "sampling": "sampling.py",
 }
+# A page that got views since: the one that shows a control of its links.
+VIEWS = {"embedding": {"run": "Time MLP"}}
 # A control that got another key, or a choice that got other words, since the fixtures were written:
 # old key to new key, and (old key, old value) to new value.
 NEW_KEYS: dict[str, str] = {}
@@ -134,11 +136,19 @@ def open_link(address: str) -> AppTest:
     return open_page(PAGES[parts.path.strip("/")], **settings)
 
 
+def in_the_browser(app: AppTest) -> dict[str, Any]:
+    """The values of the controls that are parts of components."""
+    there = {each.proto.component_name for each in app.get("bidi_component")}
+    found = {"t": component_data(app, "timestep")["t"]} if "timestep" in there else {}
+    return found | (component_data(app, "noising")["settings"] if "noising" in there else {})
+
+
 def check_controls(app: AppTest, values: dict[str, Any]) -> None:
+    others = in_the_browser(app)
     for key, value in now_called(values).items():
         if value == [] and key not in [each.key for each in app.multiselect]:
             continue  # the mode Compare shows the lists that have values
-        found = app.session_state[key]
+        found = others[key] if key in others else app.session_state[key]
         assert (list(found) if isinstance(found, tuple) else found) == value, key
 
 
@@ -424,8 +434,11 @@ def test_the_numbers_of_a_run_are_exported_the_same(old_runs: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("link", LINKS, ids=lambda link: link["what"])
 def test_a_link_sets_the_controls(link: dict[str, Any]) -> None:
-    app = open_link(link["address"])
-    check_controls(app, link["values"])
+    values = dict(link["values"])
+    for key, view in VIEWS.get(link["what"], {}).items():
+        app = open_link(f"{link['address']}&view={quote_plus(view)}")
+        check_controls(app, {key: values.pop(key)})
+    check_controls(open_link(link["address"]), values)
 
 
 @pytest.mark.parametrize("name", ["asked", "failed", "stopped", "waiting", "waiting-first"])

@@ -60,6 +60,12 @@ def component_data(app: AppTest, name: str, key: str = "") -> dict[str, Any]:
     return json.loads(found.json)
 
 
+def figures(app: AppTest) -> list[dict[str, Any]]:
+    """What the browser is told of each figure."""
+    found = (each.proto for each in app.get("bidi_component"))
+    return [json.loads(each.json) for each in found if each.component_name == "chart"]
+
+
 def words(app: AppTest) -> str:
     """All texts of the page, as a reader sees them."""
     shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]

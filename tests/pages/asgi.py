@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 
-def get(app: Starlette, path: str, query: str = "") -> tuple[int, dict[str, str], bytes]:
+def get(
+    app: ASGIApp, path: str, query: str = "", headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer."""
+    asked = {"host": "localhost:8501", **(headers or {})}
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -28,11 +32,15 @@ def get(app: Starlette, path: str, query: str = "") -> tuple[int, dict[str, str]
         "path": path,
         "raw_path": quote(path).encode(),
         "query_string": query.encode(),
-        "headers": [(b"host", b"localhost:8501")],
+        "headers": [(name.encode(), value.encode()) for name, value in asked.items()],
         "server": ("localhost", 8501),
     }
+
+    async def answer() -> None:
+        await app(scope, receive, send)
+
     # In a thread of its own: the one of the browser tests has a loop that runs already.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, app(scope, receive, send)).result()
-    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])
+        thread.submit(asyncio.run, answer()).result()
+    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], answered, b"".join(part.get("body", b"") for part in sent[1:])

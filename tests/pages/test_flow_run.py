@@ -16,7 +16,8 @@ FLOW = tiny(prediction_type="flow_prediction", schedule={"timesteps": 20})
     ("file", "settings", "sentence"),
     [
         ("unet.py", {"network": "run mine"}, "trained to predict the direction"),
-        ("embedding.py", {"run": "mine"}, "mine at step 4: preset small, T = 20,"),
+        ("embedding.py", {"run": "mine", "view": "Time MLP"}, "preset small, T = 20."),
+        ("embedding.py", {"run": "mine", "view": "Blocks"}, "preset small, T = 20."),
         ("training.py", {"run": "mine"}, "mine has finished."),
         ("sampling.py", {"run": "mine"}, ""),
     ],

@@ -17,7 +17,7 @@ from dashboard.ui.navigation import FOLDER
 from diffusion_core.models.trace import Trace, trace
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.presets import PRESETS, build_model, preset
-from tests.pages.app import open_page, seen, words
+from tests.pages.app import figures, open_page, seen, words
 
 
 def open_network(**settings: object) -> AppTest:
@@ -57,7 +57,7 @@ def test_the_page_opens_on_the_lectures_network_with_its_totals() -> None:
     assert app.title[0].value == "Network"
     assert totals(app) == ["62,438,883", "5.73 G", "249.8 MB"]
     assert "11.46 GFLOP" in words(app)
-    assert len(app.get("plotly_chart")) == 3
+    assert len(figures(app)) == 3
 
 
 def test_the_table_is_the_lectures_shape_trace() -> None:

@@ -1,8 +1,8 @@
-"""The Noising page: the lecture's numbers, the same ε while t moves, good and bad uploads."""
+"""The Noising page: what the browser is sent, the tabs, good and bad uploads."""
 
 from __future__ import annotations
 
-import io
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,33 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures.noising import EDGES, normal_density, spread_figure
+from dashboard.components.drawing import drawing
 from dashboard.services import cached
+from dashboard.ui.image_source import RESIZED
 from diffusion_core.data.decode_apart import ReaderBusy
-from diffusion_core.media.images import png
+from diffusion_core.process.noising import fixed_noise
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, USUAL_POINTS
+from diffusion_core.runs.designs import DESIGNS
 from tests import image_files
-from tests.pages.app import open_page, seen
+from tests.pages.app import button, component_data, open_page, seen
 
 
 def open_noising(**settings: str) -> AppTest:
     return open_page("noising.py", **settings)
 
 
-def formula(app: AppTest) -> str:
-    [latex] = app.latex
-    return latex.value.strip("$\n")
+def sent(app: AppTest) -> dict[str, Any]:
+    """What the browser mixes the images from."""
+    return component_data(app, "noising")
 
 
-def captions(app: AppTest) -> list[str]:
-    """Below the images, from the left: x_0, ε, x_t, then the strip."""
-    return [image.caption for shown in app.get("image") for image in shown.proto.imgs]
+def shows_images(app: AppTest) -> bool:
+    return any(each.proto.component_name == "noising" for each in app.get("bidi_component"))
 
 
-def addresses(app: AppTest) -> list[str]:
-    """Of the images; an address is made from an image's content."""
-    return [image.url for shown in app.get("image") for image in shown.proto.imgs]
+def floats(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 def upload(content: bytes, **settings: str) -> AppTest:
@@ -49,60 +51,114 @@ def upload(content: bytes, **settings: str) -> AppTest:
 def test_the_page_opens_with_a_car_the_lectures_schedule_and_t_150() -> None:
     app = open_noising()
     assert not app.error
-    assert formula(app) == r"x_{150} = 0.6800\,x_0 + 0.7332\,\epsilon"
-    assert captions(app)[0] == "$x_0$: sedan, image 0 of 20,000"
-    assert captions(app)[3:] == [f"t = {t}" for t in range(0, 300, 30)]
+    data = sent(app)
+    assert data["what"] == "sedan, image 0 of 20,000"
+    assert data["settings"] == {"kind": "linear", "strength": 1.0, "plot": "Values"}
+    assert data["strip"] == list(range(0, 300, 30))
+    assert component_data(app, "timestep")["t"] == 150
 
 
-def test_t_in_the_address_and_on_the_slider_shows_the_lectures_coefficients() -> None:
-    app = open_noising(t="30")
-    assert formula(app) == r"x_{30} = 0.9831\,x_0 + 0.1830\,\epsilon"
-    for t, signal, spread in ((0, "0.9999", "0.0100"), (270, "0.2898", "0.9571")):
-        app.slider(key="t").set_value(t).run()
-        assert formula(app) == rf"x_{{{t}}} = {signal}\,x_0 + {spread}\,\epsilon"
+def test_the_browser_is_sent_the_tables_of_every_kind_of_schedule_and_the_noise() -> None:
+    data = sent(open_noising(T="1000", zero_snr="true", seed="3", size="16"))
+    assert [kind["name"] for kind in data["kinds"]] == list(SCHEDULE_KINDS)
+    for kind in data["kinds"]:
+        schedule = NoiseSchedule(
+            kind["name"], 1000, rescale_zero_terminal_snr=True, points=USUAL_POINTS
+        )
+        assert np.array_equal(floats(kind["signal"]), schedule.signal.numpy())
+        assert np.array_equal(floats(kind["spread"]), schedule.spread.numpy())
+    noise = fixed_noise(3, 16)[0].permute(1, 2, 0)
+    assert np.array_equal(floats(data["noise"]), noise.numpy().ravel())
 
 
-def test_the_same_noise_is_kept_while_t_moves_and_new_noise_is_in_the_settings() -> None:
+def test_a_schedule_of_ones_own_is_offered_unless_its_points_are_too_close_for_T() -> None:
+    points = "0:5,0.5:4.99,1:-5"
+    assert DESIGNED in [kind["name"] for kind in sent(open_noising(points=points))["kinds"]]
+    app = open_noising(points=points, T="4000")
+    assert not app.error and sent(app)["kinds"]
+    app = open_noising(kind=DESIGNED, points="0:1,0.5:-1,1:-5", T="10")
+    assert sent(app)["settings"]["kind"] == DESIGNED
+
+
+def test_a_saved_schedule_is_offered_and_noises_the_image(runs_dir: Path) -> None:
+    points = ((0.0, 8.0), (0.5, 1.0), (1.0, -4.0))
+    DESIGNS.save(runs_dir, "mine", "", points=points)
+    app = open_noising(kind=DESIGNED)
+    button(app, "mine").click().run()
+    assert not app.exception
+    [designed] = [kind for kind in sent(app)["kinds"] if kind["name"] == DESIGNED]
+    wanted = NoiseSchedule(DESIGNED, points=points).signal
+    assert np.array_equal(floats(designed["signal"]), wanted.numpy())
+
+
+def test_nothing_is_sent_again_for_another_t() -> None:
     app = open_noising()
-    before = addresses(app)
-    app.slider(key="t").set_value(60).run()
-    moved = addresses(app)
-    assert moved[:2] == before[:2] and moved[2] != before[2]
-    assert moved[3:] == before[3:]
-    assert moved[2] != moved[3]
+    before = sent(app)
+    app.query_params["t"] = "60"
+    app.run()
+    assert component_data(app, "timestep")["t"] == 60
+    assert sent(app) == before
+
+
+def test_new_noise_is_that_of_the_next_seed_and_in_the_link() -> None:
+    app = open_noising()
+    before = sent(app)
     app.button[0].click().run()
     assert not app.exception
     assert app.number_input(key="seed").value == 1
-    renewed = addresses(app)
-    assert renewed[0] == before[0]
-    assert not set(renewed[1:]) & set(before)
-    assert addresses(open_noising(seed="1", t="60")) == renewed
+    renewed = sent(app)
+    assert renewed["pixels"] == before["pixels"]
+    assert renewed["noise"] != before["noise"]
+    assert sent(open_noising(seed="1"))["noise"] == renewed["noise"]
 
 
 def test_another_image_data_set_and_size_come_from_the_address() -> None:
     app = open_noising(data="digits", picture="3", size="32")
-    assert captions(app)[0] == "$x_0$: 3, image 3 of 1,797"
-    assert "All 3,072 values" in app.main.caption[-1].value
-    first = addresses(app)[0]
+    first = sent(app)
+    assert first["what"] == "3, image 3 of 1,797"
+    assert first["size"] == 32 and len(base64.b64decode(first["pixels"])) == 3 * 32 * 32
     app.number_input(key="picture").set_value(4).run()
-    assert captions(app)[0] == "$x_0$: 4, image 4 of 1,797"
-    assert addresses(app)[0] != first
+    assert sent(app)["what"] == "4, image 4 of 1,797"
+    assert sent(app)["pixels"] != first["pixels"]
+
+
+def test_schedule_strength_and_figure_come_from_the_address() -> None:
+    app = open_noising(kind="cosine", strength="0.35", plot="Spectrum")
+    assert sent(app)["settings"] == {"kind": "cosine", "strength": 0.35, "plot": "Spectrum"}
+    assert "ends at 0.0002 at t = 299." in seen(app.main.caption[-1].value)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"T": "many", "picture": "20000", "size": "77", "seed": "-5", "data": ""},
-        {"t": "-1", "T": "1", "picture": "-1", "source": "thin air", "kind": "quadratic"},
-        {"t": "one", "T": "4001", "picture": "a", "size": "", "source": ""},
+        {
+            "t": "-1",
+            "T": "1",
+            "picture": "-1",
+            "source": "thin air",
+            "kind": "quadratic",
+            "strength": "3",
+        },
+        {
+            "t": "one",
+            "T": "4001",
+            "picture": "a",
+            "size": "",
+            "source": "",
+            "strength": "nan",
+            "plot": "Pie",
+            "more": "Less",
+        },
     ],
     ids=["beyond", "below", "no numbers"],
 )
 def test_what_cannot_be_in_an_address_leaves_a_working_page(settings: dict[str, str]) -> None:
     app = open_noising(**settings)
     assert not app.error
-    assert formula(app) == r"x_{150} = 0.6800\,x_0 + 0.7332\,\epsilon"
-    assert captions(app)[0] == "$x_0$: sedan, image 0 of 20,000"
+    assert sent(app)["what"] == "sedan, image 0 of 20,000"
+    assert sent(app)["settings"] == {"kind": "linear", "strength": 1.0, "plot": "Values"}
+    assert component_data(app, "timestep")["t"] == 150
 
 
 @pytest.mark.parametrize(
@@ -113,13 +169,13 @@ def test_t_stays_within_a_T_that_shrinks(settings: dict[str, str]) -> None:
     for timesteps in (100, 2):
         app.number_input(key="T").set_value(timesteps).run()
         assert not app.exception
-        assert app.slider(key="t").value == timesteps - 1
-    assert captions(app)[3:] == ["t = 0", "t = 1"]
+        assert component_data(app, "timestep")["t"] == timesteps - 1
+    assert sent(app)["strip"] == [0, 1]
 
 
 def test_the_page_says_how_much_of_the_image_is_left_at_the_end() -> None:
     def words(app: AppTest) -> str:
-        return "\n".join(seen(element.value) for element in app.markdown)
+        return "\n".join(seen(element.value) for element in app.caption)
 
     app = open_noising()
     assert "ends at 0.2192 at t = 299, so a trace" in words(app)
@@ -129,10 +185,45 @@ def test_the_page_says_how_much_of_the_image_is_left_at_the_end() -> None:
     assert "ends at 0.0000 at t = 999." in words(app)
 
 
-def test_the_walk_through_the_shapes_is_of_the_strips_batch() -> None:
-    shapes = open_noising(size="32").table[0].value["shape"].tolist()
-    assert shapes[1:4] == ["(300,)", "(10,)", "(10, 1, 1, 1)"]
+def test_the_walk_through_the_shapes_has_the_values_of_the_strips_batch() -> None:
+    walk = open_noising(size="32").table[0].value
+    results = walk["shape and values"].tolist()
+    shapes, written = zip(*(result.split("  \n") for result in results), strict=True)
+    assert shapes[1:4] == ("(300,)", "(10,)", "(10, 1, 1, 1)")
     assert shapes[-1] == "(10, 3, 32, 32)"
+    assert written[0] == "[0, 30, 60, 90, …, 270]"
+    assert written[2] == "[0.9999, 0.9831, 0.9380, 0.8684, …, 0.2898]"
+    assert written[3].startswith("[[[[0.9999]]], [[[0.9831]]], ")
+
+
+def test_wrong_shapes_are_refused_in_pytorchs_words_or_noise_the_wrong_pixels() -> None:
+    app = open_noising(more="Wrong shapes", size="32")
+    refused, columns, colours = (each.value for each in app.code)
+    assert "The size of tensor a (10) must match the size of tensor b (32)" in refused
+    assert "(32,) times (32, 3, 32, 32): no error" in columns
+    assert "(3,) to (1, 3, 1, 1): no error" in colours
+    right, wrong = (image.url for shown in app.get("image")[:2] for image in shown.proto.imgs)
+    assert right != wrong
+
+
+def test_the_notes_have_what_python_answers() -> None:
+    notes = [each.value for each in open_noising(more="Notes on tensors").code]
+    dots, full, tensor = notes
+    assert ">>> time[..., None, None].shape\ntorch.Size([2, 3, 1, 1])\n" in dots
+    assert dots.endswith("must match the size of tensor b (3) at non-singleton dimension 3")
+    assert ">>> torch.full((4,), 30)\ntensor([30, 30, 30, 30])\n" in full
+    assert "IndexError: tensors used as indices must be long" in full
+    assert ">>> torch.tensor(30).shape\ntorch.Size([])\n" in tensor
+
+
+def test_both_ways_to_x_t_agree_within_their_errors() -> None:
+    app = open_noising(more="Step by step", T="10", t="9", beta_end="0.3")
+    table = app.table[0].value
+    assert table.index.tolist() == ["from the formula", "step by step"]
+    for column, wanted in zip(table, (0, 1), strict=True):
+        for cell in table[column]:
+            value, error = (float(part.replace("−", "-")) for part in cell.split(" ± "))
+            assert abs(value - wanted) < 4 * error
 
 
 def test_an_operator_reads_a_folder_by_its_path_and_a_viewer_does_not(
@@ -141,9 +232,9 @@ def test_an_operator_reads_a_folder_by_its_path_and_a_viewer_does_not(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "one.png").write_bytes(image_files.halves("PNG"))
     spec = f"folder:{tmp_path / 'mine'}"
-    assert captions(open_noising(data=spec))[0] == "$x_0$: mine, image 0 of 1"
+    assert sent(open_noising(data=spec))["what"] == "mine, image 0 of 1"
     monkeypatch.setenv("DIFFUSION_LAB_ROLE", "viewer")
-    assert captions(open_noising(data=spec))[0] == "$x_0$: sedan, image 0 of 20,000"
+    assert sent(open_noising(data=spec))["what"] == "sedan, image 0 of 20,000"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +248,7 @@ def test_a_data_set_that_does_not_exist_gets_a_sentence(spec: str, sentence: str
     app = open_noising(data=spec)
     [error] = app.error
     assert sentence in seen(error.value)
-    assert not captions(app)
+    assert not shows_images(app)
 
 
 def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_image_works(
@@ -168,14 +259,14 @@ def test_a_broken_file_in_a_folder_gets_a_sentence_and_the_next_image_works(
     [error] = open_noising(data=f"folder:{tmp_path}").error
     assert "The image is damaged or incomplete." in error.value
     app = open_noising(data=f"folder:{tmp_path}", picture="1")
-    assert not app.error and captions(app)
+    assert not app.error and shows_images(app)
 
 
 def test_without_a_file_the_page_asks_for_one() -> None:
     app = open_noising(source="upload")
     assert "Choose an image file" in app.info[0].value
     assert "Links do not contain it." in app.caption[0].value
-    assert not captions(app) and not app.error
+    assert not shows_images(app) and not app.error
 
 
 def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
@@ -189,7 +280,7 @@ def test_the_camera_is_asked_for_only_when_it_is_chosen() -> None:
     camera: Any = app.get("camera_input")[0]
     camera.set_value(photo).run()
     assert not app.exception
-    assert captions(app)[0] == "$x_0$: resized from 40×20, cropped to a square"
+    assert sent(app)["what"] == "resized from 40×20, cropped to a square"
 
 
 def test_images_of_any_make_are_noised_one_after_the_other() -> None:
@@ -205,7 +296,7 @@ def test_images_of_any_make_are_noised_one_after_the_other() -> None:
     }.items():
         app.file_uploader[0].set_value((name, content, "image/any")).run()
         assert not app.exception and not app.error, name
-        assert captions(app)[0].startswith("$x_0$: resized from "), name
+        assert sent(app)["what"].startswith("resized from "), name
 
 
 def test_a_file_that_cannot_be_used_gets_one_sentence_and_the_next_one_works() -> None:
@@ -221,10 +312,10 @@ def test_a_file_that_cannot_be_used_gets_one_sentence_and_the_next_one_works() -
         assert not app.exception
         [error] = app.error
         assert sentence in seen(error.value)
-        assert not captions(app)
+        assert not shows_images(app)
     app.file_uploader[0].set_value(good).run()
     assert not app.error and not app.exception
-    assert len(captions(app)) == 13
+    assert shows_images(app)
 
 
 def test_a_file_above_the_limit_is_refused_before_it_is_read(
@@ -250,50 +341,53 @@ def test_an_image_that_was_not_read_because_others_were_costs_nothing_and_can_be
         app = upload(content)
         assert app.error[0].value == "Try again in a minute."
     app.run()
-    assert not app.error and captions(app)
+    assert not app.error and shows_images(app)
     app.segmented_control(key="size").set_value(16).run()
     assert "; 0 of 1 per hour are left" in app.error[0].value
 
 
-def test_an_uploaded_image_is_resized_to_the_chosen_size_and_can_be_downloaded() -> None:
+def test_an_uploaded_image_is_resized_to_the_chosen_size() -> None:
     app = upload(image_files.halves("PNG"), size="16", t="0")
-    assert captions(app)[0] == "$x_0$: resized from 40×20, cropped to a square"
-    assert "All 768 values" in app.main.caption[-1].value
-    assert app.get("download_button")
+    assert sent(app)["what"] == "resized from 40×20, cropped to a square"
+    assert len(base64.b64decode(sent(app)["pixels"])) == 768
 
 
-def test_an_uploaded_image_is_cropped_fitted_or_stretched_as_the_link_says() -> None:
+def test_an_uploaded_image_is_cropped_padded_or_squashed_as_the_link_says() -> None:
     content = image_files.halves("PNG")
     found = {}
-    for fit, done in (("crop", "cropped"), ("fit", "fitted"), ("stretch", "stretched")):
+    for fit, done in RESIZED.items():
         app = upload(content, size="16", t="0", fit=fit)
-        assert captions(app)[0] == f"$x_0$: resized from 40×20, {done} to a square"
-        found[fit] = addresses(app)[0]
+        assert sent(app)["what"] == f"resized from 40×20, {done} to a square"
+        found[fit] = sent(app)["pixels"]
     assert len(set(found.values())) == 3
+    for earlier, now in (("fit", "pad"), ("stretch", "squash")):  # in links of earlier versions
+        assert sent(upload(content, size="16", t="0", fit=earlier))["pixels"] == found[now]
     app.segmented_control(key="fit").set_value("crop").run()
-    assert addresses(app)[0] == found["crop"]
+    assert sent(app)["pixels"] == found["crop"]
 
 
-def test_a_mean_below_zero_has_a_minus_sign_and_no_hyphen() -> None:
-    caption = open_noising(data="digits", t="0").main.caption[-1].value
-    assert ": mean −0." in caption
+def test_a_drawing_is_noised_and_paper_alone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_noising(source="drawing", size="16")
+    assert "Draw an image" in app.info[0].value and not shows_images(app)
+    monkeypatch.setattr(
+        "dashboard.explain.noising.draw_image", lambda _: np.zeros((128, 128, 3), np.uint8)
+    )
+    assert sent(open_noising(source="drawing", size="16"))["what"] == "your drawing"
 
 
-def test_at_the_last_step_of_a_long_schedule_the_values_are_normal() -> None:
-    values = np.random.default_rng(0).standard_normal(100_000)
-    bars, curve = spread_figure(values).data
-    assert np.abs(np.array(bars.y) - normal_density(np.array(bars.x))).max() < 0.03
-    assert np.sum(np.array(bars.y) * np.diff(EDGES)) == pytest.approx(1)
-    assert curve.y[50] == pytest.approx(1 / np.sqrt(2 * np.pi))
+def test_a_drawing_is_read_and_what_is_none_is_refused() -> None:
+    numbers = np.zeros((128, 128), np.uint8)
+    numbers[0, :3] = (4, 0, len(drawing.PALETTE) - 1)
 
+    def text(numbers: np.ndarray) -> str:
+        high, low = numbers.reshape(-1, 2).T
+        return base64.b64encode(bytes(high << 4 | low)).decode()
 
-def test_values_beyond_the_axis_are_counted_at_its_ends() -> None:
-    bars, _ = spread_figure(np.array([-40.0, 0.05, 0.05, 40.0])).data
-    assert np.array(bars.y)[[0, -1]].tolist() == pytest.approx([2.5, 2.5])
-
-
-def test_large_images_are_enlarged_with_crisp_pixels() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    shown = np.asarray(Image.open(io.BytesIO(png(image, 32))))
-    assert shown.shape == (512, 512, 3)
-    assert np.array_equal(shown[16::32, 16::32], image)
+    image = drawing.decode(text(numbers))
+    assert image.shape == (128, 128, 3)
+    assert np.array_equal(image[0, :4], drawing.PALETTE[[4, 0, len(drawing.PALETTE) - 1, 0]])
+    assert (image[1:] == 255).all()
+    odd = [None, 3, "", "§", text(numbers)[:-4], text(numbers) + "AAAA", text(0 * numbers)]
+    numbers[5, 5] = len(drawing.PALETTE)
+    for given in (*odd, text(numbers)):
+        assert drawing.decode(given) is None

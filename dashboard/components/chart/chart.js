@@ -2,6 +2,8 @@
 // points come in. Placeholder colours are replaced by the theme's.
 
 import { movingFor, themeColours, themeValue } from "../shared/shared.js";
+import { openCursor } from "./cursor.js";
+import { offerFiles } from "./files.js";
 
 function loadPlotly(url) {
   window.diffusionLabPlotly ??= new Promise((resolve, reject) => {
@@ -17,10 +19,17 @@ function loadPlotly(url) {
   return window.diffusionLabPlotly;
 }
 
+const MENU_HEIGHT = 24; // pixels above the plot, where the menu of files is
+
 /** The colour that stands for the theme's colour of this number in a figure. */
 const placeholder = (number) => `#0000${String(number).padStart(2, "0")}`;
 
-function themed(figure, marks, box) {
+/** Whether a figure is nothing but a legend, which has no numbers. */
+function isLegend({ xaxis, yaxis }) {
+  return xaxis.visible === false && yaxis.visible === false;
+}
+
+function themed(figure, box) {
   const value = (name) => themeValue(box, name);
   const colours = {};
   ["categorical", "sequential", "diverging"].forEach((palette, k) => {
@@ -29,19 +38,17 @@ function themed(figure, marks, box) {
       .forEach((colour, at) => { colours[placeholder(10 * k + at + 1)] = colour; });
   });
   colours[placeholder(36)] = value("gray-text-color") || value("gray-color") || "#888888";
-  const recoloured = (text) => JSON.parse(
-    text.replace(/#0000\d\d/g, (found) => colours[found] || found),
-  );
-  const { data, layout } = recoloured(figure);
+  const recoloured = figure.replace(/#0000\d\d/g, (found) => colours[found] || found);
+  const { data, layout } = JSON.parse(recoloured);
   const text = value("text-color");
   const line = value("border-color");
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true };
   return {
     data,
-    shapes: [...(layout.shapes ?? []), ...recoloured(marks)],
     layout: {
       ...layout,
       autosize: true,
+      margin: { ...layout.margin, t: isLegend(layout) ? 0 : Math.max(layout.margin.t, MENU_HEIGHT) },
       font: { family: value("font"), size: 12, color: text },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -67,7 +74,7 @@ function whenStill(box, draw) {
   }
 }
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".chart");
   box.style.height = `${data.height}px`;
   box.setAttribute("role", "figure");
@@ -77,19 +84,27 @@ export default function ({ data, parentElement }) {
     box.parentElement.style.overflowX = "auto";
     box.parentElement.tabIndex = 0; // for the arrow keys
   }
+  Object.assign(box, { source: data.figure, name: data.name, quantity: data.quantity });
+  const menu = parentElement.querySelector(".chart-files");
+  if (!box.turn) offerFiles(menu, box);
   // If two updates arrive while the library loads, only the later one is drawn.
   const turn = (box.turn = (box.turn ?? 0) + 1);
   loadPlotly(data.library).then(
     (Plotly) => whenStill(box, () => {
       if (turn !== box.turn || !box.isConnected) return false;
-      const { data: curves, shapes, layout } = themed(data.figure, data.marks, box);
-      const drawn = JSON.stringify([curves, { ...layout, shapes: [] }]);
-      if (drawn === box.drawn) {
-        Plotly.relayout(box, { shapes }); // a tenth of the time
-      } else {
-        Plotly.react(box, curves, { ...layout, shapes }, { ...data.config, responsive: true });
+      const { data: curves, layout } = themed(data.figure, box);
+      const drawn = JSON.stringify([curves, layout]);
+      if (drawn !== box.drawn) {
+        Plotly.react(box, curves, layout, { ...data.config, responsive: true });
+        if (data.clicks && !box.drawn) {
+          box.on("plotly_click", ({ points: [{ customdata }] }) => {
+            if (customdata?.[1]) setTriggerValue("clicked", customdata[1]);
+          });
+        }
         box.drawn = drawn;
+        menu.hidden = isLegend(layout);
       }
+      if (data.cursor) openCursor(box, data.cursor);
       box.watcher ??= new ResizeObserver(() => box.offsetWidth && Plotly.Plots.resize(box));
       box.watcher.observe(box);
       return true;

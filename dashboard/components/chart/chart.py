@@ -7,18 +7,35 @@ from this server once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import plotly
 import plotly.graph_objects as go
+import streamlit as st
 
 from dashboard.components.assemble import component, folder_address
-from dashboard.figures.theme import CONFIG
+from dashboard.ui import keys
 
-HTML = '<div><div class="chart"></div></div>'
+# `style.css` has their look, and hides the tool bar of Plotly on a phone, for want of room.
+HTML = """
+<div class="chart-frame">
+  <div><div class="chart"></div></div>
+  <details class="chart-files" hidden>
+    <summary aria-label="Download this figure" title="Download this figure">
+      <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 3v12m-5-5 5 5 5-5M4 20h16"/></svg>
+    </summary>
+    <div>
+      <button type="button">PNG</button><button type="button">SVG</button
+      ><button type="button">CSV</button>
+    </div>
+  </details>
+</div>
+"""
+# Nothing can be selected, so there is nothing to select with; the menu has the image.
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
@@ -29,13 +46,20 @@ class Packed(NamedTuple):
     height: int
 
 
-def show_live(figure: go.Figure, key: str, alt: str, least_width: int = 0) -> None:
+def show_live(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    least_width: int = 0,
+    cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: Callable[[str], None] | None = None,
+) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
     What `uirevision` keeps stays over updates of the same `key`. `least_width`: in pixels; where
-    there is less room the figure scrolls sideways.
+    there is less room the figure scrolls sideways. `cursor`, `on_click`: see `show_packed`.
     """
-    show_packed(pack(figure), key, alt, least_width=least_width)
+    show_packed(pack(figure), key, alt, least_width, cursor, on_click)
 
 
 def pack(figure: go.Figure) -> Packed:
@@ -48,20 +72,41 @@ def show_packed(
     chart: Packed,
     key: str,
     alt: str,
-    marks: Sequence[dict[str, Any]] = (),
     least_width: int = 0,
+    cursor: Literal["", "x", "y", "xy"] = "",
+    on_click: Callable[[str], None] | None = None,
 ) -> None:
-    """As `show_live`. `marks`: Plotly shapes over the figure; where only they change the browser
-    does not draw the figure again."""
+    """As `show_live`. `cursor`: on which axes the timestep lies that a line follows in the browser;
+    on x alone each curve has a dot there with its value. `on_click` is told the name of a point
+    that was clicked, the second entry of its `customdata`; points without one are not told."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {
         "figure": chart.json,
-        "marks": json.dumps(marks),
         "config": CONFIG,
         "library": library,
         "height": chart.height,
         "alt": alt,
+        "name": _file_name(key),
+        "quantity": key,
         "leastWidth": least_width,
+        "cursor": cursor,
     }
+    told: dict[str, Any] = {}
+    if on_click is not None:
+        data["clicks"] = True
+
+        def clicked() -> None:
+            name = st.session_state[key].get("clicked")
+            if isinstance(name, str):
+                on_click(name)
+
+        told["on_clicked_change"] = clicked
     # Plotly's own styles belong to the document.
-    component(Path(__file__), HTML, isolate_styles=False)(key=key, data=data, height=chart.height)
+    show = component(Path(__file__), HTML, isolate_styles=False)
+    show(key=key, data=data, height=chart.height, **told)
+
+
+def _file_name(key: str) -> str:
+    """Of the files of a figure, without their ending: its page and itself."""
+    page = st.session_state.get(keys.PAGE) or "home"
+    return re.sub(r"[^\w.-]+", "-", f"{page}-{key}").strip("-")

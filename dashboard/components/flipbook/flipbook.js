@@ -3,6 +3,7 @@
 
 import { openPlayer, paintTiles, play, sayWhere, setFrames } from "../player/player.js";
 import { formatImages, loadImage } from "../shared/shared.js";
+import { followTimestep, moveTimestep } from "../shared/timestep.js";
 
 const ALONE = [96, 256]; // the smallest and largest size of an image on the screen
 const BESIDE = [96, 192]; // in several rows
@@ -57,6 +58,7 @@ function update(book, data) {
   book.data = data;
   if (isNew || before.first !== data.first) begin(book, data);
   if (isNew) book.index = book.last;
+  if (isNew && data.timesteps.length) follow(book, data.timesteps);
   if (isNew || before.image !== data.image) {
     book.image = data.image;
     book.which.value = book.image;
@@ -64,6 +66,18 @@ function update(book, data) {
   book.redraw();
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (isNew && data.plays && !book.playing && !still) play(book);
+}
+
+/** Show the frame nearest to the page's timestep, and move that when another frame is chosen. */
+function follow(book, timesteps) {
+  book.moved = () => moveTimestep(timesteps[book.index]);
+  followTimestep(book.box, (t) => {
+    const away = timesteps.map((each) => Math.abs(each - t));
+    const nearest = away.indexOf(Math.min(...away));
+    if (nearest === book.index) return;
+    book.index = nearest;
+    book.redraw();
+  });
 }
 
 function begin(book, data) {

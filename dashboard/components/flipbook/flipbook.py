@@ -64,6 +64,9 @@ class Book:
     names: Sequence[str]  # of each image
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)  # by their names: (k, m)
     histogram: Histogram | None = None
+    # Of each frame, rising: the nearest to the page's timestep is shown, and turning to another
+    # frame moves the timestep.
+    timesteps: Sequence[int] = ()
     plays: bool = False  # by itself, once it is shown; not where less motion is wanted
 
 
@@ -124,6 +127,7 @@ def pack(book: Book, image: int = 0) -> Sent:
         "rows": list(book.rows),
         "plays": book.plays,
         "captions": [book.captions[k] for k in kept],
+        "timesteps": [book.timesteps[k] for k in kept] if book.timesteps else [],
         "first": first,
         "names": [book.names[k] for k in chosen],
         "sheets": [[_address(row) for row in rows] for rows in sheets],

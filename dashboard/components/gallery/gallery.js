@@ -7,9 +7,10 @@ import { loadImage, nextFrame } from "../shared/shared.js";
 const SMALLEST = 64; // screen pixels of an image where a row chooses its columns
 const SWIPE = 40; // screen pixels over which a finger turns to the next image
 
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".gallery");
   const gallery = (box.gallery ??= open(box));
+  gallery.ask = (index) => setTriggerValue("original", index);
   update(gallery, data);
   return () => close(gallery);
 }
@@ -60,6 +61,11 @@ function open(box) {
     if (event.pointerType !== "touch" || Math.abs(way) < SWIPE) return;
     turn(gallery, gallery.index - Math.sign(way));
   });
+  gallery.original = part(".original");
+  gallery.original.addEventListener("click", () => {
+    dialog.close();
+    gallery.ask(gallery.index);
+  });
   const copy = part(".copy");
   copy.hidden = !navigator.clipboard?.write; // the browser allows it on HTTPS and localhost only
   copy.addEventListener("click", () => copyImage(gallery));
@@ -83,10 +89,13 @@ function update(gallery, data) {
   if (gallery.version === data.version) return;
   gallery.version = data.version;
   gallery.dialog.close();
+  gallery.original.hidden = !data.original;
   gallery.index = 0;
   gallery.tiles = [];
   gallery.rows = data.rows.map((row) => makeRow(gallery, row));
   gallery.list.replaceChildren(...gallery.rows.map((row) => row.element));
+  gallery.list.style.gridTemplateColumns =
+    data.beside ? `repeat(auto-fill, minmax(${data.beside}px, 1fr))` : "";
   gallery.list.role = "group";
   gallery.list.ariaLabel = data.label;
   lead(gallery, 0);

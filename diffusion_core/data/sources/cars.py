@@ -54,7 +54,7 @@ def draw_car(index: int, seed: int = 0) -> tuple[np.ndarray, int]:
     if index < 0 or seed < 0:
         raise ValueError(f"index and seed must be 0 or more, not {index} and {seed}.")
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    label = index % len(CLASSES)
+    label = label_of(index)
     indoors = rng.random() < 0.16
     light = LIGHTS[0 if indoors else rng.choice(len(LIGHTS), p=[p for p, _ in LIGHTS])][1]
     car = _Car(CLASSES[label], light, rng)
@@ -353,9 +353,13 @@ class _Car:
             pen.ellipse(disc(x, y, r * 0.3), fill=silver)
 
 
+def label_of(index: int) -> int:
+    return index % len(CLASSES)
+
+
 def open_cars(detail: str) -> IndexedSource:
     count = parse_count("cars", detail, COUNT, MOST)
-    return IndexedSource(count, CLASSES, SIZE, f"cars {PIXELS}", draw_car)
+    return IndexedSource(count, CLASSES, SIZE, f"cars {PIXELS}", draw_car, label_of=label_of)
 
 
 SOURCE = SourceKind(

@@ -32,9 +32,13 @@ def draw_digit(index: int) -> tuple[np.ndarray, int]:
     return np.repeat(large[..., None], 3, axis=2), int(target[index])
 
 
+def label_of(index: int) -> int:
+    return int(_digits()[1][index])
+
+
 def open_digits(detail: str) -> IndexedSource:
     count = parse_count("digits", detail, COUNT, COUNT)
-    return IndexedSource(count, CLASSES, SIZE, f"digits {PIXELS}", draw_digit)
+    return IndexedSource(count, CLASSES, SIZE, f"digits {PIXELS}", draw_digit, label_of=label_of)
 
 
 SOURCE = SourceKind(

@@ -161,6 +161,9 @@ class FolderSource:
         file, label = self.files[index]
         return open_image(file), label
 
+    def label(self, index: int) -> int:
+        return self.files[index][1]
+
     def name(self, index: int) -> str:
         return readable(self.files[index][0].relative_to(self.path))
 

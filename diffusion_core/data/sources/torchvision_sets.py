@@ -117,6 +117,7 @@ class TorchvisionSource:
     size: int = SIZE
     parallel: bool = False  # each process would hold a copy of the whole set
     left_out: tuple[tuple[str, str], ...] = ()
+    labels: tuple[int, ...] = ()  # of all images, where the set keeps them
 
     @property
     def count(self) -> int:
@@ -128,6 +129,11 @@ class TorchvisionSource:
             return to_rgb(image), self.numbers[int(label)]
         except Exception as error:  # each set raises its own for a damaged file
             raise ImageError("The image is damaged or missing.") from error
+
+    def label(self, index: int) -> int:
+        if self.labels:
+            return self.numbers[self.labels[index]]
+        return self.read(index)[1]
 
     def name(self, index: int) -> str:
         return f"image {index}"
@@ -141,7 +147,8 @@ def open_torchvision(detail: str, seconds: float | None = None) -> TorchvisionSo
     end = None if seconds is None else time.monotonic() + seconds
     root = default_cache_dir() / "torchvision"
     images = open_set(detail, root, download=end is None and may_download())
-    there = sorted(labels_of(images, detail, end))
+    listed = labels_of(images, detail, end)
+    there = sorted(set(listed))
     # ImageNet has several names for a class.
     known = getattr(images, "classes", None) or ()
     names = tuple(str(name[0] if isinstance(name, tuple) else name) for name in known)
@@ -150,11 +157,14 @@ def open_torchvision(detail: str, seconds: float | None = None) -> TorchvisionSo
     else:
         names = tuple(str(label) for label in there)
     numbers = {label: k for k, label in enumerate(there)}
-    return TorchvisionSource(images, names, numbers, f"{detail} {len(images)}")
+    labels = tuple(listed) if len(listed) == len(images) else ()
+    return TorchvisionSource(images, names, numbers, f"{detail} {len(images)}", labels=labels)
 
 
-def labels_of(images: Any, name: str, end: float | None = None) -> set[int]:
-    """The labels of a set. Raises DataError where an image has none, TooLong after `end`.
+def labels_of(images: Any, name: str, end: float | None = None) -> list[int]:
+    """The labels of a set, without those of images that cannot be read.
+
+    Raises DataError where an image has none, TooLong after `end`.
 
     Sets keep them under names of their own, or not at all. A list of as many whole numbers is
     theirs if it has the labels of the images at some places; else every image is read.
@@ -166,8 +176,8 @@ def labels_of(images: Any, name: str, end: float | None = None) -> set[int]:
         for kept in getattr(images, "__dict__", {}).values() if probes else ():
             labels = _whole_numbers(kept, count)
             if labels and all(labels[k] == label for k, label in probes.items()):
-                return set(labels)
-        found = set(_read_labels(images, range(count), end).values())
+                return labels
+        found = list(_read_labels(images, range(count), end).values())
     except TooLong:
         raise
     except (TypeError, ValueError, AttributeError) as error:

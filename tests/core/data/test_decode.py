@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from diffusion_core.data import decode
 from diffusion_core.data.decode import (
@@ -360,12 +360,24 @@ def test_an_image_becomes_a_square_by_its_centre_between_borders_or_stretched() 
     assert (to_size(image, 4, decode.CROP) == thirds[:, 4:8]).all()
     upright = Image.fromarray(thirds.transpose(1, 0, 2))
     assert (to_size(upright, 4, decode.CROP) == thirds[:, 4:8]).all()
-    fitted = to_size(image, 12, decode.FIT)
+    fitted = to_size(image, 12, decode.PAD)
     assert (fitted[4:8] == thirds).all()
     assert (fitted[:4] == white).all() and (fitted[8:] == white).all()
-    stretched = to_size(image, 12, decode.STRETCH)
+    stretched = to_size(image, 12, decode.SQUASH)
     assert (stretched == thirds[:1]).all()
     assert (to_size(image, 12) == stretched).all()
+
+
+def test_crop_and_pad_are_those_of_pillow() -> None:
+    random = np.random.default_rng(0)
+    for width, height in ((150, 90), (90, 150), (64, 64), (333, 100), (20, 500), (61, 64), (1, 1)):
+        image = Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8))
+        for size in (16, 64):
+            way = Image.Resampling.BILINEAR
+            cropped = np.asarray(ImageOps.fit(image, (size, size), way))
+            assert np.array_equal(to_size(image, size, decode.CROP), cropped), (width, height)
+            padded = np.asarray(ImageOps.pad(image, (size, size), way, "white"))
+            assert np.array_equal(to_size(image, size, decode.PAD), padded), (width, height)
 
 
 @pytest.mark.parametrize(

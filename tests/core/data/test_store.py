@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Resize
 
@@ -16,7 +16,17 @@ from diffusion_core.data import store
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources.cars import CLASSES, draw_car
-from diffusion_core.data.store import DataError, build_store, count, load_image, same_images
+from diffusion_core.data.store import (
+    DataError,
+    build_store,
+    count,
+    fingerprint_of,
+    load_image,
+    same_images,
+)
+
+# The fingerprint of cars:5 at 16 pixels before there were other ways to a square.
+CARS = "791d672d67e0ffcc1529eba5b857ee37cfa77eb525a4b4bbd3096a888e08b5bc"
 
 
 @pytest.fixture
@@ -203,6 +213,27 @@ def test_the_fingerprint_follows_the_images(tmp_path: Path, cache: Path) -> None
     assert len(drawn) == 3
 
 
+def test_each_way_to_a_square_has_a_store_of_its_own(tmp_path: Path, cache: Path) -> None:
+    file = paint(tmp_path / "a" / "wide.png", 0, (40, 20))
+    spec = f"folder:{tmp_path / 'a'}"
+    whole = Image.open(file).convert("RGB")
+    ways = {
+        "squash": whole.resize((16, 16), Image.Resampling.BILINEAR),
+        "crop": ImageOps.fit(whole, (16, 16), Image.Resampling.BILINEAR),
+        "pad": ImageOps.pad(whole, (16, 16), Image.Resampling.BILINEAR, "white"),
+    }
+    prints = set()
+    for resize, expected in ways.items():
+        image = np.asarray(expected)
+        store = build_store(spec, 16, 3, resize, cache_dir=cache, workers=0)
+        assert np.array_equal(store.images[0].transpose(1, 2, 0), image)
+        assert np.array_equal(load_image(spec, 0, 16, resize)[0], image)
+        assert store.fingerprint == fingerprint_of(spec, 16, 3, resize)
+        prints.add(store.fingerprint)
+    assert len(prints) == 3
+    assert fingerprint_of("cars:5", 16) == fingerprint_of("cars:5", 16, 3, "squash") == CARS
+
+
 def test_a_changed_file_is_decoded_again(tmp_path: Path, cache: Path) -> None:
     root = tmp_path / "flat"
     image = paint(root / "1.png", 1)
@@ -353,7 +384,7 @@ def test_one_broken_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("boats", "'boats' is no data set. Use cars, cars:N, digits, digits:N, folder:PATH"),
+        ("boats", "'boats' is no data set. Use cars, cars:N, digits, digits:N, emoji, emoji:N, "),
         ("", "'' is no data set"),
         ("folder:", "'folder:' is no data set"),
         ("torchvision:", "'torchvision:' is no data set"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -12,6 +13,12 @@ from hypothesis import strategies as st
 
 from diffusion_core.models.unet import SimpleUnet
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
+from diffusion_core.process.sinusoids import (
+    cosine_similarity,
+    similarity_at,
+    sinusoids,
+    spread_timesteps,
+)
 
 # SinusoidalPositionEmbeddings(32) for t = 30, as the lecture prints it: 16 sines, 16 cosines.
 LECTURE_ROW = """
@@ -71,3 +78,44 @@ def test_every_timestep_has_a_row_of_its_own() -> None:
 def test_a_size_that_makes_no_pairs_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"even and at least 4, not {size}"):
         SinusoidalPositionEmbeddings(size)
+
+
+@pytest.mark.parametrize("size", [4, 32, 1024])
+@pytest.mark.parametrize("base", [10, 10_000, 1e6])
+def test_rows_of_any_base_are_those_of_diffusers(size: int, base: float) -> None:
+    t = np.arange(1000)
+    expected = get_timestep_embedding(
+        torch.from_numpy(t), size, flip_sin_to_cos=False, downscale_freq_shift=1, max_period=base
+    )
+    assert sinusoids(t, size, base) == pytest.approx(expected.numpy(), abs=2e-4)
+
+
+def test_the_layer_computes_what_numpy_does() -> None:
+    t = np.arange(1000)
+    rows = SinusoidalPositionEmbeddings(32)(torch.from_numpy(t)).numpy()
+    assert sinusoids(t, 32) == pytest.approx(rows, abs=2e-4)
+
+
+@pytest.mark.parametrize(("size", "base"), [(32, 1e4), (6, 10.0), (1024, 1e6)])
+def test_the_sinusoidal_similarity_depends_only_on_the_distance(size: int, base: float) -> None:
+    t = np.arange(300)
+    similarity = cosine_similarity(sinusoids(t, size, base))
+    profile = similarity_at(t, size, base)
+    assert similarity == pytest.approx(profile[np.abs(t[:, None] - t)], abs=1e-12)
+    expected = np.cos(np.outer(t, base ** (-np.arange(size // 2) / (size / 2 - 1)))).mean(axis=1)
+    assert profile == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_row_of_zeros_is_similar_to_nothing() -> None:
+    rows = np.array([[0, 0], [3, 4], [6, 8], [-3, -4]], dtype=np.float32)
+    expected = [[0, 0, 0, 0], [0, 1, 1, -1], [0, 1, 1, -1], [0, -1, -1, 1]]
+    assert cosine_similarity(rows) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(("timesteps", "rows"), [(300, 300), (500, 500), (501, 251), (4000, 500)])
+def test_rows_are_thinned_in_equal_strides_from_the_first(timesteps: int, rows: int) -> None:
+    steps = spread_timesteps(timesteps, 500)
+    assert len(steps) == rows
+    assert steps[0] == 0
+    assert len(set(np.diff(steps))) == 1
+    assert steps[-1] < timesteps

@@ -27,13 +27,14 @@ from diffusion_core.cli.main import main
 from diffusion_core.files import DiskFull
 from diffusion_core.media.images import png
 from diffusion_core.runs import archive, archive_import, changes, history, remarks, votes
-from diffusion_core.runs.archive import ArchiveError, export_archive, pack, plan_archive
+from diffusion_core.runs.archive import export_archive, pack, plan_archive
 from diffusion_core.runs.archive_import import import_archive
 from diffusion_core.runs.checkpoint import CheckpointError, load_weights, save_state
 from diffusion_core.runs.jobs import JobError, can_go_on
 from diffusion_core.runs.metrics import MetricsWriter, read_all
 from diffusion_core.runs.remarks import Kind
 from diffusion_core.runs.run import Run, list_runs, load_run
+from diffusion_core.zips import ArchiveError
 from tests.tiny_runs import set_running, write_checkpoint, write_run
 
 IMAGE = png(np.zeros((2, 4, 3), np.uint8))

@@ -1,15 +1,18 @@
-"""The parameters of a link and the mask in one."""
+"""The parameters of a link, a mask and a drawing."""
 
 from __future__ import annotations
 
+import base64
 import importlib
 import pkgutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 import dashboard
+from dashboard.components.drawing import drawing
 from dashboard.components.mask.mask import decode
 from dashboard.ui.controls import Choice, Control, MultiChoice
 from diffusion_core.sampling.spec import SamplingSpec
@@ -77,4 +80,16 @@ PARSERS["painted mask"] = Parser(
     st.one_of(texts, st.none(), st.integers(), st.binary(max_size=40).map(lambda b: b.hex())),
     read_mask,
     many=2000,
+)
+
+
+def read_drawing(text: Any, _: Path) -> None:
+    image = drawing.decode(text)
+    assert image is None or (image.shape == (128, 128, 3) and image.dtype == np.uint8)
+
+
+# Of the right length as well; a colour's number in each half of a byte.
+whole = st.integers(0, 255).map(lambda byte: base64.b64encode(bytes([byte]) * 8192).decode())
+PARSERS["drawing"] = Parser(
+    st.one_of(texts, st.none(), st.integers(), whole), read_drawing, many=2000
 )

@@ -25,21 +25,10 @@ def assembled(script: Path) -> str:
     )
 
 
-def test_there_are_components() -> None:
-    assert [script.stem for script in COMPONENTS] == [
-        "ballot",
-        "chart",
-        "comparison",
-        "film",
-        "flipbook",
-        "gallery",
-        "mask",
-        "memory",
-        "notify",
-        "playground",
-        "swipe",
-        "thumbnails",
-    ]
+def test_every_component_has_one_script_of_its_name() -> None:
+    shown = [path for path in FOLDER.glob("*/*.py") if "component(Path" in path.read_text("utf-8")]
+    assert sorted(path.with_suffix(".js") for path in shown) == COMPONENTS
+    assert all(script.stem == script.parent.name for script in COMPONENTS)
 
 
 @pytest.mark.parametrize("script", COMPONENTS, ids=lambda script: script.stem)

@@ -290,7 +290,7 @@ def test_what_a_file_cannot_bring_back_is_said(modes_run: Path) -> None:
         assert not app.success
 
 
-@pytest.mark.parametrize(("written", "fit"), [({}, "stretch"), ({"fit": "fit"}, "fit")])
+@pytest.mark.parametrize(("written", "fit"), [({}, "squash"), ({"fit": "fit"}, "pad")])
 def test_an_upload_is_resized_as_when_the_file_was_made(
     modes_run: Path, written: dict[str, str], fit: str
 ) -> None:

@@ -20,7 +20,7 @@ from dashboard.sampling.decided import stochastic
 from dashboard.sampling.trajectory import BOTH, X_0, X_T, film_of
 from diffusion_core.sampling.branching import Parting
 from diffusion_core.sampling.spec import SamplingSpec
-from tests.pages.app import component_data, generate, open_page, press, words
+from tests.pages.app import component_data, figures, generate, open_page, press, words
 from tests.tiny_runs import TINY, write_run
 
 
@@ -110,12 +110,11 @@ def test_the_way_of_an_image_is_shown_from_its_noise_to_its_image(runs_dir: Path
     assert np.array_equal(film_of(walk, None, X_0, 3)[:, :, 16:32], walk.x_0[:, 1])
     app.number_input(key="picture").set_value(3).run()
     assert book_data(app)["image"] == 3
-    assert not app.get("plotly_chart")  # the figures are made when they are looked at
+    assert not figures(app)  # the figures are made when they are looked at
     app.session_state["numbers"] = True
     app.run()
     assert [
-        json.loads(chart.proto.spec)["layout"]["yaxis"]["title"]["text"]
-        for chart in app.get("plotly_chart")
+        json.loads(figure["figure"])["layout"]["yaxis"]["title"]["text"] for figure in figures(app)
     ] == ["change in a step", "root mean square of ε"]
 
 

@@ -15,19 +15,23 @@ from dashboard.explain import noising
 from dashboard.quality import measure
 from dashboard.review import saved
 from dashboard.services import (
+    data_deeds,
     downloads,
     presenting,
     review_deeds,
     roles,
     run_deeds,
+    saved_deeds,
     series_jobs,
     settings,
     users,
 )
 from dashboard.services.roles import Deed, NotAllowed
+from diffusion_core.process.tables import USUAL_POINTS
 from diffusion_core.review import polls
 from diffusion_core.review.polls import Poll, Question, Turn
 from diffusion_core.runs import remarks, trash
+from diffusion_core.runs.designs import DESIGNS
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.remarks import Kind
 from diffusion_core.runs.run import Run
@@ -70,7 +74,9 @@ DEEDS: dict[Deed, list[Callable[[], object]]] = {
         lambda: series_jobs.resume(RUN, SERIES, SPEC, own=False),
     ],
     Deed.DELETE_SERIES: [lambda: series_jobs.remove(SERIES)],
-    Deed.READ_PATHS: [lambda: noising._pick_from_data_set(32)],
+    Deed.UPLOAD_DATA: [lambda: data_deeds.upload(io.BytesIO(), "new", lambda done, total: None)],
+    Deed.DELETE_DATA: [lambda: data_deeds.delete("gone")],
+    Deed.READ_PATHS: [lambda: noising.pick_from_data_set(32)],
 }
 OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     Deed.REMARK: [
@@ -87,6 +93,10 @@ OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     Deed.ASK: [lambda: review_deeds.ask("wheels", polls.Kind.ALL, [], {}, [], "Ann")],
     Deed.PRESENT: [lambda: presenting.begin("Ann", "session")],
     Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
+    Deed.SAVE_SCHEDULE: [
+        lambda: saved_deeds.save(Deed.SAVE_SCHEDULE, DESIGNS, "mine", points=USUAL_POINTS),
+        lambda: saved_deeds.delete(Deed.SAVE_SCHEDULE, DESIGNS, "mine"),
+    ],
 }
 
 

@@ -19,6 +19,7 @@ NOW_CALLED: dict[str, dict[str, str]] = {
     },
     "edit": {"Invert and back": "Invert"},
     "from": {"drawn before": "generated"},
+    "fit": {"fit": "pad", "stretch": "squash"},
     "show": {"the noisy x_t": "noisy x_t", "the predicted x_0": "predicted x_0"},
     "way": WAYS,
     "vs_way": WAYS,

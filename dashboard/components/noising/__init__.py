@@ -1,0 +1,1 @@
+"""An image noised in the browser."""

@@ -1,0 +1,1 @@
+"""Small figures that components draw themselves, and their downloads."""

@@ -1,0 +1,1 @@
+"""One row of the sinusoidal embedding, which follows the timestep in the browser."""

@@ -1,0 +1,1 @@
+"""The slider of the timestep that the components of a page follow."""
