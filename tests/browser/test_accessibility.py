@@ -32,6 +32,9 @@ ADDRESSES = [
     "noising?plot=Spectrum&more=Step+by+step",
     "noising?more=Wrong+shapes",
     "noising?more=Notes+on+tensors",
+    "one_step?tab=Over+t",
+    "one_step?tab=One+pixel",
+    "one_step?tab=One+step+back",
 ]
 
 
