@@ -22,7 +22,8 @@ show_featured_run(get_settings())
 
 for section, entries in SECTIONS.items():
     st.header(section)
-    for column, page in zip(st.columns(4), entries, strict=False):
-        with column, st.container(border=True, height="stretch"):
-            st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
-            st.write(page.summary)
+    for start in range(0, len(entries), 4):
+        for column, page in zip(st.columns(4), entries[start : start + 4], strict=False):
+            with column, st.container(border=True, height="stretch"):
+                st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
+                st.write(page.summary)

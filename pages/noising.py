@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.explain import noising, noising_more
+from dashboard.services import cached
 from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_timestep
 from diffusion_core.process.noising import fixed_noise
@@ -21,7 +22,7 @@ with controls:
     image, what, size = noising.pick_image()
     seed = noising.pick_noise_seed()
     schedules = noising.pick_schedules(settings["kind"])
-schedule = schedules[settings["kind"]]
+schedule = cached.schedule(**schedules[settings["kind"]].settings())
 with view:
     t = pick_timestep(schedule.timesteps, default=150)
     if image is None:
@@ -30,5 +31,5 @@ with view:
         st.stop()
     noise = fixed_noise(seed, size)
     noising.show_noising(image, noise, schedules, settings, what)
-    noising.show_limit(schedule)
+    noising.show_limit(schedules[settings["kind"]])
 noising_more.show_more(schedule, t, image, noise, seed)

@@ -12,6 +12,9 @@ st.write(
     "you watch."
 )
 values = playground.from_link()
-playground.show(values)
-playground.show_images_facts(values)
+plane = playground.plane_of_images(values)
+playground.show(values, plane)
+if plane is not None:
+    playground.show_axes(plane, values["images"])
+playground.show_formulas()
 playground.show_code(values)

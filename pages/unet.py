@@ -11,6 +11,7 @@ from dashboard.explain.network_look import ask_look
 from dashboard.explain.network_reach import show_reach
 from dashboard.explain.network_skips import show_skips
 from dashboard.services import cached
+from dashboard.ui.tabs import open_tab
 
 st.title("Network")
 st.markdown(
@@ -25,16 +26,15 @@ with right:
 trace = cached.network_trace(picked.config.network, dict(picked.config.network_args), size)
 network.show_totals(trace, picked.config, size)
 block = network.pick_block(trace)
-for tab, title in network.tabs():
-    with tab:
-        if title == network.ARCHITECTURE:
-            network.show_architecture(trace, picked.config)
-        elif title == network.BESIDE:
-            show_beside(picked, size, trace)
-        elif look := ask_look(picked, size):
-            if title == network.INSIDE:
-                show_inside(look, block)
-            elif title == network.SKIPS:
-                show_skips(look)
-            else:
-                show_reach(look, block)
+for title in open_tab(network.TAB):
+    if title == network.ARCHITECTURE:
+        network.show_architecture(trace, picked.config)
+    elif title == network.BESIDE:
+        show_beside(picked, size, trace)
+    elif look := ask_look(picked, size):
+        if title == network.INSIDE:
+            show_inside(look, block)
+        elif title == network.SKIPS:
+            show_skips(look)
+        else:
+            show_reach(look, block)

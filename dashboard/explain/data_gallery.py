@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.explain.data_set import Shown
 from dashboard.services import cached
 from dashboard.ui.controls import Choice, Number
+from dashboard.ui.images import MOST_WIDE
 from dashboard.ui.outside import plain, readable
 from diffusion_core.data.decode import ImageError
 from diffusion_core.media.images import png
 
 PER_PAGE = 40
 SIDE = 96  # pixels of an image in the gallery
-LARGEST = 2048  # pixels of the longer side of an image in full size; larger ones are reduced
+THINNEST = 4  # pixels
 MOST_LABELS = 100_000  # images whose class is looked up
 ALL = "all classes"
 CLASS = Choice(key="class", label="Class", options=(ALL,), default=ALL)
@@ -81,6 +83,13 @@ def tile_of(shown: Shown, row: int) -> Tile | None:
     return Tile(address_of(file), text, f"image-{row}.png")
 
 
+def reduced(image: Image.Image, most: int) -> Image.Image:
+    """With at most so many pixels a side, and at least a few: Streamlit fails on a thinner line."""
+    scale = min(1, most / max(image.size))
+    width, height = (max(THINNEST, round(scale * side)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
 @st.dialog("Full size", width="large")
 def show_original(shown: Shown, row: int) -> None:
     try:
@@ -89,8 +98,9 @@ def show_original(shown: Shown, row: int) -> None:
         st.error(plain(error))
         return
     width, height = image.size
-    image.thumbnail((LARGEST, LARGEST))
+    image = reduced(image, MOST_WIDE)
     name = plain(f"Image {row:,}, {shown.source.classes[label]}, {width:,}×{height:,} px.")
-    reduced = f" Shown at {image.width:,}×{image.height:,} px." if image.width < width else ""
-    st.image(png(np.asarray(image)), caption=f"{name}{reduced}", output_format="PNG")
-    st.caption(plain(f"File: {shown.source.name(row)}"))
+    smaller = f" Shown at {image.width:,}×{image.height:,} px." if image.width < width else ""
+    st.image(png(np.asarray(image)), caption=f"{name}{smaller}", output_format="PNG")
+    if (file := shown.source.name(row)) != f"image {row}":
+        st.caption(plain(f"File: {file}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from dashboard.explain.data_gallery import show_images
+from dashboard.explain.data_gallery import reduced, show_images
 from dashboard.explain.data_set import Shown
 from dashboard.ui.controls import Choice, Number, Toggle, whole_bounds
 from dashboard.ui.images import show_image
@@ -17,7 +17,7 @@ from diffusion_core.data.store import to_grey
 from diffusion_core.runs.config import RunConfig, meaning
 
 WAYS = {
-    SQUASH: "all of it, bent, as in the lecture",
+    SQUASH: "all of it, with another aspect ratio, as in the lecture",
     CROP: "its central square",
     PAD: "all of it, with white borders",
 }
@@ -41,7 +41,7 @@ BATCH, HELD_OUT, SEED = (
         ("seed", "Seed", "seed", 1),
     )
 )
-LARGEST = 320  # screen pixels
+WIDTH = 168  # screen pixels of an image; two fit beside each other on a phone
 MOST_HELD_OUT = 40  # images that are shown
 
 
@@ -64,32 +64,31 @@ def _show_ways(shown: Shown) -> None:
     except ImageError as error:
         st.error(plain(error))
         return
-    whole = image.copy()
-    whole.thumbnail((2 * LARGEST, 2 * LARGEST))
+    whole = reduced(image, 2 * WIDTH)
     name = plain(f"Image {index:,}, {shown.source.classes[label]}")
-    columns = st.columns(1 + len(WAYS))
-    with columns[0]:
-        caption = f"**The file**, {image.width:,}×{image.height:,} px"
-        show_image(np.asarray(whole), "The whole image", LARGEST, caption, stretch=True)
-    for column, (way, what) in zip(columns[1:], WAYS.items(), strict=True):
+    shown_images = [
+        (np.asarray(whole), "file", f"**The file**, {image.width:,}×{image.height:,} px")
+    ]
+    for way, what in WAYS.items():
         pixels = to_size(image, size, way)
         if config.channels == 1:
             grey = to_grey(pixels.transpose(2, 0, 1)[None])[0, 0]
             pixels = np.repeat(grey[..., None], 3, axis=2)
         if flip:
             pixels = pixels[:, ::-1]
-        with column:
-            used = " (used here)" if way == config.resize else ""
-            show_image(
-                np.ascontiguousarray(pixels), way, LARGEST, f"**{way}**{used}: {what}", stretch=True
-            )
+        used = " (used here)" if way == config.resize else ""
+        shown_images.append((np.ascontiguousarray(pixels), way, f"**{way}**{used}: {what}"))
+    with st.container(horizontal=True, gap="small"):
+        for pixels, alt, caption in shown_images:
+            show_image(pixels, alt, WIDTH, caption)
     flips = (
         "Each time that an image is shown in training, it is flipped with a chance of one half."
         if config.random_flip
         else "No image is flipped."
     )
     grey = " All are made grey." if config.channels == 1 else ""
-    st.caption(f"{name}. `resize` is a setting of a run. {flips}{grey}")
+    square = " It is square, so that all three are the same." if image.width == image.height else ""
+    st.caption(f"{name}.{square} `resize` is a setting of a run. {flips}{grey}")
 
 
 def _show_batches(shown: Shown) -> None:

@@ -12,6 +12,7 @@ from dashboard.services.settings import get_settings
 from dashboard.services.shared_look import runs_of
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice
+from dashboard.ui.navigation import entry
 from dashboard.ui.outside import plain
 from dashboard.ui.pickers import pick_run
 from diffusion_core.data.errors import DataError
@@ -54,13 +55,15 @@ def pick_data_set() -> Shown | None:
     except (DataError, NotAllowed) as error:
         st.error(plain(error))
         return None
-    say_what_is_there(source)
+    _say_what_is_there(source, own=kind.most is None)
+    if may(Deed.START):
+        _offer_training(config.data)
     return Shown(config.data, source, config)
 
 
 def _pick_config() -> RunConfig | None:
     """Raises DataError, NotAllowed."""
-    if spec := st.session_state.get(keys.UPLOADED_DATA):  # made just now
+    if spec := st.session_state.pop(keys.NEXT_DATA, ""):
         st.session_state[OF.key], st.session_state[DATA.key] = DATA_SET, spec
     left, right = st.columns([1, 3], vertical_alignment="bottom")
     with left:
@@ -93,12 +96,21 @@ def _usual_config(spec: str) -> RunConfig:
     return RunConfig(data=spec, image_size=kind.size, channels=kind.channels)
 
 
-def say_what_is_there(source: Source) -> None:
-    """How many images and classes there are, and what is left out and why."""
+def _offer_training(spec: str) -> None:
+    """The form of a training run on these images."""
+    kind, _, detail = spec.partition(":")
+    page = entry("training.py")
+    settings = {"data": kind} | ({kind: detail} if detail else {})
+    st.page_link(page.path, label="Train on these images", icon=page.icon, query_params=settings)
+
+
+def _say_what_is_there(source: Source, own: bool) -> None:
+    """How many images and classes there are, and what is left out and why; `own`: the visitor can
+    do something about that."""
     there = found(source.count, source.classes, source.left_out)
-    (st.warning if there.left_out else st.caption)(plain(sentence(there)))
+    (st.warning if own and there.left_out else st.caption)(plain(sentence(there)))
     if len(source.left_out) > sum(len(each.names) for each in there.left_out):
-        with st.expander(f"All {len(source.left_out):,} files that are left out"):
+        with st.expander(f"All {len(source.left_out):,} that are left out"):
             import pandas as pd
 
             st.dataframe(pd.DataFrame(source.left_out, columns=["file", "reason"]), hide_index=True)

@@ -99,9 +99,9 @@ def show_duplicates(shown: Shown) -> None:
     threshold = THRESHOLD.ask()
     n = len(found.rows)
     st.markdown(
-        f"{n:,} of {shown.source.count:,} images were compared, {n * (n - 1) // 2:,} pairs: "
-        f"**{len(found.copies):,}** with the same pixels, **{found.pairs_above(threshold):,}** "
-        f"whose thumbnails (32×32 px, in colour) correlate at {threshold:.3f} or more. "
+        f"{n:,} of {shown.source.count:,} images were compared. **{len(found.copies):,}** have "
+        f"the same pixels as an earlier one; of the others, **{found.pairs_above(threshold):,}** "
+        f"pairs have thumbnails (32×32 px, in colour) that correlate at {threshold:.3f} or more. "
         "Brightness and contrast do not change the correlation."
     )
     pairs = [(*pair, "the same pixels") for pair in found.copies.tolist()]
@@ -118,7 +118,9 @@ def show_duplicates(shown: Shown) -> None:
         tiles = [tile_of(shown, row) for row in (first, second)]
         there = tuple(filter(None, tiles))
         rows.append(Row(there, SIDE, SIDE, 2, f"{first:,} and {second:,}", what))
-    show_gallery(rows, "Pairs of images that are nearly the same", "data-pairs")
+    show_gallery(
+        rows, "Pairs of images that are nearly the same", "data-pairs", beside=2 * SIDE + 8
+    )
     if len(pairs) > MOST_SHOWN:
         st.caption(f"The {MOST_SHOWN} most similar pairs are shown.")
 
@@ -146,7 +148,8 @@ def _show_classes(shown: Shown) -> None:
 def _examined(shown: Shown) -> Examined | None:
     """What the examination found; before there is one, the button that starts it."""
     limit = (LIMIT if may_operate() else FEWEST).ask()
-    file = analysis.file_of(shown.spec, limit, shown.config.resize)
+    images = cached.fingerprint(shown.spec, analysis.SIZE, 3, shown.config.resize)
+    file = analysis.file_of(images, limit)
     found = analysis.load(file)
     if found is None:
         total = min(limit, shown.source.count)

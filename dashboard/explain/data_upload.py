@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.explain.data_set import DATA
 from dashboard.services import cached, data_deeds, roles, uploads
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import SettingsError, get_settings
@@ -64,8 +65,8 @@ def _offer_upload() -> None:
         st.error(plain(os_sentence(error)))
     else:
         st.session_state[keys.DATA_COUNT] += 1
-        st.session_state[keys.UPLOADED_DATA] = spec
-        cached.source.clear()
+        st.session_state[keys.UPLOADED_DATA] = st.session_state[keys.NEXT_DATA] = spec
+        cached.forget_images()
         st.rerun()
 
 
@@ -87,5 +88,7 @@ def _offer_delete() -> None:
         except OSError as error:
             st.error(plain(os_sentence(error)))
             return
-        cached.source.clear()
+        if st.session_state.get(DATA.key) == f"uploaded:{name}":
+            st.session_state[keys.NEXT_DATA] = DATA.default
+        cached.forget_images()
         st.rerun()

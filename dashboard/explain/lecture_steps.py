@@ -41,8 +41,8 @@ LINEAR = {"kind": "linear", "T": "300"}
 STEPS = (
     Step(
         title="Images",
-        file="training.py",
-        settings={"data": "cars", "size": "64"},
+        file="data.py",
+        settings={"data": "cars", "view": "Reading"},
         about="The lecture reads about 16,130 photographs of cars, resizes each to 64×64 px, flips "
         "half of them and scales their values to −1 … 1. A batch has 128 images; the last, "
         "incomplete batch of an epoch is dropped.",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.figures.network import cost_figure, shape_text, short, unet_figure
 from dashboard.figures.theme import show
@@ -24,7 +23,6 @@ from diffusion_core.runs.run import Run, list_runs
 SMALLEST, LARGEST = 16, 256  # pixels, both sides
 NETWORK = Choice(key="network", label="Network", help="A preset, or the network of a run.")
 SIZE_KEY = "size"
-U_KEY = "u"
 ARCHITECTURE, INSIDE, SKIPS, REACH, BESIDE = TABS = (
     "Architecture",
     "Inside a block",
@@ -121,49 +119,49 @@ def sizes_of(config: RunConfig) -> tuple[int, list[int]]:
 
 
 def show_totals(trace: Trace, config: RunConfig, size: int) -> None:
-    parameters, work, memory = st.columns(3)
-    parameters.metric("Parameters", f"{trace.parameters:,}")
-    work.metric("Multiply-adds per image", short(trace.multiply_adds))
-    memory.metric("Weights in float32", f"{trace.parameters * 4 / 1e6:,.1f} MB")
+    show_numbers(
+        {
+            "Parameters": f"{trace.parameters:,}",
+            "Multiply-adds per image": short(trace.multiply_adds),
+            "Weights in float32": f"{trace.parameters * 4 / 1e6:,.1f} MB",
+        }
+    )
     st.caption(
         f"Images of {size}×{size} px. This network is trained to predict "
         f"{PREDICTION_TYPES[config.prediction_type].formula}."
     )
 
 
-def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
-    """The tab that is open, and its title: only that one is computed."""
-    TAB.check_link()
-    for title, tab in zip(TABS, st.tabs(TABS, key=TAB.key, bind="query-params"), strict=True):
-        if tab.open:
-            yield tab, title
+def show_numbers(numbers: Mapping[str, str]) -> None:
+    """Side by side, wrapping as needed."""
+    with st.container(horizontal=True, gap="medium"):
+        for name, number in numbers.items():
+            st.metric(name, number, width="content")
 
 
 def pick_block(trace: Trace) -> TraceRow:
     """The chosen block, by a click on the U or with the control below it."""
     rows = {row.name: row for row in trace.blocks if row.parameters}
-    control = BLOCK.now(options=list(rows))
+    first = next((name for name, row in rows.items() if row.part == "downs"), next(iter(rows)))
+    control = BLOCK.now(options=list(rows), default=first)
     place = st.container()
     chosen = control.ask()
 
-    def click(data: object) -> None:
-        block = data[1] if isinstance(data, list) and len(data) == 2 else None
-        if isinstance(block, str) and block in rows:
+    def click(block: str) -> None:
+        if block in rows:
             st.session_state[BLOCK.key] = block
 
     with place:
-        show_unet(trace, U_KEY, chosen, click)
+        show_unet(trace, "u", chosen, click)
     return rows[chosen]
 
 
 def show_unet(
-    trace: Trace,
-    key: str,
-    chosen: str = "",
-    on_click: Callable[[object], None] | None = None,
+    trace: Trace, key: str, chosen: str = "", on_click: Callable[[str], None] | None = None
 ) -> None:
+    """With a legend where a block can be chosen."""
     show(
-        unet_figure(trace, chosen),
+        unet_figure(trace, chosen, legend=on_click is not None),
         key=key,
         alt=f"The network as a U of {len(trace.blocks)} blocks; the table has all shapes.",
         on_click=on_click,

@@ -10,6 +10,7 @@ import streamlit as st
 from torch import nn
 
 from dashboard.components.pixel.pixel import Panel, show_pixel
+from dashboard.explain.network import show_numbers
 from dashboard.explain.network_look import Look, pick_pixel, result_of, set_pixel
 from dashboard.figures.network import bars_figure, histogram_figure, shape_text, short
 from dashboard.figures.theme import show
@@ -88,32 +89,39 @@ def show_cost(look: Look, row: TraceRow) -> None:
         None,
         REPEATS + 1,
         lambda network, given, *_: inside.block_seconds(network, given, REPEATS),
+        any_image=True,
     )
     kept = cached.kept_bytes(look.config.network, dict(look.config.network_args), look.size)
     total = look.trace
-    parameters, time, weights, activations = st.columns(4)
-    parameters.metric("Parameters", short(row.parameters))
-    weights.metric("Memory of weights", megabytes(row.parameters * 4))
-    activations.metric("Memory of activations", megabytes(kept[row.name]))
+    numbers = {
+        "Parameters": short(row.parameters),
+        "Memory of weights": megabytes(row.parameters * 4),
+        "Memory of activations": megabytes(kept[row.name]),
+    }
     shares = f"{row.parameters / total.parameters:.1%} of the parameters"
     if seconds is not None:
         own = seconds[row.name]
-        time.metric("Time", f"{1000 * own:.3g} ms")
+        numbers["Time"] = f"{1000 * own:.3g} ms"
         shares += f", {own / seconds[WHOLE]:.1%} of the time"
     shares += f", {kept[row.name] / sum(kept.values()):.1%} of the activations"
+    show_numbers(numbers)
     st.caption(
         f"{row.parameters:,} parameters. {shares}. Time: the median of {REPEATS} forward passes of "
         "one image in float32 on this machine. Activations: what training keeps for the backward "
         f"pass, per image; the output alone is {megabytes(4 * math.prod(row.output))}."
     )
     if seconds is not None:
-        with st.expander("Time of every block", icon=":material/timer:"):
+        times = st.expander(
+            "Time of every block", icon=":material/timer:", key="times", on_change="rerun"
+        )
+        if times.open:
             blocks = [each for each in total.blocks if each.name in seconds]
-            show(
-                bars_figure(blocks, [1000 * seconds[each.name] for each in blocks], "ms"),
-                key="seconds",
-                alt="Bars: the time of every block in milliseconds.",
-            )
+            with times:
+                show(
+                    bars_figure(blocks, [1000 * seconds[each.name] for each in blocks], "ms"),
+                    key="seconds",
+                    alt="Bars: the time of every block in milliseconds.",
+                )
 
 
 def megabytes(number: float) -> str:

@@ -202,12 +202,20 @@ def has_room(needed: int, what: str) -> bool:
     return False
 
 
-def result_of(look: Look, what: str, more: Hashable, evaluations: int, compute: Compute) -> Any:
+def result_of(
+    look: Look,
+    what: str,
+    more: Hashable,
+    evaluations: int,
+    compute: Compute,
+    any_image: bool = False,
+) -> Any:
     """What `compute` returns, computed once on the sampling queue; None while there is nothing.
 
-    `what` says what is computed; `more` is what it depends on beside the look.
+    `what` says what is computed; `more` is what it depends on beside the look, of which `any_image`
+    has the same result.
     """
-    key = (what, look.key, more)
+    key = (what, (look.weights_key, look.size) if any_image else look.key, more)
     make_task = functools.partial(_task, look, what, evaluations, compute)
     try:
         job = queued.ask(key, make_task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import streamlit as st
 from torch import nn
 
 from dashboard.components.pixel.pixel import Panel, show_pixel
+from dashboard.explain.network import show_numbers
 from dashboard.explain.network_look import Look, has_room, pick_pixel, result_of, set_pixel
 from dashboard.services import cached
 from dashboard.ui.controls import Choice
@@ -54,13 +56,18 @@ def show_reach(look: Look, row: TraceRow) -> None:
     )
     if found is None:
         return
+    distances = [
+        inside.side_holding(found.gradient, pixel, share) // 2
+        for share in SHARES
+        if found.gradient.any()
+    ]
     panels = [
-        Panel(f"x_t at t = {look.t:,}", found.x_t),
+        Panel(f"x_t at t = {look.t:,}", found.x_t, distances),
         Panel("Gradient", found.gradient),
-        Panel("Gradient, logarithmic", logarithmic(found.gradient)),
+        Panel("Gradient, logarithmic", logarithmic(found.gradient), distances),
     ]
     show_pixel(panels, look.size, pixel, "reach", set_pixel)
-    show_extent(look, found.gradient, pixel)
+    show_extent(look, found.gradient, distances)
     if channels > FEW_CHANNELS:
         st.caption(
             f"Estimated over the {channels:,} channels from {PROBES} random mixtures of them."
@@ -80,21 +87,22 @@ def logarithmic(gradient: np.ndarray, decades: int = 4) -> np.ndarray:
     return np.clip(np.log10(np.maximum(gradient, 1e-30) / peak) + decades, 0, None)
 
 
-def show_extent(look: Look, gradient: np.ndarray, pixel: tuple[int, int]) -> None:
-    if not gradient.any():
+def show_extent(look: Look, gradient: np.ndarray, distances: Sequence[int]) -> None:
+    """Where it is not 0, and the distances within which SHARES of its sum lie."""
+    if not distances:
         st.info(
             "The gradient is 0 everywhere. The last layers of a fresh network are zero, so nothing "
             "of the image reaches its prediction yet."
         )
         return
     height, width = inside.reach(gradient)
-    columns = st.columns(3)
-    columns[0].metric("Not 0 in", f"{width}×{height} px")
-    for column, share in zip(columns[1:], SHARES, strict=True):
-        side = inside.side_holding(gradient, pixel, share)
-        column.metric(f"{share:.0%} of the sum within", f"± {side // 2} px")
+    within = {
+        f"{share:.0%} of the sum within": f"± {distance} px"
+        for share, distance in zip(SHARES, distances, strict=True)
+    }
+    show_numbers({"Not 0 in": f"{width}×{height} px"} | within)
     st.caption(
-        f"Of {look.size}×{look.size} px. Distances are those of the farther of row and column. "
-        "Group norms and attention connect every pixel with every other, if only a little; the "
-        "logarithmic map shows four powers of ten."
+        f"Of {look.size}×{look.size} px. The solid square holds {SHARES[0]:.0%} of the sum, the "
+        f"dashed one {SHARES[1]:.0%}. Group norms and attention connect every pixel with every "
+        "other, if only a little; the logarithmic map shows four powers of ten."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -18,14 +19,21 @@ from dashboard.services.roles import Deed, NotAllowed, check, may
 from dashboard.ui.controls import MOST_SHOWN, Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.outside import plain, readable
-from dashboard.ui.pickers import KIND, TIMESTEPS, make_schedule, pick_ends
+from dashboard.ui.pickers import (
+    KIND,
+    TIMESTEPS,
+    make_tables,
+    offer_designs,
+    pick_more,
+    tables_of,
+)
 from diffusion_core.data.decode import ImageError, to_size
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.noising import NOISE_RANGE, image_to_x_0, strip_timesteps
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
 from diffusion_core.process.spectrum import power_spectra
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, ScheduleTables
 
 DATA_SET, DRAWING = "data set", "drawing"
 SOURCE = Choice(
@@ -109,13 +117,20 @@ def _next_seed() -> None:
     st.session_state[SEED.key] = (st.session_state[SEED.key] + 1) % int(SEED.high)
 
 
-def pick_schedules(kind: str) -> dict[str, NoiseSchedule]:
-    """A schedule of each kind, of the T and the ends of β that are chosen here. `kind`: the one
-    that is shown."""
+def pick_schedules(kind: str) -> dict[str, ScheduleTables]:
+    """A schedule of `kind`, which is shown, and of each other kind, of the T and the further
+    settings that are chosen here."""
     timesteps = TIMESTEPS.ask()
+    if kind == DESIGNED:
+        offer_designs()
     with st.popover("More", icon=":material/tune:", width="stretch"):
-        ends = pick_ends(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
-    return {name: make_schedule(name, timesteps, *ends) for name in SCHEDULE_KINDS}
+        more = pick_more(takes_betas=SCHEDULE_KINDS[kind].takes_betas)
+    make_tables(kind, timesteps, more)
+    found = {}
+    for name in SCHEDULE_KINDS:
+        with suppress(ValueError):  # it says so once it is chosen
+            found[name] = tables_of(name, timesteps, more)
+    return found
 
 
 def pick_settings() -> dict[str, Any]:
@@ -130,17 +145,19 @@ def pick_settings() -> dict[str, Any]:
 
 
 def _keep_settings(told: Mapping[str, Any]) -> None:
-    """Write what the browser says into the page's address."""
+    """Write what the browser says into the page's address, which leaves the defaults out."""
     for control in SETTINGS:
         value = told.get(control.key)
-        if not control.problem(value):
+        if value == control.default:
+            st.query_params.pop(control.key, None)
+        elif not control.problem(value):
             st.query_params[control.key] = control.to_link(value)
 
 
 def show_noising(
     image: np.ndarray,
     noise: Tensor,
-    schedules: Mapping[str, NoiseSchedule],
+    schedules: Mapping[str, ScheduleTables],
     settings: Mapping[str, Any],
     what: str,
 ) -> None:
@@ -152,7 +169,9 @@ def show_noising(
         epsilon.transpose(1, 2, 0),
         {
             name: component.Tables(
-                SCHEDULE_KINDS[name].title, each.signal.numpy(), each.spread.numpy()
+                SCHEDULE_KINDS[name].title,
+                each.sqrt_alphas_cumprod.astype(np.float32),
+                each.sqrt_one_minus_alphas_cumprod.astype(np.float32),
             )
             for name, each in schedules.items()
         },
@@ -166,7 +185,7 @@ def show_noising(
     )
 
 
-def show_limit(schedule: NoiseSchedule) -> None:
+def show_limit(schedule: ScheduleTables) -> None:
     """What the values come to, and how much of the image is left at the last timestep."""
     left = float(schedule.sqrt_alphas_cumprod[-1])
     rest = ", so a trace of the image remains." if left > TRACE_LEFT else "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -12,7 +13,6 @@ from PIL import Image
 from dashboard.figures.noising import means_figure, variances_figure
 from dashboard.figures.theme import show
 from dashboard.ui.images import show_row
-from dashboard.ui.run_wording import decimal
 from diffusion_core.data.decode import to_size
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.noising import image_to_x_0, noised_step_by_step, standardised
@@ -77,8 +77,8 @@ def _show_moments(
         rows.append(
             {
                 "way": name,
-                "mean, expected 0": f"{decimal(float(z.mean()))} ± {number**-0.5:.4f}",
-                "variance, expected 1": f"{decimal(float(z.var()))} ± {(2 / number) ** 0.5:.4f}",
+                "mean, expected 0": f"{z.mean():.4f} ± {number**-0.5:.4f}".replace("-", "−"),
+                "variance, expected 1": f"{z.var():.4f} ± {(2 / number) ** 0.5:.4f}",
             }
         )
     st.markdown(
@@ -91,7 +91,7 @@ def _show_moments(
 
 @st.cache_data(max_entries=32, show_spinner="Adding the noise step by step …")
 def _draws(
-    settings: dict[str, str | int | float | bool],
+    settings: dict[str, Any],
     t: int,
     pixels: bytes,
     seed: int,

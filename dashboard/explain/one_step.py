@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import streamlit as st
 import torch
-from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -37,6 +36,7 @@ from dashboard.ui.controls import Choice, Number
 from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_run, pick_timestep
 from dashboard.ui.run_wording import decimal
+from dashboard.ui.tabs import open_tab
 from diffusion_core.data.store import to_grey
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.models.inside import Given
@@ -150,22 +150,13 @@ def show_one_step() -> None:
     question = ask_question()
     if question is None:
         return
-    for tab, title in tabs():
-        with tab:
-            {
-                PREDICTION: show_prediction,
-                OVER_T: show_over_t,
-                PIXEL: show_pixel_of,
-                BACK: show_back,
-            }[title](question)
-
-
-def tabs() -> Iterator[tuple[DeltaGenerator, str]]:
-    """The tab that is open, and its title: only that one is computed."""
-    TAB.check_link()
-    for title, tab in zip(TABS, st.tabs(TABS, key=TAB.key, bind="query-params"), strict=True):
-        if tab.open:
-            yield tab, title
+    for title in open_tab(TAB):
+        {
+            PREDICTION: show_prediction,
+            OVER_T: show_over_t,
+            PIXEL: show_pixel_of,
+            BACK: show_back,
+        }[title](question)
 
 
 def ask_question() -> Question | None:

@@ -15,15 +15,17 @@ from dashboard.explain.playground_gallery import GALLERY
 from dashboard.services import cached
 from dashboard.services.roles import Deed, NotAllowed, check, may
 from dashboard.ui.controls import Choice, Control, MultiChoice, Number, Text, Toggle
+from dashboard.ui.images import show_row
 from dashboard.ui.navigation import entry
 from dashboard.ui.outside import plain
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.playground.code import python_code
+from diffusion_core.playground.data import ALONG, ImagePlane
 from diffusion_core.playground.drawing import MOST_POINTS, read_drawing
-from diffusion_core.playground.settings import DATA, DRAWING, IMAGES, TIMESTEPS, Settings
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.playground.settings import DATA, DRAWING, IMAGES, KINDS, TIMESTEPS, Settings
+from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
 
 KEY = "playground"
 PANELS = {"ddpm": "DDPM", "ddim": "DDIM", "flow": "Flow", "exact": "DDIM, exact score"}
@@ -78,7 +80,7 @@ GROUPS: dict[str, tuple[Control, ...]] = {
             default=("ddpm", "ddim"),
             most=len(PANELS),
         ),
-        _choice("kind", "Schedule", list(SCHEDULE_KINDS), START.kind),
+        _choice("kind", "Schedule", list(KINDS), START.kind),
         _choice("timesteps", "Timesteps T", TIMESTEPS, START.timesteps, key="T"),
         _number("sampling_steps", "Sampling steps", 1, max(TIMESTEPS), 1, START.sampling_steps),
         _number("guidance_scale", "Guidance scale", 0.0, 10.0, 0.5, START.guidance_scale),
@@ -117,7 +119,7 @@ NEEDS = {
 TITLES = {
     "data": {DRAWING: "your drawing", IMAGES: "images (PCA)"},
     "panels": PANELS,
-    "kind": {kind.name: kind.title for kind in SCHEDULE_KINDS.values()},
+    "kind": {kind: SCHEDULE_KINDS[kind].title for kind in KINDS},
     "direction": {"reverse": "Noise → data", "forward": "Data → noise"},
 }
 
@@ -177,16 +179,16 @@ def _keep(told: Any) -> None:
     st.query_params.from_dict(to_link(values))
 
 
-def show(values: dict[str, Any]) -> None:
-    """The playground."""
+def show(values: dict[str, Any], plane: ImagePlane | None) -> None:
+    """The playground; `plane`: the images that are chosen as points."""
     data = {
         "settings": values,
         "defaults": defaults(),
         "groups": [
-            {"title": title, "open": True, "controls": _described(group)}
+            {"title": title, "open": True, "controls": _described(group, values)}
             for title, group in GROUPS.items()
         ],
-        "view": [{"title": "View", "open": True, "controls": _described(VIEW)}],
+        "view": [{"title": "View", "open": True, "controls": _described(VIEW, values)}],
         "panels": PANELS,
         "most": MOST_POINTS,
         "signals": _signals(),
@@ -200,7 +202,11 @@ def show(values: dict[str, Any]) -> None:
             for title, sentence, settings in GALLERY
         ],
     }
-    images = _images(values) if values["data"] == IMAGES else None
+    images = plane and {
+        "spec": values["images"],
+        "points": _base64(plane.data.points),
+        "labels": plane.data.labels.tolist(),
+    }
     show_playground(data | {"images": images}, KEY, _keep)
 
 
@@ -208,7 +214,7 @@ def _address(settings: dict[str, Any]) -> str:
     return f"{entry('playground.py').url_path}?{urlencode(to_link(settings), doseq=True)}"
 
 
-def _described(controls: tuple[Control, ...]) -> list[dict[str, Any]]:
+def _described(controls: tuple[Control, ...], values: dict[str, Any]) -> list[dict[str, Any]]:
     """The declarations, as controls.js builds them."""
     return [
         {
@@ -216,18 +222,21 @@ def _described(controls: tuple[Control, ...]) -> list[dict[str, Any]]:
             "label": control.label,
             "help": control.help,
             "needs": NEEDS.get(control.field),
-            **_kind(control),
+            **_kind(control, values[control.field]),
         }
         for control in controls
         if control.field not in ("drawing", "level")  # which have elements of their own
     ]
 
 
-def _kind(control: Control) -> dict[str, Any]:
+def _kind(control: Control, value: Any) -> dict[str, Any]:
     if isinstance(control, (Choice, MultiChoice)):
         many = isinstance(control, MultiChoice)
         titles = TITLES.get(control.field, {})
-        options = [[option, titles.get(option, f"{option}")] for option in control.options]
+        names = [*control.options]
+        if not many and value not in names:  # typed into the link
+            names.append(value)
+        options = [[name, titles.get(name, f"{name}")] for name in names]
         buttons = isinstance(control, MultiChoice) or control.segmented
         kind = "segments" if buttons else "choice"
         return {"kind": kind, "options": options, "many": many}
@@ -245,11 +254,10 @@ def _kind(control: Control) -> dict[str, Any]:
 def _signals() -> dict[str, str]:
     """The table of every schedule that can be chosen, float64 in base64."""
     tables = {}
-    for kind in SCHEDULE_KINDS:
+    for kind in KINDS:
         for timesteps in TIMESTEPS:
-            settings = Settings(kind=kind, timesteps=timesteps)
-            schedule = cached.schedule(settings.kind, settings.timesteps, 1e-4, 0.02, False)
-            tables[f"{kind} {timesteps}"] = _base64(schedule.exact_signal)
+            signal = ScheduleTables(kind, timesteps).sqrt_alphas_cumprod
+            tables[f"{kind} {timesteps}"] = _base64(signal)
     return tables
 
 
@@ -257,17 +265,17 @@ def _base64(values: np.ndarray) -> str:
     return base64.b64encode(values.astype("<f8").tobytes()).decode()
 
 
-def _images(values: dict[str, Any]) -> dict[str, Any] | None:
-    """The points of the images; an error is shown here."""
-    spec = values["images"]
+def plane_of_images(values: dict[str, Any]) -> ImagePlane | None:
+    """The images that are chosen as points; None if none are. An error is shown here."""
+    if values["data"] != IMAGES:
+        return None
     try:
-        if spec not in SOURCES:
+        if values["images"] not in SOURCES:
             check(Deed.READ_PATHS)
-        data, _, _ = cached.image_plane(spec)
+        return cached.image_plane(values["images"])
     except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))
         return None
-    return {"spec": spec, "points": _base64(data.points), "labels": data.labels.tolist()}
 
 
 def show_code(values: dict[str, Any]) -> None:
@@ -289,13 +297,50 @@ def show_code(values: dict[str, Any]) -> None:
         )
 
 
-def show_images_facts(values: dict[str, Any]) -> None:
-    """How much of the images the plane holds."""
-    if values["data"] != IMAGES or values["images"] not in SOURCES:
-        return
-    data, explained, names = cached.image_plane(values["images"])
-    first = ", ".join(names[: (len(names) + 1) // 2])
-    st.caption(
-        f"{len(data.points):,} images of {plain(values['images'])}. The two axes hold "
-        f"{explained[0]:.1%} and {explained[1]:.1%} of their variance. Class 0: {plain(first)}."
-    )
+def show_axes(plane: ImagePlane, images: str) -> None:
+    """What the plane shows of the images."""
+    first = ", ".join(plane.classes[: (len(plane.classes) + 1) // 2])
+    with st.expander("The axes as images", icon=":material/image:"):
+        st.write(
+            f"The points are {len(plane.data.points):,} images of {plain(images)}. Each row moves "
+            "their mean along an axis, from −2 to 2 standard deviations."
+        )
+        for axis, row, share in zip("xy", plane.axes, plane.explained, strict=True):
+            st.caption(f"${axis}$: {share:.0%} of the variance".replace("%", " %"))
+            show_row(
+                list(row),
+                alt=f"The mean image moved along {axis}",
+                width=96,
+                captions=[f"{place:+g} σ" if place else "mean" for place in ALONG],
+            )
+        if len(plane.classes) > 1:
+            st.caption(f"Class 0: {plain(first)}. Class 1: the others.")
+
+
+def show_formulas() -> None:
+    """What the browser computes."""
+    with st.expander("What is computed", icon=":material/function:"):
+        st.markdown(
+            r"""
+The network predicts $\epsilon$ from $x_t = \sqrt{\bar\alpha_t}\,x_0 +
+\sqrt{1-\bar\alpha_t}\,\epsilon$. DDPM and DDIM walk back with it; the arrows point along
+$-\hat\epsilon$, the direction of the score. For a flow $x_s = (1-s)\,x_0 + s\,\epsilon$, and the
+network predicts the velocity $\epsilon - x_0$.
+
+The data are $N$ points $y_k$, so the best prediction is known. With $a = \sqrt{\bar\alpha_t}$ and
+$b = \sqrt{1-\bar\alpha_t}$:
+"""
+        )
+        st.latex(
+            r"\mathbb{E}[x_0 \mid x_t] = \sum_k w_k\,y_k,\quad w_k \propto "
+            r"e^{-\lVert x_t - a\,y_k\rVert^2 / 2b^2},\quad "
+            r"\nabla\log p(x_t) = -\frac{\mathbb{E}[\epsilon \mid x_t]}{b}"
+        )
+        st.markdown(
+            r"""
+The error above a panel is the root mean square difference of the learned and the exact prediction,
+over noised points. With classes, $\hat\epsilon = \hat\epsilon_\varnothing + w\,(\hat\epsilon_c -
+\hat\epsilon_\varnothing)$ with the guidance scale $w$; the field is that of any class,
+$\varnothing$.
+"""
+        )

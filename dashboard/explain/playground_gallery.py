@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from diffusion_core.playground.drawing import write_drawing
+from diffusion_core.playground.random import Random
 
-FIVE = [(-1.6, 1.2), (1.5, 1.5), (0.1, -0.1), (-1.2, -1.6), (1.7, -1.0)]
+FIVE = np.array([(-1.6, 1.2), (1.5, 1.5), (0.1, -0.1), (-1.2, -1.6), (1.7, -1.0)])
 
 
-def _five_points() -> str:
-    import numpy as np
+def _uneven() -> np.ndarray:
+    """Two clouds: 36 points on the left, 4 on the right."""
+    side = np.where(np.arange(40) < 36, -1, 1)[:, None]
+    return side * np.array([1.3, 0.8]) + 0.22 * Random(1, "data").normals(40)
 
-    return write_drawing(np.array(FIVE), np.zeros(len(FIVE), np.int64))
+
+def _drawn(points: np.ndarray) -> dict[str, str]:
+    return {"data": "drawing", "drawing": write_drawing(points, np.zeros(len(points), np.int64))}
 
 
 # (title, sentence, what differs from the start)
@@ -23,24 +30,29 @@ GALLERY: list[tuple[str, str, dict[str, Any]]] = [
         {"panels": ["ddpm", "ddim"], "paths": True, "field": "off"},
     ),
     (
-        "A flow takes straight ways",
-        "The paths of a flow bend less than those of DDIM, so fewer steps are enough.",
-        {"panels": ["ddim", "flow"], "paths": True, "sampling_steps": 20, "field": "off"},
+        "A flow's lines are straight",
+        "From data to noise every particle of a flow moves on a line, of DDIM's process on an arc.",
+        {"panels": ["ddim", "flow"], "direction": "forward", "paths": True, "field": "off"},
+    ),
+    (
+        "But its way back bends",
+        "Where lines cross, the network can only learn their mean, so the generated paths turn.",
+        {"panels": ["ddim", "flow"], "paths": True},
     ),
     (
         "Too few steps",
-        "With four steps DDPM and DDIM miss the moons. The flow comes closest.",
-        {"panels": ["ddpm", "ddim", "flow"], "sampling_steps": 4, "paths": True, "field": "off"},
+        "In two steps no sampler finds the arms of the spiral; six are enough.",
+        {"panels": ["ddpm", "ddim", "flow"], "data": "spiral", "sampling_steps": 2, "paths": True},
     ),
     (
-        "Linear, but too short",
-        "With T = 50 the linear schedule leaves 78 % of the signal, so N(0, I) is a wrong start.",
-        {"panels": ["ddpm", "ddim"], "timesteps": 50, "direction": "reverse"},
+        "A schedule that stops early",
+        "Linear, T = 50, ends with 78 % of the signal. The right cloud gets a third, not a tenth.",
+        {"panels": ["ddpm", "ddim"], "timesteps": 50, **_drawn(_uneven())},
     ),
     (
-        "Cosine, as short",
-        "The cosine schedule reaches pure noise at any T. Compare it with the linear one.",
-        {"panels": ["ddpm", "ddim"], "timesteps": 50, "kind": "cosine"},
+        "A schedule that reaches noise",
+        "The same with the cosine schedule: a tenth of the particles end on the right.",
+        {"panels": ["ddpm", "ddim"], "timesteps": 50, "kind": "cosine", **_drawn(_uneven())},
     ),
     (
         "The exact score",
@@ -50,7 +62,7 @@ GALLERY: list[tuple[str, str, dict[str, Any]]] = [
     (
         "Five points by heart",
         "With so little data the network learns the points themselves and generates nothing new.",
-        {"panels": ["ddim", "exact"], "data": "drawing", "drawing": _five_points()},
+        {"panels": ["ddim", "exact"], **_drawn(FIVE)},
     ),
     (
         "Two classes, guided",
@@ -59,7 +71,7 @@ GALLERY: list[tuple[str, str, dict[str, Any]]] = [
     ),
     (
         "Too much guidance",
-        "At a scale of 8 the particles overshoot their moon and lose its shape.",
+        "At a scale of 8 the particles crowd at the far ends of their moon and overshoot it.",
         {"panels": ["ddim", "exact"], "classes": True, "guidance_scale": 8.0, "paths": True},
     ),
     (
@@ -68,13 +80,8 @@ GALLERY: list[tuple[str, str, dict[str, Any]]] = [
         {"panels": ["ddim"], "learning_rate": 0.3},
     ),
     (
-        "A network too small",
-        "Four neurons cannot bend around the spiral. Compare the learned field with the exact one.",
-        {"panels": ["ddim", "exact"], "data": "spiral", "width": 4, "layers": 1, "field": "both"},
-    ),
-    (
         "Cars in a plane",
-        "The two main components of the car images: where a cloud of images has its shape.",
+        "Each point is an image, placed by its two main components.",
         {"panels": ["ddim", "flow"], "data": "images", "images": "cars"},
     ),
 ]

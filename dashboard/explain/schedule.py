@@ -8,11 +8,14 @@ from typing import NamedTuple
 import streamlit as st
 
 from dashboard.components.chart.chart import Packed, pack, show_live, show_packed
+from dashboard.components.coefficients import coefficients
+from dashboard.explain.schedule_design import show_design
+from dashboard.explain.schedule_training import show_training
 from dashboard.figures import schedule as figures
 from dashboard.ui import pickers
-from dashboard.ui.controls import MultiChoice, Toggle
+from dashboard.ui.controls import Choice, MultiChoice, Toggle
 from dashboard.ui.navigation import entry
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
 
 KINDS = MultiChoice(
     key="kinds",
@@ -24,6 +27,8 @@ KINDS = MultiChoice(
     pills=True,
     help="The lecture uses linear. Select several to compare them.",
 )
+VIEWS = ("Curves", "Design", "Training")
+VIEW = Choice(key="view", label="View", options=VIEWS, default=VIEWS[0], segmented=True)
 LOGARITHMIC = Toggle(
     key="log",
     label="Logarithmic variances",
@@ -34,9 +39,8 @@ LOGARITHMIC = Toggle(
 class ScheduleView(NamedTuple):
     """What the page shows: schedules of one T, and the timestep to look at."""
 
-    schedules: tuple[NoiseSchedule, ...]
+    schedules: tuple[ScheduleTables, ...]
     t: int
-    logarithmic: bool
 
 
 def pick_schedules() -> ScheduleView:
@@ -49,29 +53,44 @@ def pick_schedules() -> ScheduleView:
             timesteps = pickers.TIMESTEPS.ask()
         with st.popover("More", icon=":material/tune:"):
             takes_betas = not kinds or any(SCHEDULE_KINDS[kind].takes_betas for kind in kinds)
-            ends = pickers.pick_ends(takes_betas=takes_betas)
+            more = pickers.pick_more(takes_betas=takes_betas)
     if not kinds:
         st.info("Select at least one schedule.")
         st.stop()
     schedules = tuple(
-        pickers.make_schedule(kind, timesteps, *ends) for kind in SCHEDULE_KINDS if kind in kinds
+        pickers.make_tables(kind, timesteps, more) for kind in SCHEDULE_KINDS if kind in kinds
     )
     t = pickers.pick_timestep(timesteps, default=150)
-    legend, variances = st.columns([3, 1], vertical_alignment="center")
-    with variances:
-        logarithmic = LOGARITHMIC.ask()
-    view = ScheduleView(schedules, t, logarithmic)
-    if len(schedules) > 1:
-        with legend:
-            show_live(figures.legend_figure(schedules), "legend", f"Colours of {_names(view)}.")
-    return view
+    return ScheduleView(schedules, t)
+
+
+def show_view(view: ScheduleView) -> None:
+    """The view that is chosen."""
+    match VIEW.ask():
+        case "Design":
+            show_design(view.schedules, view.schedules[0].timesteps)
+        case "Training":
+            show_training(view.schedules)
+        case _:
+            show_curves(view)
+            st.header("Coefficients")
+            show_coefficients(view)
+            show_noising_links(view)
 
 
 def show_curves(view: ScheduleView) -> None:
     """Every quantity over the timesteps, three in a row."""
+    legend, variances = st.columns([3, 1], vertical_alignment="center")
+    with variances:
+        is_logarithmic = LOGARITHMIC.ask()
+    if len(view.schedules) > 1:
+        with legend:
+            show_live(
+                figures.legend_figure(view.schedules), "legend", f"Colours of {_names(view)}."
+            )
     curves = figures.QUANTITIES
     high = {kind for q in curves if q.is_variance for kind in figures.flattening(view.schedules, q)}
-    if high and not view.logarithmic:
+    if high and not is_logarithmic:
         st.caption(
             f":material/info: The variances of {' and '.join(sorted(high))} are so high that the "
             "other curves look flat. Turn on *Logarithmic variances* to see all of them."
@@ -80,7 +99,7 @@ def show_curves(view: ScheduleView) -> None:
         for column, quantity in zip(st.columns(3), row, strict=True):
             with column:
                 st.markdown(f"**{quantity.title}** `{quantity.table}`")
-                logarithmic = view.logarithmic and quantity.is_variance
+                logarithmic = is_logarithmic and quantity.is_variance
                 show_packed(
                     _curves(view.schedules, quantity, logarithmic),
                     quantity.table,
@@ -96,7 +115,7 @@ def _names(view: ScheduleView) -> str:
 
 @lru_cache(maxsize=64)
 def _curves(
-    schedules: tuple[NoiseSchedule, ...], quantity: figures.Quantity, logarithmic: bool
+    schedules: tuple[ScheduleTables, ...], quantity: figures.Quantity, logarithmic: bool
 ) -> Packed:
     """Made once for all t: each key pressed at the slider shows another."""
     return pack(figures.curve_figure(schedules, quantity, logarithmic=logarithmic))
@@ -104,7 +123,7 @@ def _curves(
 
 def show_coefficients(view: ScheduleView) -> None:
     """All coefficients at t, what each schedule leaves of the image, and everything as CSV."""
-    st.table(figures.table_at(view.schedules, view.t), border="horizontal", width="content")
+    coefficients.show_coefficients(view.schedules, "coefficients")
     st.caption(
         r"Names match the lecture and the CSV. Timesteps count from t = 0, the first noisy step, "
         r"where $\bar\alpha_{t-1}$ is 1 and the posterior variance is 0."
@@ -131,7 +150,10 @@ def show_noising_links(view: ScheduleView) -> None:
             "beta_start": str(schedule.beta_start),
             "beta_end": str(schedule.beta_end),
             "zero_snr": str(schedule.rescale_zero_terminal_snr).lower(),
+            "shift": pickers.SHIFT.title_of(schedule.shift_size),
             "t": str(view.t),
         }
+        if schedule.points:
+            [settings["points"]] = pickers.POINTS.to_link(schedule.points)
         label = f"Noise an image: {schedule.kind}, t = {view.t:,}"
         st.page_link(page.path, label=label, icon=page.icon, query_params=settings)

@@ -73,7 +73,7 @@ def aspect_figure(sizes: np.ndarray) -> go.Figure:
 
 def colour_figure(histogram: np.ndarray) -> go.Figure:
     """The share of the values 0 to 255 in each channel."""
-    shares = histogram / histogram.sum(1, keepdims=True)
+    shares = 100 * histogram / histogram.sum(1, keepdims=True)
     grey = bool((histogram == histogram[0]).all())
     figure = go.Figure()
     names = ("all channels",) if grey else ("red", "green", "blue")
@@ -84,7 +84,7 @@ def colour_figure(histogram: np.ndarray) -> go.Figure:
             name=name,
             mode="lines",
             line={"color": COLOURS[k], "width": 1.5, "dash": DASHES[k]},
-            hovertemplate=f"{name} %{{x}}<br>%{{y:.3%}}<extra></extra>",
+            hovertemplate=f"{name} %{{x}}<br>%{{y:.3f}} %<extra></extra>",
         )
-    figure.update_yaxes(tickformat=".1%")
-    return finish(figure, "value", "share of pixels (log)", height=320, logarithmic=True)
+    figure.update_yaxes(dtick=1)
+    return finish(figure, "value", "% of the pixels", height=320, logarithmic=True)

@@ -76,7 +76,7 @@ def shape_text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def unet_figure(trace: Trace, chosen: str = "") -> go.Figure:
+def unet_figure(trace: Trace, chosen: str = "", legend: bool = True) -> go.Figure:
     """The U: a rectangle for what each block hands on, in order from left to right.
 
     Width follows the root of the channels, height the root of the resolution; a row of the figure
@@ -120,8 +120,8 @@ def unet_figure(trace: Trace, chosen: str = "") -> go.Figure:
         uniformtext={"minsize": 8, "mode": "hide"},
         margin={"l": 52},
         dragmode=False,
-        clickmode="event",
         uirevision=None,
+        showlegend=legend,
     )
     for x, base, width, height, (_, block) in _rectangles(figure):
         if chosen and block == chosen:
@@ -133,6 +133,7 @@ def unet_figure(trace: Trace, chosen: str = "") -> go.Figure:
         ticktext=list(ticks),
         automargin=False,
         showgrid=False,
+        showline=False,
         zeroline=False,
         fixedrange=True,
     )
@@ -253,7 +254,6 @@ def _add_arrows(
             "angleref": "previous",
             "line": {"width": 0},
         },
-        unselected={"marker": {"opacity": 1}},
         hoverinfo="skip",
         showlegend=False,
     )
@@ -335,6 +335,7 @@ def bars_figure(rows: Sequence[TraceRow], values: Sequence[float], unit: str) ->
         categoryorder="array",
         categoryarray=[row.name for row in reversed(rows)],
         dtick=1,
+        showgrid=False,
         fixedrange=True,
     )
 
@@ -385,5 +386,6 @@ def skips_figure(errors: Mapping[str, Mapping[str, float]], unit: str) -> go.Fig
         categoryorder="array",
         categoryarray=list(names)[::-1],
         dtick=1,
+        showgrid=False,
         fixedrange=True,
     )

@@ -1,4 +1,4 @@
-"""The Schedule page's curves, its table at one t, and the tables of all t as CSV."""
+"""The Schedule page's curves, how its numbers are written, and the tables of all t as CSV."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import COLOURS, finish
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
-from diffusion_core.sampling.trajectory import spread
+from dashboard.figures.theme import COLOURS, GREY, finish
+from diffusion_core.process.tables import SCHEDULE_KINDS, ScheduleTables
+from diffusion_core.process.weighting import density
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from diffusion_core.sampling.waste import Errors
 
 # Curves this smooth look the same with more points; the last one, where they jump, is among them.
 MOST_POINTS = 1000
@@ -70,21 +70,10 @@ QUANTITIES = (
         "above 0 the image dominates, below 0 the noise.",
     ),
 )
-SYMBOLS = {
-    "betas": r"\beta_t",
-    "alphas": r"\alpha_t",
-    "alphas_cumprod": r"\bar\alpha_t",
-    "alphas_cumprod_prev": r"\bar\alpha_{t-1}",
-    "sqrt_recip_alphas": r"\sqrt{1/\alpha_t}",
-    "sqrt_alphas_cumprod": r"\sqrt{\bar\alpha_t}",
-    "sqrt_one_minus_alphas_cumprod": r"\sqrt{1-\bar\alpha_t}",
-    "posterior_variance": r"\tilde\beta_t",
-    "log_snr": r"\log\mathrm{SNR}",
-}
 
 
 def curve_figure(
-    schedules: Sequence[NoiseSchedule], quantity: Quantity, *, logarithmic: bool = False
+    schedules: Sequence[ScheduleTables], quantity: Quantity, *, logarithmic: bool = False
 ) -> go.Figure:
     """One quantity of each schedule over the timesteps.
 
@@ -92,7 +81,8 @@ def curve_figure(
     """
     figure = go.Figure()
     for schedule in schedules:
-        steps = spread(schedule.timesteps, MOST_POINTS)
+        count = min(schedule.timesteps, MOST_POINTS)
+        steps = np.linspace(0, schedule.timesteps - 1, count).round().astype(int)
         figure.add_scatter(
             x=steps,
             y=_values(schedule, quantity, logarithmic)[steps],
@@ -114,19 +104,19 @@ def curve_figure(
     return figure.update_xaxes(range=[-0.02 * last, 1.02 * last])
 
 
-def _values(schedule: NoiseSchedule, quantity: Quantity, logarithmic: bool) -> np.ndarray:
+def _values(schedule: ScheduleTables, quantity: Quantity, logarithmic: bool) -> np.ndarray:
     """float64 (T,), with NaN, which Plotly leaves out, for what cannot be plotted."""
-    values = getattr(schedule, quantity.table).numpy().astype(np.float64)
+    values = getattr(schedule, quantity.table).copy()
     values[~np.isfinite(values) | (logarithmic & (values <= 0))] = np.nan
     return values
 
 
-def colour_of(schedule: NoiseSchedule) -> str:
+def colour_of(schedule: ScheduleTables) -> str:
     """A kind keeps its colour, whatever others are shown."""
     return COLOURS[list(SCHEDULE_KINDS).index(schedule.kind)]
 
 
-def legend_figure(schedules: Sequence[NoiseSchedule]) -> go.Figure:
+def legend_figure(schedules: Sequence[ScheduleTables]) -> go.Figure:
     """The names of the schedules with their colours and nothing else."""
     figure = go.Figure()
     for schedule in schedules:
@@ -143,25 +133,80 @@ def legend_figure(schedules: Sequence[NoiseSchedule]) -> go.Figure:
     return figure.update_yaxes(visible=False)
 
 
-def flattening(schedules: Sequence[NoiseSchedule], quantity: Quantity) -> list[str]:
+def flattening(schedules: Sequence[ScheduleTables], quantity: Quantity) -> list[str]:
     """The kinds beside whose curve another one would lie flat on the axis."""
     highest = {s.kind: np.nanmax(_values(s, quantity, False)) for s in schedules}
     lowest = min(highest.values())
     return [kind for kind, value in highest.items() if value > FLAT * lowest]
 
 
-def table_at(schedules: Sequence[NoiseSchedule], t: int) -> pd.DataFrame:
-    """The lecture's eight coefficients and the log-SNR at `t`, as text: one column per schedule."""
-    import pandas as pd  # takes 160 MB: not before it is used
+def density_figure(schedules: Sequence[ScheduleTables], weighting: str) -> go.Figure:
+    """The share of the training over the log-SNR; see `weighting.density`."""
+    figure = go.Figure()
+    for schedule in schedules:
+        log_snr, share = density(schedule, weighting)
+        thin = slice(None, None, max(1, len(share) // MOST_POINTS))
+        figure.add_scatter(
+            x=log_snr[thin],
+            y=share[thin],
+            name=schedule.kind,
+            mode="lines",
+            line={"color": colour_of(schedule), "width": 2},
+            hovertemplate="log-SNR %{x:.2f}<br>%{y:.3g}",
+        )
+    finish(figure, "log-SNR", "share per unit", height=300)
+    figure.update_layout(showlegend=False, uirevision=weighting)
+    return figure.update_xaxes(range=[15, -15])  # as the time goes: first little noise
 
-    names = [*NoiseSchedule.TABLES, "log_snr"]
-    columns = {
-        schedule.kind: [number(float(getattr(schedule, name)[t])) for name in names]
-        for schedule in schedules
-    }
-    index = pd.Index([f"`{name}`" for name in names], name="name")
-    symbols = {"symbol": [f"${SYMBOLS[name]}$" for name in names]}
-    return pd.DataFrame(symbols | columns, index=index)
+
+def errors_figure(errors: Errors) -> go.Figure:
+    """The root mean square errors of x_0 over t, of a network and without one."""
+    figure = go.Figure()
+    for name, values, colour, dash in (
+        ("network", errors.network, COLOURS[0], "solid"),
+        ("mean image", errors.mean_image, COLOURS[1], "dash"),
+        ("ε = xₜ", errors.noise, COLOURS[2], "dot"),
+        ("ε = 0", errors.copy, COLOURS[3], "dashdot"),
+    ):
+        figure.add_scatter(
+            x=errors.t,
+            y=np.sqrt(values),
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 2, "dash": dash},
+            hovertemplate="%{y:.3g}",
+        )
+    highest = 1.3 * float(np.sqrt(max(errors.mean_image.max(), errors.network.max())))
+    finish(figure, "timestep t", "", height=300)
+    return figure.update_yaxes(range=[0, highest])  # what divides by the signal goes beyond
+
+
+def known_figure(errors: Errors) -> go.Figure:
+    """The share of the variance around the mean image that is predicted, over t; what is hardly
+    better than without a network is marked."""
+    figure = go.Figure()
+    for name, values, colour, dash in (
+        ("network", errors.network, COLOURS[0], "solid"),
+        ("without a network", errors.trivial, COLOURS[1], "dash"),
+    ):
+        figure.add_scatter(
+            x=errors.t,
+            y=1 - values / errors.mean_image,
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 2, "dash": dash},
+            hovertemplate="%{y:.1%}",
+        )
+    figure.add_scatter(
+        x=errors.t[errors.wasted],
+        y=1 - errors.network[errors.wasted] / errors.mean_image[errors.wasted],
+        name="hardly better",
+        mode="markers",
+        marker={"color": GREY, "size": 9, "symbol": "x"},
+        hoverinfo="skip",
+    )
+    finish(figure, "timestep t", "", height=300)
+    return figure.update_yaxes(range=[-0.05, 1.05], tickformat=".0%")
 
 
 def number(value: float) -> str:
@@ -174,9 +219,9 @@ def number(value: float) -> str:
     return digits.replace("-", "−")  # a hyphen would be broken at the end of a narrow column
 
 
-def summary(schedule: NoiseSchedule) -> str:
+def summary(schedule: ScheduleTables) -> str:
     """One sentence: from where on the noise dominates, and what is left of the image at the end."""
-    mostly_noise = np.flatnonzero(schedule.log_snr.numpy() < 0)
+    mostly_noise = np.flatnonzero(schedule.log_snr < 0)
     takes_over = (
         f"noise dominates from t = {mostly_noise[0]:,} on"
         if len(mostly_noise)
@@ -187,15 +232,15 @@ def summary(schedule: NoiseSchedule) -> str:
     return f"**{schedule.kind}**: {takes_over}; signal remaining at the last step: {at_the_end}."
 
 
-def to_csv(schedules: Sequence[NoiseSchedule]) -> str:
+def to_csv(schedules: Sequence[ScheduleTables]) -> str:
     """All tables at every t, one row a schedule and timestep; infinities as `inf` and `-inf`."""
     import pandas as pd  # takes 160 MB: not before it is used
 
-    names = [*NoiseSchedule.TABLES, "log_snr"]
+    names = [*ScheduleTables.TABLES, "log_snr"]
     frames = [
         pd.DataFrame(
             {"kind": schedule.kind, "t": np.arange(schedule.timesteps)}
-            | {name: getattr(schedule, name).numpy() for name in names}
+            | {name: getattr(schedule, name) for name in names}
         )
         for schedule in schedules
     ]

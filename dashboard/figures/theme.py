@@ -6,7 +6,6 @@ The figures themselves are beside this file, one file per page.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -16,6 +15,12 @@ from dashboard.ui.outside import MOST_CHARACTERS, readable
 # Streamlit's browser side puts the theme's own colours in the place of these, light or dark:
 # the chartCategoricalColors, chartSequentialColors and chartDivergingColors of config.toml.
 COLOURS = tuple(f"#0000{k:02d}" for k in range(1, 9))
+# Of curves in these colours, where more than two meet: colour alone does not tell everybody enough.
+DASHES = (
+    *("solid", "dash", "dashdot", "longdash", "longdashdot"),
+    *("2px,3px", "12px,3px,3px,3px,3px,3px", "6px,2px"),
+)
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star")
 SEQUENTIAL = [[k / 9, f"#0000{k + 11}"] for k in range(10)]  # a Plotly colour scale, low to high
 DIVERGING = [[k / 9, f"#0000{k + 21}"] for k in range(10)]
 GREY = "#000036"
@@ -32,7 +37,9 @@ def label(text: str) -> str:
 def finish(
     figure: go.Figure, x: str, y: str, *, height: int = 360, logarithmic: bool = False
 ) -> go.Figure:
-    """Axis titles, tight margins, the legend above; zoom and hidden curves outlive new data."""
+    """Axis titles, tight margins, the legend above, curves that can be told apart; zoom and hidden
+    curves outlive new data."""
+    _tell_apart([curve for curve in figure.data if curve.type == "scatter"])
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 24, "b": 8},
@@ -44,11 +51,18 @@ def finish(
     return figure
 
 
-def show(
-    figure: go.Figure, key: str, alt: str, on_click: Callable[[Any], None] | None = None
-) -> None:
-    """Show a figure in the theme's colours; `alt` describes it for screen readers.
+def _tell_apart(curves: list[go.Scatter]) -> None:
+    coloured = [curve for curve in curves if curve.line.color in COLOURS]
+    if len({curve.line.color for curve in coloured}) > 2:
+        for curve in coloured:
+            number = COLOURS.index(curve.line.color)
+            curve.line.dash = curve.line.dash or DASHES[number]
+            curve.marker.symbol = curve.marker.symbol or SYMBOLS[number]
 
-    `on_click` is given the `customdata` of a point that is clicked.
-    """
+
+def show(
+    figure: go.Figure, key: str, alt: str, on_click: Callable[[str], None] | None = None
+) -> None:
+    """Show a figure in the theme's colours; `alt` describes it for screen readers. `on_click`: see
+    `show_packed`."""
     show_live(figure, key, alt, on_click=on_click)

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.review.link import address_of, open_address
-from dashboard.services import users
-from dashboard.services.roles import Deed, NotAllowed, check, may, may_operate
+from dashboard.services import saved_deeds
+from dashboard.services.roles import Deed, NotAllowed, may
+from dashboard.services.saved_deeds import is_own
 from dashboard.services.settings import SettingsError, get_settings
 from dashboard.services.shared_look import look_anew, recent
 from dashboard.ui import keys
 from dashboard.ui.controls import Control
 from dashboard.ui.outside import code, plain
 from diffusion_core.files import os_sentence
-from diffusion_core.review import saved_views
-from diffusion_core.review.saved_views import SavedView, ViewError, read_views
+from diffusion_core.review.saved_views import SHELF, SavedView, read_views
+from diffusion_core.saved import LONGEST_NAME, SaveError
 
-ERRORS = (NotAllowed, SettingsError, ViewError, OSError)
+ERRORS = (NotAllowed, SettingsError, SaveError, OSError)
 
 
 def offer_saved(controls: Sequence[Control]) -> None:
@@ -39,7 +40,7 @@ def offer_saved(controls: Sequence[Control]) -> None:
             st.caption("No view is saved yet.")
         if allowed:
             with st.form("save-view", border=False):
-                st.text_input("Name", max_chars=saved_views.LONGEST_NAME, key=keys.VIEW_NAME)
+                st.text_input("Name", max_chars=LONGEST_NAME, key=keys.VIEW_NAME)
                 st.form_submit_button("Save this view", on_click=_save, args=(controls,))
 
 
@@ -66,28 +67,12 @@ def _show_view(view: SavedView, controls: Sequence[Control], *, may_delete: bool
 
 def save(name: str, address: dict[str, list[str]]) -> None:
     """Raises ERRORS."""
-    check(Deed.SAVE_VIEW)
-    _check_own(name.strip(), "There is a view of this name by {}. Choose another name.")
-    saved_views.save_view(get_settings().runs_dir, name, address, users.name())
+    saved_deeds.save(Deed.SAVE_VIEW, SHELF, name, address=address)
 
 
 def delete(name: str) -> None:
     """Raises ERRORS."""
-    check(Deed.SAVE_VIEW)
-    _check_own(name, "This view was saved by {}, who can delete it, as operators can.")
-    saved_views.delete_view(get_settings().runs_dir, name)
-
-
-def _check_own(name: str, refusal: str) -> None:
-    """Raise NotAllowed for another person's view, unless an operator asks."""
-    view = read_views(get_settings().runs_dir).views.get(name)
-    if view is not None and not is_own(view):
-        raise NotAllowed(refusal.format(view.by or "an operator"))
-
-
-def is_own(view: SavedView) -> bool:
-    """Whether the visitor may replace and delete a view."""
-    return may_operate() or view.by == users.name() != ""
+    saved_deeds.delete(Deed.SAVE_VIEW, SHELF, name)
 
 
 def _save(controls: Sequence[Control]) -> None:

@@ -215,7 +215,7 @@ def pick_from_data(config: RunConfig) -> Given:
     """Raises DataError and ImageError."""
     last = cached.image_count(config.data) - 1
     number = EXAMPLE.now(high=last, help=f"0 to {last:,}, of {code(config.data)}.").ask()
-    image, name = cached.image(config.data, number, config.image_size)
+    image, name = cached.image(config.data, number, config.image_size, config.resize)
     text = f"{name}, image {number:,} of {config.data}"
     return Given(fit(image, config), text, {SOURCE.key: DATA, EXAMPLE.key: number}, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -17,7 +18,7 @@ from dashboard.services.settings import get_settings
 from dashboard.services.shared_look import metrics_stamp, once
 from dashboard.services.visitors import visitor
 from diffusion_core.data import store
-from diffusion_core.data.decode import PAD, ImageError, to_size, upright_size
+from diffusion_core.data.decode import PAD, SQUASH, ImageError, to_size, upright_size
 from diffusion_core.data.decode_apart import ReaderBusy, decode_apart
 from diffusion_core.data.errors import TooLong
 from diffusion_core.data.found import Found
@@ -27,7 +28,8 @@ from diffusion_core.device import pick_device
 from diffusion_core.media.images import png
 from diffusion_core.models.inside import kept_bytes as bytes_kept_by
 from diffusion_core.models.trace import Trace, trace
-from diffusion_core.playground.data import Data, image_data
+from diffusion_core.playground import data
+from diffusion_core.playground.data import ImagePlane
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
@@ -44,24 +46,22 @@ def device() -> torch.device:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def schedule(
-    kind: str, timesteps: int, beta_start: float, beta_end: float, zero_terminal_snr: bool
-) -> NoiseSchedule:
-    """On the CPU; must not be changed. Raises ValueError as NoiseSchedule does."""
-    return NoiseSchedule(kind, timesteps, beta_start, beta_end, zero_terminal_snr)
+def schedule(**settings: Any) -> NoiseSchedule:
+    """On the CPU; must not be changed. `settings` and errors are those of NoiseSchedule."""
+    return NoiseSchedule(**settings)
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def image(spec: str, index: int, size: int) -> tuple[np.ndarray, str]:
+def image(spec: str, index: int, size: int, resize: str = SQUASH) -> tuple[np.ndarray, str]:
     """One image of a data set, uint8 (size, size, 3), and the name of its class.
 
-    Raises DataError and ImageError.
+    `resize`: one of `decode.FITS`. Raises DataError and ImageError.
     """
-    pixels, _, name = store.load_image(spec, index, size)
+    pixels, _, name = store.load_image(spec, index, size, resize)
     return pixels, name
 
 
-@st.cache_resource(max_entries=16, ttl=60, show_spinner="Looking at the images …")
+@st.cache_resource(max_entries=4, ttl=60, show_spinner="Looking at the images …")
 def source(spec: str) -> Source:
     """A data set, which must not be changed. Downloads nothing. Raises DataError."""
     kind, detail = kind_of(spec), spec.partition(":")[2]
@@ -111,9 +111,15 @@ def found(spec: str) -> Found | str | None:
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the images …")
-def image_plane(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
-    """See `playground.data.image_data`. Raises DataError and ImageError."""
-    return image_data(spec)
+def image_plane(spec: str) -> ImagePlane:
+    """See `playground.data.image_plane`. Raises DataError and ImageError."""
+    return data.image_plane(spec)
+
+
+def forget_images() -> None:
+    """A data set has been made or deleted: its name may have stood for other images."""
+    for kept in (image, source, labels, tile, image_count, fingerprint, found):
+        kept.clear()
 
 
 def uploaded_image(

@@ -17,18 +17,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # compares with is its own file, and what is compressed cannot be changed.
 LEFT_OUT = (b"if-none-match", b"if-modified-since", b"accept-encoding", b"range")
 # Elements that most pages have, as their scripts are called in Streamlit's own folder.
+# Their formulas are wider in another font, until these are there.
+FONTS = "KaTeX_Main-Regular KaTeX_Math-Italic KaTeX_Size1-Regular KaTeX_Caligraphic-Regular".split()
 ELEMENTS = "rehype-katex BidiComponent Slider NumberInput Selectbox ButtonGroup Checkbox".split()
 
 
 def head_of(style: Path) -> str:
-    """A style, and early loading of Streamlit's scripts for what the pages consist of."""
-    static = Path(streamlit.__file__).parent / "static"
-    scripts = [path for name in ELEMENTS for path in static.glob(f"static/js/{name}.*.js")]
-    links = (
-        f'<link rel="modulepreload" crossorigin href="./{quote(str(path.relative_to(static)))}">'
-        for path in scripts
-    )
+    """A style, and early loading of Streamlit's scripts and fonts for what the pages consist of."""
+    links = [_links('rel="modulepreload"', f"static/js/{name}.*.js") for name in ELEMENTS]
+    kind = 'rel="preload" as="font" type="font/woff2"'
+    links += [_links(kind, f"static/media/{name}.*.woff2") for name in FONTS]
     return f"<style>{style.read_text(encoding='utf-8')}</style>{''.join(links)}"
+
+
+def _links(kind: str, pattern: str) -> str:
+    """To Streamlit's files of a name, which has letters of its version in it; none where it has no
+    such file."""
+    static = Path(streamlit.__file__).parent / "static"
+    files = (quote(path.relative_to(static).as_posix()) for path in static.glob(pattern))
+    return "".join(f'<link {kind} crossorigin href="./{file}">' for file in files)
 
 
 class Document:

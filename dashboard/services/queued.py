@@ -12,7 +12,7 @@ from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_job import UNSEEN, SamplingJob
 from dashboard.services.sampling_tasks import Task
 
-MOST_KEPT = 64
+MOST_KEPT = 32  # some 10 kB to 3 MB each
 PATIENCE_SECONDS = 2.0  # for which a page waits before it shows how far the job is
 LOOK_SECONDS = 0.1
 

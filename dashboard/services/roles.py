@@ -60,6 +60,7 @@ class Deed(StrEnum):
     SAVE_VIEW = "save and delete views"
     UPLOAD_DATA = "upload a data set"
     DELETE_DATA = "delete a data set"
+    SAVE_SCHEDULE = "save and delete schedules"
     READ_PATHS = "read images from a folder of the server"
     REMARK = "write notes, tags, stars and decisions"
     VOTE = "vote"
@@ -68,7 +69,14 @@ class Deed(StrEnum):
 
 
 # What needs somebody who is known, but not an operator.
-OF_REVIEWERS = (Deed.REMARK, Deed.VOTE, Deed.ASK, Deed.PRESENT, Deed.SAVE_VIEW)
+OF_REVIEWERS = (
+    Deed.REMARK,
+    Deed.VOTE,
+    Deed.ASK,
+    Deed.PRESENT,
+    Deed.SAVE_VIEW,
+    Deed.SAVE_SCHEDULE,
+)
 # What also others may do where the settings let them.
 OF_GUESTS = (Deed.REMARK, Deed.VOTE)
 

@@ -15,7 +15,9 @@ from dashboard.training.form_controls import (
     CHANNELS,
     DATA,
     DATA_KEYS,
+    DESIGN,
     KEYS,
+    KIND,
     MAIN,
     MORE,
     SEED,
@@ -23,6 +25,7 @@ from dashboard.training.form_controls import (
     STEPS,
     TARGET,
     data_spec,
+    design_control,
     detail_control,
     entries_of,
     followed,
@@ -36,9 +39,11 @@ from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import SOURCES
+from diffusion_core.process.tables import DESIGNED
 from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
+from diffusion_core.runs.designs import DESIGNS
 from diffusion_core.runs.origin import settle_origin
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import RunSnapshot
@@ -273,6 +278,11 @@ def _ask(
         now = control.now(default=default)
         if control is SEED:  # empty where the seed has more digits than a browser keeps
             now = now.now(placeholder=str(start.seed))
+        if control is DESIGN:
+            if entries[KIND.key] != DESIGNED:
+                continue
+            designs, _ = DESIGNS.read(settings.runs_dir)
+            now = design_control(default, designs)
         if control is STEPS and settings.max_steps:
             now = now.now(high=settings.max_steps)
         entries[control.key] = now.ask()

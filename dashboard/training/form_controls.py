@@ -5,17 +5,19 @@ A control whose `field` has a dot sets one entry of a dictionary: `schedule.kind
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dashboard.services.run_deeds import check_steps
 from dashboard.ui.controls import Choice, Control, Number, Text, Toggle, whole_bounds
-from dashboard.ui.pickers import ZERO_SNR
+from dashboard.ui.pickers import SHIFT, ZERO_SNR
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import SOURCES
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, USUAL_POINTS, Points
 from diffusion_core.runs.config import RunConfig, meaning, usual_min_snr_gamma, with_settings
+from diffusion_core.runs.designs import Design
 
 
 def _help(field: str, more: str = "") -> str:
@@ -123,6 +125,22 @@ SNR = _number(
     more="The default is 5, but 0 for a flow or zero terminal SNR, which start sampling where the "
     "SNR is 0: there min-SNR would teach the network next to nothing.",
 )
+KIND = _choice(
+    key="schedule",
+    label="Noise schedule",
+    field="schedule.kind",
+    default="linear",
+    options=SCHEDULE_KINDS,
+)
+# The options are the points themselves: what is saved may change, the run keeps them.
+DESIGN = _choice(
+    key="design",
+    label="Designed schedule",
+    field="schedule.points",
+    options=(USUAL_POINTS,),
+    titles={USUAL_POINTS: "example"},
+    default=USUAL_POINTS,
+)
 OBJECTIVE = (
     TARGET,
     _choice(
@@ -132,15 +150,11 @@ OBJECTIVE = (
         options=LOSSES,
         titles={"l1": "L1", "l2": "L2", "huber": "Huber"},
     ),
-    _choice(
-        key="schedule",
-        label="Noise schedule",
-        field="schedule.kind",
-        default="linear",
-        options=SCHEDULE_KINDS,
-    ),
+    KIND,
+    DESIGN,
     _number(key="T", label="Timesteps T", field="schedule.timesteps", default=300, step=100),
     ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
+    SHIFT.now(field="schedule.shift_size"),
     SNR,
 )
 CHANNELS = Choice(
@@ -286,6 +300,8 @@ def make_config(
         # A gamma that is left out would follow the objective.
         if control is SNR or entries[control.key] != _setting(start, control)
     }
+    if entries[KIND.key] == DESIGNED:
+        changed[DESIGN.field] = [list(point) for point in entries[DESIGN.key]]
     config = with_settings(start, {"data": data, **changed})
     return config.replace(ema_decays={name: d for name, d in config.ema_decays.items() if d})
 
@@ -323,7 +339,18 @@ def _setting(config: RunConfig, control: Control) -> Any:
     """The value of a control's field; the control's default where a dictionary lacks it."""
     name, _, entry = control.field.partition(".")
     value = getattr(config, name)
-    return value.get(entry, control.default) if entry else value
+    value = value.get(entry, control.default) if entry else value
+    return tuple(map(tuple, value)) if control is DESIGN else value
+
+
+def design_control(points: Points, designs: Mapping[str, Design]) -> Choice:
+    """The control of the designed schedules: those saved, the example, and `points`, which the
+    settings have."""
+    own: Points = tuple(tuple(point) for point in points)
+    titles: dict[Points, str] = {each.points: name for name, each in designs.items()}
+    titles.setdefault(USUAL_POINTS, "example")
+    titles.setdefault(own, "of the settings")
+    return DESIGN.now(options=tuple(titles), titles=titles, default=own)
 
 
 def _data_entries(data: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from dashboard.ui import run_wording
 from dashboard.ui.controls import Choice
 from dashboard.ui.outside import code, plain
 from dashboard.ui.report_file import offer_report
+from dashboard.ui.tabs import open_tab
 from diffusion_core.data.found import sentence
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsError
 from diffusion_core.runs.run import Run, RunSnapshot
@@ -186,22 +187,18 @@ def show_samples(runs: list[RunSnapshot], alignment: str) -> None:
 def show_more(run: RunSnapshot, compared: list[RunSnapshot]) -> None:
     """The other curves and the settings; only the open tab is read and shown."""
     names = [BY_TIMESTEP, *CURVES, QUALITY, SETTINGS, HISTORY]
-    MORE.now(options=names).check_link()
-    for name, tab in zip(names, st.tabs(names, key=MORE.key, bind="query-params"), strict=True):
-        if not tab.open:
-            continue
-        with tab:
-            if name == SETTINGS:
-                show_settings(run)
-            elif name == HISTORY:
-                show_history(run.run, MISSING)
-            elif name == QUALITY:
-                show_evaluations(run, compared)
-                show_quality(run.run, [other.run for other in compared])
-            elif name == BY_TIMESTEP:
-                show_timesteps(run.run)
-            else:
-                show_curves(run.run, name)
+    for name in open_tab(MORE.now(options=names)):
+        if name == SETTINGS:
+            show_settings(run)
+        elif name == HISTORY:
+            show_history(run.run, MISSING)
+        elif name == QUALITY:
+            show_evaluations(run, compared)
+            show_quality(run.run, [other.run for other in compared])
+        elif name == BY_TIMESTEP:
+            show_timesteps(run.run)
+        else:
+            show_curves(run.run, name)
 
 
 def show_curves(run: Run, name: str) -> None:

@@ -12,6 +12,9 @@ DEFAULTS = "defaults"  # {key: value}: the default of each control that follows 
 ANSWERED = "lecture_answered"  # {number}: the steps of the lecture whose questions are answered
 TIMESTEP = "timestep"  # the slider of t
 CAMERA, UPLOAD = "camera", "upload"  # the fields of `image_source`
+# The Schedule page.
+DESIGN_NAME = "design_name"  # the name under which the schedule is saved
+DESIGN_ERROR = "design_error"  # text: why a schedule was not saved or deleted, until it is shown
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
 ADVANCED = "advanced"  # whether the advanced controls are shown
@@ -28,6 +31,7 @@ MASK = "mask"
 COMPARED = "compared"  # [key]: which lists the mode Compare shows
 # The Data page.
 DATA_COUNT = "data_count"  # how many zip files were uploaded; numbers the field for the next one
+NEXT_DATA = "next_data"  # the spec of the data set that the page turns to
 UPLOADED_DATA = "uploaded_data"  # the spec of the data set that was just made, until it is shown
 # The Training page.
 NAME = "name"  # the new run's, in the form

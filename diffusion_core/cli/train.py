@@ -25,6 +25,7 @@ from diffusion_core.cli.options import (
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.sources import check_spec, usage
 from diffusion_core.device import pick_device
+from diffusion_core.process.tables import DESIGNED
 from diffusion_core.runs import jobs
 from diffusion_core.runs.alerts import watch as alerts
 from diffusion_core.runs.config import (
@@ -36,10 +37,12 @@ from diffusion_core.runs.config import (
     with_options,
     with_settings,
 )
+from diffusion_core.runs.designs import DESIGNS
 from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
 from diffusion_core.runs.presets import PRESETS, check_network, preset
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import read_status
+from diffusion_core.text import shown, some
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +82,11 @@ def add_start(parser: argparse.ArgumentParser) -> None:
         help=f"which of its averaged weights, for example short (default: {MAIN_AVERAGE})",
     )
     parser.add_argument("--data", help=usage())
+    parser.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="a noise schedule that was designed on the Schedule page and saved beside the runs",
+    )
     parser.add_argument("--steps", type=whole_number, help="training steps in total")
     parser.add_argument("--batch-size", type=whole_number, help="images per step")
     parser.add_argument("--seed", type=whole_number)
@@ -179,18 +187,30 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
     named["init_average"] = arguments.init_average
     fixed = [arguments.preset, arguments.like, arguments.init_from, arguments.init_average]
-    fixed += [named["batch_size"], named["seed"]]
+    fixed += [named["batch_size"], named["seed"], arguments.schedule]
     if arguments.resume and any(value is not None for value in fixed):
         raise ConfigError(
             "A resumed run keeps its settings. Use --steps and --set for settings that may change, "
             "and --data for images that were moved."
         )
+    if arguments.schedule is not None:
+        named["schedule.kind"] = DESIGNED
+        named["schedule.points"] = _points(arguments.run.parent, arguments.schedule)
     if arguments.init_from is not None:
         name, step = split_origin(arguments.init_from)
         there = find_run(name).path.absolute()
         named["init_from"] = str(there) if step is None else f"{there}@{step}"
         settings.setdefault("init_average", arguments.init_average or MAIN_AVERAGE)
     return with_options(settings, named | {"steps": arguments.steps, "preset": arguments.preset})
+
+
+def _points(runs_dir: Path, name: str) -> list[list[float]]:
+    """Those of a saved schedule. Raises ConfigError."""
+    designs, problems = DESIGNS.read(runs_dir)
+    if name not in designs:
+        there = f"there are {some(list(designs))}" if designs else "none is saved"
+        raise ConfigError(" ".join([f"There is no schedule {shown(name)}; {there}.", *problems]))
+    return [list(point) for point in designs[name].points]
 
 
 def created_before(arguments: argparse.Namespace, settings: dict[str, Any]) -> bool:

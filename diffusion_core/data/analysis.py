@@ -41,9 +41,9 @@ class Examined:
     mean: np.ndarray  # (SIZE, SIZE, 3) over the images, in grey levels
     std: np.ndarray  # the same of the standard deviation
     copies: np.ndarray  # (k, 2) pairs with the same pixels: an image and the first like it
-    pairs: np.ndarray  # (m, 2) the most similar other pairs, most similar first
+    pairs: np.ndarray  # (m, 2) the most similar pairs of all but the copies, most similar first
     correlations: np.ndarray  # (m,) of these
-    alike: np.ndarray  # (100,) how many pairs, copies too, have a correlation between two EDGES
+    alike: np.ndarray  # (100,) how many such pairs have a correlation between two EDGES
     broken: np.ndarray  # names of the files that cannot be read
 
     @property
@@ -67,10 +67,9 @@ def rows_of(count: int, limit: int) -> np.ndarray:
     return np.unique(np.arange(min(count, limit)) * count // max(1, min(count, limit)))
 
 
-def file_of(spec: str, limit: int, resize: str = SQUASH) -> Path:
-    """Where the result is kept. Raises DataError."""
-    name = f"{fingerprint_of(spec, SIZE, 3, resize)[:20]}-{limit}-{VERSION}.npz"
-    return default_cache_dir() / "examined" / name
+def file_of(fingerprint: str, limit: int) -> Path:
+    """Where the result is kept, by the fingerprint of the set at SIZE pixels in colour."""
+    return default_cache_dir() / "examined" / f"{fingerprint[:20]}-{limit}-{VERSION}.npz"
 
 
 def load(file: Path) -> Examined | None:
@@ -87,12 +86,14 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
 
     Raises DataError, also where no image can be read.
     """
-    file = file_of(spec, limit, resize)
+    file = file_of(fingerprint_of(spec, SIZE, 3, resize), limit)
     if (known := load(file)) is not None:
         return known
     source = open_source(spec)
     rows = rows_of(source.count, limit)
-    kept, labels, sizes, broken, thumbnails, digests = [], [], [], [], [], []
+    kept: list[int] = []
+    labels, sizes, broken, digests = [], [], [], []
+    thumbnails = np.empty((len(rows), 3 * THUMBNAIL**2), np.float32)
     total = np.zeros((SIZE, SIZE, 3), np.int64)
     squares = np.zeros_like(total)
     histogram = np.zeros((3, 256), np.int64)
@@ -104,20 +105,21 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
             broken.append(source.name(row))
             continue
         pixels = to_size(image, SIZE, resize)
+        thumbnails[len(kept)] = thumbnail(pixels)
         kept.append(row)
         labels.append(label)
         sizes.append(image.size)
         total += pixels
         squares += pixels.astype(np.int64) ** 2
         histogram += [np.bincount(pixels[..., k].ravel(), minlength=256) for k in range(3)]
-        thumbnails.append(thumbnail(pixels))
         digests.append(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
     if not kept:
         raise DataError(f"None of the {len(rows):,} images that were tried can be read.")
     mean = total / len(kept)
     numbers = np.array(kept)
     copies = _copies(digests)
-    pairs, correlations, alike = yield from _similar(np.stack(thumbnails), copies, len(rows))
+    others = np.setdiff1d(np.arange(len(kept)), copies[:, 1])  # each image once
+    pairs, correlations, alike = yield from _similar(thumbnails[others], len(rows))
     found = Examined(
         rows=numbers,
         labels=np.array(labels),
@@ -126,7 +128,7 @@ def examine(spec: str, limit: int, resize: str = SQUASH) -> Generator[int, None,
         mean=mean,
         std=np.sqrt(np.maximum(squares / len(kept) - mean**2, 0)),
         copies=numbers[copies],
-        pairs=numbers[pairs],
+        pairs=numbers[others[pairs]],
         correlations=correlations,
         alike=alike,
         broken=np.array(broken, dtype=str),
@@ -165,24 +167,23 @@ def _copies(digests: list[bytes]) -> np.ndarray:
 
 
 def _similar(
-    thumbnails: np.ndarray, copies: np.ndarray, done: int
+    thumbnails: np.ndarray, done: int
 ) -> Generator[int, None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The most similar pairs without the copies, their correlations, and how many pairs there are
-    between two EDGES; yields `done` now and then."""
-    same = set(map(tuple, copies.tolist()))
+    """The most similar pairs, their correlations, and how many pairs there are between two EDGES;
+    yields `done` now and then."""
     best = np.empty((0, 2), np.int64)
     values = np.empty(0, np.float32)
     alike = np.zeros(len(EDGES) - 1, np.int64)
     for start in range(0, len(thumbnails), BLOCK):
         yield done
-        block = thumbnails[start : start + BLOCK] @ thumbnails[start:].T
-        i, j = np.nonzero(np.triu(block >= LEAST_ALIKE, 1))
-        found = np.minimum(block[i, j], 1)
+        block = np.triu(thumbnails[start : start + BLOCK] @ thumbnails[start:].T, 1)
+        places = np.flatnonzero(block >= LEAST_ALIKE)
+        found = np.minimum(block.ravel()[places], 1)
         alike += np.histogram(found, EDGES)[0]
-        new = np.stack([i + start, j + start], 1)
-        other = np.array([(a, b) not in same for a, b in new.tolist()], bool)
-        best = np.concatenate([best, new[other]])
-        values = np.concatenate([values, found[other]])
+        order = np.argsort(-found, kind="stable")[:MOST_PAIRS]
+        new = np.stack(np.unravel_index(places[order], block.shape), 1) + start
+        best = np.concatenate([best, new])
+        values = np.concatenate([values, found[order]])
         order = np.argsort(-values, kind="stable")[:MOST_PAIRS]
         best, values = best[order], values[order]
     return best, values, alike

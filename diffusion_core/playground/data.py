@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion_core.data import store
+from diffusion_core.data.errors import DataError
 from diffusion_core.playground.components import principal_components
-from diffusion_core.playground.drawing import read_drawing
+from diffusion_core.playground.drawing import EDGE, read_drawing
 from diffusion_core.playground.random import Random
 from diffusion_core.playground.settings import DRAWING, IMAGES, Settings
 
 COUNT = 512  # points of a shape
 MOST_IMAGES = 512
 IMAGE_SIZE = 32
+ALONG = np.array([-2.0, -1, 0, 1, 2])  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ def make_data(settings: Settings) -> Data:
     """The points of the settings. Raises DataError and ImageError for images, ValueError for a
     drawing without points."""
     if settings.data == IMAGES:
-        return image_data(settings.images)[0]
+        return image_plane(settings.images).data
     if settings.data == DRAWING:
         points, labels = read_drawing(settings.drawing)
         if not len(points):
@@ -59,20 +61,38 @@ def make_shape(name: str, seed: int) -> Data:
     return Data(points + 0.06 * blur, labels)
 
 
-def image_data(spec: str) -> tuple[Data, np.ndarray, tuple[str, ...]]:
-    """The two main components of a data set's images, scaled to standard deviation 1, as points.
+@dataclass(frozen=True)
+class ImagePlane:
+    """The two main components of images as points, and what they mean."""
 
-    At most MOST_IMAGES, evenly spread over the set, at IMAGE_SIZE pixels. Class 0 is the first half
-    of the set's classes. Also the explained shares of the variance (2,) and the names of the
-    classes. Raises DataError and ImageError.
+    data: Data  # of class 0 is the first half of the set's classes
+    explained: np.ndarray  # shares of the variance, (2,)
+    axes: np.ndarray  # uint8 (2, 5, H, W, 3): the mean image moved along each axis
+    classes: tuple[str, ...]
+
+
+def image_plane(spec: str) -> ImagePlane:
+    """Of at most MOST_IMAGES of a data set, evenly spread over it, at IMAGE_SIZE pixels; the points
+    have standard deviation 1, or less where they would reach beyond a drawing's edge.
+
+    Raises DataError and ImageError.
     """
     count = store.count(spec)
+    if count < 3:
+        raise DataError(f"Two main components need at least 3 images; {spec} has {count}.")
     rows = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).astype(np.int64))
     images = [store.load_image(spec, int(row), IMAGE_SIZE) for row in rows]
     pixels = np.stack([image for image, _, _ in images]).reshape(len(rows), -1) / 127.5 - 1
-    scores, explained = principal_components(pixels)
+    scores, explained, axes = principal_components(pixels)
     names = dict(sorted((label, name) for _, label, name in images))
     half = list(names)[(len(names) + 1) // 2 :]
     labels = np.array([label in half for _, label, _ in images], np.int64)
-    spread = np.sqrt((scores**2).mean())
-    return Data(scores / (spread or 1.0), labels), explained, tuple(names.values())
+    scale = max(np.sqrt((scores**2).mean()), abs(scores).max() / EDGE) or 1.0
+    moved = scores.std(axis=0)[:, None, None] * ALONG[:, None] * axes[:, None]
+    shown = (pixels.mean(axis=0) + moved).reshape(2, len(ALONG), IMAGE_SIZE, IMAGE_SIZE, 3)
+    return ImagePlane(
+        Data(scores / scale, labels),
+        explained,
+        ((shown.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8),
+        tuple(names.values()),
+    )

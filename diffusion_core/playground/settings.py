@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from diffusion_core.playground.drawing import read_drawing
-from diffusion_core.process.schedule import SCHEDULE_KINDS
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS
 from diffusion_core.records import Record
 
+KINDS = tuple(kind for kind in SCHEDULE_KINDS if kind != DESIGNED)
 SHAPES = ("two moons", "spiral", "rings")
 DRAWING, IMAGES = "drawing", "images"
 DATA = (*SHAPES, DRAWING, IMAGES)
@@ -52,8 +53,8 @@ class Settings(Record):
     @field_validator("kind")
     @classmethod
     def _known_kind(cls, name: str) -> str:
-        if name not in SCHEDULE_KINDS:
-            raise ValueError(f"must be one of {', '.join(SCHEDULE_KINDS)}")
+        if name not in KINDS:
+            raise ValueError(f"must be one of {', '.join(KINDS)}")
         return name
 
     @field_validator("drawing")

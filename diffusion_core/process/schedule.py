@@ -1,92 +1,17 @@
 """Noise schedules: how much image and how much noise is left at each timestep.
 
-Everything is computed once in float64 and kept as float32 tables of shape (timesteps,).
+The tables of `tables.py` as float32 tensors of shape (timesteps,), and the forward process.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-MOST_TIMESTEPS = 100_000  # of a run's schedule
-
-
-@dataclass(frozen=True)
-class ScheduleKind:
-    """A kind of noise schedule; `name` is used in settings and links."""
-
-    name: str
-    title: str
-    # (timesteps, beta_start, beta_end): the variances beta_t, float64 (timesteps,) in (0, 1).
-    betas: Callable[[int, float, float], np.ndarray]
-    diffusers: str | None = None  # its name, where all of diffusers' schedulers know it
-    takes_betas: bool = True  # whether it uses `beta_start` and `beta_end`
-
-
-def _linear(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
-    """From `beta_start` to `beta_end` (Ho et al. 2020, section 4)."""
-    return np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
-
-
-def _scaled_linear(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
-    """Linear in sqrt(beta) (Rombach et al. 2022)."""
-    return np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
-
-
-def _cosine(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
-    """alphas_cumprod is a squared cosine, betas capped at 0.999 (Nichol & Dhariwal 2021,
-    equation 17). `beta_start` and `beta_end` are not used."""
-    s = 0.008
-    time = np.arange(timesteps + 1, dtype=np.float64) / timesteps
-    alpha_bar = np.cos((time + s) / (1 + s) * math.pi / 2) ** 2
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-
-
-def _sigmoid(timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
-    """A sigmoid over [-6, 6] scaled to `beta_start` ... `beta_end` (Xu et al. 2022)."""
-    ramp = 1 / (1 + np.exp(-np.linspace(-6, 6, timesteps, dtype=np.float64)))
-    return beta_start + ramp * (beta_end - beta_start)
-
-
-# To add a schedule, write its function and a record here.
-SCHEDULE_KINDS = {
-    kind.name: kind
-    for kind in (
-        ScheduleKind("linear", "linear", _linear, "linear"),
-        ScheduleKind("scaled_linear", "scaled linear", _scaled_linear, "scaled_linear"),
-        ScheduleKind("cosine", "cosine", _cosine, "squaredcos_cap_v2", takes_betas=False),
-        ScheduleKind("sigmoid", "sigmoid", _sigmoid),
-    )
-}
-
-
-def make_betas(
-    kind: str, timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> np.ndarray:
-    """The variances beta_t, float64, shape (timesteps,), each in (0, 1). Raises ValueError for an
-    unknown kind."""
-    if kind not in SCHEDULE_KINDS:
-        raise ValueError(f"Unknown schedule {kind!r}; choose one of {', '.join(SCHEDULE_KINDS)}.")
-    return SCHEDULE_KINDS[kind].betas(timesteps, beta_start, beta_end)
-
-
-def rescale_to_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
-    """Shift and scale sqrt(alphas_cumprod) so that the last timestep is pure noise.
-
-    Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1.
-    Takes and returns float64 of shape (timesteps,); the last beta becomes exactly 1.
-    """
-    sqrt_bar = np.sqrt(np.cumprod(1 - betas))
-    first, last = sqrt_bar[0], sqrt_bar[-1]
-    alpha_bar = ((sqrt_bar - last) * first / (first - last)) ** 2
-    alphas = np.concatenate([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
-    return 1 - alphas
+from diffusion_core.process.tables import Points, ScheduleTables
 
 
 class Schedule:
@@ -139,26 +64,12 @@ class Schedule:
 class NoiseSchedule(Schedule):
     """The lecture's eight constants for a schedule, and the closed-form forward process.
 
-    Further attributes, float32 tensors of shape (timesteps,): `betas`, `alphas`, `alphas_cumprod`,
-    `alphas_cumprod_prev` (shifted right by one, first entry 1), `sqrt_recip_alphas`,
-    `sqrt_alphas_cumprod` (the `signal`), `sqrt_one_minus_alphas_cumprod` (the `spread`),
-    `posterior_variance`; further `log_snr`, the natural logarithm of `snr`. With
-    `rescale_zero_terminal_snr` the last `sqrt_recip_alphas` is infinite and the last `log_snr`
-    minus infinity, as the definitions say.
-
-    Raises ValueError for an unknown kind, fewer than 2 timesteps, or betas outside (0, 1).
+    Further attributes, float32 tensors of shape (timesteps,): those of `ScheduleTables`, whose
+    arguments it takes and whose errors it raises. `sqrt_alphas_cumprod` is the `signal` and
+    `sqrt_one_minus_alphas_cumprod` the `spread`.
     """
 
-    TABLES = (
-        "betas",
-        "alphas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_recip_alphas",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "posterior_variance",
-    )
+    TABLES = ScheduleTables.TABLES
     _tables = (*TABLES, "log_snr", *Schedule._tables)
 
     betas: Tensor
@@ -178,52 +89,34 @@ class NoiseSchedule(Schedule):
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         rescale_zero_terminal_snr: bool = False,
+        *,
+        points: Points = (),
+        shift_size: int = 0,
     ) -> None:
         super().__init__(timesteps)
-        if not 0 < beta_start <= beta_end < 1:
-            raise ValueError(
-                f"beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
-                f"not {beta_start} and {beta_end}."
-            )
-        self.kind = kind
-        self.beta_start = beta_start
-        self.beta_end = beta_end
-        self.rescale_zero_terminal_snr = rescale_zero_terminal_snr
-
-        betas = make_betas(kind, timesteps, beta_start, beta_end)
-        if rescale_zero_terminal_snr:
-            betas = rescale_to_zero_terminal_snr(betas)
-        alphas = 1 - betas
-        bar = np.cumprod(alphas)
-        bar_prev = np.concatenate([[1.0], bar[:-1]])
-        with np.errstate(divide="ignore"):
-            exact = {
-                "betas": betas,
-                "alphas": alphas,
-                "alphas_cumprod": bar,
-                "alphas_cumprod_prev": bar_prev,
-                "sqrt_recip_alphas": np.sqrt(1 / alphas),
-                "sqrt_alphas_cumprod": np.sqrt(bar),
-                "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - bar),
-                "posterior_variance": betas * (1 - bar_prev) / (1 - bar),
-                "snr": bar / (1 - bar),
-                "log_snr": np.log(bar) - np.log1p(-bar),
-            }
-        for name, table in exact.items():
-            setattr(self, name, torch.from_numpy(table).float())
+        exact = ScheduleTables(
+            kind,
+            timesteps,
+            beta_start,
+            beta_end,
+            rescale_zero_terminal_snr,
+            points=points,
+            shift_size=shift_size,
+        )
+        self.exact = exact
+        self.kind = exact.kind
+        self.beta_start, self.beta_end = exact.beta_start, exact.beta_end
+        self.rescale_zero_terminal_snr = exact.rescale_zero_terminal_snr
+        for name in (*self.TABLES, "snr", "log_snr"):
+            setattr(self, name, torch.from_numpy(getattr(exact, name)).float())
         self.signal, self.spread = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
-        self.exact_alphas_cumprod = bar
-        self.exact_signal, self.exact_spread = np.sqrt(bar), np.sqrt(1 - bar)
+        self.exact_alphas_cumprod = exact.alphas_cumprod
+        self.exact_signal = exact.sqrt_alphas_cumprod
+        self.exact_spread = exact.sqrt_one_minus_alphas_cumprod
 
-    def settings(self) -> dict[str, str | int | float | bool]:
+    def settings(self) -> dict[str, Any]:
         """The arguments that make this schedule again: `NoiseSchedule(**schedule.settings())`."""
-        return {
-            "kind": self.kind,
-            "timesteps": self.timesteps,
-            "beta_start": self.beta_start,
-            "beta_end": self.beta_end,
-            "rescale_zero_terminal_snr": self.rescale_zero_terminal_snr,
-        }
+        return self.exact.settings()
 
 
 def gather(table: Tensor, t: Tensor, ndim: int = 4) -> Tensor:

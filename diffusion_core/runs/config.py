@@ -27,7 +27,12 @@ from diffusion_core.models.unet import SINGLE_PIXEL
 from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import MOST_TIMESTEPS, NoiseSchedule
+from diffusion_core.process.tables import (
+    DESIGNED,
+    MOST_POINTS,
+    MOST_TIMESTEPS,
+    ScheduleTables,
+)
 from diffusion_core.records import Record, sentences
 from diffusion_core.text import cut, shown, some
 
@@ -70,6 +75,24 @@ class ScheduleArgs(TypedDict, total=False):
         Field(
             description="Rescale the schedule so that nothing of the image is left at the last "
             "timestep (zero terminal SNR, Lin et al. 2024)."
+        ),
+    ]
+    points: Annotated[
+        list[Annotated[list[float], Field(strict=False, min_length=2, max_length=2)]],
+        Field(
+            strict=False,
+            max_length=MOST_POINTS,
+            description="The points of a schedule of the kind designed: pairs of a time from 0 to "
+            "1 and the log-SNR there.",
+        ),
+    ]
+    shift_size: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=4096,
+            description="Image size in pixels for which the log-SNR is shifted by 2 log(64 / size) "
+            "(Hoogeboom et al. 2023). 0: no shift.",
         ),
     ]
 
@@ -310,9 +333,11 @@ class RunConfig(Record):
 
     def _contradictions(self) -> Iterator[str]:
         try:
-            _check_schedule(**self.schedule)
+            _check_schedule(json.dumps(self.schedule))
         except ValueError as error:
             yield f"schedule: {error}"
+        if self.schedule.get("kind") == DESIGNED and not self.schedule.get("points"):
+            yield "A schedule of the kind designed needs its points; see the Schedule page."
         learns = PREDICTION_TYPES[self.prediction_type].learns_pure_noise
         if self.schedule.get("rescale_zero_terminal_snr") and not learns:
             yield (
@@ -360,9 +385,9 @@ class RunConfig(Record):
 
 
 @functools.lru_cache(maxsize=256)
-def _check_schedule(**arguments: Any) -> None:
-    """Raises ValueError for arguments that make no schedule to learn."""
-    schedule = NoiseSchedule(**arguments)
+def _check_schedule(arguments: str) -> None:
+    """Raises ValueError for arguments, as JSON, that make no schedule to learn."""
+    schedule = ScheduleTables(**json.loads(arguments))
     left = schedule.alphas_cumprod
     if left[-2 if schedule.rescale_zero_terminal_snr else -1] <= 0:
         raise ValueError(

@@ -18,7 +18,8 @@ from diffusion_core.files import building_folder
 from diffusion_core.models import unet
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
 from diffusion_core.process.prediction import PREDICTION_TYPES
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import read_all
@@ -69,7 +70,8 @@ def scheduler_config(config: RunConfig) -> dict[str, Any]:
     common = {"num_train_timesteps": schedule.timesteps}
     if not isinstance(schedule, NoiseSchedule):
         return {"_class_name": "FlowMatchEulerDiscreteScheduler", **common, "shift": 1.0}
-    if (kind := SCHEDULE_KINDS[schedule.kind].diffusers) is not None:
+    kind = SCHEDULE_KINDS[schedule.kind].diffusers
+    if kind is not None and not schedule.exact.shift_size:
         betas: dict[str, Any] = {
             "beta_schedule": kind,
             "beta_start": schedule.beta_start,

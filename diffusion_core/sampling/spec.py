@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from diffusion_core.process.noise import MAX_SEED
-from diffusion_core.process.schedule import MOST_TIMESTEPS, Schedule
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.process.tables import MOST_TIMESTEPS
 from diffusion_core.records import Record, RecordError, record_of
 from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE

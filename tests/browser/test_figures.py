@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from dashboard.components.assemble import inline
+from dashboard.components.assemble import inline, scripts
 from dashboard.figures.embedding import rows_figure
 from dashboard.figures.network import cost_figure
 from dashboard.figures.review import Axis, Dot, interval_figure, parallel_figure
@@ -63,7 +63,8 @@ def test_a_figure_is_saved_as_image_drawing_and_numbers(
 
 def as_csv(page: Page, figure: go.Figure, key: str) -> list[list[str]]:
     """The numbers that the browser makes of a figure."""
-    source = inline((ROOT / "dashboard/components/chart/files.js").read_text())
+    files = scripts(ROOT / "dashboard/components/chart/files.js")
+    source = "".join(inline(file.read_text("utf-8")) for file in files)
     script = f"([figure, key]) => {{ {source}; return csvOf(table(JSON.parse(figure), key)); }}"
     return list(csv.reader(page.evaluate(script, [figure.to_json(), key]).splitlines()))
 
@@ -71,10 +72,10 @@ def as_csv(page: Page, figure: go.Figure, key: str) -> list[list[str]]:
 @pytest.mark.long
 def test_the_numbers_of_each_kind_of_figure_are_all_there(open_page: OpenPage) -> None:
     page = open_page("/")
-    cells = np.random.default_rng(0).normal(size=(3, 2))
+    cells = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     heatmap = as_csv(page, rows_figure(cells, np.array([0, 5, 9])), "rows")
     assert heatmap[0] == ["dimension", "timestep t", "value"]
-    assert [*map(float, heatmap[4])] == [1, 5, cells[1, 1]]
+    assert [*map(float, heatmap[4])] == pytest.approx([1, 5, cells[1, 1]], rel=1e-6)  # float32
     assert len(heatmap) == 7
 
     dots = [Dot("a, <b>", 2.5, 2.0, 4.0, 0)]

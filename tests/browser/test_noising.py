@@ -20,9 +20,11 @@ from diffusion_core.process.noising import (
     noised_at,
     strip_timesteps,
 )
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.process.spectrum import power_spectra
+from diffusion_core.process.tables import SCHEDULE_KINDS, USUAL_POINTS
 from tests import image_files
+from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 
 SIZE = 64
@@ -104,6 +106,8 @@ def test_t_noise_and_schedule_are_in_the_address_and_a_colleague_sees_the_same(
     x_t = to_uint8(noised_at(NoiseSchedule("cosine"), *image_and_noise(1), [150]))[0]
     for each in (page, colleague):
         assert at_most_one_level(shown(each.locator(".x_t canvas")), x_t)
+    page.get_by_role("combobox", name="Schedule").select_option("linear")
+    page.wait_for_url(lambda url: "kind=" not in url)
 
 
 @pytest.mark.long
@@ -121,7 +125,7 @@ def test_the_browser_mixes_what_the_core_does(mixer: str, open_page: OpenPage) -
     timesteps = [k * 999 // 199 for k in range(200)]
     for kind in SCHEDULE_KINDS:
         page.get_by_role("combobox", name="Schedule").select_option(kind)
-        schedule = NoiseSchedule(kind, 1000)
+        schedule = NoiseSchedule(kind, 1000, points=USUAL_POINTS)
         texts = slider(page).evaluate(READ_TIMESTEPS, [box.element_handle(), timesteps])
         found = np.stack([np.frombuffer(base64.b64decode(text), np.uint8) for text in texts])
         found = found.reshape(-1, SIZE, SIZE, 4)
@@ -148,8 +152,37 @@ def test_the_strength_scales_the_noise_and_a_press_on_the_strip_moves_t(
     page.wait_for_url(re.compile(r"t=240"))
     expect(slider(page)).to_have_value("240")
     x_0, noise = image_and_noise()
-    wanted = to_uint8(noised_at(NoiseSchedule(), x_0, noise / 2, [240]))[0]
-    assert at_most_one_level(shown(page.locator(".x_t canvas")), wanted)
+    wanted = to_uint8(noised_at(NoiseSchedule(), x_0, noise / 2, [240, 0]))
+    assert at_most_one_level(shown(page.locator(".x_t canvas")), wanted[0])
+    # Also after the browser has taken the graphics away.
+    box = page.locator(".noising")
+    box.evaluate("box => box.view.mixer.close()")
+    page.get_by_role("button", name="Go to t = 0", exact=True).click()
+    expect(page.locator(".noising[data-t='0']")).to_be_visible()
+    assert box.evaluate("box => box.view.mixer.kind") == "canvas"
+    assert at_most_one_level(shown(page.locator(".x_t canvas")), wanted[1])
+
+
+@pytest.mark.long
+def test_dragging_t_repaints_without_the_server(open_page: OpenPage) -> None:
+    page = open_page("/noising")
+    sent: list[object] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    page.reload()
+    expect(page.locator(".noising[data-t='150']")).to_be_visible()
+    wait_until_shown(page)
+    frame = slider(page).bounding_box()
+    middle = frame["y"] + frame["height"] / 2
+    page.mouse.move(frame["x"] + frame["width"] / 2, middle)
+    page.mouse.down()
+    before = len(sent)
+    page.mouse.move(frame["x"] + frame["width"], middle, steps=20)
+    expect(page.locator(".noising[data-t='299']")).to_be_visible()
+    expect_formula(page, 299, "0.2192", "0.9757")
+    assert len(sent) == before
+    page.mouse.up()
+    page.wait_for_url(re.compile("t=299"))
+    assert len(sent) > before
 
 
 def table(page: Page, box: str) -> dict[str, np.ndarray]:
@@ -191,6 +224,14 @@ def test_the_figures_are_those_of_numpy(open_page: OpenPage) -> None:
     power = table(page, ".spectrum")["xₜ"]
     assert power[:, 0].tolist() == wanted.cycles.tolist()
     assert power[:, 1] == pytest.approx(wanted.image, rel=1e-4)
+    # Where the noise overtakes, of what repeats every 2, 4, ..., 64 pixels.
+    schedule, parts = NoiseSchedule(), power_spectra(x_0[0].numpy(), noise[0].numpy())
+    ratio = (1.25 * schedule.exact_spread / schedule.exact_signal) ** 2
+    rows = page.locator(".order tbody tr").all_inner_texts()
+    for row, cycles in zip(rows, (32, 16, 8, 4, 2, 1), strict=True):
+        over = ratio * parts.noise[cycles - 1] >= parts.image[cycles - 1]
+        at = f"t = {over.argmax()}" if over.any() else "never"
+        assert row.split("\t") == [f"{SIZE // cycles} pixels", at]
 
 
 @pytest.mark.long

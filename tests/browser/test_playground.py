@@ -130,7 +130,10 @@ def test_time_training_and_gallery_answer_to_keys_and_clicks(open_page: OpenPage
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
     page.get_by_role("button", name="Train", exact=True).click()
     expect_trained(page)
-    page.get_by_role("link", name=re.compile("^A flow takes straight ways")).click()
+    page.get_by_role("combobox", name="Particles").select_option("100")  # needs no training
+    page.wait_for_url(re.compile("particles=100"))
+    expect_trained(page)
+    page.get_by_role("link", name=re.compile("^But its way back bends")).click()
     page.wait_for_url(re.compile("panels=ddim&panels=flow"))
     expect(page.locator(".panels figure")).to_have_count(2)
     expect(page.get_by_role("button", name="Flow")).to_have_attribute("aria-pressed", "true")

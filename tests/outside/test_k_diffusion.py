@@ -12,7 +12,8 @@ from k_diffusion import sampling
 from torch import Tensor
 
 from diffusion_core.process.objective import to_epsilon, to_x_0
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.sampling import solvers
 from diffusion_core.sampling.levels import TIMESTEP_SPACINGS, NoiseLevel, make_levels
 

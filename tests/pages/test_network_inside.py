@@ -110,6 +110,15 @@ def test_what_somebody_has_asked_is_not_computed_again(runs_dir: Path) -> None:
     assert len(queued._jobs) == 2
 
 
+def test_the_time_of_the_blocks_is_measured_once_for_all_images(runs_dir: Path) -> None:
+    write_run(runs_dir, "mine", 4, config=tiny())
+    open_tab(INSIDE, block="downs.0")
+    measured = [key for key in queued._jobs if str(key).startswith("('time")]
+    open_tab(INSIDE, block="downs.0", t=3, picture=2)
+    assert [key for key in queued._jobs if str(key).startswith("('time")] == measured
+    assert len(measured) == 1 and len(queued._jobs) == 3
+
+
 def test_no_more_results_are_kept_than_there_is_room_for(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,3 +223,29 @@ def test_a_second_network_that_does_not_take_the_size_gets_a_sentence(runs_dir: 
     write_run(runs_dir, "coarse", config=tiny(network_args=coarse, image_size=32))
     app = open_tab(BESIDE, network="small", other="run coarse", size=24)
     assert "coarse does not take images of 24×24 px." in words(app)
+
+
+def test_what_no_longer_fits_another_size_or_network_goes_back_to_the_default(
+    runs_dir: Path,
+) -> None:
+    write_run(runs_dir, "mine", 4, config=RUNS["conditional"])
+    write_run(runs_dir, "other", 6, 8, config=tiny(image_size=32))
+    app = open_tab(
+        REACH,
+        "run other",
+        row=30,
+        column=31,
+        size=32,
+        block="ups.3",
+        step="6",
+        t=19,
+        of="prediction",
+    )
+    app.selectbox(key="network").select("run mine").run()
+    assert not app.exception and not app.error
+    app.select_slider(key="size").set_value(16).run()
+    assert not app.exception and not app.error
+    assert component_data(app, "pixel")["at"][0] < 16
+    app.selectbox(key="network").select("tiny").run()
+    assert not app.exception and not app.error
+    assert app.selectbox(key="block").value in ("downs.0", "ups.3")

@@ -17,9 +17,11 @@ from dashboard.services import cached
 from dashboard.ui.image_source import RESIZED
 from diffusion_core.data.decode_apart import ReaderBusy
 from diffusion_core.process.noising import fixed_noise
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import DESIGNED, SCHEDULE_KINDS, USUAL_POINTS
+from diffusion_core.runs.designs import DESIGNS
 from tests import image_files
-from tests.pages.app import component_data, open_page, seen
+from tests.pages.app import button, component_data, open_page, seen
 
 
 def open_noising(**settings: str) -> AppTest:
@@ -60,11 +62,33 @@ def test_the_browser_is_sent_the_tables_of_every_kind_of_schedule_and_the_noise(
     data = sent(open_noising(T="1000", zero_snr="true", seed="3", size="16"))
     assert [kind["name"] for kind in data["kinds"]] == list(SCHEDULE_KINDS)
     for kind in data["kinds"]:
-        schedule = NoiseSchedule(kind["name"], 1000, rescale_zero_terminal_snr=True)
+        schedule = NoiseSchedule(
+            kind["name"], 1000, rescale_zero_terminal_snr=True, points=USUAL_POINTS
+        )
         assert np.array_equal(floats(kind["signal"]), schedule.signal.numpy())
         assert np.array_equal(floats(kind["spread"]), schedule.spread.numpy())
     noise = fixed_noise(3, 16)[0].permute(1, 2, 0)
     assert np.array_equal(floats(data["noise"]), noise.numpy().ravel())
+
+
+def test_a_schedule_of_ones_own_is_offered_unless_its_points_are_too_close_for_T() -> None:
+    points = "0:5,0.5:4.99,1:-5"
+    assert DESIGNED in [kind["name"] for kind in sent(open_noising(points=points))["kinds"]]
+    app = open_noising(points=points, T="4000")
+    assert not app.error and sent(app)["kinds"]
+    app = open_noising(kind=DESIGNED, points="0:1,0.5:-1,1:-5", T="10")
+    assert sent(app)["settings"]["kind"] == DESIGNED
+
+
+def test_a_saved_schedule_is_offered_and_noises_the_image(runs_dir: Path) -> None:
+    points = ((0.0, 8.0), (0.5, 1.0), (1.0, -4.0))
+    DESIGNS.save(runs_dir, "mine", "", points=points)
+    app = open_noising(kind=DESIGNED)
+    button(app, "mine").click().run()
+    assert not app.exception
+    [designed] = [kind for kind in sent(app)["kinds"] if kind["name"] == DESIGNED]
+    wanted = NoiseSchedule(DESIGNED, points=points).signal
+    assert np.array_equal(floats(designed["signal"]), wanted.numpy())
 
 
 def test_nothing_is_sent_again_for_another_t() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dashboard.explain import playground
 from dashboard.explain.playground_gallery import GALLERY
+from diffusion_core.playground import Settings, make_data, sample, start
 from tests.pages.app import component_data, open_page, words
 
 
@@ -34,6 +35,21 @@ def test_a_link_sets_everything_and_what_it_cannot_set_is_said() -> None:
     assert settings["width"] == playground.START.width
     assert "Neurons each is" in words(app)
     assert "drawing of at most 400 points" in words(open_page("playground.py", drawing="AAAA"))
+
+
+def test_a_schedule_that_stops_early_misplaces_particles_as_the_gallery_says() -> None:
+    """A tenth of the points are on the right; the linear schedule sends a third there."""
+    shares = {}
+    for _, _, chosen in GALLERY:
+        if chosen.get("timesteps") == 50:
+            values = {**playground.defaults(), **chosen, "particles": 600}
+            settings = Settings(**{k: values[k] for k in values if k in Settings.model_fields})
+            data = make_data(settings)
+            ends = sample(settings, start(settings, "epsilon"), data, "exact")[-1]
+            shares[settings.kind] = (ends[:, 0] > 0).mean()
+            assert (data.points[:, 0] > 0).mean() == 0.1
+    assert shares["linear"] == pytest.approx(1 / 3, abs=0.05)
+    assert shares["cosine"] == pytest.approx(1 / 10, abs=0.03)
 
 
 @pytest.mark.parametrize("title, sentence, settings", GALLERY)

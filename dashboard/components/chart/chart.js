@@ -96,9 +96,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const drawn = JSON.stringify([curves, layout]);
       if (drawn !== box.drawn) {
         Plotly.react(box, curves, layout, { ...data.config, responsive: true });
-        if (!box.drawn && data.clickable) {
-          box.on("plotly_click", ({ points: [point] }) => {
-            setTriggerValue("clicked", point.customdata ?? null);
+        if (data.clicks && !box.drawn) {
+          box.on("plotly_click", ({ points: [{ customdata }] }) => {
+            if (customdata?.[1]) setTriggerValue("clicked", customdata[1]);
           });
         }
         box.drawn = drawn;

@@ -39,9 +39,6 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"
 LIBRARY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
-OnClick = Callable[[Any], None]
-
-
 class Packed(NamedTuple):
     """A figure that does not change any more."""
 
@@ -55,7 +52,7 @@ def show_live(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
-    on_click: OnClick | None = None,
+    on_click: Callable[[str], None] | None = None,
 ) -> None:
     """Draw a figure of `figures.finish` in the theme's colours; `alt` says what it shows.
 
@@ -77,16 +74,11 @@ def show_packed(
     alt: str,
     least_width: int = 0,
     cursor: Literal["", "x", "y", "xy"] = "",
-    on_click: OnClick | None = None,
+    on_click: Callable[[str], None] | None = None,
 ) -> None:
     """As `show_live`. `cursor`: on which axes the timestep lies that a line follows in the browser;
-    on x alone each curve has a dot there with its value. `on_click` is given the `customdata` of a
-    point that is clicked, which must be checked: it comes from the browser."""
-
-    def click() -> None:
-        if on_click is not None:
-            on_click(st.session_state[key].get("clicked"))
-
+    on x alone each curve has a dot there with its value. `on_click` is told the name of a point
+    that was clicked, the second entry of its `customdata`; points without one are not told."""
     library = f"{folder_address('plotly', LIBRARY.parent)}/{LIBRARY.name}"
     data = {
         "figure": chart.json,
@@ -98,12 +90,20 @@ def show_packed(
         "quantity": key,
         "leastWidth": least_width,
         "cursor": cursor,
-        "clickable": on_click is not None,
     }
+    told: dict[str, Any] = {}
+    if on_click is not None:
+        data["clicks"] = True
+
+        def clicked() -> None:
+            name = st.session_state[key].get("clicked")
+            if isinstance(name, str):
+                on_click(name)
+
+        told["on_clicked_change"] = clicked
     # Plotly's own styles belong to the document.
-    component(Path(__file__), HTML, isolate_styles=False)(
-        key=key, data=data, height=chart.height, on_clicked_change=click
-    )
+    show = component(Path(__file__), HTML, isolate_styles=False)
+    show(key=key, data=data, height=chart.height, **told)
 
 
 def _file_name(key: str) -> str:

@@ -1,5 +1,6 @@
 // Offers a drawn figure as PNG, as SVG and, its numbers, as CSV.
 
+import { download, saveCsv } from "../shared/files.js";
 import { themeValue } from "../shared/shared.js";
 
 const ARRAYS = {
@@ -85,22 +86,6 @@ function table({ data, layout }, quantity) {
   return rows.length ? [names, ...rows].map((row) => kept.map((at) => row[at])) : [];
 }
 
-function cell(value) {
-  const text = String(Number.isNaN(value) ? "" : value ?? "");
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-function csvOf(rows) {
-  return rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
-}
-
-function save(address, file) {
-  const link = document.createElement("a");
-  link.href = address;
-  link.download = file;
-  link.click();
-}
-
 /** Let the buttons of `menu` save the figure in `box`: as it is seen at that time, or its numbers
  * as `box.source` has them, with all digits. */
 export function offerFiles(menu, box) {
@@ -109,13 +94,10 @@ export function offerFiles(menu, box) {
     const { offsetWidth: width, offsetHeight: height } = box;
     const size = { format, width, height, scale };
     const address = await window.Plotly.toImage({ data: box.data, layout }, size);
-    save(address, `${box.name}.${format}`);
+    download(`${box.name}.${format}`, address);
   };
   const numbers = () => {
-    const rows = table(JSON.parse(box.source), box.quantity);
-    const address = URL.createObjectURL(new Blob([csvOf(rows)], { type: "text/csv" }));
-    save(address, `${box.name}.csv`);
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    saveCsv(`${box.name}.csv`, table(JSON.parse(box.source), box.quantity));
   };
   const [png, svg, csv] = menu.querySelectorAll("button");
   png.addEventListener("click", () => image("png", SCALE));

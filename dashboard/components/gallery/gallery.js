@@ -94,6 +94,8 @@ function update(gallery, data) {
   gallery.tiles = [];
   gallery.rows = data.rows.map((row) => makeRow(gallery, row));
   gallery.list.replaceChildren(...gallery.rows.map((row) => row.element));
+  gallery.list.style.gridTemplateColumns =
+    data.beside ? `repeat(auto-fill, minmax(${data.beside}px, 1fr))` : "";
   gallery.list.role = "group";
   gallery.list.ariaLabel = data.label;
   lead(gallery, 0);

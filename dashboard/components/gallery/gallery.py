@@ -69,10 +69,12 @@ def show_gallery(
     label: str,
     key: str,
     on_original: Callable[[int], None] | None = None,
+    beside: int = 0,
 ) -> None:
     """The rows below each other; `label` says what they are to those who cannot see them.
 
     `on_original` is told the number of the tile, over all rows, that is wanted in full size.
+    `beside`: the least width in screen pixels of rows that stand beside each other.
     """
 
     def wanted() -> None:
@@ -81,7 +83,7 @@ def show_gallery(
             on_original(number)
 
     listed = [asdict(row) for row in rows]
-    data = {"label": label, "rows": listed, "original": on_original is not None}
+    data = {"label": label, "rows": listed, "original": on_original is not None, "beside": beside}
     # The browser makes its elements again only where the version has changed.
     version = hashlib.blake2b(json.dumps(data).encode(), digest_size=8).hexdigest()
     shown = component(Path(__file__), HTML)

@@ -2,7 +2,8 @@
 // schedule and strength of the noise repaint without the server, which hears of the last two once
 // the hand rests.
 
-import { drawPlot, openPlot, roundUp, save } from "../plot/plot.js";
+import { drawPlot, openPlot, roundUp } from "../plot/plot.js";
+import { save } from "../shared/files.js";
 import { formatNumber, nextFrame } from "../shared/shared.js";
 import { followTimestep, moveTimestep } from "../shared/timestep.js";
 import { openMixer } from "./mixer.js";
@@ -36,7 +37,7 @@ function open(box) {
     }),
     quantiles: openPlot(part(".quantiles"), {
       x: { title: "quantile of N(0, 1)", low: -3, high: 3 },
-      y: { title: "quantile of xₜ", low: -4, high: 4 },
+      y: { title: "quantile of xₜ" },
       file: "noising-quantiles",
     }),
     spectrum: openPlot(part(".spectrum .plot"), {
@@ -62,7 +63,7 @@ function open(box) {
   for (const button of box.querySelectorAll(".show button")) {
     button.addEventListener("click", () => set("plot", button.value));
   }
-  part(".download").addEventListener("click", () => download(view));
+  part(".download").addEventListener("click", () => saveImage(view));
   return view;
 }
 
@@ -144,7 +145,7 @@ function draw(view) {
   part(".values").hidden = plot !== "Values";
   part(".spectrum").hidden = plot !== "Spectrum";
   if (plot === "Values") drawValues(view, t, signal, spread * strength);
-  else drawSpectrum(view, t, signal, spread * strength, data.spectrum);
+  else drawSpectrum(view, t, signals, spreads.map((each) => each * strength), data.spectrum);
 }
 
 function drawValues(view, t, signal, spread) {
@@ -178,6 +179,8 @@ function drawValues(view, t, signal, spread) {
     const above = Math.min(below + 1, values.length - 1);
     return values[below] + (at - below) * (values[above] - values[below]);
   });
+  view.quantiles.y.high = Math.max(4, Math.ceil(Math.max(-found[0], found[found.length - 1])));
+  view.quantiles.y.low = -view.quantiles.y.high;
   drawPlot(view.quantiles, [
     { name: "xₜ", kind: "points", x: data.quantiles, y: found },
     { name: "equal", kind: "line", x: [-3, 3], y: [-3, 3] },
@@ -187,8 +190,9 @@ function drawValues(view, t, signal, spread) {
 }
 
 /** The rings' power is exact: that of a sum is the sum of both and of the product of the two. */
-function drawSpectrum(view, t, signal, spread, { cycles, image, noise, cross }) {
+function drawSpectrum(view, t, signals, spreads, { cycles, image, noise, cross }) {
   const plot = view.spectrum;
+  const [signal, spread] = [signals[t], spreads[t]];
   const kept = image.map((power) => signal ** 2 * power);
   const added = noise.map((power) => spread ** 2 * power);
   const both = cycles.map((_, k) => kept[k] + added[k] + 2 * signal * spread * cross[k]);
@@ -199,10 +203,10 @@ function drawSpectrum(view, t, signal, spread, { cycles, image, noise, cross }) 
   let first = cycles.length;
   while (first > 0 && added[first - 1] >= kept[first - 1]) first -= 1;
   const over = first < cycles.length;
-  const period = over ? view.data.size / cycles[first] : 0;
+  const { size } = view.data;
   const words = over
-    ? `Fine details go first: from ${cycles[first]} cycles per image on the noise is stronger, so what `
-      + `repeats every ${Number(period.toFixed(1))} pixels or closer is lost in it.`
+    ? `From ${cycles[first]} cycles per image on the noise is stronger: what repeats every `
+      + `${Number((size / cycles[first]).toFixed(1))} pixels or closer is lost in it.`
     : "Down to its finest details the image is stronger than the noise.";
   drawPlot(plot, [
     { name: "xₜ", kind: "points", x: cycles, y: both },
@@ -211,10 +215,21 @@ function drawSpectrum(view, t, signal, spread, { cycles, image, noise, cross }) 
   ], `Power of the noised image at t = ${t} by frequency, and of the image and the noise in it. ${words}`,
   over ? [{ x: cycles[first], name: "noise overtakes" }] : []);
   view.part(".overtaken").textContent = words;
+  // The scales from coarse to fine, each half of the one before.
+  const scales = cycles.filter((each) => Number.isInteger(Math.log2(each))).toReversed();
+  const ends = scales.map((each) => {
+    const at = signals.findIndex((_, s) => (
+      spreads[s] ** 2 * noise[each - 1] >= signals[s] ** 2 * image[each - 1]
+    ));
+    return [`${size / each} pixels`, at < 0 ? "never" : `t = ${formatNumber(at)}`];
+  });
+  view.part(".order tbody").innerHTML = ends.map((cells) => (
+    `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`
+  )).join("");
 }
 
 /** x_t with enlarged pixels. */
-function download(view) {
+function saveImage(view) {
   const { canvases: { x_t }, box } = view;
   const times = Math.max(1, Math.floor(SHOWN / x_t.width));
   const large = document.createElement("canvas");

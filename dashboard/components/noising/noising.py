@@ -22,7 +22,8 @@ HTML = """
   <div class="settings">
     <label>Schedule <select class="kind"></select></label>
     <label>Strength of the noise
-      <input class="strength" type="range" min="0" max="2" step="0.05">
+      <input class="strength" type="range" min="0" max="2" step="0.05"
+        aria-label="Strength of the noise">
       <output class="times"></output></label>
   </div>
   <p class="formula"><i>x</i><sub class="at"></sub> = <span class="signal"></span>
@@ -45,7 +46,19 @@ HTML = """
     <div class="plots"><div class="histogram plot"></div><div class="quantiles plot"></div></div>
     <p class="moments"></p>
   </div>
-  <div class="spectrum plots"><div class="plot"></div><p class="overtaken"></p></div>
+  <div class="spectrum plots">
+    <div class="plot"></div>
+    <div>
+      <p class="overtaken"></p>
+      <table class="order">
+        <caption>When details of each size are lost</caption>
+        <thead>
+          <tr><th scope="col">What repeats every</th><th scope="col">is overtaken at</th></tr>
+        </thead>
+        <tbody></tbody>
+      </table>
+    </div>
+  </div>
 </div>
 """
 

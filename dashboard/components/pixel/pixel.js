@@ -5,6 +5,7 @@ import { loadImage, nextFrame, themeColours } from "../shared/shared.js";
 const SIDE = 512; // canvas pixels
 const REST_MS = 250; // after the last key
 const DIGITS = 3;
+const DASHES = [[], [12, 8]]; // of the squares, from the inner one
 
 export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".pixel");
@@ -20,6 +21,7 @@ export default function ({ data, parentElement, setStateValue }) {
     view.at = data.at;
   }
   view.size = data.size;
+  view.told = data.at; // the pixel that the maps are about
   fill(view, data.panels);
   view.show();
 }
@@ -121,8 +123,22 @@ function picture(box, { map, height, width }) {
   return found;
 }
 
+/** Squares around the pixel that the maps are about, each with dashes of its own. */
+function drawFrames(context, frames, { at: [row, column] }, side) {
+  frames.forEach((distance, k) => {
+    const across = (2 * distance + 1) * side;
+    for (const [style, wide] of [["black", 4], ["white", 2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = wide;
+      context.setLineDash(DASHES[k % DASHES.length]);
+      context.strokeRect((column - distance) * side, (row - distance) * side, across, across);
+    }
+  });
+  context.setLineDash([]);
+}
+
 function draw(view) {
-  const { at: [row, column], size, panels } = view;
+  const { at: [row, column], told, size, panels } = view;
   for (const { canvas, given, picture: shown } of panels) {
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = false;
@@ -144,6 +160,7 @@ function draw(view) {
       }
       context.stroke();
     }
+    if (row === told[0] && column === told[1]) drawFrames(context, given.frames, view, side);
     const most = given.map ? `, at most ${given.peak.toPrecision(DIGITS)}` : "";
     canvas.setAttribute("aria-label", given.title + most);
   }

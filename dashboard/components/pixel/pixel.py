@@ -27,16 +27,17 @@ class Panel:
 
     title: str
     values: np.ndarray
+    frames: Sequence[int] = ()  # distances from the pixel, in pixels, at which a square is drawn
 
     def packed(self) -> dict[str, Any]:
+        both = {"title": self.title, "frames": list(self.frames)}
         if self.values.ndim == 3:
             data = base64.b64encode(png(self.values)).decode()
-            return {"title": self.title, "image": f"data:image/png;base64,{data}"}
+            return both | {"image": f"data:image/png;base64,{data}"}
         peak = float(self.values.max())
         scaled = np.round(self.values * (255 / peak if peak > 0 else 0.0)).astype(np.uint8)
         height, width = self.values.shape
-        return {
-            "title": self.title,
+        return both | {
             "map": base64.b64encode(scaled.tobytes()).decode(),
             "height": height,
             "width": width,

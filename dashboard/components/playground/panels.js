@@ -3,35 +3,38 @@
 import { canvasPen } from "./pens.js";
 
 const SHOWN_EDGE = 3; // the plane is shown from -SHOWN_EDGE to SHOWN_EDGE
-const WAYS = 60; // particles whose ways are shown
+const WAYS = 30; // particles whose ways are shown
 const ARROW = 0.085; // of the plane per unit of what is predicted
 const LONGEST = 3.5; // units
 const DOT = 0.0085; // of the panel, the radius of a particle
 
 /** Paint one panel of `size` pixels with a pen. `view` holds all that is known at this moment. */
 export function paintPanel(pen, view, panel, size) {
-  const { data, path, field, settings, colours, level } = { ...view, path: view.paths[panel] };
+  const { data, field, settings, colours, level } = view;
+  const path = view.paths[panel];
+  const objective = panel === "flow" ? "flow" : "epsilon";
   const place = (points) => toPixels(points, size);
   pen.dots(place(data.points), 0.5 * DOT * size, { colour: colours.quiet, alpha: 0.55 });
-  const flow = panel === "flow";
-  const model = field[flow ? "flow" : "epsilon"];
+  const model = field[objective];
   if (model) paintField(pen, model, { ...view, size, exactOnly: panel === "exact" });
   const forward = settings.direction === "forward";
-  const moving = forward ? noised(view, flow ? "flow" : "epsilon") : path && follow(path, level);
+  const moving = forward ? noised(view, objective) : path && follow(path, level);
   if (!moving) return;
-  if (settings.paths) {
-    const ways = forward
-      ? noisedWays(view, flow ? "flow" : "epsilon")
-      : wayLines(path, level, Math.min(WAYS, settings.particles));
-    pen.lines(ways.map(place), 0.0028 * size, { colour: colours.text, alpha: 0.35 });
-  }
   const labels = forward ? data.labels : null;
-  for (const label of settings.classes ? [0, 1] : [null]) {
-    const chosen = label === null ? moving : ofClass(moving, labels, label);
-    pen.dots(place(chosen), DOT * size, {
-      colour: colours.classes[label ?? 0], alpha: 0.85, square: label === 1,
-    });
-  }
+  const dots = (points, alpha) => {
+    for (const label of settings.classes ? [0, 1] : [null]) {
+      const chosen = label === null ? points : ofClass(points, labels, label);
+      pen.dots(place(chosen), DOT * size, {
+        colour: colours.classes[label ?? 0], alpha, square: label === 1,
+      });
+    }
+  };
+  if (!settings.paths) return dots(moving, 0.85);
+  const count = Math.min(WAYS, moving.length / 2);
+  dots(moving, 0.3);
+  const ways = forward ? noisedWays(view, objective, count) : wayLines(path, level, count);
+  pen.lines(ways.map(place), 0.004 * size, { colour: colours.text, alpha: 0.5 });
+  dots(moving.subarray(0, 2 * count), 1);
 }
 
 function toPixels(points, size) {
@@ -86,19 +89,19 @@ function wayLines(path, level, count) {
 }
 
 /** The data with their noise at a level, from the formula. */
-function noised({ data, level, schedules }, objective, count = data.labels.length, at = level) {
+function noised({ data, level, schedules, settings }, objective, at = level) {
+  const count = Math.min(settings.particles, data.labels.length);
   const { signal, spread } = sharesAt(schedules[objective], at);
   const out = new Float32Array(2 * count);
   for (let k = 0; k < out.length; k++) out[k] = signal * data.points[k] + spread * data.epsilon[k];
   return out;
 }
 
-function noisedWays(view, objective) {
-  const count = Math.min(WAYS, view.data.labels.length);
+function noisedWays(view, objective, count) {
   const lines = Array.from({ length: count }, () => []);
   const steps = 24;
   for (let step = 0; step <= steps; step++) {
-    const points = noised(view, objective, count, view.level * step / steps);
+    const points = noised(view, objective, view.level * step / steps);
     lines.forEach((line, k) => line.push(points[2 * k], points[2 * k + 1]));
   }
   return lines;

@@ -159,7 +159,8 @@ function set(lab, changes) {
   const changed = Object.keys(now).filter(
     (field) => JSON.stringify(now[field]) !== JSON.stringify(before[field]),
   );
-  if (changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field))) {
+  const anew = changed.some((field) => ![...SHOWN_ONLY, ...SAMPLED_ONLY].includes(field));
+  if (anew || now.steps < before.steps) {
     begin(lab);
   } else if (changed.some((field) => SAMPLED_ONLY.includes(field))) {
     tell(lab, { show: now });
@@ -188,6 +189,10 @@ function begin(lab) {
   lab.losses = {};
   [lab.paths, lab.field] = [{}, {}];
   lab.finished = false;
+  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
+  lab.schedules = {
+    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
+  };
   makePanels(lab);
   display(lab);
   const given = settings.data === "images" ? lab.images[settings.images] : undefined;
@@ -199,10 +204,6 @@ function begin(lab) {
   }
   lab.wanted = undefined;
   const points = given && { points: float64s(given.points), labels: Int8Array.from(given.labels) };
-  const signal = lab.signals[`${settings.kind} ${settings.timesteps}`];
-  lab.schedules = {
-    epsilon: makeSchedule(settings.timesteps, signal), flow: makeSchedule(settings.timesteps),
-  };
   tell(lab, { begin: { settings, signal, given: points, turn: lab.turn }, run: true });
   lab.running = true;
   say(lab, settings.data === "drawing" && !settings.drawing ? "Draw some points." : "");
@@ -262,6 +263,7 @@ function display(lab) {
   part(".train").textContent = lab.running ? "Pause training" : "Train";
   part(".play").textContent = lab.playing ? "Pause" : "Play";
   showProgress(lab);
+  showLegend(lab);
   lab.redraw();
 }
 
@@ -270,6 +272,29 @@ function lossText(losses) {
   const last = losses.slice(-100);
   const mean = last.reduce((sum, each) => sum + each, 0) / last.length;
   return Number.isFinite(mean) ? mean.toFixed(3) : "not finite";
+}
+
+/** What the marks and lines of the panels and of the curve mean. */
+function showLegend(lab) {
+  const { settings, box } = lab;
+  const { classes, field, exact, quiet } = coloursOf(lab);
+  const flow = settings.panels.includes("flow") && settings.panels.length > 1;
+  const lines = { learned: [["→", field, "learned"]], exact: [["⇢", exact, "exact"]], off: [] };
+  lines.both = [...lines.learned, ...lines.exact];
+  const entries = [
+    ...(settings.classes
+      ? [["●", classes[0], "class 0"], ["■", classes[1], "class 1"]]
+      : [["●", classes[0], "particles"]]),
+    ["•", quiet, "data"],
+    ...lines[settings.field],
+    ...(flow ? [["—", field, "loss of ε"], ["- -", exact, "loss of the flow"]] : []),
+  ];
+  box.querySelector(".legend").replaceChildren(...entries.map(([mark, colour, text]) => {
+    const [item, sign] = [document.createElement("span"), document.createElement("b")];
+    [sign.textContent, sign.style.color] = [mark, colour];
+    item.append(sign, ` ${text}`);
+    return item;
+  }));
 }
 
 function showProgress(lab) {

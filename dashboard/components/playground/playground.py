@@ -32,6 +32,7 @@ HTML = """
   <div class="body">
     <div class="controls"></div>
     <div class="view">
+      <p class="legend"></p>
       <div class="panels" tabindex="0" role="group"
         aria-label="Particles. Arrow keys move the time, Space plays, t trains, r resets."></div>
       <div class="time">

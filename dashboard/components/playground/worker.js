@@ -81,9 +81,7 @@ function addModel(objective) {
 // -------------------------------------------------------------------------------------- training
 
 function schedule() {
-  if (waiting || !lab) return;
-  const left = running && lab.data.labels.length && unfinished().length;
-  if (!left) return;
+  if (waiting || !running || !lab?.data.labels.length) return;
   waiting = true;
   setTimeout(() => {
     waiting = false;
@@ -99,15 +97,17 @@ function unfinished() {
 function trainOn() {
   const until = performance.now() + SLICE_MS;
   let left = unfinished();
+  const begun = left.length > 0;
   while (left.length && performance.now() < until) {
     // The one that is behind, so that models of two objectives can be compared.
     left.sort((one, other) => one.losses.length - other.losses.length);
     trainStep(left[0]);
     left = unfinished();
   }
+  running = left.length > 0;
   tell();
   const rested = performance.now() - lab.shownAt > Math.max(250, REST * lab.took);
-  if (!left.length || rested) showPaths();
+  if (begun && (!running || rested)) showPaths();
 }
 
 function trainStep({ network, plan, batches, losses }) {
@@ -138,7 +138,7 @@ function tell() {
     losses[objective] = model.losses.slice(model.told);
     model.told = model.losses.length;
   }
-  say({ progress: { losses, rate, finished: !unfinished().length } });
+  say({ progress: { losses, rate, finished: !running } });
 }
 
 // ----------------------------------------------------------------------------- paths and fields

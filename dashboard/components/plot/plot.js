@@ -1,5 +1,6 @@
 // Small figures that follow the hand: axes, bars, lines and points as SVG, and their downloads.
 
+import { save, saveCsv } from "../shared/files.js";
 import { themeColours, themeValue } from "../shared/shared.js";
 
 const [WIDTH, HEIGHT] = [420, 260];
@@ -16,7 +17,7 @@ export function openPlot(box, { x, y, file }) {
   box.innerHTML = `<div class="figure" role="img"></div><div class="save" role="group"
     aria-label="Download the figure"></div>`;
   plot.figure = box.querySelector(".figure");
-  const kinds = { PNG: savePng, SVG: saveSvg, CSV: saveCsv };
+  const kinds = { PNG: savePng, SVG: saveSvg, CSV: saveNumbers };
   for (const [name, act] of Object.entries(kinds)) {
     const button = document.createElement("button");
     button.type = "button";
@@ -35,15 +36,6 @@ export function drawPlot(plot, curves, alt, marks = []) {
   Object.assign(plot, { curves, marks });
   plot.figure.setAttribute("aria-label", alt);
   plot.figure.innerHTML = picture(plot);
-}
-
-/** Let a browser save a file. */
-export function save(name, blob) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(URL.revokeObjectURL, 10_000, link.href);
 }
 
 function picture({ box, x, y, curves, marks }) {
@@ -167,10 +159,9 @@ function savePng({ box, figure, file }) {
 }
 
 /** A row for each point. */
-function saveCsv({ x, y, curves, file }) {
+function saveNumbers({ x, y, curves, file }) {
   const rows = curves.flatMap((curve) => (
-    Array.from(curve.x, (value, k) => [`"${curve.name}"`, value, curve.y[k]].join(","))
+    Array.from(curve.x, (value, k) => [curve.name, value, curve.y[k]])
   ));
-  const head = ["curve", x.title, y.title].map((name) => `"${name}"`).join(",");
-  save(`${file}.csv`, new Blob([[head, ...rows, ""].join("\n")], { type: "text/csv" }));
+  saveCsv(`${file}.csv`, [["curve", x.title, y.title], ...rows]);
 }

@@ -27,6 +27,13 @@ FIRST = {
 }
 
 
+@pytest.mark.parametrize("spec", ["cars:20", "digits:20", "emoji:20"])
+def test_the_label_of_an_image_is_known_without_drawing_it(spec: str) -> None:
+    source = open_source(spec)
+    read = [source.read(index)[1] for index in range(20)]
+    assert [source.label(index) for index in range(20)] == read
+
+
 def draw_stripes(index: int) -> tuple[np.ndarray, int]:
     pixels = np.zeros((24, 24, 3), np.uint8)
     pixels[:, :: 2 + index % 2] = 20 * (index % 10) + 50

@@ -79,7 +79,7 @@ def test_a_list_of_other_numbers_is_not_taken_for_the_labels(opened) -> None:
 def test_labels_of_any_whole_numbers_have_a_class(labels, names, classes, last, opened) -> None:
     source = opened(labels, classes=names)
     assert source.classes == classes
-    assert source.read(len(labels) - 1)[1] == last
+    assert source.read(len(labels) - 1)[1] == source.label(len(labels) - 1) == last
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.decomposition import PCA
 
+from diffusion_core.data.errors import DataError
 from diffusion_core.playground import (
     Data,
     Settings,
@@ -21,6 +24,7 @@ from diffusion_core.playground import (
     train_step,
 )
 from diffusion_core.playground.components import principal_components
+from diffusion_core.playground.data import image_plane
 from diffusion_core.playground.drawing import EDGE, MOST_POINTS, read_drawing, write_drawing
 from diffusion_core.playground.model import ANY, make_schedule
 from diffusion_core.playground.network import EMBEDDING, backward, forward, time_features
@@ -142,10 +146,29 @@ def test_what_is_no_drawing_gets_a_sentence(text: str) -> None:
 
 def test_the_components_are_those_of_scikit_learn() -> None:
     rows = np.random.default_rng(0).normal(size=(40, 12)) * np.arange(1, 13)
-    scores, explained = principal_components(rows)
+    scores, explained, axes = principal_components(rows)
     reference = PCA(2).fit(rows)
     np.testing.assert_allclose(abs(scores), abs(reference.transform(rows)), atol=1e-9)
     np.testing.assert_allclose(explained, reference.explained_variance_ratio_, atol=1e-12)
+    np.testing.assert_allclose(abs(axes), abs(reference.components_), atol=1e-9)
+    np.testing.assert_allclose((rows - rows.mean(axis=0)) @ axes.T, scores, atol=1e-9)
+
+
+def test_images_become_points_within_the_plane(tmp_path: Path) -> None:
+    """Grey images of five brightnesses lie on a line, in their order."""
+    for k, brightness in enumerate((0, 60, 120, 130, 255)):
+        folder = tmp_path / ("dark" if k < 2 else "light")
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (brightness,) * 3).save(folder / f"{k}.png")
+    plane = image_plane(f"folder:{tmp_path}")
+    assert plane.classes == ("dark", "light") and plane.data.labels.tolist() == [0, 0, 1, 1, 1]
+    places = plane.data.points[:, 0]
+    np.testing.assert_allclose(np.diff(places) / (places[-1] - places[0]) * 255, [60, 60, 10, 125])
+    assert abs(plane.data.points).max() <= EDGE and abs(plane.data.points[:, 1]).max() < 1e-6
+    assert plane.explained[0] == pytest.approx(1)
+    assert np.diff(plane.axes[0, :, 0, 0, 0].astype(int)).min() > 0
+    with pytest.raises(DataError, match="at least 3 images"):
+        image_plane(f"folder:{tmp_path / 'dark'}")
 
 
 def test_the_code_of_a_playground_gives_its_numbers() -> None:

@@ -18,7 +18,8 @@ from diffusion_core.process.noising import (
     standardised,
     strip_timesteps,
 )
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS, USUAL_POINTS
 
 
 def test_every_uint8_value_goes_to_minus_one_to_one_and_comes_back_the_same() -> None:
@@ -87,7 +88,7 @@ def test_the_walk_has_the_shapes_that_add_noise_goes_through_and_ends_in_its_pro
 @pytest.mark.parametrize("kind", SCHEDULE_KINDS)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_step_by_step_has_the_distribution_of_the_formula(kind: str, zero_snr: bool) -> None:
-    schedule = NoiseSchedule(kind, 20, 1e-3, 0.3, rescale_zero_terminal_snr=zero_snr)
+    schedule = NoiseSchedule(kind, 20, 1e-3, 0.3, zero_snr, points=USUAL_POINTS)
     x_0 = image_to_x_0(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
     for t in (0, 9, 19):
         generator = torch.Generator().manual_seed(t)

@@ -11,7 +11,8 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule, gather, make_betas
+from diffusion_core.process.schedule import NoiseSchedule, gather
+from diffusion_core.process.tables import SCHEDULE_KINDS, make_betas
 
 DIFFUSERS_NAMES = {
     "linear": "linear",
@@ -110,7 +111,7 @@ def test_the_eight_constants_follow_their_definitions_in_float64() -> None:
 
 
 @pytest.mark.parametrize("rescale", [False, True])
-@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
+@pytest.mark.parametrize("kind", DIFFUSERS_NAMES)
 def test_every_kind_has_diffusers_betas(kind: str, rescale: bool) -> None:
     """diffusers computes in float32, which leaves about six digits of alphas_cumprod."""
     theirs = DDPMScheduler(
@@ -138,7 +139,7 @@ def test_a_rescaled_schedule_ends_in_pure_noise_and_begins_where_it_did() -> Non
         assert rescaled.alphas_cumprod[0].item() == pytest.approx(plain.alphas_cumprod[0].item())
 
 
-@pytest.mark.parametrize("kind", SCHEDULE_KINDS)
+@pytest.mark.parametrize("kind", DIFFUSERS_NAMES)
 def test_add_noise_is_diffusers_add_noise(kind: str) -> None:
     theirs = DDPMScheduler(num_train_timesteps=300, beta_schedule=DIFFUSERS_NAMES[kind])
     ours = NoiseSchedule(kind, 300)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from diffusion_core.review import saved_views
-from diffusion_core.review.saved_views import ViewError, delete_view, read_views, save_view
+from diffusion_core.review.saved_views import delete_view, read_views, save_view
 from diffusion_core.runs.run import list_runs
+from diffusion_core.saved import SaveError
 
 
 def test_views_are_kept_by_name_whatever_its_letters(runs_dir: Path) -> None:
@@ -41,16 +43,16 @@ def test_views_are_kept_by_name_whatever_its_letters(runs_dir: Path) -> None:
 def test_what_cannot_be_a_view_is_refused(
     name: str, address: dict[str, list[str]], said: str, runs_dir: Path
 ) -> None:
-    with pytest.raises(ViewError, match=said):
+    with pytest.raises(SaveError, match=said):
         save_view(runs_dir, name, address)
     assert not read_views(runs_dir).views
 
 
 def test_the_number_of_views_is_bounded(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saved_views, "MOST", 1)
+    monkeypatch.setattr(saved_views, "SHELF", replace(saved_views.SHELF, most=1))
     save_view(runs_dir, "one", {})
     save_view(runs_dir, "one", {"a": ["b"]})
-    with pytest.raises(ViewError, match="Delete one first"):
+    with pytest.raises(SaveError, match="Delete one first"):
         save_view(runs_dir, "two", {})
 
 

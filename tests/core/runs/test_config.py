@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from diffusion_core.cli.main import make_parser
 from diffusion_core.models.unet import Unet
 from diffusion_core.process.objective import LOSSES
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.records import bounds
 from diffusion_core.runs.config import (
     ConfigError,
@@ -47,8 +48,12 @@ def configs() -> st.SearchStrategy[RunConfig]:
         },
         optional={
             "schedule": st.fixed_dictionaries(
-                {"kind": st.sampled_from(list(SCHEDULE_KINDS))},
+                {
+                    "kind": st.sampled_from(list(SCHEDULE_KINDS)),
+                    "points": st.sampled_from([[[0, 9], [1, -9.5]], [[0, 9], [0.5, 1], [1, -2]]]),
+                },
                 optional={
+                    "shift_size": st.sampled_from([0, 32, 128]),
                     "timesteps": st.integers(2, 50),
                     "beta_start": st.floats(1e-6, 0.01),
                     "rescale_zero_terminal_snr": st.booleans(),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion_core.process.flow import FlowSchedule
-from diffusion_core.process.schedule import SCHEDULE_KINDS, NoiseSchedule, Schedule
+from diffusion_core.process.schedule import NoiseSchedule, Schedule
+from diffusion_core.process.tables import SCHEDULE_KINDS
 from diffusion_core.sampling.levels import IMAGE, TIMESTEP_SPACINGS, make_levels, spacings_for
 from diffusion_core.sampling.registry import samplers_for, usual_spacing, usual_steps
 from diffusion_core.sampling.solvers import EULER, HEUN, SAMPLERS, Sampler

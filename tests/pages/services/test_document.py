@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from dashboard.services.document import ELEMENTS, Document, head_of
+from dashboard.services.document import ELEMENTS, FONTS, Document, head_of
 from tests.forks.client import ROOT
 from tests.pages.asgi import get
 
@@ -44,9 +44,9 @@ def test_the_document_comes_with_our_style_and_is_never_taken_for_streamlit_s() 
     assert get(APP, "/", headers=BROWSER | {"if-none-match": known})[0] == 200
 
 
-def test_the_scripts_of_the_elements_are_those_that_streamlit_has() -> None:
-    found = re.findall(r'<link rel="modulepreload" crossorigin href="\./([^"]+)">', HEAD)
-    assert [path.split("/")[-1].split(".")[0] for path in found] == ELEMENTS
+def test_the_scripts_and_fonts_of_the_elements_are_those_that_streamlit_has() -> None:
+    found = re.findall(r'<link rel="[^>]+" crossorigin href="\./([^"]+)">', HEAD)
+    assert [path.split("/")[-1].split(".")[0] for path in found] == ELEMENTS + FONTS
     assert all((STATIC / path).exists() for path in found)
 
 

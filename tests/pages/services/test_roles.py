@@ -21,14 +21,17 @@ from dashboard.services import (
     review_deeds,
     roles,
     run_deeds,
+    saved_deeds,
     series_jobs,
     settings,
     users,
 )
 from dashboard.services.roles import Deed, NotAllowed
+from diffusion_core.process.tables import USUAL_POINTS
 from diffusion_core.review import polls
 from diffusion_core.review.polls import Poll, Question, Turn
 from diffusion_core.runs import remarks, trash
+from diffusion_core.runs.designs import DESIGNS
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.remarks import Kind
 from diffusion_core.runs.run import Run
@@ -90,6 +93,10 @@ OF_REVIEWERS: dict[Deed, list[Callable[[], object]]] = {
     Deed.ASK: [lambda: review_deeds.ask("wheels", polls.Kind.ALL, [], {}, [], "Ann")],
     Deed.PRESENT: [lambda: presenting.begin("Ann", "session")],
     Deed.SAVE_VIEW: [lambda: saved.save("mine", {}), lambda: saved.delete("mine")],
+    Deed.SAVE_SCHEDULE: [
+        lambda: saved_deeds.save(Deed.SAVE_SCHEDULE, DESIGNS, "mine", points=USUAL_POINTS),
+        lambda: saved_deeds.delete(Deed.SAVE_SCHEDULE, DESIGNS, "mine"),
+    ],
 }
 
 

@@ -15,6 +15,7 @@ from dashboard.training.launch import Start, queue_note
 from diffusion_core.data.sources import torchvision_sets
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.designs import DESIGNS
 from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
@@ -51,7 +52,13 @@ ODD = tiny_runs.tiny(
 )
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), ODD, tiny_runs.LECTURE])
+DESIGN = ODD.replace(
+    prediction_type="v_prediction",
+    schedule={"kind": "designed", "points": [[0.0, 9.0], [1.0, -8.0]], "shift_size": 128},
+)
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), ODD, DESIGN, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
     entries = form_controls.entries_of(config, None)
     again = form_controls.make_config(config, config.data, entries, None)
@@ -366,3 +373,15 @@ def test_the_form_says_that_files_will_be_downloaded(
     monkeypatch.setenv("DIFFUSION_LAB_DOWNLOAD", "1")
     app = open_training(data="torchvision", torchvision="CIFAR100")
     assert "They will be downloaded when the run starts." in words(app)
+
+
+def test_a_saved_schedule_is_chosen_by_name_and_the_run_keeps_its_points(
+    runs_dir: Path, started
+) -> None:
+    DESIGNS.save(runs_dir, "Steep", points=((0, 9), (0.3, 2), (1, -8)))
+    app = open_training(preset="tiny", schedule="designed", design="Steep")
+    assert not app.error
+    press(app, "Start")
+    [run] = started
+    assert run.config.schedule["kind"] == "designed"
+    assert run.config.schedule["points"] == [[0, 9], [0.3, 2], [1, -8]]

@@ -1,0 +1,1 @@
+"""A noise schedule that is designed by dragging points."""
