@@ -39,6 +39,9 @@ ADDRESSES = [
     "noising?plot=Spectrum&more=Step+by+step",
     "noising?more=Wrong+shapes",
     "noising?more=Notes+on+tensors",
+    "one_step?tab=Over+t",
+    "one_step?tab=One+pixel",
+    "one_step?tab=One+step+back",
     *(f"network?network=run+demo-cars&block=middle.0&tab={quote_plus(tab)}" for tab in TABS[1:]),
 ]
 

@@ -72,7 +72,7 @@ def test_the_prediction_is_the_networks_and_the_loss_that_of_training(
     torch.testing.assert_close(found.x_t, x_t)
     torch.testing.assert_close(found.target, target, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.answer, answer, atol=1e-4, rtol=1e-4)
-    assert found.loss == pytest.approx(float((answer - target).abs().mean()), rel=1e-4)
+    assert found.loss == pytest.approx(float((answer - target).abs().mean().detach()), rel=1e-4)
     signal, spread = model.schedule.signal[20], model.schedule.spread[20]
     flow = model.schedule.is_flow
     velocity = NOISE - X_0 if flow else signal * NOISE - spread * X_0
