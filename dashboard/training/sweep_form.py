@@ -12,7 +12,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError
 from dashboard.services.shared_look import recent
-from dashboard.training.form_controls import BY_FIELD
+from dashboard.training.form_controls import BY_FIELD, DESIGN
 from dashboard.training.launch import speed_of
 from dashboard.training.run_controls import attempt
 from dashboard.ui import keys
@@ -21,6 +21,7 @@ from dashboard.ui.navigation import entry
 from dashboard.ui.outside import code, plain
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.data.errors import DataError
+from diffusion_core.process.tables import DESIGNED
 from diffusion_core.review.index import Value, settings_of
 from diffusion_core.runs import jobs, sweep
 from diffusion_core.runs.config import ConfigError, RunConfig
@@ -129,8 +130,11 @@ def _ask_values(varied: list[str], base: RunConfig) -> list[str]:
 def usual_values(name: str, base: RunConfig) -> str:
     """All choices of a setting, or half of its number, the number and its double."""
     control = BY_FIELD[name]
+    if control is DESIGN:
+        return ""
     if isinstance(control, Choice):
-        return ", ".join(map(str, control.options))
+        # One that is designed needs its points, too.
+        return ", ".join(str(option) for option in control.options if option != DESIGNED)
     if isinstance(control, Toggle):
         return "true, false"
     value: Any = settings_of(base).get(name)

@@ -55,6 +55,7 @@ SUBSTITUTIONS = {
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
     "python -m benchmarks.together": "python -m benchmarks.together --help",  # minutes
+    "python -m benchmarks.pages": "python -m benchmarks.pages --help",  # minutes, in a browser
     "python -m benchmarks.watchers": "python -m benchmarks.watchers --help",  # minutes
     "python -m benchmarks.crowd": "python -m benchmarks.crowd --help",  # minutes
     "tensorboard --logdir": "tensorboard --inspect --logdir",  # serves until it is stopped
@@ -137,6 +138,7 @@ def repository(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (place := folder / "stanford_cars" / part / kind).mkdir(parents=True)
         for number in range(20):
             Image.new("RGB", (24, 20), (12 * number, 0, 0)).save(place / f"{number}.jpg")
+    shutil.make_archive(str(folder / "pets"), "zip", folder / "stanford_cars" / "train")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("DIFFUSION_LAB_RUNS_DIR")
     monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(cache))

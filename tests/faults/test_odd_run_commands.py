@@ -83,6 +83,7 @@ WORDS = {
     "delete": ["delete RUN", "delete RUN --yes"],
     "restore": ["restore RUN"],
     "doctor": [],  # knows no runs
+    "data": [],  # likewise
 }
 # What a command may change of a run though it fails: a trainer that has begun says so in the run.
 TELLS = {

@@ -210,8 +210,8 @@ def test_runs_are_sorted_by_a_value_and_those_without_it_are_last() -> None:
     assert order(sort_rows(some, "batch_size", reverse=True)) == [2, 0, 4, 3, 1]
     assert order(sort_rows(rows("data", "b", "A", "c"), "data")) == [1, 0, 2]
     assert order(sort_rows(rows("created", 3e8, 1e8, 2e8), "created")) == [1, 2, 0]
-    with pytest.raises(FilterError, match="There is no setting or result called sise; use"):
-        sort_rows([], "sise")
+    with pytest.raises(FilterError, match="There is no setting or result called colour; use"):
+        sort_rows([], "colour")
 
 
 def test_runs_are_grouped_by_a_value() -> None:
