@@ -153,6 +153,7 @@ def test_rows_say_their_own_steps_and_align_by_images_and_time(
     expect(fast).to_have_text("film-fast step 50 · 49 s ")
 
 
+@pytest.mark.long
 def test_the_film_plays_by_mouse_and_keyboard_and_its_place_is_in_the_address(
     open_page: OpenPage, server: Server
 ) -> None:
