@@ -117,7 +117,7 @@ def ask_look(picked: Picked, size: int) -> Look | None:
             config = picked.config if checkpoint is None else checkpoint.config
             label = pick_label(config, checkpoint)
             source = SOURCE.ask()
-            image, what = pick_image(source, size)
+            image, what = pick_image(source, size, config.data)
             seed = noising.SEED.ask(width=130)
         schedule = build_schedule(config)
         t = pick_timestep(schedule.timesteps, default=min(150, schedule.timesteps // 3))
@@ -159,13 +159,16 @@ def pick_label(config: RunConfig, checkpoint: Checkpoint | None) -> int | None:
     return None if chosen == ANY_CLASS else classes.index(chosen)
 
 
-def pick_image(source: str, size: int) -> tuple[np.ndarray | None, str]:
-    """uint8 (size, size, 3) and what it shows; None and a hint before a choice."""
+def pick_image(source: str, size: int, data: str) -> tuple[np.ndarray | None, str]:
+    """uint8 (size, size, 3) and what it shows; None and a hint before a choice. `data`: the data
+    set of the run."""
+    kind = data.partition(":")[0]
+    usual = kind if kind in noising.DATA.options else noising.DATA.default
     try:
         if source != noising.DATA_SET:
             return pick_own(source, size, "to show it to the network")
         with st.container(horizontal=True, width=320):
-            return noising.pick_from_data_set(size)
+            return noising.pick_from_data_set(size, usual)
     except (DataError, ImageError, NotAllowed) as error:
         st.error(plain(error))
         return None, ""

@@ -94,10 +94,12 @@ def pick_image() -> tuple[np.ndarray | None, str, int]:
         return None, "", size
 
 
-def pick_from_data_set(size: int) -> tuple[np.ndarray, str]:
-    """An image and what it shows. Raises DataError, ImageError, NotAllowed."""
+def pick_from_data_set(size: int, usual: str = DATA.default) -> tuple[np.ndarray, str]:
+    """An image and what it shows; `usual`: the data set at first. Raises DataError, ImageError,
+    NotAllowed."""
     typed = may(Deed.READ_PATHS)
-    spec = DATA.now(help=f"Or type {' or '.join(TYPED)}." if typed else None, typed=typed).ask()
+    help = f"Or type {' or '.join(TYPED)}." if typed else None
+    spec = DATA.now(help=help, typed=typed, default=usual).ask()
     if spec not in DATA.options:
         check(Deed.READ_PATHS)
     count = cached.image_count(spec)

@@ -179,7 +179,7 @@ def ask_question() -> Question | None:
         seed = noising.SEED.ask(width=130)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         source = SOURCE.ask()
-        image, what = pick_image(source, config.image_size)
+        image, what = pick_image(source, config.image_size, config.data)
     timesteps = build_schedule(config).timesteps
     t = pick_timestep(timesteps, default=timesteps // 3)
     if image is None:
