@@ -16,18 +16,16 @@ from torch import nn
 
 from dashboard.explain import noising
 from dashboard.explain.network import Picked
-from dashboard.services import cached, queued
-from dashboard.services.budgets import OverBudget
+from dashboard.services import cached
 from dashboard.services.model_cache import fresh_model
 from dashboard.services.roles import NotAllowed
-from dashboard.services.sampling_queue import QueueFull
 from dashboard.services.sampling_tasks import Load, OnStep, Task
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.image_source import pick_own
 from dashboard.ui.images import show_image
 from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_timestep
-from dashboard.ui.progress import show_progress, watch
+from dashboard.ui.progress import answer_of
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import to_grey
@@ -220,18 +218,7 @@ def result_of(
     """
     key = (what, (look.weights_key, look.size) if any_image else look.key, more)
     make_task = functools.partial(_task, look, what, evaluations, compute)
-    try:
-        job = queued.ask(key, make_task)
-    except (OverBudget, QueueFull) as error:
-        st.warning(plain(error))
-        return None
-    seen = job.snapshot()
-    if seen.active:
-        watch(job, show_progress)
-    elif seen.state != "done":
-        st.error(plain(seen.sentence))
-        st.button("Try again", on_click=queued.forget, args=(key,), key=f"again-{what}")
-    return job.result
+    return answer_of(key, make_task)
 
 
 def _task(look: Look, what: str, evaluations: int, compute: Compute) -> Task:

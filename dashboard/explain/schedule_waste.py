@@ -10,14 +10,12 @@ import torch
 
 from dashboard.components.chart.chart import show_live
 from dashboard.figures import schedule as figures
-from dashboard.services import cached, queued
-from dashboard.services.budgets import OverBudget
-from dashboard.services.sampling_queue import QueueFull
+from dashboard.services import cached
 from dashboard.services.sampling_tasks import Load, OnStep, Task
 from dashboard.services.settings import get_settings
 from dashboard.ui.outside import code, plain
 from dashboard.ui.pickers import pick_run
-from dashboard.ui.progress import show_progress, watch
+from dashboard.ui.progress import answer_of
 from diffusion_core.data.decode import ImageError
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.store import to_grey
@@ -88,17 +86,10 @@ def _errors(name: str, checkpoint: Checkpoint) -> Errors | None:
     key = ("waste", str(checkpoint.path), checkpoint.step)
     try:
         images = _images(config)
-        job = queued.ask(key, lambda: _task(name, checkpoint, images))
-    except (DataError, ImageError, OverBudget, QueueFull) as error:
+    except (DataError, ImageError) as error:
         st.warning(plain(error))
         return None
-    seen = job.snapshot()
-    if seen.active:
-        watch(job, show_progress)
-    elif seen.state != "done":
-        st.error(plain(seen.sentence))
-        st.button("Try again", on_click=queued.forget, args=(key,))
-    return job.result if isinstance(job.result, Errors) else None
+    return answer_of(key, lambda: _task(name, checkpoint, images))
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the images …")

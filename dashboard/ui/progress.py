@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import streamlit as st
 
-from dashboard.services import budgets, cached, sampling_queue
-from dashboard.services.budgets import Budget
+from dashboard.services import budgets, cached, queued, sampling_queue
+from dashboard.services.budgets import Budget, OverBudget
 from dashboard.services.roles import Deed, refusal
 from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
+from dashboard.services.sampling_queue import QueueFull
 from dashboard.services.sampling_tasks import PaceKey, Task, pace_key
 from dashboard.services.settings import get_settings
 from dashboard.services.visitors import visitor
@@ -95,6 +97,25 @@ def watch(job: SamplingJob, show: Callable[[SamplingJob, Snapshot], object]) -> 
         show(job, seen)
 
     st.fragment(look_again, run_every=POLL_SECONDS if job.active else None)(job.active)
+
+
+def answer_of(key: Hashable, make_task: Callable[[], Task]) -> Any:
+    """The result of a short task, made once for all who ask with this key; see `queued.ask`.
+
+    None while there is none, and the page says why.
+    """
+    try:
+        job = queued.ask(key, make_task)
+    except (OverBudget, QueueFull) as error:
+        st.warning(plain(error))
+        return None
+    seen = job.snapshot()
+    if seen.active:
+        watch(job, show_progress)
+    elif seen.state != "done":
+        st.error(plain(seen.sentence))
+        st.button("Try again", on_click=queued.forget, args=(key,), key=f"again-{hash(key)}")
+    return job.result
 
 
 def show_running() -> None:
