@@ -222,6 +222,7 @@ def test_new_strips_come_in_and_whoever_looks_back_stays(open_page: OpenPage, bu
     expect(image(page, "film-busy", "20")).to_be_visible()
 
 
+@pytest.mark.long
 def test_a_broken_strip_says_so_and_the_others_go_on(open_page: OpenPage, server: Server) -> None:
     run = write_run(server.runs_dir, "film-broken", config=tiny(), created=1.0)
     for step in (1, 2, 3):
@@ -256,6 +257,7 @@ def test_grey_strips_and_an_image_that_forms_lie_below_each_other(
     assert_not_too_wide(page)
 
 
+@pytest.mark.long
 def test_the_server_gives_the_strips_of_a_run_and_nothing_else_of_it(
     open_page: OpenPage, server: Server
 ) -> None:

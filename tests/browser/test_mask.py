@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OpenPage
@@ -11,6 +12,7 @@ from tests.browser.server import Server
 from tests.tiny_runs import TINY, tiny, write_run
 
 
+@pytest.mark.long
 def test_a_mask_is_painted_by_mouse_and_keys_and_what_it_covers_is_repainted(
     open_page: OpenPage, server: Server
 ) -> None:

@@ -48,6 +48,7 @@ def test_the_page_starts_from_the_last_run_and_its_address_has_it(
     page.wait_for_url(re.compile(r"/network\?network=run(\+|%20)one$"))
 
 
+@pytest.mark.long
 def test_pointing_at_a_block_of_the_u_shows_its_shapes(open_page: OpenPage) -> None:
     page = open_page("/network", viewport={"width": 1400, "height": 1600})
     u = page.locator(".chart.js-plotly-plot").first

@@ -134,6 +134,7 @@ async () => {
 """
 
 
+@pytest.mark.long
 def test_an_image_opens_large_and_the_keys_go_on(
     open_page: OpenPage, run: Path, windows: Windows
 ) -> None:
@@ -238,6 +239,7 @@ def in_bar(page: Page, name: str) -> Locator:
     return page.locator(".st-key-sampling-bar").get_by_role("button", name=name, exact=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("settings", "label"), STARTS)
 def test_a_few_tabs_lead_to_the_button_of_every_mode(
     open_page: OpenPage, run: Path, settings: str, label: str
@@ -253,6 +255,7 @@ def test_a_few_tabs_lead_to_the_button_of_every_mode(
     pytest.fail(f"8 Tab stops do not lead to {label}.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "viewport",
     [

@@ -37,6 +37,7 @@ def expect_t(page: Page, t: int) -> None:
     expect(page.get_by_role("columnheader", name=f"at t = {t}")).to_be_visible()
 
 
+@pytest.mark.long
 def test_a_visitor_moves_t_overlays_a_schedule_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/schedule")
     expect(page.locator(".chart .main-svg .scatterlayer")).to_have_count(6)

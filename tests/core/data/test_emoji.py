@@ -29,6 +29,7 @@ def test_there_are_enough_in_colour_and_of_every_class() -> None:
     assert ((pixels == 255).mean((1, 2, 3)) < 1).all()  # none is empty
 
 
+@pytest.mark.long
 def test_no_two_are_near_duplicates_and_those_left_out_are() -> None:
     found = analysis.collect(analysis.examine("emoji", emoji.COUNT))
     assert len(found.rows) == emoji.COUNT and not len(found.broken)
