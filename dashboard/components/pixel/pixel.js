@@ -13,10 +13,12 @@ export default function ({ data, parentElement, setStateValue }) {
   view.show ??= nextFrame(() => draw(view));
   view.tell = () => {
     clearTimeout(view.rest);
+    view.moved = false;
     view.count += 1;
     setStateValue("told", { row: view.at[0], column: view.at[1], count: view.count });
   };
-  if (!view.at || data.count >= view.count) {
+  // What the hand has moved and not told yet is newer than any answer.
+  if (!view.at || (data.count >= view.count && !view.moved)) {
     view.count = data.count;
     view.at = data.at;
   }
@@ -56,6 +58,7 @@ function open(view, k) {
   view.box.querySelector(".panels").append(figure);
   let dragged = null;
   const move = (event) => {
+    view.moved = true;
     const frame = canvas.getBoundingClientRect();
     const inside = (share) => (
       Math.min(view.size - 1, Math.max(0, Math.floor(share * view.size)))
@@ -90,6 +93,7 @@ function open(view, k) {
       }[event.key];
       if (!way) return;
       event.preventDefault();
+      view.moved = true;
       const pace = event.shiftKey ? 8 : 1;
       view.at = view.at.map((x, axis) => (
         Math.min(view.size - 1, Math.max(0, x + pace * way[axis]))
