@@ -340,13 +340,7 @@ def test_a_folder_of_which_nothing_can_be_used_says_what_is_there(tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("path", ["a\0b", "/" + "a" * 300, "~nobody-here/images"])
+@pytest.mark.parametrize("path", ["a\0b", "~\0", "/" + "a" * 300, "~nobody-here/images"])
 def test_a_path_that_no_disk_takes_is_said_to_be_no_folder(path: str) -> None:
     with pytest.raises(DataError, match=r"There is no folder .*; give the folder of the images"):
-        open_folder(path)
-
-
-@pytest.mark.parametrize("path", ["~\0", "images\0", "\0"])
-def test_a_path_that_no_disk_can_have_gets_a_sentence(path: str) -> None:
-    with pytest.raises(DataError, match="it has a character that no path can have"):
         open_folder(path)
