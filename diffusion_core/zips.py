@@ -13,7 +13,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
+
+from diffusion_core.files import check_regular
 
 CHUNK = 2**20  # bytes that are unpacked at a time
 MOST_TIMES = 200  # as many bytes as compressed ones; curves and JSON have a tenth of that
@@ -22,6 +25,17 @@ SPARE = 64 * 2**20  # bytes that stay free on the disk
 
 class ArchiveError(ValueError):
     """An archive that cannot be written or used; the message says why."""
+
+
+@contextmanager
+def opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """The bytes of a file, which must be a regular one where it is named by a path."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    check_regular(source)
+    with open(source, "rb") as file:
+        yield file
 
 
 @contextmanager

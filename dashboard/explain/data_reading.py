@@ -121,5 +121,5 @@ def _show_batches(shown: Shown) -> None:
     )
     if len(held_out):
         with st.expander(f"Which images are held out ({len(held_out):,})"):
-            st.caption(f"Drawn by seed {seed}. The first {min(MOST_HELD_OUT, len(held_out))}:")
+            st.caption(f"Chosen with seed {seed}. The first {min(MOST_HELD_OUT, len(held_out))}:")
             show_images(shown, held_out[:MOST_HELD_OUT].tolist(), "data-held-out")

@@ -39,7 +39,6 @@ from diffusion_core.data.sources.uploaded import (
 from diffusion_core.files import (
     DiskFull,
     building_folder,
-    check_regular,
     remove_leftovers,
     short_path,
     sync_folder,
@@ -53,6 +52,7 @@ from diffusion_core.zips import (
     check_list,
     check_packed,
     damage_explained,
+    opened,
 )
 
 MOST_FILES = 100_000
@@ -89,7 +89,7 @@ def take(source: Path | IO[bytes], name: str, progress: Progress | None = None) 
     for an archive without images, DiskFull, OSError.
     """
     path = data_dir() / check_name(name)
-    with _opened(source) as file, damage_explained():
+    with opened(source) as file, damage_explained():
         check_list(file, MOST_FILES, LISTED, "a data set")
         with zipfile.ZipFile(file) as archive:
             entries = _check_entries(archive, file.seek(0, os.SEEK_END))
@@ -105,16 +105,6 @@ def take(source: Path | IO[bytes], name: str, progress: Progress | None = None) 
                         raise DataError("There are no images in the archive that can be used.")
                     (folder / LEFT_OUT).write_text(json.dumps({"files": left_out}))
     return Uploaded(path, images, tuple(left_out))
-
-
-@contextmanager
-def _opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    if not isinstance(source, Path):
-        yield source
-        return
-    check_regular(source)
-    with open(source, "rb") as file:
-        yield file
 
 
 @contextmanager

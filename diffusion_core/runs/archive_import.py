@@ -23,7 +23,6 @@ import filelock
 from diffusion_core.files import (
     DiskFull,
     building_folder,
-    check_regular,
     os_sentence,
     remove_leftovers,
 )
@@ -50,6 +49,7 @@ from diffusion_core.zips import (
     check_list,
     check_packed,
     damage_explained,
+    opened,
 )
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def import_archive(
     does it, for the run's history. Raises ArchiveError with the reason, JobError for a name that
     is taken or cannot be used, DiskFull, OSError.
     """
-    with _opened(source) as file, _damage_explained():
+    with opened(source) as file, _damage_explained():
         check_list(file, MOST_FILES, LISTED, "a run")
         with zipfile.ZipFile(file) as archive:
             manifest, entries = _check_entries(archive, file.seek(0, os.SEEK_END))
@@ -87,16 +87,6 @@ def import_archive(
                     record(folder, Event.IMPORTED, by)
     _log.info("run imported", extra={"run": path.name})
     return Run(path)
-
-
-@contextmanager
-def _opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    if not isinstance(source, Path):
-        yield source
-        return
-    check_regular(source)
-    with open(source, "rb") as file:
-        yield file
 
 
 @contextmanager
