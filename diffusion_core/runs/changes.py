@@ -22,6 +22,7 @@ from diffusion_core.text import cut, shown, some
 # Settings that may change during a run.
 CHANGEABLE = (
     "learning_rate",
+    "restart_at",
     "steps",
     "pause_at",
     "sample_every",

@@ -189,6 +189,16 @@ class RunConfig(Record):
     min_snr_gamma: Annotated[float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)]
     """Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). 0 weights all
     timesteps equally."""
+    timestep_sampling: Literal["uniform", "logit_normal", "laplace"] = "uniform"
+    """How often each timestep is trained on. uniform: all equally. logit_normal and laplace: mostly
+    those near a log-SNR, where images are half noise (Esser et al. 2024; Hang et al. 2024)."""
+    timestep_log_snr: Annotated[float, Field(ge=-20, le=20)] = 0.0
+    """The log-SNR at which most timesteps are drawn, where timestep_sampling is not uniform."""
+    timestep_width: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Width in log-SNR around it: the standard deviation (logit_normal) or scale (laplace)."""
+    immiscible: bool = False
+    """Give each image of a batch the noise that is near to it, so that the network has fewer
+    crossing paths to learn (Li et al. 2024)."""
 
     # The data
     data: Annotated[str, Field(min_length=1, max_length=4096)] = "cars"  # see `data/store.py`
@@ -216,14 +226,23 @@ class RunConfig(Record):
     """Images that a process takes at once; 0: as many as fit its memory."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """The same settings and seed give the same run."""
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    """How the weights follow the gradient; AdamW also lets them decay."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adamw"
+    """How the weights follow the gradient. AdamW also lets them decay. Muon moves matrices equally
+    in all directions (Jordan 2024) and the other weights as AdamW does."""
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = 1e-3
     """How far each step moves the weights."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
     """How fast AdamW lets the weights decay towards 0."""
     warmup_steps: Every = 500
     """The learning rate rises to its value over these steps."""
+    learning_rate_decay: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+    """How the learning rate falls after the warm-up. cosine: to 0 at the last step (Loshchilov &
+    Hutter 2017). inverse_sqrt: as 1/√step after decay_after steps (Karras et al. 2024, EDM2)."""
+    decay_after: Annotated[int, Field(ge=1, le=10**9)] = 1000
+    """Steps at the full learning rate before an inverse_sqrt decay."""
+    restart_at: Every = 0
+    """The learning rate warms up and decays again from this step on; 0: never. Set where a finished
+    run with a decay is given more steps."""
     gradient_clip: Annotated[float, Field(ge=0, le=10**9)] = 1.0
     """Largest norm of the gradient; a longer one is shortened. 0: no limit."""
     ema_decay: Decay = 0.9995  # rises towards it in the first steps

@@ -310,6 +310,16 @@ def change(run: Run, settings: dict[str, Any], by: str | None = None) -> None:
     _log.info("run changed", extra={"run": run.name, "settings": settings})
 
 
+def _restart(seen: RunSnapshot, settings: dict[str, Any], reached: int) -> dict[str, Any]:
+    """A run that has made all its steps, and gets more, begins the decay of its rate anew: a warm
+    restart (Loshchilov & Hutter 2017)."""
+    config = seen.config
+    if config is None or config.learning_rate_decay == "constant" or "restart_at" in settings:
+        return {}
+    more = settings.get("steps", 0) > config.steps
+    return {"restart_at": reached + 1} if more and reached >= config.steps else {}
+
+
 def _change(run: Run, settings: dict[str, Any]) -> None:
     at_step = {name: value for name, value in settings.items() if name != "data"}
     moved = _find_moved(run.snapshot(), settings["data"]) if "data" in settings else None
@@ -322,6 +332,7 @@ def _change(run: Run, settings: dict[str, Any]) -> None:
             return
         latest = run.latest_checkpoint()
         reached = latest.step if latest is not None else 0
+        at_step |= _restart(seen, at_step, reached)
         config = _check_change(seen, at_step, reached)
         try:
             if not seen.begun:

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffusion_core.data.split import batches_per_epoch
 from diffusion_core.data.store import ImageStore
+from diffusion_core.process.schedule import Schedule
+from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs.config import RunConfig
 
 
@@ -39,7 +42,7 @@ def make_batch(
     index: np.ndarray,
     step: int,
     *,
-    timesteps: int,
+    schedule: Schedule,
     device: torch.device,
     process: int = 0,
     processes: int = 1,
@@ -54,21 +57,57 @@ def make_batch(
     generator = torch.Generator(device).manual_seed(mixed_seed(config.seed, step))
     count = config.batch_size
     size = (count, *config.image_shape)
-    t = torch.randint(timesteps, (count,), generator=generator, device=device)
+    t = draw_timesteps(config, schedule, count, generator)
     noise = torch.randn(size, generator=generator, device=device)
     flip = torch.rand(count, generator=generator, device=device) < 0.5
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
     mine = slice(process, None, processes)
-    t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
+    if not config.immiscible:
+        t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
     x_0 = load_images(store, rows, device, resident)
     if config.random_flip:
         x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+    if config.immiscible:  # of the whole batch, whatever the number of processes
+        noise = nearest_noise(x_0, noise)
+        x_0, t, noise, drop, rows = x_0[mine], t[mine], noise[mine], drop[mine], rows[mine]
     labels = None
     classes = config.network_args.get("num_classes")
     if classes:
         labels = to_device(torch.from_numpy(store.labels[rows]), device)
         labels = torch.where(drop, classes, labels)
     return Batch(x_0, labels, t, noise)
+
+
+def draw_timesteps(
+    config: RunConfig, schedule: Schedule, count: int, generator: torch.Generator
+) -> Tensor:
+    """(count,) timesteps as `timestep_sampling` has them, on the device of the generator."""
+    device = generator.device
+    if config.timestep_sampling == "uniform":
+        return torch.randint(schedule.timesteps, (count,), generator=generator, device=device)
+    how = (config.timestep_sampling, config.timestep_log_snr, config.timestep_width)
+    up_to = _cumulative_shares(schedule, *how).to(device)
+    at = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+    return torch.searchsorted(up_to, at, right=True).clamp(max=schedule.timesteps - 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _cumulative_shares(schedule: Schedule, sampling: str, centre: float, width: float) -> Tensor:
+    with np.errstate(divide="ignore"):
+        log_snr = 2 * (np.log(schedule.exact_signal) - np.log(schedule.exact_spread))
+    return torch.from_numpy(timestep_shares(log_snr, sampling, centre, width).cumsum())
+
+
+def nearest_noise(x_0: Tensor, noise: Tensor) -> Tensor:
+    """The noises (B, C, H, W) in the order in which their squared distances to the images
+    (B, C, H, W), added up, are the least: immiscible diffusion (Li et al. 2024, algorithm 1).
+
+    All noises stay, so together they are what they were. Waits for the device.
+    """
+    # |x - n|^2 = |x|^2 + |n|^2 - 2 x n, and the squares add up to the same in every order.
+    cost = -(x_0.flatten(1) @ noise.flatten(1).T)
+    _, order = linear_sum_assignment(cost.cpu().numpy())
+    return noise[torch.from_numpy(order).to(noise.device)]
 
 
 def load_images(

@@ -35,6 +35,7 @@ from diffusion_core.runs.launch import check_share
 from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
 from diffusion_core.training.layer_ways import fastest_ways, this_machine
 from diffusion_core.training.micro_batches import fitting_micro_batch
+from diffusion_core.training.muon import Muon, muon_groups
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
 FUSED = ("cpu", "cuda")
@@ -163,6 +164,8 @@ def make_context(
 def make_optimizer(
     config: RunConfig, model: nn.Module, device: torch.device
 ) -> torch.optim.Optimizer:
+    if config.optimizer == "muon":
+        return Muon(muon_groups(model), config.learning_rate, config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(
         model.parameters(),
@@ -181,7 +184,8 @@ def load_optimizer(context: TrainingContext, state: dict[str, Any]) -> None:
     context.optimizer.load_state_dict(state)
     fused = context.device.type in FUSED
     for group in context.optimizer.param_groups:
-        group["fused"] = fused
+        if "fused" in group:
+            group["fused"] = fused
         for parameter in group["params"]:
             for name, value in context.optimizer.state.get(parameter, {}).items():
                 if name == "step":

@@ -4,6 +4,7 @@ the device."""
 from __future__ import annotations
 
 import itertools
+import math
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def batch_of(context: TrainingContext, step: int, process: int = 0, processes: i
         context.store,
         context.train_index,
         step,
-        timesteps=context.schedule.timesteps,
+        schedule=context.schedule,
         device=context.device,
         process=process,
         processes=processes,
@@ -84,8 +85,20 @@ def batch_of(context: TrainingContext, step: int, process: int = 0, processes: i
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Of step `step` (from 1): a linear rise over the warm-up, then constant."""
-    return config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
+    """Of step `step` (from 1): a linear rise over the warm-up, then as `learning_rate_decay` says.
+
+    From `restart_at` on both begin anew.
+    """
+    begun = config.restart_at if 0 < config.restart_at <= step else 1
+    done, total = step - begun + 1, config.steps - begun + 1
+    warmup = config.warmup_steps
+    factor = min(1.0, done / max(1, warmup))
+    if config.learning_rate_decay == "cosine" and total > warmup:
+        share = max(0, done - warmup) / (total - warmup + 1)  # 1 after the last step
+        factor *= (1 + math.cos(math.pi * share)) / 2
+    elif config.learning_rate_decay == "inverse_sqrt":
+        factor *= max(1.0, done / config.decay_after) ** -0.5
+    return config.learning_rate * factor
 
 
 def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

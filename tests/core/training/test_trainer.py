@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from diffusion_core.files import write_json
 from diffusion_core.models.convolutions import GEMM, PLAIN, Ways
 from diffusion_core.process.objective import LOSSES
 from diffusion_core.process.prediction import PREDICTION_TYPES
+from diffusion_core.process.schedule import NoiseSchedule
+from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.changes import add_change, read_changes
 from diffusion_core.runs.config import RunConfig
@@ -29,7 +33,12 @@ from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.sampling.sample import sample
 from diffusion_core.training import layer_ways, loop, step_log, strips
 from diffusion_core.training import step as training_step
-from diffusion_core.training.batches import batch_positions, make_batch
+from diffusion_core.training.batches import (
+    batch_positions,
+    draw_timesteps,
+    make_batch,
+    nearest_noise,
+)
 from diffusion_core.training.step import learning_rate
 from diffusion_core.training.trainer import TrainingError, train
 from tests.tiny_runs import DEVICE, create, same, tiny
@@ -336,15 +345,14 @@ def test_an_epoch_shows_every_image_once_in_a_new_order_and_drops_the_rest() -> 
     assert not np.array_equal(np.concatenate(first), np.concatenate(second))
 
 
-def test_processes_share_the_batch_of_one(tmp_path: Path) -> None:
-    config = tiny(network_args={"widths": [8], "num_classes": 8})
+@pytest.mark.parametrize("immiscible", [False, True])
+def test_processes_share_the_batch_of_one(tmp_path: Path, immiscible: bool) -> None:
+    config = tiny(network_args={"widths": [8], "num_classes": 8}, immiscible=immiscible)
     store = build_store("cars:16", 16, cache_dir=tmp_path, workers=0)
     index = np.arange(16)
-    whole = make_batch(config, store, index, 3, timesteps=20, device=DEVICE)
-    parts = [
-        make_batch(config, store, index, 3, timesteps=20, device=DEVICE, process=k, processes=2)
-        for k in range(2)
-    ]
+    how: dict[str, Any] = {"schedule": NoiseSchedule(timesteps=20), "device": DEVICE}
+    whole = make_batch(config, store, index, 3, **how)
+    parts = [make_batch(config, store, index, 3, **how, process=k, processes=2) for k in range(2)]
     for name in ("x_0", "labels", "t", "noise"):
         shares = [getattr(part, name) for part in parts]
         assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), getattr(whole, name))
@@ -356,6 +364,54 @@ def test_the_learning_rate_rises_over_the_warm_up_and_stays() -> None:
     rates = [learning_rate(config, step) for step in (1, 2, 4, 5, 100)]
     assert rates == pytest.approx([0.0025, 0.005, 0.01, 0.01, 0.01])
     assert learning_rate(preset("lecture"), 1) == 1e-3
+
+
+def test_a_cosine_decay_falls_to_0_after_the_last_step_and_restarts() -> None:
+    config = tiny(learning_rate=1.0, warmup_steps=2, steps=9, learning_rate_decay="cosine")
+    rates = [learning_rate(config, step) for step in range(1, 10)]
+    falling = [(1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
+    assert rates == pytest.approx([0.5, *falling])
+    again = config.replace(steps=18, restart_at=10)
+    assert [learning_rate(again, step) for step in range(10, 19)] == pytest.approx(rates)
+
+
+def test_an_inverse_square_root_decay_begins_after_its_steps() -> None:
+    config = tiny(
+        learning_rate=1.0, warmup_steps=0, learning_rate_decay="inverse_sqrt", decay_after=100
+    )
+    rates = [learning_rate(config, step) for step in (1, 100, 400, 10_000)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.1])
+
+
+def test_a_finished_run_with_a_decay_that_gets_more_steps_restarts_it(tmp_path: Path) -> None:
+    run = create(tmp_path / "run", tiny(steps=2, learning_rate_decay="cosine"))
+    train(run, device=DEVICE)
+    change(load_run(run), {"steps": 4})
+    assert load_run(run).config.restart_at == 3
+    plain = create(tmp_path / "plain", tiny(steps=2))
+    train(plain, device=DEVICE)
+    change(load_run(plain), {"steps": 4})
+    assert load_run(plain).config.restart_at == 0
+
+
+def test_timesteps_are_drawn_as_often_as_their_shares_say() -> None:
+    schedule = NoiseSchedule("cosine", 50)
+    config = tiny(timestep_sampling="laplace", timestep_width=1.0)
+    drawn = draw_timesteps(config, schedule, 200_000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=50).numpy() / 200_000
+    log_snr = 2 * np.log(schedule.exact_signal / schedule.exact_spread)
+    assert counts == pytest.approx(timestep_shares(log_snr, "laplace", 0.0, 1.0), abs=4e-3)
+
+
+def test_immiscible_noise_is_the_nearest_assignment_of_all() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x_0, noise = (torch.randn(5, 1, 2, 2, generator=generator) for _ in range(2))
+    found = nearest_noise(x_0, noise)
+    best = min(
+        itertools.permutations(range(5)),
+        key=lambda order: float((x_0 - noise[list(order)]).square().sum()),
+    )
+    assert torch.equal(found, noise[list(best)])
 
 
 def test_the_lecture_leaves_stanford_cars_its_126_batches() -> None:
