@@ -59,6 +59,7 @@ def speed_of(runs: list[RunSnapshot], config: RunConfig, device: str) -> Speed |
         for number, run in enumerate(runs)
         if run.config is not None
         and run.config.preset == config.preset
+        and run.config.preset_version == config.preset_version
         and same_place(run.status, here(device))
         and run.status.step >= ENOUGH_STEPS
         and run.status.images_per_second

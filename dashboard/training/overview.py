@@ -149,7 +149,7 @@ def _row(run: RunSnapshot) -> dict[str, object]:
         "Images/s": status.images_per_second,
         "Started": datetime.fromtimestamp(run.created) if run.created else None,
         "Data": config.data if config else None,
-        "Preset": config.preset if config else None,
+        "Preset": run_wording.preset_title(config) if config else None,
     }
 
 

@@ -145,10 +145,16 @@ def device(run: RunSnapshot) -> str:
     return code(run.status.device) + ("" if host == socket.gethostname() else f" on {code(host)}")
 
 
+def preset_title(config: RunConfig) -> str:
+    """The preset of a run, with its version where that is not the first."""
+    version = config.preset_version
+    return config.preset if version == 1 else f"{config.preset} {version}"
+
+
 def settings_line(config: RunConfig) -> str:
     """The settings that matter most."""
     return (
-        f"Preset {code(config.preset)} · data {code(config.data)} · "
+        f"Preset {code(preset_title(config))} · data {code(config.data)} · "
         f"{config.image_size}×{config.image_size} px · batch size {config.batch_size} · "
         f"learning rate {config.learning_rate:g} · seed {config.seed}"
     )

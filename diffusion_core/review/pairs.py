@@ -28,7 +28,8 @@ HIGHER_IS_BETTER = ("images_per_second",)
 # Settings that change what a validation loss measures.
 OF_THE_LOSS = ("prediction_type", "loss", "schedule", "data", "image_size", "channels")
 # Settings that do not change what is learned (a micro-batch only with the lecture's network).
-MACHINE = ("preset", "micro_batch", "threads", "fast_layers", "num_workers", "tensorboard")
+NAMES = ("preset", "preset_version")
+MACHINE = (*NAMES, "micro_batch", "threads", "fast_layers", "num_workers", "tensorboard")
 
 
 class Outcome(NamedTuple):
@@ -58,7 +59,7 @@ class Chance(NamedTuple):
 def matters(name: str, outcome: str) -> bool:
     """Whether a setting can change an outcome other than by its machine."""
     if outcome in COSTS:
-        return name != "preset"
+        return name not in NAMES
     written = name.endswith("_every") or name.startswith(("keep_", "sample_", "evaluate_"))
     return not written and name not in MACHINE
 

@@ -163,6 +163,8 @@ class RunConfig(Record):
     # What is trained
     preset: Word = "small"
     """The settings that the run started from; only a name."""
+    preset_version: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Which version of that preset: it is redrawn where better settings are found. Only a name."""
     network: Literal["lecture", "unet"] = "unet"
     """The lecture's network (SimpleUnet), or one with attention and classes (Unet)."""
     network_args: NetworkArgs = Field(default_factory=NetworkArgs)
@@ -387,8 +389,9 @@ class RunConfig(Record):
         return RunConfig(**{**dict(self), **changes})
 
     def alone(self) -> RunConfig:
-        """A copy that is part of no sweep, for another run with these settings."""
-        return self.replace(sweep="", pause_at=0)
+        """A copy that is part of no sweep and was not continued, for another run with these
+        settings."""
+        return self.replace(sweep="", pause_at=0, restart_at=0)
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(), indent=2)

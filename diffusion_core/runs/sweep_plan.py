@@ -26,7 +26,7 @@ DRAWS = 100  # for each run, until so many different combinations are found
 Method = Literal["grid", "random", "sobol"]
 METHODS: tuple[Method, ...] = typing.get_args(Method)
 # Settings that are the sweep's own, or only a name.
-FIXED = ("preset", "sweep", "pause_at")
+FIXED = ("preset", "preset_version", "sweep", "pause_at")
 
 Combination = dict[str, Any]  # settings as `--set` names them
 

@@ -26,7 +26,7 @@ def train_command(name: str, config: RunConfig) -> str:
     changed = [
         f"{key}={_text(value)}"
         for key, value in settings.items()
-        if value != before[key] and key not in ("preset", "min_snr_gamma")
+        if value != before[key] and key not in ("preset", "preset_version", "min_snr_gamma")
     ]
     # Where it is the usual one, it follows the objective of the settings before it.
     follows = start.min_snr_gamma == usual_min_snr_gamma(before)
