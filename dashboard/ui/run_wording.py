@@ -166,6 +166,8 @@ def objective_sentence(config: RunConfig, *, validated: bool) -> str:
         f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
         f"predicted {what}"
     )
+    if config.learned_weighting:
+        return f"{sentence}, without the weights that training has learned for the noise levels."
     if config.min_snr_gamma:
         sentence += f", weighted by min-SNR (γ = {config.min_snr_gamma:g})"
         if validated:

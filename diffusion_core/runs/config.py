@@ -135,14 +135,16 @@ class NetworkArgs(TypedDict, total=False):
 
 
 def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
-    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0.
+    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0 or the
+    weights are learned.
 
     Flows and schedules of zero terminal SNR start sampling where SNR is 0, and min-SNR would teach
     them next to nothing just before it.
     """
     kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
     zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
-    return 0.0 if zero or (kind and kind.flow) else 5.0
+    learned = values.get("learned_weighting", False)
+    return 0.0 if learned or zero or (kind and kind.flow) else 5.0
 
 
 def split_origin(text: str) -> tuple[str, int | None]:
@@ -186,6 +188,9 @@ class RunConfig(Record):
     (a mixture of both), or the flow from image to noise (rectified flow)."""
     loss: Word = "l2"
     """L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond."""
+    learned_weighting: bool = False
+    """Learn the weight of each noise level during training, so that all have about the same loss
+    (Kendall et al. 2018; Karras et al. 2024, EDM2, config C). It undoes other weights."""
     min_snr_gamma: Annotated[float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)]
     """Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). 0 weights all
     timesteps equally."""

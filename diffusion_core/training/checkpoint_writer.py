@@ -80,6 +80,8 @@ class CheckpointWriter:
                 "data_content": context.store.content,
             }
         )
+        if context.weighting is not None:
+            state["weighting"] = snapshot(context.weighting.state_dict())
         averages = {
             name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
@@ -229,6 +231,8 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         try:
             context.bare_model.load_state_dict(state["model"])
             load_optimizer(context, state["optimizer"])
+            if context.weighting is not None:
+                context.weighting.load_state_dict(state["weighting"])
             for name, average in context.averages.items():
                 average.load_state_dict(averages[name])
         except Exception:  # each part raises its own for what is of another network

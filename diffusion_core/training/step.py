@@ -16,6 +16,7 @@ from diffusion_core.device import is_out_of_memory
 from diffusion_core.evaluation.intervals import WIDTH
 from diffusion_core.files import complain
 from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
+from diffusion_core.process.schedule import gather
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import BEHIND, LOW
 from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
@@ -28,7 +29,7 @@ RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
 class StepOutput(NamedTuple):
     """What a step leaves to be logged; tensors on the device."""
 
-    loss: Tensor  # (), the objective
+    loss: Tensor  # (), the objective; where its weights are learned, without them
     errors: Tensor  # (B,), each image's plain error
     t: Tensor  # (B,)
     norm: Tensor  # (), of the gradient before clipping
@@ -48,6 +49,9 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     config, accelerator = context.config, context.accelerator
     batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
     loss, errors = gradients_in_parts(context, batch)
+    if context.weighting is not None:  # it is in no network that accelerate keeps the same
+        for parameter in context.weighting.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
     parameters = list(context.model.parameters())
     if config.gradient_clip:
         norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
@@ -103,11 +107,13 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The weighted and the plain error of each image, both (B,)."""
-    config, errors = context.config, plain_errors(context, model, batch)
-    if not config.min_snr_gamma:
-        return errors, errors
-    weight = min_snr_weight(context.schedule, batch.t, config.min_snr_gamma, config.prediction_type)
-    return errors * weight, errors
+    config, schedule = context.config, context.schedule
+    weighted = errors = plain_errors(context, model, batch)
+    if gamma := config.min_snr_gamma:
+        weighted = errors * min_snr_weight(schedule, batch.t, gamma, config.prediction_type)
+    if context.weighting is not None:
+        weighted = context.weighting(weighted, gather(schedule.snr, batch.t, 1))
+    return weighted, errors
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
@@ -161,7 +167,9 @@ def _gradients(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
             weighted, plain = objective(context, context.model, part)
             loss = weighted.sum() / count
             context.accelerator.backward(loss)
-        losses.append(loss.detach())
+        # A learned weighting makes all losses alike, and negative ones have no logarithm.
+        said = loss if context.weighting is None else plain.sum() / count
+        losses.append(said.detach())
         errors.append(plain.detach())
     return torch.stack(losses).sum(), torch.cat(errors)
 
