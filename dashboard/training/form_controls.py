@@ -114,6 +114,7 @@ TARGET = _choice(
         "x_0": "image",
         "v_prediction": "velocity",
         "flow_prediction": "flow",
+        "flow_x_0": "image of a flow",
     },
 )
 SNR = _number(

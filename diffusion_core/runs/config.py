@@ -135,16 +135,16 @@ class NetworkArgs(TypedDict, total=False):
 
 
 def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
-    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0 or the
-    weights are learned.
+    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0 or its
+    losses are weighted otherwise.
 
     Flows and schedules of zero terminal SNR start sampling where SNR is 0, and min-SNR would teach
     them next to nothing just before it.
     """
     kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
     zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
-    learned = values.get("learned_weighting", False)
-    return 0.0 if learned or zero or (kind and kind.flow) else 5.0
+    own = values.get("learned_weighting", False) or values.get("loss_on") == "v"
+    return 0.0 if own or zero or (kind and kind.flow) else 5.0
 
 
 def split_origin(text: str) -> tuple[str, int | None]:
@@ -185,7 +185,11 @@ class RunConfig(Record):
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
     """What the network predicts from a noisy image: the noise ε, the clean image x₀, the velocity v
-    (a mixture of both), or the flow from image to noise (rectified flow)."""
+    (a mixture of both), the flow from image to noise (rectified flow), or the clean image of such a
+    flow."""
+    loss_on: Literal["prediction", "v"] = "prediction"
+    """What the loss compares: the prediction, or the velocity v (of a flow its direction) that
+    follows from a predicted image (Li & He 2025, JiT)."""
     loss: Word = "l2"
     """L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond."""
     learned_weighting: bool = False
@@ -368,6 +372,9 @@ class RunConfig(Record):
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."
             )
+        if self.loss_on == "v" and PREDICTION_TYPES[self.prediction_type].v_scale is None:
+            can = [each.name for each in PREDICTION_TYPES.values() if each.v_scale is not None]
+            yield f"loss_on=v needs the prediction_type {' or '.join(can)}."
         part = min(self.micro_batch or self.batch_size, self.batch_size)
         single = 1 in (part, self.batch_size % part)
         halvings = len(self.network_args.get("widths", [0] * 5)) - 1

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.evaluation.intervals import WIDTH
 from diffusion_core.files import complain
-from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
+from diffusion_core.process.objective import (
+    loss_per_image,
+    make_target,
+    min_snr_weight,
+    v_scale,
+)
 from diffusion_core.process.schedule import gather
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import BEHIND, LOW
@@ -110,20 +115,25 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
     config, schedule = context.config, context.schedule
     weighted = errors = plain_errors(context, model, batch)
     if gamma := config.min_snr_gamma:
-        weighted = errors * min_snr_weight(schedule, batch.t, gamma, config.prediction_type)
+        how = (config.prediction_type, config.loss_on == "v")
+        weighted = errors * min_snr_weight(schedule, batch.t, gamma, *how)
     if context.weighting is not None:
         weighted = context.weighting(weighted, gather(schedule.snr, batch.t, 1))
     return weighted, errors
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
-    """The error (B,) of each image's prediction."""
+    """The error (B,) of each image's prediction, or of v: see `loss_on`."""
     config, schedule = context.config, context.schedule
     x_0, labels, t, noise = batch
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = model(x_t, t) if labels is None else model(x_t, t, labels)
-    return loss_per_image(prediction.float(), target, config.loss)
+    prediction = prediction.float()
+    if config.loss_on == "v":
+        scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
+        prediction, target = prediction * scale, target * scale
+    return loss_per_image(prediction, target, config.loss)
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:

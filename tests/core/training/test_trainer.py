@@ -545,6 +545,27 @@ def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss
     assert losses[-1] < 0.98 * losses[0]
 
 
+@pytest.mark.parametrize("prediction_type", ["x_0", "flow_x_0"])
+def test_a_network_that_predicts_the_image_learns_by_a_loss_on_v(
+    tmp_path: Path, prediction_type: str
+) -> None:
+    config = tiny(
+        prediction_type=prediction_type,
+        loss_on="v",
+        steps=30,
+        batch_size=8,
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        sample_every=0,
+        checkpoint_every=0,
+        validate_every=3,
+    )
+    assert config.min_snr_gamma == 0
+    train(tmp_path / "run", config, device=DEVICE)
+    losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
 def test_the_curve_of_threads_has_a_step_where_their_number_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
