@@ -260,6 +260,10 @@ class RunConfig(Record):
     ema_decays: dict[str, Decay] = Field(default_factory=dict)
     """Decay of a further average, which can be chosen when sampling."""
 
+    average_snapshots: Every = 0
+    """Steps between two snapshots of two averages of which one of any length can be made afterwards
+    (post-hoc EMA; Karras et al. 2024, EDM2). Each takes 4 bytes of disk per weight. 0: none."""
+
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
     """bfloat16 or float32 (no); automatic: bfloat16 where the device is fast with it."""

@@ -55,7 +55,7 @@ def find_origin(config: RunConfig, runs_dir: Path) -> Checkpoint:
         raise ConfigError(f"{error} The latest steps with weights: {there}.") from error
     if checkpoint is None:
         raise ConfigError(f"{run.name} has no usable weights to start from.")
-    if config.init_average not in checkpoint.averages:
+    if not checkpoint.has_average(config.init_average):
         raise ConfigError(
             f"{run.name} has no averaged weights called {shown(config.init_average)}; "
             f"init_average can be {' or '.join(checkpoint.averages)}."

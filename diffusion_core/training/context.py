@@ -32,6 +32,7 @@ from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.config_file import Details
 from diffusion_core.runs.launch import check_share
+from diffusion_core.runs.post_hoc import STORED
 from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
 from diffusion_core.training.layer_ways import fastest_ways, this_machine
 from diffusion_core.training.learned_weighting import LearnedWeighting
@@ -57,6 +58,7 @@ class TrainingContext:
     optimizer: torch.optim.Optimizer
     weighting: LearnedWeighting | None  # of the noise levels; in the optimizer, in no average
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
+    powers: dict[float, nn.Module]  # with those of `post_hoc`, by their lengths
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
     ways: dict[str, Ways]  # of the layers that are not computed as PyTorch does
@@ -146,6 +148,8 @@ def make_context(
     optimizer = make_optimizer(config, model, accelerator.device, weighting)
     names = (MAIN_AVERAGE, *config.ema_decays)
     averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
+    lengths = STORED if config.average_snapshots else ()
+    powers: dict[float, nn.Module] = {length: copy.deepcopy(model) for length in lengths}
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,
@@ -159,6 +163,7 @@ def make_context(
         optimizer=optimizer,
         weighting=weighting,
         averages=averages,
+        powers=powers,
         micro_batch=micro_batch,
         broken=torch.zeros((), device=accelerator.device),
         ways=ways,

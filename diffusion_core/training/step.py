@@ -24,6 +24,7 @@ from diffusion_core.process.objective import (
 from diffusion_core.process.schedule import gather
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import BEHIND, LOW
+from diffusion_core.runs.post_hoc import power_decay
 from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
 from diffusion_core.training.context import FUSED, TrainingContext
 
@@ -210,6 +211,8 @@ def _follow(context: TrainingContext, step: int) -> None:
         # The usual warm-up of the average: a short run is not held to its random start.
         decay = min(wanted, (1 + step) / (10 + step)) if step > 1 else 0.0
         update_average(average, context.bare_model, decay)
+    for length, average in context.powers.items():
+        update_average(average, context.bare_model, power_decay(step, length))
 
 
 @torch.no_grad()
