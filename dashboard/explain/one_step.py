@@ -197,7 +197,8 @@ def pick_average(checkpoint: Checkpoint) -> str:
     if len(checkpoint.averages) < 2:
         return MAIN_AVERAGE
     decays = ", ".join(map(checkpoint.average_text, checkpoint.averages))
-    return AVERAGE.now(options=checkpoint.averages, help=f"By decay: {plain(decays)}.").ask()
+    control = AVERAGE.now(segmented=not checkpoint.snapshots)
+    return control.now(options=checkpoint.averages, help=f"By decay: {plain(decays)}.").ask()
 
 
 def show_images(look: Look, rows: dict[str, Images], key: str) -> None:
