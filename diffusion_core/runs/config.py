@@ -101,7 +101,8 @@ class ScheduleArgs(TypedDict, total=False):
 class NetworkArgs(TypedDict, total=False):
     """Arguments of `Unet`, which has the defaults; `SimpleUnet` takes `widths` and `channels`.
 
-    `channels` and `num_classes` follow from other settings and the data: the trainer adds them.
+    `channels`, `num_classes` and `augment_dim` follow from other settings and the data: the trainer
+    adds them.
     """
 
     widths: Annotated[
@@ -131,6 +132,10 @@ class NetworkArgs(TypedDict, total=False):
     num_classes: Annotated[
         int,
         Field(ge=0, le=10**6, description="Classes that the network learned; 0: none."),
+    ]
+    augment_dim: Annotated[
+        int,
+        Field(ge=0, le=64, description="Numbers that the network is told of an augmentation."),
     ]
 
 
@@ -221,6 +226,10 @@ class RunConfig(Record):
     lecture. crop: its central square. pad: all of it, between white borders."""
     random_flip: bool = True
     """Mirror an image, left to right, half of the times that it is shown."""
+    augment: Share = 0.0
+    """Probability of each change that is made to an image and told to the network (flips, quarter
+    turns, scale, small rotation, shift), so that samples show none (Karras et al. 2022, EDM, where
+    it is 0.12). For sets of fewer than 10,000 images. 0: no change."""
     validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256
     """Images that are held out of the training to measure with."""
 
@@ -386,6 +395,8 @@ class RunConfig(Record):
             yield SINGLE_PIXEL
         if self.stop_when_no_better and not self.evaluate_every:
             yield "stop_when_no_better needs evaluations; set evaluate_every."
+        if self.augment and self.network == "lecture":
+            yield "augment needs the network unet: the lecture's cannot be told of it."
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."
@@ -437,6 +448,7 @@ def _check_schedule(arguments: str) -> None:
 FOLLOWING = {
     "channels": "set channels instead",
     "num_classes": "it follows from the data; see class_conditional",
+    "augment_dim": "set augment instead",
 }
 
 

@@ -34,6 +34,7 @@ from diffusion_core.runs.config_file import Details
 from diffusion_core.runs.launch import check_share
 from diffusion_core.runs.post_hoc import STORED
 from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
+from diffusion_core.training.augmentation import DIMENSIONS
 from diffusion_core.training.layer_ways import fastest_ways, this_machine
 from diffusion_core.training.learned_weighting import LearnedWeighting
 from diffusion_core.training.micro_batches import fitting_micro_batch
@@ -96,9 +97,13 @@ def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> I
 
 
 def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
-    """Tell the network how many channels and, where it is to learn them, classes there are."""
+    """Tell the network how many channels and, where it is to learn them, classes there are, and of
+    an augmentation."""
     args = args_for_images(config)
     args.pop("num_classes", None)
+    args.pop("augment_dim", None)
+    if config.augment:
+        args["augment_dim"] = DIMENSIONS
     if config.class_conditional and config.network == "unet" and len(store.classes) > 1:
         args["num_classes"] = len(store.classes)
     return config.replace(network_args=args)

@@ -126,10 +126,11 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
     """The error (B,) of each image's prediction, or of v: see `loss_on`."""
     config, schedule = context.config, context.schedule
-    x_0, labels, t, noise = batch
+    x_0, labels, t, noise, augment = batch
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
-    prediction = model(x_t, t) if labels is None else model(x_t, t, labels)
+    told = {"labels": labels, "augment": augment}
+    prediction = model(x_t, t, **{name: each for name, each in told.items() if each is not None})
     prediction = prediction.float()
     if config.loss_on == "v":
         scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)

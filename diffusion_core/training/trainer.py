@@ -210,7 +210,8 @@ def _train(job: _Job) -> RunState:
     if job.resume and status.lead:
         remove_after(path, done)
     if not done and config.init_from:
-        start_from(load_origin(path, store.classes if context.labelled else ()), context)
+        told = context.config.network_args.get("augment_dim", 0)
+        start_from(load_origin(path, store.classes if context.labelled else (), told), context)
     # Each has planned with the memory of its own card.
     context.micro_batch = group.least(context.micro_batch)
     changes = [(change.step, change.settings) for change in read_changes(path)]
