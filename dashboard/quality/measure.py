@@ -191,7 +191,7 @@ def _pick_averages(checkpoints: Sequence[Checkpoint]) -> list[str]:
     )
     for name in chosen:
         if not all(checkpoint.has_average(name) for checkpoint in checkpoints):
-            st.caption(f"There is no average {code(name)} at every checkpoint; it is left out.")
+            st.caption(f"The checkpoints chosen do not all have {code(name)}; it is left out.")
     return [name for name in chosen if all(c.has_average(name) for c in checkpoints)]
 
 

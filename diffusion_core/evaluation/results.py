@@ -166,7 +166,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
         if result is not None:
             spec = result.spec.replace(run=run.name)
             good.append(result.model_copy(update={"spec": spec}))
-    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n))
+    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n, r.spec.average))
     return good, broken
 
 
