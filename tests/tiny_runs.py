@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.config_file import write_config_file
+from diffusion_core.runs.post_hoc import STORED, save_snapshot
 from diffusion_core.runs.presets import build_network
 
 # What the tests of training compute on: `TEST_DEVICE=cuda python -m pytest tests/core/training`.
@@ -83,14 +84,24 @@ def write_checkpoint(
     mean: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
 ) -> Path:
-    weights = _weights(config.network, json.dumps(dict(config.network_args)), step, mean)
+    weights = _weights_of(config, step, mean)
     learned = classes if config.network_args.get("num_classes") else ()
     return save_weights(run, step, weights, config, learned)
 
 
+def write_snapshot(run: Path, step: int, config: RunConfig = TINY) -> Path:
+    """Of averages of any length; `config` needs `average_snapshots`."""
+    found = {length: _weights_of(config, step + k, 0.0) for k, length in enumerate(STORED)}
+    return save_snapshot(run, step, found)
+
+
+def _weights_of(config: RunConfig, seed: int, mean: float) -> dict[str, Tensor]:
+    return _weights(config.network, json.dumps(dict(config.network_args)), seed, mean)
+
+
 @functools.cache
-def _weights(network: str, network_args: str, step: int, mean: float) -> dict[str, Tensor]:
-    torch.manual_seed(step)
+def _weights(network: str, network_args: str, seed: int, mean: float) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
     built = build_network(network, json.loads(network_args))
     for parameter in built.parameters():  # its output starts at zero
         nn.init.normal_(parameter, mean, 0.1)

@@ -61,9 +61,9 @@ def same_batches() -> Iterator[None]:
     """Timesteps and noise are those of the CPU; each device has a generator of its own."""
 
     def made(*given: Any, device: torch.device, resident: Any = None, **more: Any) -> Batch:
-        x_0, labels, *rest = make_batch(*given, device=CPU, **more)
-        labels = None if labels is None else labels.to(device)
-        return Batch(x_0.to(device), labels, *(part.to(device) for part in rest))
+        made = make_batch(*given, device=CPU, **more)
+        there = {name: part for name, part in made._asdict().items() if part is not None}
+        return made._replace(**{name: part.to(device) for name, part in there.items()})
 
     with mock.patch.object(training_step, "make_batch", made):
         yield

@@ -42,7 +42,7 @@ from diffusion_core.media.images import png, to_uint8
 from diffusion_core.models.inside import Given
 from diffusion_core.process.noise import image_noise
 from diffusion_core.process.noising import image_to_x_0, noise_to_uint8
-from diffusion_core.process.prediction import PREDICTION_TYPES
+from diffusion_core.process.prediction import FLOW_X_0, PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule, Schedule
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
@@ -197,7 +197,8 @@ def pick_average(checkpoint: Checkpoint) -> str:
     if len(checkpoint.averages) < 2:
         return MAIN_AVERAGE
     decays = ", ".join(map(checkpoint.average_text, checkpoint.averages))
-    return AVERAGE.now(options=checkpoint.averages, help=f"By decay: {plain(decays)}.").ask()
+    control = AVERAGE.now(segmented=not checkpoint.snapshots)
+    return control.now(options=checkpoint.averages, help=f"By decay: {plain(decays)}.").ask()
 
 
 def show_images(look: Look, rows: dict[str, Images], key: str) -> None:
@@ -249,8 +250,9 @@ def show_prediction(question: Question) -> None:
     if seen is None:
         return
     kind = PREDICTION_TYPES[look.config.prediction_type]
+    asked = "x_0" if kind is FLOW_X_0 else kind.name
     titles = {
-        name: f"{ROWS[name]}, which this network answers" if name == kind.name else ROWS[name]
+        name: f"{ROWS[name]}, which this network answers" if asked == name else ROWS[name]
         for name in seen.rows
     }
     show_images(look, {titles[name]: row for name, row in seen.rows.items()}, "prediction")

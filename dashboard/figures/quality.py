@@ -12,6 +12,7 @@ from dashboard.figures.theme import COLOURS, GREY, finish, label
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import Metric
 from diffusion_core.evaluation.results import Result, yardsticks
+from diffusion_core.runs.post_hoc import length_in
 
 
 def over_training(results: Sequence[Result]) -> list[Result]:
@@ -93,6 +94,36 @@ def cost_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
         line_of=lambda r: f"{r.way(with_steps=False)}, step {r.spec.step:,}",
         x_of=lambda r: r.evaluations,
         x_title="network evaluations per image",
+        logarithmic=True,
+    )
+
+
+def over_length(results: Sequence[Result]) -> list[Result]:
+    """Results of post-hoc averages, of which one way to sample was measured with several."""
+    of = defaultdict(set)
+    post_hoc = [r for r in results if length_in(r.spec.average) is not None]
+    for r in post_hoc:
+        of[_apart_from_length(r)].add(r.spec.average)
+    return [r for r in post_hoc if len(of[_apart_from_length(r)]) > 1]
+
+
+def _apart_from_length(result: Result) -> tuple[str, int, int, str]:
+    spec = result.spec
+    return spec.run, spec.n, spec.step, result.way(with_average=False)
+
+
+def length_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None:
+    """The metric over the length of the averaged weights, a line for each run, step and way.
+
+    None if no way was measured with several post-hoc averages of the same step.
+    """
+    return _figure(
+        results,
+        metric,
+        over_length,
+        line_of=lambda r: f"{r.way(with_average=False)}, step {r.spec.step:,}",
+        x_of=lambda r: length_in(r.spec.average) or 0.0,
+        x_title="length of the average, as a share of the training",
         logarithmic=True,
     )
 

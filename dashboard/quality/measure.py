@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
 from dashboard.services.sampling_queue import QueueFull
 from dashboard.services.sampling_tasks import OnStep, PaceKey, Task, pace_key
 from dashboard.ui.controls import Choice, Number, Toggle
-from dashboard.ui.outside import plain
+from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec
@@ -148,18 +149,50 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         key="quality_steps",
     )
     guidance = GUIDANCE.ask() if can.any_class else 1.0
+    averages = _pick_averages(checkpoints)
     bits = BITS.ask(disabled=can.flow) and not can.flow
     if not taken:
         st.caption("Select at least one number of steps.")
         return None
+    if not averages:
+        st.caption("Select at least one average of the weights.")
+        return None
     parts = []
     for checkpoint in checkpoints:
         schedule = build_schedule(checkpoint.config)
-        for steps in sorted(taken):
+        for average, steps in itertools.product(averages, sorted(taken)):
             settings = {"sampler": sampler, "steps": steps, "guidance_scale": guidance}
-            spec = make_spec(run.name, checkpoint, n=n, **settings)
+            spec = make_spec(run.name, checkpoint, n=n, average=average, **settings)
             parts.append(Part(checkpoint, spec, cost(spec, schedule, bits)))
     return Plan(run, parts, bits)
+
+
+def _pick_averages(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The averaged weights to measure, which all of the checkpoints have."""
+    there = [
+        name for name in checkpoints[0].averages if all(c.has_average(name) for c in checkpoints)
+    ]
+    any_length = all(checkpoint.snapshots for checkpoint in checkpoints)
+    if len(there) < 2:
+        return there
+    text = "Each is measured separately."
+    if any_length:
+        text += (
+            " Several post-hoc ones give the curve of quality by length, a share of the training; "
+            "type post-hoc 0.06 for another length."
+        )
+    chosen = st.multiselect(
+        "Averaged weights",
+        there,
+        default=there[:1],
+        accept_new_options=any_length,
+        help=text,
+        key="quality_averages",
+    )
+    for name in chosen:
+        if not all(checkpoint.has_average(name) for checkpoint in checkpoints):
+            st.caption(f"The checkpoints chosen do not all have {code(name)}; it is left out.")
+    return [name for name in chosen if all(c.has_average(name) for c in checkpoints)]
 
 
 def start(plan: Plan) -> None:
@@ -194,8 +227,8 @@ def measure(plan: Plan, device: torch.device, on_step: OnStep) -> Generator[int,
     """
     before, loaded, held = 0, None, None
     for checkpoint, spec, evaluations in plan.parts:
-        if loaded is None or held != checkpoint:
-            loaded, held = load_model(checkpoint, device, spec.average), checkpoint
+        if loaded is None or held != (checkpoint, spec.average):
+            loaded, held = load_model(checkpoint, device, spec.average), (checkpoint, spec.average)
         # workers=0: each process would import the whole app first.
         work = evaluate(
             plan.run, checkpoint, spec, loaded, bits=plan.bits, workers=0, on_step=on_step

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.components.chart.chart import show_live
-from dashboard.figures.quality import cost_figure, end_names, training_figure
+from dashboard.figures.quality import cost_figure, end_names, length_figure, training_figure
 from dashboard.ui.controls import Choice
 from dashboard.ui.images import read_strip, show_row
 from dashboard.ui.outside import code, plain
@@ -119,14 +119,17 @@ def show_charts(results: list[Result], metrics: Sequence[Metric], run: Run) -> N
         charts.append(("Quality versus compute", figure, "network evaluations per image"))
     if (figure := training_figure(shown, metric)) is not None:
         charts.append(("Over training", figure, "training steps"))
+    if (figure := length_figure(shown, metric)) is not None:
+        charts.append(("By length of the average", figure, "the length of the averaged weights"))
     if not charts:
         st.caption(
-            "Measure several numbers of steps, or several checkpoints, with the same number of "
-            "images to see a curve."
+            "Measure several numbers of steps, checkpoints or post-hoc averages with the same "
+            "number of images to see a curve."
         )
         return
-    for column, (title, figure, over) in zip(st.columns(len(charts)), charts, strict=True):
-        with column:
+    columns = st.columns(min(2, len(charts)))
+    for k, (title, figure, over) in enumerate(charts):
+        with columns[k % 2]:
             st.markdown(f"**{title}**")
             show_live(figure, f"quality-{title}-{run.name}", f"{metric.title} over {over}")
 

@@ -130,6 +130,12 @@ def pick_spec(
                 help="The average of the weights over the training, by its decay per step: "
                 f"{plain(averages)}. Long averages are steadier; short ones follow the newest "
                 "steps."
+                + (
+                    " The number of a post-hoc one is its length as a share of the training; "
+                    "another length can be typed."
+                    if can.snapshots
+                    else ""
+                )
             )
         with basic if control.key in basic_keys else advanced:
             options = follow if control.field == SAMPLER.field else {}

@@ -193,7 +193,9 @@ def controls_for(
         if "noise_term" in sampler.options:
             yield VARIANCE
     if len(can.averages) > 1:
-        yield AVERAGE.now(options=can.averages)
+        # With snapshots there are averages of any length: more than fit side by side.
+        several = bool(can.snapshots)
+        yield AVERAGE.now(options=can.averages, segmented=not several, typed=several)
     if can.any_class and values.get("label") != ANY_CLASS:
         yield GUIDANCE
         if values["guidance_scale"] != 1.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError, get_settings
 from dashboard.training.form_controls import (
+    ADVANCED,
     CHANNELS,
     DATA,
     DATA_KEYS,
     DESIGN,
     KEYS,
-    KIND,
+    LOSS_ON,
     MAIN,
     MORE,
+    ONLY_WITH,
     SEED,
     SIZE,
     STEPS,
@@ -39,7 +41,6 @@ from dashboard.ui.outside import code, plain
 from diffusion_core.data.errors import DataError
 from diffusion_core.data.found import sentence
 from diffusion_core.data.sources import SOURCES
-from diffusion_core.process.tables import DESIGNED
 from diffusion_core.runs import jobs
 from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
@@ -138,14 +139,12 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     for column, controls in zip(st.columns(len(MAIN)), MAIN, strict=True):
         with column:
             _ask(controls, entries, settings, config)
+    origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
     with st.expander("More settings", icon=":material/tune:"):
-        for column, groups in zip(st.columns(len(MORE), gap="medium"), MORE, strict=True):
-            with column:
-                for title, group in groups.items():
-                    st.markdown(f"**{title}**")
-                    _ask(group, entries, settings, config)
-        origin = f"{'run' if start.run else 'preset'} {code(start.run or start.preset)}"
+        _ask_groups(MORE, entries, settings, config)
         st.caption(f"Other settings come from {origin}.")
+    with st.expander("Advanced settings", icon=":material/science:"):
+        _ask_groups(ADVANCED, entries, settings, config)
     with st.container(horizontal=True):
         start_now = st.button("Start", type="primary", icon=":material/play_arrow:")
         create_now = st.button(
@@ -268,6 +267,20 @@ def _take_what_suits() -> None:
     st.session_state[SIZE.key], st.session_state[CHANNELS.key] = source.size, source.channels
 
 
+def _ask_groups(
+    columns: Sequence[Mapping[str, Iterable[Control]]],
+    entries: dict[str, Any],
+    settings: Settings,
+    start: RunConfig,
+) -> None:
+    """As `_ask`, groups of controls under their titles, in columns."""
+    for column, groups in zip(st.columns(len(columns), gap="medium"), columns, strict=True):
+        with column:
+            for title, group in groups.items():
+                st.markdown(f"**{title}**")
+                _ask(group, entries, settings, start)
+
+
 def _ask(
     controls: Iterable[Control], entries: dict[str, Any], settings: Settings, start: RunConfig
 ) -> None:
@@ -278,9 +291,12 @@ def _ask(
         now = control.now(default=default)
         if control is SEED:  # empty where the seed has more digits than a browser keeps
             now = now.now(placeholder=str(start.seed))
+        other, values = ONLY_WITH.get(control.key, (None, ()))
+        if other is not None and entries[other.key] not in values:
+            if control is LOSS_ON:  # which would be refused
+                entries[control.key] = control.default
+            continue
         if control is DESIGN:
-            if entries[KIND.key] != DESIGNED:
-                continue
             designs, _ = DESIGNS.read(settings.runs_dir)
             now = design_control(default, designs)
         if control is STEPS and settings.max_steps:

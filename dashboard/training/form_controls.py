@@ -114,6 +114,7 @@ TARGET = _choice(
         "x_0": "image",
         "v_prediction": "velocity",
         "flow_prediction": "flow",
+        "flow_x_0": "image of a flow",
     },
 )
 SNR = _number(
@@ -123,8 +124,18 @@ SNR = _number(
     step=1.0,
     follows=True,
     more="The default is 5, but 0 for a flow or zero terminal SNR, which start sampling where the "
-    "SNR is 0: there min-SNR would teach the network next to nothing.",
+    "SNR is 0: there min-SNR would teach the network next to nothing. It is also 0 where the "
+    "weights are learned or the loss is on v.",
 )
+LOSS_ON = _choice(
+    key="loss_on",
+    label="Loss on",
+    field="loss_on",
+    options=("prediction", "v"),
+    titles={"v": "velocity"},
+    default="prediction",
+)
+LEARNED = _toggle(key="weighting", label="Learn weights by noise level", field="learned_weighting")
 KIND = _choice(
     key="schedule",
     label="Noise schedule",
@@ -143,6 +154,7 @@ DESIGN = _choice(
 )
 OBJECTIVE = (
     TARGET,
+    LOSS_ON,
     _choice(
         key="loss",
         label="Loss",
@@ -155,6 +167,7 @@ OBJECTIVE = (
     _number(key="T", label="Timesteps T", field="schedule.timesteps", default=300, step=100),
     ZERO_SNR.now(field="schedule.rescale_zero_terminal_snr"),
     SHIFT.now(field="schedule.shift_size"),
+    LEARNED,
     SNR,
 )
 CHANNELS = Choice(
@@ -188,8 +201,8 @@ OPTIMISATION = (
         key="optimizer",
         label="Optimizer",
         field="optimizer",
-        options=("adam", "adamw"),
-        titles={"adam": "Adam", "adamw": "AdamW"},
+        options=("adam", "adamw", "muon"),
+        titles={"adam": "Adam", "adamw": "AdamW", "muon": "Muon"},
     ),
     WARMUP,
     _choice(
@@ -269,7 +282,52 @@ MORE: tuple[dict[str, tuple[Control, ...]], ...] = (
     {"Objective": OBJECTIVE, "Images": IMAGES, "Quality": MEASURED},
     {"Optimisation": OPTIMISATION, "Checkpoints and logs": KEPT},
 )
-GROUPS = (*MAIN, *(group for column in MORE for group in column.values()))
+SAMPLING = _choice(
+    key="t_sampling",
+    label="Timesteps",
+    field="timestep_sampling",
+    options=("uniform", "logit_normal", "laplace"),
+    titles={"logit_normal": "logit-normal", "laplace": "Laplace"},
+)
+LOG_SNR = _number(key="t_log_snr", label="Centre (log-SNR)", field="timestep_log_snr", step=0.5)
+WIDTH = _number(key="t_width", label="Width (log-SNR)", field="timestep_width", step=0.5)
+DECAY = _choice(
+    key="decay",
+    label="Learning rate decay",
+    field="learning_rate_decay",
+    options=("constant", "cosine", "inverse_sqrt"),
+    titles={"constant": "none", "inverse_sqrt": "inverse square root"},
+)
+DECAY_AFTER = _number(key="decay_after", label="Decay after", field="decay_after", step=100)
+RESTART = _number(key="restart", label="Restart at step", field="restart_at", step=100)
+# Two columns of groups, of what few runs need.
+ADVANCED: tuple[dict[str, tuple[Control, ...]], ...] = (
+    {
+        "Timesteps and noise": (
+            SAMPLING,
+            LOG_SNR,
+            WIDTH,
+            _toggle(key="immiscible", label="Near noise", field="immiscible"),
+        ),
+        "Augmentation": (_number(key="augment", label="Probability", field="augment", step=0.01),),
+    },
+    {
+        "Learning rate": (DECAY, DECAY_AFTER, RESTART),
+        "Averages of any length": (
+            _number(key="snapshots", label="Snapshots every", field="average_snapshots", step=50),
+        ),
+    },
+)
+# Controls that are shown only where another one has one of some values.
+ONLY_WITH: dict[str, tuple[Control, tuple[Any, ...]]] = {
+    DESIGN.key: (KIND, (DESIGNED,)),
+    LOSS_ON.key: (TARGET, tuple(n for n, kind in PREDICTION_TYPES.items() if kind.v_scale)),
+    LOG_SNR.key: (SAMPLING, ("logit_normal", "laplace")),
+    WIDTH.key: (SAMPLING, ("logit_normal", "laplace")),
+    DECAY_AFTER.key: (DECAY, ("inverse_sqrt",)),
+    RESTART.key: (DECAY, ("cosine", "inverse_sqrt")),
+}
+GROUPS = (*MAIN, *(group for column in (*MORE, *ADVANCED) for group in column.values()))
 CONTROLS = tuple(control for group in GROUPS for control in group)
 BY_FIELD = {control.field: control for control in CONTROLS}
 DATA_KEYS = frozenset({DATA.key, *SOURCES, SIZE.key, CHANNELS.key, SEED.key})
@@ -317,6 +375,7 @@ def followed(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
 def _usual(start: RunConfig, entries: dict[str, Any]) -> dict[str, Any]:
     schedule = {"rescale_zero_terminal_snr": entries[ZERO_SNR.key]}
     objective = {"prediction_type": entries[TARGET.key], "schedule": schedule}
+    objective |= {"loss_on": entries[LOSS_ON.key], "learned_weighting": entries[LEARNED.key]}
     steps = entries[STEPS.key]
     often = min(start.sample_every, max(1, steps // 10))
     return {

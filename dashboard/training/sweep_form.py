@@ -12,7 +12,7 @@ from dashboard.services import cached, roles, run_deeds
 from dashboard.services.roles import Deed, NotAllowed
 from dashboard.services.settings import Settings, SettingsError
 from dashboard.services.shared_look import recent
-from dashboard.training.form_controls import BY_FIELD, DESIGN
+from dashboard.training.form_controls import BY_FIELD, DESIGN, LOSS_ON, ONLY_WITH
 from dashboard.training.launch import speed_of
 from dashboard.training.run_controls import attempt
 from dashboard.ui import keys
@@ -130,7 +130,8 @@ def _ask_values(varied: list[str], base: RunConfig) -> list[str]:
 def usual_values(name: str, base: RunConfig) -> str:
     """All choices of a setting, or half of its number, the number and its double."""
     control = BY_FIELD[name]
-    if control is DESIGN:
+    target, allowed = ONLY_WITH[LOSS_ON.key]
+    if control is DESIGN or (control is LOSS_ON and getattr(base, target.field) not in allowed):
         return ""
     if isinstance(control, Choice):
         # One that is designed needs its points, too.

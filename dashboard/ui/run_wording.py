@@ -168,10 +168,14 @@ def origin_sentence(config: RunConfig) -> str:
 def objective_sentence(config: RunConfig, *, validated: bool) -> str:
     """What the loss of a run measures; `validated`: and why its validation loss lies elsewhere."""
     what = PREDICTION_TYPES[config.prediction_type].title
+    if config.loss_on == "v":
+        what += ", each divided by the share of noise"
     sentence = (
         f"The loss is the {DISTANCES[config.loss]} difference between the true and the "
         f"predicted {what}"
     )
+    if config.learned_weighting:
+        return f"{sentence}, without the weights that training has learned for the noise levels."
     if config.min_snr_gamma:
         sentence += f", weighted by min-SNR (γ = {config.min_snr_gamma:g})"
         if validated:

@@ -79,7 +79,10 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
         choices=VARIANCES,
         help="ddpm only, of its noise: beta~, beta, or the lecture's beta~ without the root",
     )
-    sample.add_argument("--average", help="averaged weights: main or another (default: main)")
+    sample.add_argument(
+        "--average",
+        help="averaged weights: main, another or, for example, 'post-hoc 0.075' (default: main)",
+    )
     sample.add_argument("--n", type=whole_number, help=f"images, up to {MOST_IMAGES} (default: 16)")
     sample.add_argument("--seed", type=whole_number)
     sample.add_argument(

@@ -84,7 +84,7 @@ class Result(Record):
     notes: tuple[str, ...]  # sentences on what could not be measured
     written: float  # Unix time, seconds
 
-    def way(self, *, with_steps: bool = True) -> str:
+    def way(self, *, with_steps: bool = True, with_average: bool = True) -> str:
         """How the images were generated, without what is usual: "dpmpp_2m, 20 steps"."""
         details = self.spec.details()
         for field, usual in (
@@ -92,6 +92,7 @@ class Result(Record):
             ("seed", self.spec.seed == 0),
             ("label", self.spec.label == EACH_IN_TURN),
             ("steps", not with_steps),
+            ("average", not with_average),
         ):
             if usual:
                 details.pop(field, None)
@@ -165,7 +166,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
         if result is not None:
             spec = result.spec.replace(run=run.name)
             good.append(result.model_copy(update={"spec": spec}))
-    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n))
+    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n, r.spec.average))
     return good, broken
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 # ---------------------------------------------------------------- the lecture's network
 
@@ -189,6 +192,8 @@ class Unet(nn.Module):
     - `patch`: pixel-unshuffle factor of the stem; with 2, 64 x 64 costs what 32 x 32 does without.
     - `num_classes`: 0 for none; else `labels` (B,) in [0, num_classes) condition the network,
       and the label `num_classes`, or no labels at all, means "any class".
+    - `augment_dim`: 0 for none; else `augment` (B, augment_dim) says how training has changed each
+      image, and zeros, or none at all, that it is as it was.
 
     H and W must be divisible by patch * 2 ** (len(widths) - 1).
     """
@@ -201,6 +206,7 @@ class Unet(nn.Module):
         attention_levels: Sequence[int] = (1, 2),
         patch: int = 2,
         num_classes: int = 0,
+        augment_dim: int = 0,
     ) -> None:
         super().__init__()
         check_widths(widths)
@@ -209,6 +215,7 @@ class Unet(nn.Module):
             ("blocks", blocks, 1),
             ("patch", patch, 1),
             ("num_classes", num_classes, 0),
+            ("augment_dim", augment_dim, 0),
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
@@ -263,9 +270,17 @@ class Unet(nn.Module):
                 )
         self.norm = nn.GroupNorm(group_count(width), width)
         self.output = zero_init(nn.Conv2d(width, channels * patch**2, 3, padding=1))
+        if augment_dim:
+            self.augment_embedding = zero_init(nn.Linear(augment_dim, emb_size, bias=False))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        emb = self.embed(t, labels)
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        emb = self.embed(t, labels, augment)
         check_size(x, self.size_multiple)
 
         x = self.stem(F.pixel_unshuffle(x, self.patch))
@@ -280,8 +295,11 @@ class Unet(nn.Module):
         x = self.output(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.patch)
 
-    def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The embedding (B, 4 widths[0]) that all blocks get: of the timesteps and the classes."""
+    def embed(
+        self, t: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
+        """The embedding (B, 4 widths[0]) that all blocks get: of the timesteps, the classes and, in
+        training, what was done to the images."""
         emb = self.time_mlp(t)
         if self.num_classes:
             if labels is None:
@@ -289,7 +307,18 @@ class Unet(nn.Module):
             emb = emb + self.label_embedding(labels)
         elif labels is not None:
             raise ValueError("This network was built without classes; it takes no labels.")
+        if augment is not None:
+            emb = emb + self.augment_embedding(augment)
         return F.silu(emb)
+
+
+def with_augment_dim(weights: dict[str, Tensor], augment_dim: int) -> dict[str, Tensor]:
+    """The weights of a `Unet` for one with this `augment_dim`; what is not learned yet is 0."""
+    name, weights = "augment_embedding.weight", dict(weights)
+    found = weights.pop(name, None)
+    if augment_dim and found is None:
+        found = torch.zeros(len(weights["time_mlp.3.bias"]), augment_dim)
+    return weights | {name: found} if augment_dim and found is not None else weights
 
 
 def with_classes(
@@ -324,8 +353,8 @@ def group_count(channels: int) -> int:
     return next((g for g in (32, 16, 8, 4, 2) if channels % g == 0 and channels // g >= 4), 1)
 
 
-def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Set a layer to zero, so that its residual block starts as the identity."""
+def zero_init(layer: Layer) -> Layer:
+    """Set a layer to zero, so that it adds nothing at first."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

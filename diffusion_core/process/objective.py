@@ -84,16 +84,35 @@ def loss_per_image(prediction: Tensor, target: Tensor, loss: str = "l1") -> Tens
     return LOSSES[loss](prediction, target, reduction="none").flatten(1).mean(1)
 
 
-def min_snr_weight(schedule: Schedule, t: Tensor, gamma: float, prediction_type: str) -> Tensor:
+def v_scale(schedule: Schedule, t: Tensor, ndim: int, prediction_type: str) -> Tensor:
+    """What makes errors of a prediction errors of v, of a shape that broadcasts to `ndim` axes.
+
+    So a network may answer with the image while the loss is that of the velocity, or of the
+    direction of a flow (Li & He 2025, JiT, arXiv 2511.13720); limited where there is hardly any
+    noise. Raises ValueError for a type that has none.
+    """
+    scale = prediction_type_of(prediction_type).v_scale
+    if scale is None:
+        raise ValueError(f"A loss on v is not defined for {prediction_type}; use x_0 or flow_x_0.")
+    return scale(*_signal_and_spread(schedule, t, ndim))
+
+
+def min_snr_weight(
+    schedule: Schedule, t: Tensor, gamma: float, prediction_type: str, on_v: bool = False
+) -> Tensor:
     """Weight of each image's loss, shape (B,): min-SNR-gamma (Hang et al. 2023, section 3.4).
 
-    On x_0 the weight is min(SNR, gamma); for other prediction types it is what makes the same
-    objective of their error. Where SNR is 0 it is 1, as in the authors' code: sampling starts
-    there, and with the formula's 0 the network would never learn that timestep.
+    On x_0 the weight is min(SNR, gamma); for other prediction types, or with `on_v` for errors
+    times `v_scale`, it is what makes the same objective of their error. Where SNR is 0 it is 1, as
+    in the authors' code: sampling starts there, and with the formula's 0 the network would never
+    learn that timestep.
     """
     weight = prediction_type_of(prediction_type).snr_weight
     snr = gather(schedule.snr, t, 1)
-    return weight(snr, gamma, *_signal_and_spread(schedule, t, 1)).where(snr > 0, 1)
+    found = weight(snr, gamma, *_signal_and_spread(schedule, t, 1))
+    if on_v:
+        found = found / v_scale(schedule, t, 1, prediction_type).square()
+    return found.where(snr > 0, 1)
 
 
 def _signal_and_spread(schedule: Schedule, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ a prediction type, write its functions and a `PredictionType` record in `PREDICT
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,8 +29,15 @@ class PredictionType:
     # min-SNR-gamma (Hang et al. 2023, section 3.4), which is min(SNR, gamma) on x_0.
     snr_weight: Callable[[Tensor, float, Tensor, Tensor], Tensor]
     flow: bool = False  # trained on a `FlowSchedule`
+    # (signal, spread): what makes an error of the prediction one of v; None: not defined for it.
+    v_scale: Callable[[Tensor, Tensor], Tensor] | None = None
     learns_pure_noise: bool = True  # says something about x_0 where signal is 0
     diffusers: str | None = None  # its name in diffusers' schedulers, where they know it
+
+
+# The least share of noise by which an error of x_0 is divided (Li & He 2025, JiT, 2511.13720, where
+# it is 0.05 too).
+LEAST_SPREAD = 0.05
 
 
 EPSILON = PredictionType(  # Ho et al. 2020
@@ -53,6 +60,8 @@ X_0 = PredictionType(
     to_x_0=lambda prediction, x_t, signal, spread: prediction,
     to_epsilon=lambda prediction, x_t, signal, spread: (x_t - signal * prediction) / spread,
     snr_weight=lambda snr, gamma, signal, spread: snr.clamp(max=gamma),
+    # v is (signal x_t - x_0) / spread, and the direction of a flow (x_t - x_0) / spread.
+    v_scale=lambda signal, spread: 1 / spread.clamp(min=LEAST_SPREAD),
     diffusers="sample",
 )
 # v = signal epsilon - spread x_0, with signal^2 + spread^2 = 1 (Salimans & Ho 2022).
@@ -82,7 +91,11 @@ FLOW_PREDICTION = PredictionType(
     flow=True,
 )
 
-PREDICTION_TYPES = {each.name: each for each in (EPSILON, X_0, V_PREDICTION, FLOW_PREDICTION)}
+FLOW_X_0 = replace(X_0, name="flow_x_0", title="image x₀ of a flow", flow=True, diffusers=None)
+
+PREDICTION_TYPES = {
+    each.name: each for each in (EPSILON, X_0, V_PREDICTION, FLOW_PREDICTION, FLOW_X_0)
+}
 
 
 def prediction_type_of(name: str) -> PredictionType:

@@ -26,7 +26,10 @@ COSTS = ("hours", "energy_kwh", "images_per_second")
 OUTCOMES = (*(f"{QUALITY}.{name}" for name in METRICS), *LOSSES, *COSTS)
 HIGHER_IS_BETTER = ("images_per_second",)
 # Settings that change what a validation loss measures.
-OF_THE_LOSS = ("prediction_type", "loss", "schedule", "data", "image_size", "channels")
+OF_THE_LOSS = (
+    *("prediction_type", "loss", "loss_on", "schedule"),
+    *("data", "image_size", "channels"),
+)
 # Settings that do not change what is learned (a micro-batch only with the lecture's network).
 NAMES = ("preset", "preset_version")
 MACHINE = (*NAMES, "micro_batch", "threads", "fast_layers", "num_workers", "tensorboard")

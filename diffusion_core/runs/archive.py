@@ -27,7 +27,7 @@ from pydantic import BeforeValidator, Field
 
 from diffusion_core.files import check_regular, listing, os_sentence, replacing
 from diffusion_core.records import MAX_BYTES, Count, Record, read_record_file
-from diffusion_core.runs import history, origin, remarks, votes
+from diffusion_core.runs import history, origin, post_hoc, remarks, votes
 from diffusion_core.runs.changes import read_changes, with_changes
 from diffusion_core.runs.checkpoint import (
     CheckpointError,
@@ -132,6 +132,7 @@ PARTS = tuple(
         (rf"quality/{STEP}-[0-9a-f]{{12}}\.png", check_png, None),
         (rf"samples/{STEP}\.png", check_png, None),
         (rf"weights/{STEP}\.safetensors", check_weights, None),
+        (rf"{post_hoc.FOLDER}/{STEP}\.safetensors", post_hoc.check_snapshot, None),
         (rf"state/{STEP}\.pt", check_state, None),
         (re.escape(origin.FILE), read_checkpoint, None),
     )
@@ -218,6 +219,7 @@ def plan_archive(run: Run, weights: str | Sequence[int] = "best", with_state: bo
         *listing(run.path / "samples", "*.png"),
         *(run.checkpoint(step).path for step in steps),
         *states,
+        *(listing(run.path / post_hoc.FOLDER, "*") if weights == "all" else []),
     ]
     names = [(path.relative_to(run.path).as_posix(), path) for path in found]
     files = tuple((name, path) for name, path in names if part_of(name) is not None)

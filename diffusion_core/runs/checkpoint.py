@@ -2,9 +2,9 @@
 
 `weights/step-00000250.safetensors` holds the averaged (EMA) weights and the buffers, its header
 the settings, the step and the time: all that sampling needs. Further averages, of other lengths,
-are in the same file under `average/NAME/`. `state/step-00000250.pt` holds what an exact resume
-needs beside it: raw weights, optimizer, the counters. It is read with `weights_only=True`: nothing
-is ever unpickled.
+are in the same file under `average/NAME/`; those of `post_hoc` are made of further files.
+`state/step-00000250.pt` holds what an exact resume needs beside it: raw weights, optimizer, the
+counters. It is read with `weights_only=True`: nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from diffusion_core.models.inference import for_sampling
 from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.records import Count, Record, RecordError, ShortText, record_of
+from diffusion_core.runs import post_hoc
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig
 from diffusion_core.runs.presets import WithoutValues, build_network, build_schedule, network_plan
 from diffusion_core.runs.status import Moment
@@ -63,10 +64,18 @@ class Checkpoint:
     time: float  # seconds since 1970, when it was written
     config: RunConfig
     classes: tuple[str, ...]  # names of the labels; empty where the network takes none
-    averages: tuple[str, ...] = (MAIN_AVERAGE,)  # the averaged weights that it holds
+    # The averaged weights that it holds, and usual ones of those that its run's snapshots give.
+    averages: tuple[str, ...] = (MAIN_AVERAGE,)
+    snapshots: tuple[int, ...] = ()  # the steps of these; see `post_hoc`
+
+    def has_average(self, name: str) -> bool:
+        """Whether there are averaged weights of this name, also of a length not in `averages`."""
+        return name in self.averages or post_hoc.can_make(name, self.snapshots)
 
     def average_text(self, name: str) -> str:
-        """An average with its decay: "main (0.9995)"."""
+        """An average with its decay, "main (0.9995)"; a post-hoc name says the length."""
+        if post_hoc.length_in(name) is not None:
+            return name
         decay = self.config.ema_decays.get(name, self.config.ema_decay)
         return f"{name} ({decay:g})"
 
@@ -214,8 +223,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path.name} names {len(made.classes):,} of its {learned:,} classes; it is damaged."
         )
-    averages = (MAIN_AVERAGE, *extra)
-    return Checkpoint(path, made.step, made.time, config, made.classes, averages)
+    snapshots: tuple[int, ...] = ()
+    if config.average_snapshots and path.parent.name == "weights":  # not a copy elsewhere
+        snapshots = post_hoc.snapshots_for(path.parent.parent, made.step)
+    averages = (MAIN_AVERAGE, *extra, *post_hoc.offered(snapshots))
+    return Checkpoint(path, made.step, made.time, config, made.classes, averages, snapshots)
 
 
 def load_weights(
@@ -225,11 +237,19 @@ def load_weights(
 
     Raises CheckpointError.
     """
-    if average not in checkpoint.averages:
+    if not checkpoint.has_average(average):
         raise CheckpointError(
             f"{checkpoint.path.name} has no averaged weights called {average!r}; "
             f"it has {', '.join(checkpoint.averages)}."
         )
+    if post_hoc.length_in(average) is not None:
+        run, config = checkpoint.path.parent.parent, checkpoint.config
+        network = network_plan(config.network, config.network_args)
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        try:
+            return post_hoc.reconstruct(run, checkpoint.step, average, shapes, only)
+        except post_hoc.PostHocError as error:
+            raise CheckpointError(str(error)) from error
     prefix = "" if average == MAIN_AVERAGE else f"{EXTRA}{average}/"
     try:
         with safetensors.safe_open(checkpoint.path, framework="pt") as file:

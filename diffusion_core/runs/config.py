@@ -101,7 +101,8 @@ class ScheduleArgs(TypedDict, total=False):
 class NetworkArgs(TypedDict, total=False):
     """Arguments of `Unet`, which has the defaults; `SimpleUnet` takes `widths` and `channels`.
 
-    `channels` and `num_classes` follow from other settings and the data: the trainer adds them.
+    `channels`, `num_classes` and `augment_dim` follow from other settings and the data: the trainer
+    adds them.
     """
 
     widths: Annotated[
@@ -132,17 +133,23 @@ class NetworkArgs(TypedDict, total=False):
         int,
         Field(ge=0, le=10**6, description="Classes that the network learned; 0: none."),
     ]
+    augment_dim: Annotated[
+        int,
+        Field(ge=0, le=64, description="Numbers that the network is told of an augmentation."),
+    ]
 
 
 def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
-    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0.
+    """That of a run whose objective has these settings: 5, or 0 where its SNR reaches 0 or its
+    losses are weighted otherwise.
 
     Flows and schedules of zero terminal SNR start sampling where SNR is 0, and min-SNR would teach
     them next to nothing just before it.
     """
     kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
     zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
-    return 0.0 if zero or (kind and kind.flow) else 5.0
+    own = values.get("learned_weighting", False) or values.get("loss_on") == "v"
+    return 0.0 if own or zero or (kind and kind.flow) else 5.0
 
 
 def split_origin(text: str) -> tuple[str, int | None]:
@@ -185,9 +192,16 @@ class RunConfig(Record):
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
     """What the network predicts from a noisy image: the noise ε, the clean image x₀, the velocity v
-    (a mixture of both), or the flow from image to noise (rectified flow)."""
+    (a mixture of both), the flow from image to noise (rectified flow), or the clean image of such a
+    flow."""
+    loss_on: Literal["prediction", "v"] = "prediction"
+    """What the loss compares: the prediction, or the velocity v (of a flow its direction) that
+    follows from a predicted image (Li & He 2025, JiT)."""
     loss: Word = "l2"
     """L1: absolute difference. L2: squared. Huber: squared near zero, linear beyond."""
+    learned_weighting: bool = False
+    """Learn the weight of each noise level during training, so that all have about the same loss
+    (Kendall et al. 2018; Karras et al. 2024, EDM2, config C). It undoes other weights."""
     min_snr_gamma: Annotated[float, Field(ge=0, le=10**6, default_factory=usual_min_snr_gamma)]
     """Caps the weight of timesteps with little noise (Hang et al. 2023; 5 is common). 0 weights all
     timesteps equally."""
@@ -214,6 +228,10 @@ class RunConfig(Record):
     lecture. crop: its central square. pad: all of it, between white borders."""
     random_flip: bool = True
     """Mirror an image, left to right, half of the times that it is shown."""
+    augment: Share = 0.0
+    """Probability of each change that is made to an image and told to the network (flips, quarter
+    turns, scale, small rotation, shift), so that samples show none (Karras et al. 2022, EDM, where
+    it is 0.12). For sets of fewer than 10,000 images. 0: no change."""
     validation_count: Annotated[int, Field(ge=0, le=10**9)] = 256
     """Images that are held out of the training to measure with."""
 
@@ -252,6 +270,10 @@ class RunConfig(Record):
     Samples use the averaged weights."""
     ema_decays: dict[str, Decay] = Field(default_factory=dict)
     """Decay of a further average, which can be chosen when sampling."""
+
+    average_snapshots: Every = 0
+    """Steps between two snapshots of two averages of which one of any length can be made afterwards
+    (post-hoc EMA; Karras et al. 2024, EDM2). Each takes 4 bytes of disk per weight. 0: none."""
 
     # The machine
     mixed_precision: Literal["auto", "bf16", "no"] = "auto"
@@ -365,6 +387,9 @@ class RunConfig(Record):
                 "A schedule rescaled to zero terminal SNR cannot be learned through epsilon; "
                 "choose v_prediction or x_0."
             )
+        if self.loss_on == "v" and PREDICTION_TYPES[self.prediction_type].v_scale is None:
+            can = [each.name for each in PREDICTION_TYPES.values() if each.v_scale is not None]
+            yield f"loss_on=v needs the prediction_type {' or '.join(can)}."
         part = min(self.micro_batch or self.batch_size, self.batch_size)
         single = 1 in (part, self.batch_size % part)
         halvings = len(self.network_args.get("widths", [0] * 5)) - 1
@@ -372,6 +397,8 @@ class RunConfig(Record):
             yield SINGLE_PIXEL
         if self.stop_when_no_better and not self.evaluate_every:
             yield "stop_when_no_better needs evaluations; set evaluate_every."
+        if self.augment and self.network == "lecture":
+            yield "augment needs the network unet: the lecture's cannot be told of it."
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."
@@ -424,6 +451,7 @@ def _check_schedule(arguments: str) -> None:
 FOLLOWING = {
     "channels": "set channels instead",
     "num_classes": "it follows from the data; see class_conditional",
+    "augment_dim": "set augment instead",
 }
 
 

@@ -98,6 +98,12 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
     Nothing in it imports Diffusion Lab. It appears whole or not at all. Raises ExportError if
     `out` exists, CheckpointError, DiskFull.
     """
+    kind = PREDICTION_TYPES[checkpoint.config.prediction_type]
+    if kind.flow and kind.v_scale is not None:
+        raise ExportError(
+            f"diffusers' flow takes a network that predicts its direction; {run.name} predicts "
+            f"{kind.title}. Export it in another format."
+        )
     if out.exists():
         raise ExportError(f"{out} already exists; choose another folder with --out or remove it.")
     model, _, config = load_model(checkpoint, exact=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_core.models.unet import with_classes
+from diffusion_core.models.unet import with_augment_dim, with_classes
 from diffusion_core.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -22,7 +22,13 @@ from diffusion_core.runs.checkpoint import (
     read_checkpoint,
     write_weights,
 )
-from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, RunConfig, split_origin
+from diffusion_core.runs.config import (
+    FOLLOWING,
+    MAIN_AVERAGE,
+    ConfigError,
+    RunConfig,
+    split_origin,
+)
 from diffusion_core.runs.presets import network_settings
 from diffusion_core.runs.run import load_run
 from diffusion_core.text import cut, shown
@@ -55,7 +61,7 @@ def find_origin(config: RunConfig, runs_dir: Path) -> Checkpoint:
         raise ConfigError(f"{error} The latest steps with weights: {there}.") from error
     if checkpoint is None:
         raise ConfigError(f"{run.name} has no usable weights to start from.")
-    if config.init_average not in checkpoint.averages:
+    if not checkpoint.has_average(config.init_average):
         raise ConfigError(
             f"{run.name} has no averaged weights called {shown(config.init_average)}; "
             f"init_average can be {' or '.join(checkpoint.averages)}."
@@ -102,7 +108,7 @@ def _layout(config: RunConfig) -> dict[str, Any]:
     """What the shapes of a network's weights follow from, apart from its classes."""
     layout: dict[str, Any] = {"network": config.network, "channels": config.channels}
     for name, value in network_settings(config.network, config.network_args).items():
-        if name not in ("channels", "num_classes"):
+        if name not in FOLLOWING:
             listed = isinstance(value, (list, tuple))
             layout[f"network_args.{name}"] = ", ".join(map(str, value)) if listed else value
     return layout
@@ -124,8 +130,9 @@ def keep_origin(run: Path, config: RunConfig) -> None:
     write_weights(run / FILE, found.step, tensors, found.config, found.classes)
 
 
-def load_origin(run: Path, classes: Sequence[str]) -> dict[str, Tensor]:
-    """The weights that a run starts from, for a network that is to learn these classes.
+def load_origin(run: Path, classes: Sequence[str], augment_dim: int = 0) -> dict[str, Tensor]:
+    """The weights that a run starts from, for a network that is to learn these classes and to be
+    told so much of an augmentation.
 
     Raises ConfigError.
     """
@@ -136,4 +143,5 @@ def load_origin(run: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError(f"The weights to start from cannot be used: {error}") from error
     if found.config.network != "unet":
         return tensors
-    return with_classes(tensors, found.classes, classes, found.config.label_dropout > 0)
+    tensors = with_classes(tensors, found.classes, classes, found.config.label_dropout > 0)
+    return with_augment_dim(tensors, augment_dim)

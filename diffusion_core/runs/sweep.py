@@ -55,7 +55,7 @@ TITLES: dict[Judge, str] = {"validation_loss": "validation loss", "quality": "qu
 # What each judges by is not of the same quantity in runs that differ in one of these.
 DATA = frozenset({"data", "image_size", "channels", "validation_count"})
 MEASURE: dict[Judge, frozenset[str]] = {
-    "validation_loss": DATA | {"prediction_type", "loss", "schedule"},
+    "validation_loss": DATA | {"prediction_type", "loss", "loss_on", "schedule"},
     "quality": DATA | {"evaluate_images", "evaluate_steps"},
 }
 

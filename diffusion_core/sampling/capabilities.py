@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.post_hoc import can_make
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.levels import spacings_for
 from diffusion_core.sampling.registry import samplers_for, usual_spacing, usual_steps
@@ -21,7 +22,8 @@ class Capabilities:
 
     classes: tuple[str, ...]  # empty where the network takes no labels
     any_class: bool  # whether it has learned to sample without a class, which guidance is held to
-    averages: tuple[str, ...]  # of its weights
+    averages: tuple[str, ...]  # of its weights; with `snapshots` there are those of other lengths
+    snapshots: tuple[int, ...]  # of averages: see `post_hoc`
     flow: bool
     timesteps: int
     image_size: int  # pixels
@@ -42,6 +44,7 @@ class Capabilities:
             classes=checkpoint.classes,
             any_class=bool(checkpoint.classes) and config.label_dropout > 0,
             averages=checkpoint.averages,
+            snapshots=checkpoint.snapshots,
             flow=schedule.is_flow,
             timesteps=schedule.timesteps,
             image_size=config.image_size,
@@ -54,6 +57,10 @@ class Capabilities:
             takes_lecture=config.network == "lecture" and config.image_size > 16,
             schedule=schedule,
         )
+
+    def has_average(self, name: str) -> bool:
+        """Whether there are averaged weights of this name."""
+        return name in self.averages or can_make(name, self.snapshots)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from diffusion_core.device import device_of
-from diffusion_core.process.objective import loss_per_image, min_snr_weight, posterior
+from diffusion_core.process.objective import (
+    loss_per_image,
+    min_snr_weight,
+    posterior,
+    v_scale,
+)
 from diffusion_core.process.prediction import (
     FLOW_PREDICTION,
     V_PREDICTION,
@@ -49,7 +54,7 @@ class Predicted:
     x_t: Tensor
     predicted_x_0: Tensor
     predicted_noise: Tensor
-    target: Tensor  # what the network is trained to answer, and what it answers
+    target: Tensor  # what the loss compares: what the network is trained to answer, and its answer
     answer: Tensor
     loss: float  # the run's own, of this image
     weight: float  # by which training multiplies it
@@ -109,10 +114,15 @@ def predict(loaded: LoadedModel, x_0: Tensor, noise: Tensor, asked: Asked) -> Pr
     kind = prediction_type_of(config.prediction_type)
     shares = level.alpha, level.sigma
     target, answer = kind.target(x_0, noise, *shares), kind.target(image, epsilon, *shares)
+    on_v = config.loss_on == "v"
+    if on_v:
+        scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
+        target, answer = target * scale, answer * scale
     velocity = (FLOW_PREDICTION if schedule.is_flow else V_PREDICTION).target
     weight = torch.ones(1)
     if config.min_snr_gamma:
-        weight = min_snr_weight(schedule, t, config.min_snr_gamma, config.prediction_type)
+        how = (config.min_snr_gamma, config.prediction_type, on_v)
+        weight = min_snr_weight(schedule, t, *how)
     return Predicted(
         x_0,
         noise,

@@ -317,7 +317,7 @@ class SamplingSpec(Record):
                 f"{self.spacing} spacing cannot be used with {where}; choose one of "
                 f"{', '.join(can.spacings)}."
             )
-        if self.average not in can.averages:
+        if not can.has_average(self.average):
             yield (
                 f"{where} has no averaged weights called {shown(self.average)}; it has "
                 f"{some(can.averages)}."

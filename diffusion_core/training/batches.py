@@ -19,6 +19,7 @@ from diffusion_core.data.store import ImageStore
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.training.augmentation import change_images, draw_changes
 
 
 class Batch(NamedTuple):
@@ -28,12 +29,14 @@ class Batch(NamedTuple):
     labels: Tensor | None  # (B,), num_classes for "any class"
     t: Tensor  # (B,) integers
     noise: Tensor  # (B, C, H, W)
+    augment: Tensor | None = None  # (B, DIMENSIONS), what was done to x_0; None: nothing
 
     def part(self, first: int, count: int) -> Batch:
         """At most `count` of its rows, from `first` on."""
         rows = slice(first, first + count)
         labels = None if self.labels is None else self.labels[rows]
-        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows])
+        augment = None if self.augment is None else self.augment[rows]
+        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows], augment)
 
 
 def make_batch(
@@ -61,21 +64,28 @@ def make_batch(
     noise = torch.randn(size, generator=generator, device=device)
     flip = torch.rand(count, generator=generator, device=device) < 0.5
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
+    # Without an augmentation there is none to draw, and the rest is as it was.
+    changes = draw_changes(count, config.augment, generator) if config.augment else None
     mine = slice(process, None, processes)
-    if not config.immiscible:
-        t, noise, flip, drop, rows = t[mine], noise[mine], flip[mine], drop[mine], rows[mine]
+    # The nearest noise is that of the whole batch, whatever the number of processes.
+    first, then = (slice(None), mine) if config.immiscible else (mine, slice(None))
+    t, noise, flip, drop, rows = t[first], noise[first], flip[first], drop[first], rows[first]
     x_0 = load_images(store, rows, device, resident)
     if config.random_flip:
         x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-    if config.immiscible:  # of the whole batch, whatever the number of processes
+    if changes is not None:
+        changes = changes[first]
+        x_0 = change_images(x_0, changes)
+        changes = changes[then]
+    if config.immiscible:
         noise = nearest_noise(x_0, noise)
-        x_0, t, noise, drop, rows = x_0[mine], t[mine], noise[mine], drop[mine], rows[mine]
+    x_0, t, noise, drop, rows = x_0[then], t[then], noise[then], drop[then], rows[then]
     labels = None
     classes = config.network_args.get("num_classes")
     if classes:
         labels = to_device(torch.from_numpy(store.labels[rows]), device)
         labels = torch.where(drop, classes, labels)
-    return Batch(x_0, labels, t, noise)
+    return Batch(x_0, labels, t, noise, changes)
 
 
 def draw_timesteps(

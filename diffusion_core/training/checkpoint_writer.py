@@ -13,7 +13,7 @@ from diffusion_core.cores import computing
 from diffusion_core.device import is_out_of_memory, kind_of
 from diffusion_core.files import DiskFull, complain
 from diffusion_core.models.inference import for_sampling
-from diffusion_core.runs import checkpoint
+from diffusion_core.runs import checkpoint, post_hoc
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.moved import check_images
 from diffusion_core.runs.run import load_run
@@ -80,6 +80,10 @@ class CheckpointWriter:
                 "data_content": context.store.content,
             }
         )
+        if context.weighting is not None:
+            state["weighting"] = snapshot(context.weighting.state_dict())
+        if context.powers:
+            state["powers"] = self._powers()
         averages = {
             name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
@@ -89,6 +93,22 @@ class CheckpointWriter:
         def write() -> None:
             if self._write(step, state, averages, config, classes, must) and evaluate:
                 self.evaluations.start(step)
+
+        self.held.append((step, write))
+
+    def snapshot_averages(self, step: int) -> None:
+        """Keep the averages of which one of any length can be made; as `checkpoint`, but training
+        continues without them where the disk is full."""
+        powers = self._powers()
+
+        def write() -> None:
+            if not all(all_finite(weights) for weights in powers.values()):
+                return  # the next step reports it
+            try:
+                post_hoc.save_snapshot(self.path, step, powers)
+            except DiskFull as error:
+                complain(str(error))
+                self.status.warn(str(error))
 
         self.held.append((step, write))
 
@@ -123,6 +143,10 @@ class CheckpointWriter:
     def close(self) -> None:
         for thread in (self.sampler, self.writer, self.reporter):
             thread.close()
+
+    def _powers(self) -> dict[float, dict[str, Tensor]]:
+        powers = self.context.powers
+        return {length: snapshot(average.state_dict()) for length, average in powers.items()}
 
     def _write(
         self,
@@ -229,6 +253,10 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         try:
             context.bare_model.load_state_dict(state["model"])
             load_optimizer(context, state["optimizer"])
+            if context.weighting is not None:
+                context.weighting.load_state_dict(state["weighting"])
+            for length, average in context.powers.items():
+                average.load_state_dict(state["powers"][length])
             for name, average in context.averages.items():
                 average.load_state_dict(averages[name])
         except Exception:  # each part raises its own for what is of another network

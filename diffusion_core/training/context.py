@@ -32,8 +32,11 @@ from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.config_file import Details
 from diffusion_core.runs.launch import check_share
+from diffusion_core.runs.post_hoc import STORED
 from diffusion_core.runs.presets import args_for_images, build_network, build_schedule
+from diffusion_core.training.augmentation import DIMENSIONS
 from diffusion_core.training.layer_ways import fastest_ways, this_machine
+from diffusion_core.training.learned_weighting import LearnedWeighting
 from diffusion_core.training.micro_batches import fitting_micro_batch
 from diffusion_core.training.muon import Muon, muon_groups
 
@@ -54,7 +57,9 @@ class TrainingContext:
     accelerator: Accelerator
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
+    weighting: LearnedWeighting | None  # of the noise levels; in the optimizer, in no average
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
+    powers: dict[float, nn.Module]  # with those of `post_hoc`, by their lengths
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
     ways: dict[str, Ways]  # of the layers that are not computed as PyTorch does
@@ -92,9 +97,13 @@ def prepare_images(config: RunConfig, progress: Callable[[int, int], None]) -> I
 
 
 def settle_network(config: RunConfig, store: ImageStore) -> RunConfig:
-    """Tell the network how many channels and, where it is to learn them, classes there are."""
+    """Tell the network how many channels and, where it is to learn them, classes there are, and of
+    an augmentation."""
     args = args_for_images(config)
     args.pop("num_classes", None)
+    args.pop("augment_dim", None)
+    if config.augment:
+        args["augment_dim"] = DIMENSIONS
     if config.class_conditional and config.network == "unet" and len(store.classes) > 1:
         args["num_classes"] = len(store.classes)
     return config.replace(network_args=args)
@@ -140,9 +149,12 @@ def make_context(
         complain(f"The batch is taken in parts of {micro_batch}; BatchNorm treats each by itself.")
     ways = _fastest_ways(config, model, micro_batch, accelerator, details)
     set_ways(model, ways)
-    optimizer = make_optimizer(config, model, accelerator.device)
+    weighting = LearnedWeighting().to(accelerator.device) if config.learned_weighting else None
+    optimizer = make_optimizer(config, model, accelerator.device, weighting)
     names = (MAIN_AVERAGE, *config.ema_decays)
     averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
+    lengths = STORED if config.average_snapshots else ()
+    powers: dict[float, nn.Module] = {length: copy.deepcopy(model) for length in lengths}
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,
@@ -154,7 +166,9 @@ def make_context(
         accelerator=accelerator,
         model=model,
         optimizer=optimizer,
+        weighting=weighting,
         averages=averages,
+        powers=powers,
         micro_batch=micro_batch,
         broken=torch.zeros((), device=accelerator.device),
         ways=ways,
@@ -162,13 +176,21 @@ def make_context(
 
 
 def make_optimizer(
-    config: RunConfig, model: nn.Module, device: torch.device
+    config: RunConfig,
+    model: nn.Module,
+    device: torch.device,
+    weighting: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if config.optimizer == "muon":
-        return Muon(muon_groups(model), config.learning_rate, config.weight_decay)
+        groups = muon_groups(model)
+    if weighting is not None:
+        groups.append({"params": list(weighting.parameters()), "weight_decay": 0.0})
+    if config.optimizer == "muon":
+        return Muon(groups, config.learning_rate, config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(
-        model.parameters(),
+        groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=device.type in FUSED,

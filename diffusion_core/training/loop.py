@@ -85,6 +85,8 @@ def run_steps(
         loss = log.receive(wait=ending)  # raises on a broken step
         if lead and (_due(step, config.sample_every, last) or asked == "sample"):
             checkpoint_writer.strip(step)
+        if lead and _due(step, config.average_snapshots, last):
+            checkpoint_writer.snapshot_averages(step)
         evaluate = _due(step, config.evaluate_every, resting)
         # A run that pauses by itself does so to be compared with others: whatever it costs.
         evaluate = evaluate and (rests or evaluations.fit(log.speed, last))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_core.device import free_memory
 from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.post_hoc import STORED
 from diffusion_core.runs.presets import network_plan
 
 SHARE_OF_FREE = 0.8  # the rest is left to what the estimate does not see
@@ -22,7 +23,8 @@ def fitting_micro_batch(config: RunConfig, device: torch.device, share: int) -> 
     per_image = activation_bytes(config)
     network = network_plan(config.network, config.network_args)
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
-    fixed = weights * (COPIES + 1 + len(config.ema_decays))
+    averages = 1 + len(config.ema_decays) + (len(STORED) if config.average_snapshots else 0)
+    fixed = weights * (COPIES + averages)
     fits = int((free_memory(device) * SHARE_OF_FREE - fixed) // per_image)
     parts = -(-share // max(1, fits))
     return -(-share // parts)

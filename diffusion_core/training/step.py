@@ -15,9 +15,16 @@ from torch import Tensor, nn
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.evaluation.intervals import WIDTH
 from diffusion_core.files import complain
-from diffusion_core.process.objective import loss_per_image, make_target, min_snr_weight
+from diffusion_core.process.objective import (
+    loss_per_image,
+    make_target,
+    min_snr_weight,
+    v_scale,
+)
+from diffusion_core.process.schedule import gather
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import BEHIND, LOW
+from diffusion_core.runs.post_hoc import power_decay
 from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
 from diffusion_core.training.context import FUSED, TrainingContext
 
@@ -28,7 +35,7 @@ RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
 class StepOutput(NamedTuple):
     """What a step leaves to be logged; tensors on the device."""
 
-    loss: Tensor  # (), the objective
+    loss: Tensor  # (), the objective; where its weights are learned, without them
     errors: Tensor  # (B,), each image's plain error
     t: Tensor  # (B,)
     norm: Tensor  # (), of the gradient before clipping
@@ -48,6 +55,9 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     config, accelerator = context.config, context.accelerator
     batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
     loss, errors = gradients_in_parts(context, batch)
+    if context.weighting is not None:  # it is in no network that accelerate keeps the same
+        for parameter in context.weighting.parameters():
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
     parameters = list(context.model.parameters())
     if config.gradient_clip:
         norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
@@ -103,21 +113,29 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The weighted and the plain error of each image, both (B,)."""
-    config, errors = context.config, plain_errors(context, model, batch)
-    if not config.min_snr_gamma:
-        return errors, errors
-    weight = min_snr_weight(context.schedule, batch.t, config.min_snr_gamma, config.prediction_type)
-    return errors * weight, errors
+    config, schedule = context.config, context.schedule
+    weighted = errors = plain_errors(context, model, batch)
+    if gamma := config.min_snr_gamma:
+        how = (config.prediction_type, config.loss_on == "v")
+        weighted = errors * min_snr_weight(schedule, batch.t, gamma, *how)
+    if context.weighting is not None:
+        weighted = context.weighting(weighted, gather(schedule.snr, batch.t, 1))
+    return weighted, errors
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
-    """The error (B,) of each image's prediction."""
+    """The error (B,) of each image's prediction, or of v: see `loss_on`."""
     config, schedule = context.config, context.schedule
-    x_0, labels, t, noise = batch
+    x_0, labels, t, noise, augment = batch
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
-    prediction = model(x_t, t) if labels is None else model(x_t, t, labels)
-    return loss_per_image(prediction.float(), target, config.loss)
+    told = {"labels": labels, "augment": augment}
+    prediction = model(x_t, t, **{name: each for name, each in told.items() if each is not None})
+    prediction = prediction.float()
+    if config.loss_on == "v":
+        scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
+        prediction, target = prediction * scale, target * scale
+    return loss_per_image(prediction, target, config.loss)
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -161,7 +179,9 @@ def _gradients(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
             weighted, plain = objective(context, context.model, part)
             loss = weighted.sum() / count
             context.accelerator.backward(loss)
-        losses.append(loss.detach())
+        # A learned weighting makes all losses alike, and negative ones have no logarithm.
+        said = loss if context.weighting is None else plain.sum() / count
+        losses.append(said.detach())
         errors.append(plain.detach())
     return torch.stack(losses).sum(), torch.cat(errors)
 
@@ -192,6 +212,8 @@ def _follow(context: TrainingContext, step: int) -> None:
         # The usual warm-up of the average: a short run is not held to its random start.
         decay = min(wanted, (1 + step) / (10 + step)) if step > 1 else 0.0
         update_average(average, context.bare_model, decay)
+    for length, average in context.powers.items():
+        update_average(average, context.bare_model, power_decay(step, length))
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.jobs import JobError, check_new
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.origin import keep_origin, load_origin, settle_origin
+from diffusion_core.runs.post_hoc import remove_after
 from diffusion_core.runs.request import ENDING
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.runs.status import RunState
@@ -206,8 +207,11 @@ def _train(job: _Job) -> RunState:
     details = Run(path).snapshot().details
     context = make_context(settle_network(config, store), store, job.device, details)
     done, warning = restore(path, context) if job.resume else (0, "")
+    if job.resume and status.lead:
+        remove_after(path, done)
     if not done and config.init_from:
-        start_from(load_origin(path, store.classes if context.labelled else ()), context)
+        told = context.config.network_args.get("augment_dim", 0)
+        start_from(load_origin(path, store.classes if context.labelled else (), told), context)
     # Each has planned with the memory of its own card.
     context.micro_batch = group.least(context.micro_batch)
     changes = [(change.step, change.settings) for change in read_changes(path)]

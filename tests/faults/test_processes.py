@@ -15,6 +15,7 @@ import pytest
 
 from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
+from diffusion_core.runs.checkpoint import load_state
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.launch import FIRST_MACHINE, launch_commands
 from diffusion_core.runs.run import Run
@@ -101,6 +102,18 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     assert "finished." in first.said()
     assert "20/20" in first.said()  # the progress bar
     assert second.said() == ""
+
+
+@pytest.mark.long
+def test_two_processes_learn_the_weighting_of_one(run: Run, runs_dir: Path, forks: Forks) -> None:
+    config = CONFIG.replace(learned_weighting=True, min_snr_gamma=0.0)
+    one = Run(runs_dir / "one")
+    assert forks.train(one, config).exit_code() == 0
+    both = train_together(forks, words(run, config), words(run, config))
+    assert [command.exit_code() for command in both] == [0, 0]
+    assert_losses(run, one.curve("loss")["value"])
+    learned, expected = (load_state(each.path, STEPS)["weighting"] for each in (run, one))
+    np.testing.assert_allclose(learned["weight"], expected["weight"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.long

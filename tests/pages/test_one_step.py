@@ -16,12 +16,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "epsilon": {"kind": "linear", "timesteps": 20},
     "x_0": {"kind": "linear", "timesteps": 20},
     "flow_prediction": {"timesteps": 20},
+    "flow_x_0": {"timesteps": 20},
 }
 OWN = {
     "v_prediction": "Velocity",
     "epsilon": "Noise",
     "x_0": "Image",
     "flow_prediction": "Direction of the flow",
+    "flow_x_0": "Image",
 }
 
 
@@ -40,7 +42,7 @@ def test_a_prediction_stands_beside_the_truth_with_its_loss(
     [own] = [row["title"] for row in rows if row["title"].endswith("which this network answers")]
     assert own.split(",")[0] == OWN[prediction_type]
     truths = [row["tiles"][-3]["name"] for row in rows]
-    assert truths == ["x₀", "ε", "ε − x₀" if prediction_type == "flow_prediction" else "v"]
+    assert truths == ["x₀", "ε", "ε − x₀" if prediction_type.startswith("flow") else "v"]
     assert [each.label for each in app.metric] == [
         "Loss",
         "Weight in training",

@@ -6,12 +6,10 @@ import json
 import shlex
 from typing import Any
 
-from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig, usual_min_snr_gamma
+from diffusion_core.runs.config import FOLLOWING, MAIN_AVERAGE, RunConfig, usual_min_snr_gamma
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
 from diffusion_core.sampling.spec import SamplingSpec
-
-FOLLOW = ("channels", "num_classes")  # entries of `network_args` that the data and others give
 
 
 def train_command(name: str, config: RunConfig) -> str:
@@ -19,7 +17,7 @@ def train_command(name: str, config: RunConfig) -> str:
     start = PRESETS.get(config.preset, PRESETS["small"])
     before, settings = start.model_dump(), config.model_dump()
     settings["network_args"] = {
-        key: value for key, value in config.network_args.items() if key not in FOLLOW
+        key: value for key, value in config.network_args.items() if key not in FOLLOWING
     }
     words = ["diffusion-lab", "train", "--run", name]
     words += ["--preset", start.preset]

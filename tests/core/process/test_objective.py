@@ -17,6 +17,7 @@ from diffusion_core.process.objective import (
     posterior,
     predict_epsilon,
     predict_x_0,
+    v_scale,
 )
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule, Schedule
@@ -232,6 +233,7 @@ def test_min_snr_weights_are_those_of_the_paper(prediction_type: str, gamma: flo
             "v_prediction": min(snr, gamma) / (snr + 1),
             # Its error of x_0 is b / (a + b) times as large, and b / (a + b) = 1 / (sqrt(snr) + 1).
             "flow_prediction": min(snr, gamma) / (snr**0.5 + 1) ** 2,
+            "flow_x_0": min(snr, gamma),
         }[prediction_type]
         assert found[t].item() == pytest.approx(wanted, rel=1e-5)
 
@@ -253,6 +255,40 @@ def test_min_snr_weighs_the_same_objective_whatever_the_network_predicts(
     )
     of_x_0 = loss_per_image(guess, x_0, "l2") * min_snr_weight(schedule, t, 5.0, "x_0")
     assert torch.allclose(of_target, of_x_0, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction_type", "velocity"),
+    [
+        (NoiseSchedule("cosine", 200), "x_0", "v_prediction"),
+        (FlowSchedule(200), "flow_x_0", "flow_prediction"),
+    ],
+)
+def test_a_loss_on_v_is_that_of_the_velocity_that_follows_from_the_image(
+    schedule: Schedule, prediction_type: str, velocity: str
+) -> None:
+    t = torch.tensor([12, 60, 100, 150, 199])
+    x_0, noise = images(6, 5)
+    x_t, _ = schedule.add_noise(x_0, t, noise)
+    guess = x_0 + 0.1 * torch.randn_like(x_0)
+    epsilon = predict_epsilon(schedule, x_t, t, guess, prediction_type)
+    of_v = make_target(schedule, guess, epsilon, t, velocity) - make_target(
+        schedule, x_0, noise, t, velocity
+    )
+    scale = v_scale(schedule, t, 4, prediction_type)
+    assert torch.allclose((scale * (guess - x_0)).abs(), of_v.abs(), atol=2e-5)
+    # min-SNR remains that of the error of x_0.
+    on_v = min_snr_weight(schedule, t, 5.0, prediction_type, on_v=True) * scale.flatten() ** 2
+    wanted = min_snr_weight(schedule, t, 5.0, prediction_type)
+    assert torch.allclose(on_v[wanted != 1], wanted[wanted != 1])
+
+
+def test_a_loss_on_v_is_limited_where_there_is_hardly_any_noise() -> None:
+    schedule = FlowSchedule(1000)  # the shares of noise are 0.001, 0.002, ...
+    scale = v_scale(schedule, torch.tensor([0, 40, 49, 99]), 1, "flow_x_0")
+    assert scale.tolist() == pytest.approx([20, 20, 20, 10])
+    with pytest.raises(ValueError, match="not defined for epsilon; use x_0 or flow_x_0"):
+        v_scale(schedule, torch.tensor([1]), 4, "epsilon")
 
 
 @pytest.mark.parametrize(

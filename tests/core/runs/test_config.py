@@ -234,6 +234,7 @@ def test_a_dotted_word_adds_to_a_whole_dictionary_given_beside_it() -> None:
             {"prediction_type": "score"},
             "prediction_type is 'score'; it must be one of epsilon,",
         ),
+        ({"loss_on": "v"}, "loss_on=v needs the prediction_type x_0 or flow_x_0."),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; it must be adam, adamw or muon."),
         ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'"),
         ({"steps": 0}, "steps is 0; it must be from 1 to 1,000,000,000."),

@@ -23,7 +23,7 @@ from diffusion_core.cli.main import main
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import save_weights
 from diffusion_core.runs.config import RunConfig
-from diffusion_core.runs.export import metrics_table, scheduler_config, write_diffusers
+from diffusion_core.runs.export import ExportError, metrics_table, scheduler_config, write_diffusers
 from diffusion_core.runs.metrics import MetricsWriter
 from diffusion_core.runs.presets import build_network, build_schedule
 from diffusion_core.runs.run import load_run
@@ -155,6 +155,12 @@ def test_diffusers_euler_with_our_network_draws_our_flow(runs_dir: Path) -> None
     )
     assert ours.std() > 0.1
     assert torch.allclose(ours, x.clamp(-1, 1), atol=1e-4)
+
+
+def test_a_flow_of_a_network_that_predicts_the_image_is_refused(runs_dir: Path) -> None:
+    run = load_run(write_run(runs_dir, "mine", 4, config=FLOW.replace(prediction_type="flow_x_0")))
+    with pytest.raises(ExportError, match="that predicts its direction; mine predicts image x₀"):
+        write_diffusers(run, run.checkpoint(4), runs_dir / "out")
 
 
 GREY = TINY.replace(network_args={**TINY.network_args, "channels": 1}, channels=1)

@@ -76,6 +76,13 @@ def test_the_averages_are_those_of_pytorch_to_the_last_bit(memory_format: Any) -
         {"ema_decays": {"short": 0.5}, "micro_batch": 3, "gradient_clip": 0.0},
         {"class_conditional": True, "min_snr_gamma": 5.0, "random_flip": True},
         {"prediction_type": "flow_prediction"},
+        {
+            "prediction_type": "flow_x_0",
+            "loss_on": "v",
+            "learned_weighting": True,
+            "augment": 0.5,
+            "average_snapshots": 10,
+        },
     ],
 )
 def test_no_number_of_a_step_is_waited_for(settings: dict[str, Any]) -> None:

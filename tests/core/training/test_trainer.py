@@ -70,11 +70,28 @@ def test_a_run_pauses_after_the_step_that_it_was_told_and_goes_on_from_there(
     assert run.curve("loss")["step"].tolist() == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("network", ["unet", "lecture"])
+# What keeps something of its own from step to step, or draws something more, all at once.
+EVERYTHING = {
+    "prediction_type": "flow_x_0",
+    "loss_on": "v",
+    "learned_weighting": True,
+    "min_snr_gamma": 5.0,
+    "timestep_sampling": "laplace",
+    "immiscible": True,
+    "augment": 0.3,
+    "optimizer": "muon",
+    "learning_rate_decay": "cosine",
+    "average_snapshots": 2,
+    "ema_decays": {"short": 0.5},
+    "micro_batch": 3,
+}
+
+
+@pytest.mark.parametrize("network", ["unet", "lecture", "everything"])
 def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
     tmp_path: Path, network: str
 ) -> None:
-    changes: dict = {"steps": 6}
+    changes: dict = {"steps": 6} | (EVERYTHING if network == "everything" else {})
     if network == "lecture":
         # Narrow, but with BatchNorm and its buffers.
         changes |= {"network": "lecture", "network_args": {"widths": [4, 8, 8, 8, 8]}}
@@ -94,6 +111,14 @@ def test_a_stopped_and_resumed_run_equals_one_that_was_not_to_the_last_bit(
     assert all(same(whole[name], resumed[name]) for name in whole)
     raw = [checkpoint.load_state(tmp_path / n, config.steps) for n in ("whole", "cut")]
     assert all(same(raw[0]["model"][n], raw[1]["model"][n]) for n in raw[0]["model"])
+    if network == "everything":
+        assert all(
+            same(raw[0]["weighting"][n], raw[1]["weighting"][n]) for n in raw[0]["weighting"]
+        )
+        at = [load_run(tmp_path / name).checkpoint(config.steps) for name in ("whole", "cut")]
+        any_length = [checkpoint.load_weights(each, "post-hoc 0.075") for each in at]
+        assert all(same(any_length[0][n], any_length[1][n]) for n in any_length[0])
+        assert [each.snapshots for each in at] == [(2, 4, 6)] * 2
     curves = [load_run(tmp_path / name).curve("loss") for name in ("whole", "cut")]
     assert curves[0]["step"].tolist() == list(range(1, config.steps + 1))
     assert same(curves[0]["value"], curves[1]["value"])
@@ -543,6 +568,27 @@ def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss
     train(tmp_path / "run", config, device=DEVICE)
     losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
     assert losses[-1] < 0.98 * losses[0]
+
+
+@pytest.mark.parametrize("prediction_type", ["x_0", "flow_x_0"])
+def test_a_network_that_predicts_the_image_learns_by_a_loss_on_v(
+    tmp_path: Path, prediction_type: str
+) -> None:
+    config = tiny(
+        prediction_type=prediction_type,
+        loss_on="v",
+        steps=30,
+        batch_size=8,
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        sample_every=0,
+        checkpoint_every=0,
+        validate_every=3,
+    )
+    assert config.min_snr_gamma == 0
+    train(tmp_path / "run", config, device=DEVICE)
+    losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_the_curve_of_threads_has_a_step_where_their_number_changes(

@@ -12,7 +12,13 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures.quality import cost_figure, over_cost, over_training, training_figure
+from dashboard.figures.quality import (
+    cost_figure,
+    length_figure,
+    over_cost,
+    over_training,
+    training_figure,
+)
 from dashboard.quality import measure
 from dashboard.services.sampling_queue import SamplingQueue
 from dashboard.services.sampling_tasks import pace_key
@@ -32,7 +38,7 @@ from diffusion_core.media.images import png
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.spec import SamplingSpec
 from tests.pages.app import buttons, open_page, press, words
-from tests.tiny_runs import tiny, write_checkpoint, write_run
+from tests.tiny_runs import tiny, write_checkpoint, write_run, write_snapshot
 
 
 def found(value: float) -> Estimates:
@@ -295,6 +301,32 @@ def test_measure_samples_in_the_background_and_the_result_appears(
     ]
 
 
+def test_averages_of_several_lengths_are_measured_and_shown_by_length(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFUSION_LAB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sliced, "DESCRIPTORS", 2**10)
+    config = tiny(average_snapshots=40)
+    run = write_run(runs_dir, "long", config=config)
+    write_snapshot(run, 40, config)
+    write_checkpoint(run, 40, config)
+    app = open_quality()
+    averages = app.multiselect(key="quality_averages")
+    assert averages.options == ["main", "post-hoc 0.05", "post-hoc 0.075", "post-hoc 0.1"]
+    app.number_input(key="quality_n").set_value(16)
+    app.multiselect(key="quality_steps").set_value([5])
+    averages.set_value(["post-hoc 0.05", "post-hoc 0.1"]).run()
+    press(app, "Measure")
+    job = measure.job_of(Run(run))
+    assert job.wait(60)
+    app.run()
+    assert not app.exception
+    results = read_results(run)[0]
+    assert {result.spec.average for result in results} == {"post-hoc 0.05", "post-hoc 0.1"}
+    assert len({str(result.metrics) for result in results}) == 2
+    assert "By length of the average" in words(app)
+
+
 def test_of_two_operators_who_press_measure_at_once_one_starts_it(
     runs_dir: Path, still: SamplingQueue
 ) -> None:
@@ -449,6 +481,22 @@ def test_the_training_figure_has_a_line_for_each_way_to_sample() -> None:
         "ddim, 5 steps": [(20, 20.0), (40, 40.0)],
         "ddim, 10 steps": [(20, 20.0), (40, 40.0)],
     }
+
+
+def test_the_length_figure_has_a_line_for_each_step_and_the_lengths_below_it() -> None:
+    results = [
+        a_result("a", step, 5, step * (1 + length), average=f"post-hoc {length:g}")
+        for step in (20, 40)
+        for length in (0.05, 0.1, 0.2)
+    ]
+    results += [a_result("a", 40, 5, 1.0), a_result("a", 40, 9, 1.0, average="post-hoc 0.1")]
+    figure = length_figure(results, METRICS["frechet"])
+    assert lines(figure) == {
+        f"ddim, 5 steps, step {step}": [(x, step * (1 + x)) for x in (0.05, 0.1, 0.2)]
+        for step in (20, 40)
+    }
+    assert list(figure.layout.xaxis.ticktext) == ["0.05", "0.1", "0.2"]
+    assert length_figure(results[:1], METRICS["frechet"]) is None
 
 
 def test_only_what_was_measured_at_several_steps_is_drawn_over_the_training() -> None:

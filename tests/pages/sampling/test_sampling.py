@@ -38,7 +38,15 @@ from tests.pages.app import (
     seen,
     words,
 )
-from tests.tiny_runs import CLASSES, LECTURE, TINY, set_running, write_checkpoint, write_run
+from tests.tiny_runs import (
+    CLASSES,
+    LECTURE,
+    TINY,
+    set_running,
+    write_checkpoint,
+    write_run,
+    write_snapshot,
+)
 
 SOON = 60.0
 
@@ -230,6 +238,21 @@ def test_a_flow_in_grey_is_sampled_by_its_own_samplers_with_the_average_that_is_
     found = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
     assert found["flow_sampler"] == "heun" and found["average"] == "short"
     assert generate(open_sampling(**found)).spec == job.spec
+
+
+def test_a_run_with_snapshots_is_sampled_with_averages_of_any_length(runs_dir: Path) -> None:
+    config = TINY.replace(average_snapshots=20)
+    run = write_run(runs_dir, "long", config=config)
+    write_snapshot(run, 20, config)
+    write_checkpoint(run, 20, config)
+    app = open_sampling(n="2", steps="2", average="post-hoc 0.075")
+    picked = app.selectbox(key="average")
+    assert picked.options[:3] == ["main", "post-hoc 0.05", "post-hoc 0.075"]
+    assert picked.value == "post-hoc 0.075"
+    job = generate(app)
+    assert job.snapshot().state == "done" and job.spec.average == "post-hoc 0.075"
+    found = {name: value for name, [value] in parse_qs(link(job.spec).partition("?")[2]).items()}
+    assert found["average"] == "post-hoc 0.075"
 
 
 def test_the_url_holds_every_setting_and_a_link_gives_them_again(runs_dir: Path) -> None:

@@ -58,7 +58,25 @@ DESIGN = ODD.replace(
 )
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), ODD, DESIGN, tiny_runs.LECTURE])
+NEW = ODD.replace(
+    prediction_type="flow_x_0",
+    loss_on="v",
+    learned_weighting=True,
+    min_snr_gamma=0.0,
+    timestep_sampling="laplace",
+    timestep_log_snr=-1.0,
+    timestep_width=1.5,
+    immiscible=True,
+    augment=0.12,
+    optimizer="muon",
+    learning_rate_decay="inverse_sqrt",
+    decay_after=20,
+    restart_at=30,
+    average_snapshots=10,
+)
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), ODD, DESIGN, NEW, tiny_runs.LECTURE])
 def test_the_entries_of_settings_come_to_the_same_settings(config: RunConfig) -> None:
     entries = form_controls.entries_of(config, None)
     again = form_controls.make_config(config, config.data, entries, None)
@@ -77,6 +95,37 @@ def test_a_run_like_another_has_all_its_settings(runs_dir: Path, started) -> Non
     assert not app.error
     [run] = started
     assert (run.name, run.config) == ("odd-2", ODD)
+
+
+def test_a_run_like_one_of_the_newer_settings_has_them_too(runs_dir: Path, started) -> None:
+    tiny_runs.write_run(runs_dir, "new", config=NEW)
+    app = press(open_training(), "Duplicate run")
+    press(app, "Start")
+    assert not app.error
+    [run] = started
+    assert run.config == NEW
+
+
+def test_advanced_settings_are_shown_where_they_have_an_effect(runs_dir: Path, started) -> None:
+    app = open_training()
+    shown = {each.key for each in (*app.selectbox, *app.number_input, *app.toggle)}
+    assert {"t_sampling", "decay", "augment", "snapshots", "weighting", "immiscible"} <= shown
+    assert not {"loss_on", "t_log_snr", "t_width", "decay_after", "restart"} & shown
+    app.selectbox(key="t_sampling").select("laplace")
+    app.selectbox(key="decay").select("cosine")
+    app.selectbox(key="target").select("x_0").run()
+    assert app.number_input(key="t_log_snr").value == 0 and app.number_input(key="restart")
+    assert app.number_input(key="snr").value == 5
+    app.selectbox(key="loss_on").select("v").run()
+    assert app.number_input(key="snr").value == 0
+    app.number_input(key="augment").set_value(0.12).run()
+    press(app, "Start")
+    [run] = started
+    assert (run.config.loss_on, run.config.augment, run.config.min_snr_gamma) == ("v", 0.12, 0.0)
+    # A target that has no loss on v goes without.
+    app = press(open_training(target="velocity", loss_on="velocity"), "Start")
+    assert not app.error
+    assert started[-1].config.loss_on == "prediction"
 
 
 def test_the_address_alone_brings_another_runs_settings(runs_dir: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_sweep_is_chosen_started_stopped_and_linked(runs_dir: Path, started) -
     assert "Start sweep" not in buttons(app)
     app.multiselect(key="sweep-varied").set_value(["learning_rate", "optimizer"]).run()
     assert app.text_input(key="sweep-values-learning_rate").value == "0.0005, 0.001, 0.002"
-    assert "6 runs." in words(app)
+    assert "9 runs." in words(app)
     app.text_input(key="sweep-values-learning_rate").set_value("0.001, x").run()
     assert "learning_rate takes a number, not 'x'." in words(app)
     app.text_input(key="sweep-values-learning_rate").set_value("1e-4..1e-2:log").run()
