@@ -1,4 +1,4 @@
-"""A checkpoint as one file for the engine that samples in a browser (`dashboard/components/engine`).
+"""A checkpoint as one file for the engine that samples in a browser.
 
 The file is safetensors: the averaged weights in float16 under their names in the network, and the
 schedule's alpha and sigma of every timestep in float64 as `schedule.alpha` and `schedule.sigma`.
@@ -29,9 +29,11 @@ from diffusion_core.sampling.registry import sampler_of
 
 MOST_PARAMETERS = 2_500_000
 LARGEST_IMAGE = 32  # pixels
-# The samplers that the engine has, the best first; for a flow the last. Its euler is its ddim, as
-# here for eta = 0, so a diffusion model is offered one of them.
+# The samplers that the engine has, the best first, for diffusion models and for flows.
 SAMPLERS, FLOW_SAMPLERS = ("dpmpp_2m", "ddim"), ("euler",)
+# The engine's own: predict the image, add noise of the next level, predict again. It is how a
+# distilled network takes more than one step (Song et al. 2023, algorithm 1).
+AGAIN, AGAIN_TITLE = "consistency", "Predict and add noise"
 LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -97,11 +99,12 @@ def browser_model(checkpoint: Checkpoint, average: str = MAIN_AVERAGE) -> bytes:
     alpha, sigma = exact_tables(build_schedule(config))
     tensors["schedule.alpha"] = torch.tensor(alpha, dtype=torch.float64)
     tensors["schedule.sigma"] = torch.tensor(sigma, dtype=torch.float64)
-    model = _describe(checkpoint).model_dump_json()
+    model = describe(checkpoint).model_dump_json()
     return safetensors.torch.save(tensors, {"model": model})
 
 
-def _describe(checkpoint: Checkpoint) -> BrowserModel:
+def describe(checkpoint: Checkpoint) -> BrowserModel:
+    """What the engine is told of a checkpoint."""
     config, can = checkpoint.config, Capabilities.of(checkpoint)
     plan = network_plan(config.network, config.network_args)
     settings = network_settings(config.network, config.network_args)
@@ -122,5 +125,6 @@ def _describe(checkpoint: Checkpoint) -> BrowserModel:
         prediction_type=config.prediction_type,
         samplers={
             name: sampler_of(name, can.flow).title for name in offered if name in can.samplers
-        },
+        }
+        | {AGAIN: AGAIN_TITLE},
     )

@@ -1,7 +1,8 @@
 // Samples in a thread of its own. The page sends { load } for a model and { ask } whenever the hand has
 // moved: to sample an image, or to predict one from an image with noise. A later request takes the
-// place of the one under way, at the next evaluation of the network. The page is told { loaded },
-// { start }, { step }, { done } and { failed }.
+// place of the one under way, at the next evaluation of the network, or with `whole` when that is
+// answered; one with `stop` asks for nothing.
+// The page is told { loaded }, { step }, { done } and { failed }.
 
 import { readModelFile } from "./file.js";
 import { Graphics } from "./graphics.js";
@@ -23,23 +24,21 @@ self.addEventListener("message", ({ data: { load, ask } }) => {
   if (load) {
     lab?.network.close();
     lab = null;
-    open(load).catch(fail);
+    open(load).catch((error) => fail(error));
   }
   if (ask) wanted = ask;
   work();
 });
 
-function fail(error) {
-  self.postMessage({ failed: error.message }, []);
+function fail(error, turn) {
+  self.postMessage({ turn, failed: error.message }, []);
 }
 
 // ------------------------------------------------------------------------------------- the model
 
 /** Fetch a model and choose what computes it: `engine` is "processor", "graphics" or "fastest". */
 async function open({ address, engine }) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(await answer.text());
-  const file = readModelFile(await answer.arrayBuffer());
+  const file = readModelFile(await fetched(address));
   const { model, tensors } = file;
   const schedule = { alpha: tensors["schedule.alpha"].values, sigma: tensors["schedule.sigma"].values };
   const plain = openNetwork(new Processor(), file);
@@ -47,6 +46,17 @@ async function open({ address, engine }) {
   lab = { file, model, schedule, plain, network: found.network ?? plain, why: found.why ?? "" };
   self.postMessage({ loaded: { model, kind: lab.network.kind, why: lab.why } }, []);
   work();
+}
+
+async function fetched(address) {
+  let found;
+  try {
+    found = await fetch(address);
+    if (found.ok) return await found.arrayBuffer();
+  } catch (error) {
+    throw new Error(`The run's weights could not be fetched (${error.message}). Reload the page.`, { cause: error });
+  }
+  throw new Error(await found.text());
 }
 
 /** The network on the graphics processor, where it answers as the plain one does, and faster; else
@@ -88,13 +98,10 @@ function timed(compute) {
 async function work() {
   if (busy) return;
   busy = true;
-  try {
-    for (let request = take(); request; request = take()) await answer(request, lab);
-  } catch (error) {
-    fail(error);
-  } finally {
-    busy = false;
+  for (let request = take(); request; request = take()) {
+    await answer(request, lab).catch((error) => fail(error, request.turn));
   }
+  busy = false;
 }
 
 function take() {
@@ -106,6 +113,7 @@ function take() {
 /** Answer a request with one step after the other, until there is a newer one. */
 async function answer(request, own) {
   const { turn, label, guidance } = request;
+  if (request.stop) return;
   const began = performance.now();
   const network = { predict: (...given) => predictSafely(own, given) };
   const predict = makePredict(network, own.model.prediction_type, label, guidance);
@@ -117,7 +125,7 @@ async function answer(request, own) {
     if (x_0) index += 1;
     self.postMessage({ turn, step: { index, noisy, image } }, []);
     await rest();
-    if (wanted || lab !== own) return;
+    if (lab !== own || (wanted && (wanted.stop || !request.whole))) return;
   }
   const { network: { kind }, why } = own;
   self.postMessage({ turn, done: { ms: performance.now() - began, kind, why } }, []);
