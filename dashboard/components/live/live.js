@@ -225,6 +225,7 @@ function listenToMoves(live, canvas) {
   const moveTo = (x, y) => {
     if (live.moved[0] === x && live.moved[1] === y) return;
     live.moved = [x, y];
+    live.box.dataset.moved = live.moved.join(" ");
     move(live);
   };
   canvas.addEventListener("pointerdown", (event) => {

@@ -83,7 +83,10 @@ def test_only_samplers_that_fit_are_offered(
         (preset("tiny"), ""),
         (LECTURE, "does not have the layers of the network lecture"),
         (preset("small"), "64 pixels a side; in the browser at most 32"),
-        (tiny(network_args={"widths": [128, 256], "attention_levels": []}), "parameters; in the browser at most 2,500,000"),
+        (
+            tiny(network_args={"widths": [128, 256], "attention_levels": []}),
+            "parameters; in the browser at most 2,500,000",
+        ),
     ],
     ids=["tiny", "preset tiny", "lecture", "large images", "large network"],
 )
