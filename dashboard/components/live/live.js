@@ -1,6 +1,7 @@
 // A run's image that follows the hand: this file takes the settings and shows what the worker of the
 // engine samples. The server hears of the settings when the hand rests.
 
+import { openEngine } from "../engine/client.js";
 import { save } from "../shared/files.js";
 import { changePainting, drawSpot, openPainting, setPainting } from "../shared/painting.js";
 import { formatNumber, nextFrame, themeValue } from "../shared/shared.js";
@@ -123,30 +124,13 @@ function fill(live, data) {
 /** A worker of its own for each model: what the last one was computing is not waited for. */
 function load(live) {
   live.worker?.terminate();
-  live.worker = undefined;
   live.loaded = null;
   live.asked = null;
   say(live, "Loading the run …");
   run(live, true);
-  const { worker, address } = live.data;
-  const script = URL.createObjectURL(new Blob([worker], { type: "text/javascript" }));
-  try {
-    live.worker = new Worker(script);
-  } catch (error) {
-    run(live, false);
-    say(live, `This browser does not let the page compute beside itself: ${error.message}`);
-    return;
-  } finally {
-    setTimeout(() => URL.revokeObjectURL(script), 10_000);
-  }
-  live.worker.addEventListener("message", ({ data: message }) => hear(live, message));
-  live.worker.addEventListener("error", (event) => {
-    run(live, false);
-    say(live, `The computation failed: ${event.message}`);
-  });
+  const { worker: script, address } = live.data;
   const { engine } = live.settings;
-  live.engine = engine;
-  live.worker.postMessage({ load: { address: new URL(address, document.baseURI).href, engine } }, []);
+  live.worker = openEngine({ script, address, engine }, (message) => hear(live, message));
 }
 
 // ------------------------------------------------------------------------------------- settings
