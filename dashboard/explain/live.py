@@ -135,7 +135,7 @@ def read_link(controls: Mapping[str, Control]) -> dict[str, Any]:
 def keep(controls: Mapping[str, Control], told: Mapping[str, Any]) -> None:
     """Write what the browser says into the page's address, which leaves the defaults out."""
     for name, control in controls.items():
-        value = control.of_field(told.get(name))
+        value = told.get(name)
         if value == control.default:
             st.query_params.pop(control.key, None)
         elif not control.problem(value):
