@@ -36,16 +36,27 @@ function fail(error, turn) {
 
 // ------------------------------------------------------------------------------------- the model
 
-/** Fetch a model and choose what computes it: `engine` is "processor", "graphics" or "fastest". */
+/** Fetch a model; `engine`, which computes it, is "processor", "graphics" or "fastest". */
 async function open({ address, engine }) {
   const file = readModelFile(await fetched(address));
   const { model, tensors } = file;
   const schedule = { alpha: tensors["schedule.alpha"].values, sigma: tensors["schedule.sigma"].values };
   const plain = openNetwork(new Processor(), file);
-  const found = engine === "processor" ? {} : openOnGraphics(file, plain, schedule, engine);
-  lab = { file, model, schedule, plain, network: found.network ?? plain, why: found.why ?? "" };
-  self.postMessage({ loaded: { model, kind: lab.network.kind, why: lab.why } }, []);
+  lab = { file, model, schedule, plain, network: plain, why: "", engine, tried: engine === "processor" };
+  if (engine === "graphics") tryGraphics(lab);
+  else tell(lab);
   work();
+}
+
+/** Change to the graphics processor, where it answers as the plain network does, and faster. */
+function tryGraphics(own) {
+  own.tried = true;
+  Object.assign(own, openOnGraphics(own.file, own.plain, own.schedule, own.engine));
+  tell(own);
+}
+
+function tell({ model, network: { kind }, why }) {
+  self.postMessage({ loaded: { model, kind, why } }, []);
 }
 
 async function fetched(address) {
@@ -59,8 +70,7 @@ async function fetched(address) {
   throw new Error(await found.text());
 }
 
-/** The network on the graphics processor, where it answers as the plain one does, and faster; else
- * why not. */
+/** { network } on the graphics processor, or { why } not. */
 function openOnGraphics(file, plain, { alpha }, engine) {
   let network = null;
   try {
@@ -100,6 +110,8 @@ async function work() {
   busy = true;
   for (let request = take(); request; request = take()) {
     await answer(request, lab).catch((error) => fail(error, request.turn));
+    // When the first image is there: to prepare the graphics processor can take a second.
+    if (lab && !lab.tried && !wanted) tryGraphics(lab);
   }
   busy = false;
 }

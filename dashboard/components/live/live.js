@@ -4,7 +4,7 @@
 import { openEngine } from "../engine/client.js";
 import { save } from "../shared/files.js";
 import { changePainting, drawSpot, openPainting, setPainting } from "../shared/painting.js";
-import { formatNumber, nextFrame, themeValue } from "../shared/shared.js";
+import { formatNumber, nextFrame } from "../shared/shared.js";
 
 const REST_MS = 400;
 const PAUSE_MS = 200; // from the last movement until all steps are taken
@@ -242,13 +242,11 @@ function listenToMoves(live, canvas) {
 
 /** The noise, with a line around what is painted, and the brush. */
 function drawNoise(live) {
-  const { painting, small, box } = live;
+  const { painting, small } = live;
   const { canvas, values, size } = painting;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
-  context.strokeStyle = themeValue(box, "primary-color");
-  context.lineWidth = SHOWN / 4;
   context.beginPath();
   const painted = (column, row) => (
     column >= 0 && row >= 0 && column < size && row < size && values[row * size + column] === 1
@@ -266,7 +264,11 @@ function drawNoise(live) {
       }
     }
   }
-  context.stroke();
+  for (const [style, width] of [["black", SHOWN / 2], ["white", SHOWN / 4]]) {
+    context.strokeStyle = style;
+    context.lineWidth = width;
+    context.stroke();
+  }
   drawSpot(painting, context, SHOWN);
 }
 
