@@ -312,7 +312,7 @@ def test_a_network_answers_as_the_core_does(checkpoint: Checkpoint, page: Page) 
 WALKS = [
     ("with classes", "dpmpp_2m", 20, 1, 2.5),
     ("with classes", "ddim", 1, 0, 1.0),
-    ("grey, without patches", "dpmpp_2m", 7, None, 1.0),
+    ("grey, without patches", "dpmpp_2m", 4, None, 1.0),
     ("flow", "euler", 10, None, 1.0),
     ("image", "ddim", 12, None, 1.0),
 ]
