@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from dashboard.components.film import served
-from dashboard.services import downloads, hosts, server_log
+from dashboard.services import browser_models, downloads, hosts, server_log
 from dashboard.services.document import Document, head_of
 from dashboard.services.garbage import import_all_and_spare_it, share_heaps
 from dashboard.services.queue_watch import watching
@@ -61,6 +61,7 @@ app = st.App(
     routes=[
         Route(root + served.ROUTE, served.serve),
         Route(root + downloads.ROUTE, downloads.serve),
+        Route(root + browser_models.ROUTE, browser_models.serve),
         *addresses.routes(root),
     ],
     on_script_error=errors.show,

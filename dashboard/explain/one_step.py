@@ -16,6 +16,7 @@ from dashboard.components.chart.chart import show_live
 from dashboard.components.flipbook.flipbook import Book, show_flipbook
 from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gallery
 from dashboard.components.pixel.pixel import Panel, show_pixel
+from dashboard.components.predictor.predictor import show_predictor
 from dashboard.explain import noising
 from dashboard.explain.network import Picked
 from dashboard.explain.network_look import (
@@ -31,6 +32,7 @@ from dashboard.explain.network_look import (
 from dashboard.explain.network_reach import logarithmic
 from dashboard.figures.one_step import errors_figure, landing_figure
 from dashboard.figures.theme import show
+from dashboard.services import browser_models
 from dashboard.services.settings import get_settings
 from dashboard.ui.controls import Choice, Number
 from dashboard.ui.outside import code, plain
@@ -49,6 +51,7 @@ from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import list_runs
 from diffusion_core.sampling import one_step
+from diffusion_core.sampling.browser_model import why_not_in_browser
 from diffusion_core.sampling.one_step import LECTURE, Asked, Predicted
 
 PREDICTION, OVER_T, PIXEL, BACK = TABS = ("Prediction", "Over t", "One pixel", "One step back")
@@ -235,6 +238,7 @@ def say_not_finite(look: Look) -> None:
 
 def show_prediction(question: Question) -> None:
     look = question.look
+    show_at_once(question)
     seen = result_of(
         look,
         "prediction",
@@ -273,6 +277,24 @@ def show_prediction(question: Question) -> None:
     )
     if not is_finite:
         say_not_finite(look)
+
+
+def show_at_once(question: Question) -> None:
+    """The prediction of a run that fits into the browser, which moves with t there."""
+    look, asked = question.look, question.asked
+    if look.checkpoint is None or why_not_in_browser(look.config):
+        return
+    st.markdown("**While t moves**, computed in your browser; the rest follows when you let go.")
+    address = browser_models.address(look.checkpoint, look.average)
+    show_predictor(
+        address,
+        look.image,
+        timesteps_of(look),
+        seed=look.seed,
+        label=asked.label,
+        guidance=asked.guidance_scale,
+        key="predictor",
+    )
 
 
 def seen_of(found: Predicted, config: RunConfig) -> Seen:

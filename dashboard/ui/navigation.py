@@ -75,6 +75,12 @@ SECTIONS: dict[str, list[PageEntry]] = {
             "What a checkpoint predicts from one noisy image, and where a step leads.",
         ),
         PageEntry(
+            "live.py",
+            "Live",
+            ":material/touch_app:",
+            "Move the noise, the class and the seed; a small run in your browser follows.",
+        ),
+        PageEntry(
             "playground.py",
             "Playground",
             ":material/scatter_plot:",

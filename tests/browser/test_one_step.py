@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from diffusion_core.data.store import load_image
+from diffusion_core.media.images import to_uint8
+from diffusion_core.process.noise import image_noise
+from diffusion_core.process.noising import image_to_x_0
+from diffusion_core.runs.checkpoint import load_model
+from diffusion_core.runs.run import Run
+from diffusion_core.sampling import one_step
+from diffusion_core.sampling.one_step import Asked
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.browser.server import Server
 from tests.tiny_runs import TINY, write_run
@@ -26,6 +35,12 @@ MOVED = """
     () => requestAnimationFrame(() => done([shown.textContent, location.search]))
   ));
 })
+"""
+READ = """
+canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return Array.from(data);
+}
 """
 
 
@@ -48,6 +63,26 @@ def test_the_sweep_and_the_timestep_move_each_other_in_the_browser(
     expect(slider).to_have_value("2")
     page.wait_for_url(re.compile(r"[?&]t=2(&|$)"))
     assert frame(page) == "t = 2"
+
+
+@pytest.mark.long
+def test_a_small_runs_prediction_follows_t_in_the_browser(
+    open_page: OpenPage, server: Server
+) -> None:
+    run = Run(write_run(server.runs_dir, "tiny", 20))
+    page = open_page("/one_step?t=7&label=bus&guidance=2&seed=4")
+    slider = page.get_by_role("slider", name="Timestep t")
+    loaded = load_model(run.latest_checkpoint(), exact=True)
+    x_0 = image_to_x_0(load_image("cars", 0, TINY.image_size)[0])
+    noise = image_noise(4, 1, TINY.image_shape)()
+    for t in (7, 15):
+        slider.fill(str(t))
+        expect(page.locator(f".predictor[data-t='{t}']")).to_be_visible()
+        found = one_step.predict(loaded, x_0, noise, Asked(t, 1, 2.0))
+        for name, wanted in (("noisy", found.x_t), ("predicted", found.predicted_x_0)):
+            pixels = np.array(page.locator(f".predictor .{name}").evaluate(READ))
+            pixels = pixels.reshape(TINY.image_size, TINY.image_size, 4)[..., :3]
+            assert np.abs(pixels - to_uint8(wanted)[0].astype(int)).max() <= 2
 
 
 @pytest.mark.long

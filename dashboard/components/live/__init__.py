@@ -1,0 +1,1 @@
+"""A small run, sampled in the browser as the hand moves."""
