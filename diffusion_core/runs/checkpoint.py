@@ -65,6 +65,11 @@ class Checkpoint:
     classes: tuple[str, ...]  # names of the labels; empty where the network takes none
     averages: tuple[str, ...] = (MAIN_AVERAGE,)  # the averaged weights that it holds
 
+    @property
+    def any_class(self) -> bool:
+        """Whether the network has learned to predict without a class."""
+        return bool(self.classes) and self.config.label_dropout > 0
+
     def average_text(self, name: str) -> str:
         """An average with its decay: "main (0.9995)"."""
         decay = self.config.ema_decays.get(name, self.config.ema_decay)
