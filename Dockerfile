@@ -6,10 +6,10 @@ FROM python:3.13-slim AS install
 ARG TORCH_BACKEND=cpu
 RUN python -m venv /uv && /uv/bin/pip install --no-cache-dir uv && python -m venv /venv
 WORKDIR /app
-COPY requirements.txt requirements-auth.txt requirements-images.txt constraints.txt ./
+COPY requirements.txt requirements-auth.txt requirements-images.txt requirements-onnx.txt constraints.txt ./
 RUN /uv/bin/uv pip install --python /venv/bin/python --no-cache --compile-bytecode \
     --torch-backend "$TORCH_BACKEND" -c constraints.txt \
-    -r requirements.txt -r requirements-auth.txt -r requirements-images.txt
+    -r requirements.txt -r requirements-auth.txt -r requirements-images.txt -r requirements-onnx.txt
 # Streamlit serves the folder from here; the command diffusion-lab is `python -m diffusion_core`.
 COPY . .
 RUN python -m compileall -q dashboard diffusion_core pages

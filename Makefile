@@ -66,7 +66,7 @@ $(VENV)/app.stamp: requirements.txt constraints.txt pyproject.toml | $(RUN)
 	$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt requirements-auth.txt requirements-images.txt requirements.txt constraints.txt pyproject.toml | $(RUN)
+$(VENV)/dev.stamp: requirements-dev.txt requirements-auth.txt requirements-images.txt requirements-onnx.txt requirements.txt constraints.txt pyproject.toml | $(RUN)
 	$(INSTALL) -r requirements-dev.txt
 	$(INSTALL_PROJECT)
 	@touch $@ $(VENV)/app.stamp

@@ -1,4 +1,4 @@
-"""The view Carry: the chosen runs as archives for another machine, and a run out of an archive."""
+"""The view Carry: the chosen runs as archives and as ONNX, and a run out of an archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffusion_core.runs.checkpoint import CheckpointError
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.jobs import JobError
 from diffusion_core.runs.metrics import MetricsError
-from diffusion_core.runs.run import RunSnapshot
+from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.zips import ArchiveError
 
 WEIGHTS = Choice(
@@ -78,10 +78,26 @@ def _offer_archives(chosen: Sequence[RunSnapshot]) -> None:
                 ),
                 icon=":material/download:",
             )
+            if plan.steps:
+                _offer_onnx(seen.run, plan.steps[-1])
             st.caption(f"{len(plan.files):,} files, weights: {steps}")
     st.caption(
         "With settings, history, notes, votes, curves, samples and quality results, and the names "
-        "of people in them. Without the training images and series of generated images."
+        "of people in them. Without the training images and series of generated images. ONNX: the "
+        "network with the newest of these weights, for other programs, and a script that samples."
+    )
+
+
+def _offer_onnx(run: Run, step: int) -> None:
+    st.link_button(
+        f"ONNX, step {step:,}",
+        downloads.offer(
+            (run.path, "onnx", step),
+            Deed.CARRY,
+            f"{run.name}-onnx.zip",
+            functools.partial(run_deeds.carry_onnx, run, step, users.name()),
+        ),
+        icon=":material/download:",
     )
 
 

@@ -7,7 +7,10 @@ name of who is signed in. All but `export` raise NotAllowed and SettingsError be
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from dashboard.services import users
@@ -19,9 +22,11 @@ from diffusion_core.runs.archive import pack, plan_archive
 from diffusion_core.runs.archive_import import import_archive
 from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.export import metrics_table
+from diffusion_core.runs.export_onnx import write_onnx
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.sweep_file import Plan, Sweep
+from diffusion_core.zips import CHUNK
 
 REQUESTS = {
     "pause": Deed.PAUSE,
@@ -111,6 +116,27 @@ def carry(run: Run, weights: str, with_state: bool, by: str) -> Iterator[bytes]:
     def parts() -> Iterator[bytes]:
         yield from pack(plan, [])
         record(run.path, Event.EXPORTED, by, format="archive")
+
+    return parts()
+
+
+def carry_onnx(run: Run, step: int, by: str) -> Iterator[bytes]:
+    """A checkpoint as ONNX in a zip file, in parts, as `carry`; written before the first is sent.
+
+    Raises ExportError, CheckpointError, DiskFull.
+    """
+    place = tempfile.TemporaryDirectory()
+    folder, archive = Path(place.name, "onnx"), Path(place.name, "onnx.zip")
+    write_onnx(run, run.checkpoint(step), folder)
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for file in sorted(folder.iterdir()):
+            zipped.write(file, f"{run.name}-onnx/{file.name}")
+
+    def parts() -> Iterator[bytes]:
+        with place, open(archive, "rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+        record(run.path, Event.EXPORTED, by, format="onnx")
 
     return parts()
 

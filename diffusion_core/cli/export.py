@@ -1,4 +1,4 @@
-"""`export`: a run as one file, a checkpoint for diffusers, or the metrics as CSV or Parquet."""
+"""`export`: a run as one file, a checkpoint for diffusers or as ONNX, or the metrics as a table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from diffusion_core.cli.options import (
 )
 from diffusion_core.files import complain, replacing
 from diffusion_core.runs.archive import WEIGHTS, plan_archive, write_archive
-from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.export import FORMATS, metrics_table, write_diffusers
+from diffusion_core.runs.export_onnx import write_onnx
 from diffusion_core.runs.history import Event, record
 from diffusion_core.runs.run import Run
 from diffusion_core.text import either
@@ -26,7 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--format", choices=(*FORMATS, "archive"), required=True)
     parser.add_argument(
-        "--step", type=whole_number, help="diffusers: step of the checkpoint (default: the latest)"
+        "--step",
+        type=whole_number,
+        help="diffusers, onnx: step of the checkpoint (default: the latest)",
+    )
+    parser.add_argument(
+        "--average", metavar="NAME", help=f"onnx: averaged weights (default: {MAIN_AVERAGE})"
+    )
+    parser.add_argument(
+        "--float16", action="store_true", help="onnx: store the weights in half precision"
     )
     parser.add_argument(
         "--weights",
@@ -40,20 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="archive: say what would be in it and how large"
     )
-    parser.add_argument("--out", type=Path, help="a new folder for diffusers, otherwise a file")
+    parser.add_argument(
+        "--out", type=Path, help="a new folder for diffusers and onnx, otherwise a file"
+    )
     parser.set_defaults(do=export)
 
 
 def export(arguments: argparse.Namespace) -> int:
     run = find_run(arguments.run)
+    if arguments.format != "onnx" and (arguments.average is not None or arguments.float16):
+        raise ConfigError("--average and --float16 go with --format onnx.")
     if arguments.format == "archive":
         return export_run(run, arguments)
     if arguments.weights or arguments.with_state or arguments.dry_run:
         raise ConfigError("--weights, --with-state and --dry-run go with --format archive.")
     if arguments.format == "diffusers":
         return export_checkpoint(run, arguments)
+    if arguments.format == "onnx":
+        return export_onnx(run, arguments)
     if arguments.step is not None:
-        raise ConfigError("--step goes with --format diffusers; metrics are exported whole.")
+        raise ConfigError(
+            "--step goes with --format diffusers and onnx; metrics are exported whole."
+        )
     out = arguments.out or Path(f"{run.name}-metrics.{arguments.format}")
     check_place(out)
     if out.is_dir():
@@ -68,7 +85,9 @@ def export(arguments: argparse.Namespace) -> int:
 
 def export_run(run: Run, arguments: argparse.Namespace) -> int:
     if arguments.step is not None:
-        raise ConfigError(f"--step goes with --format diffusers; use --weights {arguments.step}.")
+        raise ConfigError(
+            f"--step goes with --format diffusers and onnx; use --weights {arguments.step}."
+        )
     weights = chosen_weights(arguments.weights or ["best"])
     out = arguments.out or Path(f"{run.name}.zip")
     check_place(out)
@@ -107,4 +126,16 @@ def export_checkpoint(run: Run, arguments: argparse.Namespace) -> int:
     write_diffusers(run, checkpoint, out)
     record(run.path, Event.EXPORTED, None, format=arguments.format)
     print(f"{run.name}, step {checkpoint.step}, for diffusers: {out}")
+    return DONE
+
+
+def export_onnx(run: Run, arguments: argparse.Namespace) -> int:
+    out = arguments.out or Path(f"{run.name}-onnx")
+    check_place(out)
+    checkpoint = find_checkpoint(run, arguments.step)
+    average = arguments.average or MAIN_AVERAGE
+    found = write_onnx(run, checkpoint, out, average, arguments.float16)
+    record(run.path, Event.EXPORTED, None, format=arguments.format)
+    print(f"{run.name}, step {checkpoint.step}, as ONNX: {out}")
+    print(found.text)
     return DONE

@@ -31,7 +31,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure how good a run's images are"),
     "export": (
         "export",
-        "export a run as one file or for diffusers, or its metrics as CSV or Parquet",
+        "export a run as one file, for diffusers or as ONNX, or its metrics as CSV or Parquet",
     ),
     "import": ("import_run", "import a run from an archive of another machine"),
     "data": ("data", "make a data set of a zip file of images; list and delete them"),

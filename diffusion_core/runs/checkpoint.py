@@ -72,6 +72,11 @@ class Checkpoint:
         """Whether there are averaged weights of this name, also of a length not in `averages`."""
         return name in self.averages or post_hoc.can_make(name, self.snapshots)
 
+    @property
+    def any_class(self) -> bool:
+        """Whether the network has learned to predict without a class."""
+        return bool(self.classes) and self.config.label_dropout > 0
+
     def average_text(self, name: str) -> str:
         """An average with its decay, "main (0.9995)"; a post-hoc name says the length."""
         if post_hoc.length_in(name) is not None:

@@ -26,7 +26,7 @@ from diffusion_core.runs.metrics import read_all
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 
-FORMATS = ("diffusers", "csv", "parquet")
+FORMATS = ("diffusers", "onnx", "csv", "parquet")
 SCRIPT = Path(__file__).with_name("sample_with_diffusers.py")
 
 

@@ -42,7 +42,7 @@ class Capabilities:
         samplers = samplers_for(schedule)
         return cls(
             classes=checkpoint.classes,
-            any_class=bool(checkpoint.classes) and config.label_dropout > 0,
+            any_class=checkpoint.any_class,
             averages=checkpoint.averages,
             snapshots=checkpoint.snapshots,
             flow=schedule.is_flow,

@@ -50,7 +50,8 @@ WORDS = {
     ],
     "evaluate": ["evaluate --run RUN --n 16 --steps 1"],
     "export": [
-        f"export RUN --format {f} --out OUT-{f}" for f in ("diffusers", "csv", "parquet", "archive")
+        f"export RUN --format {f} --out OUT-{f}"
+        for f in ("diffusers", "onnx", "csv", "parquet", "archive")
     ],
     "import": ["import RUN"],
     "settings": ["settings batch_size"],

@@ -181,7 +181,7 @@ def test_a_reader_that_has_gone_is_no_error(runs_dir: Path) -> None:
         (["evaluate", "--run", "x", "--steps"], "--steps takes values; they are missing."),
         (
             ["export", "x", "--format", "xls"],
-            "--format is 'xls'; it must be one of diffusers, csv,",
+            "--format is 'xls'; it must be one of diffusers, onnx,",
         ),
         (["sample", "--run", "x", "--bogus", "y" * 5000], f"--bogus {'y' * 32}… is not known"),
     ],

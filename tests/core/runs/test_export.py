@@ -288,7 +288,7 @@ def test_the_command_writes_into_the_current_folder(
         ("bare --format diffusers", 1, "bare has no usable checkpoint yet."),
         ("tiny --format csv", 1, "tiny has no metrics yet; train it for a few steps first."),
         ("nothing --format csv", 1, "There is no run "),
-        ("tiny --format csv --step 40", 2, "--step goes with --format diffusers"),
+        ("tiny --format csv --step 40", 2, "--step goes with --format diffusers and onnx"),
         ("tiny --format diffusers --out no/where", 2, "There is no folder no to write where to."),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -33,12 +36,13 @@ def test_a_chosen_run_is_downloaded_and_imported_under_another_name(
     write_run(runs_dir, "empty")
     (runs_dir / "empty" / "config.json").write_text("{")
     app = open_page("review.py", view="Carry", runs=["cars", "empty"], carry_weights="All")
-    [(label, address)] = links(app).items()
-    assert label == "cars, at most 0.2 MB"
+    offered = links(app)
+    assert list(offered) == ["cars, at most 0.2 MB", "ONNX, step 40"]
+    address = offered["cars, at most 0.2 MB"]
     assert "empty: config.json is not readable JSON." in words(app)
     assert "weights: 20, 40" in words(app)
     app.run()
-    assert links(app) == {label: address}  # the same for each look
+    assert links(app) == offered  # the same for each look
 
     expected = b"".join(pack(plan_archive(run, "all"), []))
     status, headers, data = get(SERVER, f"/{address}")
@@ -69,3 +73,20 @@ def test_a_chosen_run_is_downloaded_and_imported_under_another_name(
     assert f"{refused}; your role is viewer." in words(app)
     assert "Only the operator can import a run; your role is viewer." in words(app)
     assert not app.file_uploader
+
+
+def test_the_network_of_the_newest_chosen_weights_is_offered_as_onnx(runs_dir: Path) -> None:
+    run = load_run(write_run(runs_dir, "cars", 20, 40))
+    app = open_page("review.py", view="Carry", runs=["cars"], carry_weights="All")
+    address = links(app)["ONNX, step 40"]
+    status, headers, data = get(SERVER, f"/{address}")
+    assert status == 200
+    assert headers["content-disposition"] == "attachment; filename*=UTF-8''cars-onnx.zip"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [f"cars-onnx/{name}" for name in ("README.md", "model.onnx", "sample_with_onnx.py")]
+        assert archive.namelist() == names
+        assert b"# cars, step 40" in archive.read(names[0])
+        assert onnx.load_from_string(archive.read(names[1])).graph.name == "Unet"
+    assert read_history(run.path).entries[-1].format == "onnx"
+    run.checkpoint(40).path.unlink()
+    assert get(SERVER, f"/{address}")[::2] == (409, b"cars has no checkpoint of step 40.")
