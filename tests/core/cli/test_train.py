@@ -103,7 +103,7 @@ def test_nothing_to_resume_gets_one_line(tmp_path: Path, capsys) -> None:
     ("words", "sentence"),
     [
         (["--set", "step=3"], "There is no setting called step; did you mean steps?"),
-        (["--set", "rate=3"], "There is no setting called rate; there are preset, network,"),
+        (["--set", "rate=3"], "There is no setting called rate; there are preset, preset_version,"),
         (["--set", 'ema_decays={"a b": 0.5}'], "'a b' cannot be a name; use up to 32 letters, "),
         (["--set", "steps"], "'steps' is no setting; write it as KEY=VALUE."),
         (["--set", "=3"], "'=3' is no setting; write it as KEY=VALUE."),

@@ -101,7 +101,7 @@ def test_a_filter_holds(text: str, expected: bool) -> None:
         ("state = done", "state is never done; it is one of queued, starting, running, pausing,"),
         ("decision = later", "decision is never later; it is one of keep, drop, promote."),
         ("tags > 1", "tags is a list of tags; compare it with =, !=, ~, not >."),
-        ("optimizer = sgd", "optimizer is never sgd; it is one of adam, adamw."),
+        ("optimizer = sgd", "optimizer is never sgd; it is one of adam, adamw, muon."),
         ("loss = l3", "loss is never l3; it is one of l1, l2"),
         (
             "batch_size ~ 4",

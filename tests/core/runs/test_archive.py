@@ -671,7 +671,7 @@ def test_the_command_says_first_how_large_the_archive_will_be(
     assert said.err == "Left out: step-00000004.png is not a PNG that can be read.\n"
     for more, sentence in (
         (["--weights", "good"], "--weights takes best, latest, all or none, or steps."),
-        (["--step", "4"], "--step goes with --format diffusers; use --weights 4."),
+        (["--step", "4"], "--step goes with --format diffusers and onnx; use --weights 4."),
         (["--out", "."], ". is a folder; give --out the name of a file."),
     ):
         assert main([*words, *more]) == 2
