@@ -47,7 +47,8 @@ st.set_page_config(page_title="Diffusion Lab", page_icon=ARTWORK / "icon.svg", l
 st.logo(ARTWORK / "logo.svg", size="large")
 chosen = st.navigation(
     {"": [page(HOME)]}
-    | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()}
+    | {section: [page(entry) for entry in entries] for section, entries in SECTIONS.items()},
+    expanded=True,  # else Streamlit hides those after the twelfth
 )
 light = any(entry.light for entry in PAGES if entry.url_path == chosen.url_path)
 try:
