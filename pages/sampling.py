@@ -16,6 +16,7 @@ from dashboard.sampling import (
     pick_spec,
     sharing_sentence,
     show_history,
+    show_suggestion,
     update_address,
 )
 from dashboard.services import cached
@@ -93,6 +94,9 @@ with basic:
         count=not mode.own_count,
         labels=mode.labels(can),
     )
+    for sentence in can.unusable:
+        st.caption(f"Learned timesteps skipped: {plain(sentence)}")
+    show_suggestion(run, checkpoint, mode.usable(can), spec)
     sharing = sharing_sentence(cached.device(), [run for run, _, _ in found.values()])
     if sharing:
         st.caption(sharing)

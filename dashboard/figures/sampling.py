@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -93,3 +93,21 @@ def _mean_and_range(
         line={**line, "width": 2.5},
         hovertemplate=f"{name} at t = %{{x:.4g}}: %{{y:.4f}}<extra></extra>",
     )
+
+
+def spacings_figure(rows: Mapping[str, Sequence[float]], last: int) -> go.Figure:
+    """The timesteps of each spacing as a row of dots, of which the first row stands out; `last`:
+    the schedule's last timestep."""
+    figure = go.Figure()
+    for k, (name, timesteps) in enumerate(rows.items()):
+        figure.add_scatter(
+            x=list(timesteps),
+            y=[name] * len(timesteps),
+            mode="markers",
+            marker={"size": 9 if k == 0 else 6, "color": COLOURS[0] if k == 0 else GREY},
+            hovertemplate="%{y}: t = %{x:.4g}<extra></extra>",
+            showlegend=False,
+        )
+    finish(figure, "timestep t", "", height=70 + 24 * len(rows))
+    figure.update_yaxes(type="category", autorange="reversed", title=None)
+    return figure.update_xaxes(range=[1.03 * last, -0.03 * last], nticks=5)

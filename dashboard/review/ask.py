@@ -250,7 +250,7 @@ def _row(candidate: Candidate, count: int, seed: int) -> Row:
         "seed": seed,
         "sampler": sampler,
         "steps": can.usual_steps[sampler],
-        "spacing": can.usual_spacing[sampler],
+        **can.spaced(sampler, can.usual_steps[sampler]),
         "classes": can.classes,
         "label": can.labels[0] if can.labels else "",
         "flow": can.flow,

@@ -11,6 +11,7 @@ from dashboard.sampling.formula import explain_sampler
 from dashboard.sampling.modes import MODE, MODES, follow_mode
 from dashboard.sampling.recall import show_history
 from dashboard.sampling.restore import offer as offer_restoring
+from dashboard.sampling.suggestion import show_suggestion
 from dashboard.ui.older_names import update_address
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "pick_spec",
     "sharing_sentence",
     "show_history",
+    "show_suggestion",
     "update_address",
 ]

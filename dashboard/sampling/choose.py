@@ -19,10 +19,8 @@ from dashboard.sampling.controls import (
     BASIC,
     BEST,
     COUNT,
-    FLOW_SAMPLER,
     LATEST,
     LECTURE_SAMPLER,
-    SAMPLER,
     SAMPLERS,
     SEED,
     SPACING,
@@ -30,6 +28,12 @@ from dashboard.sampling.controls import (
     WAY,
     controls_for,
     max_images,
+)
+from dashboard.sampling.spacing import (
+    follow_usual_spacing,
+    given_timesteps,
+    show_timesteps,
+    timesteps_for,
 )
 from dashboard.services.shared_look import recent
 from dashboard.ui import keys
@@ -120,9 +124,8 @@ def pick_spec(
     labels: Sequence[str] = (),
 ) -> SamplingSpec:
     """What to sample; `count` and `labels`: see `controls_for`."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"timesteps": given_timesteps(can)}
     basic, basic_keys = st.container(), {control.key for control in BASIC}
-    follow = {"on_change": follow_sampler, "args": (values, can)}
     for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
             averages = ", ".join(map(checkpoint.average_text, can.averages))
@@ -138,9 +141,14 @@ def pick_spec(
                 )
             )
         with basic if control.key in basic_keys else advanced:
-            options = follow if control.field == SAMPLER.field else {}
-            value = pick_seed() if control.key == SEED.key else control.ask(**options)
+            if control.key == SPACING.key:
+                follow_usual_spacing(can, values)
+            value = pick_seed() if control.key == SEED.key else control.ask()
             values[control.field] = control.to_field(value)
+            if control.key == SPACING.key:
+                values["timesteps"] = timesteps_for(can, values)
+                if values["timesteps"]:
+                    show_timesteps(can, values)
             if control.key == WAY.key and values["as_lecture"]:
                 values["sampler"] = LECTURE_SAMPLER
                 st.caption(
@@ -149,6 +157,8 @@ def pick_spec(
                     "network in training mode, so that BatchNorm uses the statistics of the one "
                     "image it sees."
                 )
+    if "spacing" not in values:  # as the lecture samples
+        values["timesteps"] = timesteps_for(can, values)
     values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
     return SamplingSpec(
         run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
@@ -167,14 +177,6 @@ def pick_seed() -> int:
             on_click=lambda: st.session_state.update({SEED.key: secrets.randbelow(10**6)}),
         )
     return seed
-
-
-def follow_sampler(before: dict[str, Any], can: Capabilities) -> None:
-    """Space the steps as the sampler that was just chosen usually does, unless the spacing is
-    another one than was usual with the sampler before."""
-    if st.session_state[SPACING.key] == can.usual_spacing[before["sampler"]]:
-        chosen = st.session_state[(FLOW_SAMPLER if can.flow else SAMPLER).key]
-        st.session_state[SPACING.key] = can.usual_spacing[chosen]
 
 
 def show_warning(spec: SamplingSpec, can: Capabilities, strength: float = 1.0) -> None:

@@ -28,6 +28,7 @@ from dashboard.ui.controls import Choice, MultiChoice, Number, Text
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
+from diffusion_core.sampling.levels import LEARNED
 from diffusion_core.sampling.metadata import NoSettings
 from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import SamplingSpec
@@ -141,7 +142,9 @@ def lists_for(
         "vs_step": AT.now(options=steps, default=steps[::-1]),
         "vs_average": LISTS["vs_average"].now(options=can.averages),
         "vs_sampler": LISTS["vs_sampler"].now(options=can.samplers),
-        "vs_spacing": SPACINGS.now(options=(USUAL, *can.spacings)),
+        "vs_spacing": SPACINGS.now(
+            options=(USUAL, *([LEARNED] if can.learned else []), *can.spacings)
+        ),
         "vs_steps": LISTS["vs_steps"].now(
             one=STEPS.now(high=can.timesteps, optional=False),
             options=[*(k for k in USUAL_STEPS if k < can.timesteps), can.timesteps],
@@ -254,8 +257,10 @@ def limits(control: MultiChoice) -> str:
 def space_as_usual(above: SamplingSpec, can: Capabilities) -> None:
     """Space each of the chosen samplers' steps as usual for it, where one is unusual and the
     spacing above is only the usual one of the sampler above."""
-    spacings = {can.usual_spacing.get(name) for name in st.session_state[SAMPLERS.key]}
-    given = above.spacing != can.usual_spacing[above.method] or SPACINGS.key in shown_lists()
+    how = (above.steps, above.average)
+    spacings = {can.spacings_for(name, *how)[0] for name in st.session_state[SAMPLERS.key]}
+    usual = can.spacings_for(above.method, *how)[0]
+    given = above.spacing != usual or SPACINGS.key in shown_lists()
     if not given and spacings - {above.spacing}:
         st.session_state[SPACINGS.key] = [USUAL]
         add_list(SPACINGS.key)
@@ -308,8 +313,9 @@ def changed(
     spec: SamplingSpec, place: Checkpoint, can: Capabilities, changes: dict[str, Any]
 ) -> SamplingSpec:
     """The spec of a row: that of all with its checkpoint and its own values of some fields."""
+    above = spec
     spec = spec.replace(run=place.path.parent.parent.name, step=place.step, flow=can.flow)
-    if can.flow:
+    if can.flow and spec.spacing != LEARNED:
         spec = spec.replace(spacing=can.spacings[0])
     if spec.classes != can.classes:
         # Other classes: each in turn, if there are any.
@@ -317,18 +323,33 @@ def changed(
         spec = spec.replace(classes=can.classes, label=label, guidance_scale=1.0)
         spec = spec.without_unused()
     own = dict(changes)
-    if own.get("spacing") == USUAL:
-        name = own.get("sampler", spec.method)
-        own["spacing"] = can.usual_spacing.get(name, can.spacings[0])
     if "sampler" in own:
         own.setdefault("as_lecture", False)
     if "as_lecture" in changes:
         own["spacing"] = "trailing"
         if changes["as_lecture"] or "sampler" not in own:
             own["sampler"] = LECTURE_SAMPLER
+    own |= spaced(spec.replace(**own), above, can, "spacing" in changes)
     # What was chosen above may mean nothing here; what was chosen for the rows stays, and
     # `SamplingSpec.problems` says if it means nothing.
     return spec.replace(**own).without_unused().replace(**own)
+
+
+def spaced(
+    row: SamplingSpec, above: SamplingSpec, can: Capabilities, chosen: bool
+) -> dict[str, Any]:
+    """The spacing of a row and its timesteps. `above`: what all rows have in common; where its
+    learned timesteps are not those of the row, and learned ones were not `chosen` for it, the row
+    has its own usual spacing."""
+    if row.spacing not in (LEARNED, USUAL):
+        return {"spacing": row.spacing, "timesteps": ()}
+    same = {"spacing": above.spacing, "timesteps": above.timesteps}
+    fields = ("run", "step", "method", "steps", "average")
+    alike = all(getattr(row, name) == getattr(above, name) for name in fields)
+    if alike and above.spacing == LEARNED:
+        return same
+    name = LEARNED if chosen and row.spacing == LEARNED else None
+    return can.spaced(row.method, row.steps, row.average, name)
 
 
 def page_settings(spec: SamplingSpec, lists: dict[str, list], rows: list[Row]) -> dict[str, Any]:

@@ -7,15 +7,27 @@ restoring of a file all go through `controls_for` or `link_settings`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dashboard.ui.controls import Choice, Control, Number, Range, Toggle, whole_bounds
+from dashboard.ui.controls import (
+    Choice,
+    Control,
+    Number,
+    Range,
+    Toggle,
+    number_of,
+    whole_bounds,
+)
+from diffusion_core.process.tables import MOST_TIMESTEPS
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
-from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
+from diffusion_core.sampling.learned import MOST_LEARNED, falling, in_words
+from diffusion_core.sampling.levels import LEARNED, TIMESTEP_SPACINGS
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import VARIANCES
 from diffusion_core.sampling.spec import SamplingSpec
+from diffusion_core.text import shown
 
 LATEST, BEST = "latest", "best"
 CORRECT, LECTURE = "correct", "lecture"
@@ -51,13 +63,44 @@ SPACING = Choice(
     key="spacing",
     field="spacing",
     label="Step spacing",
-    options=TIMESTEP_SPACINGS,
+    options=(*TIMESTEP_SPACINGS, LEARNED),
     default="trailing",
-    help="Which timesteps the steps use; it matters with few steps. trailing: evenly spaced, from "
+    help="Which timesteps the steps use; it matters with few steps. learned: found by gradient for "
+    "this checkpoint, sampler and number of steps, without guidance; offered where the command "
+    "tune has found some, and chosen there by default. trailing: evenly spaced, from "
     "the noisiest timestep. leading: evenly spaced, to the cleanest. linspace: evenly spaced, from "
     "end to end. karras: dense at low noise. exponential: evenly spaced in the logarithm of the "
     "noise. Choosing a sampler also chooses its usual spacing.",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepsText(Control):
+    """Learned timesteps, falling: 995.1,757.4,181.9. It has no widget; the page's address alone
+    keeps it."""
+
+    high: float = 0.0  # the largest there can be
+
+    def of_text(self, text: str) -> Any:
+        parts = text.split(",", MOST_LEARNED)
+        numbers = tuple(number_of(part, whole=False) for part in parts)
+        return text if any(isinstance(each, str) for each in numbers) else numbers
+
+    def to_link(self, value: Sequence[float]) -> list[str]:
+        return [",".join(in_words(value))]
+
+    def problem(self, value: Any) -> str:
+        right = isinstance(value, tuple) and 0 < len(value) <= MOST_LEARNED and falling(value)
+        if right and 0 <= value[-1] <= value[0] <= self.high:
+            return ""
+        given = shown(value if isinstance(value, str) else self.to_link(value)[0])
+        return (
+            f"{self.label} are {given}; they must be up to {MOST_LEARNED} falling numbers from "
+            f"{self.high:,g} to 0, with commas between them."
+        )
+
+
+TIMESTEPS = TimestepsText(key="timesteps", label="Learned timesteps", high=MOST_TIMESTEPS - 1)
 STEPS = Number(
     key="steps",
     field="steps",
@@ -173,8 +216,6 @@ def controls_for(
     else:
         yield (FLOW_SAMPLER if can.flow else SAMPLER).now(options=can.samplers)
         sampler = sampler_of(values["sampler"], can.flow)
-        if len(can.spacings) > 1:
-            yield SPACING.now(options=can.spacings)
     if count:
         most = max_images(can.image_size)
         yield COUNT.now(high=most, default=min(16, most), help=f"1 to {most}.")
@@ -187,21 +228,29 @@ def controls_for(
         "sampler.",
     )
     yield SEED
-    if not values.get("as_lecture"):
-        if "eta" in sampler.options:
-            yield ETA
-        if "noise_term" in sampler.options:
-            yield VARIANCE
     if len(can.averages) > 1:
         # With snapshots there are averages of any length: more than fit side by side.
         several = bool(can.snapshots)
         yield AVERAGE.now(options=can.averages, segmented=not several, typed=several)
+    if not values.get("as_lecture"):
+        yield SPACING.now(options=spacings_of(can, values))
+        if "eta" in sampler.options:
+            yield ETA
+        if "noise_term" in sampler.options:
+            yield VARIANCE
     if can.any_class and values.get("label") != ANY_CLASS:
         yield GUIDANCE
         if values["guidance_scale"] != 1.0:
             yield NEGATIVE.now(options=(ANY_CLASS, *can.classes))
             yield GUIDED.now(high=can.timesteps - 1)
     yield EXACT
+
+
+def spacings_of(can: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The spacings to choose from; learned ones also where the address has the timesteps."""
+    way = values.get("average", MAIN_AVERAGE), values["sampler"], values["steps"]
+    given = len(values.get("timesteps", ())) == values["steps"]
+    return (*([LEARNED] if given or way in can.learned else []), *can.spacings)
 
 
 def one_class(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
@@ -227,4 +276,6 @@ def link_settings(spec: SamplingSpec) -> dict[str, Any]:
         value = control.of_field(value)
         if value != control.default:
             settings[control.key] = value
+    if spec.timesteps:
+        [settings[TIMESTEPS.key]] = TIMESTEPS.to_link(spec.timesteps)
     return settings

@@ -50,7 +50,6 @@ from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.sampling.capabilities import ANY_CLASS, Capabilities
 from diffusion_core.sampling.edits import image_errors, last_steps
-from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.metadata import Kind, Made, entries
 from diffusion_core.sampling.registry import count_evaluations, sampler_of
 from diffusion_core.sampling.sample import invert
@@ -164,7 +163,7 @@ def evaluations(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> int:
         return 2 * spec.steps
     return spec.n * count_evaluations(
         sampler_of(spec.method, spec.flow),
-        last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength),
+        last_steps(spec.levels(schedule), edit.strength),
         guided=spec.guidance_scale != 1.0,
         guidance_interval=spec.guidance_interval,
         resample=edit.resample,
@@ -174,7 +173,7 @@ def evaluations(spec: SamplingSpec, schedule: Schedule, edit: Edit) -> int:
 def edit_task(spec: SamplingSpec, checkpoint: Checkpoint, given: Given, edit: Edit) -> Task:
     """The result is an `Edited`. An inversion takes a spec of `inversion_spec`."""
     schedule = build_schedule(checkpoint.config)
-    walk = last_steps(make_levels(schedule, spec.steps, spec.spacing), edit.strength)
+    walk = last_steps(spec.levels(schedule), edit.strength)
 
     def work(load: Load, on_step: OnStep) -> Edited:
         make = inverted if edit.kind == INVERT else sampled
@@ -214,6 +213,7 @@ def inverted(
         spec.spacing,
         spec.labels(),
         on_step,
+        spec.timesteps,
     )
     back = spec.make(loaded, on_step, x_T=x_T, clip_x0=False).cpu()
     rmse, psnr = image_errors(back, wanted)

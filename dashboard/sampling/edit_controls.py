@@ -28,7 +28,6 @@ from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.edits import last_steps
-from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -293,7 +292,7 @@ def problem(spec: SamplingSpec, can: Capabilities, edit: Edit) -> str:
     """Why this edit is impossible with these settings, and what to do; empty if it is possible."""
     if problems := spec.problems(can, edit.strength):
         return problems[0]
-    noisiest = make_levels(can.schedule, spec.steps, spec.spacing)[0]
+    noisiest = spec.levels(can.schedule)[0]
     if edit.kind == INVERT and not can.flow and noisiest.alpha <= 0:
         return (
             "This run's schedule ends in pure noise (zero terminal SNR), where nothing of the "
@@ -304,7 +303,7 @@ def problem(spec: SamplingSpec, can: Capabilities, edit: Edit) -> str:
 
 
 def start_text(spec: SamplingSpec, schedule: Schedule, strength: float) -> str:
-    walk = last_steps(make_levels(schedule, spec.steps, spec.spacing), strength)
+    walk = last_steps(spec.levels(schedule), strength)
     steps, start = len(walk) - 1, walk[0]
     return (
         f"Takes the last {steps} of {spec.steps} steps, from t = {start.t:.4g}, where $x_t$ is "

@@ -21,6 +21,7 @@ from dashboard.sampling.controls import (
     SPACING,
     STEP,
     STEPS,
+    TIMESTEPS,
     VARIANCE,
     WAY,
     controls_for,
@@ -28,6 +29,7 @@ from dashboard.sampling.controls import (
     max_images,
 )
 from dashboard.sampling.modes import BATCH, COMPARE, EDIT, GENERATE, MODE, MODES
+from dashboard.sampling.spacing import set_timesteps
 from dashboard.sampling.trajectory import IMAGE
 from dashboard.services import cached, roles, uploads
 from dashboard.services.series_jobs import most_images
@@ -101,10 +103,13 @@ def use(made: Made) -> None:
     known = link_settings(made.spec) | {BATCH.controls[0].key: made.spec.n} | page
     if missing:
         del known[STEP.key]
+    known.pop(TIMESTEPS.key, None)
     new = [name for name in known if name in values and name not in st.session_state]
     st.query_params.update({name: known[name] for name in new if known[name] != []})
     st.session_state.update(values)
-    st.session_state.pop(keys.DEFAULTS, None)  # what is restored follows no other control
+    set_timesteps(made.spec.timesteps)
+    for key in (keys.DEFAULTS, keys.USUAL_SPACING):  # what is restored follows no other control
+        st.session_state.pop(key, None)
     st.session_state[keys.RESTORED] = what_came_back(made, page[MODE.key], missing, lost)
 
 

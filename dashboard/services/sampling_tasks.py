@@ -12,7 +12,6 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.sample import StepView
 from diffusion_core.sampling.spec import SamplingSpec
 from diffusion_core.sampling.trajectory import Recorder, Trajectory
@@ -56,7 +55,7 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
 
     def work(load: Load, on_step: OnStep) -> GeneratedImages:
         loaded = load(checkpoint, spec.average, spec.exact)
-        recorder = Recorder(make_levels(schedule, spec.steps, spec.spacing))
+        recorder = Recorder(spec.levels(schedule))
 
         def on_both(view: StepView) -> None:
             recorder(view)

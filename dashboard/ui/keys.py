@@ -18,6 +18,7 @@ DESIGN_ERROR = "design_error"  # text: why a schedule was not saved or deleted, 
 # The Sampling page.
 JOBS = "jobs"  # {mode: SamplingJob}: the session's newest job of each mode
 ADVANCED = "advanced"  # whether the advanced controls are shown
+USUAL_SPACING = "usual_spacing"  # of the steps, of the way to sample that was last shown
 KNOWN_LATEST = "known_latest"  # {run: step}: the checkpoint that "latest" means in this session
 RESTORED = "restored"  # (level, text): what came of the last image whose settings were restored
 HISTORY = "history_of_results"  # {number of the job: Result}: the last ones, oldest first

@@ -30,7 +30,7 @@ from diffusion_core.runs.metrics import MetricsError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
+from diffusion_core.sampling.levels import LEARNED, TIMESTEP_SPACINGS
 
 Row = tuple[str, Estimates]  # what was measured, and its values
 
@@ -52,7 +52,10 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
         help="sampling steps, one result each (default: 20)",
     )
     evaluate.add_argument(
-        "--spacing", choices=TIMESTEP_SPACINGS, help="of the steps (default: the sampler's usual)"
+        "--spacing",
+        choices=(*TIMESTEP_SPACINGS, LEARNED),
+        help="of the steps (default: learned if the run has timesteps for it, else the sampler's "
+        "usual)",
     )
     evaluate.add_argument(
         "--average", default=MAIN_AVERAGE, help="averaged weights (default: %(default)s)"
@@ -99,6 +102,8 @@ def do_evaluate(given: argparse.Namespace) -> int:
         ]
         loaded = load_model(checkpoint, device, given.average)
         can = Capabilities.of(checkpoint)
+        for reason in can.unusable:
+            complain(f"Skipped: {reason}")
         for spec in specs:
             if warning := spec.warning(can):
                 complain(f"Warning: {warning}")

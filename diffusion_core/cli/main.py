@@ -29,6 +29,7 @@ COMMANDS = {
     "train": ("train", "train a run in this terminal or in the background"),
     "sample": ("sample", "generate images from a run's checkpoint"),
     "evaluate": ("evaluate", "measure how good a run's images are"),
+    "tune": ("tune", "learn the timesteps of a sampler in few steps from many"),
     "export": (
         "export",
         "export a run as one file, for diffusers or as ONNX, or its metrics as CSV or Parquet",

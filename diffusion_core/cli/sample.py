@@ -32,7 +32,7 @@ from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
-from diffusion_core.sampling.levels import TIMESTEP_SPACINGS
+from diffusion_core.sampling.levels import LEARNED, TIMESTEP_SPACINGS
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.sample import Cancelled
@@ -46,6 +46,7 @@ OPTIONS = {
     "step": None,
     "sampler": None,
     "spacing": None,
+    "timesteps": None,
     "steps": None,
     "eta": 0.0,
     "variance": "posterior",
@@ -70,7 +71,17 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
         help="default: the first that the model supports; a flow supports euler and heun",
     )
     sample.add_argument(
-        "--spacing", choices=TIMESTEP_SPACINGS, help="of the steps (default: the sampler's usual)"
+        "--spacing",
+        choices=(*TIMESTEP_SPACINGS, LEARNED),
+        help="of the steps (default: learned if the run has timesteps for it, else the sampler's "
+        "usual)",
+    )
+    sample.add_argument(
+        "--timesteps",
+        type=number,
+        nargs="+",
+        metavar="T",
+        help="those of learned spacing, falling, one for each step (default: the run's own)",
     )
     sample.add_argument("--steps", type=whole_number, help="default: the sampler's usual number")
     sample.add_argument("--eta", type=number, help="ddim only: noise per step, from 0 to 1")
@@ -146,6 +157,18 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
     usual = "ddpm" if arguments.lecture else can.samplers[0]
     sampler = arguments.sampler or usual
     spaced_as = usual if arguments.lecture else sampler
+    steps = arguments.steps
+    if steps is None:
+        timesteps = arguments.timesteps
+        steps = len(timesteps) if timesteps else can.usual_steps.get(sampler, 1)
+    spacing = arguments.spacing
+    if spacing is None and (arguments.timesteps or arguments.lecture):
+        spacing = LEARNED if arguments.timesteps else can.usual_spacing[usual]
+    spaced = can.spaced(spaced_as, steps, arguments.average, spacing)
+    if arguments.timesteps:
+        spaced["timesteps"] = arguments.timesteps
+    for sentence in can.unusable:
+        complain(f"Skipped: {sentence}")
     try:
         spec = SamplingSpec.from_dict(
             {
@@ -153,9 +176,7 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "step": checkpoint.step,
                 "n": arguments.n,
                 "sampler": sampler,
-                "steps": can.usual_steps.get(sampler, 1)
-                if arguments.steps is None
-                else arguments.steps,
+                "steps": steps,
                 "seed": arguments.seed,
                 "eta": arguments.eta,
                 "classes": can.classes,
@@ -166,7 +187,7 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "as_lecture": arguments.lecture,
                 "average": arguments.average,
                 "flow": can.flow,
-                "spacing": arguments.spacing or can.usual_spacing.get(spaced_as, can.spacings[0]),
+                **spaced,
                 "variance": arguments.variance,
                 "exact": arguments.exact,
             },

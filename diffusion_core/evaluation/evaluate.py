@@ -40,16 +40,19 @@ def make_spec(
 ) -> SamplingSpec:
     """The spec of `n` images for `evaluate`; `settings`: other fields of `SamplingSpec`.
 
-    The default sampler is the first that the model takes, the default spacing the sampler's usual
-    one. A network with classes gets "each in turn", for which `evaluate` samples each class as
-    often as it occurs in training. Raises ConfigError for what the checkpoint cannot do.
+    The default sampler is the first that the model takes. The default spacing is the learned one
+    where timesteps were learned for this way to sample, else the sampler's usual one. A network
+    with classes gets "each in turn", for which `evaluate` samples each class as often as it occurs
+    in training. Raises ConfigError for what the checkpoint cannot do.
     """
     can = Capabilities.of(checkpoint)
     if not FEWEST <= n <= MOST_IMAGES:
         raise ConfigError(f"n is {n}; it must be from {FEWEST} to {MOST_IMAGES:,}.")
     sampler = sampler or can.samplers[0]
-    spacing = spacing or can.usual_spacing.get(sampler, can.spacings[0])
-    values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler, "spacing": spacing}
+    usual = SamplingSpec(run=run, step=checkpoint.step)
+    how = (settings.get("steps", usual.steps), settings.get("average", usual.average))
+    values = {"run": run, "step": checkpoint.step, "n": n, "sampler": sampler}
+    values |= can.spaced(sampler, *how, spacing)
     values |= {"classes": can.classes, "label": EACH_IN_TURN if can.classes else ""}
     try:
         spec = SamplingSpec.from_dict(values | {"flow": can.flow} | settings, source="")

@@ -156,5 +156,5 @@ def spec_of(
         label=EACH_IN_TURN if can.classes else "",
         guidance_scale=values[GUIDANCE],
         flow=can.flow,
-        spacing=can.usual_spacing.get(sampler, can.spacings[0]),
+        **can.spaced(sampler, values[STEPS]),
     )

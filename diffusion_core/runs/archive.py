@@ -48,6 +48,7 @@ MANIFEST = "manifest.json"
 MOST_FILES = 20_000
 LISTED = 160  # bytes of a file in the list: name, numbers and the further ones of large files
 WEIGHTS = ("best", "latest", "all", "none")
+LEARNED = "timesteps"  # the folder of `sampling.learned`
 CHOSEN = ("config.json", "weights/", "state/")  # the beginnings of what must not be left out
 
 # The states that stay; a run in another one is stopped where it is imported.
@@ -130,6 +131,7 @@ PARTS = tuple(
         (r"metrics\.sqlite", check_metrics, 2**32),
         (rf"quality/{STEP}-[0-9a-f]{{12}}\.json", check_json, MAX_BYTES),
         (rf"quality/{STEP}-[0-9a-f]{{12}}\.png", check_png, None),
+        (rf"{LEARNED}/{STEP}-[0-9a-f]{{12}}\.json", check_json, MAX_BYTES),
         (rf"samples/{STEP}\.png", check_png, None),
         (rf"weights/{STEP}\.safetensors", check_weights, None),
         (rf"{post_hoc.FOLDER}/{STEP}\.safetensors", post_hoc.check_snapshot, None),
@@ -216,6 +218,7 @@ def plan_archive(run: Run, weights: str | Sequence[int] = "best", with_state: bo
         run.path / "status.json",
         *(path for path in listing(run.path, "*") if path.name not in without),
         *listing(run.path / "quality", "*"),
+        *listing(run.path / LEARNED, "*"),
         *listing(run.path / "samples", "*.png"),
         *(run.checkpoint(step).path for step in steps),
         *states,

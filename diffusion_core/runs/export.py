@@ -9,17 +9,19 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
 
-from diffusion_core.files import building_folder
+from diffusion_core.files import building_folder, check_regular, listing
 from diffusion_core.models import unet
 from diffusion_core.process.embedding import SinusoidalPositionEmbeddings
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.process.tables import SCHEDULE_KINDS
+from diffusion_core.runs.archive import LEARNED
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.metrics import read_all
@@ -131,6 +133,10 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
         path.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
         text = _readme(run, checkpoint, type(model).__name__, scheduler["_class_name"])
         (folder / "README.md").write_text(text, encoding="utf-8")
+        for path in listing(run.path / LEARNED, f"step-{checkpoint.step:08d}-*.json"):
+            (folder / LEARNED).mkdir(exist_ok=True)
+            check_regular(path)
+            shutil.copyfile(path, folder / LEARNED / path.name)
         (folder / "network.py").write_text(network_source(), encoding="utf-8")
         (folder / SCRIPT.name).write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
 
@@ -161,6 +167,7 @@ Written by Diffusion Lab with
 `network.{kind}(**network_args)`, the arguments from `unet/config.json`.
 - `model(x, t)` takes images in [-1, 1] and timesteps counted from 0\
 {": diffusers' timestep minus 1." if flow else ", as diffusers counts them."}
+- `{LEARNED}/`, where it is, holds timesteps that were learned for a sampler and a number of steps.
 {f"- `model(x, t, labels)` takes classes: {classes}." if classes else "- It has no classes."}
 
 `python {SCRIPT.name} images.png` generates four images; it needs torch, diffusers and safetensors.

@@ -17,7 +17,6 @@ from diffusion_core.device import device_of
 from diffusion_core.media.images import to_uint8
 from diffusion_core.process.noise import image_noise
 from diffusion_core.runs.checkpoint import LoadedModel
-from diffusion_core.sampling.levels import make_levels
 from diffusion_core.sampling.solvers import Noise, StepView
 from diffusion_core.sampling.spec import SamplingSpec
 
@@ -61,7 +60,7 @@ def branch(
     model, schedule, config = loaded
     device = device_of(model)
     shape = config.image_shape
-    levels = make_levels(schedule, spec.steps, spec.spacing)
+    levels = spec.levels(schedule)
     one_class = spec.replace(label=spec.class_of(number) or spec.label)
     found = []
     for shared in partings(spec.steps, count):

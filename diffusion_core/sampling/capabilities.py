@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.runs.post_hoc import can_make
 from diffusion_core.runs.presets import build_schedule
-from diffusion_core.sampling.levels import spacings_for
+from diffusion_core.sampling.learned import LearnedTimesteps, Way, read_learned
+from diffusion_core.sampling.levels import LEARNED, spacings_for
 from diffusion_core.sampling.registry import samplers_for, usual_spacing, usual_steps
 
 EACH_IN_TURN = "each in turn"
@@ -29,17 +32,20 @@ class Capabilities:
     image_size: int  # pixels
     channels: int
     samplers: tuple[str, ...]  # names, the usual one first
-    spacings: tuple[str, ...]  # of the steps
+    spacings: tuple[str, ...]  # of the steps; also LEARNED for the ways to sample in `learned`
     usual_steps: Mapping[str, int]  # by sampler
     usual_spacing: Mapping[str, str]  # by sampler
     takes_lecture: bool  # whether it can be sampled as the lecture does
     schedule: Schedule = field(compare=False, repr=False)
+    learned: Mapping[Way, LearnedTimesteps] = field(default_factory=dict)
+    unusable: tuple[str, ...] = ()  # a sentence for each file of learned timesteps that is broken
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Capabilities:
         config = checkpoint.config
         schedule = build_schedule(config)
         samplers = samplers_for(schedule)
+        learned, unusable = read_learned(checkpoint, schedule.timesteps)
         return cls(
             classes=checkpoint.classes,
             any_class=checkpoint.any_class,
@@ -56,11 +62,31 @@ class Capabilities:
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
             takes_lecture=config.network == "lecture" and config.image_size > 16,
             schedule=schedule,
+            learned=learned,
+            unusable=unusable,
         )
 
     def has_average(self, name: str) -> bool:
         """Whether there are averaged weights of this name."""
         return name in self.averages or can_make(name, self.snapshots)
+
+    def spacings_for(
+        self, sampler: str, steps: int, average: str = MAIN_AVERAGE
+    ) -> tuple[str, ...]:
+        """Those that a way to sample can have, the usual one first."""
+        usual = self.usual_spacing.get(sampler, self.spacings[0])
+        learned = (LEARNED,) if (average, sampler, steps) in self.learned else ()
+        return (*learned, usual, *(name for name in self.spacings if name != usual))
+
+    def spaced(
+        self, sampler: str, steps: int, average: str = MAIN_AVERAGE, spacing: str | None = None
+    ) -> dict[str, Any]:
+        """The fields `spacing` and `timesteps` of a `SamplingSpec`; by default the usual spacing,
+        which is the learned one where timesteps were learned for it."""
+        spacing = spacing or self.spacings_for(sampler, steps, average)[0]
+        learned = self.learned.get((average, sampler, steps))
+        timesteps = learned.timesteps if learned is not None and spacing == LEARNED else ()
+        return {"spacing": spacing, "timesteps": timesteps}
 
     @property
     def labels(self) -> tuple[str, ...]:

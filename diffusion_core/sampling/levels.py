@@ -33,7 +33,9 @@ differs):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,6 +43,7 @@ from diffusion_core.process.schedule import Schedule
 
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace", "karras", "exponential")
 OF_SIGMA = ("karras", "exponential")  # these space sigma / alpha instead of t
+LEARNED = "learned"  # the spacing whose timesteps are learned for a checkpoint; see `learned.py`
 KARRAS_RHO = 7.0  # Karras et al. 2022, equation 5
 
 
@@ -121,6 +124,30 @@ def make_levels(schedule: Schedule, steps: int, spacing: str = "trailing") -> li
     share = 1 / np.sqrt(1 + wanted**2)  # alpha^2 + sigma^2 = 1; a flow ends in pure noise
     found = zip(ts, share, wanted * share, strict=True)
     return [*(NoiseLevel(float(t), float(a), float(s)) for t, a, s in found), IMAGE]
+
+
+def learned_levels(schedule: Schedule, timesteps: Sequence[float]) -> list[NoiseLevel]:
+    """The levels of falling timesteps, also between two of the schedule's, and `IMAGE`. Raises
+    ValueError for timesteps that do not fall, or are beyond the schedule."""
+    falling = all(high > low for high, low in pairwise(timesteps))
+    last = schedule.timesteps - 1
+    if not timesteps or not falling or not 0 <= timesteps[-1] <= timesteps[0] <= last:
+        raise ValueError(f"Timesteps must fall, from at most {last:,} to at least 0.")
+    return [*(interpolated(schedule, t) for t in timesteps), IMAGE]
+
+
+def interpolated(schedule: Schedule, t: float) -> NoiseLevel:
+    """The level of a timestep that may lie between two of the schedule's.
+
+    alpha and sigma are on the straight line between theirs, scaled to alpha^2 + sigma^2 = 1 but for
+    a flow, which itself is such a line. t may be a tensor; the level has gradients then.
+    """
+    alphas, sigmas = schedule.exact_signal, schedule.exact_spread
+    k = min(int(t), schedule.timesteps - 2)
+    alpha = float(alphas[k]) + (t - k) * float(alphas[k + 1] - alphas[k])
+    sigma = float(sigmas[k]) + (t - k) * float(sigmas[k + 1] - sigmas[k])
+    length = 1.0 if schedule.is_flow else (alpha**2 + sigma**2) ** 0.5
+    return NoiseLevel(t, alpha / length, sigma / length)
 
 
 def exact_tables(schedule: Schedule) -> tuple[list[float], list[float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,7 +23,7 @@ from diffusion_core.process.noise import Noise, image_noise
 from diffusion_core.process.prediction import X_0, prediction_type_of
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.sampling import edits
-from diffusion_core.sampling.levels import NoiseLevel, make_levels
+from diffusion_core.sampling.levels import NoiseLevel, learned_levels, make_levels
 from diffusion_core.sampling.registry import samplers_for, unknown_sampler, usual_spacing
 from diffusion_core.sampling.solvers import VARIANCES, Predict, Sampler, StepView
 
@@ -65,6 +65,8 @@ class SamplingOptions:
     # passes per step (RePaint, see `edits.repaint`).
     mask: Tensor | None = None
     resample: int = 1
+    # Walk these, falling, which may lie between two of the schedule's, instead of spaced ones.
+    timesteps: Sequence[float] = ()
 
     @classmethod
     def of(cls, *options: Any, **more: Any) -> SamplingOptions:
@@ -85,6 +87,8 @@ class SamplingOptions:
             )
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}.")
+        if self.timesteps and self.steps not in (None, len(self.timesteps)):
+            raise ValueError(f"timesteps needs one for each of {self.steps} steps.")
         edits.check(n, self.image, self.strength, self.mask, self.resample, sampler)
         for name in ("x_T", "labels", "negative_labels"):
             given = getattr(self, name)
@@ -115,7 +119,6 @@ def make_predict(
     """
     if guidance_scale != 1.0 and labels is None:
         raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
-    predicts = prediction_type_of(prediction_type)
     others = negative_labels
     if labels is not None and guidance_scale != 1.0 and others is None:
         others = torch.full_like(labels, cast(int, model.num_classes))
@@ -130,7 +133,7 @@ def make_predict(
         labelled, other = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
         return other + guidance_scale * (labelled - other)
 
-    def predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def answer(x_t: Tensor, level: NoiseLevel) -> Tensor:
         # Between the schedule's own timesteps the network is told a fraction.
         kind = torch.long if float(level.t).is_integer() else torch.float32
         t = torch.full((len(x_t),), level.t, device=x_t.device, dtype=kind)
@@ -139,9 +142,20 @@ def make_predict(
         if one_by_one:
             # Cloned, so that memory is aligned alike for each: it can decide how sums are rounded.
             each = [slice(k, k + 1) for k in range(len(x_t))]
-            prediction = torch.cat([network(x_t[k].clone(), t[k], k, guided) for k in each]).float()
-        else:
-            prediction = network(x_t, t, slice(None), guided).float()
+            return torch.cat([network(x_t[k].clone(), t[k], k, guided) for k in each]).float()
+        return network(x_t, t, slice(None), guided).float()
+
+    return predict_by(answer, prediction_type, clip_x0=clip_x0)
+
+
+def predict_by(
+    answer: Callable[[Tensor, NoiseLevel], Tensor], prediction_type: str, *, clip_x0: bool = True
+) -> Predict:
+    """`predict` for what a network answers at a level; see `make_predict`."""
+    predicts = prediction_type_of(prediction_type)
+
+    def predict(x_t: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        prediction = answer(x_t, level)
         point = (x_t, level.alpha, level.sigma)
         x_0 = predicts.to_x_0(prediction, *point)
         if not clip_x0:
@@ -172,7 +186,11 @@ def sample_steps(
     first_noise = noise()
     start = first_noise if how.x_T is None else how.x_T.to(device)
     total = schedule.timesteps if how.steps is None else how.steps
-    levels = make_levels(schedule, total, how.timestep_spacing or usual_spacing(found, schedule))
+    if how.timesteps:
+        levels = learned_levels(schedule, how.timesteps)
+    else:
+        spacing = how.timestep_spacing or usual_spacing(found, schedule)
+        levels = make_levels(schedule, total, spacing)
     predict = make_predict(
         model,
         how.prediction_type,
@@ -259,6 +277,7 @@ def invert(
     timestep_spacing: str = "trailing",
     labels: Tensor | None = None,
     on_step: Callable[[StepView], None] | None = None,
+    timesteps: Sequence[float] = (),
 ) -> Tensor:
     """The noise x_T (n, C, H, W) from which DDIM with as many steps, `clip_x0=False` and the same
     labels leads to `images` (n, C, H, W) in [-1, 1]; see `edits.invert`.
@@ -266,7 +285,10 @@ def invert(
     Raises ValueError where the schedule ends in pure noise: nothing of the image is left there.
     """
     total = schedule.timesteps if steps is None else steps
-    levels = make_levels(schedule, total, timestep_spacing)
+    if timesteps:
+        levels = learned_levels(schedule, timesteps)
+    else:
+        levels = make_levels(schedule, total, timestep_spacing)
     if levels[0].alpha <= 0 and not schedule.is_flow:
         raise ValueError("A walk that ends in pure noise cannot be inverted.")
     device = device_of(model)

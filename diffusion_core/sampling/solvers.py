@@ -7,7 +7,8 @@ x_t = alpha x_0 + sigma epsilon:
 - ratio = sigma / alpha is the sigma of Karras et al. 2022, for x_t / alpha;
 - lambda = log(alpha / sigma) is that of Lu et al. 2022.
 
-To add a sampler, write its function and a `Sampler` record, and name the record in `SAMPLERS`.
+To add a sampler, write its function and a `Sampler` record, and name the record in `SAMPLERS`. One
+that adds no noise must also take levels that are tensors, for gradients: see `tuning.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import numpy as np
 from torch import Tensor
 
 from diffusion_core.process.noise import Noise
@@ -94,6 +94,11 @@ _OF_FLOW = (
 def _pairs(levels: Sequence[NoiseLevel]) -> Iterator[tuple[int, NoiseLevel, NoiseLevel]]:
     """(index, level at which a step starts, level at which it lands)."""
     return ((k, start, end) for k, (start, end) in enumerate(pairwise(levels)))
+
+
+def _expm1(x: float) -> float:
+    """exp(x) - 1, also of a tensor."""
+    return x.expm1() if isinstance(x, Tensor) else math.expm1(x)
 
 
 def ddpm(
@@ -176,7 +181,7 @@ def ddim(
     for index, level, after in _pairs(levels):
         x_0, epsilon = predict(x_t, level)
         bar, bar_prev = level.alpha**2, after.alpha**2
-        spread = eta * ((1 - bar_prev) / (1 - bar) * (1 - bar / bar_prev)) ** 0.5
+        spread = eta * ((1 - bar_prev) / (1 - bar) * (1 - bar / bar_prev)) ** 0.5 if eta else 0.0
         x_t = after.alpha * x_0 + max(after.sigma**2 - spread**2, 0.0) ** 0.5 * epsilon
         if spread > 0:
             x_t = x_t + spread * noise()
@@ -334,7 +339,7 @@ def dpmpp_2m(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise:
     for index, level, after in _pairs(levels):
         x_0, epsilon = predict(x_t, level)
         h = after.log_snr_half - level.log_snr_half
-        shift = -math.expm1(-h)  # 1 - exp(-h); 1 in the last step, where h is infinite
+        shift = -_expm1(-h)  # 1 - exp(-h); 1 in the last step, where h is infinite
         guess = x_0
         if before is not None and after.sigma > 0:
             old_x_0, old_h = before
@@ -422,15 +427,18 @@ w_k = \int_{\bar\sigma_t}^{\bar\sigma_s} \ell_k(\sigma)\,d\sigma""",
 def _lagrange_integrals(ratios: Sequence[float], index: int, order: int) -> list[float]:
     """The integrals from ratios[index] to ratios[index + 1] of the Lagrange polynomials through
     the last `order` of the ratios, the newest first."""
-    nodes = [ratios[index - k] for k in range(order)]
+    # Around the step's start, so that high powers of large ratios do not lose digits.
+    nodes = [ratios[index - k] - ratios[index] for k in range(order)]
+    width = ratios[index + 1] - ratios[index]
     weights = []
     for k, node in enumerate(nodes):
         others = nodes[:k] + nodes[k + 1 :]
-        # Around the step's start, so that high powers of large ratios do not lose digits.
-        roots = [other - ratios[index] for other in others]
-        integral = np.poly1d(np.poly(roots) if roots else [1.0]).integ()
-        scale = math.prod(node - other for other in others)
-        weights.append(float(integral(ratios[index + 1] - ratios[index]) / scale))
+        powers = [1.0]  # coefficients of the product of (x - other), the lowest power first
+        for other in others:
+            times_x, times_other = [0.0, *powers], [-other * power for power in powers]
+            powers = [a + b for a, b in zip(times_x, [*times_other, 0.0], strict=True)]
+        integral = sum(power * width ** (n + 1) / (n + 1) for n, power in enumerate(powers))
+        weights.append(integral / math.prod(node - other for other in others))
     return weights
 
 
@@ -449,7 +457,7 @@ def unipc(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: No
         newest = [(x_0, level.log_snr_half), *newest][:2]
         last = (x_t, level)
         h = after.log_snr_half - level.log_snr_half
-        shift = -math.expm1(-h)
+        shift = -_expm1(-h)
         guess = x_0
         if len(newest) == 2 and after.sigma > 0:
             (m0, lambda0), (m1, lambda1) = newest
@@ -482,7 +490,7 @@ def _unipc_correct(
     x, start = last
     m0, lambda0 = newest[0]
     h = level.log_snr_half - start.log_snr_half
-    b = math.expm1(-h)
+    b = _expm1(-h)
     correction = (x_0 - m0) / 2
     if len(newest) == 2:
         m1, lambda1 = newest[1]
@@ -497,6 +505,48 @@ def _unipc_correct(
     return level.sigma / start.sigma * x - level.alpha * b * (m0 + correction)
 
 
+def sa_solver(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
+    """SA-Solver with tau = 1, predictor and corrector of order 2 on x_0: Xue et al. 2023
+    (arXiv 2309.05019), algorithm 1.
+
+    Every evaluation corrects the step that led to it, with the same fresh noise, and predicts the
+    next. The slopes of x_0 have the weights h^2 / h' and h of the authors' code, which are those of
+    Adams' formulas but for a term of order h^3.
+    """
+    x_t, landed, old = x_T, x_T, None
+    for index, level, after in _pairs(levels):
+        x_0, epsilon = predict(x_t, level)
+        h = after.log_snr_half - level.log_snr_half
+        if old is not None:
+            old_x_0, old_h = old
+            x_t = landed + level.alpha * old_h * (x_0 - old_x_0)
+        shift = -math.expm1(-2 * h)
+        x_t = after.sigma / level.sigma * math.exp(-h) * x_t + after.alpha * shift * x_0
+        if after.sigma > 0:
+            x_t = x_t + after.sigma * shift**0.5 * noise()
+        landed = x_t
+        if old is not None and index < len(levels) - 2:
+            x_t = landed + after.alpha * h**2 / old_h * (x_0 - old_x_0)
+        old = (x_0, h)
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+SA_SOLVER = Sampler(
+    "sa_solver",
+    "SA-Solver",
+    sa_solver,
+    r"""\begin{aligned}
+\bar x ={}& \tfrac{\sigma_s}{\sigma_t}\,e^{-h}\,x_t + \alpha_s\,(1 - e^{-2h})\,\hat x_0
++ \sigma_s\sqrt{1 - e^{-2h}}\,z \\
+\text{predict: } x_s ={}& \bar x + \alpha_s\,\tfrac{h^2}{h'}\,(\hat x_0 - \hat x_0') \\
+\text{correct: } x_s ={}& \bar x + \alpha_s\,h\,(\hat x_0 \text{ at } x_s - \hat x_0)
+\end{aligned}""",
+    _IN_LAMBDA,
+    usual_steps=20,
+    adds_noise=True,
+)
+
+
 # In the order in which they are offered; the first that a model takes is the usual one.
 SAMPLERS = (
     DPMPP_2M,
@@ -504,6 +554,7 @@ SAMPLERS = (
     DDPM,
     DPMPP_2M_SDE,
     UNIPC,
+    SA_SOLVER,
     HEUN,
     EULER,
     EULER_ANCESTRAL,

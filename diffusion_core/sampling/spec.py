@@ -18,7 +18,15 @@ from diffusion_core.runs.checkpoint import LoadedModel
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.edits import last_steps
-from diffusion_core.sampling.levels import OF_SIGMA, TIMESTEP_SPACINGS, make_levels
+from diffusion_core.sampling.learned import Timestep, Timesteps, falling
+from diffusion_core.sampling.levels import (
+    LEARNED,
+    OF_SIGMA,
+    TIMESTEP_SPACINGS,
+    NoiseLevel,
+    learned_levels,
+    make_levels,
+)
 from diffusion_core.sampling.registry import (
     count_evaluations,
     find_sampler,
@@ -36,7 +44,6 @@ MAX_GUIDANCE = 20.0
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
-Timestep = Annotated[float, Field(ge=0, le=MOST_TIMESTEPS)]
 
 
 class SpecError(ValueError):
@@ -66,9 +73,11 @@ class SamplingSpec(Record):
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
     average: Annotated[str, Field(min_length=1, max_length=255)] = MAIN_AVERAGE
     flow: bool = False  # whether the model predicts the direction of a flow
-    # Of the steps, one of `levels.TIMESTEP_SPACINGS`. Files and links that say nothing about it
-    # mean `trailing`, whatever the sampler's usual spacing is.
+    # Of the steps, one of `levels.TIMESTEP_SPACINGS`, or LEARNED. Files and links that say nothing
+    # about it mean `trailing`, whatever the sampler's usual spacing is.
     spacing: Name = "trailing"
+    # Of LEARNED, one for each step, falling: the images stay the same where others are learned.
+    timesteps: Timesteps = ()
     variance: Name = "posterior"  # ddpm only, of its noise: one of VARIANCES
     exact: bool = False  # image by image, identical in every batch; see `sample.sample`
 
@@ -106,12 +115,18 @@ class SamplingSpec(Record):
         """The sampler's name, also where it samples as the lecture does."""
         return "ddpm" if self.as_lecture else self.sampler
 
+    def levels(self, schedule: Schedule) -> list[NoiseLevel]:
+        """Those at which the network is evaluated, and the image."""
+        if self.spacing == LEARNED:
+            return learned_levels(schedule, self.timesteps)
+        return make_levels(schedule, self.steps, self.spacing)
+
     def evaluations(self, schedule: Schedule) -> int:
         """Evaluations of the network on one image, over all images; guidance needs two, with and
         without the class, at the timesteps of its interval."""
         return self.n * count_evaluations(
             sampler_of(self.method, self.flow),
-            make_levels(schedule, self.steps, self.spacing),
+            self.levels(schedule),
             guided=self.guidance_scale != 1.0,
             guidance_interval=self.guidance_interval,
         )
@@ -121,7 +136,11 @@ class SamplingSpec(Record):
         shape and the prediction type."""
         n = self.n if n is None else n
         how: dict[str, Any] = {"sampler": self.sampler, "eta": self.eta}
-        how |= {"timestep_spacing": self.spacing, "noise_term": self.variance}
+        how |= {"noise_term": self.variance}
+        if self.spacing == LEARNED:
+            how["timesteps"] = self.timesteps
+        else:
+            how["timestep_spacing"] = self.spacing
         options = (dict(LECTURE_SAMPLING) if self.as_lecture else how) | {
             "n": n,
             "steps": self.steps,
@@ -226,7 +245,7 @@ class SamplingSpec(Record):
         stable = [
             name
             for name in sorted(capabilities.spacings, key=lambda name: name != usual)
-            if not self.replace(spacing=name)._diverges(capabilities, strength)
+            if not self.replace(spacing=name, timesteps=())._diverges(capabilities, strength)
         ]
         use = f"{either(stable)} spacing" if stable else "more steps or another sampler"
         return (
@@ -237,7 +256,7 @@ class SamplingSpec(Record):
 
     def _diverges(self, can: Capabilities, strength: float) -> bool:
         sampler = sampler_of(self.method, self.flow)
-        levels = last_steps(make_levels(can.schedule, self.steps, self.spacing), strength)
+        levels = last_steps(self.levels(can.schedule), strength)
         given = {"eta": self.eta, "noise_term": self.variance}
         options = {name: given[name] for name in sampler.options & given.keys()}
         return predicted_noise(sampler, levels, options) > MOST_NOISE
@@ -254,10 +273,14 @@ class SamplingSpec(Record):
         options = sampler.options if sampler is not None else {"eta", "noise_term"}
         if sampler is None:
             yield _unknown("sampler", self.method, sampler_names(self.flow))
-        if self.spacing not in TIMESTEP_SPACINGS:
-            yield _unknown("step spacing", self.spacing, TIMESTEP_SPACINGS)
+        if self.spacing == LEARNED:
+            yield from self._contradictions_of_timesteps()
+        elif self.spacing not in TIMESTEP_SPACINGS:
+            yield _unknown("step spacing", self.spacing, (*TIMESTEP_SPACINGS, LEARNED))
         elif self.flow and self.spacing in OF_SIGMA:
             yield f"{self.spacing} spacing needs a schedule that does not end in pure noise."
+        if self.timesteps and self.spacing != LEARNED:
+            yield f"Timesteps have no effect with {self.spacing} spacing; use {LEARNED}."
         if self.variance not in VARIANCES:
             yield _unknown("variance", self.variance, VARIANCES)
         if self.as_lecture:
@@ -269,6 +292,22 @@ class SamplingSpec(Record):
         if self.eta and ("eta" not in options or self.as_lecture):
             yield self._no_effect("eta", "eta")
         yield from self._contradictions_of_classes()
+
+    def _contradictions_of_timesteps(self) -> Iterator[str]:
+        """Of LEARNED."""
+        if not self.timesteps:
+            yield (
+                f"No timesteps were learned for {self.method} in {self.steps:,} "
+                f"step{'s' if self.steps > 1 else ''} with the {self.average} average; choose "
+                "another spacing, or learn them with the command tune."
+            )
+        elif len(self.timesteps) != self.steps:
+            yield (
+                f"There are {len(self.timesteps):,} timesteps for {self.steps:,} steps; each step "
+                "needs one."
+            )
+        elif not falling(self.timesteps):
+            yield "Timesteps must fall: each must be below the one before it."
 
     def _contradictions_of_classes(self) -> Iterator[str]:
         choices = (EACH_IN_TURN, ANY_CLASS, *self.classes) if self.classes else ("",)
@@ -312,7 +351,12 @@ class SamplingSpec(Record):
             yield f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}."
         if self.steps > can.timesteps:
             yield f"{where} takes 1 to {can.timesteps:,} steps, not {self.steps:,}."
-        if self.spacing not in can.spacings:
+        if self.timesteps and self.timesteps[0] > can.timesteps - 1:
+            yield (
+                f"The first timestep is {self.timesteps[0]:g}; it must be at most "
+                f"{can.timesteps - 1:,} for {where}."
+            )
+        if self.spacing not in (*can.spacings, LEARNED):
             yield (
                 f"{self.spacing} spacing cannot be used with {where}; choose one of "
                 f"{', '.join(can.spacings)}."
@@ -348,9 +392,11 @@ class SamplingSpec(Record):
 
     def _guides_nowhere(self, can: Capabilities, strength: float) -> Iterator[str]:
         """That no timestep at which the network is evaluated lies in the guidance interval."""
-        if self.steps > can.timesteps or self.spacing not in can.spacings:
+        if self.steps > can.timesteps or self.spacing not in (*can.spacings, LEARNED):
             return  # said above
-        levels = make_levels(can.schedule, self.steps, self.spacing)
+        if self.timesteps and self.timesteps[0] > can.timesteps - 1:
+            return
+        levels = self.levels(can.schedule)
         at = [level.t for level in last_steps(levels, strength)[:-1]]
         low, high = self.guidance_interval or (0.0, math.inf)
         if not any(low <= t <= high for t in at):
@@ -372,15 +418,19 @@ class SamplingSpec(Record):
             changes["eta"] = 0.0
         if self.variance in VARIANCES and sampler and "noise_term" not in sampler.options:
             changes["variance"] = VARIANCES[0]
+        if self.spacing != LEARNED:
+            changes["timesteps"] = ()
         return self.replace(**changes)
 
     # ------------------------------------------------------------------------------- as JSON
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it. `exact` is left out where it is off, as it was before it was there."""
+        """As JSON knows it. `exact` and `timesteps` are left out where they are off or empty, as
+        they were before they were there."""
         values = self.model_dump(mode="json")
-        if not self.exact:
-            del values["exact"]
+        for name in ("exact", "timesteps"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod

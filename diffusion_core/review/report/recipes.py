@@ -9,6 +9,7 @@ from typing import Any
 from diffusion_core.runs.config import FOLLOWING, MAIN_AVERAGE, RunConfig, usual_min_snr_gamma
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.sampling.capabilities import EACH_IN_TURN
+from diffusion_core.sampling.learned import in_words
 from diffusion_core.sampling.spec import SamplingSpec
 
 
@@ -45,6 +46,8 @@ def sample_command(spec: SamplingSpec, out: str) -> str:
         words += ["--lecture"]
     else:
         words += ["--sampler", spec.sampler, "--spacing", spec.spacing]
+    if spec.timesteps:
+        words += ["--timesteps", *in_words(spec.timesteps)]
     words += ["--steps", str(spec.steps), "--n", str(spec.n), "--seed", str(spec.seed)]
     if spec.classes and spec.label != EACH_IN_TURN:
         words += ["--label", spec.label]

@@ -57,6 +57,8 @@ def full_run(runs_dir: Path) -> Run:
         (path / name).parent.mkdir(exist_ok=True)
         (path / name).write_bytes(IMAGE)
     (path / "quality/step-00000008-0123456789ab.json").write_text('{"version": 1}')
+    (path / "timesteps").mkdir()
+    (path / "timesteps/step-00000008-0123456789ab.json").write_text('{"steps": 1}')
     for name in ("train.log", ".reserve", "request.json", "samples/.step.tmp", "samples/me.png"):
         (path / name).write_text("ann-laptop")
     return load_run(path)
@@ -661,7 +663,7 @@ def test_the_command_says_first_how_large_the_archive_will_be(
     words = ["export", "cars", "--format", "archive"]
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out == (
-        "cars as an archive: 11 files, weights of step 4, at most 0.1 MB.\n"
+        "cars as an archive: 12 files, weights of step 4, at most 0.1 MB.\n"
     )
     assert not list(tmp_path.glob("*.zip"))
     (run.path / "samples/step-00000004.png").write_bytes(b"")

@@ -211,6 +211,16 @@ def test_the_folder_says_what_the_network_is(runs_dir: Path) -> None:
     ]
 
 
+def test_learned_timesteps_of_the_step_are_in_the_folder(runs_dir: Path) -> None:
+    run = write_run(runs_dir, "tiny", 20, 40) / "timesteps"
+    run.mkdir()
+    for step in (20, 40):
+        (run / f"step-{step:08d}-0123456789ab.json").write_text(f'{{"step": {step}}}')
+    write_diffusers(load_run(run.parent), load_run(run.parent).checkpoint(40), runs_dir / "folder")
+    [found] = (runs_dir / "folder" / "timesteps").iterdir()
+    assert json.loads(found.read_text()) == {"step": 40}
+
+
 def test_a_folder_that_is_there_is_left_alone(runs_dir: Path, capsys) -> None:
     folder = export_run(runs_dir)
     before = sorted(folder.rglob("*"))

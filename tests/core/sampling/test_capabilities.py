@@ -37,7 +37,7 @@ def test_a_checkpoint_says_what_it_can(can: Callable[[RunConfig], Capabilities])
     assert found.labels == (EACH_IN_TURN, ANY_CLASS, *CLASSES)
     assert (found.timesteps, found.image_size, found.channels) == (20, 16, 3)
     assert found.averages == ("main",) and not found.takes_lecture
-    assert found.samplers[:3] == ("dpmpp_2m", "ddim", "ddpm") and len(found.samplers) == 9
+    assert found.samplers[:3] == ("dpmpp_2m", "ddim", "ddpm") and len(found.samplers) == 10
     assert found.usual_steps["ddim"] == 20  # of 50, which are more than there are
     assert found.spacings == ("trailing", "leading", "linspace", "karras", "exponential")
     assert found.usual_spacing["heun"] == "karras"

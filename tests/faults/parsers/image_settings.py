@@ -46,7 +46,11 @@ def capabilities() -> Capabilities:
     return Capabilities.of(Checkpoint(Path("x"), 40, 1.0, TINY, CLASSES))
 
 
-SPECS = [SPEC.to_dict(), (SPEC.to_dict() | {"guidance_scale": 2.0, "guidance_interval": [0, 9]})]
+SPECS = [
+    SPEC.to_dict(),
+    SPEC.to_dict() | {"guidance_scale": 2.0, "guidance_interval": [0, 9]},
+    SPEC.to_dict() | {"steps": 2, "spacing": "learned", "timesteps": [9.5, 3.0]},
+]
 PARSERS["settings of sampling"] = Parser(
     spoiled(*SPECS),
     spec_of,

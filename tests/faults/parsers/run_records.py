@@ -20,6 +20,7 @@ from diffusion_core.runs.queue import QueueFile
 from diffusion_core.runs.request import RequestRecord, read_request
 from diffusion_core.runs.run import Run
 from diffusion_core.runs.status import StatusRecord, places_of, state_now, write_status
+from diffusion_core.sampling.learned import LearnedTimesteps
 from tests.faults.odd_inputs import json_files, json_texts, some_of
 from tests.faults.parsers.table import PARSERS, Parser, Said, written
 from tests.tiny_runs import TINY
@@ -154,3 +155,17 @@ take, again = record_file(QueueFile, ".queue.json")
 PARSERS[".queue.json"] = Parser(
     json_files({"order": [["a", 1.5], ["b", 2.0]]}), take, RecordError, again, many=3000
 )
+LEARNED = {
+    "step": 20,
+    "checkpoint_time": 1.5,
+    "average": "main",
+    "sampler": "ddim",
+    "steps": 2,
+    "prediction_type": "epsilon",
+    "timesteps": [18.5, 3.0],
+    "error": 0.1,
+    "usual_errors": {"trailing": 0.2},
+    "written": 2.5,
+}
+take, again = record_file(LearnedTimesteps, "timesteps/step-00000020-0123456789ab.json")
+PARSERS["learned timesteps"] = Parser(json_files(LEARNED), take, RecordError, again, many=3000)
