@@ -120,7 +120,7 @@ def pick_spec(
     labels: Sequence[str] = (),
 ) -> SamplingSpec:
     """What to sample; `count` and `labels`: see `controls_for`."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"step": checkpoint.step}
     basic, basic_keys = st.container(), {control.key for control in BASIC}
     follow = {"on_change": follow_sampler, "args": (values, can)}
     for control in controls_for(can, values, count=count, labels=labels):
@@ -150,9 +150,7 @@ def pick_spec(
                     "image it sees."
                 )
     values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
-    return SamplingSpec(
-        run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
-    )
+    return SamplingSpec(run=run.name, classes=can.classes, flow=can.flow, **values)
 
 
 def pick_seed() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ class Capabilities:
     usual_steps: Mapping[str, int]  # by sampler
     usual_spacing: Mapping[str, str]  # by sampler
     takes_lecture: bool  # whether it can be sampled as the lecture does
+    folder: Path = field(compare=False, repr=False)  # of its run
     schedule: Schedule = field(compare=False, repr=False)
 
     @classmethod
@@ -55,6 +57,7 @@ class Capabilities:
             usual_spacing={each.name: usual_spacing(each, schedule) for each in samplers},
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
             takes_lecture=config.network == "lecture" and config.image_size > 16,
+            folder=checkpoint.path.parent.parent,
             schedule=schedule,
         )
 
