@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key_of
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key_of
 from dashboard.services.shared_look import Shared
 from dashboard.ui.images import read_strip
 from diffusion_core.data.decode import ImageError
@@ -131,7 +131,8 @@ def generate_task(cells: Sequence[Wanted]) -> Task:
                 continue
             try:
                 loaded = load(each.checkpoint, spec.average, spec.exact)
-                images = to_uint8(spec.make(loaded, on_step))
+                guide = load_guide(load, spec, each.checkpoint)
+                images = to_uint8(spec.make(loaded, on_step, guide=guide))
             except ValueError as error:
                 if not explains_itself(error):
                     raise

@@ -124,7 +124,7 @@ def pick_spec(
     labels: Sequence[str] = (),
 ) -> SamplingSpec:
     """What to sample; `count` and `labels`: see `controls_for`."""
-    values: dict[str, Any] = {"timesteps": given_timesteps(can)}
+    values: dict[str, Any] = {"step": checkpoint.step, "timesteps": given_timesteps(can)}
     basic, basic_keys = st.container(), {control.key for control in BASIC}
     for control in controls_for(can, values, count=count, labels=labels):
         if control.key == AVERAGE.key:
@@ -160,9 +160,7 @@ def pick_spec(
     if "spacing" not in values:  # as the lecture samples
         values["timesteps"] = timesteps_for(can, values)
     values.setdefault("n", min(COUNT.default, max_images(can.image_size)))
-    return SamplingSpec(
-        run=run.name, step=checkpoint.step, classes=can.classes, flow=can.flow, **values
-    )
+    return SamplingSpec(run=run.name, classes=can.classes, flow=can.flow, **values)
 
 
 def pick_seed() -> int:

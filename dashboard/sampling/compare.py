@@ -23,7 +23,7 @@ from dashboard.sampling.compare_lists import (
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key_of
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key_of
 from dashboard.ui.images import offer_png
 from dashboard.ui.outside import plain
 from dashboard.ui.progress import precise, press, session_job, show_seconds, show_state, watch
@@ -111,10 +111,11 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
         made = []
         for row, evaluations in zip(rows, counts, strict=True):
             loaded = load(row.checkpoint, row.spec.average, row.spec.exact)
+            guide = load_guide(load, row.spec, row.checkpoint)
             # The first evaluations of a network take longer.
-            row.spec.make(loaded, steps=1, timesteps=row.spec.timesteps[:1])
+            row.spec.make(loaded, guide=guide, steps=1, timesteps=row.spec.timesteps[:1])
             start = time.perf_counter()
-            images = to_uint8(row.spec.make(loaded, on_step))
+            images = to_uint8(row.spec.make(loaded, on_step, guide=guide))
             seconds = time.perf_counter() - start
             made.append(ComparedRow(row.spec, images, evaluations // row.spec.n, seconds))
         return Comparison(spec, page, made)

@@ -162,7 +162,8 @@ def pick_lists(chosen: Chosen) -> tuple[SamplingSpec, dict[str, list], str]:
     """What all rows have in common, the values of each list, and a sentence if one is wrong."""
     can, shown, problem = chosen.can, shown_lists(), ""
     fitted = lists_for(chosen.run, chosen.checkpoint, can, [run.name for run in chosen.runs])
-    unguided = not can.any_class or chosen.spec.label == ANY_CLASS
+    by_class = can.any_class and chosen.spec.label != ANY_CLASS
+    unguided = not (by_class or chosen.spec.autoguided)
     out = {"vs_guidance": unguided, "vs_way": not can.takes_lecture}
     without = [key for key, is_out in out.items() if is_out]
     lists: dict[str, list] = {key: [] for key in LISTS}
@@ -314,7 +315,10 @@ def changed(
 ) -> SamplingSpec:
     """The spec of a row: that of all with its checkpoint and its own values of some fields."""
     above = spec
-    spec = spec.replace(run=place.path.parent.parent.name, step=place.step, flow=can.flow)
+    run = place.path.parent.parent.name
+    if spec.autoguided and not spec.guide_run and run != spec.run:
+        spec = spec.replace(guide_run=spec.run)  # the same guide for all rows
+    spec = spec.replace(run=run, step=place.step, flow=can.flow)
     if can.flow and spec.spacing != LEARNED:
         spec = spec.replace(spacing=can.spacings[0])
     if spec.classes != can.classes:

@@ -20,15 +20,18 @@ from dashboard.ui.controls import (
     whole_bounds,
 )
 from diffusion_core.process.tables import MOST_TIMESTEPS
+from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
+from diffusion_core.sampling.guides import guides_for
 from diffusion_core.sampling.learned import MOST_LEARNED, falling, in_words
 from diffusion_core.sampling.levels import LEARNED, TIMESTEP_SPACINGS
 from diffusion_core.sampling.registry import sampler_of
 from diffusion_core.sampling.solvers import VARIANCES
-from diffusion_core.sampling.spec import SamplingSpec
+from diffusion_core.sampling.spec import AUTOGUIDANCE, BY_CLASS, GUIDANCES, SamplingSpec
 from diffusion_core.text import shown
 
+SAME_RUN = "the same run"
 LATEST, BEST = "latest", "best"
 CORRECT, LECTURE = "correct", "lecture"
 LECTURE_SAMPLER = "ddpm"
@@ -157,10 +160,40 @@ GUIDANCE = Number(
     low=1.0,
     high=8.0,
     default=1.0,
-    step=0.5,
+    step=0.25,
     slider=True,
-    help="Above 1, exaggerates what the class changes in the prediction: other + scale · (class − "
-    "other). Costs a second evaluation of the network.",
+    help="Above 1, leads away from a worse prediction: other + scale · (own − other). Costs a "
+    "second evaluation of a network.",
+)
+KIND = Choice(
+    key="guidance_kind",
+    field="guidance",
+    label="Guidance",
+    options=GUIDANCES,
+    default=BY_CLASS,
+    segmented=True,
+    help="class: away from the prediction for any class, or for another one. autoguidance: away "
+    "from the prediction of a weaker network for the same class, which costs less variety (Karras "
+    "et al. 2024).",
+)
+GUIDE_RUN = Choice(
+    key="guide",
+    field="guide_run",
+    label="Guide",
+    options=(SAME_RUN,),
+    values={SAME_RUN: ""},
+    default=SAME_RUN,
+    help="The weaker network: an earlier checkpoint of this run, a shorter average of its weights, "
+    "or a smaller run with the same classes, images and noise schedule.",
+)
+GUIDE_STEP = Choice(key="guide_step", field="guide_step", label="Checkpoint of the guide")
+GUIDE_AVERAGE = Choice(
+    key="guide_average",
+    field="guide_average",
+    label="Averaged weights of the guide",
+    options=(MAIN_AVERAGE,),
+    default=MAIN_AVERAGE,
+    segmented=True,
 )
 NEGATIVE = Choice(
     key="negative",
@@ -188,7 +221,9 @@ EXACT = Toggle(
 )
 BASIC = (COUNT, LABEL, STEPS, SEED)
 SAMPLERS = (SAMPLER, FLOW_SAMPLER)
-ADVANCED = (STEP, WAY, SPACING, ETA, VARIANCE, AVERAGE, GUIDANCE, NEGATIVE, GUIDED, EXACT)
+GUIDE = (GUIDE_RUN, GUIDE_STEP, GUIDE_AVERAGE)
+SAMPLING = (STEP, WAY, SPACING, ETA, VARIANCE, AVERAGE)
+ADVANCED = (*SAMPLING, GUIDANCE, KIND, *GUIDE, NEGATIVE, GUIDED, EXACT)
 
 
 def max_images(image_size: int) -> int:
@@ -238,11 +273,7 @@ def controls_for(
             yield ETA
         if "noise_term" in sampler.options:
             yield VARIANCE
-    if can.any_class and values.get("label") != ANY_CLASS:
-        yield GUIDANCE
-        if values["guidance_scale"] != 1.0:
-            yield NEGATIVE.now(options=(ANY_CLASS, *can.classes))
-            yield GUIDED.now(high=can.timesteps - 1)
+    yield from controls_of_guidance(can, values)
     yield EXACT
 
 
@@ -253,14 +284,53 @@ def spacings_of(can: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]
     return (*([LEARNED] if given or way in can.learned else []), *can.spacings)
 
 
+def controls_of_guidance(can: Capabilities, values: Mapping[str, Any]) -> Iterator[Control]:
+    """As `controls_for`: the scale, and where that is not 1 what guides, and where."""
+    if values.get("as_lecture"):
+        return
+    by_class = can.any_class and values.get("label") != ANY_CLASS
+    which = can, values["step"], values.get("average", MAIN_AVERAGE)
+    if not by_class and not guides_for(*which):
+        return
+    yield GUIDANCE
+    if values["guidance_scale"] == 1.0:
+        return
+    guides = guides_for(*which)
+    kinds = [kind for kind, there in zip(GUIDANCES, (by_class, guides), strict=True) if there]
+    if kinds != [BY_CLASS]:
+        yield KIND.now(options=kinds, default=kinds[0])
+    if values.get("guidance", BY_CLASS) == AUTOGUIDANCE:
+        yield from controls_of_guide(guides, values)
+    else:
+        yield NEGATIVE.now(options=(ANY_CLASS, *can.classes))
+    yield GUIDED.now(high=can.timesteps - 1)
+
+
+def controls_of_guide(
+    guides: Mapping[str, Mapping[int, Checkpoint]], values: Mapping[str, Any]
+) -> Iterator[Control]:
+    """As `controls_for`, for what `guides_for` found."""
+    yield GUIDE_RUN.now(options=[GUIDE_RUN.of_field(run) for run in guides])
+    steps = {str(step): step for step in guides[values["guide_run"]]}
+    yield GUIDE_STEP.now(options=list(steps), values=steps)
+    guide = guides[values["guide_run"]][values["guide_step"]]
+    own = not values["guide_run"] and guide.step == values["step"]
+    used = values.get("average", MAIN_AVERAGE) if own else None
+    averages = [name for name in guide.averages if name != used]
+    if averages != [MAIN_AVERAGE]:
+        several = bool(guide.snapshots)
+        yield GUIDE_AVERAGE.now(options=averages, segmented=not several, typed=several)
+
+
 def one_class(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
     """With one class for all images: where they take turns any class, if the network knows that,
     else the first."""
     if spec.label != EACH_IN_TURN:
         return spec
-    label = can.labels[1]
-    guidance = {"guidance_scale": 1.0, "negative": "", "guidance_interval": None}
-    return spec.replace(label=label, **(guidance if label == ANY_CLASS else {}))
+    spec = spec.replace(label=can.labels[1])
+    if spec.label != ANY_CLASS or spec.autoguided:
+        return spec
+    return spec.replace(guidance_scale=1.0).without_unused()
 
 
 def link_settings(spec: SamplingSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dashboard.figures.sampling import decided_figure
 from dashboard.figures.theme import show
 from dashboard.sampling.formula import title_of
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key
 from dashboard.ui.images import show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_state, watch
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
@@ -90,9 +90,9 @@ def decided_task(spec: SamplingSpec, checkpoint: Checkpoint, k: int) -> Task:
     count = len(partings(spec.steps, PARTINGS))
 
     def work(load: Load, on_step: OnStep) -> list[Parting]:
-        return branch(
-            spec, load(checkpoint, spec.average, spec.exact), k, PARTINGS, BRANCHES, on_step
-        )
+        loaded = load(checkpoint, spec.average, spec.exact)
+        guide = load_guide(load, spec, checkpoint)
+        return branch(spec, loaded, k, PARTINGS, BRANCHES, on_step, guide)
 
     return Task(
         one,

@@ -37,7 +37,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.outside import code, plain
@@ -99,15 +99,17 @@ def show(
 
 def inversion_spec(spec: SamplingSpec, can: Capabilities) -> SamplingSpec:
     """One image, by the deterministic walk that can be reversed, of one class, not guided."""
-    return one_class(spec, can).replace(
-        n=1,
-        sampler=inverting(spec.flow),
-        eta=0.0,
-        as_lecture=False,
-        variance="posterior",
-        guidance_scale=1.0,
-        negative="",
-        guidance_interval=None,
+    return (
+        one_class(spec, can)
+        .replace(
+            n=1,
+            sampler=inverting(spec.flow),
+            eta=0.0,
+            as_lecture=False,
+            variance="posterior",
+            guidance_scale=1.0,
+        )
+        .without_unused()
     )
 
 
@@ -176,8 +178,11 @@ def edit_task(spec: SamplingSpec, checkpoint: Checkpoint, given: Given, edit: Ed
     walk = last_steps(spec.levels(schedule), edit.strength)
 
     def work(load: Load, on_step: OnStep) -> Edited:
-        make = inverted if edit.kind == INVERT else sampled
-        return make(spec, load(checkpoint, spec.average, spec.exact), given, edit, on_step)
+        loaded = load(checkpoint, spec.average, spec.exact)
+        if edit.kind == INVERT:
+            return inverted(spec, loaded, given, edit, on_step)
+        guide = load_guide(load, spec, checkpoint)
+        return sampled(spec, loaded, guide, given, edit, on_step)
 
     return Task(
         spec,
@@ -190,13 +195,18 @@ def edit_task(spec: SamplingSpec, checkpoint: Checkpoint, given: Given, edit: Ed
 
 
 def sampled(
-    spec: SamplingSpec, loaded: LoadedModel, given: Given, edit: Edit, on_step: OnStep
+    spec: SamplingSpec,
+    loaded: LoadedModel,
+    guide: LoadedModel | None,
+    given: Given,
+    edit: Edit,
+    on_step: OnStep,
 ) -> Edited:
     more: dict[str, Any] = {"image": image_to_x_0(given.image), "strength": edit.strength}
     if edit.mask is not None:
         more |= {"mask": torch.from_numpy(~edit.mask)[None, None].float()}
         more |= {"resample": edit.resample}
-    return Edited(given, edit, to_uint8(spec.make(loaded, on_step, **more)))
+    return Edited(given, edit, to_uint8(spec.make(loaded, on_step, guide=guide, **more)))
 
 
 def inverted(

@@ -122,9 +122,10 @@ def show_job(job: SamplingJob, seen: Snapshot) -> None:
 def cost_text(job: SamplingJob, seen: Snapshot) -> str:
     spec, count = job.spec, job.task.evaluations
     other = code(spec.negative) if spec.negative else "without"
-    twice = f" × 2, with the class and {other}" if spec.guidance_scale != 1.0 else ""
+    pair = "by the network and its guide" if spec.autoguided else f"with the class and {other}"
+    twice = f" × 2, {pair}" if spec.guidance_scale != 1.0 else ""
     if spec.guidance_interval is not None:
-        twice = f", with the class and {other} where it is guided"
+        twice = f", {pair} where it is guided"
     if sampler_of(spec.method, spec.flow).evaluations == 2:
         twice = f", both ends of each step but the last{twice}"
     return (

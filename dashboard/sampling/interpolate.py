@@ -20,7 +20,7 @@ from dashboard.sampling.formula import title_of
 from dashboard.sampling.history import Result, face_of, keep
 from dashboard.sampling.sharing import offer_link
 from dashboard.services.sampling_job import SamplingJob, Snapshot
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key
 from dashboard.ui.controls import Number
 from dashboard.ui.images import offer_png, show_row
 from dashboard.ui.progress import press, session_job, show_cost, show_expected, show_state, watch
@@ -144,7 +144,9 @@ def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End])
     batches = -(-spec.n // max_images(config.image_size))
 
     def work(load: Load, on_step: OnStep) -> Interpolation:
-        frames = sample_frames(spec, load(checkpoint, spec.average, spec.exact), ends, on_step)
+        loaded = load(checkpoint, spec.average, spec.exact)
+        guide = load_guide(load, spec, checkpoint)
+        frames = sample_frames(spec, loaded, ends, on_step, guide)
         return Interpolation(ends, to_uint8(frames))
 
     return Task(
@@ -158,7 +160,11 @@ def film_task(spec: SamplingSpec, checkpoint: Checkpoint, ends: tuple[End, End])
 
 
 def sample_frames(
-    spec: SamplingSpec, loaded: LoadedModel, ends: tuple[End, End], on_step: OnStep
+    spec: SamplingSpec,
+    loaded: LoadedModel,
+    ends: tuple[End, End],
+    on_step: OnStep,
+    guide: LoadedModel | None = None,
 ) -> Tensor:
     """The frames of the film, (spec.n, C, H, W) in [-1, 1]."""
     model, _, config = loaded
@@ -171,7 +177,8 @@ def sample_frames(
     for begin in range(0, spec.n, most):
         part = starts[begin : begin + most]
         noise = shared_noise(ends[0], len(part), shape, device)
-        made.append(spec.make(loaded, on_step, begin, len(part), x_T=part, noise=noise).cpu())
+        given = {"x_T": part, "noise": noise}
+        made.append(spec.make(loaded, on_step, begin, len(part), guide, **given).cpu())
     return torch.cat(made)
 
 

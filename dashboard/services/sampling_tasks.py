@@ -49,19 +49,27 @@ class GeneratedImages:
     trajectory: Trajectory  # of as many of them as it keeps
 
 
+def load_guide(load: Load, spec: SamplingSpec, checkpoint: Checkpoint) -> LoadedModel | None:
+    """The network that guides the images of a spec, by `load`; None where none does. Raises
+    CheckpointError."""
+    guide = spec.guide_of(checkpoint)
+    return None if guide is None else load(guide, spec.guide_average, spec.exact)
+
+
 def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
     """All images of a spec at once; the result is a `GeneratedImages`. Raises ValueError."""
     schedule = build_schedule(checkpoint.config)
 
     def work(load: Load, on_step: OnStep) -> GeneratedImages:
         loaded = load(checkpoint, spec.average, spec.exact)
+        guide = load_guide(load, spec, checkpoint)
         recorder = Recorder(spec.levels(schedule))
 
         def on_both(view: StepView) -> None:
             recorder(view)
             on_step(view)
 
-        images = spec.make(loaded, on_both)
+        images = spec.make(loaded, on_both, guide=guide)
         return GeneratedImages(to_uint8(images), recorder.finish())
 
     return Task(
@@ -77,14 +85,17 @@ def sample_task(spec: SamplingSpec, checkpoint: Checkpoint) -> Task:
 def pace_key(spec: SamplingSpec, config: RunConfig, at_once: int | None = None) -> PaceKey:
     """What the time of an evaluation depends on: the network, and how many images it sees at once.
 
-    `at_once`: how many are sampled together, by default all; with guidance it sees each twice.
+    `at_once`: how many are sampled together, by default all; with guidance by a class it sees each
+    twice.
     """
     network = (
         f"{config.network} {config.network_args} {config.image_size} {spec.as_lecture} {spec.exact}"
     )
+    if spec.autoguided and spec.guide_run:
+        network += f" and {spec.guide_run}"
     alone = spec.as_lecture or spec.exact
     seen = 1 if alone else at_once or spec.n
-    return network, seen if spec.guidance_scale == 1.0 else 2 * seen
+    return network, seen if spec.guidance_scale == 1.0 or spec.autoguided else 2 * seen
 
 
 def pace_key_of(parts: Sequence[tuple[SamplingSpec, RunConfig]]) -> PaceKey:

@@ -17,7 +17,7 @@ from dashboard.services import budgets, cached, roles, sampling_queue
 from dashboard.services.budgets import HOUR, OverBudget
 from dashboard.services.sampling_job import SamplingJob
 from dashboard.services.sampling_queue import QueueFull
-from dashboard.services.sampling_tasks import Load, OnStep, Task, pace_key
+from dashboard.services.sampling_tasks import Load, OnStep, Task, load_guide, pace_key
 from dashboard.services.settings import Settings, get_settings
 from dashboard.services.visitors import visitor
 from diffusion_core.files import os_sentence
@@ -205,7 +205,11 @@ def submit(series: Series, checkpoint: Checkpoint) -> None:
 
     def work(load: Load, on_step: OnStep) -> Generator[int, None, Series]:
         return series_folder.generate(
-            series, lambda: load(checkpoint, spec.average, spec.exact), str(device), on_step
+            series,
+            lambda: load(checkpoint, spec.average, spec.exact),
+            str(device),
+            on_step,
+            lambda: load_guide(load, spec, checkpoint),
         )
 
     missing = 1 - len(series.numbers()) / spec.n

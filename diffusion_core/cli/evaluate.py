@@ -13,9 +13,10 @@ from diffusion_core.cli.options import (
     DONE,
     RUN_HELP,
     add_device,
+    add_guidance,
     find_checkpoint,
     find_run,
-    number,
+    guide_settings,
     whole_number,
 )
 from diffusion_core.cores import computing
@@ -60,7 +61,8 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--average", default=MAIN_AVERAGE, help="averaged weights (default: %(default)s)"
     )
-    evaluate.add_argument("--guidance-scale", type=number, default=1.0)
+    add_guidance(evaluate)
+    evaluate.set_defaults(guidance_scale=1.0)
     evaluate.add_argument("--seed", type=whole_number, default=0)
     evaluate.add_argument(
         "--bits-per-dim", action="store_true", help="also measure bits per dimension, which is slow"
@@ -95,6 +97,8 @@ def do_evaluate(given: argparse.Namespace) -> int:
                 steps=steps,
                 seed=given.seed,
                 guidance_scale=given.guidance_scale,
+                guidance_interval=given.guidance_interval,
+                **guide_settings(given, run, checkpoint),
                 average=given.average,
                 spacing=given.spacing,
             )

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusion_core.files import complain, short_path
 from diffusion_core.text import shown
@@ -62,6 +62,49 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("DIFFUSION_LAB_DEVICE") or None,
         help="auto, cpu, cuda, cuda:N or mps (default: $DIFFUSION_LAB_DEVICE, else auto)",
     )
+
+
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--guidance-scale", type=number)
+    parser.add_argument(
+        "--guidance-interval",
+        type=number,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="guided timesteps, both included (default: all)",
+    )
+    parser.add_argument(
+        "--guide",
+        metavar="RUN[@STEP]",
+        help="autoguidance: guide away from this weaker checkpoint, of the same run or of one "
+        "beside it (default step: the latest)",
+    )
+    parser.add_argument(
+        "--guide-average",
+        metavar="NAME",
+        help="averaged weights of the guide (default: main), by default of the checkpoint itself",
+    )
+
+
+def guide_settings(given: argparse.Namespace, run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of a `SamplingSpec` that --guide and --guide-average give. Raises ConfigError and
+    CheckpointError."""
+    from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError, split_origin
+    from diffusion_core.sampling.spec import AUTOGUIDANCE
+
+    if given.guide is None and given.guide_average is None:
+        return {}
+    found = {"guidance": AUTOGUIDANCE, "guide_average": given.guide_average or MAIN_AVERAGE}
+    if given.guide is None:
+        return found | {"guide_step": checkpoint.step}
+    name, step = split_origin(given.guide, "--guide")
+    guide = find_run(name, run.path.parent)
+    if guide.path.absolute().parent != run.path.absolute().parent:
+        raise ConfigError(f"--guide is {shown(given.guide)}; it must be a run beside {run.name}.")
+    if step is None:
+        step = find_checkpoint(guide, None).step
+    beside = "" if guide.name == run.name else guide.name
+    return found | {"guide_run": beside, "guide_step": step}
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,11 @@ from diffusion_core.cli.options import (
     RUN_HELP,
     STOPPED,
     add_device,
+    add_guidance,
     check_place,
     find_checkpoint,
     find_run,
+    guide_settings,
     number,
     program,
     whole_number,
@@ -57,6 +59,8 @@ OPTIONS = {
     "guidance_scale": 1.0,
     "negative": None,
     "guidance_interval": None,
+    "guide": None,
+    "guide_average": None,
     "lecture": False,
     "exact": False,
 }
@@ -100,15 +104,8 @@ def add_arguments(sample: argparse.ArgumentParser) -> None:
         "--label",
         help=f"class by name or number, '{ANY_CLASS}' or '{EACH_IN_TURN}' (default: the latter)",
     )
-    sample.add_argument("--guidance-scale", type=number)
     sample.add_argument("--negative", help="class to guide away from (default: any class)")
-    sample.add_argument(
-        "--guidance-interval",
-        type=number,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="guided timesteps, both included (default: all)",
-    )
+    add_guidance(sample)
     sample.add_argument(
         "--lecture", action="store_true", help="sample as in the lecture, including its mistakes"
     )
@@ -184,6 +181,7 @@ def make_spec(arguments: argparse.Namespace, run: Run, checkpoint: Checkpoint) -
                 "guidance_scale": arguments.guidance_scale,
                 "negative": "" if negative == ANY_CLASS else negative,
                 "guidance_interval": arguments.guidance_interval,
+                **guide_settings(arguments, run, checkpoint),
                 "as_lecture": arguments.lecture,
                 "average": arguments.average,
                 "flow": can.flow,
@@ -210,11 +208,12 @@ def sample_grid(
     columns, side = spec.columns(), checkpoint.config.image_size
     check_size(side * min(spec.n, columns), side * -(-spec.n // columns), out.suffix)
     loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
+    guide = spec.load_guide(checkpoint, device)
     batch = batch_for(spec, side, device)
     with tqdm(total=spec.steps * -(-spec.n // batch), unit="step", dynamic_ncols=True) as bar:
 
         def make(first: int, count: int) -> np.ndarray:
-            return to_uint8(spec.make(loaded, lambda view: bar.update(), first, count))
+            return to_uint8(spec.make(loaded, lambda view: bar.update(), first, count, guide))
 
         images = [found for _, found in in_batches(spec.n, batch, make)]
     with replacing(out) as file:
@@ -244,6 +243,7 @@ def sample_folder(arguments: argparse.Namespace, run: Run, device: torch.device,
         spec = make_spec(arguments, run, checkpoint)
     # Before anything is written.
     loaded = load_model(checkpoint, device, spec.average, exact=spec.exact)
+    guide = spec.load_guide(checkpoint, device)
     if started:
         line_up(series, checkpoint)
     else:
@@ -251,7 +251,7 @@ def sample_folder(arguments: argparse.Namespace, run: Run, device: torch.device,
     done = len(series.numbers())
     with tqdm(total=spec.n, initial=done, unit="image", dynamic_ncols=True) as bar:
         try:
-            for done in generate(series, lambda: loaded, str(device)):
+            for done in generate(series, lambda: loaded, str(device), load_guide=lambda: guide):
                 bar.update(done - bar.n)
         except Cancelled:
             bar.close()

@@ -11,7 +11,13 @@ from typing import Any
 
 from diffusion_core.data.found import Found
 from diffusion_core.data.store import ImageStore, build_store, fingerprint_of, same_images
-from diffusion_core.evaluation.evaluator import FEWEST, OnStep, measure, measure_bits
+from diffusion_core.evaluation.evaluator import (
+    FEWEST,
+    OnStep,
+    guide_time,
+    measure,
+    measure_bits,
+)
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import BITS
 from diffusion_core.evaluation.results import (
@@ -77,19 +83,25 @@ def evaluate(
 ) -> Generator[int, None, Result]:
     """Measure the images of a spec and write the result, unless the run has it already.
 
-    A result counts only for the same file of the checkpoint and the same real images, also where
-    they were moved. Yields the network evaluations done, of `cost`, after every batch; returns the
-    result. `bits`: also measure bits per dimension. `again`: measure even if there is a result.
-    `workers`: see `build_store`. `on_found` is told what the real images are, before it begins.
-    Raises DataError if the run's images cannot be read, ConfigError for too few images and for bits
-    per dimension of a flow, ValueError if the network answers with NaN.
+    A result counts only for the same files of the checkpoint and of its guide and the same real
+    images, also where they were moved. Yields the network evaluations done, of `cost`, after every
+    batch; returns the result. `bits`: also measure bits per dimension. `again`: measure even if
+    there is a result. `workers`: see `build_store`. `on_found` is told what the real images are,
+    before it begins. Raises CheckpointError if the guide is missing, DataError if the run's images
+    cannot be read, ConfigError for too few images and for bits per dimension of a flow, ValueError
+    if the network answers with NaN.
     """
     _, schedule, config = loaded
+    guided_at = guide_time(spec, checkpoint)
+
+    def is_wanted(other: Result) -> bool:
+        return same_sampling(other.spec, spec) and other.guide_time == guided_at
+
     fingerprint = fingerprint_of(config.data, config.image_size, config.channels, config.resize)
     known = [] if again else _known(run, checkpoint)
     moved = [other for other in known if other.fingerprint != fingerprint]
     known = [other for other in known if other.fingerprint == fingerprint]
-    result = next((other for other in known if same_sampling(other.spec, spec)), None)
+    result = next(filter(is_wanted, known), None)
     wanted = bits and (result is None or BITS.name not in result.metrics)
     if result is not None and not wanted:
         return result
@@ -104,7 +116,7 @@ def evaluate(
         if same_images(store, other.fingerprint, other.content):
             known.append(_follow(run, other, config.data, store))
     if result is None:
-        result = next((other for other in known if same_sampling(other.spec, spec)), None)
+        result = next(filter(is_wanted, known), None)
         wanted = bits and (result is None or BITS.name not in result.metrics)
     sampling_cost = spec.evaluations(schedule)
     check_folder(run.path / FOLDER)  # before the work

@@ -129,7 +129,8 @@ def measure(
     training, _ = split_of(config, store)
     real = _rows(store, _some(training, spec.n, spec.seed))
     labels = _labels(spec, store, real)
-    samples, seconds = yield from _generate(spec, loaded, labels, on_step)
+    guide = spec.load_guide(checkpoint, device)
+    samples, seconds = yield from _generate(spec, loaded, guide, labels, on_step)
     done = spec.evaluations(schedule)
 
     net = feature_net(config.data, config.channels, config.image_size, device)
@@ -189,6 +190,7 @@ def measure(
         fingerprint=store.fingerprint,
         content=store.content,
         checkpoint_time=checkpoint.time,
+        guide_time=guide_time(spec, checkpoint),
         neighbours=tuple(neighbours),
         near=image_metrics.near_distance(unseen) if enough else 0.0,
         notes=tuple(notes),
@@ -208,8 +210,18 @@ def _labels(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray |
     return None if labels is None else labels.numpy()
 
 
+def guide_time(spec: SamplingSpec, checkpoint: Checkpoint) -> float:
+    """When the checkpoint that guides was written; 0 without one. Raises CheckpointError."""
+    guide = spec.guide_of(checkpoint)
+    return 0.0 if guide is None else guide.time
+
+
 def _generate(
-    spec: SamplingSpec, loaded: LoadedModel, labels: np.ndarray | None, on_step: OnStep | None
+    spec: SamplingSpec,
+    loaded: LoadedModel,
+    guide: LoadedModel | None,
+    labels: np.ndarray | None,
+    on_step: OnStep | None,
 ) -> Generator[int, None, tuple[np.ndarray, float]]:
     """Return the samples, uint8 (n, H, W, C), and the seconds that they took."""
     model, schedule, config = loaded
@@ -219,7 +231,7 @@ def _generate(
         more = {}
         if labels is not None:
             more["labels"] = torch.from_numpy(labels[first : first + count])
-        images = to_uint8(spec.make(loaded, on_step, first, count, **more))
+        images = to_uint8(spec.make(loaded, on_step, first, count, guide=guide, **more))
         return images, time.monotonic() - started
 
     total, seconds, found = spec.evaluations(schedule), 0.0, []

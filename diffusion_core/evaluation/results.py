@@ -79,6 +79,7 @@ class Result(Record):
     fingerprint: str  # of its images
     content: str = ""  # of its images, wherever they lie; empty in older files
     checkpoint_time: float = 0.0  # when the checkpoint was written; 0 in older files
+    guide_time: float = 0.0  # likewise of the guide; 0 without one
     neighbours: tuple[Neighbour, ...]  # the nearest ones, as in the PNG
     near: float  # distance below which a sample is a near copy; 0 without near copies
     notes: tuple[str, ...]  # sentences on what could not be measured

@@ -152,13 +152,14 @@ def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
     return 0.0 if own or zero or (kind and kind.flow) else 5.0
 
 
-def split_origin(text: str) -> tuple[str, int | None]:
-    """The run and the step of RUN or RUN@STEP, as `init_from` has them. Raises ConfigError."""
+def split_origin(text: str, name: str = "init_from") -> tuple[str, int | None]:
+    """The run and the step of RUN or RUN@STEP, as the setting `name` has them. Raises
+    ConfigError."""
     run, at, step = text.rpartition("@")
     if not at or "/" in step:  # an @ in the name of a folder
         return text, None
     if not run or not step.isdecimal() or len(step) > 18:
-        raise ConfigError(f"init_from is {shown(text)}; use RUN or RUN@STEP, STEP a whole number.")
+        raise ConfigError(f"{name} is {shown(text)}; use RUN or RUN@STEP, STEP a whole number.")
     return run, int(step)
 
 

@@ -51,8 +51,10 @@ def branch(
     count: int = 7,
     branches: int = 8,
     on_step: Callable[[StepView], None] | None = None,
+    guide: LoadedModel | None = None,
 ) -> list[Parting]:
     """Image `number` of a request, from 0, sampled `branches` times from each of `count` partings.
+    `guide`: see `SamplingSpec.make`.
 
     With a sampler that adds no noise in its steps x_T decides everything, and the variance is 0
     from the second parting on.
@@ -68,7 +70,7 @@ def branch(
         # The same own noise at every parting: the variances differ by where they part alone.
         own = image_noise(spec.seed, branches, shape, device, OWN)
         noise = shared_first(trunk, own, shared)
-        images = one_class.make(loaded, on_step, 0, branches, noise=noise).float().cpu()
+        images = one_class.make(loaded, on_step, 0, branches, guide, noise=noise).float().cpu()
         found.append(parting(images, shared, levels[shared - 1].t if shared else None))
     return found
 

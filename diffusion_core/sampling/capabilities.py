@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from diffusion_core.process.schedule import Schedule
@@ -36,6 +37,7 @@ class Capabilities:
     usual_steps: Mapping[str, int]  # by sampler
     usual_spacing: Mapping[str, str]  # by sampler
     takes_lecture: bool  # whether it can be sampled as the lecture does
+    folder: Path = field(compare=False, repr=False)  # of its run
     schedule: Schedule = field(compare=False, repr=False)
     learned: Mapping[Way, LearnedTimesteps] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()  # a sentence for each file of learned timesteps that is broken
@@ -61,6 +63,7 @@ class Capabilities:
             usual_spacing={each.name: usual_spacing(each, schedule) for each in samplers},
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
             takes_lecture=config.network == "lecture" and config.image_size > 16,
+            folder=checkpoint.path.parent.parent,
             schedule=schedule,
             learned=learned,
             unusable=unusable,

@@ -44,9 +44,11 @@ class SamplingOptions:
     timestep_spacing: str | None = None  # see `levels.make_levels`; None for the sampler's usual
     clip_x0: bool = True  # clamp the predicted image to [-1, 1]
     labels: Tensor | None = None  # (n,) integers, for a network with classes
-    guidance_scale: float = 1.0  # see `make_predict`, as for the next two
+    guidance_scale: float = 1.0  # see `make_predict`, as for the next four
     negative_labels: Tensor | None = None  # (n,) integers
     guidance_interval: tuple[float, float] | None = None  # timesteps, both included
+    guide: nn.Module | None = None  # a weaker network, for autoguidance
+    guide_prediction_type: str | None = None  # None for that of the model
     shape: tuple[int, int, int] = (3, 64, 64)  # of an image; that of x_T or image where given
     eta: float = 0.0  # ddim: 0 adds no noise, 1 as much as ddpm
     noise_term: str = "posterior"  # ddpm: one of `solvers.VARIANCES`
@@ -106,32 +108,55 @@ def make_predict(
     guidance_scale: float = 1.0,
     negative_labels: Tensor | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    guide: nn.Module | None = None,
+    guide_prediction_type: str | None = None,
     one_by_one: bool = False,
 ) -> Predict:
     """The network as a sampler sees it: `predict(x_t, level) -> (x_0, epsilon)`.
 
     `clip_x0` clamps x_0 to [-1, 1] and gives the epsilon that belongs to the clamped image.
-    `guidance_scale` other than 1 needs `labels`: other + scale * (labelled - other), Ho & Salimans
-    2022, equation 6 with scale = 1 + w; other is the prediction for any class, or for
-    `negative_labels` (B,). `guidance_interval` (low, high) guides where low <= t <= high only, and
-    costs nothing elsewhere (Kynkäänniemi et al. 2024). `one_by_one` shows the network one image
-    at a time.
+    `guidance_scale` other than 1 extrapolates from another prediction to the network's own:
+    other + scale * (own - other). The other is that of
+
+    - `guide`, a weaker network for the same schedule and the same labels (autoguidance: Karras et
+      al. 2024, arXiv 2406.02507, equation 3), of the same prediction type unless
+      `guide_prediction_type` names its own;
+    - without a guide the same network, for any class or for `negative_labels` (B,); this needs
+      `labels` (Ho & Salimans 2022, equation 6 with scale = 1 + w).
+
+    `guidance_interval` (low, high) guides where low <= t <= high only, and costs nothing elsewhere
+    (Kynkäänniemi et al. 2024). `one_by_one` shows the network one image at a time. Raises
+    ValueError for guidance without labels and without a guide, and with both a guide and
+    `negative_labels`.
     """
-    if guidance_scale != 1.0 and labels is None:
-        raise ValueError("guidance_scale needs labels; without classes leave it at 1.")
+    predicts = prediction_type_of(prediction_type)
     others = negative_labels
-    if labels is not None and guidance_scale != 1.0 and others is None:
-        others = torch.full_like(labels, cast(int, model.num_classes))
+    if guide is not None and others is not None:
+        raise ValueError("A guide and negative labels exclude each other.")
+    if guide is None and guidance_scale != 1.0:
+        if labels is None:
+            raise ValueError("guidance_scale needs labels or a guide; else leave it at 1.")
+        if others is None:
+            others = torch.full_like(labels, cast(int, model.num_classes))
+    guide_predicts = prediction_type_of(guide_prediction_type or prediction_type)
     low, high = guidance_interval or (-math.inf, math.inf)
 
-    def network(x_t: Tensor, t: Tensor, rows: slice, guided: bool) -> Tensor:
-        if labels is None:
-            return model(x_t, t)
-        if others is None or not guided:
-            return model(x_t, t, labels[rows])
-        both = torch.cat([labels[rows], others[rows]])
-        labelled, other = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
-        return other + guidance_scale * (labelled - other)
+    def network(x_t: Tensor, t: Tensor, level: NoiseLevel, rows: slice, guided: bool) -> Tensor:
+        of_rows = () if labels is None else (labels[rows],)
+        if not guided:
+            return model(x_t, t, *of_rows)
+        if guide is not None:
+            own, other = model(x_t, t, *of_rows).float(), guide(x_t, t, *of_rows).float()
+            if guide_predicts is not predicts:
+                point = (x_t, level.alpha, level.sigma)
+                x_0 = guide_predicts.to_x_0(other, *point)
+                epsilon = guide_predicts.to_epsilon(other, *point)
+                other = predicts.target(x_0, epsilon, level.alpha, level.sigma)
+        else:
+            assert labels is not None and others is not None
+            both = torch.cat([labels[rows], others[rows]])
+            own, other = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).float().chunk(2)
+        return other + guidance_scale * (own - other)
 
     def answer(x_t: Tensor, level: NoiseLevel) -> Tensor:
         # Between the schedule's own timesteps the network is told a fraction.
@@ -142,8 +167,8 @@ def make_predict(
         if one_by_one:
             # Cloned, so that memory is aligned alike for each: it can decide how sums are rounded.
             each = [slice(k, k + 1) for k in range(len(x_t))]
-            return torch.cat([network(x_t[k].clone(), t[k], k, guided) for k in each]).float()
-        return network(x_t, t, slice(None), guided).float()
+            return torch.cat([network(x_t[k].clone(), t[k], level, k, guided) for k in each]).float()
+        return network(x_t, t, level, slice(None), guided).float()
 
     return predict_by(answer, prediction_type, clip_x0=clip_x0)
 
@@ -199,6 +224,8 @@ def sample_steps(
         guidance_scale=how.guidance_scale,
         negative_labels=_on(device, how.negative_labels),
         guidance_interval=how.guidance_interval,
+        guide=how.guide,
+        guide_prediction_type=how.guide_prediction_type,
         one_by_one=how.training_mode or how.exact,
     )
     solve = functools.partial(found.solve, **{name: getattr(how, name) for name in found.options})
@@ -213,7 +240,7 @@ def sample_steps(
     # Between two steps somebody else may sample with the same network.
     views = solve(predict, levels, start, noise)
     while True:
-        with _mode(model, how.training_mode):
+        with _mode(model, how.training_mode), _mode(how.guide, False):
             view = next(views, None)
         if view is None:
             return
@@ -313,8 +340,11 @@ LECTURE_SAMPLING: dict[str, Any] = {
 
 
 @contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+def _mode(model: nn.Module | None, training: bool) -> Iterator[None]:
     """Hold the network in training or evaluation mode; put mode and BatchNorm buffers back."""
+    if model is None:
+        yield
+        return
     turned = [module for module in model.modules() if module.training != training]
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if training else []
     kept = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]

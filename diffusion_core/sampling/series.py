@@ -76,11 +76,15 @@ class SeriesRecord(Record):
 
     order: SamplingSpec
     checkpoint_time: float  # seconds since 1970, of the checkpoint's file
+    guide_time: float | None = None  # likewise of the guide's; None without one
     batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1  # images at once
     expires: Annotated[float, Field(ge=0)] | None = None  # seconds since 1970, then it is deleted
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump() | {"order": self.order.to_dict()}
+        values = self.model_dump() | {"order": self.order.to_dict()}
+        if self.guide_time is None:
+            del values["guide_time"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -174,14 +178,18 @@ def create(
 
     `expires`: seconds since 1970, after which it may be deleted.
 
-    Raises SeriesError, OSError.
+    Raises SeriesError, CheckpointError for a missing guide, OSError.
     """
     try:
         with naming_full_disk(path):
             path.parent.mkdir(exist_ok=True)
         with building_folder(path) as folder:
             record = SeriesRecord(
-                order=spec, checkpoint_time=checkpoint.time, batch=batch, expires=expires
+                order=spec,
+                checkpoint_time=checkpoint.time,
+                guide_time=_guide_time(spec, checkpoint),
+                batch=batch,
+                expires=expires,
             )
             write_json(folder / "order.json", record.to_dict())
             write_status(folder, StatusRecord(created=time.time(), **_queued(spec)))
@@ -196,7 +204,10 @@ def create(
 
 
 def line_up(series: Series, checkpoint: Checkpoint) -> None:
-    """Queue the rest of a series for this process to `generate`. Raises SeriesError, OSError."""
+    """Queue the rest of a series for this process to `generate`.
+
+    Raises SeriesError, CheckpointError for a missing guide, OSError.
+    """
     state = series.state
     if state in ACTIVE:
         raise SeriesError(f"{series.name} is already being generated.")
@@ -205,6 +216,11 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
         raise SeriesError(
             f"The checkpoint of step {record.order.step:,} was overwritten since {series.name} was "
             f"started, so its images would not match; start another series."
+        )
+    if record.guide_time != _guide_time(record.order, checkpoint):
+        raise SeriesError(
+            f"The guide was overwritten since {series.name} was started, so its images would not "
+            "match; start another series."
         )
     (series.path / "request.json").unlink(missing_ok=True)  # of an earlier attempt
     write_status(series.path, series.status.replace(**_queued(record.order)))
@@ -231,11 +247,16 @@ def remove(series: Series) -> None:
 
 
 def generate(
-    series: Series, load: Callable[[], LoadedModel], device: str, on_step: OnStep | None = None
+    series: Series,
+    load: Callable[[], LoadedModel],
+    device: str,
+    on_step: OnStep | None = None,
+    load_guide: Callable[[], LoadedModel | None] = lambda: None,
 ) -> Generator[int, None, Series]:
     """Generate missing and truncated images; yields the number of images after each batch.
 
-    `load` gives the network, again for each batch, so that its owner may release it in between. A
+    `load` gives the network, again for each batch, so that its owner may release it in between;
+    `load_guide` likewise the one that guides it, where the request has one. A
     batch always covers the same numbers and is generated whole: a network in half precision rounds
     differently in a batch of another size, and the images must not depend on interruptions.
     Raises Cancelled after a request to stop, and where `on_step` does; SeriesError where another
@@ -248,7 +269,7 @@ def generate(
         with status:
             clock = _Clock(before)
             try:
-                yield from _batches(series, spec, load, status, clock, on_step)
+                yield from _batches(series, spec, load, status, clock, on_step, load_guide)
             except (Cancelled, GeneratorExit, KeyboardInterrupt):
                 status.update(state="stopped", seconds=clock.seconds)
                 raise
@@ -268,6 +289,7 @@ def _batches(
     status: StatusWriter,
     clock: _Clock,
     on_step: OnStep | None,
+    load_guide: Callable[[], LoadedModel | None],
 ) -> Iterator[int]:
     looked = time.monotonic()
 
@@ -283,7 +305,8 @@ def _batches(
     def attempt(k: int, batch: int) -> tuple[int, np.ndarray]:
         """The batch that image k is in: the number of its first image, and its images."""
         first = k // batch * batch
-        return first, to_uint8(spec.make(load(), look, first, min(batch, spec.n - first)))
+        count = min(batch, spec.n - first)
+        return first, to_uint8(spec.make(load(), look, first, count, load_guide()))
 
     record = series.record
     batch = record.batch
@@ -341,6 +364,11 @@ def _alone(series: Series) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _guide_time(spec: SamplingSpec, checkpoint: Checkpoint) -> float | None:
+    guide = spec.guide_of(checkpoint)
+    return None if guide is None else guide.time
 
 
 def _queued(spec: SamplingSpec) -> dict[str, Any]:

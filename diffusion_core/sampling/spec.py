@@ -14,10 +14,11 @@ from diffusion_core.process.noise import MAX_SEED
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.process.tables import MOST_TIMESTEPS
 from diffusion_core.records import Record, RecordError, record_of
-from diffusion_core.runs.checkpoint import LoadedModel
+from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError, LoadedModel, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.edits import last_steps
+from diffusion_core.sampling.guides import find_guide, misfit
 from diffusion_core.sampling.learned import Timestep, Timesteps, falling
 from diffusion_core.sampling.levels import (
     LEARNED,
@@ -41,6 +42,10 @@ from diffusion_core.text import cut, either, shown, some
 MOST_IMAGES = 4096
 VARIANCE_TITLES = {"large": "variance β", "lecture": "the lecture's noise term"}
 MAX_GUIDANCE = 20.0
+# What guidance leads away from: the prediction for another class or any, or that of a guide.
+BY_CLASS, AUTOGUIDANCE = GUIDANCES = ("class", "autoguidance")
+# Fields that were not always there.
+LATER = ("exact", "timesteps", "guidance", "guide_run", "guide_step", "guide_average")
 _LECTURES = {"sampler": "ddpm", "spacing": "trailing", "variance": "posterior"}
 
 Name = Annotated[str, Field(max_length=255)]
@@ -70,6 +75,11 @@ class SamplingSpec(Record):
     guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 1.0
     negative: str = ""  # the class that guidance leads away from; empty for any class
     guidance_interval: tuple[Timestep, Timestep] | None = None  # both included; None: all
+    guidance: Name = BY_CLASS  # one of GUIDANCES
+    # Of autoguidance, the weaker network; see `guides.py`. Empty for a checkpoint of the same run.
+    guide_run: Name = ""
+    guide_step: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    guide_average: Annotated[str, Field(min_length=1, max_length=255)] = MAIN_AVERAGE
     as_lecture: bool = False  # LECTURE_SAMPLING, its two slips included
     average: Annotated[str, Field(min_length=1, max_length=255)] = MAIN_AVERAGE
     flow: bool = False  # whether the model predicts the direction of a flow
@@ -120,10 +130,14 @@ class SamplingSpec(Record):
         if self.spacing == LEARNED:
             return learned_levels(schedule, self.timesteps)
         return make_levels(schedule, self.steps, self.spacing)
+    @property
+    def autoguided(self) -> bool:
+        """Whether another network guides."""
+        return self.guidance == AUTOGUIDANCE and self.guidance_scale != 1.0
 
     def evaluations(self, schedule: Schedule) -> int:
-        """Evaluations of the network on one image, over all images; guidance needs two, with and
-        without the class, at the timesteps of its interval."""
+        """Evaluations of the network on one image, over all images; guidance needs two at the
+        timesteps of its interval, with and without the class or by the network and its guide."""
         return self.n * count_evaluations(
             sampler_of(self.method, self.flow),
             self.levels(schedule),
@@ -163,14 +177,20 @@ class SamplingSpec(Record):
         on_step: Callable[[StepView], None] | None = None,
         first: int = 0,
         n: int | None = None,
+        guide: LoadedModel | None = None,
         **more: Any,
     ) -> Tensor:
         """Generate images first to first + n - 1 (all of them): (n, C, H, W) in [-1, 1].
 
-        `more`: further arguments of `sample`. Raises ValueError with a sentence where the network
-        answers with NaN.
+        `guide`: that of `load_guide`. `more`: further arguments of `sample`. Raises ValueError
+        with a sentence where the network answers with NaN, and where a guide is missing.
         """
         model, schedule, config = loaded
+        if self.autoguided:
+            if guide is None:
+                raise ValueError("Autoguidance needs a guide; see SamplingSpec.load_guide.")
+            more["guide"] = guide.model
+            more["guide_prediction_type"] = guide.config.prediction_type
         images = sample(
             model,
             schedule,
@@ -185,6 +205,24 @@ class SamplingSpec(Record):
                 f"infinity; choose another checkpoint."
             )
         return images
+
+    def guide_of(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The checkpoint that guides `checkpoint`, that of the spec; None where none does.
+
+        Raises CheckpointError where it is missing or broken.
+        """
+        if not self.autoguided or self.guide_step is None:
+            return None
+        return find_guide(checkpoint.path.parent.parent, self.guide_run, self.guide_step)
+
+    def load_guide(
+        self, checkpoint: Checkpoint, device: torch.device | str = "cpu"
+    ) -> LoadedModel | None:
+        """The network of `guide_of`, ready to sample. Raises CheckpointError."""
+        guide = self.guide_of(checkpoint)
+        if guide is None:
+            return None
+        return load_model(guide, device, self.guide_average, exact=self.exact)
 
     def describe(self) -> str:
         """For display: "demo-cars at step 250: 16 images, ddim, 50 steps, seed 0, van"."""
@@ -215,10 +253,18 @@ class SamplingSpec(Record):
             if self.guidance_interval is not None:
                 low, high = self.guidance_interval
                 where = f" where {low:g} ≤ t ≤ {high:g}"
-            found["guidance_scale"] = f"guidance {self.guidance_scale:g}{away}{where}"
+            kind = AUTOGUIDANCE if self.autoguided else "guidance"
+            by = f" by {self._guide_text()}" if self.autoguided else ""
+            found["guidance_scale"] = f"{kind} {self.guidance_scale:g}{away}{by}{where}"
         if self.average != MAIN_AVERAGE:
             found["average"] = f"{self.average} average"
         return found
+
+    def _guide_text(self) -> str:
+        average = f"the {self.guide_average} average of "
+        run = f"{self.guide_run} at " if self.guide_run else ""
+        main = self.guide_average == MAIN_AVERAGE
+        return f"{'' if main else average}{run}step {self.guide_step:,}"
 
     # ------------------------------------------------------------------- what is wrong with it
 
@@ -315,14 +361,26 @@ class SamplingSpec(Record):
             yield self._unknown_class(self.label)
         if self.negative and self.negative not in self.classes:
             yield self._unknown_class(self.negative)
+        yield from self._contradictions_of_guidance()
+
+    def _contradictions_of_guidance(self) -> Iterator[str]:
         guided = self.guidance_scale != 1
-        if guided and not self.classes:
+        if self.guidance not in GUIDANCES:
+            yield _unknown("guidance", self.guidance, GUIDANCES)
+        elif self.guidance == AUTOGUIDANCE:
+            yield from self._contradictions_of_autoguidance()
+        elif self.guide_run or self.guide_step is not None or self.guide_average != MAIN_AVERAGE:
+            yield f"A guide has no effect without autoguidance; set the guidance to {AUTOGUIDANCE}."
+        elif guided and not self.classes:
             yield (
-                f"{cut(self.run)} was trained without classes, so nothing can guide it; set the "
-                "guidance scale to 1."
+                f"{cut(self.run)} was trained without classes, so no class can guide it; set the "
+                "guidance scale to 1 or use autoguidance."
             )
         elif guided and self.label == ANY_CLASS:
-            yield "Guidance needs a class to lead to; choose one, or set the guidance scale to 1."
+            yield (
+                "Guidance needs a class to lead to; choose one, set the guidance scale to 1 or use "
+                "autoguidance."
+            )
         if not guided and (self.negative or self.guidance_interval):
             yield (
                 "A negative class and a guidance interval have no effect without guidance; set a "
@@ -331,6 +389,26 @@ class SamplingSpec(Record):
         if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
             low, high = self.guidance_interval
             yield f"The guidance interval ends before it starts: it is {low:g} to {high:g}."
+
+    def _contradictions_of_autoguidance(self) -> Iterator[str]:
+        if self.guidance_scale == 1:
+            yield "Autoguidance has no effect with a guidance scale of 1; set another one."
+        elif self.negative:
+            yield (
+                "Autoguidance leads away from a weaker network, not from a class; leave out the "
+                "negative class."
+            )
+        if self.as_lecture:
+            yield "Sampling as the lecture does takes no autoguidance."
+        if self.guide_step is None:
+            yield "Autoguidance needs the step of a guide, a weaker checkpoint."
+        elif (self.guide_step, self.guide_average) == (self.step, self.average) and (
+            self.guide_run in ("", self.run)
+        ):
+            yield (
+                f"{cut(self.run)} at step {self.step:,} cannot guide itself; choose another step, "
+                "run or average as the guide."
+            )
 
     def _no_effect(self, field: str, option: str) -> str:
         """That a field belongs to other samplers, which are those with an option."""
@@ -376,11 +454,13 @@ class SamplingSpec(Record):
         elif can.classes and not can.any_class:
             if self.label == ANY_CLASS:
                 yield f"{where} was trained with the class always given; choose a class."
-            elif self.guidance_scale != 1 and not self.negative:
+            elif self.guidance_scale != 1 and not (self.negative or self.autoguided):
                 yield (
                     f"{where} was trained with the class always given, so it cannot be guided away "
                     "from any class; set the guidance scale to 1 or choose a negative class."
                 )
+        if self.autoguided:
+            yield from self._misfits_of_guide(can)
         if self.guidance_interval and self.guidance_interval[1] >= can.timesteps:
             low, high = self.guidance_interval
             yield (
@@ -389,6 +469,23 @@ class SamplingSpec(Record):
             )
         elif self.guidance_interval and self.guidance_scale != 1:
             yield from self._guides_nowhere(can, strength)
+
+    def _misfits_of_guide(self, can: Capabilities) -> Iterator[str]:
+        assert self.guide_step is not None  # see `_contradictions`
+        try:
+            guide = find_guide(can.folder, self.guide_run, self.guide_step)
+        except CheckpointError as error:
+            yield f"The guide is missing. {error}"
+            return
+        if sentence := misfit(can, guide):
+            yield sentence
+        elif not guide.has_average(self.guide_average):
+            yield (
+                f"The guide has no averaged weights called {shown(self.guide_average)}; it has "
+                f"{some(guide.averages)}."
+            )
+        elif self.label == ANY_CLASS and not guide.any_class:
+            yield "The guide was trained with the class always given; choose a class."
 
     def _guides_nowhere(self, can: Capabilities, strength: float) -> Iterator[str]:
         """That no timestep at which the network is evaluated lies in the guidance interval."""
@@ -412,7 +509,13 @@ class SamplingSpec(Record):
         """The same request without settings that have no effect beside the others."""
         changes: dict[str, Any] = {"sampler": self.method}
         if self.guidance_scale == 1:
-            changes |= {"negative": "", "guidance_interval": None}
+            changes |= {"negative": "", "guidance_interval": None, "guidance": BY_CLASS}
+        if self.guidance_scale == 1 or self.guidance == BY_CLASS:
+            changes |= {"guide_run": "", "guide_step": None, "guide_average": MAIN_AVERAGE}
+        elif self.guidance == AUTOGUIDANCE:
+            changes["negative"] = ""
+            if self.guide_run == self.run:
+                changes["guide_run"] = ""
         sampler = find_sampler(self.method, self.flow)
         if sampler is not None and ("eta" not in sampler.options or self.as_lecture):
             changes["eta"] = 0.0
@@ -425,13 +528,13 @@ class SamplingSpec(Record):
     # ------------------------------------------------------------------------------- as JSON
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it. `exact` and `timesteps` are left out where they are off or empty, as
-        they were before they were there."""
-        values = self.model_dump(mode="json")
-        for name in ("exact", "timesteps"):
-            if not values[name]:
-                del values[name]
-        return values
+        """As JSON knows it. Fields of LATER are left out where they say what was meant before."""
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name not in LATER or getattr(self, name) != fields[name].default
+        }
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "The settings") -> SamplingSpec:

@@ -55,6 +55,10 @@ def sample_command(spec: SamplingSpec, out: str) -> str:
         words += ["--guidance-scale", f"{spec.guidance_scale:g}"]
         if spec.negative:
             words += ["--negative", spec.negative]
+        if spec.autoguided:
+            words += ["--guide", f"{spec.guide_run or spec.run}@{spec.guide_step}"]
+            if spec.guide_average != MAIN_AVERAGE:
+                words += ["--guide-average", spec.guide_average]
         if spec.guidance_interval is not None:
             words += ["--guidance-interval", *(f"{t:g}" for t in spec.guidance_interval)]
     if spec.eta:
@@ -81,6 +85,8 @@ def sample_python(spec: SamplingSpec, image: int | None = None) -> str:
     more += ["exact=True"] if spec.exact else []
     load = ", ".join(["run.checkpoint(spec.step)", '"cpu"', *more])
     which = "" if image is None else f", first={image}, n=1"
+    if spec.autoguided:
+        which += ", guide=spec.load_guide(run.checkpoint(spec.step))"
     return (
         "from diffusion_core import load_model, load_run\n"
         "from diffusion_core.sampling.spec import SamplingSpec\n\n"

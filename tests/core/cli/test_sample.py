@@ -234,6 +234,61 @@ def test_an_image_file_of_no_known_format_is_refused_with_the_list(
     assert not list(runs_dir.iterdir())
 
 
+def test_an_image_is_guided_by_an_earlier_step_another_run_or_another_average(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tiny_runs.write_run(tmp_path, "cars", 10, 20), tmp_path / "grid.png"
+    tiny_runs.write_run(tmp_path, "small", 5, 15)
+    guided = ["--n", "2", "--steps", "2", "--guidance-scale", "2"]
+    for words, wanted in (
+        (["--guide", "cars@10", "--guidance-interval", "0", "9"], ("", 10, "main")),
+        (["--guide", "small@5"], ("small", 5, "main")),
+        (["--guide", str(tmp_path / "small"), "--guide-average", "main"], ("small", 15, "main")),
+        (["--step", "10", "--guide", "cars"], ("", 20, "main")),
+    ):
+        assert draw(run, out, *guided, *words) == 0
+        spec = read(out.read_bytes()).spec
+        assert (spec.guide_run, spec.guide_step, spec.guide_average) == wanted
+    assert draw(run, f"{tmp_path}/many/", *guided, "--guide", "cars@10") == 0
+    assert draw(run, out, *guided, "--guide", "cars@10") == 0
+    first = image(tmp_path / "many" / "pictures" / "000000.png")
+    assert np.array_equal(first, image(out)[:, :16])
+    assert draw(run, out, *guided) == 0
+    assert not np.array_equal(first, image(out)[:, :16])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--guide", "cars@7"], "The guide is missing. cars has no checkpoint of step 7."),
+        (["--guide", "none"], "There is no run"),
+        (["--guide", "cars@x"], "--guide is 'cars@x'; use RUN or RUN@STEP, STEP a whole number."),
+        (["--guide", "cars@20"], "cars at step 20 cannot guide itself"),
+        (["--guide", "elsewhere/far@5"], "it must be a run beside cars."),
+        (["--guide-average", "short"], "The guide has no averaged weights called 'short'"),
+        (["--guide", "flow@5"], "flow at step 5 cannot guide cars: it was trained with another"),
+        (["--guide", "cars@10", "--guidance-scale", "1"], "no effect with a guidance scale of 1"),
+        (["--guide", "cars@10", "--negative", "van"], "leave out the negative class"),
+    ],
+)
+def test_what_cannot_guide_ends_with_one_line(
+    words: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tiny_runs.write_run(tmp_path, "cars", 10, 20)
+    (tmp_path / "elsewhere").mkdir()
+    tiny_runs.write_run(tmp_path / "elsewhere", "far", 5)
+    flow = tiny_runs.TINY.replace(prediction_type="flow_prediction")
+    tiny_runs.write_run(tmp_path, "flow", 5, config=flow)
+    assert draw(run, tmp_path / "grid.png", "--guidance-scale", "2", *words) in (1, 2)
+    assert sentence in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "grid.png").exists()
+
+
 def test_any_class_can_be_asked_for(tmp_path: Path) -> None:
     run = tiny_runs.write_run(tmp_path, "cars", 20)
     assert draw(run, tmp_path / "any.png", "--label", "any class", "--n", "2") == 0

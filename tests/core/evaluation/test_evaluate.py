@@ -531,9 +531,33 @@ def test_the_command_measures_each_number_of_steps_and_prints_them_between_floor
     assert [r.spec.step for r in read_results(run.path)[0]] == [20, 40, 40]
 
 
+def test_autoguided_images_are_measured_and_again_once_the_guide_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(write_run(tmp_path, "tiny", 20, 40, config=CARS))
+    words = ["--n", "16", "--steps", "2", "--guidance-scale", "2", "--guide", "tiny@20"]
+    assert run_command(run, *words, "--guidance-interval", "0", "9") == 0
+    assert "autoguidance 2 by step 20 where 0 ≤ t ≤ 9" in capsys.readouterr().out
+    assert run_command(run, *words) == 0
+    results, _ = read_results(run.path)
+    assert [result.evaluations for result in results] == [3, 4]
+    guide = run.checkpoint(20)
+    assert [result.guide_time for result in results] == [guide.time] * 2
+    assert results[0].metrics["frechet"] != results[1].metrics["frechet"]
+    assert run_command(run, *words) == 0
+    assert read_results(run.path)[0][1].written == results[1].written  # as it was
+    write_checkpoint(run.path, 20, CARS, mean=0.1)
+    assert run_command(run, *words) == 0
+    again = read_results(run.path)[0]
+    assert len(again) == 2 and again[1].written > results[1].written
+    assert again[1].guide_time == run.checkpoint(20).time
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
+        (["--guide", "none@3", "--guidance-scale", "2"], 1, "There is no run"),
+        (["--guide-average", "main", "--guidance-scale", "2"], 2, "cannot guide itself"),
         (["--n", "3"], 2, "n is 3; it must be from 16 to 4,096."),
         (["--n", "5000"], 2, "n is 5000; it must be from 16 to 4,096."),
         (["--n", "16", "--sampler", "magic"], 2, "magic"),

@@ -247,12 +247,18 @@ def test_train_command_gives_the_same_settings(config: RunConfig) -> None:
             "guidance_interval": (3.0, 17.5),
         },
         {"label": "any class", "sampler": "ddpm", "variance": "large", "steps": 20},
+        {
+            "guidance_scale": 1.5,
+            "guidance_interval": (3.0, 17.5),
+            "guidance": "autoguidance",
+            "guide_step": 10,
+        },
     ],
 )
 def test_sample_command_and_python_give_the_same_spec(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    run = load_run(write_run(tmp_path, "one", 20))
+    run = load_run(write_run(tmp_path, "one", 10, 20))
     usual: dict[str, Any] = {"label": "each in turn", "steps": 12, "n": 4}
     spec = SamplingSpec(run="one", step=20, classes=CLASSES, **usual | settings)
     words = shlex.split(sample_command(spec, "out.png"))[1:]
@@ -264,7 +270,8 @@ def test_sample_command_and_python_give_the_same_spec(
     exec(setup, names)
     assert names["spec"] == spec
     assert make.startswith('spec.make(load_model(run.checkpoint(spec.step), "cpu"')
-    assert ", first=2, n=1)" in make
+    guided = ", guide=spec.load_guide(run.checkpoint(spec.step))" if spec.autoguided else ""
+    assert f", first=2, n=1{guided})" in make
 
 
 def test_sample_command_of_the_lecture(tmp_path: Path) -> None:

@@ -125,9 +125,9 @@ def test_what_is_whole_is_not_drawn_again_and_a_batch_is_drawn_whole(
     asked = []
     plain = SamplingSpec.make
 
-    def spy(self, loaded, on_step, first, n):
+    def spy(self, loaded, on_step, first, n, guide):
         asked.append((first, n))
-        return plain(self, loaded, on_step, first, n)
+        return plain(self, loaded, on_step, first, n, guide)
 
     monkeypatch.setattr(SamplingSpec, "make", spy)
     stamp = series.image(3).stat().st_mtime_ns
@@ -142,10 +142,10 @@ def test_without_enough_memory_the_batch_is_halved_and_stays_so(
 ) -> None:
     plain = SamplingSpec.make
 
-    def short(self, loaded, on_step, first, n):
+    def short(self, loaded, on_step, first, n, guide):
         if n > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return plain(self, loaded, on_step, first, n)
+        return plain(self, loaded, on_step, first, n, guide)
 
     monkeypatch.setattr(SamplingSpec, "make", short)
     assert list(turns(series, loaded)) == [1, 2, 3, 4, 5, 6, 7]

@@ -208,7 +208,7 @@ def test_what_cannot_be_sampled_says_so_in_its_cell(runs_dir: Path, runs: list[s
     cells = seen(app)
     assert cells[0] == ["Not generated yet."] * 2
     assert "step-00000040.safetensors" in cells[1][0]
-    assert cells[2][0] == "Not generated yet." and "nothing can guide it" in cells[2][1]
+    assert cells[2][0] == "Not generated yet." and "no class can guide it" in cells[2][1]
     assert "Generate 3 images" in buttons(app)
 
 

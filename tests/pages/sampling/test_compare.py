@@ -197,7 +197,7 @@ NOT = "as the lecture does: that needs the lecture's network and images of more 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"label": "bus", "vs_run": ["cars", "plain"], "vs_guidance": ["1.0", "4.0"]},
-        "plain was trained without classes, so nothing can guide it; set the guidance scale to 1.",
+        "plain was trained without classes, so no class can guide it; set the guidance scale to 1 ",
     ),
     (
         {"label": "any class", "vs_run": ["cars", "nodrop"]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,7 @@ def test_any_class_and_guidance_are_offered_only_where_the_network_learned_them(
     app = open_sampling()
     assert app.selectbox(key="label").options == ["each in turn", *CLASSES]
     assert not [s for s in app.slider if s.key == "guidance"]
+    shutil.rmtree(runs_dir / "cars")  # which could be the guide of another
     write_run(runs_dir, "cars2", 20)
     app = open_sampling(run="cars2", label="any class")
     assert app.selectbox(key="label").value == "any class"
