@@ -20,7 +20,7 @@ from diffusion_core.evaluation.progress import (
     average_sentence,
     memorisation_sentence,
 )
-from diffusion_core.runs.metrics import COMPARED_BY, EXPECTED, HIGH, LOW, QUALITY
+from diffusion_core.runs.metrics import EXPECTED, HIGH, LOW, QUALITY
 from diffusion_core.runs.run import Run, RunSnapshot
 
 
@@ -37,9 +37,9 @@ def show_evaluations(run: RunSnapshot, compared: Sequence[RunSnapshot]) -> None:
     """The curves of the run and of those that it is compared with; nothing where it measures
     nothing itself."""
     last = cached.last_values(run.run)
-    metric = next((METRICS[name] for name in COMPARED_BY if QUALITY[name] in last), None)
+    name = once(("compared by", run.path, metrics_stamp(run.run)), run.run.compared_by)
     config = run.config
-    if metric is None:
+    if name is None:
         if config is not None and config.evaluate_every:
             share = f"{100 * config.evaluate_share:.0f} %"
             st.caption(
@@ -47,6 +47,7 @@ def show_evaluations(run: RunSnapshot, compared: Sequence[RunSnapshot]) -> None:
                 f"most {share} of the time. Nothing is measured yet."
             )
         return
+    metric = METRICS[name]
     st.markdown("**During training**")
     runs = [run.run, *(other.run for other in compared)]
     for column, each in zip(st.columns(2), (metric, COPIES), strict=True):

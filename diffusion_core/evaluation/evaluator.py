@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Set
+from collections.abc import Callable, Generator, Mapping, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +20,15 @@ from diffusion_core.data.split import split
 from diffusion_core.data.store import ImageStore, load_image, same_images, to_grey
 from diffusion_core.device import describe, device_of, in_batches
 from diffusion_core.evaluation import image_metrics
-from diffusion_core.evaluation.features import FeatureNet, feature_net
+from diffusion_core.evaluation.dinov2 import SIZE, DinoV2, load_dinov2
+from diffusion_core.evaluation.features import FeatureNet, GeneralNet, feature_net, general_net
 from diffusion_core.evaluation.fidelity import Inception, load_inception
 from diffusion_core.evaluation.intervals import Estimate, mean_estimate
 from diffusion_core.evaluation.likelihood import bits_per_dim
 from diffusion_core.evaluation.metrics import (
     CLASSIFIER,
     METRICS,
+    NEIGHBOURHOOD,
     Comparison,
     Estimates,
     Views,
@@ -47,7 +49,7 @@ from diffusion_core.sampling.spec import SamplingSpec
 FEWEST = 16  # images; with fewer no interval means anything
 SHOWN_NEIGHBOURS = 8
 READ_PER_TURN = 250  # new images between two yields; under a second
-INCEPTION_PER_TURN = 128  # images that Inception sees between two yields
+LARGE_PER_TURN = 128  # images that Inception or DINOv2 sees between two yields
 CHUNK = 2000  # training images in memory at once in the search for neighbours
 # Of the bits per dimension: held-out images, and timesteps of each.
 BITS_IMAGES, BITS_TIMESTEPS = 256, 50
@@ -134,8 +136,11 @@ def measure(
     done = spec.evaluations(schedule)
 
     net = feature_net(config.data, config.channels, config.image_size, device)
+    general = general_net(device)
     inception, without = load_inception(device)
-    view = functools.partial(_view, net, inception, done)
+    dinov2, without_dinov2 = load_dinov2(device)
+    large = {name: each for name, each in (("inception", inception), ("dinov2", dinov2)) if each}
+    view = functools.partial(_view, net, general, large, done)
     known = labels if net is not None and tuple(net.classes) == spec.classes else None
     real_views = yield from view(*real)
     views = yield from view(samples, known)
@@ -176,8 +181,9 @@ def measure(
         for k in shown
     ]
     notes = _notes(run, config, store, net, len(held_out.pixels), spec.n)
-    if without:
-        notes.append(without)
+    notes += filter(None, (without, without_dinov2))
+    if dinov2 is not None:
+        notes.append(f"FD-DINOv2: weights {dinov2.name}, images resized to {SIZE} × {SIZE} pixels.")
     result = Result(
         spec=spec,
         metrics=metrics,
@@ -246,7 +252,8 @@ def _generate(
 
 def _view(
     net: FeatureNet | None,
-    inception: Inception | None,
+    general: GeneralNet,
+    large: Mapping[str, Inception | DinoV2],
     done: int,
     pixels: np.ndarray,
     labels: np.ndarray | None,
@@ -255,14 +262,16 @@ def _view(
     views = {"pixels": pixels}
     if labels is not None:
         views["labels"] = labels
+    views["general"] = general.features(pixels)
     if net is not None:
         views["features"], views["probabilities"] = net.features(pixels)
-    if inception is not None:
+    views["neighbourhood"] = views.get("features", views["general"])
+    for name, network in large.items():
         parts = []
-        for start in range(0, len(pixels), INCEPTION_PER_TURN):
+        for start in range(0, len(pixels), LARGE_PER_TURN):
             yield done
-            parts.append(inception.features(pixels[start : start + INCEPTION_PER_TURN]))
-        views["inception"] = np.concatenate(parts)
+            parts.append(network.features(pixels[start : start + LARGE_PER_TURN]))
+        views[name] = np.concatenate(parts)
     return views
 
 
@@ -313,8 +322,12 @@ def _notes(
     """Sentences on what could not be measured, or not as usual."""
     notes = []
     if net is None:
-        by_net = [m.title for m in METRICS.values() if m.needs & CLASSIFIER]
-        notes.append(f"No classifier for {config.data}; not measured: {', '.join(by_net)}.")
+        by_net = ", ".join(m.title for m in METRICS.values() if m.needs & CLASSIFIER)
+        others = ", ".join(m.title for m in METRICS.values() if m.needs & NEIGHBOURHOOD)
+        notes.append(
+            f"No classifier for {config.data}; not measured: {by_net}. In the features of the "
+            f"general network: {others}."
+        )
     details = run.details
     trained_on = details.data_fingerprint
     if trained_on and not same_images(store, trained_on, details.data_content):

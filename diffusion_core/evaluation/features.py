@@ -1,4 +1,7 @@
-"""Features and class of an image by a small trained classifier.
+"""Features of an image by small trained networks.
+
+The general network, for any data set, was trained without labels on several sets together:
+`docs/train_general_features.py`.
 
 Classifiers for `cars` and `digits` are shipped in `assets/`; `docs/train_features.py` trains them.
 They predict the kind of car (and its paint, light, scenery and direction, so that the features hold
@@ -10,6 +13,7 @@ seeds) and on five sixths of the set (digits). A data source has one if there is
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ from diffusion_core.data.sources import SOURCES
 from diffusion_core.device import compute_in_float32, device_of
 
 ASSETS = Path(__file__).parent / "assets"
+GENERAL, GENERAL_SIZE = "general.safetensors", 64  # pixels, side of its input
 CLASS = "class"  # the name of the head that predicts the class
 
 
@@ -66,6 +71,41 @@ def _layer(before: int, width: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
 
 
+class GeneralNetwork(nn.Module):
+    """A convolutional network whose features are the means of its stages' channels, whitened.
+
+    Takes (B, 3, size, size) in [-1, 1]. `mean` and `projection` turn the means of all but the first
+    stage into `features` numbers that have mean 0, variance 1 and no correlation over the images
+    that it was trained on.
+    """
+
+    mean: Tensor
+    projection: Tensor
+
+    def __init__(self, widths: Sequence[int], features: int) -> None:
+        super().__init__()
+        stages, before = [_layer(3, widths[0], stride=2)], widths[0]
+        for width in widths[1:]:
+            stages.append(nn.Sequential(_layer(before, width, stride=2), _Residual(width)))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.pooled_width = sum(widths[1:])
+        self.register_buffer("mean", torch.zeros(self.pooled_width))
+        self.register_buffer("projection", torch.eye(self.pooled_width)[:, :features])
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, sum(widths[1:])), 0 or more."""
+        x, found = self.stages[0](x), []
+        for stage in self.stages[1:]:
+            x = stage(x)
+            found.append(x.mean((2, 3)))
+        return torch.cat(found, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, features)."""
+        return (self.pooled(x) - self.mean) @ self.projection
+
+
 class FeatureNet:
     """A trained `Classifier`, for uint8 images of any size."""
 
@@ -85,21 +125,41 @@ class FeatureNet:
 
         `images`: uint8 (n, H, W, C), C = 3, or 1 for grey; others raise ValueError.
         """
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
-            raise ValueError(
-                f"The images must be uint8 of shape (n, H, W, 3) or (n, H, W, 1), not "
-                f"{images.dtype} of shape {images.shape}."
-            )
-        device = device_of(self.model)
         found = [np.empty((0, self.model.width), np.float32)]
         shares = [np.empty((0, len(self.classes)), np.float32)]
-        for start in range(0, len(images), batch):
-            take_share()
-            rows = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
-            features, logits = self.model(prepare(rows.to(device), self.size))
+        for x in _inputs(images, self.size, batch, self.model):
+            features, logits = self.model(x)
             found.append(features.float().cpu().numpy())
             shares.append(logits[CLASS].float().softmax(1).cpu().numpy())
         return np.concatenate(found), np.concatenate(shares)
+
+
+class GeneralNet:
+    """The trained `GeneralNetwork`, for uint8 images of any size."""
+
+    def __init__(self, model: GeneralNetwork) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray, batch: int = 256) -> np.ndarray:
+        """float32 (n, d) of uint8 images (n, H, W, C), C = 3, or 1 for grey; else ValueError."""
+        found = [np.empty((0, self.model.projection.shape[1]), np.float32)]
+        for x in _inputs(images, GENERAL_SIZE, batch, self.model):
+            found.append(self.model(x).float().cpu().numpy())
+        return np.concatenate(found)
+
+
+def _inputs(images: np.ndarray, size: int, batch: int, model: nn.Module) -> Iterator[Tensor]:
+    """Batches of `prepare`d images on the model's device. Raises ValueError."""
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
+        raise ValueError(
+            f"The images must be uint8 of shape (n, H, W, 3) or (n, H, W, 1), not "
+            f"{images.dtype} of shape {images.shape}."
+        )
+    for start in range(0, len(images), batch):
+        take_share()
+        rows = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
+        yield prepare(rows.to(device_of(model)), size)
 
 
 def prepare(images: Tensor, size: int) -> Tensor:
@@ -128,3 +188,15 @@ def feature_net(
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
     compute_in_float32()
     return FeatureNet(model, tuple(recipe["classes"]), recipe["size"]).to(device)
+
+
+def general_net(device: torch.device | str = "cpu") -> GeneralNet:
+    """Load the network for any data set."""
+    path = ASSETS / GENERAL
+    with safe_open(path, "pt") as file:
+        recipe = json.loads(file.metadata()["diffusion_lab"])
+    model = GeneralNetwork(recipe["widths"], recipe["features"])
+    weights = safetensors.torch.load_file(path)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    compute_in_float32()
+    return GeneralNet(model.to(device))

@@ -156,11 +156,8 @@ def record_of(runs: Iterable[RunSnapshot], part: float) -> Record:
 
 def _curve(run: RunSnapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps, values and standard errors of the quality that was measured in training."""
-    for metric in COMPARED_BY:
-        name = QUALITY[metric]
-        value, low, high = (run.run.curve(name + end) for end in ("", LOW, HIGH))
-        if len(value["step"]):
-            break
+    name = QUALITY[run.run.compared_by() or COMPARED_BY[0]]
+    value, low, high = (run.run.curve(name + end) for end in ("", LOW, HIGH))
     steps = value["step"]
     ends = [dict(zip(end["step"], end["value"], strict=True)) for end in (low, high)]
     half = np.array([ends[1].get(step, 0.0) - ends[0].get(step, 0.0) for step in steps]) / 2

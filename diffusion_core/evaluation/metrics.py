@@ -15,13 +15,17 @@ from diffusion_core.evaluation import image_metrics
 from diffusion_core.evaluation.fidelity import fidelity_estimates
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.sliced import sliced_wasserstein_estimates
+from diffusion_core.evaluation.sliced_features import sliced_feature_estimate
 
 # What is known of a set of n images, by name; a view that cannot be had is missing:
 #   pixels         uint8 (n, H, W, C)
 #   labels         int (n,), the classes that the images should be of
-#   features       float32 (n, d) of a small classifier, see `features.py`
+#   features       float32 (n, d) of the data set's classifier, if it has one, see `features.py`
 #   probabilities  float32 (n, classes) of the same
+#   general        float32 (n, d) of the general network, see `features.py`
+#   neighbourhood  float32 (n, d), `features` if there are any, otherwise `general`
 #   inception      float32 (n, 2048), see `fidelity.py`
+#   dinov2         float32 (n, width), see `dinov2.py`
 #   distance       float64 (n,) to the nearest training image, see `image_metrics.nearest`
 Views = dict[str, np.ndarray]
 Estimates = dict[str, Estimate]  # by the names of METRICS
@@ -104,8 +108,18 @@ def _frechet(sets: Comparison) -> Mapping[str, Estimate]:
     return {"frechet": image_metrics.frechet_estimate(real, fake, sets.seed)}
 
 
+def _frechet_general(sets: Comparison) -> Mapping[str, Estimate]:
+    real, fake = sets.real["general"], sets.fake["general"]
+    return {"frechet_general": image_metrics.frechet_estimate(real, fake, sets.seed)}
+
+
+def _sliced_general(sets: Comparison) -> Mapping[str, Estimate]:
+    real, fake = sets.real["general"], sets.fake["general"]
+    return {"sliced_general": sliced_feature_estimate(real, fake, sets.seed)}
+
+
 def _manifold(sets: Comparison) -> Mapping[str, Estimate]:
-    real, fake = sets.real["features"], sets.fake["features"]
+    real, fake = sets.real["neighbourhood"], sets.fake["neighbourhood"]
     return image_metrics.manifold_estimates(real, fake, sets.seed)
 
 
@@ -128,9 +142,16 @@ def _inception(sets: Comparison) -> Mapping[str, Estimate]:
     return fidelity_estimates(sets.real["inception"], sets.fake["inception"], sets.seed)
 
 
+def _dinov2(sets: Comparison) -> Mapping[str, Estimate]:
+    real, fake = sets.real["dinov2"], sets.fake["dinov2"]
+    return {"fd_dinov2": image_metrics.frechet_estimate(real, fake, sets.seed)}
+
+
 # ------------------------------------------------------------------------------ the records
 
 FEATURES = frozenset({"features"})
+GENERAL = frozenset({"general"})
+NEIGHBOURHOOD = frozenset({"neighbourhood"})
 CLASSIFIER = frozenset({"features", "probabilities"})
 BITS = Metric(
     name="bits_per_dim",
@@ -164,12 +185,30 @@ METRICS: dict[str, Metric] = {
             needs=FEATURES,
         ),
         Metric(
+            name="frechet_general",
+            title="Fréchet (general)",
+            better="lower",
+            help="Fréchet distance in the features of a general network, which was trained without "
+            "labels on several data sets and serves all of them.",
+            measure=_frechet_general,
+            needs=GENERAL,
+        ),
+        Metric(
+            name="sliced_general",
+            title="Sliced (general)",
+            better="lower",
+            help="Sliced Wasserstein distance in the features of the general network. Needs fewer "
+            "images than the Fréchet distance.",
+            measure=_sliced_general,
+            needs=GENERAL,
+        ),
+        Metric(
             name="precision",
             title="Precision",
             better="higher",
             help="Share of generated images that look like some real one.",
             measure=_manifold,
-            needs=FEATURES,
+            needs=NEIGHBOURHOOD,
             percent=True,
         ),
         Metric(
@@ -179,7 +218,7 @@ METRICS: dict[str, Metric] = {
             help="Share of real images that look like some generated one. Low if kinds of images "
             "are missing.",
             measure=_manifold,
-            needs=FEATURES,
+            needs=NEIGHBOURHOOD,
             percent=True,
         ),
         Metric(
@@ -188,7 +227,7 @@ METRICS: dict[str, Metric] = {
             better="higher",
             help="How densely generated images lie where real ones are. About 1 for real images.",
             measure=_manifold,
-            needs=FEATURES,
+            needs=NEIGHBOURHOOD,
         ),
         Metric(
             name="coverage",
@@ -196,7 +235,7 @@ METRICS: dict[str, Metric] = {
             better="higher",
             help="Share of real images with a generated one in their neighbourhood.",
             measure=_manifold,
-            needs=FEATURES,
+            needs=NEIGHBOURHOOD,
             percent=True,
         ),
         Metric(
@@ -240,6 +279,15 @@ METRICS: dict[str, Metric] = {
             help="Like FID, but fair to small numbers of images.",
             measure=_inception,
             needs=frozenset({"inception"}),
+        ),
+        Metric(
+            name="fd_dinov2",
+            title="FD-DINOv2",
+            better="lower",
+            help="Fréchet distance in the features of DINOv2, as in papers if its weights are "
+            "those of size L.",
+            measure=_dinov2,
+            needs=frozenset({"dinov2"}),
         ),
         BITS,
     )

@@ -36,11 +36,14 @@ ORDINARY_GAP_STEPS = 20
 # interval are the curves with LOW and HIGH behind the name.
 QUALITY = {
     "frechet": "evaluation.frechet_distance",
+    "frechet_general": "evaluation.frechet_general",
+    "sliced_general": "evaluation.sliced_general",
     "sliced_wasserstein": "evaluation.sliced_wasserstein",
     "copies": "evaluation.copies",
 }
-# What steps are compared by: the first that was measured of all of them. Lower is better.
-COMPARED_BY = ("frechet", "sliced_wasserstein")
+# What steps are compared by: the first that was measured of all of them. Lower is better. (The
+# Fréchet distance in the features of a classifier is first, as it was the only one.)
+COMPARED_BY = ("frechet", "frechet_general", "sliced_wasserstein")
 LOW, HIGH = ".low", ".high"
 EXPECTED = ".expected"  # of near copies: the most that is likely where nothing is memorised
 # How much higher the validation loss of the averaged weights is than that of the raw ones, as a

@@ -123,10 +123,23 @@ class Run:
         return min(((v, step) for v, step in pairs if step in there), default=(0.0, None))[1]
 
     def best_quality_step(self) -> int | None:
-        """The step of the best quality that was measured during training: by Fréchet distance, else
-        by sliced Wasserstein distance. As `best_step` otherwise."""
-        found = (self.best_step(metrics.QUALITY[name]) for name in metrics.COMPARED_BY)
-        return next((step for step in found if step is not None), None)
+        """The step of the best quality that was measured during training, by `compared_by`. As
+        `best_step` otherwise."""
+        metric = self.compared_by()
+        return None if metric is None else self.best_step(metrics.QUALITY[metric])
+
+    def compared_by(self) -> str | None:
+        """The metric by which the steps measured during training are compared, see COMPARED_BY.
+
+        The first that was measured at the most of them: an older version of this project did not
+        measure all. None where nothing was measured. Raises MetricsError.
+        """
+        counts = {
+            name: len(self.curve(metrics.QUALITY[name], max_points=10**9)["step"])
+            for name in metrics.COMPARED_BY
+        }
+        best = max(counts, key=lambda name: counts[name])
+        return best if counts[best] else None
 
     def checkpoint(self, step: int) -> Checkpoint:
         """The checkpoint of one step; raises CheckpointError where it is missing or broken."""

@@ -38,6 +38,7 @@ JUDGES: dict[Judge, dict[str, str]] = {
     "validation_loss": {"validation_loss": "validation loss"},
     "quality": {
         QUALITY["frechet"]: "Fréchet distance",
+        QUALITY["frechet_general"]: "Fréchet distance of general features",
         QUALITY["sliced_wasserstein"]: "sliced Wasserstein distance",
     },
 }

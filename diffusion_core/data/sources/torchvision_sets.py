@@ -216,6 +216,8 @@ def _whole_numbers(kept: Any, count: int) -> list[int]:
     """A sequence of labels, or of pairs that end in one, as a list; empty for anything else."""
     if isinstance(kept, (str, bytes, dict)) or not hasattr(kept, "__len__") or len(kept) != count:
         return []
+    if getattr(kept, "ndim", 1) != 1:  # the pixels of all images, which a list takes a minute for
+        return []
     values = kept.tolist() if hasattr(kept, "tolist") else list(kept)
     values = [v[-1] if isinstance(v, tuple) and len(v) == 2 else v for v in values]
     try:

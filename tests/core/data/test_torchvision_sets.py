@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,6 +59,18 @@ def test_the_classes_are_those_of_all_labels(attribute: str, opened) -> None:
     assert source.read(4299)[1] == 42
     # Only sets that keep no list are read through.
     assert (source.images.read < 100) == bool(attribute)
+
+
+def test_the_pixels_are_not_taken_for_labels(opened) -> None:
+    """CIFAR10 keeps 154 million of them before its labels."""
+
+    class Pixels(np.ndarray):
+        def tolist(self) -> Any:
+            raise AssertionError("it makes a list of the pixels")
+
+    pixels = np.zeros((100, 2, 2, 3), np.uint8).view(Pixels)
+    source = opened([0, 1] * 50, data=pixels, targets=[0, 1] * 50)
+    assert source.classes == ("0", "1") and source.images.read < 100
 
 
 def test_a_list_of_other_numbers_is_not_taken_for_the_labels(opened) -> None:

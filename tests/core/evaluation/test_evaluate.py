@@ -85,7 +85,7 @@ def test_a_result_has_every_metric_of_the_images_with_its_interval_and_counts(
     measured: tuple[Run, Result],
 ) -> None:
     run, result = measured
-    without = {"accuracy", "fid", "kid", "bits_per_dim"}  # the run has no classes
+    without = {"accuracy", "fid", "kid", "fd_dinov2", "bits_per_dim"}  # the run has no classes
     assert set(result.metrics) == set(METRICS) - without
     for name, estimate in result.metrics.items():
         assert estimate.low <= estimate.value <= estimate.high, name
@@ -102,7 +102,7 @@ def test_untrained_images_lie_between_the_floor_and_far_from_it(
     measured: tuple[Run, Result],
 ) -> None:
     _, result = measured
-    for name in ("frechet", "sliced_wasserstein"):
+    for name in ("frechet", "frechet_general", "sliced_general", "sliced_wasserstein"):
         assert result.floor[name].high < result.metrics[name].low, name
         assert result.floor[name].high < result.ceiling[name].low, name
     assert result.floor["coverage"].value > 0.5 > result.metrics["coverage"].value
@@ -268,7 +268,7 @@ def test_held_out_cars_are_cars_that_no_store_row_shows() -> None:
     assert grey.pixels.shape == (2, 16, 16, 1)
 
 
-def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path) -> None:
+def test_other_data_is_measured_in_the_general_features_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "noise").mkdir(parents=True)
     for k, pixels in enumerate(
         np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
@@ -277,10 +277,13 @@ def test_other_data_is_measured_without_a_classifier_and_says_so(tmp_path: Path)
     config = tiny(data=f"folder:{tmp_path / 'pictures'}", validation_count=4)
     run = load_run(write_run(tmp_path, "folder", 20, config=config))
     result, _ = measure(run, 20, n=FEWEST)
-    assert set(result.metrics) == {"sliced_wasserstein"}
-    assert result.floor == {}
+    general = {"frechet_general", "sliced_general", "precision", "recall", "density", "coverage"}
+    assert set(result.metrics) == general | {"sliced_wasserstein"}
+    assert set(result.ceiling) == set(result.metrics) and result.floor == {}
     words = " ".join(result.notes)
     assert "No classifier for folder:" in words
+    assert "not measured: Fréchet distance, Class accuracy, Class balance." in words
+    assert "In the features of the general network: Precision, Recall, Density, Coverage." in words
     assert "held out too few images" in words
 
 
@@ -657,6 +660,27 @@ def test_fid_and_kid_are_kept_where_they_can_be_measured(
         for found in (result.metrics, result.floor, result.ceiling):
             assert (found[name].n_real, found[name].n_fake) == (16, 16)
         assert result.floor[name].value < result.ceiling[name].value
+
+
+def test_dinov2_is_measured_with_the_file_that_the_setting_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Means:
+        name = "weights.pth"
+
+        def features(self, images: np.ndarray) -> np.ndarray:
+            return images.mean((1, 2))
+
+    monkeypatch.setattr(evaluator, "load_dinov2", lambda *_: (Means(), ""))
+    run = load_run(write_run(tmp_path, "large", 20, config=CARS))
+    result, _ = measure(run, 20, n=16)
+    assert result.notes[1:] == (
+        "FD-DINOv2: weights weights.pth, images resized to 224 × 224 pixels.",
+    )
+    assert result.floor["fd_dinov2"].value < result.ceiling["fd_dinov2"].value
+    monkeypatch.setattr(evaluator, "load_dinov2", lambda *_: (None, "No such file."))
+    other, _ = measure(run, 20, n=17)
+    assert other.notes[1:] == ("No such file.",) and "fd_dinov2" not in other.metrics
 
 
 def test_a_network_of_nan_ends_the_command_with_one_line_and_writes_nothing(
