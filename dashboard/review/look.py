@@ -206,7 +206,10 @@ def sampling_options(runs: Sequence[RunSnapshot]) -> dict[str, list[str]]:
     """Samplers, steps and guidance scales that at least one of the runs takes."""
     configs = [run.config for run in runs if run.config is not None]
     schedules = [build_schedule(config) for config in configs]
-    taken = [[sampler.name for sampler in samplers_for(schedule)] for schedule in schedules]
+    taken = [
+        [sampler.name for sampler in samplers_for(schedule, config.distilled)]
+        for config, schedule in zip(configs, schedules, strict=True)
+    ]
     names = list(dict.fromkeys(name for each in taken for name in each))
     alike = all(set(names) == set(each) for each in taken)
     most = max((schedule.timesteps for schedule in schedules), default=1)

@@ -38,7 +38,12 @@ from diffusion_core.runs.config import (
     with_settings,
 )
 from diffusion_core.runs.designs import DESIGNS
-from diffusion_core.runs.origin import find_origin, origin_title, settle_origin
+from diffusion_core.runs.origin import (
+    distillation,
+    find_origin,
+    origin_title,
+    settle_origin,
+)
 from diffusion_core.runs.presets import PRESETS, check_network, preset
 from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status import read_status
@@ -75,6 +80,12 @@ def add_start(parser: argparse.ArgumentParser) -> None:
         metavar="RUN[@STEP]",
         help="start from the averaged weights of another run (default step: the latest), and from "
         "its settings unless --preset or --like is given",
+    )
+    parser.add_argument(
+        "--distil",
+        metavar="RUN[@STEP]",
+        help="distil another run into one that samples in one or two steps: start from its weights "
+        "and from its settings, with the objective consistency",
     )
     parser.add_argument(
         "--init-average",
@@ -187,6 +198,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     named = {name: getattr(arguments, name) for name in ("data", "batch_size", "seed")}
     named["init_average"] = arguments.init_average
     fixed = [arguments.preset, arguments.like, arguments.init_from, arguments.init_average]
+    fixed.append(arguments.distil)
     fixed += [named["batch_size"], named["seed"], arguments.schedule]
     if arguments.resume and any(value is not None for value in fixed):
         raise ConfigError(
@@ -196,8 +208,16 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.schedule is not None:
         named["schedule.kind"] = DESIGNED
         named["schedule.points"] = _points(arguments.run.parent, arguments.schedule)
-    if arguments.init_from is not None:
-        name, step = split_origin(arguments.init_from)
+    if arguments.distil is not None:
+        if arguments.preset or arguments.like or arguments.init_from is not None:
+            raise ConfigError(
+                "--distil takes settings and weights from its run; leave --preset, --like and "
+                "--init-from out."
+            )
+        settings.setdefault("objective", "consistency")
+    origin = arguments.init_from if arguments.distil is None else arguments.distil
+    if origin is not None:
+        name, step = split_origin(origin)
         there = find_run(name).path.absolute()
         named["init_from"] = str(there) if step is None else f"{there}@{step}"
         settings.setdefault("init_average", arguments.init_average or MAIN_AVERAGE)
@@ -226,9 +246,11 @@ def start_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> R
     """
     runs_dir = arguments.run.parent
     if not arguments.like:
-        if arguments.init_from and not arguments.preset:
+        if (arguments.init_from or arguments.distil) and not arguments.preset:
             named = preset("small").replace(init_from=settings["init_from"])
             found = find_origin(named, runs_dir).config
+            if arguments.distil:
+                return distillation(found, settings["init_from"])
             return found.alone().replace(init_average=MAIN_AVERAGE)
         return preset(arguments.preset or "small")
     if arguments.preset:

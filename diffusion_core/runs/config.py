@@ -34,11 +34,12 @@ from diffusion_core.process.tables import (
     ScheduleTables,
 )
 from diffusion_core.records import Record, sentences
-from diffusion_core.text import cut, shown, some
+from diffusion_core.text import cut, shown, some, value_text
 
 # The name of the average that `ema_decay` makes; `ema_decays` names further ones.
 MAIN_AVERAGE = "main"
 MOST_SAID = 8  # sentences of one message
+MOST_CLOSE = 2**14  # by what the gap between two noise levels can be divided, in float32
 
 # Steps between two of something; 0: never.
 Every = Annotated[int, Field(ge=0, le=10**9)]
@@ -149,6 +150,7 @@ def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
     kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
     zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
     own = values.get("learned_weighting", False) or values.get("loss_on") == "v"
+    own = own or values.get("objective") == "consistency"
     return 0.0 if own or zero or (kind and kind.flow) else 5.0
 
 
@@ -189,6 +191,15 @@ class RunConfig(Record):
     """Which averaged weights of that run."""
 
     # The objective
+    objective: Literal["denoising", "consistency"] = "denoising"
+    """What is learned. denoising: to predict what a noisy image hides, for sampling in many steps.
+    consistency: to answer from any noise with the finished image, for sampling in one or two
+    (distillation of the run in init_from; Geng et al. 2024, ECT)."""
+    consistency_q: Annotated[float, Field(gt=1, le=10**6)] = 2.0
+    """How much closer to each other two noise levels that are compared become at each stage of a
+    distillation. Their distance, relative to the noise, ends at about 1/q^stages."""
+    consistency_stages: Annotated[int, Field(ge=1, le=100)] = 8
+    """Stages of a distillation, equally long."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
@@ -396,6 +407,8 @@ class RunConfig(Record):
         halvings = len(self.network_args.get("widths", [0] * 5)) - 1
         if self.network == "lecture" and single and self.image_size <= 2**halvings:
             yield SINGLE_PIXEL
+        if self.distilled:
+            yield from self._not_to_be_distilled()
         if self.stop_when_no_better and not self.evaluate_every:
             yield "stop_when_no_better needs evaluations; set evaluate_every."
         if self.augment and self.network == "lecture":
@@ -403,6 +416,30 @@ class RunConfig(Record):
         unknown = sorted(self.network_args.keys() - {"widths", "channels"})
         if self.network == "lecture" and unknown:
             yield f"network_args: the lecture's network takes widths, not {unknown[0]}."
+
+    def _not_to_be_distilled(self) -> Iterator[str]:
+        """What a distillation needs, or has of its own."""
+        if not self.init_from:
+            yield "objective=consistency distils another run; name that run with init_from."
+        usual = {"loss": "l2", "loss_on": "prediction", "learned_weighting": False}
+        for name, value in {**usual, "min_snr_gamma": 0}.items():
+            if getattr(self, name) != value:
+                yield (
+                    f"objective=consistency has a loss and weights of its own; set {name} to "
+                    f"{value_text(value)}."
+                )
+        if self.consistency_q**self.consistency_stages > MOST_CLOSE:
+            yield (
+                "The noise levels that a distillation compares become too close to differ; choose "
+                "a smaller consistency_q or fewer consistency_stages."
+            )
+        if not self.sample_steps:
+            yield "objective=consistency shows finished images; set sample_steps to 1 or more."
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the network learns to sample in one or two steps."""
+        return self.objective == "consistency"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

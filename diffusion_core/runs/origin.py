@@ -29,7 +29,7 @@ from diffusion_core.runs.config import (
     RunConfig,
     split_origin,
 )
-from diffusion_core.runs.presets import network_settings
+from diffusion_core.runs.presets import network_settings, schedule_settings
 from diffusion_core.runs.run import load_run
 from diffusion_core.text import cut, shown
 
@@ -102,6 +102,40 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
                 f"The weights of {cut(name)} do not fit this run: {what} is {there} there and "
                 f"{here} here. Start from the settings of {cut(name)}."
             )
+    if config.distilled:
+        other = checkpoint.config
+        paths = [(each.prediction_type, schedule_settings(each)) for each in (config, other)]
+        if paths[0] != paths[1]:
+            raise ConfigError(
+                f"A distillation keeps the schedule and the prediction_type of its run; start from "
+                f"the settings of {cut(name)}."
+            )
+
+
+def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
+    """The settings for a run that distils another, which `init_from` names, into one that samples
+    in one or two steps; `teacher`: its settings.
+
+    Network, schedule, images and batches stay. The noise levels are drawn as ECT does (lognormal,
+    of mean -1.1 and standard deviation 2), which is twice as much in log-SNR.
+    """
+    weights = {"min_snr_gamma": 0.0, "loss": "l2", "loss_on": "prediction"}
+    return teacher.alone().replace(
+        **weights,
+        objective="consistency",
+        init_from=init_from,
+        init_average=MAIN_AVERAGE,
+        learned_weighting=False,
+        timestep_sampling="logit_normal",
+        timestep_log_snr=2.2,
+        timestep_width=4.0,
+        steps=max(1, teacher.steps // 2),
+        learning_rate=teacher.learning_rate / 5,
+        learning_rate_decay="constant",
+        warmup_steps=min(100, teacher.warmup_steps),
+        sample_steps=1,
+        evaluate_steps=1,
+    )
 
 
 def _layout(config: RunConfig) -> dict[str, Any]:

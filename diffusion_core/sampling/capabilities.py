@@ -29,6 +29,7 @@ class Capabilities:
     averages: tuple[str, ...]  # of its weights; with `snapshots` there are those of other lengths
     snapshots: tuple[int, ...]  # of averages: see `post_hoc`
     flow: bool
+    distilled: bool  # whether it was trained for `consistency`
     timesteps: int
     image_size: int  # pixels
     channels: int
@@ -46,7 +47,7 @@ class Capabilities:
     def of(cls, checkpoint: Checkpoint) -> Capabilities:
         config = checkpoint.config
         schedule = build_schedule(config)
-        samplers = samplers_for(schedule)
+        samplers = samplers_for(schedule, config.distilled)
         learned, unusable = read_learned(checkpoint, schedule.timesteps)
         return cls(
             classes=checkpoint.classes,
@@ -54,6 +55,7 @@ class Capabilities:
             averages=checkpoint.averages,
             snapshots=checkpoint.snapshots,
             flow=schedule.is_flow,
+            distilled=config.distilled,
             timesteps=schedule.timesteps,
             image_size=config.image_size,
             channels=config.channels,
@@ -62,7 +64,9 @@ class Capabilities:
             usual_steps={each.name: usual_steps(each, schedule.timesteps) for each in samplers},
             usual_spacing={each.name: usual_spacing(each, schedule) for each in samplers},
             # At 16 pixels the deepest maps are a single one, which has no statistics for BatchNorm.
-            takes_lecture=config.network == "lecture" and config.image_size > 16,
+            takes_lecture=(
+                config.network == "lecture" and config.image_size > 16 and not config.distilled
+            ),
             folder=checkpoint.path.parent.parent,
             schedule=schedule,
             learned=learned,

@@ -29,12 +29,16 @@ def sampler_of(name: str, flow: bool = False) -> Sampler:
     return sampler
 
 
-def samplers_for(schedule: Schedule) -> tuple[Sampler, ...]:
-    """The samplers that a model with this schedule takes, the usual one first."""
+def samplers_for(schedule: Schedule, distilled: bool = False) -> tuple[Sampler, ...]:
+    """The samplers that a model with this schedule takes, the usual one first.
+
+    A distilled network predicts where a path ends, which the others take for the mean of all images
+    that a noisy one may have been: they would not sample what it has learned.
+    """
     return tuple(
         sampler
         for sampler in REGISTRY
-        if sampler.flow == schedule.is_flow
+        if (sampler.flow, sampler.distilled) == (schedule.is_flow, distilled)
         and (sampler.from_pure_noise or not schedule.ends_in_noise)
     )
 

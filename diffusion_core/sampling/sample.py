@@ -79,7 +79,7 @@ class SamplingOptions:
 
     def check(self, schedule: Schedule, n: int) -> Sampler:
         """The sampler. Raises ValueError with a sentence for what cannot be."""
-        known = samplers_for(schedule)
+        known = samplers_for(schedule) + samplers_for(schedule, distilled=True)
         sampler = next((each for each in known if each.name == self.sampler), None)
         if sampler is None:
             raise unknown_sampler(self.sampler, [each.name for each in known])

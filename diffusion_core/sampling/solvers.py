@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -61,6 +61,7 @@ class Sampler:
     one_step: bool = False  # keeps nothing from the steps before, so RePaint can repeat a step
     from_pure_noise: bool = False  # also where a schedule ends with alpha = 0
     flow: bool = False  # for models that predict the direction of a flow
+    distilled: bool = False  # for networks that were distilled: see `process.consistency`
     options: frozenset[str] = frozenset()  # the keywords of `solve`: of eta, noise_term, clip_x_t
     # (formula, symbols) for each of VARIANCES, where the sampler takes `noise_term`.
     by_variance: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -547,6 +548,43 @@ SA_SOLVER = Sampler(
 )
 
 
+def consistency(predict: Predict, levels: Sequence[NoiseLevel], x_T: Tensor, noise: Noise) -> Steps:
+    """Multistep consistency sampling: Song et al. 2023 (2303.01469), algorithm 1.
+
+    A distilled network answers with the image at the end of the path that x_t is on. It gets fresh
+    noise of the next level, and the network answers again.
+    """
+    x_t = x_T
+    for index, level, after in _pairs(levels):
+        x_0, epsilon = predict(x_t, level)
+        x_t = after.alpha * x_0
+        if after.sigma > 0:
+            x_t = x_t + after.sigma * noise()
+        yield StepView(index, len(levels) - 1, level.t, x_t, x_0, epsilon)
+
+
+CONSISTENCY = Sampler(
+    "consistency",
+    "Consistency",
+    consistency,
+    r"x_s = \sqrt{\bar\alpha_s}\,\hat x_0 + \sqrt{1-\bar\alpha_s}\,z",
+    r"$\hat x_0$ is the image at the end of the path that $x_t$ is on, $s$ the next of the chosen "
+    r"timesteps, $z$ fresh noise; the last step has none.",
+    usual_steps=2,
+    adds_noise=True,
+    one_step=True,
+    from_pure_noise=True,
+    distilled=True,
+)
+FLOW_CONSISTENCY = replace(
+    CONSISTENCY,
+    formula=r"x_{s'} = (1-s')\,\hat x_0 + s'\,z",
+    symbols=r"$\hat x_0$ is the image at the end of the path that $x_s$ is on, $s'$ the next share "
+    r"of noise, $z$ fresh noise; the last step has none.",
+    flow=True,
+)
+
+
 # In the order in which they are offered; the first that a model takes is the usual one.
 SAMPLERS = (
     DPMPP_2M,
@@ -561,4 +599,6 @@ SAMPLERS = (
     LMS,
     FLOW_EULER,
     FLOW_HEUN,
+    CONSISTENCY,
+    FLOW_CONSISTENCY,
 )

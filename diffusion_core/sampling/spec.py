@@ -425,7 +425,18 @@ class SamplingSpec(Record):
     def _misfits(self, can: Capabilities, strength: float) -> Iterator[str]:
         """What the checkpoint cannot do."""
         where = f"{cut(self.run)} at step {self.step:,}"
-        if self.flow != can.flow or self.method not in can.samplers:
+        distils = sampler_of(self.method, self.flow).distilled
+        if distils and not can.distilled:
+            yield (
+                f"{self.method} needs a distilled run, and {cut(self.run)} is not one; choose one "
+                f"of {', '.join(can.samplers)}."
+            )
+        elif can.distilled and not distils:
+            yield (
+                f"{cut(self.run)} is a distilled run, which {self.method} cannot sample; choose "
+                f"{either(can.samplers)}."
+            )
+        elif self.flow != can.flow or self.method not in can.samplers:
             yield f"{self.method} cannot sample {where}; choose one of {', '.join(can.samplers)}."
         if self.steps > can.timesteps:
             yield f"{where} takes 1 to {can.timesteps:,} steps, not {self.steps:,}."

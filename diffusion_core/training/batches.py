@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion_core.data.split import batches_per_epoch
 from diffusion_core.data.store import ImageStore
+from diffusion_core.process.consistency import stage_of, target_ratio
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs.config import RunConfig
@@ -30,13 +31,15 @@ class Batch(NamedTuple):
     t: Tensor  # (B,) integers
     noise: Tensor  # (B, C, H, W)
     augment: Tensor | None = None  # (B, DIMENSIONS), what was done to x_0; None: nothing
+    r: Tensor | None = None  # (B,), of the level to be consistent with: `consistency.target_ratio`
 
     def part(self, first: int, count: int) -> Batch:
         """At most `count` of its rows, from `first` on."""
         rows = slice(first, first + count)
         labels = None if self.labels is None else self.labels[rows]
         augment = None if self.augment is None else self.augment[rows]
-        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows], augment)
+        r = None if self.r is None else self.r[rows]
+        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows], augment, r)
 
 
 def make_batch(
@@ -85,7 +88,15 @@ def make_batch(
     if classes:
         labels = to_device(torch.from_numpy(store.labels[rows]), device)
         labels = torch.where(drop, classes, labels)
-    return Batch(x_0, labels, t, noise, changes)
+    return Batch(x_0, labels, t, noise, changes, target_ratios(config, schedule, t, step))
+
+
+def target_ratios(config: RunConfig, schedule: Schedule, t: Tensor, step: int) -> Tensor | None:
+    """The `r` of a batch with timesteps t (B,) at a step."""
+    if not config.distilled:
+        return None
+    stage = stage_of(step, config.steps, config.consistency_stages)
+    return target_ratio(schedule, t, stage, config.consistency_q)
 
 
 def draw_timesteps(

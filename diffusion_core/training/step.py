@@ -3,6 +3,7 @@ the device."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from diffusion_core.device import is_out_of_memory
 from diffusion_core.evaluation.intervals import WIDTH
 from diffusion_core.files import complain
+from diffusion_core.process.consistency import consistency_errors, consistency_weight
 from diffusion_core.process.objective import (
     loss_per_image,
     make_target,
@@ -25,7 +27,14 @@ from diffusion_core.process.schedule import gather
 from diffusion_core.runs.config import MAIN_AVERAGE, RunConfig
 from diffusion_core.runs.metrics import BEHIND, LOW
 from diffusion_core.runs.post_hoc import power_decay
-from diffusion_core.training.batches import Batch, load_images, make_batch, mixed_seed, to_device
+from diffusion_core.training.batches import (
+    Batch,
+    load_images,
+    make_batch,
+    mixed_seed,
+    target_ratios,
+    to_device,
+)
 from diffusion_core.training.context import FUSED, TrainingContext
 
 COMPARED = 64  # held-out images that averaged and raw weights are compared on, approximately
@@ -115,6 +124,8 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
     """The weighted and the plain error of each image, both (B,)."""
     config, schedule = context.config, context.schedule
     weighted = errors = plain_errors(context, model, batch)
+    if batch.r is not None:
+        weighted = errors * consistency_weight(schedule, batch.t, batch.r)
     if gamma := config.min_snr_gamma:
         how = (config.prediction_type, config.loss_on == "v")
         weighted = errors * min_snr_weight(schedule, batch.t, gamma, *how)
@@ -124,14 +135,18 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
-    """The error (B,) of each image's prediction, or of v: see `loss_on`."""
+    """The error (B,) of each image's prediction, or of v: see `loss_on`. Of a distillation, how far
+    apart the images are that two noise levels lead to."""
     config, schedule = context.config, context.schedule
-    x_0, labels, t, noise, augment = batch
+    x_0, labels, t, noise, augment, r = batch
+    told = {"labels": labels, "augment": augment}
+    network = functools.partial(model, **{k: each for k, each in told.items() if each is not None})
+    if r is not None:
+        pair = (x_0, noise, t, r)
+        return consistency_errors(network, schedule, *pair, config.prediction_type)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
-    told = {"labels": labels, "augment": augment}
-    prediction = model(x_t, t, **{name: each for name, each in told.items() if each is not None})
-    prediction = prediction.float()
+    prediction = network(x_t, t).float()
     if config.loss_on == "v":
         scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
         prediction, target = prediction * scale, target * scale
@@ -259,7 +274,8 @@ def validate(context: TrainingContext) -> dict[str, Tensor]:
         labels = None
         if context.labelled:
             labels = to_device(torch.from_numpy(context.store.labels[rows]), device)
-        batch = Batch(x_0, labels, t, noise)
+        r = target_ratios(config, context.schedule, t, config.steps)  # of the last stage
+        batch = Batch(x_0, labels, t, noise, r=r)
         averaged = _errors(context, context.average, batch)
         errors.append(averaged)
         # Of some images alone, evenly spread: the raw weights need not cost as much again.
@@ -267,7 +283,8 @@ def validate(context: TrainingContext) -> dict[str, Tensor]:
         some = slice(-first % apart, None, apart)
         if len(rows[some]):
             labels = None if labels is None else labels[some]
-            chosen = Batch(x_0[some], labels, t[some], noise[some])
+            r = None if r is None else r[some]
+            chosen = Batch(x_0[some], labels, t[some], noise[some], r=r)
             raw = _errors(context, context.bare_model, chosen)
             of_both.append(torch.stack([averaged[some], raw]))
     found = {"validation_loss": torch.cat(errors).mean()}

@@ -23,12 +23,13 @@ def write_strip(
     """Sample the strip of `step` with this network and write `samples/step-….png`.
 
     `sample_steps` > 0: `sample_count` finished images by DPM-Solver++ 2M, which is good with few
-    steps, the classes in turn; where a schedule ends in pure noise by DDIM.
+    steps, the classes in turn; where a schedule ends in pure noise by DDIM, of a distilled network
+    by its own sampler.
     `sample_steps` = 0: the lecture's strip, one image by DDPM over the whole schedule, ten
     looks at it, the image on the left and the noise on the right. A flow takes Euler's steps.
     """
     shape = config.image_shape
-    known = [sampler.name for sampler in samplers_for(schedule)]
+    known = [sampler.name for sampler in samplers_for(schedule, config.distilled)]
     if config.sample_steps:
         classes = config.network_args.get("num_classes")
         labels = torch.arange(config.sample_count) % classes if classes else None

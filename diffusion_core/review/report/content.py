@@ -325,7 +325,7 @@ def _strip_command(seen: RunSnapshot, step: int) -> str:
         return ""
     schedule = build_schedule(config)
     classes = seen.details.classes if seen.details and config.class_conditional else ()
-    sampler = samplers_for(schedule)[0]
+    sampler = samplers_for(schedule, config.distilled)[0]
     spec = SamplingSpec(
         run=seen.name,
         step=step,
