@@ -316,9 +316,9 @@ def changed(
     """The spec of a row: that of all with its checkpoint and its own values of some fields."""
     above = spec
     run = place.path.parent.parent.name
-    if spec.autoguided and not spec.guide_run and run != spec.run:
-        spec = spec.replace(guide_run=spec.run)  # the same guide for all rows
-    spec = spec.replace(run=run, step=place.step, flow=can.flow)
+    # Autoguided rows all have the same guide.
+    guide = (spec.guide_run or spec.run) if spec.autoguided else spec.guide_run
+    spec = spec.replace(run=run, step=place.step, flow=can.flow, guide_run=guide)
     if can.flow and spec.spacing != LEARNED:
         spec = spec.replace(spacing=can.spacings[0])
     if spec.classes != can.classes:

@@ -290,12 +290,13 @@ def controls_of_guidance(can: Capabilities, values: Mapping[str, Any]) -> Iterat
         return
     by_class = can.any_class and values.get("label") != ANY_CLASS
     which = can, values["step"], values.get("average", MAIN_AVERAGE)
-    if not by_class and not guides_for(*which):
+    guides = {} if by_class else guides_for(*which)
+    if not by_class and not guides:
         return
     yield GUIDANCE
     if values["guidance_scale"] == 1.0:
         return
-    guides = guides_for(*which)
+    guides = guides or guides_for(*which)
     kinds = [kind for kind, there in zip(GUIDANCES, (by_class, guides), strict=True) if there]
     if kinds != [BY_CLASS]:
         yield KIND.now(options=kinds, default=kinds[0])

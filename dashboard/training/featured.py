@@ -20,7 +20,11 @@ from diffusion_core.evaluation.results import Result, read_results
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE, AT_WORK, RunState
 
-RANKED_BY = ("frechet", "frechet_general", "sliced_wasserstein")  # metrics; the first that a result has counts
+RANKED_BY = (
+    "frechet",
+    "frechet_general",
+    "sliced_wasserstein",
+)  # metrics; the first that a result has counts
 
 
 class Featured(NamedTuple):

@@ -14,7 +14,6 @@ from diffusion_core.data.store import ImageStore, build_store, fingerprint_of, s
 from diffusion_core.evaluation.evaluator import (
     FEWEST,
     OnStep,
-    guide_time,
     measure,
     measure_bits,
 )
@@ -92,7 +91,7 @@ def evaluate(
     if the network answers with NaN.
     """
     _, schedule, config = loaded
-    guided_at = guide_time(spec, checkpoint)
+    guided_at = spec.guide_time(checkpoint)
 
     def is_wanted(other: Result) -> bool:
         return same_sampling(other.spec, spec) and other.guide_time == guided_at

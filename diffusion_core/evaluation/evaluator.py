@@ -196,7 +196,7 @@ def measure(
         fingerprint=store.fingerprint,
         content=store.content,
         checkpoint_time=checkpoint.time,
-        guide_time=guide_time(spec, checkpoint),
+        guide_time=spec.guide_time(checkpoint),
         neighbours=tuple(neighbours),
         near=image_metrics.near_distance(unseen) if enough else 0.0,
         notes=tuple(notes),
@@ -214,12 +214,6 @@ def _labels(spec: SamplingSpec, store: ImageStore, real: Images) -> np.ndarray |
         return real.labels[np.arange(spec.n) % len(real.labels)]
     labels = spec.labels()
     return None if labels is None else labels.numpy()
-
-
-def guide_time(spec: SamplingSpec, checkpoint: Checkpoint) -> float:
-    """When the checkpoint that guides was written; 0 without one. Raises CheckpointError."""
-    guide = spec.guide_of(checkpoint)
-    return 0.0 if guide is None else guide.time
 
 
 def _generate(

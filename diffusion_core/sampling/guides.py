@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from diffusion_core.process.schedule import Schedule
 from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
+from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run, list_runs, run_folders
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.levels import exact_tables
 from diffusion_core.text import cut, some
 
 
@@ -31,22 +34,30 @@ def find_guide(folder: Path, run: str, step: int) -> Checkpoint:
 
 def misfit(can: Capabilities, guide: Checkpoint) -> str:
     """Why a checkpoint cannot guide one that can this, as a sentence; empty where it can."""
-    other = Capabilities.of(guide)
-    name = f"{cut(other.folder.name)} at step {guide.step:,}"
-    if other.classes != can.classes:
-        what = f"has other classes: {some(other.classes) or 'none'}"
-    elif (other.image_size, other.channels) != (can.image_size, can.channels):
-        kinds = {1: "grey", 3: "colour"}
+    config, kinds = guide.config, {1: "grey", 3: "colour"}
+    if guide.classes != can.classes:
+        what = f"has other classes: {some(guide.classes) or 'none'}"
+    elif (config.image_size, config.channels) != (can.image_size, can.channels):
         what = (
-            f"generates {kinds.get(other.channels, other.channels)} images of "
-            f"{other.image_size} pixels, not {kinds.get(can.channels, can.channels)} ones of "
+            f"generates {kinds.get(config.channels, config.channels)} images of "
+            f"{config.image_size} pixels, not {kinds.get(can.channels, can.channels)} ones of "
             f"{can.image_size}"
         )
-    elif other.flow != can.flow or exact_tables(other.schedule) != exact_tables(can.schedule):
+    elif config.distilled != can.distilled:
+        what = f"is {'' if config.distilled else 'not '}a distilled run"
+    elif not same_levels(build_schedule(config), can.schedule):
         what = "was trained with another noise schedule"
     else:
         return ""
+    name = f"{cut(guide.path.parent.parent.name)} at step {guide.step:,}"
     return f"{name} cannot guide {cut(can.folder.name)}: it {what}."
+
+
+def same_levels(one: Schedule, other: Schedule) -> bool:
+    return one.is_flow == other.is_flow and (
+        np.array_equal(one.exact_signal, other.exact_signal)
+        and np.array_equal(one.exact_spread, other.exact_spread)
+    )
 
 
 def guides_for(can: Capabilities, step: int, average: str) -> dict[str, dict[int, Checkpoint]]:
@@ -58,12 +69,14 @@ def guides_for(can: Capabilities, step: int, average: str) -> dict[str, dict[int
     }
     found = {}
     for name, run in runs.items():
-        steps = {
-            guide.step: guide
-            for guide in run.checkpoints()[0]
-            if not misfit(can, guide)
-            and (name or guide.step != step or guide.averages != (average,))
-        }
+        steps, judged, fits = {}, None, False
+        for guide in run.checkpoints()[0]:
+            # Mostly all checkpoints of a run have the same settings.
+            if judged is None or (judged.config, judged.classes) != (guide.config, guide.classes):
+                judged, fits = guide, not misfit(can, guide)
+            itself = not name and guide.step == step and guide.averages == (average,)
+            if fits and not itself:
+                steps[guide.step] = guide
         if steps:
             found[name] = steps
     return found

@@ -167,7 +167,9 @@ def make_predict(
         if one_by_one:
             # Cloned, so that memory is aligned alike for each: it can decide how sums are rounded.
             each = [slice(k, k + 1) for k in range(len(x_t))]
-            return torch.cat([network(x_t[k].clone(), t[k], level, k, guided) for k in each]).float()
+            return torch.cat(
+                [network(x_t[k].clone(), t[k], level, k, guided) for k in each]
+            ).float()
         return network(x_t, t, level, slice(None), guided).float()
 
     return predict_by(answer, prediction_type, clip_x0=clip_x0)

@@ -76,13 +76,13 @@ class SeriesRecord(Record):
 
     order: SamplingSpec
     checkpoint_time: float  # seconds since 1970, of the checkpoint's file
-    guide_time: float | None = None  # likewise of the guide's; None without one
+    guide_time: float = 0.0  # likewise of the guide's; 0 without one
     batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1  # images at once
     expires: Annotated[float, Field(ge=0)] | None = None  # seconds since 1970, then it is deleted
 
     def to_dict(self) -> dict[str, Any]:
         values = self.model_dump() | {"order": self.order.to_dict()}
-        if self.guide_time is None:
+        if not self.guide_time:
             del values["guide_time"]
         return values
 
@@ -187,7 +187,7 @@ def create(
             record = SeriesRecord(
                 order=spec,
                 checkpoint_time=checkpoint.time,
-                guide_time=_guide_time(spec, checkpoint),
+                guide_time=spec.guide_time(checkpoint),
                 batch=batch,
                 expires=expires,
             )
@@ -217,7 +217,7 @@ def line_up(series: Series, checkpoint: Checkpoint) -> None:
             f"The checkpoint of step {record.order.step:,} was overwritten since {series.name} was "
             f"started, so its images would not match; start another series."
         )
-    if record.guide_time != _guide_time(record.order, checkpoint):
+    if record.guide_time != record.order.guide_time(checkpoint):
         raise SeriesError(
             f"The guide was overwritten since {series.name} was started, so its images would not "
             "match; start another series."
@@ -364,11 +364,6 @@ def _alone(series: Series) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _guide_time(spec: SamplingSpec, checkpoint: Checkpoint) -> float | None:
-    guide = spec.guide_of(checkpoint)
-    return None if guide is None else guide.time
 
 
 def _queued(spec: SamplingSpec) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from diffusion_core.process.noise import MAX_SEED
@@ -91,6 +91,12 @@ class SamplingSpec(Record):
     variance: Name = "posterior"  # ddpm only, of its noise: one of VARIANCES
     exact: bool = False  # image by image, identical in every batch; see `sample.sample`
 
+    @field_validator("guide_run")
+    @classmethod
+    def _own_run_is_empty(cls, guide_run: str, given: ValidationInfo) -> str:
+        """One name for one guide, so that links, files and results compare."""
+        return "" if guide_run == given.data.get("run") else guide_run
+
     def replace(self, **changes: Any) -> SamplingSpec:
         """A copy with these values."""
         return SamplingSpec(**{**dict(self), **changes})
@@ -130,6 +136,7 @@ class SamplingSpec(Record):
         if self.spacing == LEARNED:
             return learned_levels(schedule, self.timesteps)
         return make_levels(schedule, self.steps, self.spacing)
+
     @property
     def autoguided(self) -> bool:
         """Whether another network guides."""
@@ -214,6 +221,12 @@ class SamplingSpec(Record):
         if not self.autoguided or self.guide_step is None:
             return None
         return find_guide(checkpoint.path.parent.parent, self.guide_run, self.guide_step)
+
+    def guide_time(self, checkpoint: Checkpoint) -> float:
+        """When the checkpoint of `guide_of` was written, seconds since 1970; 0 without one. Raises
+        CheckpointError."""
+        guide = self.guide_of(checkpoint)
+        return 0.0 if guide is None else guide.time
 
     def load_guide(
         self, checkpoint: Checkpoint, device: torch.device | str = "cpu"
@@ -402,8 +415,9 @@ class SamplingSpec(Record):
             yield "Sampling as the lecture does takes no autoguidance."
         if self.guide_step is None:
             yield "Autoguidance needs the step of a guide, a weaker checkpoint."
-        elif (self.guide_step, self.guide_average) == (self.step, self.average) and (
-            self.guide_run in ("", self.run)
+        elif not self.guide_run and (self.guide_step, self.guide_average) == (
+            self.step,
+            self.average,
         ):
             yield (
                 f"{cut(self.run)} at step {self.step:,} cannot guide itself; choose another step, "
@@ -525,8 +539,6 @@ class SamplingSpec(Record):
             changes |= {"guide_run": "", "guide_step": None, "guide_average": MAIN_AVERAGE}
         elif self.guidance == AUTOGUIDANCE:
             changes["negative"] = ""
-            if self.guide_run == self.run:
-                changes["guide_run"] = ""
         sampler = find_sampler(self.method, self.flow)
         if sampler is not None and ("eta" not in sampler.options or self.as_lecture):
             changes["eta"] = 0.0

@@ -16,8 +16,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given
 
 from dashboard.services.settings import PREFIX
+from dashboard.ui.controls import Toggle
 from tests.faults.odd_inputs import LONG
 from tests.faults.parsers import PARSERS, Parser
+from tests.faults.parsers.addresses import CONTROLS, OF_SPEC, read_link
 
 pytestmark = pytest.mark.usefixtures("true_python")
 ALL = 100_000  # inputs of the long test
@@ -144,6 +146,18 @@ def test_what_was_found_is_said_in_a_sentence(name: str, tmp_path: Path) -> None
             parser.read(odd, tmp_path)
         assert str(refused.value).startswith(sentence)
         assert_is_a_sentence(str(refused.value), parser.longest)
+
+
+def test_every_switch_is_read_from_a_link(tmp_path: Path) -> None:
+    """Whatever record its field belongs to."""
+    switches = [k for k, control in enumerate(CONTROLS) if isinstance(control, Toggle)]
+    assert len(switches) > 10
+    assert all(read_link((k, ["TRUE"]), tmp_path) is True for k in switches)
+
+
+def test_controls_of_the_sampling_page_are_checked_against_the_spec() -> None:
+    checked = {control.field for control in CONTROLS if id(control) in OF_SPEC}
+    assert {"n", "steps", "seed", "eta", "guidance_scale", "guidance_interval", "exact"} <= checked
 
 
 @pytest.mark.long

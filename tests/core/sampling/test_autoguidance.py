@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.evaluation.evaluator import guide_time
 from diffusion_core.process.flow import FlowSchedule
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
@@ -213,7 +212,7 @@ def test_branches_are_guided_too(cars: Checkpoint) -> None:
 def test_without_autoguidance_there_is_no_guide(cars: Checkpoint) -> None:
     for spec in (PLAIN, PLAIN.replace(guidance_scale=2.0)):
         assert spec.guide_of(cars) is None and spec.load_guide(cars) is None
-        assert guide_time(spec, cars) == 0.0
+        assert spec.guide_time(cars) == 0.0
 
 
 OTHERS = {
@@ -228,6 +227,11 @@ OTHERS = {
         TINY.replace(schedule={"kind": "linear", "timesteps": 20}),
         CLASSES,
         "was trained with another noise schedule",
+    ),
+    "distilled": (
+        TINY.replace(objective="consistency", init_from="cars", min_snr_gamma=0.0),
+        CLASSES,
+        "is a distilled run",
     ),
     "flow": (
         TINY.replace(prediction_type="flow_prediction"),

@@ -20,10 +20,12 @@ from tests.faults.odd_inputs import texts
 from tests.faults.parsers.table import PARSERS, SPEC, Parser, Said
 
 
-def all_controls() -> list[Control]:
-    """Every control of every page, as it is declared."""
+def all_controls(within: str = "dashboard") -> list[Control]:
+    """Every control of every page, or of the modules of one package, as it is declared."""
     there: dict[int, Control] = {}
     for module in pkgutil.walk_packages(dashboard.__path__, "dashboard."):
+        if not module.name.startswith(within):
+            continue
         for value in vars(importlib.import_module(module.name)).values():
             inside = value.values() if isinstance(value, dict) else value
             many = inside if isinstance(value, (dict, list, tuple)) else [value]
@@ -32,6 +34,12 @@ def all_controls() -> list[Control]:
 
 
 CONTROLS = all_controls()
+# Of the Sampling page: elsewhere a field of the same name belongs to another record.
+OF_SPEC = {
+    id(each)
+    for each in all_controls("dashboard.sampling")
+    if each.field in SamplingSpec.model_fields
+}
 
 
 def read_link(link: tuple[int, list[str]], _: Path) -> Any:
@@ -48,7 +56,7 @@ def read_link(link: tuple[int, list[str]], _: Path) -> Any:
     assert control.problem(value) == ""
     if value is not None and not isinstance(control, Choice):
         assert control.of_field(control.to_field(value)) == value
-    if control.field in SamplingSpec.model_fields and not isinstance(control, Choice):
+    if id(control) in OF_SPEC and not isinstance(control, Choice):
         SPEC.replace(**({control.field: control.to_field(value)} if value is not None else {}))
     return value
 

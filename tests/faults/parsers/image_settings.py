@@ -49,6 +49,8 @@ def capabilities() -> Capabilities:
 SPECS = [
     SPEC.to_dict(),
     SPEC.to_dict() | {"guidance_scale": 2.0, "guidance_interval": [0, 9]},
+    SPEC.to_dict()
+    | {"guidance_scale": 2.0, "guidance": "autoguidance", "guide_run": "a", "guide_step": 20},
     SPEC.to_dict() | {"steps": 2, "spacing": "learned", "timesteps": [9.5, 3.0]},
 ]
 PARSERS["settings of sampling"] = Parser(
