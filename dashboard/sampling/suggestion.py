@@ -26,7 +26,6 @@ from diffusion_core.sampling.spec import SamplingSpec
 TAKEN = (
     *("sampler", "steps", "spacing", "timesteps", "average", "eta", "variance", "as_lecture"),
     *("guidance_scale", "negative", "guidance_interval", "exact"),
-    *("guidance", "guide_run", "guide_step", "guide_average"),
 )
 
 
@@ -66,7 +65,6 @@ def measured(
         if (result.spec.step, result.checkpoint_time) == (checkpoint.step, checkpoint.time)
         and result.evaluations <= budget
         and not result.spec.problems(can)
-        and result.guide_time == result.spec.guide_time(checkpoint)
     ]
     for name in COMPARED_BY:
         found = [result for result in usable if name in result.metrics]
@@ -80,14 +78,13 @@ def measured(
 
 def use(best: SamplingSpec, spec: SamplingSpec, can: Capabilities) -> None:
     """Callback: set the controls as `best` says, and leave what is sampled as it is."""
-    wanted = spec.replace(**{name: getattr(best, name) for name in TAKEN}).without_unused()
-    if wanted.guidance_scale != 1 and wanted.label == ANY_CLASS and not wanted.autoguided:
-        st.session_state[LABEL.key] = EACH_IN_TURN
-        wanted = wanted.replace(label=EACH_IN_TURN)
+    wanted = spec.replace(**{name: getattr(best, name) for name in TAKEN})
     for control in controls_for(can, dict(wanted)):
         if control.field in TAKEN:
             value = control.of_field(getattr(wanted, control.field))
             st.session_state[control.key] = value
+    if wanted.guidance_scale != 1 and wanted.label == ANY_CLASS:
+        st.session_state[LABEL.key] = EACH_IN_TURN
     learned = can.learned.get((wanted.average, wanted.sampler, wanted.steps))
     own = learned is not None and learned.timesteps == wanted.timesteps
     set_timesteps(() if own else wanted.timesteps)

@@ -11,14 +11,12 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.sampling.sharing import link
 from dashboard.services import model_cache, series_jobs
-from diffusion_core.evaluation.intervals import Estimate
-from diffusion_core.evaluation.results import Result, write_result
 from diffusion_core.media.images import png, to_uint8
 from diffusion_core.runs.checkpoint import load_model, load_weights, save_weights
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.series import Series
-from diffusion_core.sampling.spec import AUTOGUIDANCE, EACH_IN_TURN, SamplingSpec
+from diffusion_core.sampling.spec import AUTOGUIDANCE, SamplingSpec
 from tests.pages.app import button, buttons, generate, open_page, press, words
 from tests.tiny_runs import CLASSES, TINY, write_checkpoint, write_run
 
@@ -142,37 +140,6 @@ def test_a_file_that_names_its_own_run_as_the_guide_is_restored(runs: Path) -> N
     app.file_uploader[0].set_value(("image.png", file, "image/png")).run()
     assert not app.exception
     assert generate(app).spec == own.without_unused()
-
-
-def test_autoguidance_is_suggested_where_it_measured_best(runs: Path) -> None:
-    checkpoint = Run(runs / "cars").checkpoint(20)
-    best = SPEC.replace(n=64, label=EACH_IN_TURN)
-    write_result(
-        runs / "cars",
-        Result(
-            spec=best,
-            metrics={"frechet": Estimate(5.0, 4.5, 5.5, 64, 64)},
-            floor={},
-            ceiling={},
-            evaluations=8,
-            seconds=1.0,
-            device="cpu",
-            data="cars",
-            fingerprint="f",
-            checkpoint_time=checkpoint.time,
-            guide_time=best.guide_time(checkpoint),
-            neighbours=(),
-            near=0.0,
-            notes=(),
-            written=1.0,
-        ),
-    )
-    app = open_page("sampling.py", run="cars", n="2", steps="10", label="any class")
-    assert "Best measured of this checkpoint within 10 network evaluations" in words(app)
-    press(app, "Use it")
-    assert generate(app).spec == SPEC.replace(label="any class")
-    write_checkpoint(runs / "small", 15, SMALL, mean=0.3)  # another guide than was measured
-    assert "Best measured" not in words(app.run())
 
 
 @pytest.mark.parametrize(

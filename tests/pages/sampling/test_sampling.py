@@ -352,10 +352,13 @@ def test_the_dice_chooses_another_seed(runs_dir: Path) -> None:
 def test_every_sampler_samples_and_explains_itself(
     sampler: Sampler, zero_snr: bool, runs_dir: Path
 ) -> None:
-    ends_in_noise = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
-    write_run(
-        runs_dir, "cars", 20, config=TINY.replace(schedule=ends_in_noise) if zero_snr else TINY
-    )
+    config = TINY
+    if zero_snr:
+        ends_in_noise = {"kind": "cosine", "timesteps": 20, "rescale_zero_terminal_snr": True}
+        config = config.replace(schedule=ends_in_noise)
+    if sampler.distilled:
+        config = config.replace(objective="consistency", init_from="teacher", min_snr_gamma=0.0)
+    write_run(runs_dir, "cars", 20, config=config)
     app = open_sampling(n="1", steps="3", sampler=sampler.name)
     chosen = app.selectbox(key="sampler")
     if zero_snr and not sampler.from_pure_noise:
