@@ -16,7 +16,7 @@ from dashboard.ui import keys
 from dashboard.ui.outside import plain
 from diffusion_core.evaluation.metrics import METRICS, Metric
 from diffusion_core.evaluation.results import Result, read_results
-from diffusion_core.runs.checkpoint import Checkpoint
+from diffusion_core.runs.checkpoint import Checkpoint, CheckpointError
 from diffusion_core.runs.metrics import COMPARED_BY
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities
@@ -25,7 +25,8 @@ from diffusion_core.sampling.spec import SamplingSpec
 # What is taken of the best: all that decides how, and not what, is sampled.
 TAKEN = (
     *("sampler", "steps", "spacing", "timesteps", "average", "eta", "variance", "as_lecture"),
-    *("guidance_scale", "negative", "guidance_interval", "exact"),
+    *("guidance_scale", "guidance", "guide_run", "guide_step", "guide_average"),
+    *("negative", "guidance_interval", "exact"),
 )
 
 
@@ -62,9 +63,9 @@ def measured(
     usable = [
         result
         for result in results
-        if (result.spec.step, result.checkpoint_time) == (checkpoint.step, checkpoint.time)
-        and result.evaluations <= budget
+        if result.evaluations <= budget
         and not result.spec.problems(can)
+        and holds(result, checkpoint)
     ]
     for name in COMPARED_BY:
         found = [result for result in usable if name in result.metrics]
@@ -76,15 +77,26 @@ def measured(
     return [], None
 
 
+def holds(result: Result, checkpoint: Checkpoint) -> bool:
+    """Whether a result is of these very files of a checkpoint and its guide."""
+    try:
+        guide = result.spec.guide_of(checkpoint)
+    except CheckpointError:
+        return False
+    found = checkpoint.step, checkpoint.time, guide.time if guide else 0.0
+    return (result.spec.step, result.checkpoint_time, result.guide_time) == found
+
+
 def use(best: SamplingSpec, spec: SamplingSpec, can: Capabilities) -> None:
     """Callback: set the controls as `best` says, and leave what is sampled as it is."""
     wanted = spec.replace(**{name: getattr(best, name) for name in TAKEN})
+    if wanted.guidance_scale != 1 and not wanted.autoguided and wanted.label == ANY_CLASS:
+        wanted = wanted.replace(label=EACH_IN_TURN)  # guidance by class needs one
+        st.session_state[LABEL.key] = EACH_IN_TURN
     for control in controls_for(can, dict(wanted)):
         if control.field in TAKEN:
             value = control.of_field(getattr(wanted, control.field))
             st.session_state[control.key] = value
-    if wanted.guidance_scale != 1 and wanted.label == ANY_CLASS:
-        st.session_state[LABEL.key] = EACH_IN_TURN
     learned = can.learned.get((wanted.average, wanted.sampler, wanted.steps))
     own = learned is not None and learned.timesteps == wanted.timesteps
     set_timesteps(() if own else wanted.timesteps)

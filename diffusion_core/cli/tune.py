@@ -57,7 +57,7 @@ def do_tune(given: argparse.Namespace) -> int:
     run = find_run(given.run)
     checkpoint, device = find_checkpoint(run, given.step), pick_device(given.device)
     can = Capabilities.of(checkpoint)
-    sampler = given.sampler or tuning.tunable(can)[0]
+    sampler = given.sampler or next(iter(tuning.tunable(can)), can.samplers[0])
     counts = list(dict.fromkeys(given.steps))
     try:
         tuning.check(can, sampler, counts, given.average)

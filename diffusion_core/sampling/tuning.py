@@ -47,7 +47,7 @@ from diffusion_core.sampling.levels import (
 from diffusion_core.sampling.registry import sampler_of, samplers_for
 from diffusion_core.sampling.sample import predict_by
 from diffusion_core.sampling.solvers import Sampler
-from diffusion_core.text import some
+from diffusion_core.text import either, some
 
 # Of the noises: those that are learned from, and those that decide what is kept. They are the first
 # of a seed that nothing else uses.
@@ -183,7 +183,14 @@ def tunable(can: Capabilities) -> list[str]:
 
 def check(can: Capabilities, sampler: str, steps: Sequence[int], average: str) -> None:
     """Raises TuningError for a way to sample for which no timesteps can be learned."""
-    if sampler not in (known := tunable(can)):
+    known = tunable(can)
+    if not known:
+        raise TuningError(
+            "No timesteps can be learned for this run: it is a distilled one, and "
+            f"{either(can.samplers)} adds fresh noise in its steps. Learn them for the run that it "
+            "was distilled from."
+        )
+    if sampler not in known:
         raise TuningError(
             f"No timesteps can be learned for {sampler}: choose one of {', '.join(known)}, which "
             "add no noise in their steps."

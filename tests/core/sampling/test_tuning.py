@@ -421,6 +421,19 @@ def test_the_command_says_what_cannot_be_learned(
     assert capsys.readouterr().err.startswith(sentence)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--sampler", "consistency"], ["--sampler", "ddim"]])
+def test_a_distilled_run_is_refused(
+    runs_dir: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"objective": "consistency", "init_from": "cars", "min_snr_gamma": 0.0}
+    run = write_run(runs_dir, "fast", 20, config=TINY.replace(**settings))
+    assert tune(run, *arguments) == 2
+    assert capsys.readouterr().err.startswith(
+        "No timesteps can be learned for this run: it is a distilled one, and consistency adds"
+    )
+    assert not (run / "timesteps").exists()
+
+
 def test_an_interruption_keeps_the_best_so_far(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
