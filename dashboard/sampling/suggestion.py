@@ -80,10 +80,9 @@ def measured(
 def holds(result: Result, checkpoint: Checkpoint) -> bool:
     """Whether a result is of these very files of a checkpoint and its guide."""
     try:
-        guide = result.spec.guide_of(checkpoint)
+        found = checkpoint.step, checkpoint.time, result.spec.guide_time(checkpoint)
     except CheckpointError:
         return False
-    found = checkpoint.step, checkpoint.time, guide.time if guide else 0.0
     return (result.spec.step, result.checkpoint_time, result.guide_time) == found
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from diffusion_core.evaluation.evaluator import guide_time
 from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.results import Result, write_result
 from diffusion_core.process.schedule import NoiseSchedule
@@ -49,7 +48,7 @@ def write(folder: Path, value: float, *, n: int = 64, metric: str = "frechet", *
             data="cars",
             fingerprint="f",
             checkpoint_time=checkpoint.time,
-            guide_time=guide_time(spec, checkpoint),
+            guide_time=spec.guide_time(checkpoint),
             neighbours=(),
             near=0.0,
             notes=(),
