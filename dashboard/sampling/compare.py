@@ -113,8 +113,8 @@ def compare_task(spec: SamplingSpec, page: dict[str, Any], rows: list[Row]) -> T
             loaded = load(row.checkpoint, row.spec.average, row.spec.exact)
             guide = load_guide(load, row.spec, row.checkpoint)
             # The first evaluations of a network take longer, also of one that guides later only.
-            first = {"steps": 1, "timesteps": row.spec.timesteps[:1], "guidance_interval": None}
-            row.spec.make(loaded, guide=guide, **first)
+            one_step = row.spec.replace(guidance_interval=None)
+            one_step.make(loaded, guide=guide, steps=1, timesteps=row.spec.timesteps[:1])
             start = time.perf_counter()
             images = to_uint8(row.spec.make(loaded, on_step, guide=guide))
             seconds = time.perf_counter() - start
