@@ -48,6 +48,7 @@ SUBSTITUTIONS = {
     "--steps 5000": "--steps 2",  # an hour
     "--sampler dpmpp_2m --steps 5 10": "--sampler dpmpp_2m --steps 1",  # minutes
     "--n 2048": "--n 16",  # minutes
+    "--n 512": "--n 16",  # minutes
     "--step 4000": "--step 2",  # of a run that has 2 here
     "--like my-cars --background": "--like my-cars --set steps=8000 --background",  # has 2 here
     "sweep lr --like my-cars": "sweep lr --like my-cars --set steps=8000",  # has 2 here

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.sampling.controls import TIMESTEPS
+from dashboard.sampling import controls
 from dashboard.sampling.sharing import link
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.learned import LearnedTimesteps, learned_path, write_learned
@@ -115,7 +115,7 @@ def test_a_link_gives_its_own_timesteps_whatever_the_run_has_learned(
     "text", ["", "x", "9,9,2", "25,9,2", "9,2,-1", "nan,2,1", "1e999,2,1", "1," * 300]
 )
 def test_timesteps_of_a_link_are_falling_numbers_of_the_schedule(text: str) -> None:
-    control = TIMESTEPS.now(high=19)
+    control = controls.TIMESTEPS.now(high=19)
     assert control.problem(control.of_text("19,8.125,0")) == ""
     assert "must be up to 100 falling numbers from 19 to 0" in control.problem(
         control.of_text(text)
