@@ -46,7 +46,7 @@ SUBSTITUTIONS = {
     "--preset lecture": f"--preset lecture {SMALL}[8,8,8,8,8]",  # hours
     "--data cars": "--data cars:64",  # 20,000 images
     "--steps 5000": "--steps 2",  # an hour
-    "--sampler dpmpp_2m --steps 5 10": "--sampler dpmpp_2m --steps 1",  # minutes
+    "tune my-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # minutes
     "--n 2048": "--n 16",  # minutes
     "--n 512": "--n 16",  # minutes
     "--step 4000": "--step 2",  # of a run that has 2 here

@@ -663,7 +663,7 @@ def test_the_command_says_first_how_large_the_archive_will_be(
     words = ["export", "cars", "--format", "archive"]
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out == (
-        "cars as an archive: 12 files, weights of step 4, at most 0.1 MB.\n"
+        "cars as an archive: 12 files, weights of step 4, at most 0.2 MB.\n"
     )
     assert not list(tmp_path.glob("*.zip"))
     (run.path / "samples/step-00000004.png").write_bytes(b"")
