@@ -20,11 +20,8 @@ from diffusion_core.evaluation.results import Result, read_results
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE, AT_WORK, RunState
 
-RANKED_BY = (
-    "frechet",
-    "frechet_general",
-    "sliced_wasserstein",
-)  # metrics; the first that a result has counts
+# Metrics; the first that a result has counts.
+RANKED_BY = ("frechet", "frechet_general", "sliced_wasserstein")
 
 
 class Featured(NamedTuple):

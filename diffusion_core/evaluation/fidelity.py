@@ -1,7 +1,8 @@
 """FID and KID with Inception features, by `torch-fidelity` if it is available offline.
 
 The package is not a requirement and would download its weights by itself: it is used only if they
-are in PyTorch's cache already, and is given their path.
+are on this machine already, and is given their path: that of the environment variable
+`DIFFUSION_LAB_INCEPTION`, or in PyTorch's cache.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from diffusion_core.device import compute_in_float32, device_of
 from diffusion_core.evaluation.image_metrics import frechet_estimate
 from diffusion_core.evaluation.intervals import WIDTH, Estimate
 
+SETTING = "DIFFUSION_LAB_INCEPTION"
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 CHECKSUM = "6726825d"  # start of their sha256, as in torch.hub
 SUBSET = 1000  # images in each of KID's subsets, as usual; half of the images if there are fewer
@@ -51,14 +54,17 @@ def load_inception(
 ) -> tuple[Inception | None, str]:
     """Load the network; returns (network, "") or (None, why not). Never downloads.
 
-    `weights`: file of its weights, by default the one in PyTorch's cache.
+    `weights`: their file, by default the one that the environment variable names, else the one in
+    PyTorch's cache.
     """
-    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    named = os.environ.get(SETTING, "")
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    path = weights or (Path(named).expanduser() if named else cached)
     without = "FID and KID were not measured:"
     if importlib.util.find_spec("torch_fidelity") is None:
         return None, f"{without} the package torch-fidelity was not installed."
     if not path.is_file():
-        return None, f"{without} torch-fidelity's {WEIGHTS} was not in {path.parent}."
+        return None, f"{without} torch-fidelity's {WEIGHTS} was not found: there is no file {path}."
     if not _checksum(path).startswith(CHECKSUM):  # it is unpickled, so it must be the real one
         return None, f"{without} {path} is damaged, or not the file published by torch-fidelity."
     compute_in_float32()

@@ -119,7 +119,7 @@ def test_what_was_measured_is_not_measured_again_unless_asked_to(
 ) -> None:
     run, result = measured
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it draws")
 
     monkeypatch.setattr(SamplingSpec, "make", refuse)
@@ -165,7 +165,7 @@ def test_what_was_measured_of_another_checkpoint_or_of_other_images_is_measured_
     checkpoint = run.checkpoint(40)
     loaded = load_model(checkpoint)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it measures")
 
     monkeypatch.setattr(SamplingSpec, "make", refuse)
@@ -207,7 +207,7 @@ def test_results_follow_images_that_were_moved(
     write_config_file(run.path, config, details)
     jobs.change(run, {"data": f"folder:{tmp_path / 'b'}"})
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it draws")
 
     with monkeypatch.context() as patch:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from diffusion_core.data.sources import cars, digits
 from diffusion_core.evaluation import fidelity, image_metrics
-from diffusion_core.evaluation.features import ASSETS, FeatureNet, feature_net
+from diffusion_core.evaluation.features import (
+    ASSETS,
+    GENERAL,
+    FeatureNet,
+    GeneralNet,
+    feature_net,
+    general_net,
+)
 
 UNSEEN_SEED = 77  # neither a run's nor that of the training of the networks
 
@@ -28,6 +35,11 @@ def car_net() -> FeatureNet:
     net = feature_net("cars:500")
     assert net is not None
     return net
+
+
+@pytest.fixture(scope="module")
+def general() -> GeneralNet:
+    return general_net()
 
 
 def right(net: FeatureNet, images: np.ndarray, labels: np.ndarray) -> float:
@@ -107,7 +119,41 @@ def test_other_data_have_no_network_and_other_images_are_refused(car_net: Featur
 
 
 def test_the_shipped_weights_are_small() -> None:
-    assert sum(file.stat().st_size for file in ASSETS.iterdir()) < 2 * 10**6
+    assert (ASSETS / GENERAL).stat().st_size < 3 * 10**6
+    assert sum(file.stat().st_size for file in ASSETS.iterdir()) < 4 * 10**6
+
+
+# ------------------------------------------------------------------ the general network
+
+
+def test_general_features_are_of_any_size_and_colour_and_of_each_image_alone(
+    general: GeneralNet, some_cars
+) -> None:
+    images = some_cars[0][:6]
+    found = general.features(images)
+    assert found.shape == (6, 128) and found.dtype == np.float32
+    assert np.allclose(general.features(images, batch=4), found, atol=1e-3)
+    assert np.allclose(general.features(images[::-1])[::-1], found, atol=1e-3)
+    assert general.features(images[:0]).shape == (0, 128)
+    grey = images[..., :1]
+    expected = general.features(np.repeat(grey, 3, axis=3))
+    assert np.allclose(general.features(grey), expected, atol=1e-3)
+    small = general.features(resized(images, 32))
+    nearest = np.linalg.norm(small[:, None] - found, axis=2).argmin(1)
+    assert nearest.tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="not float64"):
+        general.features(np.zeros((2, 64, 64, 3)))
+
+
+def test_general_features_tell_kinds_that_the_network_was_never_told(
+    general: GeneralNet, some_cars
+) -> None:
+    """By the class of the nearest other car, of which chance gives one in eight."""
+    images, labels = some_cars
+    found = general.features(images)
+    apart = np.square(found[:, None] - found).sum(2)
+    np.fill_diagonal(apart, np.inf)
+    assert (labels[apart.argmin(1)] == labels).mean() > 0.3
 
 
 # ---------------------------------------------------------------- FID and KID
@@ -123,7 +169,9 @@ def test_without_the_package_or_its_weights_a_sentence_says_what_is_missing(
     monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
     missing = tmp_path / fidelity.WEIGHTS
     net, why = fidelity.load_inception(weights=missing)
-    assert net is None and f"{fidelity.WEIGHTS} was not in {tmp_path}" in why
+    assert net is None and f"{fidelity.WEIGHTS} was not found: there is no file {missing}." in why
+    monkeypatch.setenv(fidelity.SETTING, str(tmp_path / "elsewhere"))
+    assert f"there is no file {tmp_path / 'elsewhere'}." in fidelity.load_inception()[1]
 
     missing.write_bytes(b"not the weights")
     net, why = fidelity.load_inception(weights=missing)
@@ -152,7 +200,8 @@ def test_with_both_inception_is_made_of_the_local_file(
     monkeypatch.setattr(fidelity, "CHECKSUM", fidelity._checksum(weights)[:8])
     monkeypatch.setattr(fidelity.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(fidelity.importlib, "import_module", {"torch_fidelity": package}.get)
-    net, why = fidelity.load_inception(weights=weights)
+    monkeypatch.setenv(fidelity.SETTING, str(weights))
+    net, why = fidelity.load_inception()
     assert net is not None and why == ""
     assert net.model.asked == ("inception-v3-compat", ["2048"], str(weights))
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
