@@ -94,13 +94,14 @@ def controls_of(checkpoint: Checkpoint) -> dict[str, Control]:
     classes = [*([ANY_CLASS] if can.any_class else []), *can.classes] or [ANY_CLASS]
     steps = [count for count in STEPS.options if count <= can.timesteps]
     usual = next(iter(known.samplers))
+    most = min(STEPS.default, known.usual_steps)
     return {
         "label": LABEL.now(options=classes, default=classes[0]),
         "seed": SEED,
         "other": OTHER,
         "angle": ANGLE,
         "sampler": SAMPLER.now(options=list(known.samplers), default=usual),
-        "steps": STEPS.now(options=steps, default=min(STEPS.default, steps[-1])),
+        "steps": STEPS.now(options=steps, default=max(each for each in steps if each <= most)),
         "guidance": GUIDANCE,
         "engine": ENGINE,
     }

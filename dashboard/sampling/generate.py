@@ -10,6 +10,7 @@ from dashboard.components.gallery.gallery import Row, Tile, address_of, show_gal
 from dashboard.sampling.choose import Chosen, show_warning
 from dashboard.sampling.decided import show_decided
 from dashboard.sampling.history import Result, face_of, keep
+from dashboard.sampling.immediate import offer_immediate
 from dashboard.sampling.sharing import offer_link
 from dashboard.sampling.trajectory import X_0, X_T, file_name, image_name, show_trajectory
 from dashboard.services.sampling_job import SamplingJob, Snapshot
@@ -43,6 +44,7 @@ def show(
         config = checkpoint.config
         show_expected(spec, config, spec.evaluations(build_schedule(config)))
     with results:
+        offer_immediate(spec, checkpoint, chosen.can)
         job = session_job(KEY)
         if job is None:
             show_newest_strip(chosen.run)

@@ -264,6 +264,11 @@ class SamplingJob:
         if self._first is None:
             self._first = step, self._spent()
 
+    @property
+    def level(self) -> int:
+        """Of what the log says of it: a hand that moves makes several a second."""
+        return logging.DEBUG if self.task.immediate else logging.INFO
+
     def fields(self) -> dict[str, Any]:
         """What the log says of it."""
         spec = self.spec
@@ -280,7 +285,7 @@ class SamplingJob:
         self._state, self._sentence = state, sentence
         times = {"seconds": round(self._spent(), 3), "waited": round(self._waited(), 3)}
         told = {"reason": sentence} if sentence else {}
-        _log.info(f"sampling {state}", extra=self.fields() | times | told)
+        _log.log(self.level, f"sampling {state}", extra=self.fields() | times | told)
         if self._view is not None and self._now is None and state != "failed":
             self._now = preview(self._view)
         # The work holds the model, and a session holds the job.

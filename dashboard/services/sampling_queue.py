@@ -99,7 +99,7 @@ class SamplingQueue:
             self._had[visitor] = max(self._now, self._had.get(visitor, 0.0))
             job = SamplingJob(task, self, visitor, next(self._numbers))
             self.jobs.append(job)
-            _log.info("sampling submitted", extra=job.fields())
+            _log.log(job.level, "sampling submitted", extra=job.fields())
             if self.holder is None:
                 self._choose()
             return job
@@ -173,9 +173,14 @@ class SamplingQueue:
         return evaluations * float(np.interp(1 / at_once, shares, paces))
 
     def passes_on(self, job: SamplingJob, over: bool) -> bool:
-        """Whether another is next now. Called by the job whose turn it is, with the lock."""
+        """Whether another is next now. Called by the job whose turn it is, with the lock.
+
+        An immediate one is asked after each step, not after each slice; whether it comes first is
+        decided as for all.
+        """
         waiting = self.waiting
         urgent = job.task.background and not all(other.task.background for other in waiting)
+        urgent = urgent or any(other.task.immediate for other in waiting)
         if not waiting or not (over or urgent or self.clock() - self._since >= SLICE):
             return False
         self._choose()

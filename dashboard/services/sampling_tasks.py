@@ -38,6 +38,7 @@ class Task:
     pace_key: PaceKey  # tasks with the same key need the same time per evaluation
     work: Callable[[Load, OnStep], Any | Generator[int, None, Any]] | None  # None once it is done
     background: bool = False  # keeps running when no page looks at it
+    immediate: bool = False  # a few evaluations for which a hand waits: see `passes_on`
     image: int | None = None  # the number, from 0, of the image of the spec that it treats
 
 

@@ -33,7 +33,7 @@ from dashboard.training.form_controls import (
     followed,
     make_config,
 )
-from dashboard.training.launch import Start, estimate, queue_note
+from dashboard.training.launch import Start, can_distil, estimate, queue_note
 from dashboard.training.sweep_form import show_sweep_form
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, Control, Text
@@ -55,7 +55,8 @@ START = Choice(
     default=Start(preset="small"),
     help="A preset, or the settings of another run. small: for two CPU cores. tiny: two minutes on "
     "one core, at 32 px. lecture: the lecture's network and training, 62 million parameters, slow "
-    "without a GPU. base: 52 million parameters, for a GPU.",
+    "without a GPU. base: 52 million parameters, for a GPU. distillation of a run: its weights and "
+    "settings, to sample in one or two steps.",
 )
 NAME = Text(key=keys.NAME, label="Run name")
 INIT = Choice(
@@ -116,6 +117,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     options = [
         *(Start(preset=name) for name in PRESETS),
         *(Start(run=run.name) for run in runs),
+        *(Start(run=run.name, distils=True) for run in runs if can_distil(run)),
     ]
     with left:
         start: Start = START.now(
@@ -129,10 +131,16 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     entries = entries_of(config, settings.max_steps)
     with right:
         kind, detail = _pick_data(entries)
-    hint = jobs.free_name(settings.runs_dir, start.run or f"{start.preset}-{kind}")
+    hint = jobs.free_name(settings.runs_dir, start.name or f"{start.preset}-{kind}")
     with left:
         name = NAME.now(placeholder=hint).ask().strip() or hint
     _say_what_is_there(kind, detail)
+    if start.distils:
+        st.caption(
+            f"Trains a copy of {code(start.run)} to answer any noise with the image that "
+            f"{code(start.run)} reaches from it in many steps, so that one or two steps are enough "
+            "(Easy Consistency Tuning, Geng et al. 2024)."
+        )
     if kind != entries[DATA.key]:
         entries |= {SIZE.key: SOURCES[kind].size, CHANNELS.key: SOURCES[kind].channels}
     init_from, init_average = _pick_weights(config, runs)

@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
+from dashboard.services.shared_look import recent
 from dashboard.ui.outside import code
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.origin import distillation
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.run import Run, RunSnapshot
 from diffusion_core.runs.status import ACTIVE, AT_WORK, StatusRecord, same_place
@@ -18,14 +20,22 @@ ENOUGH_STEPS = 10
 
 
 class Start(NamedTuple):
-    """What a new run's settings start from: a preset, or another run."""
+    """What a new run's settings start from: a preset, another run, or that run to be distilled."""
 
     preset: str = ""
     run: str = ""
+    distils: bool = False
 
     @property
     def title(self) -> str:
+        if self.distils:
+            return f"distillation of {self.run}"
         return f"run {self.run}" if self.run else self.preset
+
+    @property
+    def name(self) -> str:
+        """What the new run is called where nothing else is said."""
+        return f"{self.run}-distilled" if self.distils else self.run
 
     def config(self, runs_dir: Path) -> RunConfig:
         """Raises ConfigError where a run has no usable settings."""
@@ -40,7 +50,10 @@ class Start(NamedTuple):
             ) from error
         if config is None:
             raise ConfigError(f"{self.run} has no settings; start from a preset.")
-        return config.alone()
+        if not self.distils:
+            return config.alone()
+        steps = Run(runs_dir / self.run).weights()
+        return distillation(config, f"{self.run}@{steps[-1][0]}" if steps else self.run)
 
 
 class Speed(NamedTuple):
@@ -86,6 +99,13 @@ def estimate(runs: list[RunSnapshot], config: RunConfig, device: str) -> str:
 def here(device: str) -> StatusRecord:
     """The status of a run on a device of this machine."""
     return StatusRecord(host=socket.gethostname(), device=device)
+
+
+def can_distil(run: RunSnapshot) -> bool:
+    """Whether there are weights, of a run that is not distilled itself."""
+    if run.config is None or run.config.distilled:
+        return False
+    return bool(recent(("weights", run.path), run.run.weights))
 
 
 def queue_note(runs: list[RunSnapshot], device: str) -> str:

@@ -69,10 +69,11 @@ def _apply_last_click() -> None:
         state[keys.SHOWN_NEW_RUN] = (name, 2)
         state[keys.NAME] = ""
         state[keys.FORM_OPEN] = False
-    if name := state.pop(keys.DUPLICATE, None):
-        state[keys.NAME] = ""
-        state[keys.FORM_OPEN] = True
-        take_settings(Start(run=name))
+    for key, distils in ((keys.DUPLICATE, False), (keys.DISTIL, True)):
+        if name := state.pop(key, None):
+            state[keys.NAME] = ""
+            state[keys.FORM_OPEN] = True
+            take_settings(Start(run=name, distils=distils))
 
 
 def _show_runs(

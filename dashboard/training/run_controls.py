@@ -23,6 +23,7 @@ from dashboard.training.form_controls import (
     detail_control,
 )
 from dashboard.training.history import deleted_by
+from dashboard.training.launch import can_distil
 from dashboard.training.machines import show_commands
 from dashboard.training.notify import show_notify_button
 from dashboard.ui import keys, run_wording
@@ -99,6 +100,15 @@ def show_buttons(seen: RunSnapshot, runs: Sequence[RunSnapshot]) -> None:
             if st.button("Duplicate run", icon=":material/content_copy:", key="ask-like"):
                 st.session_state[keys.DUPLICATE] = run.name
                 st.rerun()  # of the whole page, which has the form
+            if can_distil(seen) and st.button(
+                "Distil",
+                icon=":material/compress:",
+                help="Start a run that learns to sample in one or two steps what this one samples "
+                "in many.",
+                key="ask-distil",
+            ):
+                st.session_state[keys.DISTIL] = run.name
+                st.rerun()
         if state not in ACTIVE and st.button("Delete", icon=":material/delete:", key="ask-delete"):
             st.session_state[keys.TO_DELETE] = run.name
             st.rerun()  # of the whole page: what this part shows is gone within a second

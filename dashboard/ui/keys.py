@@ -29,6 +29,8 @@ SERIES = "series"  # the name of the series that is shown
 SERIES_TO_DELETE = "series_to_delete"  # the name of the series that the open dialog asks about
 SERIES_ERROR = "series_error"  # text: why a button of a series failed, until it is shown
 MASK = "mask"
+IMMEDIATE = "immediate_image"  # the last image that followed the hand: see `sampling.immediate`
+HAND_RESTS = "hand_rests"  # whether the controls have just been set from it
 COMPARED = "compared"  # [key]: which lists the mode Compare shows
 # The Data page.
 DATA_COUNT = "data_count"  # how many zip files were uploaded; numbers the field for the next one
@@ -39,6 +41,7 @@ NAME = "name"  # the new run's, in the form
 FORM_OPEN = "form_open"
 PACE = "pace"  # seconds between two looks at a live run, of this session; also on Home
 DUPLICATE = "duplicate"  # name of the run whose settings the form takes next
+DISTIL = "distil"  # name of the run that the form is to distil next
 NEW_RUN = "new_run"  # name of the run that was just started or restored
 SHOWN_NEW_RUN = "shown_new_run"  # the same, and for how many more looks it is put in front
 NOTIFY = "notify"  # the button of the browser's notifications

@@ -29,10 +29,11 @@ from diffusion_core.sampling.registry import sampler_of
 
 MOST_PARAMETERS = 2_500_000
 LARGEST_IMAGE = 32  # pixels
-# The samplers that the engine has, the best first, for diffusion models and for flows.
-SAMPLERS, FLOW_SAMPLERS = ("dpmpp_2m", "ddim"), ("euler",)
-# The engine's own: predict the image, add noise of the next level, predict again. It is how a
-# distilled network takes more than one step (Song et al. 2023, algorithm 1).
+# The samplers that the engine has, the best first, for diffusion models and for flows; all on the
+# levels of the spacing "trailing".
+SAMPLERS, FLOW_SAMPLERS = ("dpmpp_2m", "ddim", "consistency"), ("euler", "consistency")
+# That of distilled networks, which the engine offers of the others, too: predict the image, add
+# noise of the next level, predict again (Song et al. 2023, algorithm 1).
 AGAIN, AGAIN_TITLE = "consistency", "Predict and add noise"
 LARGEST_HALF = torch.finfo(torch.float16).max
 
@@ -55,7 +56,8 @@ class BrowserModel(Record):
     groups: Mapping[str, int]  # of each norm, by its name
     heads: Mapping[str, int]  # of each self-attention
     prediction_type: str
-    samplers: Mapping[str, str]  # titles of those that fit, by name
+    samplers: Mapping[str, str]  # titles of those that fit, by name, the usual one first
+    usual_steps: int  # of the usual one
 
 
 def why_not_in_browser(config: RunConfig) -> str:
@@ -112,6 +114,8 @@ def describe(checkpoint: Checkpoint) -> BrowserModel:
     norms = {name: each for name, each in layers.items() if isinstance(each, nn.GroupNorm)}
     attention = {name: each for name, each in layers.items() if isinstance(each, SelfAttention)}
     offered = FLOW_SAMPLERS if can.flow else SAMPLERS
+    titles = {name: sampler_of(name, can.flow).title for name in offered if name in can.samplers}
+    usual = next(iter(titles))
     return BrowserModel(
         step=checkpoint.step,
         channels=config.channels,
@@ -123,8 +127,6 @@ def describe(checkpoint: Checkpoint) -> BrowserModel:
         groups={name: each.num_groups for name, each in norms.items()},
         heads={name: each.heads for name, each in attention.items()},
         prediction_type=config.prediction_type,
-        samplers={
-            name: sampler_of(name, can.flow).title for name in offered if name in can.samplers
-        }
-        | {AGAIN: AGAIN_TITLE},
+        samplers=titles if can.distilled else titles | {AGAIN: AGAIN_TITLE},
+        usual_steps=can.usual_steps[usual],
     )

@@ -28,6 +28,7 @@ const PREDICTION_TYPES = {
   x_0: (answer) => answer,
   v_prediction: (answer, x_t, alpha, sigma) => alpha * x_t - sigma * answer,
   flow_prediction: (answer, x_t, alpha, sigma) => (x_t - sigma * answer) / (alpha + sigma),
+  flow_x_0: (answer) => answer,
 };
 
 /**

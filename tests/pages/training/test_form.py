@@ -16,11 +16,12 @@ from diffusion_core.data.sources import torchvision_sets
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.designs import DESIGNS
+from diffusion_core.runs.origin import distillation
 from diffusion_core.runs.presets import PRESETS, build_network
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import RunState, StatusRecord
 from tests import tiny_runs
-from tests.pages.app import press, words
+from tests.pages.app import buttons, press, words
 from tests.pages.training.test_training import open_training
 
 # Nothing here is as in a preset, and some of it has no field.
@@ -406,6 +407,23 @@ def test_a_duplicate_of_such_a_run_starts_from_the_same_weights(runs_dir: Path, 
     assert [error.value for error in app.error] == [
         "There is no run deleted whose weights could be used."
     ]
+
+
+def test_distil_opens_the_form_with_the_settings_of_a_distillation(runs_dir: Path) -> None:
+    teacher = tiny_runs.tiny(steps=40)
+    tiny_runs.write_run(runs_dir, "cars", 20, 40, config=teacher)
+    app = press(open_training(), "Distil")
+    assert app.selectbox(key="preset").value == Start(run="cars", distils=True)
+    assert app.selectbox(key="init").value == "cars"
+    assert app.selectbox(key="init-step-cars").value == 40
+    assert "Trains a copy of cars to answer any noise with the image" in words(app)
+    press(app, "Create without starting")
+    wanted = distillation(teacher, "cars@40")
+    assert Run(runs_dir / "cars-distilled").config == wanted
+    # It has no weights yet, and is no run to be distilled again.
+    assert "Distil" not in buttons(open_training(run="cars-distilled"))
+    tiny_runs.write_checkpoint(runs_dir / "cars-distilled", 7, wanted)
+    assert "Distil" not in buttons(open_training(run="cars-distilled"))
 
 
 def test_the_form_says_what_a_torchvision_set_holds(monkeypatch: pytest.MonkeyPatch) -> None:
