@@ -1,27 +1,30 @@
 """How soon an image of the Sampling page follows the hand, from a slider's event to its repaint.
 
-    python -m benchmarks.hand [RUN] [--moves 40] [--beside training|sampling] [--link steps=1]
+    python -m benchmarks.hand RUN [--moves 40] [--beside training|sampling] [--link steps=1]
 
-RUN is a run's folder (default: the shipped one). Starts the dashboard as a user does, with a copy of
-the run, and moves the seed, the class and the guidance in headless Chromium:
+RUN is the folder of a distilled run. Starts the dashboard as a user does, with a copy
+of the run, and moves the seed, the class and the guidance in headless Chromium:
 
 - single moves: from the `input` event until the frame with the image of these settings is painted;
   the next one 0.1 s later, so that the server never lags behind;
 - a drag of the seed with an event in every frame of the screen: the time between two new images.
 
 Median and 95th percentile. `sampling` is what the image's job took by itself, as the page says;
-`CPU` is the time that the server and Chromium computed for a move, over all cores: on a machine
-that is not quiet it says more than the rest. Needs requirements-dev.txt and Chromium.
+`server` and `browser` are the milliseconds of CPU that these took for a move, the sampling
+included: on a machine that is not quiet they say more than the rest. Needs requirements-dev.txt and
+Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shutil
 import statistics
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,8 +38,8 @@ from benchmarks.watchers import cpu, server
 from tests.browser.chromium import FLAGS, find_chromium
 
 BEGIN = """
-const box = [...document.querySelectorAll("*")].map((each) => each.shadowRoot?.querySelector(".immediate"))
-  .find(Boolean) ?? document.querySelector(".immediate");
+const box = [...document.querySelectorAll("*")]
+  .map((each) => each.shadowRoot?.querySelector(".immediate")).find(Boolean);
 const painted = () => new Promise((done) => requestAnimationFrame(() => {
   const channel = new MessageChannel();
   channel.port1.onmessage = () => done(performance.now());
@@ -85,15 +88,16 @@ PAUSE_MS = 100
 SAMPLED = re.compile(r"([\d,]+) ms\.")
 
 
-def used(server_process: psutil.Process) -> float:
-    """Seconds of CPU of the server and of Chromium."""
-    children = psutil.Process().children(recursive=True)
-    return sum(cpu(each) for each in {server_process, *children} if each.is_running())
+def used(server_process: psutil.Process) -> tuple[float, float]:
+    """Seconds of CPU of the server and of Chromium so far."""
+    others = set(psutil.Process().children(recursive=True)) - {server_process}
+    return cpu(server_process), sum(cpu(each) for each in others if each.is_running())
 
 
-def measure(page: Page, process: psutil.Process, moves: int) -> list[str]:
+def measure(page: Page, process: psutil.Process, moves: int) -> Iterator[str]:
     """Lines of a Markdown table."""
-    lines = ["| | median, ms | 95 %, ms | sampling, ms | CPU, ms |", "|---|---|---|---|---|"]
+    yield "| | median, ms | 95 %, ms | sampling, ms | server, ms | browser, ms |"
+    yield "|---|---|---|---|---|---|"
     steps = {
         "seed": range(100, 100 + moves),
         "label": [1 + k % 2 for k in range(moves)],
@@ -110,26 +114,26 @@ def measure(page: Page, process: psutil.Process, moves: int) -> list[str]:
             times.append(took)
             if found := SAMPLED.search(said):
                 sampled.append(float(found[1].replace(",", "")))
-        computed = 1000 * (used(process) - before) / len(values)
+        after = used(process)
+        parts = [1000 * (b - a) / len(values) for a, b in zip(before, after, strict=True)]
         middle = statistics.median
-        lines.append(
+        yield (
             f"| {name} | {middle(times):.0f} | {percentile_95(times):.0f} | {middle(sampled):.0f} "
-            f"| {computed:.0f} |"
+            f"| {parts[0]:.0f} | {parts[1]:.0f} |"
         )
     times = page.evaluate(DRAG, [300, 300 + 6 * moves])
-    between = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
-    lines.append(
+    between = [later - sooner for sooner, later in itertools.pairwise(times)]
+    yield (
         f"| between two images of a drag | {statistics.median(between):.0f} "
-        f"| {percentile_95(between):.0f} | | |"
+        f"| {percentile_95(between):.0f} | | | |"
     )
-    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="?", type=Path, default=Path("checkpoints/demo-cars"))
+    parser.add_argument("run", type=Path)
     parser.add_argument("--moves", type=int, default=40, help="of each slider")
     parser.add_argument("--beside", choices=["training", "sampling"])
     parser.add_argument("--link", default="steps=1", help="of the page, without the run")
@@ -149,12 +153,11 @@ def main() -> None:
         page.goto(f"{url}/sampling?run={given.run.name}&{given.link}")
         page.locator(".immediate[data-shown]").wait_for(timeout=120_000)
         opened.enter_context(something_else(given.beside, url, runs_dir, browser))
-        lines = measure(page, process, given.moves)
-        version = browser.version
-    beside = f"beside {given.beside}" if given.beside else "alone"
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    print(f"{machine(torch.device('cpu'))}; Chromium {version}; {beside}; load average {load}")
-    print("\n".join(lines))
+        beside = f"beside {given.beside}" if given.beside else "alone"
+        load = f"load average {os.getloadavg()[0]:.1f}"
+        print(f"{machine(torch.device('cpu'))}; Chromium {browser.version}; {beside}; {load}")
+        for line in measure(page, process, given.moves):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

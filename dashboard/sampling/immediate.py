@@ -1,5 +1,5 @@
-"""An image that follows the hand: where it costs a few evaluations of the network, it is sampled
-while its seed, class and guidance are moved, without Generate.
+"""An image that follows the hand: of a distilled run, which needs a few evaluations of the network,
+it is sampled while its seed, class and guidance are moved, without Generate.
 
 Each is a job of the device's queue like any other, so visitors take turns and have budgets. A
 fragment, since to run the whole page takes longer than to sample.
@@ -32,7 +32,7 @@ from diffusion_core.sampling.metadata import entries
 from diffusion_core.sampling.spec import SamplingSpec
 
 KEY = "immediate"
-MOST_EVALUATIONS = 4  # of the network for an image, without guidance
+MOST_STEPS = 4  # of one image
 SEEDS = 1000  # of the slider
 PATIENCE_SECONDS, LOOK_SECONDS = 1.0, 0.2  # for an image, before the page says who is first
 
@@ -50,10 +50,9 @@ class Made:
 def offer_immediate(start: SamplingSpec, checkpoint: Checkpoint, can: Capabilities) -> None:
     """The image of `start`, or how to come to one that follows the hand."""
     one = first_of(start)
-    if one.problems(can):
+    if not can.distilled or one.problems(can):
         return
-    alone = one.replace(guidance_scale=1.0)  # guidance can be moved
-    if alone.evaluations(can.schedule) <= MOST_EVALUATIONS:
+    if one.steps <= MOST_STEPS:
         with st.container(border=True):
             st.markdown(
                 "**As you move**: the first image of these settings, sampled at once. The controls "
@@ -68,9 +67,9 @@ def offer_immediate(start: SamplingSpec, checkpoint: Checkpoint, can: Capabiliti
                     icon=page.icon,
                     query_params={"run": start.run},
                 )
-    elif can.distilled:
+    else:
         st.caption(
-            f"With at most {MOST_EVALUATIONS} steps, an image follows the hand here as you move "
+            f"With at most {MOST_STEPS} steps, an image follows the hand here as you move "
             "the seed, the class and the guidance."
         )
 
@@ -90,13 +89,12 @@ def follow(start: SamplingSpec, checkpoint: Checkpoint, can: Capabilities) -> No
         if rests and spec != start:
             st.rerun()  # the whole page, whose controls have been set
     made = make(spec, checkpoint, can)
+    scales = (GUIDANCE.low, GUIDANCE.high, GUIDANCE.step or 1.0)
     show_immediate(
         answer_of(made, 0 if told is None else told.turn),
         base,
         classes_of(can),
-        (GUIDANCE.low, GUIDANCE.high, GUIDANCE.step or 1.0)
-        if is_guided(start, spec.label, can)
-        else None,
+        scales if is_guided(start, spec.label, can) else None,
         seeds=max(SEEDS, start.seed + 1),
         file=f"{file_name(spec, 'image-1')}.png",
         key=KEY,

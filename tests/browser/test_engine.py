@@ -9,7 +9,6 @@ import base64
 import functools
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from diffusion_core.process.noise import image_noise
 from diffusion_core.runs.checkpoint import Checkpoint, load_model, read_checkpoint
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.sampling.browser_model import browser_model
-from diffusion_core.sampling.levels import make_levels, spaced_timesteps
-from diffusion_core.sampling.sample import make_predict, sample
+from diffusion_core.sampling.levels import spaced_timesteps
+from diffusion_core.sampling.sample import sample
 from tests.browser.conftest import Windows
 from tests.tiny_runs import CLASSES, tiny, write_checkpoint
 
@@ -274,13 +273,17 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "flow": {"schedule": {"timesteps": 20}, "prediction_type": "flow_prediction"},
     "image": {"schedule": {"kind": "linear", "timesteps": 20}, "prediction_type": "x_0"},
+    "image of a flow": {"schedule": {"timesteps": 20}, "prediction_type": "flow_x_0"},
+    "distilled": {"objective": "consistency", "init_from": "teacher", "min_snr_gamma": 0.0},
 }  # fmt: skip
 
 
 def config_of(name: str) -> RunConfig:
     config = tiny(**RUNS[name])
     args = dict(config.network_args)
-    return config if name != "with classes" else tiny(network_args=args | {"num_classes": 3})
+    if name in ("with classes", "distilled"):
+        return config.replace(network_args=args | {"num_classes": 3})
+    return config
 
 
 @pytest.fixture
@@ -315,6 +318,9 @@ WALKS = [
     ("grey, without patches", "dpmpp_2m", 4, None, 1.0),
     ("flow", "euler", 10, None, 1.0),
     ("image", "ddim", 12, None, 1.0),
+    ("image of a flow", "euler", 6, None, 1.0),
+    ("distilled", "consistency", 2, 1, 2.5),
+    ("with classes", "consistency", 4, 2, 1.0),
 ]
 
 
@@ -350,22 +356,3 @@ def test_images_are_the_cores_to_two_grey_levels(
         np.testing.assert_allclose(
             np.clip(floats(found), -1, 1), wanted.numpy().ravel(), rtol=0, atol=TWO_LEVELS
         )
-
-
-@pytest.mark.parametrize("checkpoint", ["with classes"], indirect=True)
-def test_predicting_again_from_noised_predictions_is_song_et_als_algorithm(
-    checkpoint: Checkpoint, page: Page
-) -> None:
-    model, schedule, config = load_model(checkpoint, exact=True)
-    predict = make_predict(model, config.prediction_type, labels=torch.tensor([2]))
-    noise = image_noise(8, 1, config.image_shape)
-    x_t = noise()
-    levels = make_levels(schedule, 4)
-    with torch.no_grad():
-        for level, after in pairwise(levels):
-            x_0, _ = predict(x_t, level)
-            x_t = after.alpha * x_0 + after.sigma * noise() if after.sigma else x_0
-    asked = {"sampler": "consistency", "steps": 4, "label": 2, "guidance": 1, "seed": 8}
-    for kind in KINDS:
-        found = call(page, "sample", kind=kind, file=file_of(checkpoint), **asked)
-        assert_close(found, x_t, TWO_LEVELS)

@@ -94,6 +94,14 @@ def test_what_a_link_cannot_set_is_left_out(
     assert live(app)["settings"][name] == live(open_page("live.py"))["settings"][name]
 
 
+def test_a_distilled_run_begins_with_its_sampler_and_two_steps(runs_dir: Path) -> None:
+    config = TINY.replace(objective="consistency", init_from="teacher", min_snr_gamma=0.0)
+    write_run(runs_dir, "quick", 4, config=config)
+    data = live(open_page("live.py"))
+    assert data["samplers"] == {"consistency": "Consistency"}
+    assert (data["settings"]["sampler"], data["settings"]["steps"]) == ("consistency", 2)
+
+
 @pytest.mark.parametrize(
     ("config", "classes", "guides"),
     [

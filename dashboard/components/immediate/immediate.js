@@ -5,7 +5,7 @@ import { formatNumber, nextFrame } from "../shared/shared.js";
 
 const REST_MS = 700;
 const WAIT_MS = 300; // until it is asked again for an image that is still being made
-const LATE_MS = 4000; // after which an answer is not waited for any more
+const LATE_MS = 4000; // after which it is asked again where there is no answer
 
 export default function ({ data, parentElement, setStateValue }) {
   const box = parentElement.querySelector(".immediate");
@@ -24,8 +24,9 @@ function open(box, { turn }) {
   const view = {
     box, part, settings: {}, inputs: [...box.querySelectorAll("[name]")],
     turn, // of the newest request
-    asked: undefined, // when it was made, until it is answered
-    sent: "", // what it was for
+    waits: false, // for its answer
+    sent: "", // what it was for: see `textOf`
+    base: "", // and on what
     rest: undefined, // set while the hand is ahead of the server
   };
   view.ask = nextFrame(() => view.closed || ask(view));
@@ -43,9 +44,13 @@ function open(box, { turn }) {
 
 function update(view, data) {
   const { part } = view;
-  const late = data.turn < view.turn;
+  const waited = view.waits;
+  const late = waited && data.turn < view.turn;
   view.data = data;
-  if (view.rest === undefined && !late) {
+  // The page has changed on the way: what the hand has set is asked for again.
+  const overtaken = waited && data.base !== view.base
+    && Object.keys(data.settings).some((name) => data.settings[name] !== view.settings[name]);
+  if (view.rest === undefined && !late && !overtaken) {
     view.settings = { ...data.settings };
     view.sent = textOf(view);
   }
@@ -58,23 +63,27 @@ function update(view, data) {
   part(".said").textContent = data.said;
   if (data.png !== null) paint(view, data);
   if (late) return; // its answer comes
-  view.asked = undefined;
+  view.waits = false;
   clearTimeout(view.again);
-  if (data.waits) view.again = setTimeout(() => send(view, false), WAIT_MS);
+  if (overtaken && view.rest === undefined) send(view, true);
+  else if (data.waits) view.again = setTimeout(() => send(view, false), WAIT_MS);
   else view.ask();
 }
 
 /** Show the image as soon as it is decoded. */
-function paint(view, { png, alt, settings, file }) {
+async function paint(view, { png, alt, settings, file }) {
   const image = view.part("img");
   const address = `data:image/png;base64,${png}`;
   const download = view.part(".download");
   [download.href, download.download] = [address, file];
   image.alt = alt;
   if (image.src !== address) image.src = address;
-  image.decode().then(() => {
-    view.box.dataset.shown = JSON.stringify(settings); // of what is on the screen
-  }, () => {}); // a newer one has taken its place
+  try {
+    await image.decode();
+  } catch {
+    return; // a newer one has taken its place
+  }
+  view.box.dataset.shown = JSON.stringify(settings); // of what is on the screen
 }
 
 function valueOf(view, input) {
@@ -104,14 +113,16 @@ function textOf({ settings, data }) {
 
 /** Ask for the present settings, unless that was done or an answer is on its way. */
 function ask(view) {
-  const free = view.asked === undefined || performance.now() - view.asked > LATE_MS;
-  if (free && view.sent !== textOf(view)) send(view, false);
+  if (!view.waits && view.sent !== textOf(view)) send(view, false);
 }
 
 function send(view, rests) {
   view.turn += 1;
-  view.asked = performance.now();
+  view.waits = true;
   view.sent = textOf(view);
+  view.base = view.data.base;
+  clearTimeout(view.again);
+  view.again = setTimeout(() => send(view, rests), LATE_MS);
   view.tell({ ...view.settings, base: view.data.base, turn: view.turn, rests });
 }
 

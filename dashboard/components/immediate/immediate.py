@@ -79,9 +79,9 @@ def show_immediate(
     on_ask: Callable[[], None],
 ) -> None:
     """`base` stands for all settings that are not moved here: the browser asks again where it has
-    changed. `seeds`: of the slider, from 0. `guidance`: its lowest, highest and step; None: there is
-    none. `file`: the name of the download. `on_ask` is called before the page is run for what the
-    browser asks."""
+    changed. `seeds`: of the slider, from 0. `guidance`: its lowest, highest and step; None: none
+    can be chosen. `file`: the name of the download. `on_ask` is called before the page is run for
+    what the browser asks."""
     low, high, step = guidance or (1.0, 1.0, 1.0)
     data = {
         "turn": answer.turn,

@@ -74,6 +74,16 @@ def test_only_samplers_that_fit_are_offered(
 ) -> None:
     model, _ = read(browser_model(checkpoint_of(tmp_path, tiny(**settings))))
     assert list(model.samplers) == [*samplers, "consistency"]
+    assert model.samplers["consistency"] == "Predict and add noise"
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "flow_x_0"])
+def test_a_distilled_run_has_its_own_sampler_alone(prediction_type: str, tmp_path: Path) -> None:
+    settings = {"objective": "consistency", "init_from": "teacher", "min_snr_gamma": 0.0}
+    config = tiny(prediction_type=prediction_type, schedule={"timesteps": 20}, **settings)
+    model, _ = read(browser_model(checkpoint_of(tmp_path, config)))
+    assert model.samplers == {"consistency": "Consistency"}
+    assert model.usual_steps == 2
 
 
 @pytest.mark.parametrize(

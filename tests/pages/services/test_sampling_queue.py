@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -227,6 +227,21 @@ def test_jobs_of_a_device_run_one_after_the_other_in_the_order_of_submission(
     gate.open()
     assert third.wait(SOON)
     assert [job.snapshot().state for job in (first, second, third)] == ["done"] * 3
+
+
+def test_what_a_hand_waits_for_goes_between_two_steps_of_a_turn(
+    queue: SamplingQueue, clock: Clock, gate: Gate
+) -> None:
+    first = queue.submit(sample_task(SPEC, save(gate)), "one")
+    gate.wait()
+    task = sample_task(SPEC.replace(steps=1), save(small_network()))
+    asked = queue.submit(replace(task, immediate=True), "two")
+    clock.now = sampling_queue.SLICE / 2
+    gate.open(1)
+    assert asked.wait(SOON)
+    assert first.active and first.snapshot().step == 1
+    gate.open()
+    assert first.wait(SOON)
 
 
 def test_a_running_job_is_cancelled_after_its_step_and_keeps_what_it_has(
