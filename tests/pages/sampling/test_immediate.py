@@ -42,7 +42,13 @@ def pixels(data: dict[str, Any]) -> np.ndarray:
 
 def spec_of(**changes: Any) -> SamplingSpec:
     """In float32, so that it is the same on every machine and in every batch."""
-    values = {"run": "cars", "step": 20, "n": 1, "sampler": "consistency", "steps": 2}
+    values: dict[str, Any] = {
+        "run": "cars",
+        "step": 20,
+        "n": 1,
+        "sampler": "consistency",
+        "steps": 2,
+    }
     return SamplingSpec(**values | {"classes": CLASSES, "label": "van", "exact": True} | changes)
 
 
