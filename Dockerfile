@@ -18,8 +18,8 @@ FROM python:3.13-slim
 RUN useradd --uid 1000 --create-home lab
 COPY --from=install /venv /venv
 COPY --from=install /app /app
-# A new volume begins as this folder is: with the shipped run, and writable.
-RUN mkdir /runs && cp -r /app/checkpoints/demo-cars /runs/ && chown -R lab:lab /runs
+# A new volume begins as this folder is: with the shipped runs, and writable.
+RUN mkdir /runs && cp -r /app/checkpoints/demo-* /runs/ && chown -R lab:lab /runs
 WORKDIR /app
 USER lab
 # Only /runs and /tmp are written to, so the root may be read-only.

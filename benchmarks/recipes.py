@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes [--preset tiny] [--steps 1500] [--seeds 0 1] [--only NAME ...]
 
-Each recipe is a change of the preset's settings. A step of it is timed against one of the
+Each recipe is a change of the preset with AdamW. A step of it is timed against one of the
 preset's, in turns, and the recipe gets as many steps as fit into the time of the preset's
 `--steps`, whatever else the machine does. Then each seed is trained and measured. Results are kept
 in `--out`, so that an interrupted session continues, and printed as a table in Markdown: the mean
@@ -32,12 +32,12 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.training.context import make_context, prepare_images, settle_network
 from diffusion_core.training.step import one_step
 
-# Settings that all recipes share, the preset as it is included: nothing beside the training.
+# Settings that all recipes share: nothing beside the training.
 SHARED = ("evaluate_every=0", "sample_every=0", "checkpoint_every=0", "validate_every=250")
 SETTLING, TIMED, ROUNDS = 3, 6, 5
 
 RECIPES: dict[str, tuple[str, ...]] = {
-    "as the preset": (),
+    "as the preset with AdamW": (),
     "cosine decay": ("learning_rate_decay=cosine",),
     "inverse square root decay": ("learning_rate_decay=inverse_sqrt", "decay_after=300"),
     "Laplace over log-SNR, 0.5": ("timestep_sampling=laplace", "timestep_width=0.5"),
@@ -56,8 +56,14 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 
 
+def with_shared(recipe: tuple[str, ...]) -> list[str]:
+    """All settings of a recipe: with AdamW, as the presets' first version, unless it says more."""
+    own = any(each.startswith("optimizer=") for each in recipe)
+    return [*SHARED, *([] if own else ["optimizer=adamw"]), *recipe]
+
+
 def settings_of(config: RunConfig, recipe: tuple[str, ...]) -> RunConfig:
-    return with_settings(config, parse_settings([*SHARED, *recipe]))
+    return with_settings(config, parse_settings(with_shared(recipe)))
 
 
 def relative_cost(config: RunConfig, recipe: tuple[str, ...], device: torch.device) -> float:
@@ -85,7 +91,7 @@ def relative_cost(config: RunConfig, recipe: tuple[str, ...], device: torch.devi
 def trained(folder: Path, given: argparse.Namespace, recipe: tuple[str, ...], seed: int) -> None:
     """Train and measure one run; what is there already is left as it is."""
     command = [sys.executable, "-m", "diffusion_core"]
-    settings = [f"--set={each}" for each in (*SHARED, *recipe, *given.set, f"seed={seed}")]
+    settings = [f"--set={each}" for each in (*with_shared(recipe), *given.set, f"seed={seed}")]
     if load_run(folder).latest_checkpoint() is None if folder.exists() else True:
         train = ["train", "--preset", given.preset, "--data", given.data, "--run", str(folder)]
         again = ["train", "--run", str(folder), "--resume"]

@@ -48,11 +48,13 @@ PRESETS: dict[str, RunConfig] = {
     # 1.0 M parameters, 32 x 32 pixels: something to see within two minutes on one CPU core.
     "tiny": RunConfig(
         preset="tiny",
+        preset_version=2,  # 1: AdamW
         network="unet",
         network_args={"widths": [32, 48, 64], "blocks": 1, "attention_levels": [2], "patch": 2},
         schedule={"kind": "cosine", "timesteps": 1000},
         image_size=32,
         steps=400,
+        optimizer="muon",
         learning_rate=2e-3,
         warmup_steps=40,
         ema_decay=0.98,
@@ -64,15 +66,18 @@ PRESETS: dict[str, RunConfig] = {
     # 5.5 M parameters: made for two CPU cores.
     "small": RunConfig(
         preset="small",
+        preset_version=2,  # 1: AdamW
         network="unet",
         network_args={"widths": [64, 96, 160], "blocks": 1, "attention_levels": [1, 2], "patch": 2},
         schedule={"kind": "cosine", "timesteps": 1000},
+        optimizer="muon",
         ema_decays={"short": 0.99},
         evaluate_every=500,
     ),
     # 51.6 M parameters, the same family: one GPU and up.
     "base": RunConfig(
         preset="base",
+        preset_version=2,  # 1: AdamW
         network="unet",
         network_args={
             "widths": [128, 192, 256, 384],
@@ -83,6 +88,7 @@ PRESETS: dict[str, RunConfig] = {
         schedule={"kind": "cosine", "timesteps": 1000},
         steps=50_000,
         batch_size=128,
+        optimizer="muon",
         learning_rate=3e-4,
         warmup_steps=1000,
         ema_decay=0.9999,

@@ -53,6 +53,7 @@ SUBSTITUTIONS = {
     "--like my-cars --background": "--like my-cars --set steps=8000 --background",  # has 2 here
     "sweep lr --like my-cars": "sweep lr --like my-cars --set steps=8000",  # has 2 here
     "python -m benchmarks.training": "python -m benchmarks.training --help",  # an hour
+    "python -m benchmarks.recipes": "python -m benchmarks.recipes --help",  # hours
     "python -m benchmarks.layers": "python -m benchmarks.layers --help",  # a minute
     "python -m benchmarks.sampling": "python -m benchmarks.sampling --help",  # half an hour
     "python -m benchmarks.big_store": "python -m benchmarks.big_store --help",  # minutes
