@@ -55,8 +55,8 @@ def offer_immediate(start: SamplingSpec, checkpoint: Checkpoint, can: Capabiliti
     if one.steps <= MOST_STEPS:
         with st.container(border=True):
             st.markdown(
-                "**As you move**: the first image of these settings, sampled at once. The other controls "
-                "follow when you let go."
+                "**As you move**: the first image of these settings, sampled at once. The other "
+                "controls follow when you let go."
             )
             st.fragment(follow)(one, checkpoint, can)
             if not why_not_in_browser(checkpoint.config):
