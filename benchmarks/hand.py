@@ -53,21 +53,18 @@ const set = (name, value) => {
   return began;
 };
 """
+LONGEST_MS = 30_000
 # Milliseconds until the image is painted, and what its job took.
 MOVE = f"""async ([name, value]) => {{
   {BEGIN}
   const before = box.dataset.shown;
-  const changed = new Promise((done) => {{
-    const observer = new MutationObserver(() => {{
-      if (box.dataset.shown === before) return;
-      observer.disconnect();
-      done();
-    }});
-    observer.observe(box, {{ attributes: true }});
-  }});
   const began = set(name, value);
-  await changed;
-  return [(await painted()) - began, box.querySelector(".said").textContent];
+  let now = began;
+  while (box.dataset.shown === before) {{
+    now = await painted();
+    if (now - began > {LONGEST_MS} || !box.isConnected) throw new Error("No image has followed.");
+  }}
+  return [now - began, box.querySelector(".said").textContent];
 }}"""
 # When each new image of a drag is painted, in milliseconds.
 DRAG = f"""async ([from, to]) => {{
@@ -80,7 +77,10 @@ DRAG = f"""async ([from, to]) => {{
     await painted();
   }}
   const last = String(to - 1);
-  while (JSON.parse(box.dataset.shown).seed !== to - 1) await painted();
+  const began = performance.now();
+  while (JSON.parse(box.dataset.shown).seed !== to - 1) {{
+    if (await painted() - began > {LONGEST_MS}) throw new Error("No image has followed.");
+  }}
   observer.disconnect();
   return times;
 }}"""
