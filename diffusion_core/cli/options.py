@@ -65,7 +65,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_guidance(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--guidance-scale", type=number)
+    parser.add_argument(
+        "--guidance-scale",
+        type=number,
+        help="lead away from a worse prediction, other + scale * (own - other): that for any "
+        "class, or that of --guide (default: 1, no guidance)",
+    )
     parser.add_argument(
         "--guidance-interval",
         type=number,
@@ -82,7 +87,8 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guide-average",
         metavar="NAME",
-        help="averaged weights of the guide (default: main), by default of the checkpoint itself",
+        help="averaged weights of the guide (default: main); without --guide, of the sampled "
+        "checkpoint itself",
     )
 
 
