@@ -33,7 +33,7 @@ def set_steps(app: AppTest, steps: int) -> AppTest:
 
 def write(folder: Path, value: float, *, n: int = 64, metric: str = "frechet", **how: Any) -> None:
     checkpoint = Run(folder).checkpoint(how.pop("step", 20))
-    way = {"run": "cars", "step": checkpoint.step, "label": EACH_IN_TURN} | how
+    way: dict[str, Any] = {"run": "cars", "step": checkpoint.step, "label": EACH_IN_TURN} | how
     spec = SamplingSpec(n=n, classes=CLASSES, **way)
     write_result(
         folder,
