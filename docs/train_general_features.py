@@ -127,8 +127,8 @@ def view(x: Tensor, turns: Tensor, rng: np.random.Generator) -> Tensor:
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     gain, shift = rng.uniform(0.7, 1.3, (n, 1, 1, 1)), rng.uniform(-0.2, 0.2, (n, 1, 1, 1))
     gain = gain * rng.uniform(0.85, 1.15, (n, 3, 1, 1))
-    gain, shift = (torch.from_numpy(each).float() for each in (gain, shift))
-    return x * gain + shift
+    factor, offset = (torch.from_numpy(each).float() for each in (gain, shift))
+    return x * factor + offset
 
 
 def contrastive(a: Tensor, b: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def test_a_filter_holds(text: str, expected: bool) -> None:
             "There is no setting or result called batchsize; did you mean batch_size?",
         ),
         ("zzz = 4", "There is no setting or result called zzz; use a setting of --set, quality"),
-        ("quality.zzz = 4", "There is no metric called zzz; use frechet, precision,"),
+        ("quality.zzz = 4", "There is no metric called zzz; use frechet, frechet_general,"),
         ("schedule.zzz = 4", "There is no setting called schedule.zzz; there are schedule.kind,"),
         ("schedule = 4", "schedule has several entries; name one of them, as in schedule.kind."),
         ("batch_size = many", "batch_size is a number, which many is not."),

@@ -14,7 +14,7 @@ import pytest
 from diffusion_core.cli.main import main
 from diffusion_core.runs import queue as run_queue
 from diffusion_core.runs.changes import read_changes
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.presets import preset
 from diffusion_core.runs.queue import read_queue
 from diffusion_core.runs.run import Run, RunSnapshot, list_runs
 from diffusion_core.runs.status import write_status
@@ -147,17 +147,8 @@ def test_a_run_like_another_has_all_its_settings_but_those_that_are_named(
     assert "choose one" in say("train", "--run", path, "--preset", "base", "--like", "x", code=2)
     third = ("train", "--run", str(runs_dir / "third"), "--background")
     assert "third is queued; it starts when the device is free." in say(*third, "--data", "digits")
-    assert Run(runs_dir / "third").config == RunConfig(
-        data="digits", ema_decays={"short": 0.99}, evaluate_every=500, **preset_network()
-    )
+    assert Run(runs_dir / "third").config == preset("small").replace(data="digits")
     assert started == ["second"]
-
-
-def preset_network() -> dict:
-    from diffusion_core.runs.presets import PRESETS
-
-    small = PRESETS["small"]
-    return {"network_args": small.network_args, "schedule": small.schedule}
 
 
 def test_a_deleted_run_is_asked_about_and_can_be_restored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ class Exact(nn.Module):
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_samples_have_the_distribution_of_the_images(steps: int) -> None:
     schedule = SCHEDULES["cosine"]
-    options = {"prediction_type": "x_0", "shape": (1, 64, 64), "clip_x0": False}
+    options: dict[str, Any] = {"prediction_type": "x_0", "shape": (1, 64, 64), "clip_x0": False}
     with torch.inference_mode():
         x = sample(Exact(schedule), schedule, 8, "consistency", steps, 3, **options)
     inside = (x > -1) & (x < 1)  # `sample` clips
