@@ -194,12 +194,17 @@ class RunConfig(Record):
     objective: Literal["denoising", "consistency"] = "denoising"
     """What is learned. denoising: to predict what a noisy image hides, for sampling in many steps.
     consistency: to answer from any noise with the finished image, for sampling in one or two
-    (distillation of the run in init_from; Geng et al. 2024, ECT)."""
+    (distillation of the run in init_from)."""
+    consistency_path: Literal["teacher", "noise"] = "teacher"
+    """How a distillation gets from a noise level to a lower one, whose finished image is to be the
+    same. teacher: as the run in init_from samples (Song et al. 2023). noise: with the same image
+    and noise, in stages (Geng et al. 2024, ECT)."""
     consistency_q: Annotated[float, Field(gt=1, le=10**6)] = 2.0
-    """How much closer to each other two noise levels that are compared become at each stage of a
-    distillation. Their distance, relative to the noise, ends at about 1/q^stages."""
+    """How many times the lower of two noise levels goes into the higher (teacher), or how much
+    closer the two become at each stage (noise): their distance, relative to the noise, ends at
+    about 1/q^stages."""
     consistency_stages: Annotated[int, Field(ge=1, le=100)] = 8
-    """Stages of a distillation, equally long."""
+    """Stages of a distillation with consistency_path=noise, equally long."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
@@ -428,7 +433,8 @@ class RunConfig(Record):
                     f"objective=consistency has a loss and weights of its own; set {name} to "
                     f"{value_text(value)}."
                 )
-        if self.consistency_q**self.consistency_stages > MOST_CLOSE:
+        in_stages = self.consistency_path == "noise"
+        if in_stages and self.consistency_q**self.consistency_stages > MOST_CLOSE:
             yield (
                 "The noise levels that a distillation compares become too close to differ; choose "
                 "a smaller consistency_q or fewer consistency_stages."

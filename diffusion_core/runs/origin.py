@@ -110,14 +110,19 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
                 f"A distillation keeps the schedule and the prediction_type of its run; start from "
                 f"the settings of {cut(name)}."
             )
+        if other.distilled and config.consistency_path == "teacher":
+            raise ConfigError(
+                f"{cut(name)} is a distilled run, which samples along no path; distil "
+                f"{origin_title(other)}, or set consistency_path to noise."
+            )
 
 
 def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
     """The settings for a run that distils another, which `init_from` names, into one that samples
     in one or two steps; `teacher`: its settings.
 
-    Network, schedule, images and batches stay. The noise levels are drawn as ECT does (lognormal,
-    of mean -1.1 and standard deviation 2), which is twice as much in log-SNR.
+    Network, schedule, images, batches and optimizer stay. The noise levels are drawn from those
+    where there is something to learn (see docs/training.md), widely around log-SNR 0.
     """
     weights = {"min_snr_gamma": 0.0, "loss": "l2", "loss_on": "prediction"}
     return teacher.alone().replace(
@@ -127,11 +132,11 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
         init_average=MAIN_AVERAGE,
         learned_weighting=False,
         timestep_sampling="logit_normal",
-        timestep_log_snr=2.2,
-        timestep_width=4.0,
+        timestep_log_snr=0.0,
+        timestep_width=3.0,
         steps=max(1, teacher.steps // 2),
         learning_rate=teacher.learning_rate / 5,
-        learning_rate_decay="constant",
+        learning_rate_decay="cosine",
         warmup_steps=min(100, teacher.warmup_steps),
         sample_steps=1,
         evaluate_steps=1,

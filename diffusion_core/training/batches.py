@@ -16,11 +16,14 @@ from torch import Tensor
 
 from diffusion_core.data.split import batches_per_epoch
 from diffusion_core.data.store import ImageStore
-from diffusion_core.process.consistency import stage_of, target_ratio
+from diffusion_core.process.consistency import path_ratio, stage_of, target_ratio
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.training.augmentation import change_images, draw_changes
+
+# Share of a distillation's images at the noisiest timestep: one step samples from there alone.
+STARTING = 1 / 16
 
 
 class Batch(NamedTuple):
@@ -31,7 +34,7 @@ class Batch(NamedTuple):
     t: Tensor  # (B,) integers
     noise: Tensor  # (B, C, H, W)
     augment: Tensor | None = None  # (B, DIMENSIONS), what was done to x_0; None: nothing
-    r: Tensor | None = None  # (B,), of the level to be consistent with: `consistency.target_ratio`
+    r: Tensor | None = None  # (B,), of the level to be consistent with: see `target_ratios`
 
     def part(self, first: int, count: int) -> Batch:
         """At most `count` of its rows, from `first` on."""
@@ -69,6 +72,9 @@ def make_batch(
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
     # Without an augmentation there is none to draw, and the rest is as it was.
     changes = draw_changes(count, config.augment, generator) if config.augment else None
+    if config.distilled:
+        starting = torch.rand(count, generator=generator, device=device) < STARTING
+        t = t.masked_fill(starting, schedule.timesteps - 1)
     mine = slice(process, None, processes)
     # The nearest noise is that of the whole batch, whatever the number of processes.
     first, then = (slice(None), mine) if config.immiscible else (mine, slice(None))
@@ -95,6 +101,8 @@ def target_ratios(config: RunConfig, schedule: Schedule, t: Tensor, step: int) -
     """The `r` of a batch with timesteps t (B,) at a step."""
     if not config.distilled:
         return None
+    if config.consistency_path == "teacher":
+        return path_ratio(schedule, t, config.consistency_q)
     stage = stage_of(step, config.steps, config.consistency_stages)
     return target_ratio(schedule, t, stage, config.consistency_q)
 

@@ -58,6 +58,7 @@ class TrainingContext:
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
     weighting: LearnedWeighting | None  # of the noise levels; in the optimizer, in no average
+    teacher: nn.Module | None  # of a distillation along its path, with the weights of `load_origin`
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     powers: dict[float, nn.Module]  # with those of `post_hoc`, by their lengths
     micro_batch: int  # images that this process takes at once
@@ -155,6 +156,9 @@ def make_context(
     averages: dict[str, nn.Module] = {name: copy.deepcopy(model) for name in names}
     lengths = STORED if config.average_snapshots else ()
     powers: dict[float, nn.Module] = {length: copy.deepcopy(model) for length in lengths}
+    teacher = None
+    if config.distilled and config.consistency_path == "teacher":
+        teacher = copy.deepcopy(model).eval().requires_grad_(False)
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,
@@ -167,6 +171,7 @@ def make_context(
         model=model,
         optimizer=optimizer,
         weighting=weighting,
+        teacher=teacher,
         averages=averages,
         powers=powers,
         micro_batch=micro_batch,

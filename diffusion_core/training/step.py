@@ -125,7 +125,8 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
     config, schedule = context.config, context.schedule
     weighted = errors = plain_errors(context, model, batch)
     if batch.r is not None:
-        weighted = errors * consistency_weight(schedule, batch.t, batch.r)
+        by_teacher = context.teacher is not None
+        weighted = errors * consistency_weight(schedule, batch.t, batch.r, by_teacher)
     if gamma := config.min_snr_gamma:
         how = (config.prediction_type, config.loss_on == "v")
         weighted = errors * min_snr_weight(schedule, batch.t, gamma, *how)
@@ -139,11 +140,13 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
     apart the images are that two noise levels lead to."""
     config, schedule = context.config, context.schedule
     x_0, labels, t, noise, augment, r = batch
-    told = {"labels": labels, "augment": augment}
-    network = functools.partial(model, **{k: each for k, each in told.items() if each is not None})
+    conditions = {"labels": labels, "augment": augment}
+    told = {name: each for name, each in conditions.items() if each is not None}
+    network = functools.partial(model, **told)
     if r is not None:
+        teacher = None if context.teacher is None else functools.partial(_taught, context, told)
         pair = (x_0, noise, t, r)
-        return consistency_errors(network, schedule, *pair, config.prediction_type)
+        return consistency_errors(network, schedule, *pair, config.prediction_type, teacher)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = network(x_t, t).float()
@@ -151,6 +154,14 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
         scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
         prediction, target = prediction * scale, target * scale
     return loss_per_image(prediction, target, config.loss)
+
+
+def _taught(context: TrainingContext, told: dict[str, Tensor], x_t: Tensor, t: Tensor) -> Tensor:
+    """The prediction of the teacher, around which accelerate has put nothing."""
+    assert context.teacher is not None
+    with context.accelerator.autocast():
+        found: Tensor = context.teacher(x_t, t, **told)
+    return found
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:

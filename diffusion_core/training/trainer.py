@@ -209,9 +209,13 @@ def _train(job: _Job) -> RunState:
     done, warning = restore(path, context) if job.resume else (0, "")
     if job.resume and status.lead:
         remove_after(path, done)
-    if not done and config.init_from:
+    if config.init_from and not (done and context.teacher is None):
         told = context.config.network_args.get("augment_dim", 0)
-        start_from(load_origin(path, store.classes if context.labelled else (), told), context)
+        weights = load_origin(path, store.classes if context.labelled else (), told)
+        if not done:
+            start_from(weights, context)
+        if context.teacher is not None:
+            context.teacher.load_state_dict(weights)
     # Each has planned with the memory of its own card.
     context.micro_batch = group.least(context.micro_batch)
     changes = [(change.step, change.settings) for change in read_changes(path)]

@@ -23,6 +23,7 @@ from tests.tiny_runs import DEVICE, same, tiny
 
 QUIET = {"steps": 2, "sample_every": 0, "validate_every": 0}
 STUDENT = {"objective": "consistency", "init_from": "teacher", "min_snr_gamma": 0.0}
+IN_STAGES = STUDENT | {"consistency_path": "noise"}
 
 
 @pytest.fixture
@@ -31,11 +32,13 @@ def teacher(tmp_path: Path) -> Path:
     return tmp_path / "teacher"
 
 
-@pytest.mark.parametrize("prediction_type", ["v_prediction", "flow_prediction"])
+@pytest.mark.parametrize(
+    ("prediction_type", "path"), [("v_prediction", "teacher"), ("flow_prediction", "noise")]
+)
 def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit(
-    tmp_path: Path, prediction_type: str
+    tmp_path: Path, prediction_type: str, path: str
 ) -> None:
-    how = {"prediction_type": prediction_type}
+    how = {"prediction_type": prediction_type, "consistency_path": path}
     train(
         tmp_path / "teacher", tiny(**how, steps=2, sample_every=0, validate_every=0), device=DEVICE
     )
@@ -54,7 +57,7 @@ def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit
 def test_it_starts_from_the_teacher_and_learns_to_agree_with_itself(
     tmp_path: Path, teacher: Path
 ) -> None:
-    config = tiny(**STUDENT, steps=30, learning_rate=1e-3, sample_every=0, consistency_stages=1)
+    config = tiny(**STUDENT, steps=30, learning_rate=1e-3, sample_every=0)
     train(tmp_path / "new", config, device=DEVICE)
     run = load_run(tmp_path / "new")
     assert run.config.init_from == "teacher@2"
@@ -65,6 +68,17 @@ def test_it_starts_from_the_teacher_and_learns_to_agree_with_itself(
 def test_the_objective_weighs_what_two_levels_disagree_by(teacher: Path) -> None:
     with joined(DEVICE):
         training = prepared(tiny(**STUDENT, steps=8))
+        batch = batch_of(training, 1)
+        ratio = (training.schedule.spread / training.schedule.signal)[batch.t]
+        assert torch.allclose(batch.r, (ratio / 2).where(ratio > 0.04, 0).clamp(max=80), rtol=1e-3)
+        weighted, plain = objective(training, training.model, batch)
+        assert torch.allclose(weighted, plain / training.schedule.spread[batch.t])
+
+
+def test_the_levels_of_the_same_noise_come_closer_in_stages(teacher: Path) -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**IN_STAGES, steps=8))
+        assert training.teacher is None
         first, last = batch_of(training, 1), batch_of(training, 8)
         assert first.r is not None
         assert (last.part(0, 2).r == last.r[:2]).all()
@@ -84,13 +98,34 @@ def test_the_objective_weighs_what_two_levels_disagree_by(teacher: Path) -> None
         ({"min_snr_gamma": 5.0}, "set min_snr_gamma to 0"),
         ({"loss": "l1"}, "set loss to l2"),
         ({"learned_weighting": True}, "set learned_weighting to off"),
-        ({"consistency_stages": 20}, "too close to differ; choose a smaller consistency_q"),
+        (
+            {"consistency_stages": 20, "consistency_path": "noise"},
+            "too close to differ; choose a smaller consistency_q",
+        ),
         ({"sample_steps": 0}, "set sample_steps to 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing_to_it_are_refused(settings: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         tiny(**STUDENT | settings)
+
+
+def test_a_distilled_run_has_no_path_to_follow(tmp_path: Path, teacher: Path) -> None:
+    train(tmp_path / "student", tiny(**STUDENT | QUIET), device=DEVICE)
+    again = {**STUDENT, "init_from": "student"}
+    with pytest.raises(
+        ConfigError, match=r"student is a distilled run.*distil teacher, step 2, or"
+    ):
+        jobs.create(tmp_path, "new", tiny(**again))
+    assert jobs.create(tmp_path, "new", tiny(**again, consistency_path="noise")).config is not None
+
+
+def test_a_share_of_the_images_is_at_the_level_where_one_step_starts() -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**STUDENT, batch_size=32))
+        last = training.schedule.timesteps - 1
+        t = torch.cat([batch_of(training, step).t for step in range(1, 31)])
+        assert 0.08 < float((t == last).float().mean()) < 0.15  # a sixteenth, and 1 of 20
 
 
 def test_the_path_stays_that_of_the_teacher(tmp_path: Path, teacher: Path) -> None:
