@@ -9,6 +9,7 @@ from dashboard.ui.outside import code, plain
 from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.origin import origin_title
+from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.queue import at_work, queued_before
 from diffusion_core.runs.run import RunSnapshot
 from diffusion_core.runs.status import ACTIVE, RunState
@@ -146,9 +147,10 @@ def device(run: RunSnapshot) -> str:
 
 
 def preset_title(config: RunConfig) -> str:
-    """The preset of a run, with its version where that is not the first."""
-    version = config.preset_version
-    return config.preset if version == 1 else f"{config.preset} {version}"
+    """The preset of a run, with its version where that is not today's."""
+    now, version = PRESETS.get(config.preset), config.preset_version
+    same = now is None or now.preset_version == version
+    return config.preset if same else f"{config.preset}, version {version}"
 
 
 def settings_line(config: RunConfig) -> str:

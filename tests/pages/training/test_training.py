@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.training import form_controls
 from dashboard.training.launch import Start
 from diffusion_core.runs import jobs
+from diffusion_core.runs.config_file import write_config_file
 from diffusion_core.runs.metrics import BIN_NAMES, MetricsWriter
 from diffusion_core.runs.presets import preset
 from diffusion_core.runs.request import write_request
@@ -528,13 +529,14 @@ def test_a_damaged_or_half_written_folder_gets_a_sentence(
 
 
 def test_the_table_names_every_run(runs_dir: Path) -> None:
-    write_run(runs_dir, "older", "stopped", created=1.0)
+    older = write_run(runs_dir, "older", "stopped", created=1.0)
+    write_config_file(older, preset("small").replace(preset_version=1), {})
     write_run(runs_dir, "newer")
     table = open_training().dataframe[0].value
     assert table["Run"].tolist() == ["newer", "older"]
     assert table["State"].tolist() == ["finished", "stopped"]
     assert table["Step"].tolist() == ["50 / 200"] * 2
-    assert table["Preset"].tolist() == ["small"] * 2
+    assert table["Preset"].tolist() == ["small", "small, version 1"]
 
 
 def test_all_numbers_of_a_run_can_be_kept_as_csv_and_parquet(runs_dir: Path) -> None:
