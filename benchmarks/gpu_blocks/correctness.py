@@ -69,7 +69,8 @@ def compare(config: RunConfig, steps: int, name: str, setting: Setting, report: 
 
 
 def odd_strides(context: TrainingContext) -> list[str]:
-    """What does not lie in memory as the weights do: the fused kernels read it so."""
+    """What does not lie in memory as the weights do: the fused kernels read it so. Muon's momentum
+    lies as the gradients that it follows."""
     weights = dict(context.bare_model.named_parameters())
     averages = dict(context.average.named_parameters())
     found = [name for name, weight in weights.items() if averages[name].stride() != weight.stride()]
@@ -78,7 +79,7 @@ def odd_strides(context: TrainingContext) -> list[str]:
         found += [
             f"{key} of {name}"
             for key, value in state.items()
-            if key != "step" and value.stride() != weight.stride()
+            if key not in ("step", "momentum") and value.stride() != weight.stride()
         ]
     return found
 

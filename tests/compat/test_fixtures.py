@@ -61,8 +61,8 @@ NEW_VALUES: dict[tuple[str, Any], Any] = {
     ("way", "as the lecture does"): "lecture",
     ("vs_way", "as the lecture does"): "lecture",
     # The Training form's controls hold what they set in the record.
-    ("preset", "base"): ["base", ""],
-    ("preset", "as grey"): ["", "grey"],
+    ("preset", "base"): ["base", "", False],
+    ("preset", "as grey"): ["", "grey", False],
     ("target", "picture"): "x_0",
     ("target", "flow"): "flow_prediction",
     ("loss", "Huber"): "huber",

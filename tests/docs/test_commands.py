@@ -61,6 +61,7 @@ SUBSTITUTIONS = {
     "python -m benchmarks.pages": "python -m benchmarks.pages --help",  # minutes, in a browser
     "python -m benchmarks.watchers": "python -m benchmarks.watchers --help",  # minutes
     "python -m benchmarks.crowd": "python -m benchmarks.crowd --help",  # minutes
+    "python -m benchmarks.hand checkpoints/RUN": "python -m benchmarks.hand --help",
     "python -m benchmarks.engine checkpoints/RUN": "python -m benchmarks.engine --help",
     "tensorboard --logdir": "tensorboard --inspect --logdir",  # serves until it is stopped
     "python -m docs.take_screenshots": "python -m docs.take_screenshots --help",  # needs a server

@@ -49,6 +49,7 @@ WORDS = {
         "sample --run RUN --n 1 --steps 1 --out OUT/",
     ],
     "evaluate": ["evaluate --run RUN --n 16 --steps 1"],
+    "tune": ["tune RUN --steps 1"],
     "export": [
         f"export RUN --format {f} --out OUT-{f}"
         for f in ("diffusers", "onnx", "csv", "parquet", "archive")
