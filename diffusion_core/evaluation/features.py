@@ -1,7 +1,7 @@
 """Features of an image by small trained networks.
 
-The general network, for any data set, was trained without labels on several sets together:
-`docs/train_general_features.py`.
+The general network, for any data set, was trained without labels on several sets together, none of
+them drawn cars: `docs/train_general_features.py`.
 
 Classifiers for `cars` and `digits` are shipped in `assets/`; `docs/train_features.py` trains them.
 They predict the kind of car (and its paint, light, scenery and direction, so that the features hold
@@ -72,11 +72,11 @@ def _layer(before: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 class GeneralNetwork(nn.Module):
-    """A convolutional network whose features are the means of its stages' channels, whitened.
+    """A convolutional network whose features are components of the means of its stages' channels.
 
     Takes (B, 3, size, size) in [-1, 1]. `mean` and `projection` turn the means of all but the first
-    stage into `features` numbers that have mean 0, variance 1 and no correlation over the images
-    that it was trained on.
+    stage into `features` numbers that have mean 0, variance 1 on average and no correlation over
+    the images that it was trained on.
     """
 
     mean: Tensor
