@@ -174,7 +174,7 @@ class SamplingSpec(Record):
         if self.guidance_scale != 1.0:
             options["guidance_scale"] = self.guidance_scale
             options["guidance_interval"] = self.guidance_interval
-            if self.negative:
+            if self.negative and not self.autoguided:
                 options["negative_labels"] = torch.full((n,), self.classes.index(self.negative))
         return options
 

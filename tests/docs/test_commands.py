@@ -74,6 +74,7 @@ NOT_RUN = {
     "make test-avx2": "minutes; .ci/run runs it",
     "make test-outside": "minutes; .ci/run runs it",
     "make gpu": "needs a GPU; tests/benchmarks runs its parts",
+    "python -m benchmarks.known_damage cars torchvision:CIFAR10": "minutes, and needs CIFAR-10",
     "make lint": "a minute; .ci/run runs it",
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
