@@ -77,6 +77,9 @@ NOT_RUN = {
     "python -m benchmarks.known_damage cars torchvision:CIFAR10": "minutes, and needs CIFAR-10",
     "make lint": "a minute; .ci/run runs it",
     "pip install -c constraints.txt -e .": "installs; `make app` does the same",
+    "pip install -c constraints.txt -r requirements-onnx.txt": "installs; `make env` does the same",
+    "pip install -c constraints.txt -r requirements-images.txt": "as above",
+    "pip install torch-fidelity": "installs, also a package called `tests`",
     "diffusion-lab doctor": "computes with large networks; tests/core/cli runs its parts",
     "diffusion-lab doctor --json": "as above",
     "streamlit run streamlit_app.py --server.address localhost": (
@@ -191,6 +194,7 @@ def run_command(command: str) -> None:
             sys.exit()  # it came to its end
         assert not left.value.code, command
     else:
+        assert words[0] != "pip", f"{command}: would change the environment of the tests"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
