@@ -138,8 +138,7 @@ def _show_fields(settings: Settings, runs: list[RunSnapshot]) -> None:
     if start.distils:
         st.caption(
             f"Trains a copy of {code(start.run)} to answer any noise with the image that "
-            f"{code(start.run)} reaches from it in many steps, so that one or two steps are enough "
-            "(Easy Consistency Tuning, Geng et al. 2024)."
+            f"{code(start.run)} reaches from it in many steps, so that one or two steps are enough."
         )
     if kind != entries[DATA.key]:
         entries |= {SIZE.key: SOURCES[kind].size, CHANNELS.key: SOURCES[kind].channels}

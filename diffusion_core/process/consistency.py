@@ -1,11 +1,9 @@
 """Consistency: a network that answers at every noise level with the image where the path ends.
 
-It starts from a trained denoiser and learns to agree with itself at two noise levels of one path.
-Two ways lead from the one to the other. Easy Consistency Tuning (ECT; Geng et al. 2024, arXiv
-2406.14548) takes the same image with the same noise, and brings the levels ever closer together.
-Consistency distillation (Song et al. 2023, arXiv 2303.01469, algorithm 2) follows the path of the
-denoiser, the teacher, whose levels may be far apart. The noise level that both papers call t is
-sigma / alpha here, the `ratio` of x_t / alpha: x_t = alpha x_0 + sigma epsilon.
+Easy Consistency Tuning (ECT; Geng et al. 2024, arXiv 2406.14548) starts from a trained denoiser and
+brings two neighbouring noise levels of one path ever closer together. The noise level that the
+paper calls t is sigma / alpha here, the `ratio` of x_t / alpha: x_t = alpha x_0 + sigma epsilon.
+The other way to distil, which has no objective of its own, is in `training.paths`.
 
 Shapes: images (B, C, H, W), timesteps, ratios and errors (B,), all float32.
 """
@@ -21,17 +19,12 @@ import torch
 from torch import Tensor
 
 from diffusion_core.process.objective import predict_x_0, to_x_0
-from diffusion_core.process.schedule import Schedule, gather
-
-Network = Callable[[Tensor, Tensor], Tensor]  # of x_t and timesteps
+from diffusion_core.process.schedule import Schedule
 
 K, B = 8.0, 1.0  # of the mapping function (ECT, section 3.3 and table 5)
 # Of the pseudo-Huber metric, for the root mean square over an image's values; ECT has 0.06 for the
 # root of the sum over the 12,288 values of 64 x 64 pixels.
 HUBER = 0.06 / 12_288**0.5
-# Ratios where the teacher's path ends, in the image (the noise is two or three grey levels of 256
-# there), and where it begins (Karras et al. 2022: there is no image above it).
-LEAST, MOST = 0.02, 80.0
 
 
 def stage_of(step: int, steps: int, stages: int) -> int:
@@ -58,16 +51,8 @@ def target_ratio(
     return r.where(r >= table[0].exp(), 0)
 
 
-def path_ratio(schedule: Schedule, t: Tensor, q: float) -> Tensor:
-    """The ratio r of the level to which the teacher's path is followed from timesteps t: that of t
-    by q, at most MOST. 0, the image itself, where it would be less than LEAST."""
-    r = (ratios(schedule, t) / q).clamp(max=MOST)
-    return r.where(r >= LEAST, 0)
-
-
-def level_at(schedule: Schedule, ratio: Tensor, ndim: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """The timestep, signal and spread where sigma / alpha is `ratio` (B,), of shapes that broadcast
-    to `ndim` axes.
+def level_at(schedule: Schedule, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The timestep, signal and spread where sigma / alpha is `ratio`, (B,) each.
 
     The timestep, a fraction between two of the schedule's, is found by the logarithm of the ratio,
     as for `karras` spacing; below the noise at timestep 0 it is 0.
@@ -78,76 +63,46 @@ def level_at(schedule: Schedule, ratio: Tensor, ndim: int = 1) -> tuple[Tensor, 
     low, high = table[above - 1], table[above]
     t = (above - 1 + (wanted - low) / (high - low)).clamp(0, len(table) - 1)
     signal = 1 / (1 + ratio) if schedule.is_flow else (1 + ratio.square()).rsqrt()
-    shape = (-1, *[1] * (ndim - 1))
-    return t.reshape(shape), signal.reshape(shape), (ratio * signal).reshape(shape)
+    return t, signal, ratio * signal
 
 
 def consistency_errors(
-    network: Network,
+    network: Callable[[Tensor, Tensor], Tensor],
     schedule: Schedule,
     x_0: Tensor,
     noise: Tensor,
     t: Tensor,
     r: Tensor,
     prediction_type: str,
-    teacher: Network | None = None,
 ) -> Tensor:
     """How far apart the images are that two noise levels of one path lead to, (B,).
 
-    d(f(x_t, t), f(x_r, r)), where f is the clean image that the prediction of `network(x_t, t)`
-    stands for. x_r has the image and noise of x_t (ECT, equation 10) or, with a `teacher`, is where
-    its path leads. At r = 0 f is the image itself, the boundary condition; of a teacher the one
-    that it predicts from x_t. There is no gradient through f(x_r, r). d is the pseudo-Huber metric
+    d(f(x_t, t), f(x_r, r)) with the same image and noise at both (ECT, equation 10), where f is the
+    clean image that the prediction of `network(x_t, t)` stands for. At r = 0 it is x_0 itself, the
+    boundary condition. There is no gradient through f(x_r, r). d is the pseudo-Huber metric
     sqrt(|x - y|^2 + c^2) - c (Song & Dhariwal 2024), here of root mean squares, so that it does not
     grow with the size of the images. Its gradient is that of |x - y|^2 with the adaptive weight of
     ECT, equation 15, p = 1/2. The networks have no dropout, of which both would have to see the
     same.
 
-    `t` (B,) integers, `r` (B,) ratios: see `target_ratio` and `path_ratio`.
+    `t` (B,) integers, `r` (B,) ratios: see `target_ratio`.
     """
-    x_t, _ = schedule.add_noise(x_0, t, noise)
     with torch.no_grad():
-        at, signal, spread = level_at(schedule, r, x_0.ndim)
-        if teacher is None:
-            x_r = signal * x_0 + spread * noise
-        else:
-            x_0, x_r = follow(teacher, schedule, x_t, t, r, prediction_type)
+        at, signal, spread = (
+            each.reshape(-1, *[1] * (x_0.ndim - 1)) for each in level_at(schedule, r)
+        )
+        x_r = signal * x_0 + spread * noise
         target = to_x_0(network(x_r, at.flatten()).float(), x_r, signal, spread, prediction_type)
         target = target.where(spread > 0, x_0)
+    x_t, _ = schedule.add_noise(x_0, t, noise)
     found = predict_x_0(schedule, x_t, t, network(x_t, t).float(), prediction_type)
     square = (found - target).square().flatten(1).mean(1)
     return (square + HUBER**2).sqrt() - HUBER
 
 
-def follow(
-    teacher: Network, schedule: Schedule, x_t: Tensor, t: Tensor, r: Tensor, prediction_type: str
-) -> tuple[Tensor, Tensor]:
-    """The image that a denoiser predicts from x_t, and x_r: where the path of its probability flow
-    leads from there, by the midpoint rule in log(sigma / alpha).
-
-    That is one step of DPM-Solver++ 2S with r_1 = 1/2 (Lu et al. 2022, arXiv 2211.01095, algorithm
-    1): DDIM to the middle, then from x_t all the way with the image predicted there.
-    """
-    signal, spread = (gather(each, t, x_t.ndim) for each in (schedule.signal, schedule.spread))
-    middle, signal_m, spread_m = level_at(schedule, (ratios(schedule, t) * r).sqrt(), x_t.ndim)
-    _, signal_r, spread_r = level_at(schedule, r, x_t.ndim)
-
-    def ddim(image: Tensor, signal_there: Tensor, spread_there: Tensor) -> Tensor:
-        return signal_there * image + spread_there * (x_t - signal * image) / spread
-
-    image = predict_x_0(schedule, x_t, t, teacher(x_t, t).float(), prediction_type)
-    x_m = ddim(image, signal_m, spread_m)
-    answer = teacher(x_m, middle.flatten()).float()
-    halfway = to_x_0(answer, x_m, signal_m, spread_m, prediction_type)
-    return image, ddim(halfway, signal_r, spread_r)
-
-
-def consistency_weight(
-    schedule: Schedule, t: Tensor, r: Tensor, by_teacher: bool = False
-) -> Tensor:
-    """The weight (B,) of each image's error: 1 / (t - r) in ratios (ECT, equation 15). On the path
-    of a teacher 1 / sigma, with which all errors of v weigh the same."""
-    return 1 / (schedule.spread.to(t.device)[t] if by_teacher else ratios(schedule, t) - r)
+def consistency_weight(schedule: Schedule, t: Tensor, r: Tensor) -> Tensor:
+    """The weight (B,) of each image's error: 1 / (t - r) in ratios (ECT, equation 15)."""
+    return 1 / (ratios(schedule, t) - r)
 
 
 @functools.lru_cache(maxsize=4)

@@ -195,16 +195,18 @@ class RunConfig(Record):
     """What is learned. denoising: to predict what a noisy image hides, for sampling in many steps.
     consistency: to answer from any noise with the finished image, for sampling in one or two
     (distillation of the run in init_from)."""
-    consistency_path: Literal["teacher", "noise"] = "teacher"
-    """How a distillation gets from a noise level to a lower one, whose finished image is to be the
-    same. teacher: as the run in init_from samples (Song et al. 2023). noise: with the same image
-    and noise, in stages (Geng et al. 2024, ECT)."""
+    consistency_by: Literal["paths", "tuning"] = "tuning"
+    """How a distillation learns. paths: from noise that the run in init_from samples from, and each
+    point on the way, to the image that it arrives at (Luhman & Luhman 2021). tuning: from images
+    with noise, by agreeing with itself at two levels that come closer (Geng et al. 2024, ECT)."""
+    consistency_steps: Annotated[int, Field(ge=2, le=1000)] = 10
+    """Steps in which the run in init_from samples, with consistency_by=paths: more make better
+    images to learn from, and a step slower."""
     consistency_q: Annotated[float, Field(gt=1, le=10**6)] = 2.0
-    """How many times the lower of two noise levels goes into the higher (teacher), or how much
-    closer the two become at each stage (noise): their distance, relative to the noise, ends at
-    about 1/q^stages."""
+    """How much closer to each other two noise levels become at each stage of consistency_by=tuning.
+    Their distance, relative to the noise, ends at about 1/q^stages."""
     consistency_stages: Annotated[int, Field(ge=1, le=100)] = 8
-    """Stages of a distillation with consistency_path=noise, equally long."""
+    """Stages of consistency_by=tuning, equally long."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
@@ -426,19 +428,31 @@ class RunConfig(Record):
         """What a distillation needs, or has of its own."""
         if not self.init_from:
             yield "objective=consistency distils another run; name that run with init_from."
-        usual = {"loss": "l2", "loss_on": "prediction", "learned_weighting": False}
-        for name, value in {**usual, "min_snr_gamma": 0}.items():
+        own: dict[str, Any]
+        if self.consistency_by == "paths":
+            what = "images and timesteps"
+            own = {"augment": 0, "immiscible": False, "timestep_sampling": "uniform"}
+            timesteps = self.schedule.get("timesteps", 1000)
+            if self.consistency_steps > timesteps:
+                yield (
+                    f"consistency_steps is {self.consistency_steps}; it must be at most "
+                    f"{timesteps}, the timesteps of the schedule."
+                )
+        else:
+            what = "a loss and weights"
+            own = {"loss": "l2", "loss_on": "prediction", "learned_weighting": False}
+            own["min_snr_gamma"] = 0
+            if self.consistency_q**self.consistency_stages > MOST_CLOSE:
+                yield (
+                    "The noise levels that a distillation compares become too close to differ; "
+                    "choose a smaller consistency_q or fewer consistency_stages."
+                )
+        for name, value in own.items():
             if getattr(self, name) != value:
                 yield (
-                    f"objective=consistency has a loss and weights of its own; set {name} to "
+                    f"consistency_by={self.consistency_by} has {what} of its own; set {name} to "
                     f"{value_text(value)}."
                 )
-        in_stages = self.consistency_path == "noise"
-        if in_stages and self.consistency_q**self.consistency_stages > MOST_CLOSE:
-            yield (
-                "The noise levels that a distillation compares become too close to differ; choose "
-                "a smaller consistency_q or fewer consistency_stages."
-            )
         if not self.sample_steps:
             yield "objective=consistency shows finished images; set sample_steps to 1 or more."
 

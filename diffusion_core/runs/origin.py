@@ -110,10 +110,10 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
                 f"A distillation keeps the schedule and the prediction_type of its run; start from "
                 f"the settings of {cut(name)}."
             )
-        if other.distilled and config.consistency_path == "teacher":
+        if other.distilled and config.consistency_by == "paths":
             raise ConfigError(
                 f"{cut(name)} is a distilled run, which samples along no path; distil "
-                f"{origin_title(other)}, or set consistency_path to noise."
+                f"{origin_title(other)}, or set consistency_by to tuning."
             )
 
 
@@ -121,21 +121,19 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
     """The settings for a run that distils another, which `init_from` names, into one that samples
     in one or two steps; `teacher`: its settings.
 
-    Network, schedule, images, batches and optimizer stay. The noise levels are drawn from those
-    where there is something to learn (see docs/training.md), widely around log-SNR 0.
+    Network, schedule, batches and optimizer stay.
     """
-    weights = {"min_snr_gamma": 0.0, "loss": "l2", "loss_on": "prediction"}
+    objective = {"loss": "l2", "loss_on": "prediction", "min_snr_gamma": 0.0}
+    images = {"timestep_sampling": "uniform", "immiscible": False, "augment": 0.0}
     return teacher.alone().replace(
-        **weights,
-        objective="consistency",
-        init_from=init_from,
-        init_average=MAIN_AVERAGE,
+        **objective,
+        **images,
         learned_weighting=False,
-        timestep_sampling="logit_normal",
-        timestep_log_snr=0.0,
-        timestep_width=3.0,
+        init_average=MAIN_AVERAGE,
+        objective="consistency",
+        consistency_by="paths",
+        init_from=init_from,
         steps=max(1, teacher.steps // 2),
-        learning_rate=teacher.learning_rate / 5,
         learning_rate_decay="cosine",
         warmup_steps=min(100, teacher.warmup_steps),
         sample_steps=1,

@@ -16,14 +16,11 @@ from torch import Tensor
 
 from diffusion_core.data.split import batches_per_epoch
 from diffusion_core.data.store import ImageStore
-from diffusion_core.process.consistency import path_ratio, stage_of, target_ratio
+from diffusion_core.process.consistency import stage_of, target_ratio
 from diffusion_core.process.schedule import Schedule
 from diffusion_core.process.timestep_sampling import timestep_shares
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.training.augmentation import change_images, draw_changes
-
-# Share of a distillation's images at the noisiest timestep: one step samples from there alone.
-STARTING = 1 / 16
 
 
 class Batch(NamedTuple):
@@ -38,7 +35,9 @@ class Batch(NamedTuple):
 
     def part(self, first: int, count: int) -> Batch:
         """At most `count` of its rows, from `first` on."""
-        rows = slice(first, first + count)
+        return self.of(slice(first, first + count))
+
+    def of(self, rows: slice) -> Batch:
         labels = None if self.labels is None else self.labels[rows]
         augment = None if self.augment is None else self.augment[rows]
         r = None if self.r is None else self.r[rows]
@@ -72,9 +71,6 @@ def make_batch(
     drop = torch.rand(count, generator=generator, device=device) < config.label_dropout
     # Without an augmentation there is none to draw, and the rest is as it was.
     changes = draw_changes(count, config.augment, generator) if config.augment else None
-    if config.distilled:
-        starting = torch.rand(count, generator=generator, device=device) < STARTING
-        t = t.masked_fill(starting, schedule.timesteps - 1)
     mine = slice(process, None, processes)
     # The nearest noise is that of the whole batch, whatever the number of processes.
     first, then = (slice(None), mine) if config.immiscible else (mine, slice(None))
@@ -99,10 +95,8 @@ def make_batch(
 
 def target_ratios(config: RunConfig, schedule: Schedule, t: Tensor, step: int) -> Tensor | None:
     """The `r` of a batch with timesteps t (B,) at a step."""
-    if not config.distilled:
+    if not config.distilled or config.consistency_by != "tuning":
         return None
-    if config.consistency_path == "teacher":
-        return path_ratio(schedule, t, config.consistency_q)
     stage = stage_of(step, config.steps, config.consistency_stages)
     return target_ratio(schedule, t, stage, config.consistency_q)
 

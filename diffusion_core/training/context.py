@@ -58,7 +58,7 @@ class TrainingContext:
     model: nn.Module  # as accelerate prepared it
     optimizer: torch.optim.Optimizer
     weighting: LearnedWeighting | None  # of the noise levels; in the optimizer, in no average
-    teacher: nn.Module | None  # of a distillation along its path, with the weights of `load_origin`
+    teacher: nn.Module | None  # of a distillation from its paths, with the weights of `load_origin`
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     powers: dict[float, nn.Module]  # with those of `post_hoc`, by their lengths
     micro_batch: int  # images that this process takes at once
@@ -157,7 +157,7 @@ def make_context(
     lengths = STORED if config.average_snapshots else ()
     powers: dict[float, nn.Module] = {length: copy.deepcopy(model) for length in lengths}
     teacher = None
-    if config.distilled and config.consistency_path == "teacher":
+    if config.distilled and config.consistency_by == "paths":
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(

@@ -36,6 +36,7 @@ from diffusion_core.training.batches import (
     to_device,
 )
 from diffusion_core.training.context import FUSED, TrainingContext
+from diffusion_core.training.paths import on_paths
 
 COMPARED = 64  # held-out images that averaged and raw weights are compared on, approximately
 RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
@@ -90,7 +91,7 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
 
 def batch_of(context: TrainingContext, step: int, process: int = 0, processes: int = 1) -> Batch:
     """The batch of a step, or the share of one of several processes: see `make_batch`."""
-    return make_batch(
+    batch = make_batch(
         context.config,
         context.store,
         context.train_index,
@@ -101,6 +102,17 @@ def batch_of(context: TrainingContext, step: int, process: int = 0, processes: i
         processes=processes,
         resident=context.resident,
     )
+    return _taught(context, batch, step, process, processes)
+
+
+def _taught(
+    context: TrainingContext, batch: Batch, step: int, process: int = 0, processes: int = 1
+) -> Batch:
+    """The batch, or points of the teacher's paths in its place: see `on_paths`."""
+    if context.teacher is None:
+        return batch
+    generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 1))
+    return on_paths(context, context.teacher, batch, generator, process, processes)
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -125,8 +137,7 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
     config, schedule = context.config, context.schedule
     weighted = errors = plain_errors(context, model, batch)
     if batch.r is not None:
-        by_teacher = context.teacher is not None
-        weighted = errors * consistency_weight(schedule, batch.t, batch.r, by_teacher)
+        weighted = errors * consistency_weight(schedule, batch.t, batch.r)
     if gamma := config.min_snr_gamma:
         how = (config.prediction_type, config.loss_on == "v")
         weighted = errors * min_snr_weight(schedule, batch.t, gamma, *how)
@@ -136,17 +147,15 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
-    """The error (B,) of each image's prediction, or of v: see `loss_on`. Of a distillation, how far
+    """The error (B,) of each image's prediction, or of v: see `loss_on`. Where `r` is set, how far
     apart the images are that two noise levels lead to."""
     config, schedule = context.config, context.schedule
     x_0, labels, t, noise, augment, r = batch
-    conditions = {"labels": labels, "augment": augment}
-    told = {name: each for name, each in conditions.items() if each is not None}
-    network = functools.partial(model, **told)
+    told = {"labels": labels, "augment": augment}
+    network = functools.partial(model, **{k: each for k, each in told.items() if each is not None})
     if r is not None:
-        teacher = None if context.teacher is None else functools.partial(_taught, context, told)
         pair = (x_0, noise, t, r)
-        return consistency_errors(network, schedule, *pair, config.prediction_type, teacher)
+        return consistency_errors(network, schedule, *pair, config.prediction_type)
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = network(x_t, t).float()
@@ -154,14 +163,6 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
         scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
         prediction, target = prediction * scale, target * scale
     return loss_per_image(prediction, target, config.loss)
-
-
-def _taught(context: TrainingContext, told: dict[str, Tensor], x_t: Tensor, t: Tensor) -> Tensor:
-    """The prediction of the teacher, around which accelerate has put nothing."""
-    assert context.teacher is not None
-    with context.accelerator.autocast():
-        found: Tensor = context.teacher(x_t, t, **told)
-    return found
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -286,17 +287,14 @@ def validate(context: TrainingContext) -> dict[str, Tensor]:
         if context.labelled:
             labels = to_device(torch.from_numpy(context.store.labels[rows]), device)
         r = target_ratios(config, context.schedule, t, config.steps)  # of the last stage
-        batch = Batch(x_0, labels, t, noise, r=r)
+        batch = _taught(context, Batch(x_0, labels, t, noise, r=r), step=0)
         averaged = _errors(context, context.average, batch)
         errors.append(averaged)
         # Of some images alone, evenly spread: the raw weights need not cost as much again.
         apart = max(1, count // COMPARED)
         some = slice(-first % apart, None, apart)
         if len(rows[some]):
-            labels = None if labels is None else labels[some]
-            r = None if r is None else r[some]
-            chosen = Batch(x_0[some], labels, t[some], noise[some], r=r)
-            raw = _errors(context, context.bare_model, chosen)
+            raw = _errors(context, context.bare_model, batch.of(some))
             of_both.append(torch.stack([averaged[some], raw]))
     found = {"validation_loss": torch.cat(errors).mean()}
     averaged, raw = torch.cat(of_both, 1)

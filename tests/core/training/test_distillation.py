@@ -15,6 +15,7 @@ from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.origin import distillation
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import load_run
+from diffusion_core.sampling.sample import sample
 from diffusion_core.training.distributed import joined
 from diffusion_core.training.step import batch_of, objective, plain_errors
 from diffusion_core.training.trainer import train
@@ -23,7 +24,8 @@ from tests.tiny_runs import DEVICE, same, tiny
 
 QUIET = {"steps": 2, "sample_every": 0, "validate_every": 0}
 STUDENT = {"objective": "consistency", "init_from": "teacher", "min_snr_gamma": 0.0}
-IN_STAGES = STUDENT | {"consistency_path": "noise"}
+BY_TUNING = STUDENT | {"consistency_by": "tuning"}
+STUDENT |= {"consistency_by": "paths"}
 
 
 @pytest.fixture
@@ -33,16 +35,17 @@ def teacher(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("prediction_type", "path"), [("v_prediction", "teacher"), ("flow_prediction", "noise")]
+    ("prediction_type", "by"), [("v_prediction", "tuning"), ("flow_prediction", "paths")]
 )
 def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit(
-    tmp_path: Path, prediction_type: str, path: str
+    tmp_path: Path, prediction_type: str, by: str
 ) -> None:
-    how = {"prediction_type": prediction_type, "consistency_path": path}
+    how = {"prediction_type": prediction_type, "consistency_steps": 3}
     train(
         tmp_path / "teacher", tiny(**how, steps=2, sample_every=0, validate_every=0), device=DEVICE
     )
-    config = tiny(**how, **STUDENT, steps=6, consistency_stages=3, sample_steps=1, micro_batch=3)
+    how |= STUDENT | {"consistency_by": by}
+    config = tiny(**how, steps=6, consistency_stages=3, sample_steps=1, micro_batch=3)
     assert train(tmp_path / "whole", config, device=DEVICE) == "finished"
     assert train(tmp_path / "cut", config.replace(pause_at=3), device=DEVICE) == "paused"
     assert train(tmp_path / "cut", resume=True, device=DEVICE) == "finished"
@@ -54,7 +57,7 @@ def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit
     assert same(curves[0]["value"], curves[1]["value"])
 
 
-def test_it_starts_from_the_teacher_and_learns_to_agree_with_itself(
+def test_it_starts_from_the_teacher_and_learns_what_it_samples(
     tmp_path: Path, teacher: Path
 ) -> None:
     config = tiny(**STUDENT, steps=30, learning_rate=1e-3, sample_every=0)
@@ -65,19 +68,52 @@ def test_it_starts_from_the_teacher_and_learns_to_agree_with_itself(
     assert loss[-1] < loss[0]
 
 
-def test_the_objective_weighs_what_two_levels_disagree_by(teacher: Path) -> None:
+def test_the_batches_are_points_of_the_paths_on_which_the_teacher_samples(teacher: Path) -> None:
     with joined(DEVICE):
-        training = prepared(tiny(**STUDENT, steps=8))
-        batch = batch_of(training, 1)
-        ratio = (training.schedule.spread / training.schedule.signal)[batch.t]
-        assert torch.allclose(batch.r, (ratio / 2).where(ratio > 0.04, 0).clamp(max=80), rtol=1e-3)
-        weighted, plain = objective(training, training.model, batch)
-        assert torch.allclose(weighted, plain / training.schedule.spread[batch.t])
+        training = prepared(tiny(**STUDENT, batch_size=12, consistency_steps=4))
+        for parameter in training.teacher.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        plain = prepared(tiny(batch_size=12))
+        batch, drawn = batch_of(training, 5), batch_of(plain, 5)
+        x_t, _ = training.schedule.add_noise(batch.x_0, batch.t, batch.noise)
+        assert batch.t[:3].tolist() == [19, 19, 19]
+        assert torch.allclose(x_t[:3], drawn.noise[:3], atol=1e-5)
+        # Sampling from each noise passes the points and ends in the image.
+        timesteps = sorted(set(batch.t.tolist()), reverse=True)
+        assert [0 <= t < 6 for t in timesteps] == [False, False, False, True]
+        assert [6 <= t < 13 for t in timesteps] == [False, False, True, False]
+        for k in range(3):
+            mine = [n for n in range(12) if torch.equal(batch.x_0[n], batch.x_0[k])]
+            mine.sort(key=lambda n: -batch.t[n])
+            assert batch.t[mine].tolist() == timesteps
+            assert (batch.labels[mine] == drawn.labels[k]).all()
+            seen = []
+            end = sample(
+                *(training.teacher, training.schedule, 1, "dpmpp_2m"),
+                prediction_type="v_prediction",
+                x_T=drawn.noise[k : k + 1],
+                labels=drawn.labels[k : k + 1],
+                timesteps=timesteps,
+                on_step=lambda view, seen=seen: seen.append(view.x_t[0]),
+            )
+            assert torch.allclose(batch.x_0[k], end[0], atol=1e-4)
+            for n, x in zip(mine[1:], seen, strict=False):
+                assert torch.allclose(x_t[n], x, atol=1e-4)
+        again, other = batch_of(training, 5), batch_of(training, 6)
+        assert torch.equal(batch.noise, again.noise)
+        assert set(other.t.tolist()) != set(timesteps)
 
 
-def test_the_levels_of_the_same_noise_come_closer_in_stages(teacher: Path) -> None:
+def test_a_batch_that_is_no_multiple_of_the_points_has_all_first_ones() -> None:
     with joined(DEVICE):
-        training = prepared(tiny(**IN_STAGES, steps=8))
+        training = prepared(tiny(**STUDENT, batch_size=5, consistency_steps=3))
+        assert [int((batch_of(training, k).t == 19).sum()) for k in (1, 2, 3)] == [2, 2, 2]
+        assert len(batch_of(training, 1).t) == 5
+
+
+def test_the_levels_that_tuning_compares_come_closer_in_stages(teacher: Path) -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**BY_TUNING, steps=8))
         assert training.teacher is None
         first, last = batch_of(training, 1), batch_of(training, 8)
         assert first.r is not None
@@ -95,13 +131,13 @@ def test_the_levels_of_the_same_noise_come_closer_in_stages(teacher: Path) -> No
     ("settings", "sentence"),
     [
         ({"init_from": ""}, "distils another run; name that run with init_from"),
-        ({"min_snr_gamma": 5.0}, "set min_snr_gamma to 0"),
-        ({"loss": "l1"}, "set loss to l2"),
-        ({"learned_weighting": True}, "set learned_weighting to off"),
-        (
-            {"consistency_stages": 20, "consistency_path": "noise"},
-            "too close to differ; choose a smaller consistency_q",
-        ),
+        (BY_TUNING | {"min_snr_gamma": 5.0}, "set min_snr_gamma to 0"),
+        (BY_TUNING | {"loss": "l1"}, "set loss to l2"),
+        (BY_TUNING | {"learned_weighting": True}, "set learned_weighting to off"),
+        (BY_TUNING | {"consistency_stages": 20}, "too close to differ; choose a smaller consist"),
+        ({"augment": 0.1}, "consistency_by=paths has images and timesteps of its own; set augment"),
+        ({"timestep_sampling": "laplace"}, "set timestep_sampling to uniform"),
+        ({"consistency_steps": 21}, "consistency_steps is 21; it must be at most 20"),
         ({"sample_steps": 0}, "set sample_steps to 1 or more"),
     ],
 )
@@ -113,19 +149,9 @@ def test_settings_that_mean_nothing_to_it_are_refused(settings: dict, sentence: 
 def test_a_distilled_run_has_no_path_to_follow(tmp_path: Path, teacher: Path) -> None:
     train(tmp_path / "student", tiny(**STUDENT | QUIET), device=DEVICE)
     again = {**STUDENT, "init_from": "student"}
-    with pytest.raises(
-        ConfigError, match=r"student is a distilled run.*distil teacher, step 2, or"
-    ):
+    with pytest.raises(ConfigError, match=r"student is a distilled run.*distil teacher, step 2"):
         jobs.create(tmp_path, "new", tiny(**again))
-    assert jobs.create(tmp_path, "new", tiny(**again, consistency_path="noise")).config is not None
-
-
-def test_a_share_of_the_images_is_at_the_level_where_one_step_starts() -> None:
-    with joined(DEVICE):
-        training = prepared(tiny(**STUDENT, batch_size=32))
-        last = training.schedule.timesteps - 1
-        t = torch.cat([batch_of(training, step).t for step in range(1, 31)])
-        assert 0.08 < float((t == last).float().mean()) < 0.15  # a sixteenth, and 1 of 20
+    assert jobs.create(tmp_path, "new", tiny(**again | BY_TUNING)).config is not None
 
 
 def test_the_path_stays_that_of_the_teacher(tmp_path: Path, teacher: Path) -> None:
