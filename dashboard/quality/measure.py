@@ -22,7 +22,7 @@ from dashboard.ui.controls import Choice, Number, Toggle
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import count, duration
-from diffusion_core.evaluation.evaluate import evaluate, make_spec
+from diffusion_core.evaluation.evaluate import evaluate, make_spec, without_bits
 from diffusion_core.evaluation.evaluator import FEWEST, cost
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.presets import build_schedule
@@ -43,7 +43,8 @@ COUNT = Number(
     bind=False,
 )
 STEPS = (5, 10, 20, 50, 100, 250)
-USUAL_STEPS = 20
+FEW_STEPS = (1, 2, 4, 8)  # of a distilled run
+USUAL_STEPS, USUAL_FEW_STEPS = 20, 2
 GUIDANCE = Number(
     key="quality_guidance",
     label="Guidance scale",
@@ -60,7 +61,7 @@ BITS = Toggle(
     key="quality_bits",
     label="Also measure bits per dimension",
     help="How well the network predicts held-out images. Measured once per checkpoint; not "
-    "available for flows.",
+    "available for flows and distilled runs.",
     bind=False,
 )
 
@@ -140,17 +141,19 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         sampler = SAMPLER.now(options=can.samplers).ask()
     with right:
         n = COUNT.ask()
-    allowed = [*(steps for steps in STEPS if steps < can.timesteps), can.timesteps]
+    some, usual = (FEW_STEPS, USUAL_FEW_STEPS) if can.distilled else (STEPS, USUAL_STEPS)
+    allowed = [*(steps for steps in some if steps < can.timesteps), can.timesteps]
     taken = st.multiselect(
         "Steps",
         allowed,
-        default=[USUAL_STEPS] if USUAL_STEPS in allowed else allowed[-1:],
+        default=[usual] if usual in allowed else allowed[-1:],
         help="Each is measured separately. Several give the curve of quality versus compute.",
         key="quality_steps",
     )
     guidance = GUIDANCE.ask() if can.any_class else 1.0
     averages = _pick_averages(checkpoints)
-    bits = BITS.ask(disabled=can.flow) and not can.flow
+    without = bool(without_bits(newest.config))
+    bits = BITS.ask(disabled=without) and not without
     if not taken:
         st.caption("Select at least one number of steps.")
         return None

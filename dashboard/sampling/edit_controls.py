@@ -161,7 +161,7 @@ def usable(can: Capabilities) -> Capabilities:
     if kind == REPAINT:
         one_step = (name for name in can.samplers if sampler_of(name, can.flow).one_step)
         return replace(can, samplers=tuple(one_step))
-    if kind == INVERT:
+    if kind == INVERT and not can.distilled:  # `problem` says why not
         return replace(can, samplers=(inverting(can.flow),), takes_lecture=False)
     return can
 
@@ -290,6 +290,11 @@ def covered(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def problem(spec: SamplingSpec, can: Capabilities, edit: Edit) -> str:
     """Why this edit is impossible with these settings, and what to do; empty if it is possible."""
+    if edit.kind == INVERT and can.distilled:
+        return (
+            "A distilled run follows no path back from an image to its noise. Invert with the run "
+            "that it was distilled from."
+        )
     if problems := spec.problems(can, edit.strength):
         return problems[0]
     noisiest = spec.levels(can.schedule)[0]

@@ -28,7 +28,6 @@ from diffusion_core.files import complain
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
 from diffusion_core.runs.config import MAIN_AVERAGE, ConfigError
 from diffusion_core.runs.metrics import MetricsError
-from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.levels import LEARNED, TIMESTEP_SPACINGS
@@ -50,7 +49,7 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--steps",
         type=whole_number,
         nargs="+",
-        help="sampling steps, one result each (default: 20)",
+        help="sampling steps, one result each (default: 20; of a distilled run 1 and 2)",
     )
     evaluate.add_argument(
         "--spacing",
@@ -87,7 +86,8 @@ def do_evaluate(given: argparse.Namespace) -> int:
             complain(f"{data}: {sentence(found)}")
 
     for checkpoint in find_checkpoints(run, given):
-        timesteps = build_schedule(checkpoint.config).timesteps
+        can = Capabilities.of(checkpoint)
+        timesteps = can.timesteps
         specs = [
             make_spec(
                 run.name,
@@ -102,10 +102,9 @@ def do_evaluate(given: argparse.Namespace) -> int:
                 average=given.average,
                 spacing=given.spacing,
             )
-            for steps in given.steps or [min(20, timesteps)]
+            for steps in given.steps or ([1, 2] if can.distilled else [min(20, timesteps)])
         ]
         loaded = load_model(checkpoint, device, given.average)
-        can = Capabilities.of(checkpoint)
         for reason in can.unusable:
             complain(f"Skipped: {reason}")
         for spec in specs:

@@ -27,8 +27,9 @@ from diffusion_core.evaluation.results import (
     write_result,
 )
 from diffusion_core.files import check_folder
+from diffusion_core.process.prediction import prediction_type_of
 from diffusion_core.runs.checkpoint import Checkpoint, LoadedModel
-from diffusion_core.runs.config import ConfigError
+from diffusion_core.runs.config import ConfigError, RunConfig
 from diffusion_core.runs.run import Run
 from diffusion_core.sampling.capabilities import Capabilities
 from diffusion_core.sampling.spec import EACH_IN_TURN, MOST_IMAGES, SamplingSpec, SpecError
@@ -87,8 +88,8 @@ def evaluate(
     batch; returns the result. `bits`: also measure bits per dimension. `again`: measure even if
     there is a result. `workers`: see `build_store`. `on_found` is told what the real images are,
     before it begins. Raises CheckpointError if the guide is missing, DataError if the run's images
-    cannot be read, ConfigError for too few images and for bits per dimension of a flow, ValueError
-    if the network answers with NaN.
+    cannot be read, ConfigError for too few images and for bits per dimension where there are none
+    (`without_bits`), ValueError if the network answers with NaN.
     """
     _, schedule, config = loaded
     guided_at = spec.guide_time(checkpoint)
@@ -104,8 +105,8 @@ def evaluate(
     wanted = bits and (result is None or BITS.name not in result.metrics)
     if result is not None and not wanted:
         return result
-    if bits and spec.flow:
-        raise ConfigError("Bits per dimension need a diffusion model; a flow has none.")
+    if bits and (why_not := without_bits(config)):
+        raise ConfigError(why_not)
     store = build_store(
         config.data, config.image_size, config.channels, config.resize, workers=workers
     )
@@ -130,6 +131,18 @@ def evaluate(
         result = result.model_copy(update={"metrics": result.metrics | {BITS.name: found}})
         write_result(run.path, result)
     return result
+
+
+def without_bits(config: RunConfig) -> str:
+    """Why a run has no bits per dimension; empty where it has."""
+    if prediction_type_of(config.prediction_type).flow:
+        return "Bits per dimension need a diffusion model; a flow has none."
+    if config.distilled:
+        return (
+            "Bits per dimension need a model that predicts the mean of what a noisy image hides; "
+            "a distilled one does not."
+        )
+    return ""
 
 
 def _known(run: Run, checkpoint: Checkpoint) -> list[Result]:

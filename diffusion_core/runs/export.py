@@ -101,6 +101,11 @@ def write_diffusers(run: Run, checkpoint: Checkpoint, out: Path) -> None:
     `out` exists, CheckpointError, DiskFull.
     """
     kind = PREDICTION_TYPES[checkpoint.config.prediction_type]
+    if checkpoint.config.distilled:
+        raise ExportError(
+            f"diffusers has no scheduler for {run.name}, which is a distilled run. Export it in "
+            "another format, or the run that it was distilled from."
+        )
     if kind.flow and kind.v_scale is not None:
         raise ExportError(
             f"diffusers' flow takes a network that predicts its direction; {run.name} predicts "

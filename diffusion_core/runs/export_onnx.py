@@ -105,6 +105,7 @@ def _facts(run: Run, checkpoint: Checkpoint, average: str) -> dict[str, Any]:
         "channels": config.channels,
         "classes": checkpoint.classes,
         "any_class": checkpoint.any_class,
+        "distilled": config.distilled,
         "timesteps": schedule.timesteps,
         "schedule": kind | schedule_settings(config),
         "signal": schedule.exact_signal.tolist(),
@@ -148,13 +149,14 @@ def compare(path: Path, network: SimpleUnet | Unet, image_size: int) -> Check:
 def _readme(run: Run, checkpoint: Checkpoint, average: str, float16: bool, check: Check) -> str:
     config, step = checkpoint.config, checkpoint.step
     classes = ", ".join(f"{number} {name}" for number, name in enumerate(checkpoint.classes))
+    what = ", distilled for one or two steps" if config.distilled else ""
     command = f"python -m diffusion_core export {run.name} --format onnx --step {step}"
     command += f" --average {average}" if average != MAIN_AVERAGE else ""
     command += " --float16" if float16 else ""
     any_class = f"; {len(checkpoint.classes)} stands for any class" if checkpoint.any_class else ""
     return f"""# {run.name}, step {step}
 
-An image diffusion model of the preset `{config.preset}`, trained on `{config.data}` at \
+An image diffusion model of the preset `{config.preset}`{what}, trained on `{config.data}` at \
 {config.image_size}×{config.image_size} pixels. Its network predicts \
 `{config.prediction_type}`. Written by Diffusion Lab with
 

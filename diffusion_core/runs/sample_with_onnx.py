@@ -1,15 +1,17 @@
-"""Generate images from model.onnx, which lies beside this file, by DDIM.
+"""Generate images from model.onnx, which lies beside this file: by DDIM, or by the sampler
+consistency where the network was distilled.
 
-    python sample_with_onnx.py images.png --n 4 --steps 50 --seed 0
+    python sample_with_onnx.py images.png --n 4 --seed 0
 
-Needs numpy and onnxruntime. A seed gives the images that Diffusion Lab generates from it with the
-sampler ddim, trailing spacing and the same number of steps, to rounding.
+Needs numpy and onnxruntime. A seed gives the images that Diffusion Lab generates from it with that
+sampler, trailing spacing and the same number of steps, to rounding.
 """
 
 import argparse
 import json
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,21 @@ def load(path: Path = MODEL) -> tuple[onnxruntime.InferenceSession, dict[str, An
     return session, {name: json.loads(text) for name, text in metadata.items()}
 
 
-def seed_noise(seed: int, k: int, shape: tuple[int, ...]) -> np.ndarray:
-    """N(0, I) of image k of a seed, as PyTorch's generator for the CPU draws 16 or more numbers."""
+def seed_noises(seed: int, k: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The N(0, I) of image k of a seed, one after the other, as PyTorch's generator for the CPU
+    draws 16 or more numbers."""
     state = int(np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0]) >> 1
     twister = np.random.RandomState(state & 0xFFFFFFFF)
     size = int(np.prod(shape))
-    words = twister.randint(0, 2**32, size + 16, dtype=np.uint32)
-    uniform = ((words & 0xFFFFFF) * 2.0**-24).astype(np.float32)
     whole = size - size % 16
-    noise = np.empty(size, np.float32)
-    noise[:whole] = box_muller(uniform[:whole])
-    if size > whole:  # the last 16 are drawn anew
-        noise[-16:] = box_muller(uniform[size : size + 16])
-    return noise.reshape(shape)
+    while True:
+        words = twister.randint(0, 2**32, size + 16 * (size > whole), dtype=np.uint32)
+        uniform = ((words & 0xFFFFFF) * 2.0**-24).astype(np.float32)
+        noise = np.empty(size, np.float32)
+        noise[:whole] = box_muller(uniform[:whole])
+        if size > whole:  # the last 16 are drawn anew
+            noise[-16:] = box_muller(uniform[size:])
+        yield noise.reshape(shape)
 
 
 def box_muller(uniform: np.ndarray) -> np.ndarray:
@@ -63,15 +67,17 @@ def find_x_0(kind: str, prediction: np.ndarray, x: np.ndarray, signal: float, sp
 def sample(
     session: onnxruntime.InferenceSession,
     facts: dict[str, Any],
-    x: np.ndarray,
+    noise: Callable[[], np.ndarray],
     labels: np.ndarray | None = None,
     steps: int = 50,
     guidance: float = 1.0,
 ) -> np.ndarray:
-    """From noise x float32 (n, C, H, W) to images in [-1, 1] (Song et al. 2021, equation 12).
+    """From noise to images float32 (n, C, H, W) in [-1, 1] (Song et al. 2021, equation 12).
 
-    `labels`: int64 (n,), the number of each image's class; the number of classes stands for any
-    class. `guidance` other than 1 leads away from any class (Ho & Salimans 2022, equation 6).
+    `noise()`: fresh N(0, I) float32 (n, C, H, W). A distilled network is asked at each level for
+    the image itself, which gets fresh noise of the next (Song et al. 2023, algorithm 1). `labels`:
+    int64 (n,), the number of each image's class; the number of classes stands for any class.
+    `guidance` other than 1 leads away from any class (Ho & Salimans 2022, equation 6).
     """
 
     def predict(x: np.ndarray, t: int) -> np.ndarray:
@@ -90,9 +96,12 @@ def sample(
     walk = np.round(np.arange(timesteps, 0, -timesteps / steps))[:steps].astype(int) - 1
     levels = [(facts["signal"][t], facts["spread"][t]) for t in walk]
     ends = [*levels[1:], (1.0, 0.0)]
+    x = noise()
     for t, (signal, spread), (signal_next, spread_next) in zip(walk, levels, ends, strict=True):
         x_0 = find_x_0(facts["prediction_type"], predict(x, t), x, signal, spread).clip(-1, 1)
         epsilon = (x - signal * x_0) / spread
+        if facts["distilled"] and spread_next:
+            epsilon = noise()
         x = (signal_next * x_0 + spread_next * epsilon).astype(np.float32)
     return x.clip(-1, 1)
 
@@ -114,11 +123,12 @@ def write_png(path: str, images: np.ndarray) -> None:
 def main() -> None:
     session, facts = load()
     classes, timesteps = facts["classes"], facts["timesteps"]
-    parser = argparse.ArgumentParser(description=f"Generate images of {facts['run']} by DDIM.")
+    usual = min(2 if facts["distilled"] else 50, timesteps)
+    parser = argparse.ArgumentParser(description=f"Generate images of {facts['run']}.")
     parser.add_argument("out", help="a PNG file")
     parser.add_argument("--n", type=int, default=4, help="number of images (default: 4)")
     parser.add_argument(
-        "--steps", type=int, default=min(50, timesteps), help=f"1 to {timesteps} (default: 50)"
+        "--steps", type=int, default=usual, help=f"1 to {timesteps} (default: {usual})"
     )
     parser.add_argument("--seed", type=int, default=0)
     if classes:
@@ -134,9 +144,12 @@ def main() -> None:
         if asked.label is not None:
             labels[:] = classes.index(asked.label)
     shape = (facts["channels"], facts["image_size"], facts["image_size"])
-    x = np.stack([seed_noise(asked.seed, k, shape) for k in range(asked.n)])
+    streams = [seed_noises(asked.seed, k, shape) for k in range(asked.n)]
     guidance = asked.guidance if facts["any_class"] else 1.0
-    write_png(asked.out, sample(session, facts, x, labels, asked.steps, guidance))
+    images = sample(
+        session, facts, lambda: np.stack([*map(next, streams)]), labels, asked.steps, guidance
+    )
+    write_png(asked.out, images)
 
 
 if __name__ == "__main__":

@@ -640,6 +640,17 @@ def test_a_flow_is_drawn_from_by_its_own_samplers(tmp_path: Path) -> None:
         list(evaluate(run, checkpoint, spec, load_model(checkpoint), bits=True))
 
 
+def test_a_distilled_run_is_measured_in_few_steps(tmp_path: Path) -> None:
+    settings = {"objective": "consistency", "init_from": "x", "min_snr_gamma": 0.0}
+    run = load_run(write_run(tmp_path, "fast", 20, config=CARS.replace(**settings)))
+    assert run_command(run, "--n", "16") == 0
+    assert [(r.spec.sampler, r.spec.steps) for r in read_results(run.path)[0]] == [
+        ("consistency", 1),
+        ("consistency", 2),
+    ]
+    assert run_command(run, "--n", "16", "--bits-per-dim") == 2  # it has no meaning
+
+
 def test_fid_and_kid_are_kept_where_they_can_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,13 @@ def test_a_flow_of_a_network_that_predicts_the_image_is_refused(runs_dir: Path) 
         write_diffusers(run, run.checkpoint(4), runs_dir / "out")
 
 
+def test_a_distilled_run_is_refused(runs_dir: Path) -> None:
+    settings = {"objective": "consistency", "init_from": "x", "min_snr_gamma": 0.0}
+    run = load_run(write_run(runs_dir, "fast", 4, config=TINY.replace(**settings)))
+    with pytest.raises(ExportError, match="no scheduler for fast, which is a distilled run"):
+        write_diffusers(run, run.checkpoint(4), runs_dir / "out")
+
+
 GREY = TINY.replace(network_args={**TINY.network_args, "channels": 1}, channels=1)
 
 

@@ -195,6 +195,14 @@ def test_a_run_that_ends_in_pure_noise_says_why_it_cannot_be_inverted(runs_dir: 
     assert button(app, "Invert and reconstruct").disabled
 
 
+def test_a_distilled_run_says_why_it_cannot_be_inverted(runs_dir: Path) -> None:
+    settings = {"objective": "consistency", "init_from": "x", "min_snr_gamma": 0.0}
+    write_run(runs_dir, "fast", 40, config=TINY.replace(**settings))
+    app = open_mode("Edit", edit="Invert")
+    assert "Invert with the run that it was distilled from." in words(app)
+    assert button(app, "Invert and reconstruct").disabled
+
+
 def test_before_anything_is_generated_the_page_asks_for_it(run: Path) -> None:
     app = open_mode("Edit", **{"from": "generated"})
     assert "Generate images first, in the mode Generate." in words(app)
