@@ -169,8 +169,7 @@ def origin_sentence(config: RunConfig) -> str:
 
 def objective_sentence(config: RunConfig, *, validated: bool) -> str:
     """What the loss of a run measures; `validated`: and why its validation loss lies elsewhere."""
-    by = config.consistency_by if config.distilled else ""
-    if by == "tuning":
+    if config.distilled and not config.learns_from_paths:
         return (
             "The loss compares the images that the network predicts at two noise levels, which "
             "come closer during training. The validation loss is unweighted."
@@ -178,7 +177,7 @@ def objective_sentence(config: RunConfig, *, validated: bool) -> str:
     what = PREDICTION_TYPES[config.prediction_type].title
     if config.loss_on == "v":
         what += ", each divided by the share of noise"
-    true = "the teacher's" if by == "paths" else "the true"
+    true = "the teacher's" if config.learns_from_paths else "the true"
     sentence = (
         f"The loss is the {DISTANCES[config.loss]} difference between {true} and the "
         f"predicted {what}"

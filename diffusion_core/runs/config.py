@@ -430,7 +430,7 @@ class RunConfig(Record):
             yield "objective=consistency distils another run; name that run with init_from."
         own: dict[str, Any]
         if self.consistency_by == "paths":
-            what = "images and timesteps"
+            what = "images, timesteps and weights"
             own = {"augment": 0, "immiscible": False, "timestep_sampling": "uniform"}
             timesteps = self.schedule.get("timesteps", 1000)
             if self.consistency_steps > timesteps:
@@ -441,13 +441,12 @@ class RunConfig(Record):
         else:
             what = "a loss and weights"
             own = {"loss": "l2", "loss_on": "prediction", "learned_weighting": False}
-            own["min_snr_gamma"] = 0
             if self.consistency_q**self.consistency_stages > MOST_CLOSE:
                 yield (
                     "The noise levels that a distillation compares become too close to differ; "
                     "choose a smaller consistency_q or fewer consistency_stages."
                 )
-        for name, value in own.items():
+        for name, value in {**own, "min_snr_gamma": 0}.items():
             if getattr(self, name) != value:
                 yield (
                     f"consistency_by={self.consistency_by} has {what} of its own; set {name} to "
@@ -460,6 +459,11 @@ class RunConfig(Record):
     def distilled(self) -> bool:
         """Whether the network learns to sample in one or two steps."""
         return self.objective == "consistency"
+
+    @property
+    def learns_from_paths(self) -> bool:
+        """Whether it learns from the paths on which another run samples."""
+        return self.distilled and self.consistency_by == "paths"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

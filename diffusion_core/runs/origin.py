@@ -110,7 +110,7 @@ def check_fits(config: RunConfig, checkpoint: Checkpoint, name: str) -> None:
                 f"A distillation keeps the schedule and the prediction_type of its run; start from "
                 f"the settings of {cut(name)}."
             )
-        if other.distilled and config.consistency_by == "paths":
+        if config.learns_from_paths and other.distilled:
             raise ConfigError(
                 f"{cut(name)} is a distilled run, which samples along no path; distil "
                 f"{origin_title(other)}, or set consistency_by to tuning."
@@ -121,9 +121,9 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
     """The settings for a run that distils another, which `init_from` names, into one that samples
     in one or two steps; `teacher`: its settings.
 
-    Network, schedule, batches and optimizer stay.
+    Network, schedule, batches and optimizer stay. L1 made better images in one step than L2.
     """
-    objective = {"loss": "l2", "loss_on": "prediction", "min_snr_gamma": 0.0}
+    objective = {"loss": "l1", "loss_on": "prediction", "min_snr_gamma": 0.0}
     images = {"timestep_sampling": "uniform", "immiscible": False, "augment": 0.0}
     return teacher.alone().replace(
         **objective,

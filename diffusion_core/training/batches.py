@@ -95,7 +95,7 @@ def make_batch(
 
 def target_ratios(config: RunConfig, schedule: Schedule, t: Tensor, step: int) -> Tensor | None:
     """The `r` of a batch with timesteps t (B,) at a step."""
-    if not config.distilled or config.consistency_by != "tuning":
+    if not config.distilled or config.learns_from_paths:
         return None
     stage = stage_of(step, config.steps, config.consistency_stages)
     return target_ratio(schedule, t, stage, config.consistency_q)

@@ -157,7 +157,7 @@ def make_context(
     lengths = STORED if config.average_snapshots else ()
     powers: dict[float, nn.Module] = {length: copy.deepcopy(model) for length in lengths}
     teacher = None
-    if config.distilled and config.consistency_by == "paths":
+    if config.learns_from_paths:
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(

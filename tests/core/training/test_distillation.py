@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from diffusion_core.cli.main import main
+from diffusion_core.process.schedule import Schedule, gather
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.origin import distillation
 from diffusion_core.runs.presets import PRESETS
 from diffusion_core.runs.run import load_run
 from diffusion_core.sampling.sample import sample
+from diffusion_core.sampling.solvers import StepView
+from diffusion_core.training.batches import Batch
 from diffusion_core.training.distributed import joined
 from diffusion_core.training.step import batch_of, objective, plain_errors
 from diffusion_core.training.trainer import train
@@ -45,6 +51,8 @@ def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit
         tmp_path / "teacher", tiny(**how, steps=2, sample_every=0, validate_every=0), device=DEVICE
     )
     how |= STUDENT | {"consistency_by": by}
+    if by == "paths":
+        how |= {"loss": "l1"}
     config = tiny(**how, steps=6, consistency_stages=3, sample_steps=1, micro_batch=3)
     assert train(tmp_path / "whole", config, device=DEVICE) == "finished"
     assert train(tmp_path / "cut", config.replace(pause_at=3), device=DEVICE) == "paused"
@@ -68,6 +76,10 @@ def test_it_starts_from_the_teacher_and_learns_what_it_samples(
     assert loss[-1] < loss[0]
 
 
+def remember(seen: list[Tensor], view: StepView) -> None:
+    seen.append(view.x_t[0])
+
+
 def test_the_batches_are_points_of_the_paths_on_which_the_teacher_samples(teacher: Path) -> None:
     with joined(DEVICE):
         training = prepared(tiny(**STUDENT, batch_size=12, consistency_steps=4))
@@ -87,14 +99,14 @@ def test_the_batches_are_points_of_the_paths_on_which_the_teacher_samples(teache
             mine.sort(key=lambda n: -batch.t[n])
             assert batch.t[mine].tolist() == timesteps
             assert (batch.labels[mine] == drawn.labels[k]).all()
-            seen = []
+            seen: list[Tensor] = []
             end = sample(
                 *(training.teacher, training.schedule, 1, "dpmpp_2m"),
                 prediction_type="v_prediction",
                 x_T=drawn.noise[k : k + 1],
                 labels=drawn.labels[k : k + 1],
                 timesteps=timesteps,
-                on_step=lambda view, seen=seen: seen.append(view.x_t[0]),
+                on_step=partial(remember, seen),
             )
             assert torch.allclose(batch.x_0[k], end[0], atol=1e-4)
             for n, x in zip(mine[1:], seen, strict=False):
@@ -102,6 +114,68 @@ def test_the_batches_are_points_of_the_paths_on_which_the_teacher_samples(teache
         again, other = batch_of(training, 5), batch_of(training, 6)
         assert torch.equal(batch.noise, again.noise)
         assert set(other.t.tolist()) != set(timesteps)
+
+
+class Gaussian(nn.Module):
+    """The exact v of images whose values are from N(M, S^2)."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        a, b = (gather(each, t, 4) for each in (self.schedule.signal, self.schedule.spread))
+        x_0 = M + a * S**2 / (a**2 * S**2 + b**2) * (x_t - a * M)
+        return a * (x_t - a * x_0) / b - b * x_0
+
+
+M, S = 0.1, 0.2
+
+
+def test_every_point_of_a_path_of_a_gaussian_has_its_end_in_closed_form() -> None:
+    schedule = {"kind": "cosine", "timesteps": 1000}
+    with joined(DEVICE):
+        training = prepared(tiny(**STUDENT, schedule=schedule, consistency_steps=200))
+        training.teacher = Gaussian(training.schedule)
+        batches = [batch_of(training, step) for step in (1, 2, 3)]
+    for x_0, _, t, noise, *_ in batches:
+        x_t, _ = training.schedule.add_noise(x_0, t, noise)
+        a, b = (gather(each, t, 4) for each in (training.schedule.signal, training.schedule.spread))
+        # The probability flow keeps the quantile of every value.
+        end = M + S * (x_t - a * M) / (a**2 * S**2 + b**2).sqrt()
+        assert len(set(t.tolist())) == 4
+        assert t[0] == 999
+        assert torch.allclose(x_0, end, atol=0.01)
+
+
+@pytest.mark.parametrize(("loss", "distance"), [("l1", torch.abs), ("l2", torch.square)])
+def test_the_loss_at_pure_noise_is_the_distance_from_the_end_of_its_path(
+    loss: str, distance: Callable[[Tensor], Tensor]
+) -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**STUDENT, loss=loss))
+        batch = batch_of(training, 1)
+        weighted, errors = objective(training, training.model, batch)
+    a, b = (each[-1] for each in (training.schedule.signal, training.schedule.spread))
+    assert batch.t[0] == 19
+    # An untrained network answers v = 0, so that the image is a x_t; v = (a x_t - x_0) / b.
+    x_t = a * batch.x_0[0] + b * batch.noise[0]
+    assert errors[0].item() == pytest.approx(float(distance((a * x_t - batch.x_0[0]) / b).mean()))
+    assert torch.equal(weighted, errors)
+
+
+def test_several_processes_see_the_points_that_one_does() -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**STUDENT, batch_size=16, consistency_steps=6))
+        whole = batch_of(training, 3)
+        shares = [batch_of(training, 3, process, 2) for process in (0, 1)]
+
+    def points(*batches: Batch) -> Tensor:
+        found = [torch.stack([batch.t.float(), batch.noise[:, 0, 0, 0]], 1) for batch in batches]
+        return torch.tensor(sorted(torch.cat(found).tolist()))
+
+    assert torch.allclose(points(*shares), points(whole), atol=1e-4)
+    assert sorted(int((whole.t == t).sum()) for t in set(whole.t.tolist())) == [2, 2, 2, 3, 3, 4]
 
 
 def test_a_batch_that_is_no_multiple_of_the_points_has_all_first_ones() -> None:
@@ -131,11 +205,12 @@ def test_the_levels_that_tuning_compares_come_closer_in_stages(teacher: Path) ->
     ("settings", "sentence"),
     [
         ({"init_from": ""}, "distils another run; name that run with init_from"),
+        ({"min_snr_gamma": 5.0}, "consistency_by=paths has .* weights of its own; set min_snr_gam"),
         (BY_TUNING | {"min_snr_gamma": 5.0}, "set min_snr_gamma to 0"),
         (BY_TUNING | {"loss": "l1"}, "set loss to l2"),
         (BY_TUNING | {"learned_weighting": True}, "set learned_weighting to off"),
         (BY_TUNING | {"consistency_stages": 20}, "too close to differ; choose a smaller consist"),
-        ({"augment": 0.1}, "consistency_by=paths has images and timesteps of its own; set augment"),
+        ({"augment": 0.1}, "consistency_by=paths has images, timesteps and weights of its own; se"),
         ({"timestep_sampling": "laplace"}, "set timestep_sampling to uniform"),
         ({"consistency_steps": 21}, "consistency_steps is 21; it must be at most 20"),
         ({"sample_steps": 0}, "set sample_steps to 1 or more"),
