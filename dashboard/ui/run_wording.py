@@ -182,6 +182,8 @@ def objective_sentence(config: RunConfig, *, validated: bool) -> str:
         f"The loss is the {DISTANCES[config.loss]} difference between {true} and the "
         f"predicted {what}"
     )
+    if config.perceptual_weight:
+        sentence += f", plus {config.perceptual_weight:g} times that of the images in features"
     if config.learned_weighting:
         return f"{sentence}, without the weights that training has learned for the noise levels."
     if config.min_snr_gamma:

@@ -93,13 +93,18 @@ class GeneralNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(self.pooled_width))
         self.register_buffer("projection", torch.eye(self.pooled_width)[:, :features])
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What each stage makes of it, (B, width, H, W), 0 or more; each half the size of the one
+        before."""
+        found = []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return found
+
     def pooled(self, x: Tensor) -> Tensor:
         """(B, sum(widths[1:])), 0 or more."""
-        x, found = self.stages[0](x), []
-        for stage in self.stages[1:]:
-            x = stage(x)
-            found.append(x.mean((2, 3)))
-        return torch.cat(found, 1)
+        return torch.cat([x.mean((2, 3)) for x in self.maps(x)[1:]], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, features)."""
@@ -164,7 +169,11 @@ def _inputs(images: np.ndarray, size: int, batch: int, model: nn.Module) -> Iter
 
 def prepare(images: Tensor, size: int) -> Tensor:
     """Input of the network, float32 (n, 3, size, size) in [-1, 1], of uint8 (n, H, W, C)."""
-    x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return fit(images.permute(0, 3, 1, 2).float() / 127.5 - 1, size)
+
+
+def fit(x: Tensor, size: int) -> Tensor:
+    """Images (n, C, H, W) as (n, 3, size, size): scaled, grey ones as colour."""
     if x.shape[2:] != (size, size):
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
     return x.expand(-1, 3, -1, -1)

@@ -207,6 +207,10 @@ class RunConfig(Record):
     Their distance, relative to the noise, ends at about 1/q^stages."""
     consistency_stages: Annotated[int, Field(ge=1, le=100)] = 8
     """Stages of consistency_by=tuning, equally long."""
+    perceptual_weight: Annotated[float, Field(ge=0, le=10**6)] = 0.0
+    """With consistency_by=paths: weight of the squared distance between the features of the
+    predicted and the wanted image, which is added to the loss (Zhang et al. 2018, LPIPS). The
+    features are those of the general network, which also measures quality. 0: none."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
@@ -416,6 +420,11 @@ class RunConfig(Record):
             yield SINGLE_PIXEL
         if self.distilled:
             yield from self._not_to_be_distilled()
+        if self.perceptual_weight and not self.learns_from_paths:
+            yield (
+                "perceptual_weight is for a distillation with consistency_by=paths; set "
+                "perceptual_weight to 0."
+            )
         if self.stop_when_no_better and not self.evaluate_every:
             yield "stop_when_no_better needs evaluations; set evaluate_every."
         if self.augment and self.network == "lecture":

@@ -25,6 +25,7 @@ from diffusion_core.device import (
     has_fast_bfloat16,
     with_number,
 )
+from diffusion_core.evaluation.features import GeneralNetwork, general_net
 from diffusion_core.files import complain
 from diffusion_core.models.convolutions import Ways, set_ways
 from diffusion_core.models.unet import SimpleUnet, Unet
@@ -59,6 +60,7 @@ class TrainingContext:
     optimizer: torch.optim.Optimizer
     weighting: LearnedWeighting | None  # of the noise levels; in the optimizer, in no average
     teacher: nn.Module | None  # of a distillation from its paths, with the weights of `load_origin`
+    perceptual: GeneralNetwork | None  # whose features `perceptual_weight` compares
     averages: dict[str, nn.Module]  # the network with averaged weights, by their names
     powers: dict[float, nn.Module]  # with those of `post_hoc`, by their lengths
     micro_batch: int  # images that this process takes at once
@@ -159,6 +161,7 @@ def make_context(
     teacher = None
     if config.learns_from_paths:
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    perceptual = general_net(accelerator.device).model if config.perceptual_weight else None
     model, optimizer = accelerator.prepare(model, optimizer)
     return TrainingContext(
         config=config,
@@ -172,6 +175,7 @@ def make_context(
         optimizer=optimizer,
         weighting=weighting,
         teacher=teacher,
+        perceptual=perceptual,
         averages=averages,
         powers=powers,
         micro_batch=micro_batch,

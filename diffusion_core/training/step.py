@@ -21,6 +21,7 @@ from diffusion_core.process.objective import (
     loss_per_image,
     make_target,
     min_snr_weight,
+    predict_x_0,
     v_scale,
 )
 from diffusion_core.process.schedule import gather
@@ -37,6 +38,7 @@ from diffusion_core.training.batches import (
 )
 from diffusion_core.training.context import FUSED, TrainingContext
 from diffusion_core.training.paths import on_paths
+from diffusion_core.training.perceptual import perceptual_distances
 
 COMPARED = 64  # held-out images that averaged and raw weights are compared on, approximately
 RATIO_EVERY = 20  # steps between two measurements of the update-to-weight ratio
@@ -147,8 +149,9 @@ def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple
 
 
 def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Tensor:
-    """The error (B,) of each image's prediction, or of v: see `loss_on`. Where `r` is set, how far
-    apart the images are that two noise levels lead to."""
+    """The error (B,) of each image's prediction, or of v (see `loss_on`), and with
+    `perceptual_weight` of its features. Where `r` is set, how far apart the images are that two
+    noise levels lead to."""
     config, schedule = context.config, context.schedule
     x_0, labels, t, noise, augment, r = batch
     told = {"labels": labels, "augment": augment}
@@ -159,10 +162,14 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = network(x_t, t).float()
+    extra: Tensor | float = 0.0
+    if context.perceptual is not None:
+        found = predict_x_0(schedule, x_t, t, prediction, config.prediction_type)
+        extra = config.perceptual_weight * perceptual_distances(context.perceptual, found, x_0)
     if config.loss_on == "v":
         scale = v_scale(schedule, t, x_0.ndim, config.prediction_type)
         prediction, target = prediction * scale, target * scale
-    return loss_per_image(prediction, target, config.loss)
+    return loss_per_image(prediction, target, config.loss) + extra
 
 
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:

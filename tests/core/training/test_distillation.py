@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffusion_core.cli.main import main
+from diffusion_core.evaluation.features import general_net
 from diffusion_core.process.schedule import Schedule, gather
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.config import ConfigError
@@ -23,6 +24,7 @@ from diffusion_core.sampling.sample import sample
 from diffusion_core.sampling.solvers import StepView
 from diffusion_core.training.batches import Batch
 from diffusion_core.training.distributed import joined
+from diffusion_core.training.perceptual import perceptual_distances
 from diffusion_core.training.step import batch_of, objective, plain_errors
 from diffusion_core.training.trainer import train
 from tests.core.training.test_step import prepared
@@ -52,7 +54,7 @@ def test_a_distillation_that_was_stopped_equals_one_that_was_not_to_the_last_bit
     )
     how |= STUDENT | {"consistency_by": by}
     if by == "paths":
-        how |= {"loss": "l1"}
+        how |= {"loss": "l1", "perceptual_weight": 0.1}
     config = tiny(**how, steps=6, consistency_stages=3, sample_steps=1, micro_batch=3)
     assert train(tmp_path / "whole", config, device=DEVICE) == "finished"
     assert train(tmp_path / "cut", config.replace(pause_at=3), device=DEVICE) == "paused"
@@ -178,6 +180,20 @@ def test_several_processes_see_the_points_that_one_does() -> None:
     assert sorted(int((whole.t == t).sum()) for t in set(whole.t.tolist())) == [2, 2, 2, 3, 3, 4]
 
 
+def test_the_perceptual_weight_adds_the_distance_in_features() -> None:
+    with joined(DEVICE):
+        training = prepared(tiny(**STUDENT, perceptual_weight=0.5))
+        batch = batch_of(training, 1)
+        _, errors = objective(training, training.model, batch)
+        x_t, _ = training.schedule.add_noise(batch.x_0, batch.t, batch.noise)
+        x_0 = gather(training.schedule.signal, batch.t, 4) * x_t  # of v = 0
+        added = perceptual_distances(general_net().model, x_0, batch.x_0)
+        training.perceptual = None
+        _, plain = objective(training, training.model, batch)
+    assert added.min() > 0.01
+    assert torch.allclose(errors, plain + 0.5 * added, atol=1e-5)
+
+
 def test_a_batch_that_is_no_multiple_of_the_points_has_all_first_ones() -> None:
     with joined(DEVICE):
         training = prepared(tiny(**STUDENT, batch_size=5, consistency_steps=3))
@@ -210,6 +226,8 @@ def test_the_levels_that_tuning_compares_come_closer_in_stages(teacher: Path) ->
         (BY_TUNING | {"loss": "l1"}, "set loss to l2"),
         (BY_TUNING | {"learned_weighting": True}, "set learned_weighting to off"),
         (BY_TUNING | {"consistency_stages": 20}, "too close to differ; choose a smaller consist"),
+        (BY_TUNING | {"perceptual_weight": 1.0}, "set perceptual_weight to 0"),
+        ({"objective": "denoising", "perceptual_weight": 1.0}, "is for a distillation with consis"),
         ({"augment": 0.1}, "consistency_by=paths has images, timesteps and weights of its own; se"),
         ({"timestep_sampling": "laplace"}, "set timestep_sampling to uniform"),
         ({"consistency_steps": 21}, "consistency_steps is 21; it must be at most 20"),
