@@ -51,6 +51,13 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "unweighted": ("min_snr_gamma=0",),
     "immiscible noise": ("immiscible=true",),
     "Muon": ("optimizer=muon",),
+    "Muon, x_0, loss on v, min-SNR": (
+        "optimizer=muon",
+        "prediction_type=x_0",
+        "loss_on=v",
+        "min_snr_gamma=5",
+    ),
+    "Muon, x_0, loss on v": ("optimizer=muon", "prediction_type=x_0", "loss_on=v"),
     "half the batch": ("batch_size=16",),
     "flow": ("prediction_type=flow_prediction", "min_snr_gamma=0"),
 }

@@ -149,8 +149,7 @@ def usual_min_snr_gamma(values: Mapping[str, Any]) -> float:
     """
     kind = PREDICTION_TYPES.get(values.get("prediction_type", ""))
     zero = values.get("schedule", {}).get("rescale_zero_terminal_snr", False)
-    own = values.get("learned_weighting", False) or values.get("loss_on") == "v"
-    own = own or values.get("objective") == "consistency"
+    own = values.get("learned_weighting", False) or values.get("objective") == "consistency"
     return 0.0 if own or zero or (kind and kind.flow) else 5.0
 
 
@@ -578,9 +577,13 @@ def _contradiction(name: str, first: Any, second: Any) -> str:
 def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     """`config` with settings as `parse_settings` returns them. Raises ConfigError.
 
-    A min-SNR gamma that is the usual one stays so.
+    A min-SNR gamma that is the usual one stays so, and a loss on v is left to those prediction
+    types that have one.
     """
     plain = {name: value for name, value in settings.items() if "." not in name}
+    kind = PREDICTION_TYPES.get(plain.get("prediction_type", ""))
+    if kind is not None and kind.v_scale is None:
+        plain.setdefault("loss_on", "prediction")
     for name, value in settings.items():
         group, dot, key = name.partition(".")
         if dot:

@@ -48,10 +48,12 @@ PRESETS: dict[str, RunConfig] = {
     # 1.0 M parameters, 32 x 32 pixels: something to see within two minutes on one CPU core.
     "tiny": RunConfig(
         preset="tiny",
-        preset_version=2,  # 1: AdamW
+        preset_version=2,  # 1: v_prediction, AdamW
         network="unet",
         network_args={"widths": [32, 48, 64], "blocks": 1, "attention_levels": [2], "patch": 2},
         schedule={"kind": "cosine", "timesteps": 1000},
+        prediction_type="x_0",
+        loss_on="v",
         image_size=32,
         steps=400,
         optimizer="muon",
@@ -63,21 +65,30 @@ PRESETS: dict[str, RunConfig] = {
         sample_every=50,
         validate_every=100,
     ),
-    # 5.5 M parameters: made for two CPU cores.
+    # 4.0 M parameters: made for two CPU cores.
     "small": RunConfig(
         preset="small",
-        preset_version=2,  # 1: AdamW
+        preset_version=2,  # 1: v_prediction, AdamW, another network
         network="unet",
-        network_args={"widths": [64, 96, 160], "blocks": 1, "attention_levels": [1, 2], "patch": 2},
+        network_args={
+            "widths": [32, 64, 96, 128],
+            "blocks": 1,
+            "attention_levels": [2, 3],
+            "patch": 2,
+        },
         schedule={"kind": "cosine", "timesteps": 1000},
+        prediction_type="x_0",
+        loss_on="v",
         optimizer="muon",
+        learning_rate=2e-3,
+        warmup_steps=200,
         ema_decays={"short": 0.99},
         evaluate_every=500,
     ),
     # 51.6 M parameters, the same family: one GPU and up.
     "base": RunConfig(
         preset="base",
-        preset_version=2,  # 1: AdamW
+        preset_version=2,  # 1: v_prediction, AdamW
         network="unet",
         network_args={
             "widths": [128, 192, 256, 384],
@@ -86,6 +97,8 @@ PRESETS: dict[str, RunConfig] = {
             "patch": 1,
         },
         schedule={"kind": "cosine", "timesteps": 1000},
+        prediction_type="x_0",
+        loss_on="v",
         steps=50_000,
         batch_size=128,
         optimizer="muon",

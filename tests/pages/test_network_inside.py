@@ -210,9 +210,9 @@ def test_two_networks_stand_beside_each_other(runs_dir: Path) -> None:
     data = component_data(app, "comparison")
     assert data["names"] == ["small", "mine"]
     lines = {line["name"]: line for part in data["parts"] for line in part["lines"]}
-    assert lines["Parameters"]["cells"][0] == "5,452,780"
+    assert lines["Parameters"]["cells"][0] == "3,956,460"
     assert lines["Classes"]["cells"] == ["none", "3"]
-    assert lines["network_args.widths"]["cells"] == ["64, 96, 160", "8, 16"]
+    assert lines["network_args.widths"]["cells"] == ["32, 64, 96, 128", "8, 16"]
     assert lines["label_embedding"]["cells"][0] == ""
     assert lines["ups.7"]["cells"][1] == ""
     assert lines["network_args.widths"]["marked"] == [False, True]

@@ -81,7 +81,7 @@ def configs() -> st.SearchStrategy[RunConfig]:
         },
     )
     return st.builds(
-        lambda name, values: preset(name).replace(**values),
+        lambda name, values: with_settings(preset(name), values),
         st.sampled_from(sorted(PRESETS)),
         changes,
     )
@@ -334,10 +334,27 @@ def test_the_lecture_preset_is_the_lectures_training() -> None:
 
 def test_the_small_preset_is_the_small_network_of_the_design() -> None:
     config = preset("small")
-    assert (config.prediction_type, config.schedule["kind"]) == ("v_prediction", "cosine")
+    assert (config.prediction_type, config.loss_on, config.schedule["kind"]) == (
+        "x_0",
+        "v",
+        "cosine",
+    )
     assert config.min_snr_gamma > 0 and 0.99 < config.ema_decay < 1
     parameters = sum(p.numel() for p in build_model("small").parameters())
     assert 3e6 < parameters < 6e6
+
+
+def test_a_prediction_without_a_loss_on_v_goes_without_that_of_the_preset() -> None:
+    def objective(**settings: Any) -> tuple[str, float]:
+        config = with_settings(preset("small"), settings)
+        return config.loss_on, config.min_snr_gamma
+
+    assert objective() == objective(prediction_type="x_0") == ("v", 5)
+    assert objective(prediction_type="epsilon") == ("prediction", 5)
+    assert objective(prediction_type="flow_prediction") == ("prediction", 0)
+    assert objective(prediction_type="flow_x_0") == ("v", 0)
+    with pytest.raises(ConfigError, match="loss_on=v needs"):
+        objective(prediction_type="epsilon", loss_on="v")
 
 
 def test_every_preset_knows_its_own_name() -> None:

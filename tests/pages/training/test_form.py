@@ -108,7 +108,7 @@ def test_a_run_like_one_of_the_newer_settings_has_them_too(runs_dir: Path, start
 
 
 def test_advanced_settings_are_shown_where_they_have_an_effect(runs_dir: Path, started) -> None:
-    app = open_training()
+    app = open_training(target="velocity")
     shown = {each.key for each in (*app.selectbox, *app.number_input, *app.toggle)}
     assert {"t_sampling", "decay", "augment", "snapshots", "weighting", "immiscible"} <= shown
     assert not {"loss_on", "t_log_snr", "t_width", "decay_after", "restart"} & shown
@@ -116,13 +116,12 @@ def test_advanced_settings_are_shown_where_they_have_an_effect(runs_dir: Path, s
     app.selectbox(key="decay").select("cosine")
     app.selectbox(key="target").select("x_0").run()
     assert app.number_input(key="t_log_snr").value == 0 and app.number_input(key="restart")
-    assert app.number_input(key="snr").value == 5
     app.selectbox(key="loss_on").select("v").run()
-    assert app.number_input(key="snr").value == 0
+    assert app.number_input(key="snr").value == 5
     app.number_input(key="augment").set_value(0.12).run()
     press(app, "Start")
     [run] = started
-    assert (run.config.loss_on, run.config.augment, run.config.min_snr_gamma) == ("v", 0.12, 0.0)
+    assert (run.config.loss_on, run.config.augment, run.config.min_snr_gamma) == ("v", 0.12, 5.0)
     # A target that has no loss on v goes without.
     app = press(open_training(target="velocity", loss_on="velocity"), "Start")
     assert not app.error
@@ -199,7 +198,7 @@ def test_values_in_a_link_that_the_form_cannot_hold_are_left_out() -> None:
     app = open_training(steps=10**30, T=10**6, lr="nan", cars=-3, keep=10**10, warmup="1e400")
     assert not app.error
     numbers = {key: app.number_input(key=key).value for key in ("steps", "T", "lr", "cars", "keep")}
-    assert numbers == {"steps": 6000, "T": 1000, "lr": 1e-3, "cars": 20_000, "keep": 10}
+    assert numbers == {"steps": 6000, "T": 1000, "lr": 2e-3, "cars": 20_000, "keep": 10}
 
 
 def test_a_run_is_created_without_starting(runs_dir: Path, started: list[RunSnapshot]) -> None:
@@ -270,7 +269,7 @@ def test_warm_up_checkpoints_and_validation_follow_until_they_are_set(started) -
     def numbers() -> list[Any]:
         return [app.number_input(key=key).value for key in ("warmup", "checkpoints", "validations")]
 
-    assert numbers() == [500, 250, 250]
+    assert numbers() == [200, 250, 250]
     app.number_input(key="steps").set_value(60)
     app.number_input(key="every").set_value(20).run()
     assert numbers() == [6, 20, 20]
@@ -383,7 +382,7 @@ def test_weights_that_do_not_fit_are_refused_on_the_form(runs_dir: Path, started
     app.selectbox(key="init").set_value("other").run()
     sentence = (
         "The weights of other do not fit this run: network_args.widths is 8, 16 there and "
-        "64, 96, 160 here. Start from the settings of other."
+        "32, 64, 96, 128 here. Start from the settings of other."
     )
     assert sentence in words(app)
     press(app, "Start")
