@@ -19,7 +19,7 @@ from diffusion_core.sampling.solvers import StepView
 from diffusion_core.sampling.spec import SamplingSpec
 
 RUN = load_run(Path(__file__).parents[3] / "checkpoints" / "demo-cars")
-CHECKPOINT = RUN.checkpoint(5000)
+CHECKPOINT = RUN.checkpoints()[0][-1]
 # Four seconds each, and DDPM a minute; Heun is the one whose spacing differs.
 SAMPLERS = [
     pytest.param(name, marks=() if name == "heun" else pytest.mark.long)
