@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle
@@ -13,6 +14,10 @@ from diffusion_core.evaluation.intervals import Estimate
 from diffusion_core.evaluation.metrics import Metric
 from diffusion_core.evaluation.results import Result, yardsticks
 from diffusion_core.runs.post_hoc import length_in
+
+# Of the legend: what says how images were sampled may be long, and a phone is narrow.
+CHARACTERS_A_ROW, ROWS_A_NAME = 44, 4
+ROW_HEIGHT, MOST_ROWS = 19, 20  # pixels; rows that make the figure higher
 
 
 def over_training(results: Sequence[Result]) -> list[Result]:
@@ -128,6 +133,12 @@ def length_figure(results: Sequence[Result], metric: Metric) -> go.Figure | None
     )
 
 
+def wrapped(name: str) -> str:
+    """The name of a line for the legend, in several rows where it is long."""
+    parts = textwrap.wrap(name, CHARACTERS_A_ROW, max_lines=ROWS_A_NAME, placeholder="…")
+    return "<br>".join(label(part) for part in parts)
+
+
 def _figure(
     results: Sequence[Result],
     metric: Metric,
@@ -154,10 +165,11 @@ def _figure(
         name = f"{result.spec.run}: {line_of(result)}" if several_runs else line_of(result)
         if several_counts:
             name += f", {result.spec.n:,} images"
-        lines.setdefault(label(name), []).append((x_of(result), result.metrics[metric.name]))
+        lines.setdefault(name, []).append((x_of(result), result.metrics[metric.name]))
     figure = go.Figure()
     scale = 100 if metric.percent else 1
-    for k, (name, points) in enumerate(lines.items()):
+    legend = [wrapped(name) for name in lines]
+    for k, (name, points) in enumerate(zip(legend, lines.values(), strict=True)):
         points.sort(key=lambda point: point[0])
         estimates = [estimate for _, estimate in points]
         figure.add_scatter(
@@ -177,13 +189,14 @@ def _figure(
             hovertemplate=f"%{{x:,}}: %{{y:.3~g}} (%{{customdata}})<extra>{name}</extra>",
         )
     floors = [end for end in yardsticks(taken) if metric.name in end.floor]
-    names = end_names(floors, taken, "held-out real images")
+    names = list(map(wrapped, end_names(floors, taken, "held-out real images")))
     for end, name, dash in zip(floors, names, cycle(("dash", "dot", "dashdot"))):
         line = {"color": GREY, "width": 1.2, "dash": dash}
         figure.add_hline(y=scale * end.floor[metric.name].value, line=line)
         figure.add_scatter(x=[None], y=[None], name=name, mode="lines", line=line)  # its legend
     title = metric.title + (", %" if metric.percent else "")
-    finish(figure, x_title, title, height=340)
+    rows = sum(name.count("<br>") + 1 for name in (*legend, *names))
+    finish(figure, x_title, title, height=300 + ROW_HEIGHT * min(rows, MOST_ROWS))
     figure.update_layout(showlegend=True)
     # A zoomed range is meaningless for another metric.
     figure.update_xaxes(uirevision=x_title)

@@ -36,7 +36,7 @@ from diffusion_core.evaluation.results import (
 )
 from diffusion_core.media.images import png
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.spec import SamplingSpec
+from diffusion_core.sampling.spec import AUTOGUIDANCE, SamplingSpec
 from tests.pages.app import buttons, open_page, press, words
 from tests.tiny_runs import tiny, write_checkpoint, write_run, write_snapshot
 
@@ -456,6 +456,23 @@ def test_a_line_says_its_run_where_several_could_be_drawn() -> None:
     figure = training_figure([*results, a_result("b", 20, 5, 9.0)], METRICS["frechet"])
     assert set(lines(figure)) == {"a: ddim, 5 steps"}
     assert figure.layout.xaxis.tickformat == ",~r"
+
+
+def test_a_long_way_to_sample_has_a_line_of_its_own_and_is_wrapped_in_the_legend() -> None:
+    guide = {"guidance": AUTOGUIDANCE, "guidance_scale": 2.0, "guide_run": 30 * "a run, "}
+    results = [
+        a_result("a", 40, steps, value, **guide, guide_step=step)
+        for step, value in ((5, 9.0), (10, 8.0))
+        for steps in (5, 10)
+    ]
+    names = [trace.name for trace in cost_figure(results, METRICS["frechet"]).data[:2]]
+    [first] = {name.partition("<br>")[0] for name in names}
+    assert first == "ddim, autoguidance 2 by a run, a run, a run,"
+    assert max(len(row) for name in names for row in name.split("<br>")) == 44
+    guide["guide_run"] = "<b>small</b>"
+    results = [a_result("a", 40, steps, 9.0, **guide, guide_step=5) for steps in (5, 10)]
+    [name, _] = [trace.name for trace in cost_figure(results, METRICS["frechet"]).data]
+    assert "<b>" not in name and "&#60;b&#62;small" in name
 
 
 def test_each_count_of_images_has_a_line_and_a_floor_of_its_own() -> None:
