@@ -7,10 +7,11 @@ import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import streamlit as st
 import torch
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.services import cached, sampling_queue
 from dashboard.services.budgets import OverBudget
@@ -19,15 +20,17 @@ from dashboard.services.sampling_job import SamplingJob, Snapshot, explain
 from dashboard.services.sampling_queue import QueueFull
 from dashboard.services.sampling_tasks import OnStep, PaceKey, Task, pace_key
 from dashboard.ui.controls import Choice, Number, Toggle
+from dashboard.ui.guidance import GUIDE, GUIDE_RUN, NEGATIVE, controls_of_guidance
 from dashboard.ui.outside import code, plain
 from dashboard.ui.progress import show_progress
 from dashboard.ui.run_wording import count, duration
 from diffusion_core.evaluation.evaluate import evaluate, make_spec, without_bits
 from diffusion_core.evaluation.evaluator import FEWEST, cost
 from diffusion_core.runs.checkpoint import Checkpoint, load_model
+from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.presets import build_schedule
 from diffusion_core.runs.run import Run
-from diffusion_core.sampling.capabilities import Capabilities
+from diffusion_core.sampling.capabilities import EACH_IN_TURN, Capabilities
 from diffusion_core.sampling.spec import MOST_IMAGES, SamplingSpec
 
 CHECKPOINT = Choice(key="quality_checkpoint", label="Checkpoint to measure", bind=False)
@@ -42,21 +45,10 @@ COUNT = Number(
     "images; papers use 10,000 or more.",
     bind=False,
 )
+OF_GUIDE = {control.field for control in GUIDE}
 STEPS = (5, 10, 20, 50, 100, 250)
 FEW_STEPS = (1, 2, 4, 8)  # of a distilled run
 USUAL_STEPS, USUAL_FEW_STEPS = 20, 2
-GUIDANCE = Number(
-    key="quality_guidance",
-    label="Guidance scale",
-    default=1.0,
-    low=1.0,
-    high=8.0,
-    step=0.5,
-    slider=True,
-    help="Above 1, images look more typical of their class and vary less; each takes twice as many "
-    "evaluations.",
-    bind=False,
-)
 BITS = Toggle(
     key="quality_bits",
     label="Also measure bits per dimension",
@@ -128,15 +120,14 @@ def show_form(run: Run) -> None:
 
 def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
     """What to measure; None, with a caption that says why, if it is nothing."""
-    newest = usable[-1]
-    can = Capabilities.of(newest)
-    choices = {"latest": [newest]}
+    choices = {"latest": [usable[-1]]}
     if len(usable) > 1:
         choices["all"] = list(usable)
     choices |= {f"step {checkpoint.step:,}": [checkpoint] for checkpoint in reversed(usable)}
     left, middle, right = st.columns(3)
     with left:
         checkpoints = choices[CHECKPOINT.now(options=tuple(choices)).ask()]
+    can = Capabilities.of(newest := checkpoints[-1])
     with middle:
         sampler = SAMPLER.now(options=can.samplers).ask()
     with right:
@@ -150,24 +141,48 @@ def ask_plan(run: Run, usable: Sequence[Checkpoint]) -> Plan | None:
         help="Each is measured separately. Several give the curve of quality versus compute.",
         key="quality_steps",
     )
-    guidance = GUIDANCE.ask() if can.any_class else 1.0
     averages = _pick_averages(checkpoints)
+    if not averages:
+        st.caption("Select at least one average of the weights.")
+        return None
+    guidance = _pick_guidance(can, newest, averages[0])
     without = bool(without_bits(newest.config))
     bits = BITS.ask(disabled=without) and not without
     if not taken:
         st.caption("Select at least one number of steps.")
         return None
-    if not averages:
-        st.caption("Select at least one average of the weights.")
-        return None
-    parts = []
+    parts: list[Part] = []
+    refused: dict[str, None] = {}  # sentences, each once
     for checkpoint in checkpoints:
         schedule = build_schedule(checkpoint.config)
         for average, steps in itertools.product(averages, sorted(taken)):
-            settings = {"sampler": sampler, "steps": steps, "guidance_scale": guidance}
-            spec = make_spec(run.name, checkpoint, n=n, average=average, **settings)
+            settings = {"sampler": sampler, "steps": steps, "average": average} | guidance
+            try:
+                spec = make_spec(run.name, checkpoint, n=n, **settings)
+            except ConfigError as error:  # such as the guide itself among all checkpoints
+                refused[str(error)] = None
+                continue
             parts.append(Part(checkpoint, spec, cost(spec, schedule, bits)))
-    return Plan(run, parts, bits)
+    for sentence in refused:
+        st.caption(f"Left out: {plain(sentence)}")
+    return Plan(run, parts, bits) if parts else None
+
+
+def _pick_guidance(can: Capabilities, checkpoint: Checkpoint, average: str) -> dict[str, Any]:
+    """The fields of guidance, by the controls of the Sampling page for a checkpoint."""
+    label = EACH_IN_TURN if can.classes else ""
+    values = {"step": checkpoint.step, "average": average, "label": label}
+    found: dict[str, Any] = {}
+    columns: list[DeltaGenerator] = []
+    for control in controls_of_guidance(can, values):
+        if control.key == NEGATIVE.key:
+            continue  # the images are of all classes, that one among them
+        if control.key == GUIDE_RUN.key:
+            columns = st.columns(len(OF_GUIDE))
+        own = control.now(key=f"quality_{control.key}", bind=False)
+        with columns.pop(0) if control.field in OF_GUIDE else st.container():
+            found[own.field] = values[own.field] = own.to_field(own.ask())
+    return found
 
 
 def _pick_averages(checkpoints: Sequence[Checkpoint]) -> list[str]:

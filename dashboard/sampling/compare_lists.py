@@ -14,7 +14,6 @@ from streamlit.errors import StreamlitAPIException
 from dashboard.sampling.choose import Chosen
 from dashboard.sampling.controls import (
     CORRECT,
-    GUIDANCE,
     LECTURE,
     LECTURE_SAMPLER,
     SEED,
@@ -25,6 +24,7 @@ from dashboard.sampling.controls import (
 from dashboard.services.settings import get_settings
 from dashboard.ui import keys
 from dashboard.ui.controls import Choice, MultiChoice, Number, Text
+from dashboard.ui.guidance import GUIDANCE
 from diffusion_core.runs.checkpoint import Checkpoint
 from diffusion_core.runs.run import Run, list_runs
 from diffusion_core.sampling.capabilities import ANY_CLASS, EACH_IN_TURN, Capabilities

@@ -16,12 +16,13 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components.immediate.immediate import Answer, asked, show_immediate
-from dashboard.sampling.controls import GUIDANCE, LABEL, SEED
+from dashboard.sampling.controls import LABEL, SEED
 from dashboard.sampling.trajectory import file_name
 from dashboard.services import cached, sampling_queue
 from dashboard.services.sampling_job import SamplingJob, explain
 from dashboard.services.sampling_tasks import sample_task
 from dashboard.ui import keys
+from dashboard.ui.guidance import GUIDANCE
 from dashboard.ui.navigation import entry
 from dashboard.ui.run_wording import count
 from diffusion_core.media.images import png
