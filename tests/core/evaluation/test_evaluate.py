@@ -442,8 +442,8 @@ def test_the_results_of_the_shipped_run_are_those_of_its_checkpoint() -> None:
     assert ways >= {("dpmpp_2m", 5), ("dpmpp_2m", 10), ("dpmpp_2m", 20)}
     for result in results:
         spec = result.spec
-        how = {"sampler": spec.sampler, "steps": spec.steps, "spacing": spec.spacing}
-        asked = make_spec(run.name, checkpoint, n=1024, **how)
+        how: dict[str, Any] = {"steps": spec.steps, "spacing": spec.spacing}
+        asked = make_spec(run.name, checkpoint, n=1024, sampler=spec.sampler, **how)
         assert same_sampling(asked, spec)
         assert result.checkpoint_time == checkpoint.time
         assert sheet_path(result_path(run.path, asked)).is_file()
