@@ -26,7 +26,7 @@ CASES = {
     "tiny": settings(),
     "grey": settings(channels=1),
     "without classes": settings(class_conditional=False),
-    "flow": settings(prediction_type="flow_prediction", min_snr_gamma=0.0),
+    "flow": settings(prediction_type="flow_prediction"),
     "micro-batch 3": settings(micro_batch=3),
     "small": settings("small"),
     "base": settings("base"),

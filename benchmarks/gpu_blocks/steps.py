@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_blocks.report import Setting
-from diffusion_core.runs.config import RunConfig
+from diffusion_core.runs.config import RunConfig, with_settings
 from diffusion_core.runs.presets import build_network, preset
 from diffusion_core.training import step as training_step
 from diffusion_core.training.batches import Batch, make_batch
@@ -36,7 +36,7 @@ def settings(name: str = "tiny", **changes: Any) -> RunConfig:
         "validate_every": 0,
         "warmup_steps": 0,
     }
-    return preset(name).replace(**usual | changes)
+    return with_settings(preset(name), usual | changes)
 
 
 def shrunk(config: RunConfig, setting: Setting) -> RunConfig:

@@ -185,8 +185,9 @@ RUNS = {
     "grey": ("finished", 4, 4, 0.81120557, "x_0", "digits"),
     "stopped": ("stopped", 6, 6, 0.10134663, "v_prediction", "cars:48"),
     "asked": ("lost", 4, 4, 0.35416651, "v_prediction", "cars:48"),
-    "failed": ("failed", 0, None, None, "v_prediction", "folder:no-such-folder"),
-    "waiting": ("queued", 0, None, None, "v_prediction", "cars:48"),
+    # Of a run that has not begun only the words are kept, with the preset of today.
+    "failed": ("failed", 0, None, None, "x_0", "folder:no-such-folder"),
+    "waiting": ("queued", 0, None, None, "x_0", "cars:48"),
     "waiting-first": ("queued", 0, None, None, "epsilon", "digits"),
 }
 

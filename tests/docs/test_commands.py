@@ -42,7 +42,7 @@ SMALL = (
     "sample_steps=1 network_args.widths="
 )
 SUBSTITUTIONS = {
-    "--preset small": f"--preset small {SMALL}[8,8,8]",  # an hour and a half
+    "--preset small": f"--preset small {SMALL}[8,8,8,8]",  # an hour and a half
     "--preset lecture": f"--preset lecture {SMALL}[8,8,8,8,8]",  # hours
     "--data cars": "--data cars:64",  # 20,000 images
     "--steps 5000": "--steps 2",  # an hour

@@ -28,7 +28,9 @@ def write_run(runs_dir: Path, name: str, **config: object) -> Path:
     """A run of the preset `small` with these settings."""
     run = runs_dir / name
     run.mkdir()
-    (run / "config.json").write_text(json.dumps(preset("small").model_dump() | config))
+    (run / "config.json").write_text(
+        json.dumps(preset("small").model_dump() | {"loss_on": "prediction"} | config)
+    )
     (run / "status.json").write_text(json.dumps({"state": "finished", "created": 1.0}))
     return run
 
@@ -104,7 +106,7 @@ def test_only_sizes_that_the_network_takes_are_offered() -> None:
     lecture = open_network().select_slider(key="size").options
     assert lecture == [str(size) for size in range(16, 257, 8)]
     small = open_network(network="small").select_slider(key="size").options
-    assert small == [str(size) for size in range(16, 257, 8)]
+    assert small == [str(size) for size in range(16, 257, 16)]
 
 
 @pytest.mark.parametrize("asked", ["20", "512", "large", ""])
@@ -126,12 +128,12 @@ def test_a_size_that_a_link_gives_twice_gets_a_sentence() -> None:
 def test_a_size_that_no_longer_fits_after_another_choice_gets_a_sentence(runs_dir: Path) -> None:
     coarse = {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [], "patch": 4}
     write_run(runs_dir, "coarse", network_args=coarse, image_size=64)
-    app = open_network(network="small", size="24")
+    app = open_network(network="small", size="48")
     assert not app.info
     app.selectbox(key="network").select("run coarse").run()
     assert not app.exception
     [info] = app.info
-    assert "not 24. It is shown at 64 px." in seen(info.value)
+    assert "not 48. It is shown at 64 px." in seen(info.value)
 
 
 def test_a_network_that_does_not_exist_falls_back_to_the_first() -> None:
@@ -249,8 +251,8 @@ def test_lines_of_skips_run_at_heights_of_their_own() -> None:
     figure = unet_figure(traced("small", blocks=3))
     [skips] = [line for line in figure.data if line.name == "skips"]
     heights = list(skips.y[1::5])
-    assert len(heights) == 12
-    assert len(set(heights)) == 12
+    assert len(heights) == 16
+    assert len(set(heights)) == 16
 
 
 @pytest.mark.parametrize("quantity", ["parameters", "multiply_adds"])

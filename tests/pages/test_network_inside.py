@@ -221,8 +221,8 @@ def test_two_networks_stand_beside_each_other(runs_dir: Path) -> None:
 def test_a_second_network_that_does_not_take_the_size_gets_a_sentence(runs_dir: Path) -> None:
     coarse = {"widths": [8, 8, 8, 8], "blocks": 1, "attention_levels": [], "patch": 4}
     write_run(runs_dir, "coarse", config=tiny(network_args=coarse, image_size=32))
-    app = open_tab(BESIDE, network="small", other="run coarse", size=24)
-    assert "coarse does not take images of 24×24 px." in words(app)
+    app = open_tab(BESIDE, network="small", other="run coarse", size=48)
+    assert "coarse does not take images of 48×48 px." in words(app)
 
 
 def test_what_no_longer_fits_another_size_or_network_goes_back_to_the_default(

@@ -137,10 +137,10 @@ def test_what_is_inside_a_block_adds_up_to_the_block(name: str) -> None:
 
 def test_multiply_adds_of_single_layers_are_those_of_the_textbook() -> None:
     rows = {row.name: row for row in trace(network("small with classes"), 64).rows}
-    assert rows["stem"].multiply_adds == 64 * 12 * 9 * 32 * 32
-    assert rows["time_mlp.1"].multiply_adds == 64 * 256
-    positions, channels = 16 * 16, 96  # queries with keys, weights with values
-    assert rows["downs.2.attention.softmax"].multiply_adds == 2 * positions**2 * channels
+    assert rows["stem"].multiply_adds == 32 * 12 * 9 * 32 * 32
+    assert rows["time_mlp.1"].multiply_adds == 32 * 128
+    positions, channels = 8 * 8, 96  # queries with keys, weights with values
+    assert rows["downs.4.attention.softmax"].multiply_adds == 2 * positions**2 * channels
     transposed = {row.name: row for row in lecture().rows}["ups.0.transform"]
     assert transposed.multiply_adds == 512 * 512 * 16 * 4 * 4  # per pixel that goes in
 

@@ -220,8 +220,9 @@ def test_markdown_of_notes(text: str, html: str) -> None:
     "config",
     [
         *PRESETS.values(),
-        preset("tiny").replace(prediction_type="flow_prediction", schedule={}, min_snr_gamma=0.0),
-        preset("tiny").replace(prediction_type="flow_prediction", schedule={}, min_snr_gamma=3.0),
+        with_settings(preset("tiny"), {"prediction_type": "flow_prediction", "schedule": {}}),
+        with_settings(preset("tiny"), {"prediction_type": "flow_x_0", "min_snr_gamma": 3.0}),
+        with_settings(preset("tiny"), {"prediction_type": "epsilon"}),
         preset("lecture").replace(min_snr_gamma=5.0, data="folder:/a b/'c'", network_args={}),
         preset("small").replace(keep_best=False, ema_decays={"long": 0.5}, threads=3),
     ],

@@ -585,7 +585,7 @@ def test_a_network_that_predicts_the_image_learns_by_a_loss_on_v(
         checkpoint_every=0,
         validate_every=3,
     )
-    assert config.min_snr_gamma == 0
+    assert config.min_snr_gamma == (5 if prediction_type == "x_0" else 0)
     train(tmp_path / "run", config, device=DEVICE)
     losses = load_run(tmp_path / "run").curve("validation_loss")["value"]
     assert losses[-1] < 0.8 * losses[0]

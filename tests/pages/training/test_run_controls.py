@@ -73,7 +73,7 @@ def test_an_edit_closes_its_form_and_is_confirmed_once_the_run_has_taken_it(
     (path / "request.json").unlink()  # as the trainer does
     add_change(path, 51, {"learning_rate": 5e-4})
     app.run()
-    assert app.toast[0].value == "Learning rate 0.001 → 0.0005 from step 51"
+    assert app.toast[0].value == "Learning rate 0.002 → 0.0005 from step 51"
     assert not app.run().toast
 
 
@@ -184,7 +184,7 @@ def test_a_run_that_broke_on_its_numbers_is_offered_a_lower_rate(runs_dir: Path,
     app = press(open_training(run="broke"), "Resume with a lower learning rate")
     assert not app.exception
     assert [(run.path, run.begun) for run in started] == [(path, True)]
-    assert Run(path).config.learning_rate == 1e-4
+    assert Run(path).config.learning_rate == 2e-4
 
 
 # ---------------------------------------------------------------- the queue

@@ -240,7 +240,7 @@ def test_a_run_at_work_shows_its_state_numbers_curves_samples_and_buttons(runs_d
     app = open_training()
     text = words(app)
     assert "busy is training." in text
-    assert "learning rate 0.001 · seed 7" in text
+    assert "learning rate 0.002 · seed 7" in text
     assert {m.label: m.value for m in app.metric} == {
         "Loss": "0.0200",
         "Validation loss": "0.4321",
@@ -383,7 +383,7 @@ def test_compared_runs_have_a_table_of_figures_and_one_of_settings(runs_dir: Pat
     assert [(line["name"], line["cells"]) for line in settings] == [
         ("schedule.kind", ["cosine", "linear"]),
         ("data", ["cars", "digits"]),
-        ("learning_rate", ["0.001", "0.0005"]),
+        ("learning_rate", ["0.002", "0.0005"]),
     ]
     assert settings[1]["text"] == "The images to train on."
     assert settings[1]["marked"] == [False, True]
