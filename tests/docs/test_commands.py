@@ -46,6 +46,8 @@ SUBSTITUTIONS = {
     "--preset lecture": f"--preset lecture {SMALL}[8,8,8,8,8]",  # hours
     "--data cars": "--data cars:64",  # 20,000 images
     "--steps 5000": "--steps 2",  # an hour
+    "--steps 2000": "--steps 2",  # half an hour
+    "--run my-cars-fast --steps 1 2": "--run my-cars-fast --n 16 --steps 1",  # minutes
     "tune my-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # minutes
     "--n 2048": "--n 16",  # minutes
     "--n 512": "--n 16",  # minutes
