@@ -313,9 +313,10 @@ def test_a_network_answers_as_the_core_does(checkpoint: Checkpoint, page: Page) 
 
 
 WALKS = [
-    ("with classes", "dpmpp_2m", 20, 1, 2.5),
+    pytest.param("with classes", "dpmpp_2m", 20, 1, 2.5, marks=pytest.mark.long),
     ("with classes", "ddim", 1, 0, 1.0),
-    ("grey, without patches", "dpmpp_2m", 4, None, 1.0),
+    pytest.param("grey, without patches", "dpmpp_2m", 4, None, 1.0, marks=pytest.mark.long),
+    ("with classes", "dpmpp_2m", 4, 1, 2.5),
     ("flow", "euler", 10, None, 1.0),
     ("image", "ddim", 12, None, 1.0),
     ("image of a flow", "euler", 6, None, 1.0),
