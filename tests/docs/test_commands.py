@@ -29,10 +29,17 @@ DOCUMENTS = sorted(
     for path in (
         *ROOT.glob("docs/*.md"),
         ROOT / "README.md",
-        ROOT / "checkpoints/demo-cars/README.md",
+        *ROOT.glob("checkpoints/demo-*/README.md"),
     )
 )
-LONG = ("docs/many-machines.md", "docs/sampling.md")
+LONG = (
+    "docs/many-machines.md",
+    "docs/sampling.md",
+    *(
+        f"checkpoints/demo-{name}/README.md"
+        for name in ("cars-distilled", "tiny", "tiny-distilled")
+    ),
+)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What is not run as written: in a command that takes too long, or needs what is not here, the first
@@ -45,8 +52,13 @@ SUBSTITUTIONS = {
     "--preset small": f"--preset small {SMALL}[8,8,8,8]",  # an hour and a half
     "--preset lecture": f"--preset lecture {SMALL}[8,8,8,8,8]",  # hours
     "--data cars": "--data cars:64",  # 20,000 images
+    "--preset tiny": f"--preset tiny {SMALL}[8,8,8]",  # half an hour
+    "--steps 10000": "--steps 2",  # as above
     "--steps 5000": "--steps 2",  # an hour
+    "--steps 6000": "--steps 2",  # as above
     "--steps 2000": "--steps 2",  # half an hour
+    "--steps 2400": "--steps 2 --set validation_count=16",  # 45 minutes
+    "--steps 3000": "--steps 2 --set validation_count=16",  # 20 minutes
     "--run my-cars-fast --steps 1 2": "--run my-cars-fast --n 16 --steps 1",  # minutes
     "tune my-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # minutes
     "--n 2048": "--n 16",  # minutes
@@ -144,7 +156,8 @@ def repository(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for path in ROOT.iterdir():
         if path.name != "checkpoints" and not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
-    shutil.copytree(ROOT / "checkpoints/demo-cars", folder / "checkpoints/demo-cars")
+    for demo in ROOT.glob("checkpoints/demo-*"):
+        shutil.copytree(demo, folder / "checkpoints" / demo.name)
     for part, kind in product(("train", "test"), ("Audi A5", "Fiat 500")):
         (place := folder / "stanford_cars" / part / kind).mkdir(parents=True)
         for number in range(20):
