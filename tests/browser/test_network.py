@@ -21,17 +21,18 @@ from tests.forks.client import ROOT
 def test_a_visitor_chooses_a_network_and_a_size_and_shares_the_view(open_page: OpenPage) -> None:
     page = open_page("/network")
     expect(page.get_by_test_id("stMetricValue").first).to_have_text("62,438,883")
-    page.get_by_role("slider").press("ArrowRight")
-    page.wait_for_url(re.compile("size=72"))
-    expect(page.get_by_text("Images of 72×72")).to_be_visible()
+    for size in (72, 80):
+        page.get_by_role("slider").press("ArrowRight")
+        page.wait_for_url(re.compile(f"size={size}"))
+        expect(page.get_by_text(f"Images of {size}×{size}")).to_be_visible()
     page.get_by_role("combobox", name="Network").click()
     page.get_by_role("option", name="small").click()
     page.wait_for_url(re.compile("network=small"))
-    expect(page.get_by_test_id("stMetricValue").first).to_have_text("5,452,780")
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text("3,956,460")
 
     shared = open_page("/network" + page.url.partition("/network")[2])
-    expect(shared.get_by_text("Images of 72×72")).to_be_visible()
-    expect(shared.get_by_test_id("stMetricValue").first).to_have_text("5,452,780")
+    expect(shared.get_by_text("Images of 80×80")).to_be_visible()
+    expect(shared.get_by_test_id("stMetricValue").first).to_have_text("3,956,460")
 
 
 def test_the_page_starts_from_the_last_run_and_its_address_has_it(

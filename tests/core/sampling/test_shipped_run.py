@@ -14,16 +14,16 @@ from diffusion_core.media.images import to_uint8
 from diffusion_core.runs.checkpoint import LoadedModel, load_model
 from diffusion_core.runs.run import load_run
 from diffusion_core.sampling.capabilities import Capabilities
-from diffusion_core.sampling.registry import sampler_names
 from diffusion_core.sampling.solvers import StepView
 from diffusion_core.sampling.spec import SamplingSpec
 
-RUN = load_run(Path(__file__).parents[3] / "checkpoints" / "demo-cars")
+SHIPPED = Path(__file__).parents[3] / "checkpoints"
+RUN = load_run(SHIPPED / "demo-cars")
 CHECKPOINT = RUN.checkpoints()[0][-1]
 # Four seconds each, and DDPM a minute; Heun is the one whose spacing differs.
 SAMPLERS = [
     pytest.param(name, marks=() if name == "heun" else pytest.mark.long)
-    for name in sampler_names(flow=False)
+    for name in Capabilities.of(CHECKPOINT).samplers
 ]
 
 
@@ -60,6 +60,17 @@ def test_every_sampler_makes_cars_at_its_defaults(sampler: str, loaded: LoadedMo
     right, noise = generate(spec, loaded)
     assert right >= 6  # of 8; of 1,024 by DPM-Solver++ 98 %
     assert noise < 1.5  # that of N(0, 1) is 1
+
+
+@pytest.mark.parametrize("name", ["demo-cars-distilled", "demo-tiny-distilled"])
+@pytest.mark.parametrize("steps", ["1", "2"])
+def test_a_distilled_run_makes_cars_in_one_step_and_in_two(name: str, steps: str) -> None:
+    run = load_run(SHIPPED / name)
+    [checkpoint] = run.checkpoints()[0]
+    given = ["sample", "--run", str(run.path), "--n", "8", "--steps", steps]
+    spec = make_spec(make_parser().parse_args(given), run, checkpoint)
+    assert (spec.sampler, spec.steps) == ("consistency", int(steps))
+    assert generate(spec, load_model(checkpoint, "cpu"))[0] >= 6
 
 
 @pytest.mark.long
