@@ -76,10 +76,10 @@ def test_a_click_on_the_u_chooses_the_block_that_the_tab_shows(
     expect(block).to_have_value("downs.0")
     rectangles = page.locator(".chart.js-plotly-plot").first.locator(".bars .point")
     rectangles.filter(has_text="96").first.locator("path").click(force=True)
-    expect(block).to_have_value("downs.2")
-    page.wait_for_url(re.compile("block=downs.2"))
-    expect(page.get_by_text("(1, 64, 16, 16) + (1, 256) → (1, 96, 16, 16)")).to_be_visible()
-    expect(page.get_by_alt_text("64 feature maps of downs.2")).to_be_visible()
+    expect(block).to_have_value("downs.4")
+    page.wait_for_url(re.compile("block=downs.4"))
+    expect(page.get_by_text("(1, 64, 8, 8) + (1, 128) → (1, 96, 8, 8)")).to_be_visible()
+    expect(page.get_by_alt_text("64 feature maps of downs.4")).to_be_visible()
 
 
 @pytest.mark.long
