@@ -11,7 +11,6 @@ that x_t.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -77,9 +76,14 @@ def on_paths(
 
 
 def path_timesteps(timesteps: int, steps: int, generator: torch.Generator) -> list[int]:
-    """As many falling timesteps: the last of the schedule, then one out of each of equal parts."""
-    ends = [round((timesteps - 1) * (1 - part / (steps - 1))) for part in range(steps)]
+    """As many falling timesteps: the last of the schedule, then others on a cosine.
+
+    These are (T - 1)(1 + cos u) / 2, with angles u at random around equally spaced ones below pi.
+    They are dense at both ends, as learned timesteps are: so the end of a path is exacter.
+    """
     found = [timesteps - 1]
-    for above, low in itertools.pairwise(ends):
-        found.append(int(torch.randint(low, above, (), generator=generator)))
+    for part in range(1, steps):
+        angle = (part - 0.5 + float(torch.rand((), generator=generator))) * math.pi / steps
+        t = round((timesteps - 1) * (1 + math.cos(angle)) / 2)
+        found.append(max(steps - 1 - part, min(found[-1] - 1, t)))  # no timestep twice
     return found
