@@ -82,4 +82,4 @@ def test_what_is_warned_of_are_no_cars(loaded: LoadedModel) -> None:
     )
     right, noise = generate(spec, loaded)
     assert right <= 4
-    assert noise > 3
+    assert noise > 2  # the others stay below 1.5
