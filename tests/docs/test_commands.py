@@ -62,7 +62,7 @@ SUBSTITUTIONS = {
     "--steps 3000": "--steps 2 --set validation_count=16",  # 20 minutes
     "--run my-cars-fast --steps 1 2": "--run my-cars-fast --n 16 --steps 1",  # minutes
     "tune my-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # minutes
-    "tune checkpoints/demo-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # too
+    "tune checkpoints/demo-cars --sampler dpmpp_2m --steps 5 10 20": "tune my-cars --steps 1",
     "--n 2048": "--n 16",  # minutes
     "--n 512": "--n 16",  # minutes
     "--step 4000": "--step 2",  # of a run that has 2 here
