@@ -79,7 +79,7 @@ def path_timesteps(timesteps: int, steps: int, generator: torch.Generator) -> li
     """As many falling timesteps: the last of the schedule, then others on a cosine.
 
     These are (T - 1)(1 + cos u) / 2, with angles u at random around equally spaced ones below pi.
-    They are dense at both ends, as learned timesteps are: so the end of a path is exacter.
+    They are dense at both ends, as learned timesteps are: that makes the end of a path more exact.
     """
     found = [timesteps - 1]
     for part in range(1, steps):
