@@ -81,7 +81,6 @@ PRESETS: dict[str, RunConfig] = {
         loss_on="v",
         optimizer="muon",
         learning_rate=2e-3,
-        learning_rate_decay="cosine",
         warmup_steps=200,
         ema_decays={"short": 0.99},
         evaluate_every=500,

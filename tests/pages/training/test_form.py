@@ -108,7 +108,7 @@ def test_a_run_like_one_of_the_newer_settings_has_them_too(runs_dir: Path, start
 
 
 def test_advanced_settings_are_shown_where_they_have_an_effect(runs_dir: Path, started) -> None:
-    app = open_training(target="velocity", decay="none")
+    app = open_training(target="velocity")
     shown = {each.key for each in (*app.selectbox, *app.number_input, *app.toggle)}
     assert {"t_sampling", "decay", "augment", "snapshots", "weighting", "immiscible"} <= shown
     assert not {"loss_on", "t_log_snr", "t_width", "decay_after", "restart"} & shown
