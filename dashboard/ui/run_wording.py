@@ -184,6 +184,11 @@ def objective_sentence(config: RunConfig, *, validated: bool) -> str:
     )
     if config.perceptual_weight:
         sentence += f", plus {config.perceptual_weight:g} times that of the images in features"
+    if config.matching_share:
+        sentence += (
+            f"; after step {config.follows_until:,} it is the squared distance from a sample to "
+            "where it is led"
+        )
     if config.learned_weighting:
         return f"{sentence}, without the weights that training has learned for the noise levels."
     if config.min_snr_gamma:

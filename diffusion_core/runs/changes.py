@@ -23,6 +23,8 @@ from diffusion_core.text import cut, shown, some
 CHANGEABLE = (
     "learning_rate",
     "restart_at",
+    "matching_share",
+    "matching_rate",
     "steps",
     "pause_at",
     "sample_every",

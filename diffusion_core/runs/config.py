@@ -210,6 +210,12 @@ class RunConfig(Record):
     """With consistency_by=paths: weight of the squared distance between the features of the
     predicted and the wanted image, which is added to the loss (Zhang et al. 2018, LPIPS). The
     features are those of the general network, which also measures quality. 0: none."""
+    matching_share: Share = 0.0
+    """With consistency_by=paths: share of the steps, at the end, in which no path is followed; all
+    samples together are to be distributed as those of the run in init_from (Yin et al. 2024, DMD).
+    """
+    matching_rate: Annotated[float, Field(gt=0, lt=10)] = 5e-5
+    """The learning rate in those steps, with Adam."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
     """How much noise each timestep has."""
     prediction_type: Word = "v_prediction"
@@ -424,6 +430,13 @@ class RunConfig(Record):
                 "perceptual_weight is for a distillation with consistency_by=paths; set "
                 "perceptual_weight to 0."
             )
+        if self.matching_share and not self.learns_from_paths:
+            yield (
+                "matching_share is for a distillation with consistency_by=paths; set "
+                "matching_share to 0."
+            )
+        if self.matching_share and self.learned_weighting:
+            yield "learned_weighting has no weights for matched samples; set matching_share to 0."
         if self.stop_when_no_better and not self.evaluate_every:
             yield "stop_when_no_better needs evaluations; set evaluate_every."
         if self.augment and self.network == "lecture":
@@ -472,6 +485,15 @@ class RunConfig(Record):
     def learns_from_paths(self) -> bool:
         """Whether it learns from the paths on which another run samples."""
         return self.distilled and self.consistency_by == "paths"
+
+    @property
+    def follows_until(self) -> int:
+        """The last step of a distillation from paths before its samples are matched."""
+        return self.steps - round(self.matching_share * self.steps)
+
+    def matches(self, step: int) -> bool:
+        """Whether in a step its samples are matched to those of the other run."""
+        return bool(self.matching_share) and step > self.follows_until
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -132,6 +132,7 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
         init_average=MAIN_AVERAGE,
         objective="consistency",
         consistency_by="paths",
+        matching_share=0.25,
         init_from=init_from,
         steps=max(1, teacher.steps // 2),
         learning_rate_decay="cosine",

@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     noise: Tensor  # (B, C, H, W)
     augment: Tensor | None = None  # (B, DIMENSIONS), what was done to x_0; None: nothing
     r: Tensor | None = None  # (B,), of the level to be consistent with: see `target_ratios`
+    samples: Tensor | None = None  # (B, C, H, W), which are to become x_0: see `matching`
 
     def part(self, first: int, count: int) -> Batch:
         """At most `count` of its rows, from `first` on."""
@@ -41,7 +42,8 @@ class Batch(NamedTuple):
         labels = None if self.labels is None else self.labels[rows]
         augment = None if self.augment is None else self.augment[rows]
         r = None if self.r is None else self.r[rows]
-        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows], augment, r)
+        samples = None if self.samples is None else self.samples[rows]
+        return Batch(self.x_0[rows], labels, self.t[rows], self.noise[rows], augment, r, samples)
 
 
 def make_batch(

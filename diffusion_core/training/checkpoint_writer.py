@@ -20,7 +20,7 @@ from diffusion_core.runs.run import load_run
 from diffusion_core.runs.status_writer import StatusWriter
 from diffusion_core.training import strips
 from diffusion_core.training.background import Background, all_finite, snapshot, to_cpu
-from diffusion_core.training.context import TrainingContext, load_optimizer
+from diffusion_core.training.context import TrainingContext, begin_matching, load_optimizer
 from diffusion_core.training.evaluations import Evaluations
 from diffusion_core.training.reasons import log_traceback, reason
 
@@ -84,6 +84,9 @@ class CheckpointWriter:
             state["weighting"] = snapshot(context.weighting.state_dict())
         if context.powers:
             state["powers"] = self._powers()
+        if context.critic is not None and context.critic_optimizer is not None:
+            state["critic"] = snapshot(context.critic.state_dict())
+            state["critic_optimizer"] = snapshot(context.critic_optimizer.state_dict())
         averages = {
             name: snapshot(average.state_dict()) for name, average in context.averages.items()
         }
@@ -159,7 +162,7 @@ class CheckpointWriter:
     ) -> bool:
         """Whether it is on disk."""
         path = self.path
-        if not all_finite(state["model"]):
+        if not (all_finite(state["model"]) and all_finite(state.get("critic", {}))):
             return False  # the next step reports it; the last good checkpoint stays on disk
         state, averages = to_cpu(state), to_cpu(averages)
         try:
@@ -252,7 +255,12 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
         )
         try:
             context.bare_model.load_state_dict(state["model"])
-            load_optimizer(context, state["optimizer"])
+            if "critic" in state:
+                begin_matching(context)
+                assert context.critic is not None and context.critic_optimizer is not None
+                context.critic.load_state_dict(state["critic"])
+                load_optimizer(context.critic_optimizer, context.device, state["critic_optimizer"])
+            load_optimizer(context.optimizer, context.device, state["optimizer"])
             if context.weighting is not None:
                 context.weighting.load_state_dict(state["weighting"])
             for length, average in context.powers.items():

@@ -43,6 +43,7 @@ from diffusion_core.training.muon import Muon, muon_groups
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
 FUSED = ("cpu", "cuda")
+MATCHING_BETAS = (0.0, 0.99)
 
 
 @dataclass
@@ -66,6 +67,8 @@ class TrainingContext:
     micro_batch: int  # images that this process takes at once
     broken: Tensor  # (), 1 from the first step on whose gradient is not finite
     ways: dict[str, Ways]  # of the layers that are not computed as PyTorch does
+    critic: nn.Module | None = None  # of the samples: see `matching`
+    critic_optimizer: torch.optim.Optimizer | None = None
 
     @property
     def device(self) -> torch.device:
@@ -206,24 +209,41 @@ def make_optimizer(
     )
 
 
-def load_optimizer(context: TrainingContext, state: dict[str, Any]) -> None:
+def begin_matching(context: TrainingContext) -> None:
+    """Add a critic, a copy of the teacher. From here on it and the network are moved by Adam
+    without momentum (DMD2): each is to answer what the other does now, not what it did."""
+    assert context.teacher is not None
+    context.critic = copy.deepcopy(context.teacher).requires_grad_(True)
+    ours, critics = (
+        torch.optim.Adam(
+            network.parameters(), betas=MATCHING_BETAS, fused=context.device.type in FUSED
+        )
+        for network in (context.model, context.critic)
+    )
+    context.optimizer = context.accelerator.prepare(ours)
+    context.critic_optimizer = critics
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, device: torch.device, state: dict[str, Any]
+) -> None:
     """Take over an optimizer's state, which another device may have written.
 
     `load_state_dict` keeps what is the other device's: the order of the moments in memory, which
     the fused kernels read as if it were that of the weights, and which kernel is used.
     """
-    context.optimizer.load_state_dict(state)
-    fused = context.device.type in FUSED
-    for group in context.optimizer.param_groups:
+    optimizer.load_state_dict(state)
+    fused = device.type in FUSED
+    for group in optimizer.param_groups:
         if "fused" in group:
             group["fused"] = fused
         for parameter in group["params"]:
-            for name, value in context.optimizer.state.get(parameter, {}).items():
+            for name, value in optimizer.state.get(parameter, {}).items():
                 if name == "step":
                     value = value.float().to(parameter.device if fused else "cpu")
                 else:
                     value = torch.empty_like(parameter).copy_(value)
-                context.optimizer.state[parameter][name] = value
+                optimizer.state[parameter][name] = value
 
 
 def use_channels_last(config: RunConfig, accelerator: Accelerator) -> bool:

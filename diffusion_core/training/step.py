@@ -36,7 +36,8 @@ from diffusion_core.training.batches import (
     target_ratios,
     to_device,
 )
-from diffusion_core.training.context import FUSED, TrainingContext
+from diffusion_core.training.context import FUSED, TrainingContext, begin_matching
+from diffusion_core.training.matching import on_samples, teach_critic
 from diffusion_core.training.paths import on_paths
 from diffusion_core.training.perceptual import perceptual_distances
 
@@ -65,6 +66,8 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     Raises the out-of-memory error where not even one image fits.
     """
     config, accelerator = context.config, context.accelerator
+    if context.critic is None and config.matches(step):
+        begin_matching(context)
     batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
     loss, errors = gradients_in_parts(context, batch)
     if context.weighting is not None:  # it is in no network that accelerate keeps the same
@@ -87,6 +90,8 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
         torch._foreach_sub_(before, [parameter.detach() for parameter in parameters])
         ratio = nn.utils.get_total_norm(before) / size
     context.optimizer.zero_grad(set_to_none=True)
+    if batch.samples is not None:
+        teach_critic(context, batch, step, rate)
     _follow(context, step)
     return StepOutput(loss, errors, batch.t, norm, rate, ratio)
 
@@ -110,20 +115,26 @@ def batch_of(context: TrainingContext, step: int, process: int = 0, processes: i
 def _taught(
     context: TrainingContext, batch: Batch, step: int, process: int = 0, processes: int = 1
 ) -> Batch:
-    """The batch, or points of the teacher's paths in its place: see `on_paths`."""
+    """The batch, or in its place points of the teacher's paths or the network's own samples."""
     if context.teacher is None:
         return batch
     generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 1))
-    return on_paths(context, context.teacher, batch, generator, process, processes)
+    shares = (batch, generator, process, processes)
+    if context.critic is not None and context.config.matches(step):
+        return on_samples(context, context.teacher, context.critic, *shares)
+    return on_paths(context, context.teacher, *shares)
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
     """Of step `step` (from 1): a linear rise over the warm-up, then as `learning_rate_decay` says.
 
-    From `restart_at` on both begin anew.
+    From `restart_at` on both begin anew, and for the matching at `matching_rate`.
     """
     begun = config.restart_at if 0 < config.restart_at <= step else 1
-    done, total = step - begun + 1, config.steps - begun + 1
+    last, full = config.follows_until, config.learning_rate
+    if config.matches(step):
+        begun, last, full = max(begun, last + 1), config.steps, config.matching_rate
+    done, total = step - begun + 1, last - begun + 1
     warmup = config.warmup_steps
     factor = min(1.0, done / max(1, warmup))
     if config.learning_rate_decay == "cosine" and total > warmup:
@@ -131,7 +142,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
         factor *= (1 + math.cos(math.pi * share)) / 2
     elif config.learning_rate_decay == "inverse_sqrt":
         factor *= max(1.0, done / config.decay_after) ** -0.5
-    return config.learning_rate * factor
+    return full * factor
 
 
 def objective(context: TrainingContext, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -153,7 +164,7 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
     `perceptual_weight` of its features. Where `r` is set, how far apart the images are that two
     noise levels lead to."""
     config, schedule = context.config, context.schedule
-    x_0, labels, t, noise, augment, r = batch
+    x_0, labels, t, noise, augment, r, samples = batch
     told = {"labels": labels, "augment": augment}
     network = functools.partial(model, **{k: each for k, each in told.items() if each is not None})
     if r is not None:
@@ -162,6 +173,9 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
     x_t, _ = schedule.add_noise(x_0, t, noise)
     target = make_target(schedule, x_0, noise, t, config.prediction_type)
     prediction = network(x_t, t).float()
+    if samples is not None:
+        found = predict_x_0(schedule, x_t, t, prediction, config.prediction_type)
+        return loss_per_image(found, x_0, "l2")
     extra: Tensor | float = 0.0
     if context.perceptual is not None:
         found = predict_x_0(schedule, x_t, t, prediction, config.prediction_type)
