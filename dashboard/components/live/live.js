@@ -304,6 +304,7 @@ function hear(live, { turn, loaded, step, done, failed }) {
   if (loaded) {
     live.loaded = loaded;
     live.box.dataset.kind = loaded.kind;
+    say(live, "Sampling …");
   }
   if (failed && (turn === undefined || turn === live.turn)) {
     run(live, false);
