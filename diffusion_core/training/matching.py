@@ -10,6 +10,9 @@ also samples of a second step, made of the network's own first, and no paths bes
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +37,7 @@ def on_samples(
     teacher: nn.Module,
     critic: nn.Module,
     batch: Batch,
-    generator: torch.Generator,
+    step: int,
     process: int = 0,
     processes: int = 1,
 ) -> Batch:
@@ -42,23 +45,14 @@ def on_samples(
     is led: by (critic - teacher) / mean |sample - teacher| (DMD, equations 7 and 8).
 
     Every other one is a first step, from noise; the rest are second steps at random timesteps.
-    `generator`: of the CPU. The share of a process is that of the whole batch.
     """
-    schedule, device, count = context.schedule, context.device, len(batch.t)
-    mine = slice(process, None, processes)
-    size = (count * processes, *context.config.image_shape)
-
-    def draw(low: int, high: int) -> Tensor:
-        t = torch.randint(low, high, size[:1], generator=generator)
-        return t[mine].to(device)
-
-    def noise() -> Tensor:
-        return torch.randn(size, generator=generator)[mine].to(device)
-
+    schedule, count = context.schedule, len(batch.t)
+    seed = mixed_seed(context.config.seed, step, 1)
+    draw, noise = _chance(context, count, seed, process, processes)
     t = torch.full_like(batch.t, schedule.timesteps - 1)
     x_t, labels = batch.noise, batch.labels
     first = predict(context, context.bare_model, x_t, t, labels).clamp(-1, 1)
-    second = (process + processes * torch.arange(count, device=device)) % 2 == 1
+    second = (process + processes * torch.arange(count, device=context.device)) % 2 == 1
     t = torch.where(second, draw(0, schedule.timesteps), t)
     again, _ = schedule.add_noise(first, t, noise())
     x_t = torch.where(second[:, None, None, None], again, x_t)
@@ -67,7 +61,7 @@ def on_samples(
     asked = draw(*at)
     noisy, _ = schedule.add_noise(samples, asked, noise())
     wanted = predict(context, teacher, noisy, asked, labels)
-    apart = (samples - wanted).abs().mean((1, 2, 3), keepdim=True)
+    apart = (samples - wanted).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-4)
     lead = (predict(context, critic, noisy, asked, labels) - wanted) / apart
     x_0 = samples - lead
     signal, spread = (gather(each, t, x_t.ndim) for each in (schedule.signal, schedule.spread))
@@ -78,13 +72,11 @@ def teach_critic(context: TrainingContext, batch: Batch, step: int, rate: float)
     """One update of the critic towards denoising the samples of a batch, with the error of v."""
     critic, optimizer = context.critic, context.critic_optimizer
     assert critic is not None and optimizer is not None and batch.samples is not None
-    schedule, device = context.schedule, context.device
-    process, processes = context.accelerator.process_index, context.accelerator.num_processes
-    generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 2))
-    size = (len(batch.t) * processes, *context.config.image_shape)
-    mine = slice(process, None, processes)
-    t = torch.randint(schedule.timesteps, size[:1], generator=generator)[mine].to(device)
-    noise = torch.randn(size, generator=generator)[mine].to(device)
+    schedule, accelerator = context.schedule, context.accelerator
+    share = (accelerator.process_index, accelerator.num_processes)
+    seed = mixed_seed(context.config.seed, step, 2)
+    draw, draw_noise = _chance(context, len(batch.t), seed, *share)
+    t, noise = draw(0, schedule.timesteps), draw_noise()
     for first in range(0, len(t), context.micro_batch):
         part = slice(first, first + context.micro_batch)
         x_0, at = batch.samples[part], t[part]
@@ -95,7 +87,7 @@ def teach_critic(context: TrainingContext, batch: Batch, step: int, rate: float)
         (of_v.square().flatten(1).mean(1).sum() / len(t)).backward()
     parameters = list(critic.parameters())
     for parameter in parameters:  # as accelerate does for the network, which it prepared
-        parameter.grad = context.accelerator.reduce(parameter.grad, "mean")
+        parameter.grad = accelerator.reduce(parameter.grad, "mean")
     if context.config.gradient_clip:
         nn.utils.clip_grad_norm_(parameters, context.config.gradient_clip)
     for group in optimizer.param_groups:
@@ -111,3 +103,18 @@ def predict(
     with context.accelerator.autocast():
         found = network(x_t, t, *(() if labels is None else (labels,)))
     return predict_x_0(context.schedule, x_t, t, found.float(), context.config.prediction_type)
+
+
+def _chance(
+    context: TrainingContext, count: int, seed: int, process: int, processes: int
+) -> tuple[Callable[[int, int], Tensor], Callable[[], Tensor]]:
+    """What draws whole numbers (count,) and noise (count, C, H, W): those of the share that a
+    process has of all, whose `count` it is."""
+    generator = torch.Generator(context.device).manual_seed(seed)
+    size = (count * processes, *context.config.image_shape)
+    how: dict[str, Any] = {"generator": generator, "device": context.device}
+    mine = slice(process, None, processes)
+    return (
+        lambda low, high: torch.randint(low, high, size[:1], **how)[mine],
+        lambda: torch.randn(size, **how)[mine],
+    )

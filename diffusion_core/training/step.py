@@ -118,11 +118,10 @@ def _taught(
     """The batch, or in its place points of the teacher's paths or the network's own samples."""
     if context.teacher is None:
         return batch
-    generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 1))
-    shares = (batch, generator, process, processes)
     if context.critic is not None and context.config.matches(step):
-        return on_samples(context, context.teacher, context.critic, *shares)
-    return on_paths(context, context.teacher, *shares)
+        return on_samples(context, context.teacher, context.critic, batch, step, process, processes)
+    generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 1))
+    return on_paths(context, context.teacher, batch, generator, process, processes)
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
