@@ -186,8 +186,8 @@ def objective_sentence(config: RunConfig, *, validated: bool) -> str:
         sentence += f", plus {config.perceptual_weight:g} times that of the images in features"
     if config.matching_share:
         sentence += (
-            f"; after step {config.follows_until:,} it is the squared distance from a sample to "
-            "where it is led"
+            f"; after step {config.follows_until:,} it is in every other step the squared distance "
+            "from a sample to where it is led"
         )
     if config.learned_weighting:
         return f"{sentence}, without the weights that training has learned for the noise levels."

@@ -211,9 +211,9 @@ class RunConfig(Record):
     predicted and the wanted image, which is added to the loss (Zhang et al. 2018, LPIPS). The
     features are those of the general network, which also measures quality. 0: none."""
     matching_share: Share = 0.0
-    """With consistency_by=paths: share of the steps, at the end, in which no path is followed; all
-    samples together are to be distributed as those of the run in init_from (Yin et al. 2024, DMD).
-    """
+    """With consistency_by=paths: share of the steps, at the end, of which every other one follows
+    no path: all samples together are to be distributed as those of the run in init_from (Yin et al.
+    2024, DMD)."""
     matching_rate: Annotated[float, Field(gt=0, lt=10)] = 5e-5
     """The learning rate in those steps, with Adam."""
     schedule: ScheduleArgs = Field(default_factory=ScheduleArgs)
@@ -488,11 +488,11 @@ class RunConfig(Record):
 
     @property
     def follows_until(self) -> int:
-        """The last step of a distillation from paths before its samples are matched."""
+        """The last step of a distillation from paths before its samples are matched, too."""
         return self.steps - round(self.matching_share * self.steps)
 
-    def matches(self, step: int) -> bool:
-        """Whether in a step its samples are matched to those of the other run."""
+    def begun_to_match(self, step: int) -> bool:
+        """Whether a step is one of the `matching_share` at the end."""
         return bool(self.matching_share) and step > self.follows_until
 
     @property

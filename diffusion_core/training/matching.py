@@ -1,11 +1,12 @@
-"""Distribution matching: the last part of a distillation, in which no image is a target.
+"""Distribution matching: late in a distillation, every other step has no image as its target.
 
 A network that is to hit the end of a path in one step answers with a mean of what is near, which is
 blurred. Distribution matching (DMD; Yin et al. 2024, arXiv 2311.18828) asks only that all its
 samples together be distributed as the teacher's. A critic, at first a copy of the teacher, learns
 to denoise the samples. Where it and the teacher disagree about a sample with noise, the sample is
 led from what the critic predicts to what the teacher does. As in DMD2 (arXiv 2405.14867) there are
-also samples of a second step, made of the network's own first, and no paths beside.
+also samples of a second step, made of the network's own first. The steps between go on along paths,
+as DMD does: without them the samples drifted to what is most typical (a moon in every sky).
 """
 
 from __future__ import annotations

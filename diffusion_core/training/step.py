@@ -66,7 +66,7 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     Raises the out-of-memory error where not even one image fits.
     """
     config, accelerator = context.config, context.accelerator
-    if context.critic is None and config.matches(step):
+    if context.critic is None and config.begun_to_match(step):
         begin_matching(context)
     batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
     loss, errors = gradients_in_parts(context, batch)
@@ -118,7 +118,8 @@ def _taught(
     """The batch, or in its place points of the teacher's paths or the network's own samples."""
     if context.teacher is None:
         return batch
-    if context.critic is not None and context.config.matches(step):
+    begun = context.config.begun_to_match(step)
+    if begun and step % 2 and context.critic is not None:
         return on_samples(context, context.teacher, context.critic, batch, step, process, processes)
     generator = torch.Generator().manual_seed(mixed_seed(context.config.seed, step, 1))
     return on_paths(context, context.teacher, batch, generator, process, processes)
@@ -131,7 +132,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
     """
     begun = config.restart_at if 0 < config.restart_at <= step else 1
     last, full = config.follows_until, config.learning_rate
-    if config.matches(step):
+    if config.begun_to_match(step):
         begun, last, full = max(begun, last + 1), config.steps, config.matching_rate
     done, total = step - begun + 1, last - begun + 1
     warmup = config.warmup_steps
