@@ -25,7 +25,7 @@ from diffusion_core.training.context import TrainingContext
 
 # The noise at which the critic and the teacher are asked, as shares of the timesteps. DMD has 0.02
 # for the least. With little noise there is little to disagree about, and divided by it, what the
-# critic does not know yet is much: samples became grainy.
+# critic does not know yet is much: samples of a tiny run became worse.
 LEAST_NOISE, MOST_NOISE = 0.2, 0.98
 # The critic's learning rate by that of the network: it has to keep up with what the network
 # samples (DMD2, section 4.2).
