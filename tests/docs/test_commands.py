@@ -58,7 +58,8 @@ SUBSTITUTIONS = {
     "--steps 6000": "--steps 2",  # as above
     "--steps 4000": "--steps 2",  # as above
     "--steps 2000": "--steps 2",  # half an hour
-    "--steps 2600": "--steps 2 --set validation_count=16",  # an hour
+    "--steps 3400": "--steps 2 --set validation_count=16",  # an hour and a half
+    "--distil demo-cars-second": "--distil demo-cars",  # not in the repository
     "--steps 3000": "--steps 2 --set validation_count=16",  # 20 minutes
     "--run my-cars-fast --steps 1 2": "--run my-cars-fast --n 16 --steps 1",  # minutes
     "tune my-cars --sampler dpmpp_2m --steps 5 10": "tune my-cars --steps 1",  # minutes
