@@ -44,6 +44,7 @@ def test_the_page_starts_from_the_last_run_and_its_address_has_it(
         (run / "config.json").write_text(RunConfig(image_size=32).to_json())
         (run / "status.json").write_text('{"state": "finished", "created": 1.0}')
     page = open_page("/training?run=one")
+    expect(page.get_by_text("has finished.")).to_be_visible()
     page.get_by_test_id("stSidebarNav").get_by_role("link", name="Network", exact=True).click()
     expect(page.get_by_text("Images of 32×32")).to_be_visible()
     page.wait_for_url(re.compile(r"/network\?network=run(\+|%20)one$"))
