@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_core.models.unet import with_augment_dim, with_classes
+from diffusion_core.process.prediction import PREDICTION_TYPES
 from diffusion_core.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -121,8 +122,11 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
     """The settings for a run that distils another, which `init_from` names, into one that samples
     in one or two steps; `teacher`: its settings.
 
-    Network, schedule, batches and optimizer stay. L1 made better images in one step than L2.
+    Network, schedule, batches and optimizer stay. L1 made better images in one step than L2. A
+    network that predicts epsilon says next to nothing about the first step's image, which matching
+    is about.
     """
+    learns = PREDICTION_TYPES[teacher.prediction_type].learns_pure_noise
     objective = {"loss": "l1", "loss_on": "prediction", "min_snr_gamma": 0.0}
     images = {"timestep_sampling": "uniform", "immiscible": False, "augment": 0.0}
     return teacher.alone().replace(
@@ -132,7 +136,7 @@ def distillation(teacher: RunConfig, init_from: str) -> RunConfig:
         init_average=MAIN_AVERAGE,
         objective="consistency",
         consistency_by="paths",
-        matching_share=0.25,
+        matching_share=0.25 if learns else 0.0,
         init_from=init_from,
         steps=max(1, teacher.steps // 2),
         learning_rate_decay="cosine",

@@ -272,6 +272,7 @@ def test_the_path_stays_that_of_the_teacher(tmp_path: Path, teacher: Path) -> No
 def test_every_preset_can_be_distilled(name: str) -> None:
     config = distillation(PRESETS[name], "teacher")
     assert config.distilled
+    assert config.matching_share == (0 if config.prediction_type == "epsilon" else 0.25)
     for field in ("network", "network_args", "schedule", "prediction_type", "data", "image_size"):
         assert getattr(config, field) == getattr(PRESETS[name], field)
     again = distillation(config.replace(sweep="s", restart_at=5), "other@3")  # of a distilled one
