@@ -58,6 +58,8 @@ SUBSTITUTIONS = {
     "--steps 6000": "--steps 2",  # as above
     "--steps 4000": "--steps 2",  # as above
     "--steps 2000": "--steps 2",  # half an hour
+    "--steps 3500": "--steps 2",  # an hour
+    "--steps 2400": "--steps 3",  # as above
     "--steps 3400": "--steps 2 --set validation_count=16",  # an hour and a half
     "--distil demo-cars-second": "--distil demo-cars",  # not in the repository
     "--steps 3000": "--steps 2 --set validation_count=16",  # 20 minutes
