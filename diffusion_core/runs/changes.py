@@ -44,7 +44,8 @@ Name = Annotated[str, Field(max_length=40)]
 
 def _are_numbers(settings: dict[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
-        if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+        # A whole number may be too large for a float; the setting's own range refuses it.
+        if not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
             raise ValueError(f"{cut(name)} is {shown(value)}; it must be a finite number.")
     return settings
 

@@ -86,6 +86,7 @@ BIG = "1" + "0" * 400
 ODD_CLASSES = json.dumps({"run": "a", "step": 1, "classes": ["a\nb"], "label": "c"})
 TAKES = "is no data set: cars:N takes a number of images from 1 to 10,000,000."
 ODD_CHANGES = ('{"changes": [{"step": 1, "time": 1.0, "settings": {"', '": 1}}]}')
+BIG_CHANGES = ('{"changes": [{"step": 1, "time": 1.0, "settings": {"learning_rate": ', "}}]}")
 # What was found: the input, and how the sentence begins; empty where it can be used.
 FOUND: dict[str, list[tuple[Any, str]]] = {
     "status.json": [
@@ -94,6 +95,7 @@ FOUND: dict[str, list[tuple[Any, str]]] = {
     "changes.json": [
         (LONG.join(ODD_CHANGES).encode(), f"changes.json: changes.0.settings.{'x' * 61}… is"),
         (r"a\nb".join(ODD_CHANGES).encode(), r"a\nb cannot change in a run; start a new one with"),
+        (BIG.join(BIG_CHANGES).encode(), f"learning_rate is {BIG[:40]}…; it must be"),
     ],
     "quality result": [
         (b'{"metrics": {"frechet": 2}}', "step-00000040-a.json: order is missing."),

@@ -301,10 +301,10 @@ function ask(live) {
 
 /** What the worker says; an earlier request is shown too, while the hand moves on. */
 function hear(live, { turn, loaded, step, done, failed }) {
-  if (loaded) {
+  if (loaded) { // and again after the first image, when the graphics processor has been tried
+    if (!live.loaded) say(live, "Sampling …");
     live.loaded = loaded;
     live.box.dataset.kind = loaded.kind;
-    say(live, "Sampling …");
   }
   if (failed && (turn === undefined || turn === live.turn)) {
     run(live, false);
