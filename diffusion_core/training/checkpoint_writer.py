@@ -238,6 +238,7 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
     """
     skipped = []
     run = load_run(path)
+    first = context.optimizer
     for step, _ in reversed(run.weights()):
         try:
             found = run.checkpoint(step)
@@ -271,6 +272,8 @@ def restore(path: Path, context: TrainingContext) -> tuple[int, str]:
             file = checkpoint.state_path(path, step).name
             skipped.append(f"Step {step} cannot be resumed: {file} is not of this run.")
             complain(skipped[-1])
+            # An older checkpoint may be one of before the matching.
+            context.optimizer, context.critic, context.critic_optimizer = first, None, None
             continue
         # The same parts as before, where each process has the same share of the batch and as much
         # memory: their order of summing is part of an exact resume.

@@ -22,6 +22,7 @@ from diffusion_core.process.prediction import LEAST_SPREAD
 from diffusion_core.process.schedule import gather
 from diffusion_core.training.batches import Batch, mixed_seed
 from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.micro_batches import in_parts_that_fit
 
 # The noise at which the critic and the teacher are asked, as shares of the timesteps. DMD has 0.02
 # for the least. With little noise there is little to disagree about, and divided by it, what the
@@ -77,15 +78,19 @@ def teach_critic(context: TrainingContext, batch: Batch, step: int, rate: float)
     share = (accelerator.process_index, accelerator.num_processes)
     seed = mixed_seed(context.config.seed, step, 2)
     draw, draw_noise = _chance(context, len(batch.t), seed, *share)
-    t, noise = draw(0, schedule.timesteps), draw_noise()
-    for first in range(0, len(t), context.micro_batch):
-        part = slice(first, first + context.micro_batch)
-        x_0, at = batch.samples[part], t[part]
-        labels = None if batch.labels is None else batch.labels[part]
-        x_t, _ = schedule.add_noise(x_0, at, noise[part])
-        error = predict(context, critic, x_t, at, labels) - x_0
-        of_v = error / gather(schedule.spread, at, error.ndim).clamp(min=LEAST_SPREAD)
-        (of_v.square().flatten(1).mean(1).sum() / len(t)).backward()
+    t, noise, samples = draw(0, schedule.timesteps), draw_noise(), batch.samples
+
+    def gradients() -> None:
+        for first in range(0, len(t), context.micro_batch):
+            part = slice(first, first + context.micro_batch)
+            x_0, at = samples[part], t[part]
+            labels = None if batch.labels is None else batch.labels[part]
+            x_t, _ = schedule.add_noise(x_0, at, noise[part])
+            error = predict(context, critic, x_t, at, labels) - x_0
+            of_v = error / gather(schedule.spread, at, error.ndim).clamp(min=LEAST_SPREAD)
+            (of_v.square().flatten(1).mean(1).sum() / len(t)).backward()
+
+    in_parts_that_fit(context, optimizer, gradients)
     parameters = list(critic.parameters())
     for parameter in parameters:  # as accelerate does for the network, which it prepared
         parameter.grad = accelerator.reduce(parameter.grad, "mean")

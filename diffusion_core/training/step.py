@@ -13,9 +13,7 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from diffusion_core.device import is_out_of_memory
 from diffusion_core.evaluation.intervals import WIDTH
-from diffusion_core.files import complain
 from diffusion_core.process.consistency import consistency_errors, consistency_weight
 from diffusion_core.process.objective import (
     loss_per_image,
@@ -38,6 +36,7 @@ from diffusion_core.training.batches import (
 )
 from diffusion_core.training.context import FUSED, TrainingContext, begin_matching
 from diffusion_core.training.matching import on_samples, teach_critic
+from diffusion_core.training.micro_batches import in_parts_that_fit
 from diffusion_core.training.paths import on_paths
 from diffusion_core.training.perceptual import perceptual_distances
 
@@ -56,10 +55,6 @@ class StepOutput(NamedTuple):
     update_ratio: Tensor | None  # (), norm of the update by norm of the weights
 
 
-class TogetherOutOfMemory(RuntimeError):
-    """One of several processes has no memory for its part of a batch, and cannot go on alone."""
-
-
 def one_step(context: TrainingContext, step: int) -> StepOutput:
     """One update. A gradient that is not finite, and all after it, leave the weights as they are.
 
@@ -69,7 +64,9 @@ def one_step(context: TrainingContext, step: int) -> StepOutput:
     if context.critic is None and config.begun_to_match(step):
         begin_matching(context)
     batch = batch_of(context, step, accelerator.process_index, accelerator.num_processes)
-    loss, errors = gradients_in_parts(context, batch)
+    loss, errors = in_parts_that_fit(
+        context, context.optimizer, lambda: gradients_in_parts(context, batch)
+    )
     if context.weighting is not None:  # it is in no network that accelerate keeps the same
         for parameter in context.weighting.parameters():
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
@@ -189,33 +186,9 @@ def plain_errors(context: TrainingContext, model: nn.Module, batch: Batch) -> Te
 def gradients_in_parts(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
     """Put the gradients of the batch's mean objective in place: (loss, each image's error).
 
-    `micro_batch` images at once; where the device has no room for them, half as many from here
-    on. The sum over the parts is the gradient of the whole batch, to rounding (BatchNorm, which the
-    lecture's network has, takes its statistics from each part).
-
-    Several processes take as many parts as each other, and wait for each other in them: where one
-    has no room it cannot start again. Raises TogetherOutOfMemory there.
+    `micro_batch` images at once. The sum over the parts is the gradient of the whole batch, to
+    rounding (BatchNorm, which the lecture's network has, takes its statistics from each part).
     """
-    while True:
-        try:
-            return _gradients(context, batch)
-        except (RuntimeError, MemoryError) as error:
-            if context.micro_batch == 1 or not is_out_of_memory(error):
-                raise
-            half = (context.micro_batch + 1) // 2
-            if context.accelerator.num_processes > 1:
-                raise TogetherOutOfMemory(
-                    f"Out of memory with {context.micro_batch} images at once. Resume the run with "
-                    f"more processes, or start one with its settings and micro_batch={half}."
-                ) from error
-            context.micro_batch = half
-            complain(f"Out of memory: taking {context.micro_batch} images at once from here on.")
-        context.optimizer.zero_grad(set_to_none=True)
-        if context.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _gradients(context: TrainingContext, batch: Batch) -> tuple[Tensor, Tensor]:
     count = len(batch.t)
     losses, errors = [], []
     for first in range(0, count, context.micro_batch):

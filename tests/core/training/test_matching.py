@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from diffusion_core.process.schedule import Schedule, gather
 from diffusion_core.runs import checkpoint, jobs
 from diffusion_core.runs.config import ConfigError
 from diffusion_core.runs.run import load_run
+from diffusion_core.training import matching
 from diffusion_core.training.context import TrainingContext
 from diffusion_core.training.distributed import joined
 from diffusion_core.training.step import batch_of, learning_rate, one_step
@@ -138,6 +140,45 @@ def test_a_run_that_was_stopped_while_it_matched_equals_one_that_was_not(tmp_pat
             assert same(tensor, states["later"][part][name]), (part, name)
     before = checkpoint.load_state(tmp_path / "cut", 5)["critic"]
     assert any(not same(before[name], tensor) for name, tensor in states["cut"]["critic"].items())
+
+
+def test_a_broken_critic_costs_the_newest_checkpoint_alone(tmp_path: Path) -> None:
+    """The older one is of before the matching, with another optimizer."""
+    quiet = {"sample_every": 0, "validate_every": 0, "checkpoint_every": 4}
+    train(tmp_path / "teacher", tiny(**quiet, steps=2), device=DEVICE)
+    config = tiny(**STUDENT, **quiet, steps=7, matching_share=0.4)
+    assert train(tmp_path / "whole", config, device=DEVICE) == "finished"
+    assert train(tmp_path / "cut", config.replace(pause_at=6), device=DEVICE) == "paused"
+    state = checkpoint.load_state(tmp_path / "cut", 6)
+    state["critic"].popitem()
+    torch.save(state, checkpoint.state_path(tmp_path / "cut", 6))
+    for result in ("paused", "finished"):  # at step 6 again
+        assert train(tmp_path / "cut", resume=True, device=DEVICE) == result
+    whole, cut = (checkpoint.load_state(tmp_path / name, 7) for name in ("whole", "cut"))
+    for part in ("model", "critic"):
+        assert all(same(tensor, cut[part][name]) for name, tensor in whole[part].items())
+
+
+def test_the_critic_takes_fewer_images_at_once_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    def predict(context: TrainingContext, network: nn.Module, x_t: Tensor, *rest: Any) -> Tensor:
+        if network is context.critic and torch.is_grad_enabled():
+            sizes.append(len(x_t))
+            if len(x_t) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(context, network, x_t, *rest)
+
+    whole = matching.predict
+    monkeypatch.setattr(matching, "predict", predict)
+    with joined(DEVICE):
+        training = of_normals(critic=WRONG)
+        training.micro_batch = 8
+        one_step(training, 1)
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    assert training.micro_batch == 2
 
 
 def test_only_a_distillation_along_paths_can_match() -> None:

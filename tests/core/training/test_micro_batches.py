@@ -76,3 +76,13 @@ def test_further_averages_take_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitting_micro_batch(config, CPU, 8) == 8
     many = {f"a{k}": 0.9 for k in range(40)}
     assert fitting_micro_batch(config.replace(ema_decays=many), CPU, 8) < 8
+
+
+def test_a_teacher_and_a_critic_take_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_batches, "free_memory", lambda device: 400_000_000)
+    config = SETTINGS["unet"].replace(
+        objective="consistency", consistency_by="paths", init_from="teacher", min_snr_gamma=0.0
+    )
+    alone = fitting_micro_batch(SETTINGS["unet"], CPU, 10_000)
+    taught = fitting_micro_batch(config, CPU, 10_000)
+    assert alone > taught > fitting_micro_batch(config.replace(matching_share=0.5), CPU, 10_000)

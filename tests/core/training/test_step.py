@@ -24,15 +24,10 @@ from diffusion_core.training.context import (
     settle_network,
 )
 from diffusion_core.training.distributed import ProcessGroup, joined
+from diffusion_core.training.micro_batches import TogetherOutOfMemory
 from diffusion_core.training.nan_report import first_layer
 from diffusion_core.training.reasons import reason
-from diffusion_core.training.step import (
-    TogetherOutOfMemory,
-    batch_of,
-    gradients_in_parts,
-    one_step,
-    update_average,
-)
+from diffusion_core.training.step import one_step, update_average
 from tests.tiny_runs import DEVICE, LECTURE, tiny
 
 # What they return, or how long it is, has to come to the host first.
@@ -145,7 +140,7 @@ def test_of_several_processes_none_takes_other_parts_than_the_others(
     with joined(DEVICE):
         training = prepared(tiny())
         with pytest.raises(TogetherOutOfMemory, match="with 2 images at once") as got:
-            gradients_in_parts(training, batch_of(training, 1))
+            one_step(training, 1)
     assert reason(got.value) == str(got.value)
 
     group = ProcessGroup(False)
