@@ -58,6 +58,20 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "min_snr_gamma=5",
     ),
     "Muon, x_0, loss on v": ("optimizer=muon", "prediction_type=x_0", "loss_on=v"),
+    "Muon, x_0, loss on v, learned weights": (
+        "optimizer=muon",
+        "prediction_type=x_0",
+        "loss_on=v",
+        "min_snr_gamma=0",
+        "learned_weighting=true",
+    ),
+    "Muon, x_0, loss on v, min-SNR, augmented": (
+        "optimizer=muon",
+        "prediction_type=x_0",
+        "loss_on=v",
+        "min_snr_gamma=5",
+        "augment=0.12",
+    ),
     "half the batch": ("batch_size=16",),
     "flow": ("prediction_type=flow_prediction", "min_snr_gamma=0"),
 }

@@ -167,7 +167,7 @@ def read_results(run: Path) -> tuple[list[Result], list[str]]:
         if result is not None:
             spec = result.spec.replace(run=run.name)
             good.append(result.model_copy(update={"spec": spec}))
-    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n, r.spec.average))
+    good.sort(key=lambda r: (r.spec.step, r.spec.method, r.evaluations, r.spec.n, r.way()))
     return good, broken
 
 
