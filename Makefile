@@ -17,6 +17,8 @@ PYTHON ?= $(shell for python in python3.13 python3.14 python3.12 python3.11 pyth
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -c constraints.txt setuptools
 INSTALL_PROJECT := $(RUN) -m pip install --no-build-isolation --no-deps -e .
+# The tests start hundreds of processes, which would each compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 GET_CHROMIUM := install your system's chromium package, or run '$(VENV)/bin/playwright install \
 chromium', or set CHROMIUM to its path

@@ -35,6 +35,7 @@ DOCUMENTS = sorted(
 LONG = (
     "docs/many-machines.md",
     "docs/sampling.md",
+    "docs/training.md",
     *(
         f"checkpoints/demo-{name}/README.md"
         for name in ("cars", "cars-distilled", "tiny", "tiny-distilled")

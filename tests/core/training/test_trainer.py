@@ -551,8 +551,17 @@ def test_any_size_divisible_by_8_in_colour_and_in_grey(
         assert image.mode == ("L" if channels == 1 else "RGB")
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
-@pytest.mark.parametrize("loss", LOSSES)
+# Each target once and each loss once; the other pairs are among the long tests.
+@pytest.mark.parametrize(
+    ("prediction_type", "loss"),
+    [
+        pytest.param(
+            kind, loss, marks=pytest.mark.long if loss != "l2" and kind != "v_prediction" else ()
+        )
+        for kind in PREDICTION_TYPES
+        for loss in LOSSES
+    ],
+)
 def test_every_target_and_loss_learns(tmp_path: Path, prediction_type: str, loss: str) -> None:
     config = tiny(
         prediction_type=prediction_type,
