@@ -2,8 +2,8 @@
 
     python -m benchmarks.recipes [--preset tiny] [--steps 1500] [--seeds 0 1] [--only NAME ...]
 
-Each recipe is a change of the preset with AdamW. A step of it is timed against one of the
-preset's, in turns, and the recipe gets as many steps as fit into the time of the preset's
+Each recipe is a change of the preset as its first version was. A step of it is timed against one
+of the preset's, in turns, and the recipe gets as many steps as fit into the time of the preset's
 `--steps`, whatever else the machine does. Then each seed is trained and measured. Results are kept
 in `--out`, so that an interrupted session continues, and printed as a table in Markdown: the mean
 over the seeds of each distance, with the single values.
@@ -36,58 +36,49 @@ from diffusion_core.training.step import one_step
 SHARED = ("evaluate_every=0", "sample_every=0", "checkpoint_every=0", "validate_every=250")
 SETTLING, TIMED, ROUNDS = 3, 6, 5
 
-RECIPES: dict[str, tuple[str, ...]] = {
-    "as the preset with AdamW": (),
-    "cosine decay": ("learning_rate_decay=cosine",),
-    "inverse square root decay": ("learning_rate_decay=inverse_sqrt", "decay_after=300"),
-    "Laplace over log-SNR, 0.5": ("timestep_sampling=laplace", "timestep_width=0.5"),
-    "Laplace over log-SNR, 1.5": ("timestep_sampling=laplace", "timestep_width=1.5"),
-    "logit-normal, 2": ("timestep_sampling=logit_normal", "timestep_width=2"),
-    "logit-normal, 2, unweighted": (
-        "timestep_sampling=logit_normal",
-        "timestep_width=2",
-        "min_snr_gamma=0",
-    ),
-    "unweighted": ("min_snr_gamma=0",),
-    "immiscible noise": ("immiscible=true",),
-    "Muon": ("optimizer=muon",),
-    "Muon, x_0, loss on v, min-SNR": (
-        "optimizer=muon",
-        "prediction_type=x_0",
-        "loss_on=v",
-        "min_snr_gamma=5",
-    ),
-    "Muon, x_0, loss on v": ("optimizer=muon", "prediction_type=x_0", "loss_on=v"),
-    "Muon, x_0, loss on v, learned weights": (
-        "optimizer=muon",
-        "prediction_type=x_0",
-        "loss_on=v",
-        "min_snr_gamma=0",
-        "learned_weighting=true",
-    ),
-    "Muon, x_0, loss on v, min-SNR, augmented": (
-        "optimizer=muon",
-        "prediction_type=x_0",
-        "loss_on=v",
-        "min_snr_gamma=5",
-        "augment=0.12",
-    ),
-    "half the batch": ("batch_size=16",),
-    "flow": ("prediction_type=flow_prediction", "min_snr_gamma=0"),
+# What a recipe changes: the presets' settings in their first version, before the table.
+FIRST = {
+    "optimizer": "adamw",
+    "prediction_type": "v_prediction",
+    "loss_on": "prediction",
+    "min_snr_gamma": "5",
+}
+MUON_X_0 = {"optimizer": "muon", "prediction_type": "x_0", "loss_on": "v"}
+LOGIT_NORMAL = {"timestep_sampling": "logit_normal", "timestep_width": "2"}
+RECIPES: dict[str, dict[str, str]] = {
+    "as the preset with AdamW, v predicted": {},
+    "cosine decay": {"learning_rate_decay": "cosine"},
+    "inverse square root decay": {"learning_rate_decay": "inverse_sqrt", "decay_after": "300"},
+    "Laplace over log-SNR, 0.5": {"timestep_sampling": "laplace", "timestep_width": "0.5"},
+    "Laplace over log-SNR, 1.5": {"timestep_sampling": "laplace", "timestep_width": "1.5"},
+    "logit-normal, 2": LOGIT_NORMAL,
+    "logit-normal, 2, unweighted": {**LOGIT_NORMAL, "min_snr_gamma": "0"},
+    "unweighted": {"min_snr_gamma": "0"},
+    "immiscible noise": {"immiscible": "true"},
+    "Muon": {"optimizer": "muon"},
+    "Muon, x_0, loss on v": MUON_X_0,
+    "Muon, x_0, loss on v, unweighted": {**MUON_X_0, "min_snr_gamma": "0"},
+    "Muon, x_0, loss on v, learned weights": {
+        **MUON_X_0,
+        "min_snr_gamma": "0",
+        "learned_weighting": "true",
+    },
+    "Muon, x_0, loss on v, augmented": {**MUON_X_0, "augment": "0.12"},
+    "half the batch": {"batch_size": "16"},
+    "flow": {"prediction_type": "flow_prediction", "min_snr_gamma": "0"},
 }
 
 
-def with_shared(recipe: tuple[str, ...]) -> list[str]:
-    """All settings of a recipe: with AdamW, as the presets' first version, unless it says more."""
-    own = any(each.startswith("optimizer=") for each in recipe)
-    return [*SHARED, *([] if own else ["optimizer=adamw"]), *recipe]
+def pairs_of(recipe: dict[str, str]) -> list[str]:
+    """All settings of a recipe, as KEY=VALUE."""
+    return [*SHARED, *(f"{key}={value}" for key, value in (FIRST | recipe).items())]
 
 
-def settings_of(config: RunConfig, recipe: tuple[str, ...]) -> RunConfig:
-    return with_settings(config, parse_settings(with_shared(recipe)))
+def settings_of(config: RunConfig, recipe: dict[str, str]) -> RunConfig:
+    return with_settings(config, parse_settings(pairs_of(recipe)))
 
 
-def relative_cost(config: RunConfig, recipe: tuple[str, ...], device: torch.device) -> float:
+def relative_cost(config: RunConfig, recipe: dict[str, str], device: torch.device) -> float:
     """The time of a step with the recipe by that of a step without it."""
 
     def timed(settings: RunConfig) -> Any:
@@ -104,15 +95,15 @@ def relative_cost(config: RunConfig, recipe: tuple[str, ...], device: torch.devi
 
         return measure
 
-    both = {"without": timed(settings_of(config, ())), "with": timed(settings_of(config, recipe))}
+    both = {"without": timed(settings_of(config, {})), "with": timed(settings_of(config, recipe))}
     found = in_turns(ROUNDS, both)
     return found["with"] / found["without"]
 
 
-def trained(folder: Path, given: argparse.Namespace, recipe: tuple[str, ...], seed: int) -> None:
+def trained(folder: Path, given: argparse.Namespace, recipe: dict[str, str], seed: int) -> None:
     """Train and measure one run; what is there already is left as it is."""
     command = [sys.executable, "-m", "diffusion_core"]
-    settings = [f"--set={each}" for each in (*with_shared(recipe), *given.set, f"seed={seed}")]
+    settings = [f"--set={each}" for each in (*pairs_of(recipe), *given.set, f"seed={seed}")]
     if load_run(folder).latest_checkpoint() is None if folder.exists() else True:
         train = ["train", "--preset", given.preset, "--data", given.data, "--run", str(folder)]
         again = ["train", "--run", str(folder), "--resume"]
@@ -181,7 +172,7 @@ def main() -> None:
         rows[name] = []
         for seed in given.seeds:
             folder = given.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-            trained(folder, given, (*recipe, f"steps={steps}"), seed)
+            trained(folder, given, {**recipe, "steps": str(steps)}, seed)
             rows[name].append(distances(folder))
         print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
     print(f"\n{machine(device)}; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}\n")

@@ -20,6 +20,7 @@ from benchmarks.layers import rates
 from benchmarks.pages import Times
 from benchmarks.pages import table as pages_table
 from benchmarks.photographs import HEIGHT, WIDTH, texture, write_photographs
+from benchmarks.recipes import RECIPES, settings_of
 from benchmarks.run_index import FILTER, make_run, measure
 from benchmarks.step_profile import BACKWARD, FORWARD, OTHER, kind_of, lecture_flops
 from benchmarks.timing import cpu_line, in_turns
@@ -28,6 +29,7 @@ from diffusion_core.data.sources.folder import walk
 from diffusion_core.models.convolutions import DEPTH, GEMM, PLAIN, Geometry, Way, Ways
 from diffusion_core.review.index import Index
 from diffusion_core.review.query import parse_filter
+from diffusion_core.runs.presets import preset
 from diffusion_core.sampling.sample import LECTURE_SAMPLING, sample
 from diffusion_core.training.layer_ways import Shape
 from tests.tiny_runs import LECTURE
@@ -253,6 +255,12 @@ def test_the_runs_of_the_index_s_benchmark_are_real_ones(tmp_path: Path) -> None
     assert all({"best_validation_loss", "quality.frechet"} <= row.values.keys() for row in rows)
     assert 0 < sum(map(parse_filter(FILTER), (row.values for row in rows))) < 8
     assert set(measure(tmp_path, times=1)) >= {"rebuilt", "opened", "again", "filter"}
+
+
+def test_no_two_recipes_are_the_same() -> None:
+    """Whatever the preset has become since they were measured."""
+    made = [settings_of(preset("tiny"), recipe) for recipe in RECIPES.values()]
+    assert all(one != other for k, one in enumerate(made) for other in made[:k])
 
 
 def test_a_job_survives_its_way_into_the_other_process() -> None:
