@@ -68,15 +68,20 @@ def do_tune(given: argparse.Namespace) -> int:
     with computing(run.path.parent, device):
         try:
             student = tuning.Student.of(checkpoint, device, given.average)
-            lessons = with_progress(
-                tuning.make_lessons(student, len(can.classes)),
-                tuning.cost_of_lessons(student.schedule),
-                last,
-            )
+            lessons: dict[str, tuning.Lessons] = {}
             for steps in counts:
                 last.clear()
+                spacing = tuning.teacher_spacing(student.schedule, steps)
+                if spacing not in lessons:
+                    lessons[spacing] = with_progress(
+                        tuning.make_lessons(student, len(can.classes), spacing),
+                        tuning.cost_of_lessons(student.schedule),
+                        last,
+                    )
                 found = with_progress(
-                    tuning.learn(student, lessons, can, checkpoint, sampler, steps, given.average),
+                    tuning.learn(
+                        student, lessons[spacing], can, checkpoint, sampler, steps, given.average
+                    ),
                     tuning.cost(can, sampler, steps),
                     last,
                 )

@@ -43,6 +43,7 @@ from diffusion_core.sampling.levels import (
     interpolated,
     learned_levels,
     make_levels,
+    spacings_for,
 )
 from diffusion_core.sampling.registry import sampler_of, samplers_for
 from diffusion_core.sampling.sample import predict_by
@@ -54,6 +55,9 @@ from diffusion_core.text import either, some
 LEARNED_FROM, HELD_OUT = 48, 32
 SEED = 2405_15506
 TEACHER_STEPS = 50
+# Steps from which the teacher is to end where the exact path does. Fewer cannot, and the images
+# they were led to were worse for it: Fréchet distance 2.92 instead of 2.70 in 5 steps.
+EXACT_FROM = 10
 BATCH = 8
 ROUNDS = 40  # steps of the optimizer
 STARTS, RACE = 2, 10  # of the best usual spacings so many set out, for so many rounds
@@ -213,6 +217,17 @@ def teacher_of(schedule: Schedule) -> tuple[Sampler, int]:
     return best, min(TEACHER_STEPS, schedule.timesteps)
 
 
+def teacher_spacing(schedule: Schedule, steps: int) -> str:
+    """The teacher's spacing, for learning so many steps.
+
+    Even in log(sigma / alpha) where exactness counts: from 300 such steps of the shipped run, 50
+    are 0.016 away and 50 with `trailing` spacing 0.14, as far as 20 of the former. In the first of
+    those the noise falls to a six-hundredth.
+    """
+    exact = steps >= EXACT_FROM and "exponential" in spacings_for(schedule)
+    return "exponential" if exact else "trailing"
+
+
 def cost_of_lessons(schedule: Schedule) -> int:
     """Evaluations of the network on one image that `make_lessons` counts up to."""
     sampler, steps = teacher_of(schedule)
@@ -227,13 +242,15 @@ def cost(can: Capabilities, sampler: str, steps: int) -> int:
     return each * (looks * HELD_OUT + rounds * BATCH * GRADIENT_COST)
 
 
-def make_lessons(student: Student, classes: int) -> Generator[Progress, None, Lessons]:
+def make_lessons(
+    student: Student, classes: int, spacing: str
+) -> Generator[Progress, None, Lessons]:
     """Return noises with the teacher's images; each of the `classes` in turn, 0 for none."""
     n, device = LEARNED_FROM + HELD_OUT, device_of(student.fast)
     x_T = image_noise(SEED, n, student.config.image_shape, device)()
     labels = torch.arange(n, device=device) % classes if classes else None
     teacher, steps = teacher_of(student.schedule)
-    levels = make_levels(student.schedule, steps)
+    levels = make_levels(student.schedule, steps, spacing)
     images = []
     for start in range(0, n, BATCH):
         rows = slice(start, start + BATCH)

@@ -136,6 +136,33 @@ def test_an_evaluation_made_again_has_the_gradients_of_one_that_is_kept() -> Non
         assert (one - other).norm() < 0.05 * other.norm()
 
 
+@pytest.mark.parametrize(
+    ("schedule", "apart"),
+    [
+        (NoiseSchedule("cosine", 1000), 0.0025),  # 0.0049 with trailing spacing
+        (NoiseSchedule("linear", 300, beta_start=1e-4, beta_end=0.02), 0.001),  # 0.0049
+        (FlowSchedule(1000), 0.002),
+    ],
+    ids=["cosine", "lecture", "flow"],
+)
+def test_from_ten_steps_the_teacher_ends_where_the_exact_path_does(
+    monkeypatch: pytest.MonkeyPatch, in_float64: None, schedule: Schedule, apart: float
+) -> None:
+    """Of normal distributions, on which a path keeps the quantile."""
+    monkeypatch.setattr(tuning, "TEACHER_STEPS", 50)
+    student = student_of(schedule)
+    teacher, steps = tuning.teacher_of(schedule)
+    levels = make_levels(schedule, steps, tuning.teacher_spacing(schedule, 10))
+    x_T = torch.randn(64, 1, 2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    std = cast(Tensor, cast(Ideal, student.fast).std)
+    mean, first = 0.4 * torch.cos(9 * std), levels[0]
+    spread = (first.alpha**2 * std**2 + first.sigma**2).sqrt()
+    wanted = mean + std * (x_T - first.alpha * mean) / spread
+    with torch.no_grad():
+        made = student.sample(teacher, levels, x_T, None)
+    assert float((made - wanted.clamp(-1, 1)).square().mean().sqrt()) < apart
+
+
 def test_details_count_as_much_as_large_forms() -> None:
     """Images whose power falls as 1 / f^2: an error of 1 % of the power at one frequency is the
     farther away the more of them its ring has, by no more than the root of its power."""
