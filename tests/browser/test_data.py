@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from dashboard.explain.data import VIEWS
+from tests.browser.chromium import wait_until_shown
 from tests.browser.conftest import PHONE, OpenPage, assert_not_too_wide
 from tests.pages.test_data import zipped
 
@@ -36,6 +37,7 @@ def test_a_zip_file_is_uploaded_and_shown(open_page: OpenPage) -> None:
     name = page.get_by_label("Name")
     name.fill("pets")
     name.press("Enter")
+    wait_until_shown(page)  # a press in the milliseconds in which the page still runs got lost once
     page.get_by_role("button", name="Make a data set").click()
     expect(page.get_by_role("alert").filter(has_text="3 images in 2 classes").first).to_be_visible()
     expect(page).to_have_url(re.compile("data=uploaded%3Apets"))

@@ -26,6 +26,8 @@ SAMPLERS = [
     for name in Capabilities.of(CHECKPOINT).samplers
 ]
 
+LEAST_NOISE = 50  # a timestep; sigma / alpha is 0.09 there
+
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
@@ -40,11 +42,13 @@ def spec_of(sampler: str, *words: str) -> SamplingSpec:
 
 def generate(spec: SamplingSpec, loaded: LoadedModel) -> tuple[int, float]:
     """How many of the images the shipped classifier recognises as what they should be, and the
-    largest size of the predicted noise in a step, over all images."""
+    largest size of the predicted noise in a step, over all images; not in the last steps, where
+    what the network misses of the image is divided by next to no noise."""
     sizes = []
 
     def keep(view: StepView) -> None:
-        sizes.append(float(view.epsilon.square().mean().sqrt()))
+        if view.timestep >= LEAST_NOISE:
+            sizes.append(float(view.epsilon.square().mean().sqrt()))
 
     images = to_uint8(spec.make(loaded, keep))
     labels, classifier = spec.labels(), feature_net("cars")
