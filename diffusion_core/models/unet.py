@@ -316,11 +316,13 @@ class Unet(nn.Module):
 
 
 def with_augment_dim(weights: dict[str, Tensor], augment_dim: int) -> dict[str, Tensor]:
-    """The weights of a `Unet` for one with this `augment_dim`; what is not learned yet is 0."""
+    """The weights of a `Unet` for one with this `augment_dim`; what is not learned yet is random as
+    in a new network, the same each time."""
     name, weights = "augment_embedding.weight", dict(weights)
     found = weights.pop(name, None)
     if augment_dim and found is None:
-        found = torch.zeros(len(weights["time_mlp.3.bias"]), augment_dim)
+        size = (len(weights["time_mlp.3.bias"]), augment_dim)
+        found = torch.randn(size, generator=torch.Generator().manual_seed(0))
     return weights | {name: found} if augment_dim and found is not None else weights
 
 

@@ -14,6 +14,7 @@ from diffusion_core.models.unet import Unet
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs import checkpoint
 from diffusion_core.runs.config import ConfigError, RunConfig
+from diffusion_core.runs.origin import load_origin
 from diffusion_core.runs.run import load_run
 from diffusion_core.training.augmentation import DIMENSIONS, change_images, draw_changes
 from diffusion_core.training.batches import Batch, make_batch
@@ -141,7 +142,9 @@ def test_a_run_learns_what_it_is_told_and_starts_from_one_that_was_not(tmp_path:
     found = load_run(tmp_path / "run").checkpoint(4)
     assert found.config.network_args["augment_dim"] == DIMENSIONS
     weights = checkpoint.load_weights(found)
-    assert weights["augment_embedding.weight"].abs().max() > 0
+    begun = load_origin(tmp_path / "run", (), DIMENSIONS)["augment_embedding.weight"]
+    assert begun.std() > 0.5  # heard from the first step
+    assert (weights["augment_embedding.weight"] - begun).abs().max() > 0
     # And back: what it was told is left out.
     back = config.replace(augment=0.0, init_from="run", steps=1)
     train(tmp_path / "back", back, device=DEVICE)
