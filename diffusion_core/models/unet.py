@@ -166,7 +166,10 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        qkv = qkv.transpose(-1, -2)
+        if qkv.stride(-1) != 1:  # PyTorch's fast kernels take each position's numbers side by side
+            qkv = qkv.contiguous()
+        q, k, v = qkv.unbind(1)
         y = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
 
