@@ -26,6 +26,7 @@ from diffusion_core.runs import jobs
 from diffusion_core.runs.presets import build_schedule, preset
 from diffusion_core.runs.run import Run, load_run
 from diffusion_core.sampling.sample import sample
+from diffusion_core.training.shared_norm import share_norms
 
 ROOT = Path(__file__).parents[2]
 WHOLE_JOB = 10  # seconds: the goal for the lecture's job
@@ -214,9 +215,8 @@ def one_process(setting: Setting, report: Report) -> None:
                 weight.grad.clone() for weight in network.parameters() if weight.grad is not None
             ]
             network.zero_grad()
-            together: nn.Module = DistributedDataParallel(
-                nn.SyncBatchNorm.convert_sync_batchnorm(network) if cuda else network
-            )
+            share_norms(network)
+            together = DistributedDataParallel(network)
             together(x).square().mean().backward()
             now = [weight.grad for weight in together.parameters() if weight.grad is not None]
             apart = max(float((a - b).abs().max()) for a, b in zip(alone, now, strict=True))

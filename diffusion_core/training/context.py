@@ -40,6 +40,7 @@ from diffusion_core.training.layer_ways import fastest_ways, this_machine
 from diffusion_core.training.learned_weighting import LearnedWeighting
 from diffusion_core.training.micro_batches import fitting_micro_batch
 from diffusion_core.training.muon import Muon, muon_groups
+from diffusion_core.training.shared_norm import share_norms
 
 # Optimizers that update all weights in one kernel and can leave an update out on the device itself.
 FUSED = ("cpu", "cuda")
@@ -145,8 +146,8 @@ def make_context(
     model = build_network(config.network, config.network_args).to(accelerator.device)
     if use_channels_last(config, accelerator):
         model = model.to(memory_format=torch.channels_last)
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if accelerator.num_processes > 1:
+        share_norms(model)
     resident = _resident(store, accelerator.device)  # before what is left is planned
     micro_batch = min(
         share, config.micro_batch or fitting_micro_batch(config, accelerator.device, share)

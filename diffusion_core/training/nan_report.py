@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_core.runs.presets import build_network
 from diffusion_core.training.context import TrainingContext
+from diffusion_core.training.shared_norm import SharedBatchNorm
 from diffusion_core.training.step import batch_of, objective
 
 
@@ -60,7 +61,7 @@ def _alone(context: TrainingContext) -> nn.Module:
     """The network, or a copy without a BatchNorm that waits for the other processes: they do not
     search."""
     model = context.bare_model
-    if not any(isinstance(layer, nn.SyncBatchNorm) for layer in model.modules()):
+    if not any(isinstance(layer, SharedBatchNorm) for layer in model.modules()):
         return model
     alone = build_network(context.config.network, context.config.network_args)
     alone.load_state_dict(model.state_dict())

@@ -15,7 +15,7 @@ import pytest
 
 from diffusion_core.cli.main import main
 from diffusion_core.runs import jobs
-from diffusion_core.runs.checkpoint import load_state
+from diffusion_core.runs.checkpoint import load_state, load_weights
 from diffusion_core.runs.config import RunConfig
 from diffusion_core.runs.launch import FIRST_MACHINE, launch_commands
 from diffusion_core.runs.run import Run
@@ -102,6 +102,23 @@ def test_two_processes_give_the_losses_of_one(run: Run, forks: Forks, alone: np.
     assert "finished." in first.said()
     assert "20/20" in first.said()  # the progress bar
     assert second.said() == ""
+
+
+@pytest.mark.long
+def test_two_processes_share_the_statistics_of_the_lecture_s_batch_norm(
+    run: Run, runs_dir: Path, forks: Forks
+) -> None:
+    config = tiny_runs.LECTURE.replace(
+        data="cars:48", batch_size=4, validation_count=4, steps=8, sample_every=0
+    )
+    one = Run(runs_dir / "one")
+    assert forks.train(one, config).exit_code() == 0
+    both = train_together(forks, words(run, config), words(run, config))
+    assert [command.exit_code() for command in both] == [0, 0]
+    assert_losses(run, one.curve("loss")["value"])
+    found, expected = (load_weights(each.latest_checkpoint()) for each in (run, one))
+    name = "downs.0.bnorm1.running_var"
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
 
 
 @pytest.mark.long

@@ -27,6 +27,7 @@ from diffusion_core.training.distributed import ProcessGroup, joined
 from diffusion_core.training.micro_batches import TogetherOutOfMemory
 from diffusion_core.training.nan_report import first_layer
 from diffusion_core.training.reasons import reason
+from diffusion_core.training.shared_norm import share_norms
 from diffusion_core.training.step import one_step, update_average
 from tests.tiny_runs import DEVICE, LECTURE, tiny
 
@@ -114,10 +115,10 @@ def test_all_of_a_training_knows_the_number_of_its_card(monkeypatch: pytest.Monk
 def test_the_layer_with_nan_is_searched_for_without_the_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A synchronised BatchNorm would wait for theirs for ever, and on the CPU raises."""
+    """A BatchNorm of all would wait for their statistics for ever."""
     with joined(DEVICE):
         training = prepared(LECTURE.replace(data="cars:48", batch_size=4, validation_count=4))
-        training.model = nn.SyncBatchNorm.convert_sync_batchnorm(training.model)
+        share_norms(training.model)
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
         assert first_layer(training, 1) == "the sum over the batch"
