@@ -76,7 +76,7 @@ def make_bench(config: RunConfig, device: torch.device) -> Bench:
     torch.manual_seed(0)
     plain = build_network(config.network, config.network_args).to(device).eval()
     plain.requires_grad_(False)
-    fast = for_sampling(copy.deepcopy(plain), has_fast_bfloat16(device))
+    fast = for_sampling(copy.deepcopy(plain), has_fast_bfloat16(device), config.image_shape)
     return Bench(config, NoiseSchedule(**config.schedule).to(device), plain, fast)
 
 

@@ -128,7 +128,9 @@ def network_for(config: RunConfig, device: torch.device, *, exact: bool = False)
     torch.manual_seed(0)
     weights = build_network(config.network, config.network_args).state_dict()
     network = network_of(config, weights, device)
-    return network if exact else for_sampling(network, has_fast_bfloat16(device))
+    if exact:
+        return network
+    return for_sampling(network, has_fast_bfloat16(device), config.image_shape)
 
 
 def latency(setting: Setting, report: Report) -> None:

@@ -307,7 +307,8 @@ def load_model(
     if exact:
         compute_in_float32()
     else:
-        network = for_sampling(network, has_fast_bfloat16(torch.device(device)))
+        half = has_fast_bfloat16(torch.device(device))
+        network = for_sampling(network, half, config.image_shape)
     return LoadedModel(network, build_schedule(config).to(device), config)
 
 

@@ -194,7 +194,7 @@ class CheckpointWriter:
                 if not all_finite(weights):
                     return  # the next step reports it
                 network = checkpoint.network_of(config, weights, context.device)
-                network = for_sampling(network, half)
+                network = for_sampling(network, half, config.image_shape)
                 strip = strips.write_strip(self.path, step, network, context.schedule, config)
             if self.events is not None:
                 self.events.add_strip(step, strip)

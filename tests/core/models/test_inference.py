@@ -12,7 +12,14 @@ from torch import nn
 
 from diffusion_core.device import has_fast_bfloat16
 from diffusion_core.models import inference
-from diffusion_core.models.inference import PackedConvolution, for_sampling, memory_of
+from diffusion_core.models.inference import (
+    CastConvolution,
+    PackedConvolution,
+    for_sampling,
+    memory_of,
+)
+from diffusion_core.models.trace import trace
+from diffusion_core.models.unet import SimpleUnet, Unet
 from diffusion_core.process.schedule import NoiseSchedule
 from diffusion_core.runs.checkpoint import load_model, read_checkpoint
 from diffusion_core.runs.config import RunConfig
@@ -24,9 +31,10 @@ UNET = RunConfig(
     network_args={"widths": [8, 16], "blocks": 1, "attention_levels": [1], "num_classes": 2},
     image_size=16,
 )
+IMAGE = UNET.image_shape
 
 
-def network(config: RunConfig) -> nn.Module:
+def network(config: RunConfig) -> SimpleUnet | Unet:
     made = build_network(config.network, config.network_args)
     for parameter in made.parameters():  # some layers start at zero
         nn.init.normal_(parameter, std=0.1)
@@ -56,7 +64,7 @@ def test_it_predicts_what_the_plain_network_does(
     config: RunConfig, half: bool, tolerance: float, packing: bool
 ) -> None:
     plain = network(config)
-    fast = for_sampling(copy.deepcopy(plain), half)
+    fast = for_sampling(copy.deepcopy(plain), half, IMAGE)
     for n in (1, 3):  # any batch and any size of image
         x, t = torch.randn(n, 3, 16 * n, 32), torch.randint(0, 6, (n,))
         labels = [torch.zeros(n, dtype=torch.long)] if config is UNET else []
@@ -66,7 +74,7 @@ def test_it_predicts_what_the_plain_network_does(
 
 
 def test_convolutions_alone_are_kept_in_bfloat16(packing: bool) -> None:
-    fast = for_sampling(network(UNET), half=True)
+    fast = for_sampling(network(UNET), half=True, image=IMAGE)
     convolutions = [m for m in fast.modules() if isinstance(m, nn.Conv2d | PackedConvolution)]
     assert {m.weight.dtype for m in convolutions} == {torch.bfloat16}
     others = [m for m in fast.modules() if isinstance(m, nn.Linear | nn.GroupNorm | nn.Embedding)]
@@ -76,12 +84,52 @@ def test_convolutions_alone_are_kept_in_bfloat16(packing: bool) -> None:
     assert any(isinstance(m, PackedConvolution) for m in convolutions) == packing
 
 
-def test_it_takes_about_half_of_the_memory() -> None:
+@pytest.mark.parametrize("config", [UNET, LECTURE], ids=["unet", "lecture"])
+def test_weights_are_reordered_for_the_images_that_each_layer_gets(config: RunConfig) -> None:
+    """In another order oneDNN would reorder them at every call."""
+    plain = network(config)
+    sizes = {row.name: row.inputs[0] for row in trace(plain, 16).rows}
+    weights = {name: weight for name, weight in plain.named_parameters() if weight.ndim == 4}
+    describe = torch.ops.mkldnn._get_mkldnn_serialized_md
+    seen = 0
+    for name, layer in for_sampling(plain, False, IMAGE).named_modules():
+        if isinstance(layer, PackedConvolution):
+            transposed = "transpose" in str(layer.compute)
+            found = describe(layer.weight)
+            for count in inference.COUNTS:
+                size = (count, *sizes[name][1:])
+                weight = weights[f"{name}.weight"]
+                wanted = inference.in_order(weight, transposed, layer.options, size)
+                assert torch.equal(found, describe(wanted)), (name, size)
+            seen += 1
+    assert seen or not inference.can_pack()
+
+
+@pytest.mark.parametrize("half", [False, True])
+@torch.inference_mode()
+def test_layers_without_one_order_for_few_images_and_many_stay_plain(
+    half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "has_one_order", lambda layer, *_: layer.kernel_size == (1, 1))
+    plain = network(UNET)
+    fast = for_sampling(copy.deepcopy(plain), half, IMAGE)
+    wide = fast.get_submodule("stem")
+    assert isinstance(wide, CastConvolution if half else nn.Conv2d)
+    [stem] = (m for m in wide.modules() if isinstance(m, nn.Conv2d))
+    assert stem.weight.is_contiguous(memory_format=torch.channels_last)
+    packs = inference.can_pack(torch.bfloat16 if half else torch.float32)
+    narrow = fast.get_submodule("middle.0.attention.qkv")
+    assert isinstance(narrow, PackedConvolution) == packs
+    x, t = torch.randn(3, 3, 16, 16), torch.randint(0, 6, (3,))
+    wanted = plain(x, t)
+    assert (fast(x, t) - wanted).abs().max() < (0.03 if half else 1e-5) * wanted.abs().max()
+
+
+@pytest.mark.parametrize(("half", "part"), [(False, 1.0), (True, 0.5)])
+def test_in_bfloat16_it_takes_half_of_the_memory(half: bool, part: float) -> None:
     plain = build_network("lecture", {"widths": [16, 32, 64]})
     before = memory_of(plain)
-    assert memory_of(for_sampling(plain, half=False)) == pytest.approx(before, rel=0.01)
-    plain = build_network("lecture", {"widths": [16, 32, 64]})
-    assert memory_of(for_sampling(plain, half=True)) == pytest.approx(before / 2, rel=0.05)
+    assert memory_of(for_sampling(plain, half, IMAGE)) == pytest.approx(part * before, rel=0.05)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -89,7 +137,7 @@ def test_the_lecture_s_own_sampling_still_takes_the_statistics_of_each_image(
     half: bool, packing: bool
 ) -> None:
     plain = network(LECTURE)
-    fast = for_sampling(copy.deepcopy(plain), half)
+    fast = for_sampling(copy.deepcopy(plain), half, IMAGE)
     statistics = {name: b.clone() for name, b in fast.named_buffers() if "running" in name}
     schedule = NoiseSchedule("linear", 6, 0.1, 0.5)
     how = LECTURE_SAMPLING | {"shape": (3, 32, 32)}
@@ -114,7 +162,7 @@ def test_a_torch_without_the_operations_draws_without_them(
     inference.can_pack.cache_clear()
     monkeypatch.setattr(torch.ops, "mkldnn", Nothing())
     assert not inference.can_pack()
-    fast = for_sampling(network(UNET), half=False)
+    fast = for_sampling(network(UNET), half=False, image=IMAGE)
     assert not any(isinstance(m, PackedConvolution) for m in fast.modules())
     monkeypatch.undo()
     inference.can_pack.cache_clear()
