@@ -90,10 +90,10 @@ def test_weights_are_reordered_for_the_images_that_each_layer_gets(config: RunCo
     plain = network(config)
     sizes = {row.name: row.inputs[0] for row in trace(plain, 16).rows}
     weights = {name: weight for name, weight in plain.named_parameters() if weight.ndim == 4}
-    describe = torch.ops.mkldnn._get_mkldnn_serialized_md
     seen = 0
     for name, layer in for_sampling(plain, False, IMAGE).named_modules():
         if isinstance(layer, PackedConvolution):
+            describe = torch.ops.mkldnn._get_mkldnn_serialized_md
             transposed = "transpose" in str(layer.compute)
             found = describe(layer.weight)
             for count in inference.COUNTS:
