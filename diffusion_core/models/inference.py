@@ -132,9 +132,9 @@ class CastGroupNorm(nn.Module):
 def for_sampling(network: nn.Module, half: bool, image: Sequence[int]) -> nn.Module:
     """Turn a network, on its device, into the form that samples fastest, in place; returns it.
 
-    `half`: compute the convolutions in bfloat16. `image`: (C, H, W) of the images; others may
-    be sampled too, only not so fast. The network is put in evaluation mode, without
-    gradients; it may return bfloat16.
+    `half`: compute the convolutions in bfloat16. `image`: (C, H, W) of the images; others may be
+    sampled too, only not so fast. The network is put in evaluation mode, without gradients; it may
+    return bfloat16.
     """
     network.eval().requires_grad_(False)
     device = device_of(network)
